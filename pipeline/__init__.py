@@ -1,0 +1,20 @@
+"""From a Kaggle competition's download to a checked submission, one stage a module.
+
+    python -m pipeline.download     Kaggle                    -> data/raw/SLUG
+    python -m pipeline.preprocess   data/raw/SLUG             -> data/processed/SLUG   arrays, no pickle
+    python -m pipeline.train        data/processed/SLUG       -> data/models/RUN       weights, config, metrics
+    python -m pipeline.predict      the run + hidden images   -> submissions/RUN.csv   and RUN.json beside it
+    python -m pipeline.submit       the CSV                   -> Kaggle                a ref, never a guess
+    python -m pipeline.check        the ledger + Kaggle       -> local against public, the gap
+
+`run_all.sh` runs them in this order.  Stages know parts; parts never know stages:
+
+    config, errors, cli    every number and path; one tree of errors; what the command lines share
+    store/                 files that survive a crash: manifests, atomic writes, archives, the pickle reader
+    model/                 the networks and their summary (python -m pipeline.model)
+    kaggle_api/            the genuine client in a child process; credentials; the submission's format
+    training/              batches, augmentation, the loop, checkpoints
+    gap/                   the ledger, and what a local accuracy promises on Kaggle
+    rehearsal/             a stand-in for Kaggle on 127.0.0.1 and its embedded competition
+                           (python -m pipeline.rehearsal -- COMMAND)
+"""

@@ -1,0 +1,1 @@
+"""From local accuracy to the score on Kaggle: the ledger and the competition's published line."""

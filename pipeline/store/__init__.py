@@ -1,0 +1,1 @@
+"""Files that survive a crash: manifests, atomic writes, archives, the pickle reader."""

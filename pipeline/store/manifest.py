@@ -1,0 +1,101 @@
+"""manifest.json: what a stage wrote, from what, and with which versions.
+
+It is the last file that a stage writes, so a folder with a manifest is complete.
+"""
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+from pipeline.config import fingerprint
+from pipeline.errors import BadData
+from pipeline.store import atomic
+
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file's size in bytes and its sha256 in hex."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Read the file and record it."""
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256")
+        return cls(path.stat().st_size, digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a stage wrote into a folder.
+
+    `files` maps paths relative to `root` (or to the manifest's own folder when `root` is empty) to records;
+    `inputs` maps what the stage read to fingerprints; `facts` holds what the stage found out.
+    """
+
+    stage: str
+    files: Mapping[str, FileRecord]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    root: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the content: equal files under equal names, wherever they lie."""
+        return fingerprint({name: record.sha256 for name, record in self.files.items()})
+
+    def write(self, folder: Path) -> None:
+        """Write folder/manifest.json atomically."""
+        atomic.write_json(folder / NAME, dataclasses.asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The manifest in `folder`, or None if the stage has not finished there.
+
+        Raises:
+            BadData: the manifest is not one of ours.
+        """
+        path = folder / NAME
+        if not path.is_file():
+            return None
+        try:
+            values = json.loads(path.read_bytes())
+            files = {name: FileRecord(**record) for name, record in values["files"].items()}
+            return cls(**{**values, "files": files})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise BadData(
+                f"{path} is damaged or of another version ({error}): run the stage with --force"
+            ) from error
+
+    def location(self, folder: Path, name: str) -> Path:
+        """Where the file `name` of this manifest, read from `folder`, lies."""
+        return (Path(self.root) if self.root else folder) / name
+
+    def missing(self, folder: Path) -> list[str]:
+        """The files that are not there, or not in their recorded size.  Fast: contents are not read."""
+        return [
+            name
+            for name, record in self.files.items()
+            if not (path := self.location(folder, name)).is_file() or path.stat().st_size != record.size
+        ]
+
+
+def records(folder: Path, paths: Iterable[Path]) -> dict[str, FileRecord]:
+    """Records of `paths`, named relative to `folder`, sorted."""
+    return {path.relative_to(folder).as_posix(): FileRecord.of(path) for path in sorted(paths)}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of Python and of `packages`, without importing them."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}

@@ -1,0 +1,170 @@
+"""The folder data/models/RUN: what train writes and every later stage reads.
+
+    config.json           the TrainConfig, the competition and the fingerprint of the data
+    weights.safetensors   the selected epoch's weights
+    metrics.jsonl         one line an epoch
+    result.json           the selected epoch and its accuracies
+    tensorboard/          the same as events
+    checkpoint.pt         where an interrupted run goes on
+    manifest.json         written last: with it the run is complete
+
+data/models/LATEST names the run that train finished last.  Nothing here needs torch.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pipeline.config import TrainConfig, ValidationSet
+from pipeline.errors import BadData, MissingInput, UsageError
+from pipeline.store import atomic
+from pipeline.store.manifest import Manifest
+
+CONFIG, WEIGHTS, METRICS, RESULT = "config.json", "weights.safetensors", "metrics.jsonl", "result.json"
+CHECKPOINT, TENSORBOARD, LATEST = "checkpoint.pt", "tensorboard", "LATEST"
+
+
+@dataclass(frozen=True)
+class RunCard:
+    """config.json: what decides the weights, and what they are for."""
+
+    competition: str
+    data: str  # fingerprint of the processed arrays
+    config: TrainConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"competition": self.competition, "data": self.data, "config": self.config.to_dict()}
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The card in `folder`.
+
+        Raises:
+            BadData: it is damaged or of another version.
+        """
+        values = _read_json(folder / CONFIG)
+        try:
+            return cls(values["competition"], values["data"], TrainConfig.from_dict(values["config"]))
+        except KeyError as error:
+            raise BadData(f"{folder / CONFIG} lacks {error}: train the run again") from error
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """result.json.  Accuracies in per cent; losses are label-smoothing-free cross entropies in nats."""
+
+    validation_set: ValidationSet
+    validation_accuracy: float  # of the selected epoch, on the set that selected it
+    validation_loss: float
+    validation_rows: int
+    test_accuracy: float  # on the labelled test_batch
+    test_rows: int
+    best_epoch: int  # 1-based
+    epochs: int
+    last_validation_accuracy: float  # of the last epoch: not selected, so not flattered
+    trainable_parameters: int
+    images_per_second: float  # training, over the whole run
+    seconds: float  # training and validation, over all its sessions
+    device: str
+    precision: str  # "fp32" or "bf16"
+
+    @property
+    def optimistic(self) -> bool:
+        """Whether the reported accuracy was selected on the very set it is reported for."""
+        return self.validation_set == "test_batch"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    name: str
+    folder: Path
+    card: RunCard
+    result: RunResult
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, models: Path, name: str | None) -> Self:
+        """The finished run `name`, or without a name the one that train finished last.
+
+        Raises:
+            MissingInput: there is no such run, or it is unfinished.
+            BadData: its files are damaged.
+        """
+        name = name if name is not None else latest(models)
+        folder = models / check_name(name)
+        if not folder.is_dir():
+            raise MissingInput(
+                f"{folder} does not exist: {_known(models)}, or run `python -m pipeline.train --run {name}`"
+            )
+        manifest = Manifest.read(folder)
+        if manifest is None:
+            raise MissingInput(
+                f"run {name} is unfinished: run `python -m pipeline.train` with the same options to go on"
+            )
+        if missing := manifest.missing(folder):
+            raise BadData(f"{folder / missing[0]} is missing or damaged: train the run again with --force")
+        try:
+            result = RunResult(**_read_json(folder / RESULT))
+        except TypeError as error:
+            raise BadData(
+                f"{folder / RESULT} is of another version ({error}): train the run again"
+            ) from error
+        return cls(name, folder, RunCard.read(folder), result, manifest)
+
+    @property
+    def weights_sha256(self) -> str:
+        """sha256 of weights.safetensors, as recorded when it was written."""
+        return self.manifest.files[WEIGHTS].sha256
+
+
+def check_name(name: str) -> str:
+    """A run's name, which is a folder's name.
+
+    Raises:
+        UsageError: it is not one plain name of letters, digits, dot, hyphen and underscore.
+    """
+    if not name or name.startswith(".") or not all(c.isascii() and (c.isalnum() or c in "._-") for c in name):
+        raise UsageError(f"--run {name!r}: a name of letters, digits, '.', '-' and '_', not a path")
+    return name
+
+
+def latest(models: Path) -> str:
+    """The name of the run that train finished last.
+
+    Raises:
+        MissingInput: no run has finished yet.
+    """
+    pointer = models / LATEST
+    if not pointer.is_file():
+        raise MissingInput(f"no finished run in {models}: run `python -m pipeline.train` first")
+    return check_name(pointer.read_text().strip())
+
+
+def point_latest(models: Path, name: str) -> None:
+    """Make `name` the run that later stages take by default."""
+    atomic.write_bytes(models / LATEST, f"{name}\n".encode())
+
+
+def _known(models: Path) -> str:
+    names = sorted(p.parent.name for p in models.glob(f"*/{RESULT}"))
+    return f"the finished runs are {', '.join(names)}" if names else "there is no finished run yet"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise MissingInput(f"{path} is missing: train the run again") from None
+    except ValueError as error:
+        raise BadData(f"{path} is no JSON ({error}): train the run again") from error
+    if not isinstance(values, dict):
+        raise BadData(f"{path} is not a JSON object: train the run again")
+    return values
