@@ -2,8 +2,8 @@
 
     python -m pipeline.download     Kaggle                    -> data/raw/SLUG
     python -m pipeline.preprocess   data/raw/SLUG             -> data/processed/SLUG   arrays, no pickle
-    python -m pipeline.train        data/processed/SLUG       -> data/models/RUN       weights, config, metrics
-    python -m pipeline.predict      the run + hidden images   -> submissions/RUN.csv   and RUN.json beside it
+    python -m pipeline.train        data/processed/SLUG       -> data/models/RUN       weights and config
+    python -m pipeline.predict      the run + hidden images   -> submissions/RUN.csv   and RUN.json, its card
     python -m pipeline.submit       the CSV                   -> Kaggle                a ref, never a guess
     python -m pipeline.check        the ledger + Kaggle       -> local against public, the gap
 

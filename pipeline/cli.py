@@ -66,7 +66,8 @@ def say(message: str = "") -> None:
 # --- options: one spelling, one help text, in every stage ---------------------------------------------------
 
 
-def _slug(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+def check_slug_option(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Click callback: the slug, checked."""
     return None if value is None else check_slug(value)
 
 
@@ -78,7 +79,7 @@ def _folder(flag: str, default: Path, what: str) -> Callable[[Command], Command]
 
 competition = click.option(
     "--competition", "slug", metavar="SLUG", envvar="PIPELINE_COMPETITION", default=DEFAULT_COMPETITION,
-    show_default=True, callback=_slug, help="The competition, as in its URL (or $PIPELINE_COMPETITION).",
+    show_default=True, callback=check_slug_option, help="As in its URL; or $PIPELINE_COMPETITION.",
 )  # fmt: skip
 raw = _folder("--raw", Paths.raw, "Folder of the downloads.")
 processed = _folder("--processed", Paths.processed, "Folder of the checked arrays.")
@@ -95,6 +96,11 @@ run_name = click.option(
     metavar="RUN",
     help="A run under --models; by default the one that train finished last.",
 )
+
+timeout = click.option(
+    "--timeout", metavar="SECONDS", type=click.FloatRange(min=1), default=60.0, show_default=True,
+    help="Wall-clock limit of each answer from Kaggle; of a download, without a new byte.",
+)  # fmt: skip
 
 
 def _remember_debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:

@@ -189,7 +189,9 @@ class TrainConfig:
             BadData: for unknown or missing keys, as a run of another version has them.
         """
         try:
-            model = {k: tuple(v) if isinstance(v, list) else v for k, v in values["model"].items()}
+            model: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in values["model"].items()
+            }
             return cls(**{**values, "model": ModelConfig(**model)})
         except (TypeError, KeyError, AttributeError) as error:
             raise BadData(

@@ -66,7 +66,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 def publish_folder(temporary: Path, path: Path) -> None:
     """Sync the complete folder `temporary` to disk and rename it to `path`, replacing an older one."""
     for entry in sorted(temporary.rglob("*")):
-        _sync(entry)
+        if not entry.is_symlink():  # a link to a file that is not ours to sync
+            _sync(entry)
     _sync(temporary)
     old = path.with_name(f".{path.name}.old")
     if path.exists():

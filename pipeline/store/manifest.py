@@ -39,15 +39,14 @@ class FileRecord:
 class Manifest:
     """What a stage wrote into a folder.
 
-    `files` maps paths relative to `root` (or to the manifest's own folder when `root` is empty) to records;
-    `inputs` maps what the stage read to fingerprints; `facts` holds what the stage found out.
+    `files` maps paths relative to the folder to records; `inputs` maps what the stage read to fingerprints;
+    `facts` holds what the stage found out.
     """
 
     stage: str
     files: Mapping[str, FileRecord]
     inputs: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
-    root: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -78,16 +77,12 @@ class Manifest:
                 f"{path} is damaged or of another version ({error}): run the stage with --force"
             ) from error
 
-    def location(self, folder: Path, name: str) -> Path:
-        """Where the file `name` of this manifest, read from `folder`, lies."""
-        return (Path(self.root) if self.root else folder) / name
-
     def missing(self, folder: Path) -> list[str]:
         """The files that are not there, or not in their recorded size.  Fast: contents are not read."""
         return [
             name
             for name, record in self.files.items()
-            if not (path := self.location(folder, name)).is_file() or path.stat().st_size != record.size
+            if not (path := folder / name).is_file() or path.stat().st_size != record.size
         ]
 
 

@@ -1,0 +1,237 @@
+"""Stage 6: local accuracy against Kaggle's score: the ledger, the gap, and whether it is luck.
+
+    python -m pipeline.check
+
+Joins submissions/ledger.csv with Kaggle's list, also for what was submitted by hand, and tells what the
+newest score means.  `local` is the accuracy on CIFAR-10's labelled test_batch; the gap is local minus public.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+
+from pipeline import cli
+from pipeline.cli import Say
+from pipeline.config import Competition, Paths, competition
+from pipeline.errors import AccessDenied, NetworkError, PipelineError
+from pipeline.gap import expected, join, ledger
+from pipeline.gap.expected import Noise
+from pipeline.gap.ledger import Entry
+from pipeline.kaggle_api import credentials
+from pipeline.kaggle_api.client import Kaggle
+from pipeline.store import sidecar
+from pipeline.store.manifest import Manifest
+
+TEST_ROWS = 10_000  # CIFAR-10's test_batch, where the processed data is not at hand
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is known.  Accuracies in per cent, gaps in points; None is unknown.
+
+    The single values are of `newest`, the newest submission with a score, or of the newest at all.
+    """
+
+    competition: str
+    submissions: list[Entry]
+    newest: Entry | None
+    public_rows: int | None
+    rows_assumed: bool  # public_rows is half of the hidden set, for want of better knowledge
+    noise: Noise | None  # in points
+    line_expects: float | None  # public score, by the competition's published line
+    not_asked: str | None  # why Kaggle was not asked
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        newest = self.newest
+        return {
+            "competition": self.competition,
+            "run": newest.run if newest else None,
+            "ref": newest.ref if newest else None,
+            "status": newest.status if newest else None,
+            "local": newest.local_test if newest else None,
+            "validation": newest.local_validation if newest else None,
+            "public": newest.public if newest else None,
+            "private": newest.private if newest else None,
+            "gap": newest.gap_public if newest else None,
+            "public_rows": self.public_rows,
+            "rows_assumed": self.rows_assumed,
+            "noise": asdict(self.noise) if self.noise else None,
+            "line_expects": self.line_expects,
+            "not_asked": self.not_asked,
+            "submissions": [
+                {**asdict(e), "gap_public": e.gap_public, "gap_private": e.gap_private}
+                for e in self.submissions
+            ],
+        }
+
+
+def check(slug: str, paths: Paths, kaggle: Kaggle) -> Checked:
+    """Bring the ledger up to date and compare.
+
+    Without credentials only the ledger is looked at.
+
+    Raises:
+        NetworkError, AccessDenied: Kaggle was asked and did not answer.
+        BadData: the ledger is damaged.
+    """
+    book = paths.submissions / ledger.NAME
+    not_asked = None
+    try:
+        credentials.require(kaggle.environ)
+    except AccessDenied as error:
+        not_asked = str(error)
+    else:
+        known = ledger.current(ledger.read(book), slug)
+        csvs = join.local_csvs(paths.submissions, slug)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        ledger.append(book, join.news(known, kaggle.submissions(slug), csvs, slug, now))
+    entries = ledger.current(ledger.read(book), slug)
+    scored = [entry for entry in entries if entry.public is not None]
+    newest = scored[-1] if scored else entries[-1] if entries else None
+    return _compare(competition(slug), entries, newest, paths.processed / slug, not_asked)
+
+
+def _compare(
+    known: Competition, entries: list[Entry], newest: Entry | None, processed: Path, not_asked: str | None
+) -> Checked:
+    facts = manifest.facts if (manifest := Manifest.read(processed)) else {}
+    test_rows = facts["test"]["images"] if facts else TEST_ROWS
+    public_rows = known.public_rows or (facts["hidden"]["images"] // 2 if facts else None)
+    noise = line_expects = None
+    if newest is not None and newest.local_test is not None:
+        local = newest.local_test / 100
+        if known.line is not None:
+            line_expects = round(100 * expected.on_line(known.line, local), 2)
+        if newest.public is not None and public_rows:
+            raw = expected.noise(local, test_rows, newest.public / 100, public_rows)
+            noise = Noise(round(100 * raw.sigma, 3), round(100 * raw.limit, 3), raw.exceeds)
+    return Checked(
+        known.slug, entries, newest, public_rows, known.public_rows is None, noise, line_expects, not_asked
+    )
+
+
+# --- what a person reads ----------------------------------------------------------------------------------
+
+
+def show(checked: Checked, paths: Paths, say: Say) -> None:
+    """Print the table and what it means."""
+    if checked.not_asked:
+        say(f"check: Kaggle was not asked, this is the ledger alone ({checked.not_asked})")
+    if not checked.submissions:
+        say(f"check: nothing has been submitted to {checked.competition} yet.  To submit:")
+        say(f"  {submit_command(checked.competition, paths)}")
+        return
+    say(_table(checked.submissions))
+    say("")
+    for line in _meaning(checked):
+        say(line)
+
+
+def submit_command(slug: str, paths: Paths) -> str:
+    """The exact command that submits the newest CSV, tagged so that it is recognised afterwards."""
+    csvs = join.local_csvs(paths.submissions, slug)
+    if not csvs:
+        return "python -m pipeline.predict && python -m pipeline.submit"
+    newest = max(csvs, key=lambda csv: csv.sidecar.created)
+    card = newest.sidecar
+    tag = sidecar.tag(card.run, card.csv_sha256, card.validation_accuracy)
+    return f'kaggle competitions submit -c {slug} -f {newest.path} -m "{tag}"'
+
+
+def _table(entries: Sequence[Entry]) -> str:
+    rows = [
+        {
+            "ref": "-" if entry.ref is None else str(entry.ref),
+            "time (UTC)": entry.time[:16].replace("T", " "),
+            "run": entry.run or "?",
+            "validation": _number(entry.local_validation),
+            "local": _number(entry.local_test),
+            "public": _number(entry.public),
+            "private": _number(entry.private),
+            "gap": _number(entry.gap_public),
+            "status": entry.status + (f" ({entry.note})" if entry.note else ""),
+        }
+        for entry in entries
+    ]
+    return str(pd.DataFrame(rows).to_string(index=False))
+
+
+def _meaning(checked: Checked) -> list[str]:
+    newest = checked.newest
+    if newest is None or newest.public is None:
+        state = newest.status if newest else "unknown"
+        return [f"check: no score yet (the newest submission is {state}); look again later"]
+    if newest.local_test is None or newest.gap_public is None:
+        return [f"check: ref {newest.ref} scored {newest.public:.2f} %; its CSV is not from here"]
+    lines = [
+        f"check: ref {newest.ref}, run {newest.run}: local {newest.local_test:.2f} %, "
+        f"public {newest.public:.2f} %, a gap of {newest.gap_public:.2f} points"
+    ]
+    if checked.noise is not None:
+        rows = f"{checked.public_rows} rows scored" + (", assumed half" if checked.rows_assumed else "")
+        verdict = "more than sampling noise explains" if checked.noise.exceeds else "within sampling noise"
+        lines.append(f"check: that is {verdict} (+-{checked.noise.limit:.2f} points at 95 %, {rows})")
+    line = competition(checked.competition).line
+    if checked.line_expects is not None and line is not None:
+        off = newest.public - checked.line_expects
+        lines.append(
+            f"check: this competition's published line expects {checked.line_expects:.2f} % for that local "
+            f"accuracy; the score is {off:+.2f} points off it ({line.source})"
+        )
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+@cli.stage_command("""
+python -m pipeline.check                       the default competition
+python -m pipeline.check --json                for programs; accuracies in per cent
+python -m pipeline.check --fail-over 12        exit code 1 if the newest gap is over 12 points
+""")
+@cli.competition
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--fail-over", metavar="POINTS", type=float, help="End with exit code 1 if the newest gap is larger."
+)
+@cli.timeout
+@cli.processed
+@cli.submissions
+def command(
+    slug: str, as_json: bool, fail_over: float | None, timeout: float, processed: Path, submissions: Path
+) -> None:  # fmt: skip
+    """Compare local accuracy with Kaggle's score, and keep the ledger."""
+    paths = Paths(processed=processed, submissions=submissions)
+    try:
+        checked = check(slug, paths, Kaggle(os.environ, timeout))
+    except NetworkError:
+        entries = ledger.current(ledger.read(submissions / ledger.NAME), slug)
+        if entries and not as_json:
+            cli.say(_table(entries))
+        raise
+    if as_json:
+        cli.say(json.dumps(checked.to_dict(), indent=2))
+    else:
+        show(checked, paths, cli.say)
+    gap = checked.newest.gap_public if checked.newest else None
+    if fail_over is not None and gap is not None and gap > fail_over:
+        raise PipelineError(f"the gap of {gap:.2f} points is over --fail-over {fail_over:g}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage; the exit code."""
+    return cli.run(command, "check", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

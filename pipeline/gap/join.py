@@ -1,0 +1,134 @@
+"""Which of Kaggle's submissions is which of our CSVs: by ref, by our tag, by the file's name.
+
+Kaggle does not say what was in a submission, so one that was sent by hand, without our tag, is recognised
+by its file name and size, if just one of our CSVs fits that was written before it was sent.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.errors import BadData, printable
+from pipeline.gap import ledger
+from pipeline.gap.ledger import Entry
+from pipeline.kaggle_api.client import Submission
+from pipeline.store import sidecar
+from pipeline.store.manifest import FileRecord
+from pipeline.store.sidecar import Sidecar
+
+BY_HAND = "submitted by hand, recognised by its file name"
+
+
+@dataclass(frozen=True)
+class LocalCsv:
+    """A CSV of ours that is still what its sidecar says."""
+
+    path: Path
+    size: int  # bytes
+    sidecar: Sidecar
+
+
+def local_csvs(folder: Path, competition: str) -> list[LocalCsv]:
+    """The CSVs in `folder` that predict wrote for `competition` and nobody changed since."""
+    found = []
+    for path in sorted(folder.glob("*.csv")):
+        try:
+            card = Sidecar.read(path)
+        except BadData:
+            continue  # predict and submit complain about it; here it only cannot be recognised
+        record = FileRecord.of(path)
+        if card is not None and card.competition == competition and card.csv_sha256 == record.sha256:
+            found.append(LocalCsv(path, record.size, card))
+    return found
+
+
+def news(
+    known: Iterable[Entry],
+    listed: Iterable[Submission],
+    csvs: Sequence[LocalCsv],
+    competition: str,
+    time: str,
+) -> list[Entry]:
+    """The lines to append to the ledger, so that it knows all that Kaggle lists; oldest first.
+
+    Args:
+        known: the current states from the ledger.
+        listed: Kaggle's list.
+        csvs: what can be recognised.
+        time: now, ISO 8601.
+    """
+    by_ref = {entry.ref: entry for entry in known if entry.ref is not None}
+    by_sha = {entry.csv_sha256: entry for entry in known if entry.csv_sha256}
+    lines = []
+    for submission in sorted(listed, key=lambda item: item.ref):
+        old = by_ref.get(submission.ref)
+        entry = updated(old or _recognise(submission, by_sha, csvs, competition), submission, time)
+        if old is None or _state(old) != _state(entry):
+            lines.append(entry)
+    return lines
+
+
+def updated(entry: Entry, submission: Submission, time: str) -> Entry:
+    """The ledger's next line for `entry`, with what Kaggle says of it now."""
+    return Entry(
+        time=time,
+        competition=entry.competition,
+        run=entry.run,
+        csv_sha256=entry.csv_sha256,
+        ref=submission.ref,
+        local_validation=entry.local_validation,
+        local_test=entry.local_test,
+        public=_per_cent(submission.public),
+        private=_per_cent(submission.private),
+        status=submission.status.lower(),
+        note=printable(submission.error) or (entry.note if entry.status != ledger.SENDING else ""),
+    )
+
+
+def _recognise(
+    submission: Submission, by_sha: dict[str, Entry], csvs: Sequence[LocalCsv], competition: str
+) -> Entry:
+    for sha256, entry in by_sha.items():
+        if sidecar.carries(submission.description, sha256):
+            return entry
+    for csv in csvs:
+        if sidecar.carries(submission.description, csv.sidecar.csv_sha256):
+            return _entry(csv, competition, "")
+    fitting = [
+        csv
+        for csv in csvs
+        if csv.path.name == submission.file_name
+        and csv.size == submission.size
+        and _instant(csv.sidecar.created) <= _instant(submission.date)
+    ]
+    if len(fitting) == 1:
+        return _entry(fitting[0], competition, BY_HAND)
+    return Entry("", competition, "", "", None, None, None, None, None, "", "not a CSV that is here")
+
+
+def _entry(csv: LocalCsv, competition: str, note: str) -> Entry:
+    card = csv.sidecar
+    local = card.validation_accuracy, card.test_accuracy
+    return Entry("", competition, card.run, card.csv_sha256, None, *local, None, None, "", note)
+
+
+def _state(entry: Entry) -> tuple[object, ...]:
+    return entry.status, entry.public, entry.private
+
+
+def _per_cent(score: str) -> float | None:
+    """Kaggle's "0.83439" as 83.439; None while it is unknown."""
+    try:
+        return round(100 * float(score), 3)
+    except ValueError:
+        return None
+
+
+def _instant(text: str) -> float:
+    """Seconds since 1970 of an ISO time; Kaggle's carries no zone and means UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return 0.0
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,150 @@
+"""submissions/ledger.csv: every submission and what became of it, one line an event, only ever appended.
+
+A line is written under a lock and synced to disk before anybody goes on, so a kill loses nothing; what a
+power cut tore off at the end is completed by a line end and skipped.  The newest line of a submission holds
+its state.  Accuracies and scores are in per cent, gaps in points (local test accuracy minus score).
+"""
+
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from filelock import FileLock
+
+from pipeline.errors import BadData, printable
+
+NAME = "ledger.csv"
+SENDING, PENDING, COMPLETE, ERROR = "sending", "pending", "complete", "error"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line.  None means unknown; `ref` is Kaggle's number of the submission."""
+
+    time: str  # ISO 8601, UTC
+    competition: str
+    run: str
+    csv_sha256: str
+    ref: int | None
+    local_validation: float | None
+    local_test: float | None
+    public: float | None
+    private: float | None
+    status: str
+    note: str = ""  # the reason of an error; how a submission by hand was recognised
+
+    @property
+    def gap_public(self) -> float | None:
+        """Local test accuracy minus public score, in points."""
+        return _difference(self.local_test, self.public)
+
+    @property
+    def gap_private(self) -> float | None:
+        """Local test accuracy minus private score, in points."""
+        return _difference(self.local_test, self.private)
+
+    def to_row(self) -> dict[str, str]:
+        """The line's cells."""
+        values = {**dataclasses.asdict(self), "gap_public": self.gap_public, "gap_private": self.gap_private}
+        return {name: _cell(values[name]) for name in COLUMNS}
+
+    @classmethod
+    def from_row(cls, row: dict[str, str]) -> Self:
+        """The inverse of `to_row`; raises ValueError or KeyError for a line that is not one of ours."""
+        return cls(
+            time=row["time"],
+            competition=row["competition"],
+            run=row["run"],
+            csv_sha256=row["csv_sha256"],
+            ref=int(row["ref"]) if row["ref"] else None,
+            local_validation=_number(row["local_validation"]),
+            local_test=_number(row["local_test"]),
+            public=_number(row["public"]),
+            private=_number(row["private"]),
+            status=row["status"],
+            note=row["note"],
+        )
+
+
+COLUMNS = (
+    "time", "competition", "run", "csv_sha256", "ref", "local_validation", "local_test", "public", "private",
+    "gap_public", "gap_private", "status", "note",
+)  # fmt: skip
+
+
+def append(path: Path, entries: Iterable[Entry]) -> None:
+    """Append lines and wait until they are on disk."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writerows(entry.to_row() for entry in entries)
+    if not text.getvalue():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock"), timeout=60), path.open("ab+") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        if end == 0:
+            stream.write((",".join(COLUMNS) + "\n").encode())
+        elif stream.seek(end - 1) >= 0 and stream.read(1) != b"\n":
+            stream.write(b"\n")  # a line torn by a power cut stays alone
+        stream.write(text.getvalue().encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read(path: Path) -> list[Entry]:
+    """All lines, oldest first; an empty list when there is no ledger yet.
+
+    Raises:
+        BadData: a line was edited into something else; names it.
+    """
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8", errors="replace") as stream:
+        lines = list(csv.reader(stream))
+    if lines and tuple(lines[0]) != COLUMNS:
+        raise BadData(f"{path}, line 1: not the ledger's header; restore it or move the file away")
+    entries = []
+    for number, cells in enumerate(lines[1:], start=2):
+        if len(cells) < len(COLUMNS):
+            continue  # torn by a power cut: the event it would have recorded is asked of Kaggle again
+        try:
+            entries.append(Entry.from_row(dict(zip(COLUMNS, cells, strict=True))))
+        except ValueError as error:
+            raise BadData(f"{path}, line {number}: {printable(error)}; mend the line or remove it") from error
+    return entries
+
+
+def current(entries: Iterable[Entry], competition: str) -> list[Entry]:
+    """The newest state of each submission to `competition`, in the order of first appearance.
+
+    A line without a ref (about to be sent) gives way to a later line with one for the same CSV.
+    """
+    states: dict[object, Entry] = {}
+    for entry in entries:
+        if entry.competition != competition:
+            continue
+        if entry.ref is not None:
+            states.pop(("sending", entry.csv_sha256), None)
+            states[entry.ref] = entry
+        else:
+            states["sending", entry.csv_sha256] = entry
+    return list(states.values())
+
+
+def _difference(local: float | None, score: float | None) -> float | None:
+    return None if local is None or score is None else round(local - score, 3)
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,153 @@
+"""The child process in which the genuine `kaggle` client runs: one call, answered in one line of JSON.
+
+It stands alone: run by path, it imports nothing of the pipeline.  The client prints noise, may call
+`exit()`, has no time limits and authenticates on import; here that harms nobody.  The request is one JSON
+line on stdin, `{"call": NAME, ...arguments}`; the answer is `{"ok": true, "value": ...}` or
+`{"ok": false, "kind": "credentials" | "install" | "http" | "network" | "other", "status", "retry_after",
+"message"}`.
+"""
+
+import json
+import os
+import sys
+import threading
+from typing import Any
+
+import requests
+
+PAGE_SIZE = 200  # the most that Kaggle gives at once
+MAX_PAGES = 500  # a server that never stops paging
+
+
+def files(api: Any, slug: str) -> list[dict[str, Any]]:
+    """Names and sizes of the competition's files."""
+    found: list[dict[str, Any]] = []
+    token = ""
+    for _ in range(MAX_PAGES):
+        response = api.competition_list_files(slug, page_token=token, page_size=PAGE_SIZE)
+        found += [{"name": file.name, "size": file.total_bytes} for file in response.files]
+        token = response.next_page_token
+        if not token:
+            break
+    return found
+
+
+def download(api: Any, slug: str, folder: str) -> None:
+    """Download SLUG.zip into `folder`, going on where an earlier child stopped."""
+    api.competition_download_files(slug, path=folder, force=False, quiet=True)
+
+
+def limits(api: Any, slug: str) -> dict[str, int]:
+    """How many submissions were made today and are still allowed today."""
+    answer = api.competition_get_submission_limits(slug)
+    return {"today": answer.num_today, "total": answer.num_total, "allowed": answer.num_allowed_now}
+
+
+def submissions(api: Any, slug: str) -> list[dict[str, Any]]:
+    """All submissions of this team, newest first, over all pages."""
+    from kagglesdk.competitions.types.competition_api_service import (  # noqa: PLC0415
+        ApiListSubmissionsRequest,
+    )
+
+    found: list[dict[str, Any]] = []
+    request = ApiListSubmissionsRequest()
+    request.competition_name, request.page_size = slug, PAGE_SIZE
+    with api.build_kaggle_client() as kaggle:
+        for _ in range(MAX_PAGES):
+            response = kaggle.competitions.competition_api_client.list_submissions(request)
+            found += [_submission(item) for item in response.submissions]
+            if not response.next_page_token:
+                break
+            request.page_token = response.next_page_token
+    return found
+
+
+def submission(api: Any, ref: int) -> dict[str, Any]:
+    """One submission by its ref."""
+    from kagglesdk.competitions.types.competition_api_service import ApiGetSubmissionRequest  # noqa: PLC0415
+
+    request = ApiGetSubmissionRequest()
+    request.ref = ref
+    with api.build_kaggle_client() as kaggle:
+        return _submission(kaggle.competitions.competition_api_client.get_submission(request))
+
+
+def submit(api: Any, slug: str, file: str, message: str) -> dict[str, Any]:
+    """Upload `file` and submit it; `ref` is 0 when the client gives none."""
+    response = api.competition_submit(file, message, slug, quiet=True)
+    return {"ref": response.ref or 0, "message": response.message or ""}
+
+
+def _submission(item: Any) -> dict[str, Any]:
+    return {
+        "ref": item.ref,
+        "date": item.date.isoformat() if item.date else "",
+        "description": item.description or "",
+        "file_name": item.file_name or "",
+        "size": item.total_bytes or 0,
+        "status": item.status.name,
+        "public": item.public_score or "",
+        "private": item.private_score or "",
+        "error": item.error_description or "",
+    }
+
+
+CALLS = {call.__name__: call for call in (files, download, limits, submissions, submission, submit)}
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Authenticate, call, and turn whatever happens into an answer."""
+    secrets: list[str] = []
+    try:
+        import kaggle  # noqa: PLC0415 - the parent's time limit covers this slow import too
+
+        api = kaggle.api
+        api.already_printed_version_warning = True
+        if not getattr(api, "_authenticated", False):
+            api.authenticate()
+        secrets = [api.config_values.get(name) or "" for name in ("key", "token", "access_token")]
+        arguments = {name: value for name, value in request.items() if name != "call"}
+        return {"ok": True, "value": CALLS[request["call"]](api, **arguments)}
+    except SystemExit:
+        return {"ok": False, "kind": "credentials", "message": "the client found no usable credentials"}
+    except requests.exceptions.HTTPError as error:
+        response = error.response
+        status = 0 if response is None else response.status_code
+        after = None if response is None else response.headers.get("Retry-After")
+        return _refusal("http", error, secrets, status=status, retry_after=after)
+    except (requests.exceptions.RequestException, OSError) as error:
+        return _refusal("network", error, secrets)
+    except ImportError as error:
+        return _refusal("install", error, secrets)
+    except Exception as error:  # whatever the client raises becomes an answer
+        return _refusal("other", error, secrets)
+
+
+def _refusal(kind: str, error: Exception, secrets: list[str], **more: Any) -> dict[str, Any]:
+    message = f"{type(error).__name__}: {error}"
+    secrets = [*secrets, os.environ.get("KAGGLE_KEY", ""), os.environ.get("KAGGLE_API_TOKEN", "")]
+    for secret in filter(None, secrets):
+        message = message.replace(secret, "***")
+    return {"ok": False, "kind": kind, "message": message, **more}
+
+
+def _die_with_parent() -> None:
+    """The parent keeps our stdin open; when it dies, however it dies, so do we."""
+    sys.stdin.read()
+    os._exit(1)
+
+
+def main() -> None:
+    """Read one request, answer it on the real stdout; everything else goes nowhere."""
+    real_stdout = os.dup(1)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    with os.fdopen(real_stdout, "w") as stream:
+        json.dump(answer(request), stream)
+    os._exit(0)  # the reader of stdin would hold a normal exit up
+
+
+if __name__ == "__main__":
+    main()

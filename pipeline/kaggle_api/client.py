@@ -1,0 +1,257 @@
+"""Kaggle, through the genuine client in a child process: wall-clock limits, typed answers, typed errors.
+
+What the client lacks (see child.py) is added here: every call ends within its limit, reading calls are
+repeated with backoff, its environment holds only what it needs, and each failure is one of our errors.
+Submitting is never repeated here: whether that is safe is for the submit stage to find out.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import tenacity
+
+from pipeline.errors import (
+    AccessDenied,
+    BadData,
+    NetworkError,
+    PipelineError,
+    SubmissionLimit,
+    UsageError,
+    printable,
+)
+from pipeline.kaggle_api import credentials
+
+CHILD = Path(__file__).with_name("child.py")
+DOWNLOAD_LIMIT = 6 * 3600.0  # seconds for a whole download; a stalled one ends after `timeout`
+
+# What the client may see of our environment.  VERBOSE is not among it: it makes the client print tokens.
+PASSED_ON = {
+    "PATH", "HOME", "USERPROFILE", "SYSTEMROOT", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TEMP", "TMP",
+    "XDG_CONFIG_HOME", "LD_LIBRARY_PATH", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "SSL_CERT_FILE", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR",
+    "KAGGLE_API_ENVIRONMENT", "KAGGLE_API_V1_TOKEN", "KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_DATA_PROXY_URL",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of the competition: its name (a relative path) and its size in bytes."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Submissions made today and ever, and how many are still allowed today (UTC)."""
+
+    today: int
+    total: int
+    allowed: int
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One submission as Kaggle lists it.  Scores are Kaggle's own strings, "" until known."""
+
+    ref: int
+    date: str  # ISO 8601, UTC
+    description: str
+    file_name: str
+    size: int  # bytes
+    status: str  # PENDING, COMPLETE or ERROR
+    public: str
+    private: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Kaggle:
+    """The client, with its limits.
+
+    `timeout` is in seconds for each call; for a download, for each wait without a new byte.  Reading calls
+    are tried `attempts` times, waiting `backoff`, 2 `backoff`, 4 `backoff`... seconds between (at most 60),
+    or as long as Kaggle's Retry-After says.
+    """
+
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    timeout: float = 60.0
+    attempts: int = 4
+    backoff: float = 2.0
+    sleep: Callable[[float], None] = time.sleep
+
+    def files(self, slug: str) -> list[RemoteFile]:
+        """The competition's files."""
+        return [RemoteFile(**item) for item in self._read(slug, {"call": "files", "slug": slug})]
+
+    def limits(self, slug: str) -> Limits:
+        """Today's submission limits."""
+        return Limits(**self._read(slug, {"call": "limits", "slug": slug}))
+
+    def submissions(self, slug: str) -> list[Submission]:
+        """All of the team's submissions, newest first."""
+        return [Submission(**item) for item in self._read(slug, {"call": "submissions", "slug": slug})]
+
+    def submission(self, slug: str, ref: int) -> Submission | None:
+        """The submission `ref`, or None while Kaggle does not know it yet."""
+        try:
+            found = Submission(**self._read(slug, {"call": "submission", "ref": ref}))
+        except UsageError:  # 404: it answers so for a moment right after submitting
+            return None
+        if found.ref != ref:
+            raise BadData(
+                f"Kaggle answered with submission {found.ref} when asked for {ref}: try again later"
+            )
+        return found
+
+    def download(self, slug: str, folder: Path, progress: Callable[[int], None]) -> None:
+        """Download SLUG.zip into `folder`, resuming; `progress` is told the bytes there so far."""
+        request = {"call": "download", "slug": slug, "folder": str(folder)}
+        self._retrying()(lambda: self._call(slug, request, DOWNLOAD_LIMIT, (folder, progress)))
+
+    def submit(self, slug: str, file: Path, message: str) -> int:
+        """Upload and submit `file` once; the submission's ref.
+
+        Raises:
+            NetworkError: also when it is unknown whether Kaggle took it.
+        """
+        request = {"call": "submit", "slug": slug, "file": str(file), "message": message}
+        value = self._call(slug, request, self.timeout * 5)
+        if not value["ref"]:
+            raise NetworkError(f"Kaggle gave no ref for the submission: {printable(value['message'])}")
+        return int(value["ref"])
+
+    def _read(self, slug: str, request: dict[str, Any]) -> Any:
+        return self._retrying()(lambda: self._call(slug, request, self.timeout))
+
+    def _retrying(self) -> tenacity.Retrying:
+        exponential = tenacity.wait_exponential_jitter(initial=self.backoff, max=60, jitter=self.backoff)
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            asked = error.retry_after if isinstance(error, NetworkError) else None
+            return min(asked, 300.0) if asked is not None else exponential(state)
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(NetworkError),
+            stop=tenacity.stop_after_attempt(self.attempts),
+            wait=wait,
+            sleep=self.sleep,
+            reraise=True,
+        )
+
+    def _call(
+        self,
+        slug: str,
+        request: dict[str, Any],
+        limit: float,
+        watch: tuple[Path, Callable[[int], None]] | None = None,
+    ) -> Any:
+        credentials.require(self.environ)
+        environment = {name: value for name, value in self.environ.items() if name in PASSED_ON}
+        with tempfile.TemporaryFile() as output:
+            # -P: the child's own folder must not shadow installed packages.
+            with subprocess.Popen(
+                [sys.executable, "-P", str(CHILD)],
+                stdin=subprocess.PIPE, stdout=output, stderr=subprocess.DEVNULL, env=environment,
+            ) as child:  # fmt: skip
+                try:
+                    _send(child.stdin, request)
+                    self._wait(child, limit, watch)
+                finally:
+                    child.kill()
+            output.seek(0)
+            raw = output.read()
+        try:
+            reply = json.loads(raw)
+        except ValueError:
+            raise NetworkError(
+                f"the kaggle client ended without an answer (exit code {child.returncode}): try again"
+            ) from None
+        if not reply["ok"]:
+            raise _error(slug, reply)
+        return reply["value"]
+
+    def _wait(
+        self, child: subprocess.Popen[bytes], limit: float, watch: tuple[Path, Callable[[int], None]] | None
+    ) -> None:
+        """Wait for the child within `limit` seconds and, when watching, within `timeout` of the last byte."""
+        start = last = time.monotonic()
+        size = -1
+        while True:
+            try:
+                child.wait(timeout=0.1)
+                return
+            except subprocess.TimeoutExpired:
+                now = time.monotonic()
+            if watch is not None:
+                folder, progress = watch
+                if (grown := _bytes_in(folder)) != size:
+                    size, last = grown, now
+                    progress(size)
+                if now - last > self.timeout:
+                    raise NetworkError(
+                        f"the download stalled for {self.timeout:.0f} s: run again to resume it"
+                    )
+            if now - start > limit:
+                raise NetworkError(
+                    f"Kaggle did not answer within {limit:.0f} s: try again later, or raise --timeout"
+                )
+
+
+def _send(stdin: IO[bytes] | None, request: dict[str, Any]) -> None:
+    """Send the request and leave stdin open: the child dies when it closes."""
+    assert stdin is not None
+    try:
+        stdin.write(json.dumps(request).encode() + b"\n")
+        stdin.flush()
+    except BrokenPipeError:
+        pass  # it died at once; the missing answer says so
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def _error(slug: str, reply: dict[str, Any]) -> PipelineError:
+    """Our error for what the child reports."""
+    message = printable(reply["message"])
+    if reply["kind"] == "credentials":
+        return AccessDenied(f"Kaggle accepts none of the credentials found: {credentials.CURE}")
+    if reply["kind"] == "install":
+        return PipelineError(f"the kaggle client does not load ({message}): pip install -r requirements.txt")
+    if reply["kind"] != "http":
+        return NetworkError(f"cannot reach Kaggle ({message}): check the network and run again")
+    status = int(reply["status"])
+    if status == 401:
+        return AccessDenied(f"Kaggle refused the credentials (401): {credentials.CURE}")
+    if status == 403:
+        rules = f"https://www.kaggle.com/competitions/{slug}/rules"
+        return AccessDenied(
+            f"Kaggle refused (403, {message}): join the competition and accept its rules at {rules}"
+        )
+    if status == 404:
+        return UsageError(
+            f"Kaggle knows no such thing (404, {message}): is --competition {slug} spelled right?"
+        )
+    if status == 400 and "limit" in message.lower():
+        return SubmissionLimit(f"Kaggle refused the submission ({message}): the limit resets at 00:00 UTC")
+    if status == 429 or status >= 500:
+        return NetworkError(f"Kaggle is busy or down ({status}, {message}): try again later", _seconds(reply))
+    return BadData(f"Kaggle refused the request ({status}, {message})")
+
+
+def _seconds(reply: dict[str, Any]) -> float | None:
+    try:
+        return max(0.0, float(reply.get("retry_after") or ""))
+    except ValueError:
+        return None

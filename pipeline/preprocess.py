@@ -1,0 +1,183 @@
+"""Stage 2: data/raw/SLUG -> data/processed/SLUG: checked arrays, and no pickle after this.
+
+    python -m pipeline.preprocess
+
+Reads the pickles with our own reader (no code in them can run), checks what they say, finds out how the
+pixels lie, and writes plain .npy arrays with a manifest.  Needs no torch.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import cli
+from pipeline.cli import Say
+from pipeline.config import Paths
+from pipeline.errors import BadData, MissingInput
+from pipeline.store import atomic, editions, layout
+from pipeline.store.editions import Hidden, Labelled
+from pipeline.store.manifest import FileRecord, Manifest, records, versions
+from pipeline.store.processed import ArrayName
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """What lies in `folder` now; `done` is False when it was complete before."""
+
+    folder: Path
+    facts: Mapping[str, Any]
+    done: bool
+
+
+def preprocess(slug: str, paths: Paths, say: Say, *, force: bool = False) -> Preprocessed:
+    """Turn the download into checked arrays.
+
+    Raises:
+        MissingInput: there is no download.
+        BadData: a file is damaged, hostile or of another shape; nothing is written then.
+    """
+    raw, target = _raw_folder(paths.raw, slug), paths.processed / slug
+    sources = _sources(raw)
+    inputs = {name: record.sha256 for name, record in sources.items()}
+    manifest = Manifest.read(target)
+    if manifest is not None and not force and manifest.inputs == inputs and not manifest.missing(target):
+        say(f"preprocess: {target} is complete for this download, nothing to do")
+        return Preprocessed(target, manifest.facts, done=False)
+
+    _verify(raw, sources)
+    batches = editions.find_batches(raw)
+    if batches is None:
+        raise MissingInput(f"{raw} has no CIFAR-10 batches: run `python -m pipeline.download --force`")
+    train = editions.read_batches(batches, editions.TRAIN_BATCHES)
+    test = editions.read_batches(batches, (editions.TEST_BATCH,))
+    hidden_file = editions.find_hidden(raw)
+    hidden = editions.read_hidden(hidden_file)
+    facts = {
+        "class_names": editions.read_class_names(batches),
+        "train": _statistics(train.images),
+        "test": _statistics(test.images),
+        "hidden": _statistics(hidden.images) | _hidden_facts(hidden, hidden_file, train),
+    }
+    _report(facts, say)
+    with atomic.lock(target), atomic.replacing_folder(target) as folder:
+        for name, array in _arrays(train, test, hidden).items():
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        files = records(folder, folder.glob("*.npy"))
+        Manifest("preprocess", files, inputs, facts, versions("numpy")).write(folder)
+    say(f"preprocess: {target} is complete")
+    return Preprocessed(target, facts, done=True)
+
+
+def _raw_folder(raw: Path, slug: str) -> Path:
+    """raw/SLUG, or `raw` itself when that is laid out like a download."""
+    if (raw / slug).is_dir():
+        return raw / slug
+    if any((raw / name).is_file() for name in editions.HIDDEN_NAMES):
+        return raw
+    raise MissingInput(
+        f"{raw / slug} does not exist: run `python -m pipeline.download --competition {slug}` first"
+    )
+
+
+def _sources(raw: Path) -> dict[str, FileRecord]:
+    """Records of the files to read: from the download's manifest, or from the files where there is none."""
+    manifest = Manifest.read(raw)
+    if manifest is not None:
+        return dict(manifest.files)
+    files = [editions.find_hidden(raw)]
+    if batches := editions.find_batches(raw):
+        files += [batches / name for name in editions.CIFAR_FILES]
+    return records(raw, files)
+
+
+def _verify(raw: Path, expected: Mapping[str, FileRecord]) -> None:
+    """A flipped bit in the pixels loads without an error, so every file's sha256 is compared."""
+    for name, record in expected.items():
+        path = raw / name
+        if not path.is_file() or FileRecord.of(path) != record:
+            raise BadData(
+                f"{path} changed since it was downloaded: run `python -m pipeline.download --force`"
+            )
+
+
+def _arrays(train: Labelled, test: Labelled, hidden: Hidden) -> dict[ArrayName, NDArray[Any]]:
+    return {
+        "train_images": train.images,
+        "train_labels": train.labels,
+        "test_images": test.images,
+        "test_labels": test.labels,
+        "hidden_images": hidden.images,
+        "hidden_ids": hidden.ids,
+    }
+
+
+def _statistics(images: layout.Images) -> dict[str, Any]:
+    """Number of images, and mean and deviation of each channel over all pixels, in 0..1."""
+    flat = images.reshape(-1, 3)
+    counts = [np.bincount(flat[:, channel], minlength=256) for channel in range(3)]
+    values = np.arange(256) / 255
+    means = [float((count * values).sum() / count.sum()) for count in counts]
+    squares = [float((count * values**2).sum() / count.sum()) for count in counts]
+    deviations = [
+        float(np.sqrt(max(square - mean**2, 0.0))) for square, mean in zip(squares, means, strict=True)
+    ]
+    return {
+        "images": len(images),
+        "mean": [round(mean, 4) for mean in means],
+        "std": [round(deviation, 4) for deviation in deviations],
+    }
+
+
+def _hidden_facts(hidden: Hidden, path: Path, train: Labelled) -> dict[str, Any]:
+    return {
+        "file": path.name,
+        "own_ids": hidden.own_ids,
+        "layout": hidden.layout.name,
+        "layout_expected": hidden.layout.expected,
+        "smoothness": hidden.layout.smoothness,
+        "channel_order": layout.channel_order(hidden.images, train.images),
+    }
+
+
+def _report(facts: Mapping[str, Any], say: Say) -> None:
+    """Say what was found, and warn of what people have fallen for."""
+    for name in ("train", "test", "hidden"):
+        found = facts[name]
+        say(f"preprocess: {found['images']} {name} images, channel means {found['mean']}")
+    hidden = facts["hidden"]
+    ids = "its own ids" if hidden["own_ids"] else "no ids, so rows are numbered from 0"
+    say(f"preprocess: {hidden['file']}: {hidden['layout']}, channel order {hidden['channel_order']}, {ids}")
+    if not hidden["layout_expected"]:
+        say("preprocess: WARNING: that is not what its shape says; by shape, every image would be scrambled")
+    if hidden["channel_order"] == "BGR":
+        say("preprocess: WARNING: its colours lean the other way than the training images'; is it BGR?")
+
+
+@cli.stage_command("""
+python -m pipeline.preprocess                             the default competition
+python -m pipeline.preprocess --raw DIR --processed OUT   other folders; DIR may itself be a download
+""")
+@cli.competition
+@cli.raw
+@cli.processed
+@cli.force
+def command(slug: str, raw: Path, processed: Path, force: bool) -> None:
+    """Turn the download into checked arrays in data/processed/SLUG.
+
+    No code in a downloaded file can run here.  Detects scrambled pixels and swapped channels.
+    """
+    preprocess(slug, Paths(raw=raw, processed=processed), cli.say, force=force)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage; the exit code."""
+    return cli.run(command, "preprocess", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""What the competition's files mean: CIFAR-10 batches and the hidden set, in every edition there has been.
+
+    cifar-10-batches-py/   data_batch_1..5, test_batch, batches.meta; anywhere below the folder
+    hidden set             cifar_test_nolabel.pkl (2025) or cifar_test_nolabels.pkl (2024); b"data", b"ids"
+
+Keys may be bytes or str, images HWC or flat, ids present or absent.  All are pickles, read by our own reader.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import CLASSES
+from pipeline.errors import BadData, MissingInput, printable
+from pipeline.store import layout, pickle_reader
+from pipeline.store.layout import Images, Layout
+
+TRAIN_BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
+TEST_BATCH, META = "test_batch", "batches.meta"
+CIFAR_FILES = (*TRAIN_BATCHES, TEST_BATCH, META)
+HIDDEN_NAMES = ("cifar_test_nolabel.pkl", "cifar_test_nolabels.pkl")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images uint8 (N, 32, 32, 3) RGB and labels int64 (N,), 0..9."""
+
+    images: Images
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """The hidden set: images uint8 (N, 32, 32, 3), ids int64 (N,) unique, and what was found out."""
+
+    images: Images
+    ids: NDArray[np.int64]
+    own_ids: bool  # False: the file had none, so they are 0..N-1
+    layout: Layout
+
+
+def find_batches(folder: Path) -> Path | None:
+    """The folder with CIFAR-10's batches, or None.
+
+    Raises:
+        BadData: some of the batches are there and others are not, or there are two sets of them.
+    """
+    found = sorted(
+        {path.parent for path in folder.rglob(TEST_BATCH)} | {p.parent for p in folder.rglob(META)}
+    )
+    if len(found) > 1:
+        raise BadData(f"{folder} has two sets of CIFAR-10 batches, {found[0]} and {found[1]}: remove one")
+    for place in found:
+        if absent := [name for name in CIFAR_FILES if not (place / name).is_file()]:
+            raise BadData(f"{place} lacks {', '.join(absent)}: download it again with --force")
+    return found[0] if found else None
+
+
+def find_hidden(folder: Path) -> Path:
+    """The file with the hidden images.
+
+    Raises:
+        MissingInput: there is none.
+        BadData: there are several.
+    """
+    found = [path for name in HIDDEN_NAMES for path in sorted(folder.rglob(name))]
+    if not found:
+        raise MissingInput(
+            f"{folder} has no hidden set, {' or '.join(HIDDEN_NAMES)}: is it the competition's folder?"
+        )
+    if len(found) > 1:
+        raise BadData(f"{folder} has several hidden sets, {found[0]} and {found[1]}: remove one")
+    return found[0]
+
+
+def read_batches(folder: Path, names: tuple[str, ...]) -> Labelled:
+    """CIFAR-10 batches, concatenated."""
+    parts = [_read_batch(folder / name) for name in names]
+    return Labelled(np.concatenate([p.images for p in parts]), np.concatenate([p.labels for p in parts]))
+
+
+def read_class_names(folder: Path) -> list[str]:
+    """The ten class names from batches.meta."""
+    path = folder / META
+    names = _get(_dictionary(path), "label_names", path)
+    if not isinstance(names, list) or len(names) != CLASSES:
+        raise BadData(f"{path}: label_names is not a list of {CLASSES}")
+    return [
+        printable(name.decode("utf-8", "replace") if isinstance(name, bytes) else name, 40) for name in names
+    ]
+
+
+def read_hidden(path: Path) -> Hidden:
+    """The hidden set, upright whatever the edition."""
+    content = _dictionary(path)
+    raw = _images(_get(content, "data", path), path)
+    found = layout.detect(raw)
+    ids = _find(content, "ids")
+    return Hidden(
+        layout.read(raw, found),
+        np.arange(len(raw)) if ids is None else _ids(ids, len(raw), path),
+        ids is not None,
+        found,
+    )
+
+
+def _read_batch(path: Path) -> Labelled:
+    content = _dictionary(path)
+    raw = _images(_get(content, "data", path), path)
+    found = layout.detect(raw)
+    if not found.expected:
+        raise BadData(
+            f"{path}: the images are scrambled ({found.name}): this is no CIFAR-10 batch; download it again"
+        )
+    labels = np.asarray(_plain_integers(_get(content, "labels", path), path), dtype=np.int64)
+    if labels.shape != (len(raw),):
+        raise BadData(f"{path}: {len(raw)} images but {labels.size} labels")
+    if labels.min() < 0 or labels.max() >= CLASSES:
+        raise BadData(f"{path}: a label is outside 0..{CLASSES - 1}")
+    return Labelled(layout.read(raw, found), labels)
+
+
+def _dictionary(path: Path) -> dict[Any, Any]:
+    content = pickle_reader.read(path)
+    if not isinstance(content, dict):
+        raise BadData(f"{path} holds a {type(content).__name__}, not a dictionary of arrays")
+    return content
+
+
+def _find(content: dict[Any, Any], key: str) -> Any:
+    """The value under `key` as str or bytes, or None."""
+    return content.get(key, content.get(key.encode()))
+
+
+def _get(content: dict[Any, Any], key: str, path: Path) -> Any:
+    value = _find(content, key)
+    if value is None:
+        keys = ", ".join(printable(k, 30) for k in list(content)[:8])
+        raise BadData(f"{path} has no {key!r}; its keys are {keys or 'none'}")
+    return value
+
+
+def _images(value: Any, path: Path) -> Images:
+    if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.shape[1:] not in layout.READINGS:
+        what = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise BadData(f"{path}: data is {what}, expected uint8 (N, 32, 32, 3) or (N, 3072)")
+    if not len(value):
+        raise BadData(f"{path} holds no image")
+    return value
+
+
+def _ids(value: Any, rows: int, path: Path) -> NDArray[np.int64]:
+    ids = np.asarray(_plain_integers(value, path))
+    if ids.shape != (rows,):
+        raise BadData(f"{path}: {rows} images but ids of shape {ids.shape}")
+    if ids.dtype == np.uint64 and ids.max() > np.iinfo(np.int64).max:
+        raise BadData(f"{path}: an id is larger than 2**63 - 1")
+    if len(np.unique(ids)) != rows:
+        raise BadData(f"{path}: the ids are not unique")
+    return ids.astype(np.int64)
+
+
+def _plain_integers(value: Any, path: Path) -> Any:
+    """A list of plain integers or an integer array, as numpy takes it without surprises."""
+    if isinstance(value, np.ndarray) and value.ndim == 1 and np.issubdtype(value.dtype, np.integer):
+        return value
+    if isinstance(value, list) and all(type(item) is int and abs(item) < 2**63 for item in value):
+        return np.array(value, dtype=np.int64)
+    raise BadData(f"{path}: labels or ids are not whole numbers")

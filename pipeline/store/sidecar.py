@@ -1,0 +1,65 @@
+"""RUN.json beside submissions/RUN.csv: where a CSV comes from, so that a score can be traced to a run."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pipeline.errors import BadData
+from pipeline.store import atomic
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What predict knew when it wrote the CSV.  Accuracies in per cent."""
+
+    competition: str
+    run: str
+    csv_sha256: str
+    rows: int
+    weights_sha256: str
+    data: str  # fingerprint of the processed arrays
+    validation_accuracy: float
+    validation_set: str  # "test_batch" (optimistic) or "split"
+    test_accuracy: float
+    created: str  # ISO 8601, UTC
+    versions: Mapping[str, str]
+
+    def write(self, csv: Path) -> None:
+        """Write it beside `csv`, atomically."""
+        atomic.write_json(path_of(csv), dataclasses.asdict(self))
+
+    @classmethod
+    def read(cls, csv: Path) -> Self | None:
+        """The sidecar of `csv`, or None if it has none.
+
+        Raises:
+            BadData: the sidecar is damaged.
+        """
+        path = path_of(csv)
+        if not path.is_file():
+            return None
+        try:
+            return cls(**json.loads(path.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise BadData(
+                f"{path} is damaged or of another version ({error}): predict again with --force"
+            ) from error
+
+
+def path_of(csv: Path) -> Path:
+    """submissions/sub.csv -> submissions/sub.json."""
+    return csv.with_suffix(".json")
+
+
+def tag(run: str, csv_sha256: str, validation_accuracy: float | None) -> str:
+    """The description a submission carries, by which it is found again: `run=... sha=... val=...`."""
+    value = "unknown" if validation_accuracy is None else f"{validation_accuracy:.2f}"
+    return f"run={run} sha={csv_sha256[:12]} val={value}"
+
+
+def carries(description: str, csv_sha256: str) -> bool:
+    """Whether a submission's description names this CSV."""
+    return f"sha={csv_sha256[:12]}" in description.split()

@@ -1,0 +1,252 @@
+"""Stage 5: a CSV -> Kaggle: a ref, never a guess; never twice; and the score of just that submission.
+
+    python -m pipeline.submit
+
+The client can lose the answer to a submission that Kaggle accepted.  So each carries a tag with the CSV's
+sha256 in its description, and before any try the list of submissions is searched for that tag.
+"""
+
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from pipeline import cli
+from pipeline.cli import Say
+from pipeline.config import Paths
+from pipeline.errors import MissingInput, NetworkError, ScoringError, SubmissionLimit, UsageError
+from pipeline.gap import join, ledger
+from pipeline.gap.ledger import Entry
+from pipeline.kaggle_api import credentials, submission_format
+from pipeline.kaggle_api.client import Kaggle
+from pipeline.store import atomic, runs, sidecar
+from pipeline.store.manifest import FileRecord
+from pipeline.store.processed import Processed
+from pipeline.store.sidecar import Sidecar
+
+TRIES = 3  # of submitting, each after a search for the tag
+LOOKS = 3  # at Kaggle's list after an ambiguous failure, before trying again
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The submission's state in the ledger; `done` is False when it had been submitted before."""
+
+    entry: Entry
+    done: bool
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time, as an argument: how long to wait for the score, how often to look, and what a second is."""
+
+    deadline: float = 900.0  # seconds; 0: do not wait
+    poll: float = 5.0  # seconds between two looks
+    sleep: Callable[[float], None] = time.sleep
+    monotonic: Callable[[], float] = time.monotonic
+    now: Callable[[], str] = lambda: datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def submit(
+    csv: Path, paths: Paths, kaggle: Kaggle, say: Say, *, slug: str | None = None, again: bool = False,
+    clock: Clock | None = None,
+) -> Submitted:  # fmt: skip
+    """Validate and submit `csv`, and wait for its score.
+
+    Args:
+        slug: the competition; by default the one in the CSV's sidecar.
+        again: submit even if this very CSV was submitted before.
+
+    Raises:
+        BadData, MissingInput: the CSV is not a valid submission; nothing was sent.
+        SubmissionLimit: no submission is left today.
+        NetworkError: also when the score did not come in time; running it again goes on waiting.
+        ScoringError: Kaggle could not score it.
+    """
+    clock = clock or Clock()
+    credentials.require(kaggle.environ)
+    card = _card(csv, slug)
+    data = Processed.open(paths.processed / card.competition)
+    submission_format.validate(csv, data.array("hidden_ids"))
+    book = paths.submissions / ledger.NAME
+    with atomic.lock(paths.submissions / "submit"):
+        entry, done = _send(csv, card, kaggle, book, paths, again, clock, say)
+    return Submitted(_await_score(entry, kaggle, book, clock, say), done)
+
+
+def _card(csv: Path, slug: str | None) -> Entry:
+    """What is known of the CSV beforehand; a CSV without a valid sidecar has an unknown run."""
+    if not csv.is_file():
+        raise MissingInput(f"{csv} does not exist: run `python -m pipeline.predict --out {csv}` first")
+    known, digest = Sidecar.read(csv), FileRecord.of(csv).sha256
+    if known is not None and known.csv_sha256 == digest:
+        if slug is not None and slug != known.competition:
+            raise UsageError(f"{csv} was predicted for {known.competition}, not for --competition {slug}")
+        return Entry("", known.competition, known.run, digest, None, known.validation_accuracy,
+                     known.test_accuracy, None, None, "")  # fmt: skip
+    if slug is None:
+        raise UsageError(
+            f"{csv} has no sidecar that fits it, so its competition is unknown: add --competition SLUG"
+        )
+    return Entry("", slug, "unknown", digest, None, None, None, None, None, "")
+
+
+def _send(
+    csv: Path, card: Entry, kaggle: Kaggle, book: Path, paths: Paths, again: bool, clock: Clock, say: Say
+) -> tuple[Entry, bool]:
+    """The ledger's entry for this CSV's submission, and whether it was sent now."""
+    _sync(book, paths, card.competition, kaggle, clock)
+    before = _mine(book, card)
+    if before and not again:
+        newest = before[-1]
+        say(
+            f"submit: {csv} was submitted before, as ref {newest.ref} ({newest.status}); not sending it twice"
+        )
+        return newest, False
+    limits = kaggle.limits(card.competition)
+    if limits.allowed == 0 and limits.total > 0:
+        raise SubmissionLimit(f"all {limits.today} submissions of today are used: try again after 00:00 UTC")
+    description = sidecar.tag(card.run, card.csv_sha256, card.local_validation)
+    say(f"submit: sending {csv} to {card.competition} as {description!r}")
+    ledger.append(book, [dataclasses.replace(card, time=clock.now(), status=ledger.SENDING)])
+    ref = _ref(csv, card, kaggle, description, {entry.ref for entry in before}, clock, say)
+    entry = dataclasses.replace(card, time=clock.now(), ref=ref, status=ledger.PENDING)
+    ledger.append(book, [entry])
+    say(f"submit: Kaggle took it as ref {ref}")
+    return entry, True
+
+
+def _ref(
+    csv: Path, card: Entry, kaggle: Kaggle, description: str, before: set[int | None], clock: Clock, say: Say
+) -> int:
+    """Submit until there is a ref, looking for our own tag after each ambiguous failure."""
+    for remaining in reversed(range(TRIES)):
+        try:
+            return kaggle.submit(card.competition, csv, description)
+        except NetworkError as error:
+            say(f"submit: {error}")
+            say("submit: it may have arrived all the same; looking for its tag in Kaggle's list")
+            found = _look(card, kaggle, before, clock)
+            if found is not None:
+                say(f"submit: it did arrive, as ref {found}")
+                return found
+            if not remaining:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _look(card: Entry, kaggle: Kaggle, before: set[int | None], clock: Clock) -> int | None:
+    """The ref of a new submission that carries this CSV's tag, or None after several looks."""
+    for _ in range(LOOKS):
+        clock.sleep(clock.poll)
+        for submission in kaggle.submissions(card.competition):
+            if submission.ref not in before and sidecar.carries(submission.description, card.csv_sha256):
+                return submission.ref
+    return None
+
+
+def _sync(book: Path, paths: Paths, competition: str, kaggle: Kaggle, clock: Clock) -> None:
+    """Bring the ledger up to Kaggle's list, so that what was sent by hand or by a killed run is known."""
+    known = ledger.current(ledger.read(book), competition)
+    csvs = join.local_csvs(paths.submissions, competition)
+    ledger.append(book, join.news(known, kaggle.submissions(competition), csvs, competition, clock.now()))
+
+
+def _mine(book: Path, card: Entry) -> list[Entry]:
+    """The submissions of this very CSV, oldest first."""
+    states = ledger.current(ledger.read(book), card.competition)
+    return [entry for entry in states if entry.csv_sha256 == card.csv_sha256 and entry.ref is not None]
+
+
+def _await_score(entry: Entry, kaggle: Kaggle, book: Path, clock: Clock, say: Say) -> Entry:
+    """Poll for the score of this very ref until the deadline."""
+    assert entry.ref is not None
+    start = clock.monotonic()
+    while entry.status == ledger.PENDING and clock.deadline:
+        found = kaggle.submission(entry.competition, entry.ref)
+        if found is not None and found.status.lower() != ledger.PENDING:
+            entry = join.updated(entry, found, clock.now())
+            ledger.append(book, [entry])
+        elif clock.monotonic() - start > clock.deadline:
+            raise NetworkError(
+                f"ref {entry.ref} was accepted and has no score after {clock.deadline:.0f} s: "
+                "look later with `python -m pipeline.check`"
+            )
+        else:
+            clock.sleep(clock.poll)
+    if entry.status == ledger.ERROR:
+        raise ScoringError(f"Kaggle could not score ref {entry.ref}: {entry.note or 'no reason given'}")
+    if entry.status == ledger.COMPLETE:
+        known = {"public": entry.public, "private": entry.private}
+        scores = [f"{name} {value:.3f} %" for name, value in known.items() if value is not None]
+        say(f"submit: ref {entry.ref} is scored: {', '.join(scores) or 'no score is shown'}")
+    return entry
+
+
+@cli.stage_command("""
+python -m pipeline.submit                                the CSV of the run that train finished last
+python -m pipeline.submit --csv submissions/sub.csv      that CSV
+python -m pipeline.submit --csv other.csv --competition SLUG
+""")
+@click.option(
+    "--csv",
+    "csv",
+    metavar="CSV",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The submission; by default submissions/RUN.csv of the run that train finished last.",
+)
+@click.option(
+    "--competition",
+    "slug",
+    metavar="SLUG",
+    envvar="PIPELINE_COMPETITION",
+    callback=cli.check_slug_option,
+    help="Needed for a CSV that predict did not write.",
+)
+@click.option(
+    "--again", is_flag=True, help="Submit this very CSV once more, at the cost of a daily submission."
+)
+@click.option(
+    "--wait",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=900.0,
+    show_default=True,
+    help="How long to wait for the score; 0 does not wait.",
+)
+@click.option(
+    "--poll",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.1),
+    default=5.0,
+    show_default=True,
+    help="Between two looks at Kaggle.",
+)
+@cli.timeout
+@cli.processed
+@cli.models
+@cli.submissions
+def command(
+    csv: Path | None, slug: str | None, again: bool, wait: float, poll: float, timeout: float,
+    processed: Path, models: Path, submissions: Path,
+) -> None:  # fmt: skip
+    """Submit a CSV to Kaggle once, and wait for its score.  This costs one of today's submissions."""
+    paths = Paths(processed=processed, models=models, submissions=submissions)
+    csv = csv if csv is not None else submissions / f"{runs.latest(models)}.csv"
+    clock = Clock(deadline=wait, poll=poll)
+    submit(csv, paths, Kaggle(os.environ, timeout), cli.say, slug=slug, again=again, clock=clock)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage; the exit code."""
+    return cli.run(command, "submit", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

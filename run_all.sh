@@ -1,0 +1,154 @@
+#!/usr/bin/env bash
+# The whole pipeline, one line a stage; stops at the first failure with that stage's exit code.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+Usage: ./run_all.sh [OPTIONS]
+
+From the Kaggle download to a checked submission.  Makes .venv and installs what is needed, then runs
+download, preprocess, train, predict and check.  Stages whose output is complete do nothing, so after an
+interruption run the same command again.
+
+  --rehearsal         everything offline against a stand-in for Kaggle with an embedded competition;
+                      needs no account, no GPU, and no network after the install
+  --submit            submit the CSV and wait for its score (costs one of today's submissions);
+                      without it the exact command is printed
+  --competition SLUG  the competition                    (default: deep-learning-spring-2025-project-1)
+  --data DIR          a folder laid out like the download, instead of Kaggle; with --rehearsal, what the
+                      stand-in serves
+  --preset NAME       network and recipe                 (default: paper; with --rehearsal: rehearsal)
+  --epochs N          passes over the training images    (default: the preset's)
+  --run NAME          the run's name                     (default: made from its options)
+  --device NAME       auto, cuda, mps or cpu             (default: auto)
+  --setup             only make .venv and install
+  -h, --help          this text
+
+Environment:
+  PIPELINE_PYTHON     an interpreter to use instead of making .venv, for example one that has torch
+                      (Kaggle, Colab): PIPELINE_PYTHON=$(which python3) ./run_all.sh
+
+Examples:
+  ./run_all.sh --rehearsal
+  ./run_all.sh
+  ./run_all.sh --preset paper --epochs 1 --device cpu
+  ./run_all.sh --submit
+  ./run_all.sh --rehearsal --data ~/cifar --epochs 1
+
+Exit codes: 0 fine, 1 other, 2 usage, 3 an earlier stage's output is missing, 4 bad data, 5 credentials or
+rules, 6 network or Kaggle down, 7 daily limit, 8 scored ERROR, 130 interrupted.
+TEXT
+}
+
+fail() { # CODE MESSAGE
+    echo "error: $2" >&2
+    exit "$1"
+}
+
+# --- options ------------------------------------------------------------------------------------------------
+
+rehearsal=no submit=no setup=no data= competition= train=() device=() run=()
+preset=
+while (($#)); do
+    case $1 in
+        --rehearsal) rehearsal=yes ;;
+        --submit) submit=yes ;;
+        --setup) setup=yes ;;
+        -h | --help) usage; exit 0 ;;
+        --competition | --data | --preset | --epochs | --run | --device)
+            (($# >= 2)) || fail 2 "$1 wants a value; see ./run_all.sh --help"
+            case $1 in
+                --competition) competition=$2 ;;
+                --data) data=$2 ;;
+                --preset) preset=$2 ;;
+                --epochs) train+=("$1" "$2") ;;
+                --run) run=("$1" "$2") ;;
+                --device) device=("$1" "$2") ;;
+            esac
+            shift ;;
+        *) fail 2 "unknown option $1; see ./run_all.sh --help" ;;
+    esac
+    shift
+done
+[[ -z $data || -d $data ]] || fail 3 "--data $data is no folder"
+[[ -z $data ]] || data=$(cd "$data" && pwd)
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+# --- set-up -------------------------------------------------------------------------------------------------
+
+# Prints the first Python that is new enough.
+find_python() {
+    local candidate
+    for candidate in python3.13 python3.12 python3.11 python3 python; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    fail 2 "Python 3.11 or newer is needed and was not found: install it, or set PIPELINE_PYTHON"
+}
+
+# Sets $python: $PIPELINE_PYTHON, or .venv's.  Installs only when requirements.txt or the interpreter changed.
+set_up() {
+    if [[ -n ${PIPELINE_PYTHON:-} ]]; then
+        python=$(command -v "$PIPELINE_PYTHON") || fail 2 "PIPELINE_PYTHON=$PIPELINE_PYTHON is no program"
+        "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+            fail 2 "PIPELINE_PYTHON=$PIPELINE_PYTHON is older than Python 3.11"
+    else
+        python=$PWD/.venv/bin/python
+        if ! "$python" -c '' 2>/dev/null; then
+            echo "set-up: making .venv"
+            rm -rf .venv
+            "$base" -m venv .venv || fail 1 "no virtual environment: on Debian and Ubuntu, apt install python3-venv"
+        fi
+    fi
+    local stamp=.requirements-installed wanted
+    wanted="$python $("$base" -c 'import hashlib; print(hashlib.sha256(open("requirements.txt", "rb").read()).hexdigest())')"
+    if [[ ! -f $stamp || $(<"$stamp") != "$wanted" ]]; then
+        echo "set-up: installing requirements.txt; the first time this takes some minutes and 6 GB"
+        "$python" -m pip install --quiet --disable-pip-version-check -r requirements.txt ||
+            fail 6 "the installation failed (see above): check the network and run again"
+        echo "$wanted" >"$stamp"
+    fi
+}
+
+base=${PIPELINE_PYTHON:-$(find_python)}
+
+# Missing credentials are noticed before anything heavy begins: the standard library suffices to see it.
+needs_kaggle=no
+slug=${competition:-${PIPELINE_COMPETITION:-deep-learning-spring-2025-project-1}}
+if [[ $submit == yes ]]; then needs_kaggle=yes; fi
+if [[ -z $data && ! -f data/raw/$slug/manifest.json && ! -d /kaggle/input/$slug && ! -d /kaggle/input/competitions/$slug ]]; then
+    needs_kaggle=yes
+fi
+if [[ $setup == no && $rehearsal == no && $needs_kaggle == yes ]]; then
+    "$base" -m pipeline.kaggle_api.credentials
+fi
+
+set_up
+if [[ $setup == yes ]]; then exit 0; fi
+
+# --- rehearsal: this same script, inside the stand-in ---------------------------------------------------------
+
+if [[ $rehearsal == yes ]]; then
+    [[ -z $competition ]] || fail 2 "--rehearsal has a competition of its own: leave --competition out"
+    inner=(--submit --preset "${preset:-rehearsal}" ${train[@]+"${train[@]}"} ${run[@]+"${run[@]}"} ${device[@]+"${device[@]}"})
+    PIPELINE_PYTHON=$python exec "$python" -m pipeline.rehearsal ${data:+--folder "$data"} -- ./run_all.sh "${inner[@]}"
+fi
+
+# --- the stages -----------------------------------------------------------------------------------------------
+
+stage() { # NAME OPTIONS...
+    echo
+    echo "== $1"
+    "$python" -m "pipeline.$1" "${@:2}"
+}
+
+stage download --competition "$slug" ${data:+--from "$data"}
+stage preprocess --competition "$slug"
+stage train --competition "$slug" --preset "${preset:-paper}" ${train[@]+"${train[@]}"} ${run[@]+"${run[@]}"} ${device[@]+"${device[@]}"}
+stage predict ${run[@]+"${run[@]}"} ${device[@]+"${device[@]}"}
+if [[ $submit == yes ]]; then
+    stage submit
+fi
+stage check --competition "$slug"

@@ -1,0 +1,34 @@
+import math
+
+import pytest
+
+from pipeline.config import DEFAULT_COMPETITION, competition
+from pipeline.gap import expected
+
+LINE = competition(DEFAULT_COMPETITION).line
+# The six published (local, Kaggle) pairs behind the line, in per cent.
+PAIRS = [(93, 81), (94.5, 83.4), (94.7, 84.1), (95.32, 84.97), (95.49, 85.10), (97.09, 88.91)]
+
+
+@pytest.mark.parametrize(("local", "score"), PAIRS)
+def test_the_published_line_goes_through_the_published_pairs(local: float, score: float) -> None:
+    assert LINE is not None
+    assert 100 * expected.on_line(LINE, local / 100) == pytest.approx(score, abs=0.5)
+
+
+def test_the_line_is_defined_at_the_ends() -> None:
+    assert LINE is not None
+    assert 0 <= expected.on_line(LINE, 0.0) < expected.on_line(LINE, 1.0) <= 1
+
+
+def test_noise_by_hand() -> None:
+    # pooled p = (90 + 40) / 150 = 13/15; variance = p q (1/100 + 1/50) = (26/225) (3/100)
+    noise = expected.noise(0.9, 100, 0.8, 50)
+    assert noise.sigma == pytest.approx(math.sqrt(26 / 225 * 3 / 100))
+    assert noise.limit == pytest.approx(1.959964 * noise.sigma, rel=1e-6)
+    assert not noise.exceeds
+
+
+def test_the_papers_gap_is_no_luck() -> None:
+    assert expected.noise(0.943, 10_000, 0.83439, 5012).exceeds
+    assert not expected.noise(0.943, 10_000, 0.940, 5012).exceeds

@@ -1,0 +1,82 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.gap import join
+from pipeline.gap.ledger import Entry
+from pipeline.kaggle_api import submission_format
+from pipeline.kaggle_api.client import Submission
+from pipeline.store import sidecar
+from pipeline.store.manifest import FileRecord
+from pipeline.store.sidecar import Sidecar
+
+NOW = "2025-03-02T00:00:00+00:00"
+SENT = "2025-03-01T12:00:00"  # Kaggle's times carry no zone and mean UTC
+
+
+def write_csv(folder: Path, name: str, label: int, created: str = "2025-03-01T11:00:00+00:00") -> Path:
+    csv = folder / name
+    submission_format.write(csv, [(np.arange(5), np.full(5, label))])
+    sha = FileRecord.of(csv).sha256
+    Sidecar("c", f"run{label}", sha, 5, "w", "d", 94.3, "split", 94.1, created, {}).write(csv)
+    return csv
+
+
+def listed(
+    ref: int, name: str = "other.csv", description: str = "", size: int = 0, public: str = "0.83439"
+) -> Submission:
+    return Submission(ref, SENT, description, name, size, "COMPLETE", public, "", "")
+
+
+def news(folder: Path, *submissions: Submission, known: tuple[Entry, ...] = ()) -> list[Entry]:
+    return join.news(known, submissions, join.local_csvs(folder, "c"), "c", NOW)
+
+
+def test_our_tag_is_recognised_whatever_the_files_name(tmp_path: Path) -> None:
+    csv = write_csv(tmp_path, "sub.csv", 1)
+    sha = FileRecord.of(csv).sha256
+    (entry,) = news(tmp_path, listed(5, description=sidecar.tag("run1", sha, 94.3)))
+    assert (entry.ref, entry.run, entry.csv_sha256, entry.local_test) == (5, "run1", sha, 94.1)
+    assert (entry.public, entry.private, entry.status, entry.note) == (83.439, None, "complete", "")
+
+
+def test_a_submission_by_hand_is_recognised_by_name_size_and_time(tmp_path: Path) -> None:
+    csv = write_csv(tmp_path, "sub.csv", 1)
+    size = csv.stat().st_size
+    (entry,) = news(tmp_path, listed(5, "sub.csv", "hello", size))
+    assert (entry.run, entry.note) == ("run1", join.BY_HAND)
+
+
+def test_what_cannot_be_ours_is_not_claimed(tmp_path: Path) -> None:
+    csv = write_csv(tmp_path, "sub.csv", 1, created="2025-03-01T12:00:01+00:00")  # written after it was sent
+    write_csv(tmp_path, "edited.csv", 2).write_text("ID,Labels\n")
+    size = csv.stat().st_size
+    entries = news(
+        tmp_path, listed(1, "sub.csv", "", size), listed(2, "edited.csv"), listed(3, "sub.csv", "", size + 1)
+    )
+    assert [(entry.ref, entry.run, entry.local_test) for entry in entries] == [
+        (1, "", None),
+        (2, "", None),
+        (3, "", None),
+    ]
+
+
+def test_only_news_are_news(tmp_path: Path) -> None:
+    (pending,) = news(tmp_path, dataclasses.replace(listed(5, public=""), status="PENDING"))
+    assert (pending.public, pending.status) == (None, "pending")
+    (scored,) = news(tmp_path, listed(5), known=(pending,))
+    assert scored.public == 83.439
+    assert news(tmp_path, listed(5), known=(scored,)) == []
+
+
+def test_a_line_about_to_be_sent_becomes_the_submission(tmp_path: Path) -> None:
+    sending = Entry(NOW, "c", "run9", "f" * 64, None, 90.0, 89.0, None, None, "sending")
+    (entry,) = news(tmp_path, listed(5, description=sidecar.tag("run9", "f" * 64, 90.0)), known=(sending,))
+    assert (entry.ref, entry.run, entry.local_test) == (5, "run9", 89.0)
+
+
+def test_kaggles_text_is_made_printable(tmp_path: Path) -> None:
+    failed = dataclasses.replace(listed(5, public=""), status="ERROR", error="bad\x1b[2J\nrow")
+    (entry,) = news(tmp_path, failed)
+    assert entry.note == "bad\\x1b[2J\\nrow"

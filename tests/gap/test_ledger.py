@@ -1,0 +1,87 @@
+import dataclasses
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import BadData
+from pipeline.gap import ledger
+from pipeline.gap.ledger import Entry
+
+ENTRY = Entry(
+    "2025-01-01T00:00:00+00:00",
+    "c",
+    "run",
+    "abc",
+    7,
+    94.3,
+    94.1,
+    83.439,
+    None,
+    "complete",
+    "note, with comma",
+)
+
+
+def test_a_line_survives_the_file(tmp_path: Path) -> None:
+    book = tmp_path / "deep" / "ledger.csv"
+    pending = dataclasses.replace(ENTRY, ref=None, local_test=None, public=None, status="sending", note="")
+    ledger.append(book, [pending])
+    ledger.append(book, [ENTRY])
+    assert ledger.read(book) == [pending, ENTRY]
+    assert book.read_text().splitlines()[0].startswith("time,competition,run,csv_sha256,ref,local_validation")
+
+
+def test_gaps_are_local_minus_score() -> None:
+    assert ENTRY.gap_public == pytest.approx(10.661)
+    assert ENTRY.gap_private is None
+    assert ENTRY.to_row()["gap_public"] == "10.661"
+
+
+def test_no_ledger_is_empty(tmp_path: Path) -> None:
+    assert ledger.read(tmp_path / "none.csv") == []
+
+
+def test_a_torn_last_line_is_skipped_and_the_next_is_whole(tmp_path: Path) -> None:
+    book = tmp_path / "ledger.csv"
+    ledger.append(book, [ENTRY, ENTRY])
+    book.write_bytes(book.read_bytes()[:-40])
+    ledger.append(book, [ENTRY])
+    assert ledger.read(book) == [ENTRY, ENTRY]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [("time,", "when,", "line 1"), (",83.439,", ",eighty,", "line 2"), (",7,", ",seven,", "line 2")],
+)
+def test_a_hand_edited_line_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    book = tmp_path / "ledger.csv"
+    ledger.append(book, [ENTRY])
+    book.write_text(book.read_text().replace(old, new))
+    with pytest.raises(BadData, match=said):
+        ledger.read(book)
+
+
+def test_the_newest_line_of_a_submission_is_its_state() -> None:
+    sending = dataclasses.replace(ENTRY, ref=None, status="sending")
+    pending = dataclasses.replace(ENTRY, status="pending", public=None)
+    other = dataclasses.replace(ENTRY, ref=8, csv_sha256="def")
+    elsewhere = dataclasses.replace(ENTRY, competition="d")
+    assert ledger.current([sending], "c") == [sending]
+    assert ledger.current([sending, pending, other, elsewhere, ENTRY], "c") == [ENTRY, other]
+
+
+def _append_many(book: Path, ref: int) -> None:
+    for _ in range(25):
+        ledger.append(book, [dataclasses.replace(ENTRY, ref=ref)])
+
+
+def test_two_writers_lose_nothing(tmp_path: Path) -> None:
+    book = tmp_path / "ledger.csv"
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_append_many, args=(book, ref)) for ref in (1, 2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert sorted(e.ref or 0 for e in ledger.read(book)) == [1] * 25 + [2] * 25

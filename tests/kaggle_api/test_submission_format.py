@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import BadData, MissingInput
+from pipeline.kaggle_api import submission_format
+
+IDS = np.array([30, 10, 20])
+GOOD = "ID,Labels\n30,1\n10,2\n20,3\n"
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_the_format_is_the_competitions(tmp_path: Path) -> None:
+    path = tmp_path / "sub.csv"
+    rows = submission_format.write(path, [(IDS[:2], np.array([1, 2])), (IDS[2:], np.array([3]))])
+    assert (rows, path.read_text()) == (3, GOOD)
+
+
+def test_ten_thousand_ids_take_68900_bytes(tmp_path: Path) -> None:
+    """The size that published submissions of the competition have."""
+    path = tmp_path / "sub.csv"
+    submission_format.write(path, [(np.arange(10_000), np.zeros(10_000, np.int64))])
+    assert path.stat().st_size == 68_900
+
+
+def test_labels_come_back_in_the_ids_order(tmp_path: Path) -> None:
+    shuffled = write(tmp_path / "sub.csv", "ID,Labels\n10,2\n20,3\n30,1\n")
+    assert submission_format.validate(shuffled, IDS).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "first line"),
+        (b"\xef\xbb\xbf" + GOOD.encode(), "byte-order mark"),
+        (GOOD.encode("utf-16"), "UTF-16"),
+        (GOOD.replace("\n", "\r\n"), "CRLF"),
+        (GOOD.replace(",", ";"), "semicolons"),
+        (GOOD.lower(), "first line"),
+        (GOOD.replace(",1", ",1.0"), r"line 2: Labels is '1\.0'"),
+        (GOOD.replace(",2", ","), "line 3: Labels is ''"),
+        (GOOD.replace("20,", "x,"), "line 4: ID is 'x'"),
+        (GOOD.replace(",3", ",10"), r"line 4: label 10 is outside 0\.\.9"),
+        (GOOD.replace(",3", ",-1"), "label -1 is outside"),
+        (GOOD.replace(",3", ",99999999999999999999"), "not a whole number"),
+        (GOOD.replace("20,", "10,"), "id 10 occurs 2 times"),
+        (GOOD.replace("20,3\n", ""), "1 of 3 ids are missing, the first is 20"),
+        (GOOD + "40,1\n", "1 ids are not in the hidden set, the first is 40"),
+        (GOOD.replace("20,3", "20,3,4"), "two columns"),
+        (GOOD + "\n", "line 5"),
+        (GOOD[:-1], "cut short"),
+        (GOOD.replace(",1", ",\x1b[2J"), r"\\\\x1b"),
+        (b"ID,Labels\n30,\xff\n", "two columns"),
+        (b"<html>\n", "first line"),
+    ],
+)
+def test_what_kaggle_would_refuse_is_refused_with_the_reason(
+    tmp_path: Path, content: str | bytes, said: str
+) -> None:
+    with pytest.raises(BadData, match=said) as caught:
+        submission_format.validate(write(tmp_path / "sub.csv", content), IDS)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_csv_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(MissingInput, match=r"python -m pipeline\.predict --out"):
+        submission_format.validate(tmp_path / "none.csv", IDS)

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The same set-up as run_all.sh, then lint, types and tests.  Further arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+./run_all.sh --setup
+python=${PIPELINE_PYTHON:-.venv/bin/python}
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+"$python" -m mypy
+exec "$python" -m pytest -n 2 "$@"

@@ -1,0 +1,94 @@
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.errors import BadData, MissingInput
+from pipeline.store import editions
+from tests.support import images, write_download
+
+N = 40
+
+
+def dump(path: Path, content: Any, protocol: int = 4) -> Path:
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    return path
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("keys", [bytes, str])
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("with_ids", [False, True])
+def test_every_edition_of_the_hidden_set(
+    tmp_path: Path, protocol: int, keys: type, flat: bool, with_ids: bool
+) -> None:
+    pixels = images(N)
+    stored = pixels.transpose(0, 3, 1, 2).reshape(N, 3072) if flat else pixels
+    content: dict[str, Any] = {"data": stored} | ({"ids": np.arange(7, 7 + N)} if with_ids else {})
+    named = {key.encode() if keys is bytes else key: value for key, value in content.items()}
+    hidden = editions.read_hidden(dump(tmp_path / "hidden.pkl", named, protocol))
+    assert np.array_equal(hidden.images, pixels)
+    assert hidden.own_ids == with_ids
+    assert hidden.ids.tolist() == list(range(7, 7 + N) if with_ids else range(N))
+    assert hidden.layout.expected
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([1], "holds a list"),
+        ({"x": 1}, "has no 'data'; its keys are x"),
+        ({"data": [1]}, "data is list"),
+        ({"data": np.zeros((2, 5), np.uint8)}, r"data is uint8 \(2, 5\)"),
+        ({"data": np.zeros((2, 32, 32, 3), np.float32)}, "data is float32"),
+        ({"data": np.zeros((0, 32, 32, 3), np.uint8)}, "no image"),
+        ({"data": images(2), "ids": np.array([1, 1])}, "not unique"),
+        ({"data": images(2), "ids": np.array([1, 2, 3])}, "ids of shape"),
+        ({"data": images(2), "ids": np.array([1.0, 2.0])}, "not whole numbers"),
+        ({"data": images(2), "ids": ["a", "b"]}, "not whole numbers"),
+        ({"data": images(2), "ids": np.array([1, 2**63], np.uint64)}, "larger than"),
+    ],
+)
+def test_a_wrong_hidden_set_is_refused(tmp_path: Path, content: Any, said: str) -> None:
+    with pytest.raises(BadData, match=said):
+        editions.read_hidden(dump(tmp_path / "hidden.pkl", content))
+
+
+def test_batches_and_class_names(tmp_path: Path) -> None:
+    folder = editions.find_batches(write_download(tmp_path / "download"))
+    assert folder is not None
+    train = editions.read_batches(folder, editions.TRAIN_BATCHES)
+    assert train.images.shape == (100, 32, 32, 3)
+    assert np.array_equal(train.images[20:40], images(20, 1))
+    assert train.labels.tolist() == [i % 10 for i in range(20)] * 5
+    assert editions.read_class_names(folder)[3] == "three"
+
+
+def test_a_missing_batch_is_named(tmp_path: Path) -> None:
+    write_download(tmp_path)
+    next(tmp_path.rglob("data_batch_3")).unlink()
+    with pytest.raises(BadData, match="lacks data_batch_3"):
+        editions.find_batches(tmp_path)
+
+
+def test_labels_are_checked(tmp_path: Path) -> None:
+    for labels, said in (
+        ([0] * 3, "4 images but 3 labels"),
+        ([0, 1, 2, 10], "outside"),
+        ([0.5] * 4, "whole"),
+    ):
+        flat = images(4).transpose(0, 3, 1, 2).reshape(4, 3072)
+        dump(tmp_path / "test_batch", {"data": flat, "labels": labels})
+        with pytest.raises(BadData, match=said):
+            editions.read_batches(tmp_path, ("test_batch",))
+
+
+def test_a_folder_without_or_with_two_hidden_sets(tmp_path: Path) -> None:
+    with pytest.raises(MissingInput, match="no hidden set"):
+        editions.find_hidden(tmp_path)
+    for name in editions.HIDDEN_NAMES:
+        (tmp_path / name).touch()
+    with pytest.raises(BadData, match="several"):
+        editions.find_hidden(tmp_path)

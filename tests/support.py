@@ -1,0 +1,121 @@
+"""What several tests need: a tiny competition, a tiny run, and the real command line."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.rehearsal import cifar_format
+
+ROOT = Path(__file__).resolve().parents[1]
+SLUG = "tiny"
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def images(count: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Smooth colour images uint8 (count, 32, 32, 3), redder than blue, each with its own gradient."""
+    rng = np.random.default_rng(seed)
+    ramp = np.linspace(0, 1, 32)
+    slopes = rng.uniform(-40, 40, size=(2, count, 1, 1, 3))
+    base = rng.uniform(60, 180, size=(count, 1, 1, 3)) + np.array([20, 0, -20])
+    pixels = base + slopes[0] * ramp[:, None, None] + slopes[1] * ramp[None, :, None]
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
+def write_download(folder: Path, hidden: int = 30, seed: int = 0) -> Path:
+    """A download in miniature: 5 x 20 training, 20 test and `hidden` hidden images, ids from 100 on."""
+    batches = folder / "cifar-10-python" / "cifar-10-batches-py"
+    batches.mkdir(parents=True)
+    labels = [i % 10 for i in range(20)]
+    for k, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
+        names = [f"{name}_{i}.png" for i in range(20)]
+        (batches / name).write_bytes(cifar_format.batch(name, images(20, seed + k), labels, names))
+    (batches / "batches.meta").write_bytes(cifar_format.batches_meta(20, NAMES))
+    ids = np.arange(100, 100 + hidden, dtype=np.int64)
+    (folder / "cifar_test_nolabel.pkl").write_bytes(cifar_format.hidden(images(hidden, seed + 9), ids))
+    return folder
+
+
+def stage(
+    module: str, *arguments: object, cwd: Path, environ: Mapping[str, str] | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """`python -m pipeline.MODULE ARGUMENTS` in the folder `cwd`, without anybody's Kaggle credentials."""
+    base = clean_environment() if environ is None else dict(environ)
+    return subprocess.run(
+        [sys.executable, "-m", f"pipeline.{module}", *map(str, arguments)],
+        cwd=cwd,
+        env={**base, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without credentials and without a home folder that may hold some."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAGGLE", "PIPELINE"))}
+    return {**kept, "HOME": "/nonexistent"}
+
+
+def error_line(result: subprocess.CompletedProcess[str], code: int) -> str:
+    """The one line of an error, after checking the exit code and that there is no traceback."""
+    assert result.returncode == code, (result.returncode, result.stdout, result.stderr)
+    assert "Traceback" not in result.stderr, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All visible files below `folder` and their contents."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
+
+
+def prepare(cwd: Path, **options: int) -> Path:
+    """A folder in which download and preprocess are done for SLUG; returns `cwd`."""
+    from pipeline.config import Paths
+    from pipeline.download import download
+    from pipeline.kaggle_api.client import Kaggle
+    from pipeline.preprocess import preprocess
+
+    source = write_download(cwd / "source", **options)
+    paths = Paths(cwd / "data/raw", cwd / "data/processed", cwd / "data/models", cwd / "submissions")
+    download(SLUG, paths, Kaggle({}), print, source=source)
+    preprocess(SLUG, paths, print)
+    return cwd
+
+
+def write_run(cwd: Path, name: str = "tiny-run", seed: int = 0) -> Path:
+    """A finished run with untrained weights, made the latest; its folder."""
+    import dataclasses
+
+    from pipeline.config import PRESETS
+    from pipeline.model import weights
+    from pipeline.model.resnet import build
+    from pipeline.store import atomic, runs
+    from pipeline.store.manifest import Manifest, records
+    from pipeline.store.processed import Processed
+    from pipeline.store.runs import RunCard, RunResult
+
+    models = cwd / "data/models"
+    folder = models / name
+    data = Processed.open(cwd / "data/processed" / SLUG)
+    config = dataclasses.replace(PRESETS["rehearsal"], seed=seed)
+    atomic.write_json(folder / runs.CONFIG, RunCard(SLUG, data.fingerprint, config).to_dict())
+    weights.save(folder / runs.WEIGHTS, build(config.model, seed).state_dict(), config.model)
+    result = RunResult("split", 91.0, 0.3, 10, 90.0, 20, 3, 12, 90.5, 1000, 100.0, 60.0, "cpu", "fp32")
+    atomic.write_json(folder / runs.RESULT, result.to_dict())
+    (folder / runs.METRICS).write_text("{}\n")
+    files = [folder / n for n in (runs.CONFIG, runs.WEIGHTS, runs.RESULT, runs.METRICS)]
+    Manifest("train", records(folder, files)).write(folder)
+    runs.point_latest(models, name)
+    return folder
