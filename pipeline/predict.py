@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -132,7 +131,7 @@ def _batches(run: Run, data: Processed, device_name: str, batch_size: int) -> It
     with tqdm(total=len(ids), desc="predict", unit="image", disable=None) as bar, torch.inference_mode():
         for start in range(0, len(ids), batch_size):
             rows = slice(start, start + batch_size)
-            pixels: NDArray[Any] = np.ascontiguousarray(images[rows])
+            pixels = np.array(images[rows])  # a copy: the file's own pages are read-only
             with device.autocast():
                 logits = network(normalise(torch.from_numpy(pixels).to(device.torch_device)))
             if not bool(torch.isfinite(logits).all()):

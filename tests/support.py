@@ -1,15 +1,28 @@
 """What several tests need: a tiny competition, a tiny run, and the real command line."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config import PRESETS, Paths
+from pipeline.download import download
+from pipeline.kaggle_api.client import Kaggle
+from pipeline.predict import predict
+from pipeline.preprocess import preprocess
 from pipeline.rehearsal import cifar_format
+from pipeline.rehearsal.standin import StandIn, standin
+from pipeline.rehearsal.state import Settings
+from pipeline.store import atomic, runs
+from pipeline.store.manifest import Manifest, records
+from pipeline.store.processed import Processed
+from pipeline.store.runs import RunCard, RunResult
 
 ROOT = Path(__file__).resolve().parents[1]
 SLUG = "tiny"
@@ -23,7 +36,8 @@ def images(count: int, seed: int = 0) -> NDArray[np.uint8]:
     slopes = rng.uniform(-40, 40, size=(2, count, 1, 1, 3))
     base = rng.uniform(60, 180, size=(count, 1, 1, 3)) + np.array([20, 0, -20])
     pixels = base + slopes[0] * ramp[:, None, None] + slopes[1] * ramp[None, :, None]
-    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    pixels8: NDArray[np.uint8] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return pixels8
 
 
 def write_download(folder: Path, hidden: int = 30, seed: int = 0) -> Path:
@@ -80,31 +94,23 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
+def paths_in(cwd: Path) -> Paths:
+    """The default folders, below `cwd`."""
+    return Paths(cwd / "data/raw", cwd / "data/processed", cwd / "data/models", cwd / "submissions")
+
+
 def prepare(cwd: Path, **options: int) -> Path:
     """A folder in which download and preprocess are done for SLUG; returns `cwd`."""
-    from pipeline.config import Paths
-    from pipeline.download import download
-    from pipeline.kaggle_api.client import Kaggle
-    from pipeline.preprocess import preprocess
-
     source = write_download(cwd / "source", **options)
-    paths = Paths(cwd / "data/raw", cwd / "data/processed", cwd / "data/models", cwd / "submissions")
-    download(SLUG, paths, Kaggle({}), print, source=source)
-    preprocess(SLUG, paths, print)
+    download(SLUG, paths_in(cwd), Kaggle({}), print, source=source)
+    preprocess(SLUG, paths_in(cwd), print)
     return cwd
 
 
 def write_run(cwd: Path, name: str = "tiny-run", seed: int = 0) -> Path:
     """A finished run with untrained weights, made the latest; its folder."""
-    import dataclasses
-
-    from pipeline.config import PRESETS
     from pipeline.model import weights
     from pipeline.model.resnet import build
-    from pipeline.store import atomic, runs
-    from pipeline.store.manifest import Manifest, records
-    from pipeline.store.processed import Processed
-    from pipeline.store.runs import RunCard, RunResult
 
     models = cwd / "data/models"
     folder = models / name
@@ -119,3 +125,32 @@ def write_run(cwd: Path, name: str = "tiny-run", seed: int = 0) -> Path:
     Manifest("train", records(folder, files)).write(folder)
     runs.point_latest(models, name)
     return folder
+
+
+def predicted_place(cwd: Path) -> Path:
+    """A folder with data, a run and its CSV, and labels.csv by which a third of it is wrong; returns it."""
+    prepare(cwd)
+    write_run(cwd)
+    predict(paths_in(cwd), print, device="cpu")
+    rows = [row.split(",") for row in (cwd / "submissions/tiny-run.csv").read_text().splitlines()[1:]]
+    truth = [f"{i},{label if k % 3 else (int(label) + 1) % 10}" for k, (i, label) in enumerate(rows)]
+    (cwd / "labels.csv").write_text("\n".join(["ID,Labels", *truth]) + "\n")
+    return cwd
+
+
+def serve(place: Path, *faults: str, settings: Settings | None = None) -> AbstractContextManager[StandIn]:
+    """The stand-in for Kaggle, serving what `predicted_place` made; scores at once by default."""
+    return standin(
+        place / "source",
+        place / "state",
+        slug=SLUG,
+        labels=place / "labels.csv",
+        faults=faults,
+        settings=settings or Settings(pending_seconds=0.0),
+    )
+
+
+def submit_by_hand(place: Path, kaggle: StandIn, csv: str = "submissions/tiny-run.csv") -> None:
+    """As a user does it: `kaggle competitions submit -c tiny -f CSV -m hello`."""
+    command = ["kaggle", "competitions", "submit", "-c", SLUG, "-f", csv, "-m", "hello"]
+    subprocess.run(command, cwd=place, env=kaggle.environment, check=True, capture_output=True)

@@ -7,6 +7,7 @@ Submitting is never repeated here: whether that is safe is for the submit stage 
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -134,7 +135,7 @@ class Kaggle:
         return self._retrying()(lambda: self._call(slug, request, self.timeout))
 
     def _retrying(self) -> tenacity.Retrying:
-        exponential = tenacity.wait_exponential_jitter(initial=self.backoff, max=60, jitter=self.backoff)
+        exponential = tenacity.wait_exponential(self.backoff, max=60) + tenacity.wait_random(0, self.backoff)
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
@@ -243,7 +244,7 @@ def _error(slug: str, reply: dict[str, Any]) -> PipelineError:
         return UsageError(
             f"Kaggle knows no such thing (404, {message}): is --competition {slug} spelled right?"
         )
-    if status == 400 and "limit" in message.lower():
+    if status == 400 and re.search("limit|allowance", message, re.IGNORECASE):
         return SubmissionLimit(f"Kaggle refused the submission ({message}): the limit resets at 00:00 UTC")
     if status == 429 or status >= 500:
         return NetworkError(f"Kaggle is busy or down ({status}, {message}): try again later", _seconds(reply))

@@ -1,0 +1,135 @@
+"""Run any command against a stand-in for Kaggle: `python -m pipeline.rehearsal -- COMMAND`.
+
+Offline and without credentials; the `kaggle` client is the genuine one.  Submissions, scores and the daily
+limit are remembered below data/rehearsal, so the next rehearsal goes on where this one ended.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from pipeline import cli
+from pipeline.errors import UsageError
+from pipeline.rehearsal import digits
+from pipeline.rehearsal.standin import StandIn, slug_of, standin
+
+STATES = Path("data/rehearsal")
+PATIENCE = 30.0  # seconds that an interrupted command has to end by itself
+
+EXAMPLES = f"""
+python -m pipeline.rehearsal -- ./run_all.sh
+python -m pipeline.rehearsal -- kaggle competitions submissions -c {digits.SLUG}
+python -m pipeline.rehearsal --folder data/raw/SLUG --labels labels.csv -- python -m pipeline.download
+python -m pipeline.rehearsal --fault CreateSubmission:accepted-then=500*1 -- python -m pipeline.submit
+python -m pipeline.rehearsal --fault DownloadDataFiles:cut=100000*1 -- python -m pipeline.download
+"""
+
+
+@cli.stage_command(EXAMPLES)
+@click.option(
+    "--folder", type=click.Path(path_type=Path),
+    help="Serve these files, laid out as the competition's download is, under the slug rehearsal-NAME. "
+    f"By default an embedded competition of 1,797 handwritten digits, {digits.SLUG}.",
+)  # fmt: skip
+@click.option(
+    "--labels", type=click.Path(path_type=Path),
+    help="CSV ID,Labels to score submissions with; without it those to --folder get no score.",
+)  # fmt: skip
+@click.option(
+    "--fault", "faults", metavar="CALL:KIND[=ARG][*TIMES]", multiple=True,
+    help="Fail on demand, see pipeline/rehearsal/faults.py; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--state", type=click.Path(path_type=Path, file_okay=False),
+    help=f"Folder of what the stand-in remembers.  [default: {STATES}/SLUG]",
+)  # fmt: skip
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def rehearse(
+    folder: Path | None, labels: Path | None, faults: tuple[str, ...], state: Path | None,
+    command: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Run COMMAND with a stand-in for Kaggle on 127.0.0.1; its exit code is COMMAND's.
+
+    COMMAND finds the competition's slug in $PIPELINE_COMPETITION.
+    """
+    if not command:
+        raise UsageError("no COMMAND to run: for example python -m pipeline.rehearsal -- ./run_all.sh")
+    if labels is not None and folder is None:
+        raise UsageError("--labels goes with --folder: the embedded digits have labels of their own")
+    state = state or STATES / (digits.SLUG if folder is None else slug_of(folder))
+    with standin(folder, state, labels=labels, faults=faults) as kaggle:
+        # On stderr, as `time` and `env` do: stdout is COMMAND's.
+        click.echo(_greeting(kaggle, state), err=True)
+        code = _run(command, kaggle.environment)
+    raise click.exceptions.Exit(code)
+
+
+def _greeting(kaggle: StandIn, state: Path) -> str:
+    count = len(kaggle.state.submissions())
+    plural = "" if count == 1 else "s"
+    return (
+        f"rehearsal: serving {kaggle.slug} from {kaggle.source} on 127.0.0.1:{kaggle.port}; "
+        f"{count} submission{plural} remembered in {state}"
+    )
+
+
+def _run(command: Sequence[str], environment: dict[str, str]) -> int:
+    """Run the command in the foreground; its exit code, or 128 + the signal that ended it."""
+    try:
+        child = subprocess.Popen(command, env=environment)
+    except FileNotFoundError:
+        raise UsageError(f"{command[0]}: there is no such command (or the interpreter it asks for)") from None
+    except PermissionError:
+        raise UsageError(f"{command[0]} cannot be executed: chmod +x {command[0]}") from None
+
+    def terminate(signum: int, frame: FrameType | None) -> None:
+        child.terminate()
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:
+        _let_end(child)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return code if code >= 0 else 128 - code
+
+
+def _let_end(child: subprocess.Popen[bytes]) -> None:
+    """Wait for the interrupted child; kill it when it takes too long or at a second Ctrl-C."""
+    if not _terminal_tells_children():
+        child.send_signal(signal.SIGINT)
+    try:
+        child.wait(PATIENCE)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        child.kill()
+        child.wait()
+
+
+def _terminal_tells_children() -> bool:
+    """Whether Ctrl-C comes from a terminal, which sends it to the child as well: twice would be too often."""
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (OSError, ValueError):  # no terminal, or stdin is closed or replaced
+        return False
+
+
+# Options after the command's name are the command's: the -- may be left out.
+rehearse.context_settings["allow_interspersed_args"] = False
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code of COMMAND, or see pipeline.errors."""
+    return cli.run(rehearse, "rehearsal", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

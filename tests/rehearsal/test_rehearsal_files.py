@@ -1,0 +1,106 @@
+"""The files: formats, the embedded digits, the catalog and its zip."""
+
+import hashlib
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.rehearsal import cifar_format, digits
+from pipeline.rehearsal.catalog import Catalog
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_batch_reads_as_the_original_files_do() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (1500, 32, 32, 3), dtype=np.uint8)  # over 1,000: two APPENDS
+    labels = rng.integers(0, 10, 1500).tolist()
+    names = [f"cat_{i}.png" for i in range(1500)]
+    content = cifar_format.batch("training batch 1 of 5", images, labels, names)
+    assert content.startswith(
+        b"\x80\x02}q\x01(U\x0bbatch_labelq\x02"
+    )  # protocol 2, Python 2 str, slots from 1
+    read = pickle.loads(content, encoding="bytes")
+    assert list(read) == [b"batch_label", b"labels", b"data", b"filenames"]
+    assert read[b"batch_label"] == b"training batch 1 of 5"
+    assert read[b"labels"] == labels
+    assert read[b"filenames"] == [name.encode() for name in names]
+    assert read[b"data"].dtype == np.uint8
+    np.testing.assert_array_equal(
+        read[b"data"].reshape(-1, 3, 32, 32), images.transpose(0, 3, 1, 2)
+    )  # channel-first, flat
+
+
+def test_batch_needs_an_encoding_as_the_original_files_do() -> None:
+    content = cifar_format.batch("b", np.full((1, 32, 32, 3), 200, np.uint8), [0], ["x.png"])
+    with pytest.raises(UnicodeDecodeError):
+        pickle.loads(content)
+
+
+def test_batches_meta() -> None:
+    meta = pickle.loads(cifar_format.batches_meta(10_000, ["airplane", "truck"]), encoding="bytes")
+    assert meta == {b"num_cases_per_batch": 10_000, b"label_names": [b"airplane", b"truck"], b"num_vis": 3072}
+
+
+def test_hidden_is_protocol_4_with_bytes_keys() -> None:
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    content = cifar_format.hidden(images, np.arange(2, dtype=np.int64))
+    assert content[:2] == b"\x80\x04"
+    read = pickle.loads(content)
+    assert read[b"data"].shape == (2, 32, 32, 3)
+    assert read[b"ids"].dtype == np.int64
+
+
+def test_digits_are_the_same_every_time_and_complete(tmp_path: Path) -> None:
+    first = digits.write(tmp_path / "a", tmp_path / "a.csv")
+    second = digits.write(tmp_path / "b", tmp_path / "b.csv")
+    assert digests(first) == digests(second)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    below = first / "cifar-10-python" / "cifar-10-batches-py"
+    batches = [pickle.loads(path.read_bytes(), encoding="bytes") for path in sorted(below.glob("*_batch*"))]
+    assert [batch[b"data"].shape for batch in batches] == [(200, 3072)] * 5 + [(297, 3072)]
+    red, green, blue = batches[0][b"data"].reshape(-1, 3, 1024).mean(axis=(0, 2))
+    assert red > green > blue
+    hidden = pickle.loads((first / "cifar_test_nolabel.pkl").read_bytes())
+    assert hidden[b"data"].shape == (500, 32, 32, 3)
+    assert sorted(name.name for name in first.rglob("*.csv")) == []  # no labels among what is served
+    assert (tmp_path / "a.csv").read_text().startswith("ID,Labels\n0,")
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 501
+
+
+def test_digits_parts_share_no_image_and_are_stratified() -> None:
+    made = digits.make()
+    for _, labels in (made.train, made.test, made.hidden):
+        counts = np.bincount(labels, minlength=10)
+        assert counts.min() > 0.9 * len(labels) / 10
+    train = {image.tobytes() for image in made.train[0]}
+    assert not train & {image.tobytes() for image in made.test[0]}
+
+
+def test_the_zip_is_made_once_and_again_when_a_file_changes(tmp_path: Path) -> None:
+    folder, cache = tmp_path / "served", tmp_path / "cache"
+    (folder / "below").mkdir(parents=True)
+    cache.mkdir()
+    (folder / "a.txt").write_text("a")
+    (folder / "below" / "b.txt").write_text("b")
+    (folder / ".DS_Store").write_text("hidden")
+    catalog = Catalog("slug", folder, cache)
+    assert list(catalog.files()) == ["a.txt", "below/b.txt"]
+    first = catalog.archive()
+    with zipfile.ZipFile(first.path) as archive:
+        assert archive.namelist() == ["a.txt", "below/b.txt"]
+        assert archive.read("below/b.txt") == b"b"
+    assert Catalog("slug", folder, cache).archive() == first
+    (folder / "a.txt").write_text("changed")
+    os.utime(folder / "a.txt", (1, 1))
+    again = catalog.archive()
+    assert again.headers()["ETag"] != first.headers()["ETag"]
+    with zipfile.ZipFile(again.path) as archive:
+        assert archive.read("a.txt") == b"changed"

@@ -1,0 +1,109 @@
+"""python -m pipeline.rehearsal, as a process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "pipeline.rehearsal"]
+
+
+def rehearse(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    folder = tmp_path / "My Files"
+    folder.mkdir()
+    (folder / "a.txt").write_text("a")
+    return folder
+
+
+def test_the_embedded_competition_is_the_default_and_is_written_once(tmp_path: Path) -> None:
+    first = rehearse(tmp_path, "--", "sh", "-c", "echo $PIPELINE_COMPETITION; exit 3")
+    assert (first.returncode, first.stdout) == (3, "rehearsal-digits\n")
+    assert first.stderr.startswith(
+        "rehearsal: serving rehearsal-digits from the embedded digits on 127.0.0.1:"
+    )
+    assert "0 submissions remembered in data/rehearsal/rehearsal-digits" in first.stderr
+    state = tmp_path / "data" / "rehearsal" / "rehearsal-digits"
+    hidden = state / "competition" / "cifar_test_nolabel.pkl"
+    written = hidden.stat().st_mtime_ns
+    assert rehearse(tmp_path, "sh", "-c", "exit 0").returncode == 0  # the -- may be left out
+    assert hidden.stat().st_mtime_ns == written
+    assert (state / "labels.csv").is_file()
+
+
+def test_a_folder_and_its_memory(tmp_path: Path, served: Path) -> None:
+    first = rehearse(tmp_path, "--folder", str(served), "--", "sh", "-c", "echo $PIPELINE_COMPETITION")
+    assert first.stdout == "rehearsal-my-files\n"
+    (tmp_path / "elsewhere" / "My Files").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "My Files" / "b.txt").write_text("b")
+    other = rehearse(tmp_path, "--folder", "elsewhere/My Files", "--", "true")
+    assert other.returncode == 2
+    assert str(served) in other.stderr
+    assert "start over with rm -r data/rehearsal/rehearsal-my-files" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        ([], 2, "for example python -m pipeline.rehearsal -- ./run_all.sh"),
+        (["--labels", "x.csv", "--", "true"], 2, "--labels goes with --folder"),
+        (["--folder", "none", "--", "true"], 3, "--folder none: nothing there"),
+        (["--fault", "x", "--", "true"], 2, "write CALL:KIND[=ARG][*TIMES]"),
+        (["--folder", "My Files", "--", "no-such-command"], 2, "no-such-command: there is no such command"),
+        (["--folder", "My Files", "--", "./My Files/a.txt"], 2, "cannot be executed"),
+        (["--folder", "My Files", "--", "sh", "-c", "kill -9 $$"], 137, ""),
+    ],
+)
+def test_exit_codes(tmp_path: Path, served: Path, arguments: list[str], code: int, text: str) -> None:
+    done = rehearse(tmp_path, *arguments)
+    assert done.returncode == code, done.stderr
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_interrupts_reach_the_command(tmp_path: Path, served: Path, signum: signal.Signals) -> None:
+    script = (
+        "import signal, sys, time\n"
+        "def end(*_): print('told', flush=True); sys.exit(0)\n"
+        "signal.signal(signal.SIGINT, end); signal.signal(signal.SIGTERM, end)\n"
+        "print('up', flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [*COMMAND, "--folder", str(served), "--", sys.executable, "-c", script],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        begin = time.monotonic()
+        process.send_signal(signum)
+        output, errors = process.communicate(timeout=20)
+    assert output == "told\n"
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert time.monotonic() - begin < 10
+
+
+def test_help_ends_in_examples(tmp_path: Path) -> None:
+    shown = rehearse(tmp_path, "--help")
+    assert shown.returncode == 0
+    assert "python -m pipeline.rehearsal -- ./run_all.sh" in shown.stdout

@@ -1,0 +1,148 @@
+"""Memory and scoring."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import BadData, MissingInput, UsageError
+from pipeline.rehearsal.replies import Refusal
+from pipeline.rehearsal.scoring import Outcome, Truth, judge
+from pipeline.rehearsal.state import Settings, State
+
+DAY = 86_400.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 20_000 * DAY
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def csv(labels: dict[int, int]) -> bytes:
+    return ("ID,Labels\n" + "".join(f"{i},{y}\n" for i, y in labels.items())).encode()
+
+
+TRUTH = Truth({i: i % 10 for i in range(100)}, frozenset(range(50)))
+
+
+def submit(state: State, content: bytes, description: str = "") -> int:
+    token = state.start_upload("sub.csv", len(content))
+    state.store_upload(token, content)
+    return state.submit(token, description)
+
+
+def open_state(folder: Path, clock: Clock, daily_limit: int = 20) -> State:
+    state = State(folder, "rehearsal-x", "files", Settings(daily_limit=daily_limit), clock)
+    state.truth = TRUTH
+    return state
+
+
+def test_public_and_private_are_halves_cut_to_five_decimals(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(csv(TRUTH.labels))
+    truth = Truth.read(tmp_path / "labels.csv")
+    assert len(truth.public) == 50
+    assert truth == Truth.read(tmp_path / "labels.csv")
+    three = Truth({0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 5}, frozenset({0, 1, 2}))
+    assert judge(csv({**three.labels, 0: 9}), three) == Outcome("COMPLETE", "0.66666", "1.00000")
+
+
+def test_column_and_row_order_do_not_matter() -> None:
+    content = "Labels,ID\r\n" + "".join(f"{i % 10},{i}\r\n" for i in reversed(range(100)))
+    assert judge(content.encode(), TRUTH).public == "1.00000"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"id,label\n0,1\n", "Required column 'ID' could not be found"),
+        (b"ID,Labels,x\n0,1,2\n", "Found 3 columns when 2 were expected"),
+        (b"ID,Labels\n0,1,2\n", "Record 1 had 3 columns when 2 were expected"),
+        (b"ID,Labels\n0,10\n", "The value '10' in the column 'Labels' (Line 2) is not in 0..9"),
+        (b"ID,Labels\n0,cat\n", "is no whole number"),
+        (b"ID,Labels\n0,1\n0,1\n", "was already defined (Line 3)"),
+        (csv(dict.fromkeys(range(99), 0)), "Unable to find the required key value '99' in the 'ID' column"),
+        (csv(dict.fromkeys(range(90), 0)), "Unable to find 10 required key values in the 'ID' column"),
+        (csv(dict.fromkeys(range(101), 0)), "The key value '100' in the 'ID' column is unexpected"),
+        (b"PK\x03\x04\xff\xfe", "not a CSV file"),
+    ],
+)
+def test_errors_in_kaggle_s_words(content: bytes, reason: str) -> None:
+    outcome = judge(content, TRUTH)
+    assert (outcome.status, outcome.public, outcome.private) == ("ERROR", "", "")
+    assert reason in outcome.error
+
+
+def test_without_labels_a_submission_is_accepted_and_unscored() -> None:
+    assert judge(b"ID,Labels\n5,1\n", None) == Outcome("COMPLETE", "", "")
+
+
+def test_labels_that_are_missing_or_bad(tmp_path: Path) -> None:
+    with pytest.raises(MissingInput):
+        Truth.read(tmp_path / "no.csv")
+    (tmp_path / "bad.csv").write_text("a,b\n")
+    with pytest.raises(BadData, match="header ID,Labels"):
+        Truth.read(tmp_path / "bad.csv")
+
+
+def test_pending_then_complete_and_remembered(tmp_path: Path) -> None:
+    clock = Clock()
+    ref = submit(open_state(tmp_path, clock), csv(TRUTH.labels), "one")
+    (shown,) = open_state(tmp_path, clock).submissions()
+    assert (shown["ref"], shown["status"], shown["publicScore"]) == (ref, "PENDING", "")
+    clock.now += 1.5
+    again = open_state(tmp_path, clock)
+    (shown,) = again.submissions()
+    assert (shown["status"], shown["publicScore"], shown["privateScore"]) == (
+        "COMPLETE",
+        "1.00000",
+        "1.00000",
+    )
+    assert shown["description"] == "one"
+    assert shown["date"] == "2024-10-04T00:00:00.000Z"
+    assert submit(again, b"ID\n") == ref + 1
+    assert [item["ref"] for item in again.submissions()] == [ref + 1, ref]
+    assert (tmp_path / "uploads").is_dir()
+    assert len(list((tmp_path / "uploads").iterdir())) == 2
+
+
+def test_daily_limit_ends_at_midnight_utc(tmp_path: Path) -> None:
+    clock = Clock()
+    state = open_state(tmp_path, clock, daily_limit=2)
+    for _ in range(2):
+        submit(state, csv(TRUTH.labels))
+    assert state.limits() == (2, 2, 0)
+    clock.now += DAY - 3600
+    with pytest.raises(Refusal, match=r"daily Submission allowance \(2\) today.*\(1\.0 hours from now\)"):
+        submit(state, csv(TRUTH.labels))
+    clock.now += 3600
+    assert state.limits() == (0, 2, 2)
+    submit(state, csv(TRUTH.labels))
+
+
+def test_uploads_are_checked(tmp_path: Path) -> None:
+    state = open_state(tmp_path, Clock())
+    with pytest.raises(Refusal, match="not announced"):
+        state.store_upload("../../etc", b"")
+    token = state.start_upload("sub.csv", 5)
+    with pytest.raises(Refusal, match="was not uploaded"):
+        state.submit(token, "")
+    with pytest.raises(Refusal, match="3 bytes came, 5 were announced"):
+        state.store_upload(token, b"abc")
+    state.store_upload(token, b"abcde")
+    state.submit(token, "")
+    with pytest.raises(Refusal, match="was not uploaded"):
+        state.submit(token, "")
+
+
+def test_another_competition_or_a_damaged_memory_is_refused(tmp_path: Path) -> None:
+    open_state(tmp_path, Clock())
+    with pytest.raises(UsageError, match=r"with the files of files, not .*rm -r .*--state"):
+        State(tmp_path, "rehearsal-x", "others", Settings(), Clock())
+    for damage in ("{", json.dumps([1]), json.dumps({"slug": "rehearsal-x"})):
+        (tmp_path / "state.json").write_text(damage)
+        with pytest.raises(BadData, match="damaged"):
+            open_state(tmp_path, Clock())

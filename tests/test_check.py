@@ -1,0 +1,87 @@
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline.gap import ledger
+from tests.support import SLUG, error_line, predicted_place, serve, stage, submit_by_hand
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return predicted_place(tmp_path)
+
+
+def check(cwd: Path, environ: dict[str, str] | None, *more: str) -> "subprocess.CompletedProcess[str]":
+    return stage("check", "--competition", SLUG, *more, cwd=cwd, environ=environ)
+
+
+def test_before_any_submission_it_prints_the_command(place: Path) -> None:
+    with serve(place) as kaggle:
+        result = check(place, kaggle.environment)
+        assert result.returncode == 0
+        command = result.stdout.splitlines()[-1].strip()
+        assert command.startswith(f"kaggle competitions submit -c {SLUG} -f submissions/tiny-run.csv -m ")
+        # The printed command works as written, and is recognised by its tag.
+        run = shlex.split(command)
+        subprocess.run(run, cwd=place, env=kaggle.environment, check=True, capture_output=True)
+        assert json.loads(check(place, kaggle.environment, "--json").stdout)["run"] == "tiny-run"
+
+
+def test_a_submission_by_hand_gets_local_and_public_and_gap(place: Path) -> None:
+    with serve(place) as kaggle:
+        submit_by_hand(place, kaggle)
+        shown = check(place, kaggle.environment)
+        found = json.loads(check(place, kaggle.environment, "--json").stdout)
+        failed = check(place, kaggle.environment, "--fail-over", "5")
+    assert (found["local"], found["validation"], found["run"]) == (90.0, 91.0, "tiny-run")
+    assert found["gap"] == pytest.approx(found["local"] - found["public"])
+    assert found["public_rows"] == 15 and found["rows_assumed"]
+    assert f"a gap of {found['gap']:.2f} points" in shown.stdout
+    assert "recognised by its file name" in shown.stdout
+    assert "over --fail-over 5" in error_line(failed, 1)
+    assert len(ledger.read(place / "submissions/ledger.csv")) == 1
+
+
+def test_a_strangers_submission_has_no_local_value(place: Path) -> None:
+    other = place / "elsewhere.csv"
+    other.write_text((place / "submissions/tiny-run.csv").read_text())
+    with serve(place) as kaggle:
+        submit_by_hand(place, kaggle, "elsewhere.csv")
+        result = check(place, kaggle.environment)
+    assert "its CSV is not from here" in result.stdout
+    assert result.returncode == 0
+
+
+def test_without_labels_it_says_that_there_is_no_score(place: Path) -> None:
+    from pipeline.rehearsal.standin import standin
+
+    with standin(place / "source", place / "state", slug=SLUG) as kaggle:
+        submit_by_hand(place, kaggle)
+        result = check(place, kaggle.environment)
+    assert "no score" in result.stdout
+    assert result.returncode == 0
+
+
+def test_without_credentials_the_ledger_alone_is_shown(place: Path) -> None:
+    result = check(place, None)
+    assert result.returncode == 0
+    assert "Kaggle was not asked" in result.stdout
+    assert "nothing has been submitted" in result.stdout
+
+
+def test_a_kaggle_that_is_down_is_6_and_the_ledger_is_shown(place: Path) -> None:
+    with serve(place) as kaggle:
+        assert stage("submit", cwd=place, environ=kaggle.environment).returncode == 0
+        environ = dict(kaggle.environment)
+    # The stand-in has stopped: its port refuses connections.
+    result = check(place, environ, "--timeout", "5")
+    assert "cannot reach Kaggle" in error_line(result, 6)
+    assert "tiny-run" in result.stdout
+
+
+def test_a_damaged_ledger_is_named(place: Path) -> None:
+    (place / "submissions/ledger.csv").write_text("nonsense\n")
+    assert "ledger.csv, line 1" in error_line(check(place, None), 4)

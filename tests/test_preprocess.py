@@ -1,0 +1,112 @@
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.store.processed import Processed
+from tests.support import ROOT, SLUG, clean_environment, error_line, images, stage, tree, write_download
+
+HIDDEN = "cifar_test_nolabel.pkl"
+
+
+def raw(cwd: Path) -> Path:
+    return cwd / "data/raw" / SLUG
+
+
+def preprocess(cwd: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+    return stage("preprocess", "--competition", SLUG, *more, cwd=cwd)
+
+
+def test_arrays_are_the_files_images(tmp_path: Path) -> None:
+    write_download(raw(tmp_path))
+    result = preprocess(tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "HWC, channel order RGB, its own ids" in result.stdout
+    data = Processed.open(tmp_path / "data/processed" / SLUG)
+    assert np.array_equal(data.array("train_images")[20:40], images(20, 1))
+    assert np.array_equal(data.array("hidden_images"), images(30, 9))
+    assert data.array("hidden_ids").tolist() == list(range(100, 130))
+    assert data.array("test_labels").dtype == np.int64
+    assert data.class_names[0] == "zero"
+
+
+def test_again_it_does_nothing_and_after_a_change_it_does(tmp_path: Path) -> None:
+    write_download(raw(tmp_path))
+    preprocess(tmp_path)
+    before = tree(tmp_path)
+    assert "nothing to do" in preprocess(tmp_path).stdout
+    assert tree(tmp_path) == before
+    (raw(tmp_path) / HIDDEN).write_bytes(pickle.dumps({b"data": images(5)}))
+    changed = preprocess(tmp_path)
+    assert "no ids, so rows are numbered from 0" in changed.stdout
+    assert len(Processed.open(tmp_path / "data/processed" / SLUG).array("hidden_ids")) == 5
+
+
+def test_scrambled_pixels_and_swapped_channels_are_found(tmp_path: Path) -> None:
+    write_download(raw(tmp_path), hidden=200)
+    swapped = np.ascontiguousarray(images(200, 9)[..., ::-1].transpose(0, 3, 1, 2)).reshape(200, 32, 32, 3)
+    (raw(tmp_path) / HIDDEN).write_bytes(pickle.dumps({b"data": swapped}))
+    result = preprocess(tmp_path)
+    assert "CHW data in an HWC shape, channel order BGR" in result.stdout
+    assert result.stdout.count("WARNING") == 2
+    data = Processed.open(tmp_path / "data/processed" / SLUG)
+    assert np.array_equal(data.array("hidden_images"), images(200, 9)[..., ::-1])
+
+
+def test_a_folder_laid_out_like_the_download_will_do_as_raw(tmp_path: Path) -> None:
+    write_download(tmp_path / "by-hand")
+    assert preprocess(tmp_path, "--raw", str(tmp_path / "by-hand")).returncode == 0
+
+
+CANARY = "canary"
+HOSTILE = {
+    "os.system": b"cos\nsystem\n(S'touch canary'\ntR.",
+    "os.system, protocol 4": b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x0ctouch canary\x85R.",
+    "truncated": pickle.dumps({b"data": images(5)})[:-100],
+    "an HTML page": b"<!DOCTYPE html><html><body>Sign in to Kaggle</body></html>",
+    "a zip": b"PK\x03\x04" + b"\0" * 100,
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_or_wrong_file_ends_with_4_and_changes_nothing(tmp_path: Path, content: bytes) -> None:
+    write_download(raw(tmp_path))
+    (raw(tmp_path) / HIDDEN).write_bytes(content)
+    before = tree(tmp_path)
+    message = error_line(preprocess(tmp_path), 4)
+    assert HIDDEN in message
+    assert tree(tmp_path) == before
+    assert not list(tmp_path.rglob(CANARY))
+
+
+def test_a_flipped_bit_is_noticed_by_the_manifest(tmp_path: Path) -> None:
+    write_download(tmp_path / "source")
+    stage("download", "--competition", SLUG, "--from", tmp_path / "source", cwd=tmp_path)
+    path = tmp_path / "source" / HIDDEN
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert "changed since it was downloaded" in error_line(preprocess(tmp_path), 4)
+
+
+def test_without_a_download_it_names_the_command(tmp_path: Path) -> None:
+    message = error_line(preprocess(tmp_path), 3)
+    assert f"python -m pipeline.download --competition {SLUG}" in message
+    assert tree(tmp_path) == {}
+
+
+def test_it_runs_without_torch(tmp_path: Path) -> None:
+    write_download(raw(tmp_path))
+    code = (
+        "import sys; sys.modules['torch'] = None; from pipeline.preprocess import main; "
+        f"sys.exit(main(['--competition', {SLUG!r}]))"
+    )
+    environ = {**clean_environment(), "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, check=False
+    )
+    assert result.returncode == 0, result.stderr

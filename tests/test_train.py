@@ -1,0 +1,224 @@
+"""The stage through its real command line, on a few hundred images."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import train
+from pipeline.config import PRESETS, Paths
+from pipeline.store import atomic
+from pipeline.store.manifest import Manifest
+from pipeline.store.runs import CHECKPOINT, Run
+from pipeline.training.engine import Task
+from tests.training.tiny import SLUG, write_tiny
+
+EPOCHS = 3
+STEPS = 5  # of 64 images, an epoch
+
+
+class Place:
+    """A folder of processed images, and a folder for runs."""
+
+    def __init__(self, root: Path) -> None:
+        self.paths = Paths(processed=root / "processed", models=root / "models")
+        write_tiny(self.paths.processed)
+
+    def arguments(self, *more: str) -> list[str]:
+        folders = ["--processed", str(self.paths.processed), "--models", str(self.paths.models)]
+        return ["--competition", SLUG, "--preset", "rehearsal", "--epochs", str(EPOCHS), *folders, *more]
+
+    def train(self, *more: str) -> int:
+        return train.main(self.arguments(*more))
+
+    def run(self) -> Run:
+        return Run.open(self.paths.models, None)
+
+    def checkpoint(self, name: str) -> dict[str, object]:
+        content: dict[str, object] = torch.load(self.paths.models / name / CHECKPOINT, weights_only=True)
+        return content
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = Place(tmp_path_factory.mktemp("uninterrupted"))
+    assert place.train() == 0
+    return place
+
+
+def test_a_run_learns_and_is_complete(uninterrupted: Place) -> None:
+    run = uninterrupted.run()
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert rows[-1]["train_accuracy"] > 60
+    assert run.result.validation_rows == 30
+    assert run.result.test_rows == 100
+    assert run.result.validation_accuracy == max(row["validation_accuracy"] for row in rows)
+    assert not run.result.optimistic
+    assert run.manifest.inputs == {"data": run.card.data}
+    assert set(run.manifest.files) == {"config.json", "weights.safetensors", "metrics.jsonl", "result.json"}
+    assert list((run.folder / "tensorboard").iterdir())
+
+
+def test_a_complete_run_is_left_alone_without_pytorch(uninterrupted: Place) -> None:
+    (uninterrupted.paths.models / "LATEST").unlink()
+    before = uninterrupted_files(uninterrupted)
+    script = "import sys; from pipeline import train; code = train.main(sys.argv[1:]); "
+    script += "sys.exit(code if 'torch' not in sys.modules else 99)"
+    done = python(script, uninterrupted.arguments())
+    assert done.returncode == 0, done.stderr
+    assert "is complete already" in done.stdout
+    assert uninterrupted.run().name == train.default_name(uninterrupted.run().card)
+    assert uninterrupted_files(uninterrupted) == before
+
+
+def uninterrupted_files(place: Place) -> dict[str, float]:
+    return {
+        str(p): p.stat().st_mtime for p in place.paths.models.rglob("*") if p.name != "LATEST" and p.is_file()
+    }
+
+
+def python(script: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+DYING = """
+import os, signal, sys
+from pipeline import train
+from pipeline.training.engine import Task
+rate = Task.rate
+def dying(self, epoch, step):
+    if (epoch, step) == (1, 3):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rate(self, epoch, step)
+Task.rate = dying
+train.main(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_goes_on_to_bit_identical_weights(place: Place, uninterrupted: Place) -> None:
+    assert python(DYING, place.arguments()).returncode == -signal.SIGKILL
+    name = uninterrupted.run().name
+    assert (place.checkpoint(name)["epoch"], place.checkpoint(name)["step"]) == (1, 0)
+    assert Manifest.read(place.paths.models / name) is None
+    assert place.train() == 0
+    assert place.run().weights_sha256 == uninterrupted.run().weights_sha256
+    assert losses(place) == losses(uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_mid_epoch_and_goes_on_to_bit_identical_weights(
+    place: Place,
+    uninterrupted: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:
+    rate = Task.rate
+
+    def stopping(self: Task, epoch: int, step: int) -> float:
+        if (epoch, step) == (1, 3):
+            signal.raise_signal(number)
+        return rate(self, epoch, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, "rate", stopping)
+        assert place.train() == 130
+    name = uninterrupted.run().name
+    assert "stopped in epoch 2 after step 4 of 5: the checkpoint is saved" in capsys.readouterr().out
+    assert (place.checkpoint(name)["epoch"], place.checkpoint(name)["step"]) == (1, 4)
+    assert place.train() == 0
+    assert "going on from the checkpoint: 1 epochs and 4 steps are done" in capsys.readouterr().out
+    assert place.run().weights_sha256 == uninterrupted.run().weights_sha256
+    assert losses(place) == losses(uninterrupted)
+
+
+def losses(place: Place) -> list[tuple[float, float]]:
+    rows = map(json.loads, (place.run().folder / "metrics.jsonl").read_text().splitlines())
+    return [(row["train_loss"], row["validation_loss"]) for row in rows]
+
+
+def test_the_papers_protocol_says_that_it_is_optimistic(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(PRESETS["rehearsal"].with_epochs(1), validation="test_batch")
+    run = train.train(config, place.paths, SLUG)
+    assert run.result.optimistic
+    assert run.result.validation_accuracy == run.result.test_accuracy
+    assert run.result.validation_rows == 100
+    assert "optimistic: the best epoch was selected on it" in capsys.readouterr().out
+
+
+def test_another_run_of_the_same_name_is_refused(
+    uninterrupted: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = uninterrupted.run().name
+    assert uninterrupted.train("--run", name, "--batch-size", "32") == 2
+    message = capsys.readouterr().err
+    assert "(config.batch_size: 64 -> 32)" in message
+    assert "--run" in message
+    assert "--force" in message
+
+
+def test_force_trains_anew(place: Place) -> None:
+    assert place.train("--run", "mine", "--epochs", "1") == 0
+    first = place.run().manifest
+    assert place.train("--run", "mine", "--epochs", "1", "--seed", "1", "--force") == 0
+    assert place.run().card.config.seed == 1
+    assert place.run().manifest.fingerprint != first.fingerprint
+
+
+def test_the_run_under_way_is_locked(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    with atomic.lock(place.paths.models / "mine"):
+        assert place.train("--run", "mine") == 2
+    assert "another run is at work" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "resnet18"], "11,173,962 trainable parameters"),
+        (["--batch-size", "271"], "--batch-size 271 is larger than the training set (270 images)"),
+        (["--batch-size", "1"], "at least 2"),
+        (["--epochs", "0"], "--epochs 0: at least 1"),
+        (["--device", "mps"], "--device mps: PyTorch finds none here"),
+        (["--run", "../mine"], "not a path"),
+        (["--preset", "papper"], "papper"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_nothing_written(
+    place: Place, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    if "mps" in arguments and torch.backends.mps.is_available():
+        pytest.skip("this machine has MPS")
+    assert place.train(*arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not place.paths.models.exists()
+
+
+def test_a_network_over_the_budget_is_refused_even_without_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = ["--processed", str(tmp_path / "none"), "--models", str(tmp_path / "models")]
+    assert train.main(["--model", "resnet34", *folders]) == 2
+    assert "over" not in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_data_names_the_stage_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = ["--processed", str(tmp_path / "none"), "--models", str(tmp_path / "models")]
+    assert train.main(["--competition", "tiny", *folders]) == 3
+    assert "python -m pipeline.preprocess --competition tiny" in capsys.readouterr().err
