@@ -59,7 +59,7 @@ def predict(
     run = Run.open(paths.models, run_name)
     say(f"predict: run {run.name} (preset {run.card.config.preset}, competition {run.card.competition})")
     data = Processed.open(paths.processed / run.card.competition)
-    if data.fingerprint != run.card.data:
+    if data.training_fingerprint != run.card.data:
         raise BadData(
             f"{data.folder} changed since run {run.name} was trained on it: train again, or restore it"
         )
@@ -73,7 +73,11 @@ def predict(
             raise UsageError(
                 f"{csv} was not written by predict, or edited since: choose another --out, or --force"
             )
-        if (found.run, found.weights_sha256, found.data) == (run.name, run.weights_sha256, run.card.data):
+        if (found.run, found.weights_sha256, found.hidden) == (
+            run.name,
+            run.weights_sha256,
+            data.hidden_fingerprint,
+        ):
             say(f"predict: {csv} is complete for this run, nothing to do")
             return Predicted(csv, found, done=False)
 
@@ -95,7 +99,7 @@ def _write(run: Run, data: Processed, csv: Path, device: str, batch_size: int, s
             csv_sha256=digest,
             rows=rows,
             weights_sha256=run.weights_sha256,
-            data=run.card.data,
+            hidden=data.hidden_fingerprint,
             validation_accuracy=run.result.validation_accuracy,
             validation_set=run.result.validation_set,
             test_accuracy=run.result.test_accuracy,

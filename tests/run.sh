@@ -7,4 +7,6 @@ python=${PIPELINE_PYTHON:-.venv/bin/python}
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$python" -m mypy
+# Two workers on two cores: with a thread each they do not wait for each other.
+export OMP_NUM_THREADS=1
 exec "$python" -m pytest -n 2 "$@"

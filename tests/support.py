@@ -116,7 +116,7 @@ def write_run(cwd: Path, name: str = "tiny-run", seed: int = 0) -> Path:
     folder = models / name
     data = Processed.open(cwd / "data/processed" / SLUG)
     config = dataclasses.replace(PRESETS["rehearsal"], seed=seed)
-    atomic.write_json(folder / runs.CONFIG, RunCard(SLUG, data.fingerprint, config).to_dict())
+    atomic.write_json(folder / runs.CONFIG, RunCard(SLUG, data.training_fingerprint, config).to_dict())
     weights.save(folder / runs.WEIGHTS, build(config.model, seed).state_dict(), config.model)
     result = RunResult("split", 91.0, 0.3, 10, 90.0, 20, 3, 12, 90.5, 1000, 100.0, 60.0, "cpu", "fp32")
     atomic.write_json(folder / runs.RESULT, result.to_dict())

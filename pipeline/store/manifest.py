@@ -49,10 +49,9 @@ class Manifest:
     facts: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def fingerprint(self) -> str:
-        """Identity of the content: equal files under equal names, wherever they lie."""
-        return fingerprint({name: record.sha256 for name, record in self.files.items()})
+    def fingerprint(self, *prefixes: str) -> str:
+        """Identity of the files whose names begin so: equal contents under equal names, wherever they lie."""
+        return fingerprint({k: record.sha256 for k, record in self.files.items() if k.startswith(prefixes)})
 
     def write(self, folder: Path) -> None:
         """Write folder/manifest.json atomically."""

@@ -52,9 +52,14 @@ class Processed:
         return cls(folder, manifest)
 
     @property
-    def fingerprint(self) -> str:
-        """Identity of the arrays' content (sha256 hex)."""
-        return self.manifest.fingerprint
+    def training_fingerprint(self) -> str:
+        """Identity of what runs learn from and are tested on (sha256 hex), without the hidden set."""
+        return training_fingerprint(self.manifest)
+
+    @property
+    def hidden_fingerprint(self) -> str:
+        """Identity of the hidden images and their ids (sha256 hex)."""
+        return self.manifest.fingerprint("hidden_")
 
     @property
     def class_names(self) -> list[str]:
@@ -64,3 +69,8 @@ class Processed:
     def array(self, name: ArrayName) -> NDArray[Any]:
         """One array, memory-mapped and read-only: only the rows that are used take memory."""
         return np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+
+
+def training_fingerprint(manifest: Manifest) -> str:
+    """The `training_fingerprint` of the arrays that `manifest` records."""
+    return manifest.fingerprint("train_", "test_")

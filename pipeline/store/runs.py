@@ -30,7 +30,7 @@ class RunCard:
     """config.json: what decides the weights, and what they are for."""
 
     competition: str
-    data: str  # fingerprint of the processed arrays
+    data: str  # fingerprint of the processed training and test arrays
     config: TrainConfig
 
     def to_dict(self) -> dict[str, Any]:

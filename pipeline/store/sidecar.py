@@ -20,7 +20,7 @@ class Sidecar:
     csv_sha256: str
     rows: int
     weights_sha256: str
-    data: str  # fingerprint of the processed arrays
+    hidden: str  # fingerprint of the hidden images and ids
     validation_accuracy: float
     validation_set: str  # "test_batch" (optimistic) or "split"
     test_accuracy: float

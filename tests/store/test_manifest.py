@@ -22,10 +22,18 @@ def test_a_manifest_tells_what_is_missing_or_cut(tmp_path: Path) -> None:
 def test_the_fingerprint_is_of_names_and_contents(tmp_path: Path) -> None:
     def of(name: str, content: str) -> str:
         (tmp_path / name).write_text(content)
-        return Manifest("stage", records(tmp_path, [tmp_path / name])).fingerprint
+        return Manifest("stage", records(tmp_path, [tmp_path / name])).fingerprint("a", "b")
 
     assert len({of("a", "1"), of("a", "2"), of("b", "1")}) == 3
     assert of("a", "1") == of("a", "1")
+
+
+def test_a_fingerprint_can_leave_files_out(tmp_path: Path) -> None:
+    for name in ("in", "out"):
+        (tmp_path / name).write_text(name)
+    both = Manifest("stage", records(tmp_path, tmp_path.iterdir()))
+    alone = Manifest("stage", records(tmp_path, [tmp_path / "in"]))
+    assert both.fingerprint("in") == alone.fingerprint("in") != both.fingerprint("in", "out")
 
 
 def test_the_record_is_the_sha256(tmp_path: Path) -> None:

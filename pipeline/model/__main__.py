@@ -1,0 +1,53 @@
+"""python -m pipeline.model [--model NAME] [--json]: a network's layers, parameters, MACs and memory."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+import click
+
+from pipeline import cli
+from pipeline.config import MODELS, PARAMETER_BUDGET
+
+
+@cli.stage_command(
+    examples="""
+python -m pipeline.model                       the paper's network
+python -m pipeline.model --model resnet18      another one
+python -m pipeline.model --json                for programs
+"""
+)
+@click.option("--model", "name", type=click.Choice(list(MODELS)), default="paper", show_default=True,
+              help="The network.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the table.")
+def command(name: str, as_json: bool) -> None:
+    """Print a network's layers, parameters, multiply-accumulates (MACs) and memory."""
+    from pipeline.model.summary import summarise  # noqa: PLC0415 - torch takes seconds; --help need not wait
+
+    summary = summarise(MODELS[name])
+    if as_json:
+        cli.say(json.dumps(summary.to_dict(), indent=2))
+        return
+    cli.say(f"{'layer':<28}{'kind':<14}{'output':<16}{'parameters':>12}")
+    for layer in summary.layers:
+        shape = " x ".join(str(size) for size in layer.output)
+        parameters = f"{layer.parameters:,}" if layer.parameters else ""
+        cli.say(f"{layer.name:<28}{layer.kind:<14}{shape:<16}{parameters:>12}".rstrip())
+    within = "within" if summary.trainable <= PARAMETER_BUDGET else "OVER"
+    cli.say()
+    cli.say(f"parameters        {summary.parameters:>12,}")
+    cli.say(f"trainable         {summary.trainable:>12,}   {within} the budget of {PARAMETER_BUDGET:,}")
+    cli.say(f"MACs              {summary.macs / 1e6:>11.1f}M   an image")
+    cli.say(f"input             {summary.input_mb:>12.2f} MB")
+    cli.say(f"forward/backward  {summary.forward_backward_mb:>12.2f} MB")
+    cli.say(f"parameters        {summary.parameters_mb:>12.2f} MB")
+    cli.say(f"total             {summary.total_mb:>12.2f} MB")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return cli.run(command, "model", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

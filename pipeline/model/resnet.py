@@ -1,0 +1,78 @@
+"""The residual networks, all of one form: a ModelConfig gives widths, blocks and strides.
+
+3x3 stem, stages of BasicBlocks, global average pooling, one linear layer.  Convolutions have no bias, since a
+batch normalisation follows each.  He et al., "Deep Residual Learning for Image Recognition" (2015), with the
+3x3 stem without max-pooling that 32-pixel images need.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, relu
+
+from pipeline.config import CLASSES, ModelConfig
+
+
+class BasicBlock(nn.Module):
+    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)); the first convolution has the stride.
+
+    The shortcut is the identity, or a 1x1 convolution with batch normalisation where the shape changes.
+    """
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels_in != channels:
+            self.shortcut.append(nn.Conv2d(channels_in, channels, 1, stride=stride, bias=False))
+            self.shortcut.append(nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels_in, H, W) -> (B, channels, H / stride, W / stride)."""
+        out = relu(self.bn1(self.conv1(x)))
+        return relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """A network as `config` describes it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.conv1 = nn.Conv2d(3, config.stem, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(config.stem)
+        self.stages = nn.Sequential()
+        channels = config.stem
+        for width, blocks, stride in zip(config.widths, config.blocks, config.strides, strict=True):
+            self.stages.append(_stage(channels, width, blocks, stride))
+            channels = width
+        self.fc = nn.Linear(channels, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images (B, 3, 32, 32) -> logits (B, 10)."""
+        out = self.stages(relu(self.bn1(self.conv1(x))))
+        logits: Tensor = self.fc(adaptive_avg_pool2d(out, 1).flatten(1))
+        return logits
+
+
+def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(channels_in, channels, stride)
+    return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
+
+
+def build(config: ModelConfig, seed: int) -> ResNet:
+    """The network on the CPU with PyTorch's default initialisation, drawn from `seed` alone.
+
+    The layers draw from the global generator, so that one is put back afterwards.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return ResNet(config)
+
+
+def build_without_memory(config: ModelConfig) -> ResNet:
+    """The network on the meta device: shapes only, for counting."""
+    with torch.device("meta"):
+        return ResNet(config)

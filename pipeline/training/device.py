@@ -1,0 +1,81 @@
+"""Where the networks run, and how precisely: chosen once, shared by training and prediction."""
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from pipeline.errors import PipelineError, UsageError
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device, and the precision of convolutions there; weights are always float32."""
+
+    torch_device: torch.device
+    precision: Precision
+
+    @property
+    def description(self) -> str:
+        """For people and for result.json: the kind, and its model where that is known."""
+        if self.torch_device.type == "cuda":
+            return f"cuda ({torch.cuda.get_device_name(self.torch_device)})"
+        return f"{self.torch_device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+    def autocast(self) -> torch.autocast:
+        """A context in which convolutions and linear layers compute in the device's precision."""
+        return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def choose(asked: str) -> Device:
+    """The device `asked` for: "cuda", "mps", "cpu", or "auto" for the first of these that is there.
+
+    Raises:
+        UsageError: this machine has no such device.
+    """
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    kind = next(name for name, here in present.items() if here) if asked == "auto" else asked
+    if not present.get(kind, False):
+        available = ", ".join(name for name, here in present.items() if here)
+        raise UsageError(f"--device {asked}: PyTorch finds none here; available: {available}")
+    return Device(torch.device(kind), "bf16" if _fast_bf16(kind) else "fp32")
+
+
+def _fast_bf16(kind: str) -> bool:
+    """Whether the processor itself computes in bfloat16; where it is emulated, it is slower than float32."""
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind == "cpu":
+        # PyTorch has no public question for this; a version without these gets float32.
+        names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        return any(getattr(torch.cpu, name, bool)() for name in names)
+    return False
+
+
+@contextmanager
+def memory_advice(device: Device, batch_size: int) -> Iterator[None]:
+    """Turns "out of memory" into advice.
+
+    Raises:
+        PipelineError: the device has not enough memory; it names a batch size to try.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # CUDA and MPS have a class of their own; the CPU's allocator raises a plain RuntimeError.
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        smaller = max(batch_size // 2, 2)
+        raise PipelineError(
+            f"{device.description} has not enough memory for --batch-size {batch_size}: "
+            f"try --batch-size {smaller}, or free memory there"
+        ) from error

@@ -1,0 +1,115 @@
+"""One training run in its folder: begins or goes on, and ends with the weights and the result."""
+
+from pathlib import Path
+
+from pipeline.cli import Say
+from pipeline.config import fingerprint
+from pipeline.model import weights
+from pipeline.model.summary import trainable_parameters
+from pipeline.store import atomic
+from pipeline.store.processed import Processed
+from pipeline.store.runs import CHECKPOINT, METRICS, RESULT, WEIGHTS, RunCard, RunResult
+from pipeline.training import checkpoint, metrics
+from pipeline.training.batches import TrainingImages
+from pipeline.training.device import Device, memory_advice
+from pipeline.training.engine import Task, fit
+from pipeline.training.evaluation import EvaluationImages, evaluate
+from pipeline.training.progress import Progress
+from pipeline.training.split import Split
+from pipeline.training.state import State, start
+
+
+def run(card: RunCard, data: Processed, rows: Split, device: Device, folder: Path, say: Say) -> RunResult:
+    """Train the run in `folder`, from its checkpoint if there is one; write weights, metrics and result.
+
+    Raises:
+        KeyboardInterrupt: the user stopped it; the checkpoint is saved.
+        PipelineError: it diverged, or the device has not enough memory.
+        BadData: the checkpoint is damaged.
+    """
+    with memory_advice(device, card.config.batch_size):
+        task = _task(card, data, rows, device, folder)
+        current = start(card.config, device)
+        if (folder / CHECKPOINT).is_file():
+            checkpoint.load(folder / CHECKPOINT, current, task.card)
+        _announce(task, current, say)
+        _fit(task, current, say)
+        current.network.load_state_dict(current.best_weights)
+        result = _result(task, current, data)
+    metrics.write(folder / METRICS, current.rows)
+    weights.save(folder / WEIGHTS, current.best_weights, card.config.model)
+    atomic.write_json(folder / RESULT, result.to_dict())
+    return result
+
+
+def _task(card: RunCard, data: Processed, rows: Split, device: Device, folder: Path) -> Task:
+    """Bring the images to the device."""
+    on = device.torch_device
+    images, labels = data.array("train_images"), data.array("train_labels")
+    if rows.validation is None:
+        validation = EvaluationImages(data.array("test_images"), data.array("test_labels"), on)
+    else:
+        validation = EvaluationImages(images[rows.validation], labels[rows.validation], on)
+    training = TrainingImages(images[rows.train], labels[rows.train], card.config, on)
+    return Task(card.config, training, validation, device, folder, fingerprint(card.to_dict()))
+
+
+def _announce(task: Task, current: State, say: Say) -> None:
+    config, images, steps = task.config, len(task.training), task.training.steps
+    parameters = trainable_parameters(current.network)
+    say(f"run {task.folder.name}: model {config.model.name}, {parameters:,} trainable parameters")
+    say(f"device {task.device.description}, precision {task.device.precision}")
+    say(
+        f"{images:,} training images, {config.epochs} epochs of {steps} steps of {config.batch_size} images, "
+        f"{config.epochs * steps:,} steps in all"
+    )
+    if config.validation == "test_batch":
+        say(
+            f"validation: the labelled test_batch ({len(task.validation):,} images), the paper's protocol. "
+            "The best epoch is selected on it, so its accuracy is optimistic"
+        )
+    else:
+        say(f"validation: {len(task.validation):,} of the training images, split off by class")
+    if current.epoch or current.step:
+        say(f"going on from the checkpoint: {current.epoch} epochs and {current.step} steps are done")
+
+
+def _fit(task: Task, current: State, say: Say) -> None:
+    steps = task.training.steps
+    progress = Progress(say, task.config.epochs, steps, done=current.epoch * steps + current.step)
+    try:
+        fit(task, current, progress)
+    finally:
+        progress.close()
+
+
+def _result(task: Task, current: State, data: Processed) -> RunResult:
+    """The run's result; the network holds the best epoch's weights.
+
+    A test_batch that took no part in the selection is evaluated here, once.
+    """
+    best = metrics.best_row(current.rows)
+    if task.config.validation == "test_batch":
+        test, test_accuracy = task.validation, best.validation_accuracy
+    else:
+        on = task.device.torch_device
+        test = EvaluationImages(data.array("test_images"), data.array("test_labels"), on)
+        test_accuracy = evaluate(current.network, test, task.device).accuracy
+    images = len(task.training)
+    training_seconds = sum(images / row.images_per_second for row in current.rows)
+    return RunResult(
+        validation_set=task.config.validation,
+        validation_accuracy=best.validation_accuracy,
+        validation_loss=best.validation_loss,
+        validation_rows=len(task.validation),
+        test_accuracy=test_accuracy,
+        test_rows=len(test),
+        best_epoch=best.epoch,
+        epochs=task.config.epochs,
+        last_validation_accuracy=current.rows[-1].validation_accuracy,
+        trainable_parameters=trainable_parameters(current.network),
+        images_per_second=images * len(current.rows) / training_seconds,
+        seconds=sum(row.seconds for row in current.rows),
+        device=task.device.description,
+        precision=task.device.precision,
+    )
