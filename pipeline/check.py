@@ -24,6 +24,7 @@ from pipeline.config import Competition, Paths, competition
 from pipeline.errors import AccessDenied, NetworkError, PipelineError
 from pipeline.gap import expected, join, ledger
 from pipeline.gap.expected import Noise
+from pipeline.gap.join import LocalCsv
 from pipeline.gap.ledger import Entry
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import Kaggle
@@ -126,25 +127,27 @@ def show(checked: Checked, paths: Paths, say: Say) -> None:
     """Print the table and what it means."""
     if checked.not_asked:
         say(f"check: Kaggle was not asked, this is the ledger alone ({checked.not_asked})")
-    if not checked.submissions:
-        say(f"check: nothing has been submitted to {checked.competition} yet.  To submit:")
-        say(f"  {submit_command(checked.competition, paths)}")
-        return
-    say(_table(checked.submissions))
-    say("")
-    for line in _meaning(checked):
-        say(line)
+    if checked.submissions:
+        say(_table(checked.submissions))
+        say("")
+        for line in _meaning(checked):
+            say(line)
+    else:
+        say(f"check: nothing has been submitted to {checked.competition} yet")
+    csvs = join.local_csvs(paths.submissions, checked.competition)
+    newest = max(csvs, key=lambda csv: csv.sidecar.created, default=None)
+    if newest is None:
+        say("check: there is no CSV to submit; `python -m pipeline.predict` writes one")
+    elif newest.sidecar.csv_sha256 not in {entry.csv_sha256 for entry in checked.submissions}:
+        say(f"check: {newest.path} has not been submitted.  To submit it:")
+        say(f"  {submit_command(newest)}")
 
 
-def submit_command(slug: str, paths: Paths) -> str:
-    """The exact command that submits the newest CSV, tagged so that it is recognised afterwards."""
-    csvs = join.local_csvs(paths.submissions, slug)
-    if not csvs:
-        return "python -m pipeline.predict && python -m pipeline.submit"
-    newest = max(csvs, key=lambda csv: csv.sidecar.created)
-    card = newest.sidecar
+def submit_command(csv: LocalCsv) -> str:
+    """The exact command that submits `csv`, tagged so that it is recognised afterwards."""
+    card = csv.sidecar
     tag = sidecar.tag(card.run, card.csv_sha256, card.validation_accuracy)
-    return f'kaggle competitions submit -c {slug} -f {newest.path} -m "{tag}"'
+    return f'kaggle competitions submit -c {card.competition} -f {csv.path} -m "{tag}"'
 
 
 def _table(entries: Sequence[Entry]) -> str:
@@ -168,8 +171,9 @@ def _table(entries: Sequence[Entry]) -> str:
 def _meaning(checked: Checked) -> list[str]:
     newest = checked.newest
     if newest is None or newest.public is None:
-        state = newest.status if newest else "unknown"
-        return [f"check: no score yet (the newest submission is {state}); look again later"]
+        if newest is not None and newest.status == ledger.COMPLETE:
+            return [f"check: ref {newest.ref} is complete and no score is shown for it"]
+        return ["check: no score yet; look again later"]
     if newest.local_test is None or newest.gap_public is None:
         return [f"check: ref {newest.ref} scored {newest.public:.2f} %; its CSV is not from here"]
     lines = [

@@ -73,11 +73,8 @@ def predict(
             raise UsageError(
                 f"{csv} was not written by predict, or edited since: choose another --out, or --force"
             )
-        if (found.run, found.weights_sha256, found.hidden) == (
-            run.name,
-            run.weights_sha256,
-            data.hidden_fingerprint,
-        ):
+        same = found.weights_sha256 == run.weights_sha256 and found.hidden == data.hidden_fingerprint
+        if same and found.run == run.name:
             say(f"predict: {csv} is complete for this run, nothing to do")
             return Predicted(csv, found, done=False)
 

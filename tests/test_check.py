@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.gap import ledger
-from tests.support import SLUG, error_line, predicted_place, serve, stage, submit_by_hand
+from tests.support import SLUG, error_line, predicted_place, serve, stage, submit_by_hand, write_run
 
 
 @pytest.fixture
@@ -28,6 +28,18 @@ def test_before_any_submission_it_prints_the_command(place: Path) -> None:
         run = shlex.split(command)
         subprocess.run(run, cwd=place, env=kaggle.environment, check=True, capture_output=True)
         assert json.loads(check(place, kaggle.environment, "--json").stdout)["run"] == "tiny-run"
+
+
+def test_a_newer_csv_is_told_how_to_submit_it(place: Path) -> None:
+    with serve(place) as kaggle:
+        submit_by_hand(place, kaggle)
+        assert "To submit it" not in check(place, kaggle.environment).stdout
+        write_run(place, "newer", seed=1)
+        assert stage("predict", cwd=place).returncode == 0
+        result = check(place, kaggle.environment)
+    assert result.stdout.splitlines()[-1].startswith(
+        f'  kaggle competitions submit -c {SLUG} -f submissions/newer.csv -m "run=newer sha='
+    )
 
 
 def test_a_submission_by_hand_gets_local_and_public_and_gap(place: Path) -> None:
