@@ -70,8 +70,14 @@ while (($#)); do
     esac
     shift
 done
+[[ $rehearsal == no || -z $competition ]] || fail 2 "--rehearsal has a competition of its own: leave --competition out"
 [[ -z $data || -d $data ]] || fail 3 "--data $data is no folder"
 [[ -z $data ]] || data=$(cd "$data" && pwd)
+if [[ -n ${PIPELINE_PYTHON:-} ]]; then
+    given=$PIPELINE_PYTHON
+    PIPELINE_PYTHON=$(command -v "$given") || fail 2 "PIPELINE_PYTHON=$given is no program"
+    [[ $PIPELINE_PYTHON == /* ]] || PIPELINE_PYTHON=$PWD/$PIPELINE_PYTHON
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 # --- set-up -------------------------------------------------------------------------------------------------
@@ -90,35 +96,32 @@ find_python() {
 
 # Sets $python: $PIPELINE_PYTHON, or .venv's.  Installs only when requirements.txt or the interpreter changed.
 set_up() {
-    if [[ -n ${PIPELINE_PYTHON:-} ]]; then
-        python=$(command -v "$PIPELINE_PYTHON") || fail 2 "PIPELINE_PYTHON=$PIPELINE_PYTHON is no program"
-        "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-            fail 2 "PIPELINE_PYTHON=$PIPELINE_PYTHON is older than Python 3.11"
-    else
-        python=$PWD/.venv/bin/python
-        if ! "$python" -c '' 2>/dev/null; then
-            echo "set-up: making .venv"
-            rm -rf .venv
-            "$base" -m venv .venv || fail 1 "no virtual environment: on Debian and Ubuntu, apt install python3-venv"
-        fi
-    fi
-    local stamp=.requirements-installed wanted
+    local venv=$PWD/.venv/bin/python stamp=.requirements-installed wanted
+    python=${PIPELINE_PYTHON:-$venv}
+    if [[ $python == "$venv" ]]; then stamp=.venv/$stamp; fi # so that it goes with .venv
     wanted="$python $("$base" -c 'import hashlib; print(hashlib.sha256(open("requirements.txt", "rb").read()).hexdigest())')"
-    if [[ ! -f $stamp || $(<"$stamp") != "$wanted" ]]; then
-        echo "set-up: installing requirements.txt; the first time this takes some minutes and 6 GB"
-        "$python" -m pip install --quiet --disable-pip-version-check -r requirements.txt ||
-            fail 6 "the installation failed (see above): check the network and run again"
-        echo "$wanted" >"$stamp"
+    if [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && "$python" -c '' 2>/dev/null; then return; fi
+
+    if [[ -z ${PIPELINE_PYTHON:-} ]] && ! "$python" -m pip --version >/dev/null 2>&1; then
+        echo "set-up: making .venv"
+        rm -rf .venv
+        "$base" -m venv .venv && "$python" -m pip --version >/dev/null ||
+            fail 1 "no virtual environment with pip: on Debian and Ubuntu, apt install python3-venv"
     fi
+    echo "set-up: installing requirements.txt; the first time this takes some minutes and 6 GB"
+    "$python" -m pip install --quiet --disable-pip-version-check -r requirements.txt ||
+        fail 6 "the installation failed (see above): check the network and the disk, and run again"
+    echo "$wanted" >"$stamp"
 }
 
 base=${PIPELINE_PYTHON:-$(find_python)}
+"$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail 2 "$base is older than Python 3.11"
 
 # Missing credentials are noticed before anything heavy begins: the standard library suffices to see it.
 needs_kaggle=no
 slug=${competition:-${PIPELINE_COMPETITION:-deep-learning-spring-2025-project-1}}
 if [[ $submit == yes ]]; then needs_kaggle=yes; fi
-if [[ -z $data && ! -f data/raw/$slug/manifest.json && ! -d /kaggle/input/$slug && ! -d /kaggle/input/competitions/$slug ]]; then
+if [[ -z $data && ! -d data/raw/$slug && ! -d /kaggle/input/$slug && ! -d /kaggle/input/competitions/$slug ]]; then
     needs_kaggle=yes
 fi
 if [[ $setup == no && $rehearsal == no && $needs_kaggle == yes ]]; then
@@ -131,24 +134,40 @@ if [[ $setup == yes ]]; then exit 0; fi
 # --- rehearsal: this same script, inside the stand-in ---------------------------------------------------------
 
 if [[ $rehearsal == yes ]]; then
-    [[ -z $competition ]] || fail 2 "--rehearsal has a competition of its own: leave --competition out"
     inner=(--submit --preset "${preset:-rehearsal}" ${train[@]+"${train[@]}"} ${run[@]+"${run[@]}"} ${device[@]+"${device[@]}"})
     PIPELINE_PYTHON=$python exec "$python" -m pipeline.rehearsal ${data:+--folder "$data"} -- ./run_all.sh "${inner[@]}"
 fi
 
 # --- the stages -----------------------------------------------------------------------------------------------
 
+# A stage runs in the background, so that SIGTERM to this script reaches it at once: it saves, and ends with
+# 130.  Ctrl-C reaches it from the terminal.
+child= interrupted=no
+trap 'interrupted=yes' INT
+trap 'interrupted=yes; [[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true' TERM
+
 stage() { # NAME OPTIONS...
     echo
     echo "== $1"
-    "$python" -m "pipeline.$1" "${@:2}"
+    local status=0
+    "$python" -m "pipeline.$1" "${@:2}" &
+    child=$!
+    wait "$child" || status=$?
+    while kill -0 "$child" 2>/dev/null; do # a signal ended the wait, not the stage
+        status=0
+        wait "$child" || status=$?
+    done
+    child=
+    ((status == 0)) || exit "$status"
+    [[ $interrupted == no ]] || exit 130
 }
 
 stage download --competition "$slug" ${data:+--from "$data"}
 stage preprocess --competition "$slug"
-stage train --competition "$slug" --preset "${preset:-paper}" ${train[@]+"${train[@]}"} ${run[@]+"${run[@]}"} ${device[@]+"${device[@]}"}
+stage train --competition "$slug" --preset "${preset:-paper}" ${train[@]+"${train[@]}"} \
+    ${run[@]+"${run[@]}"} ${device[@]+"${device[@]}"}
 stage predict ${run[@]+"${run[@]}"} ${device[@]+"${device[@]}"}
 if [[ $submit == yes ]]; then
-    stage submit
+    stage submit --competition "$slug"
 fi
 stage check --competition "$slug"

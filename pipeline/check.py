@@ -8,27 +8,26 @@ newest score means.  `local` is the accuracy on CIFAR-10's labelled test_batch; 
 
 import json
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-import pandas as pd
 
 from pipeline import cli
-from pipeline.cli import Say
 from pipeline.config import Competition, Paths, competition
-from pipeline.errors import AccessDenied, NetworkError, PipelineError
+from pipeline.errors import AccessDenied, BadData, MissingInput, NetworkError, PipelineError, Say
 from pipeline.gap import expected, join, ledger
 from pipeline.gap.expected import Noise
 from pipeline.gap.join import LocalCsv
 from pipeline.gap.ledger import Entry
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import Kaggle
-from pipeline.store import sidecar
+from pipeline.store import runs, sidecar
 from pipeline.store.manifest import Manifest
 
 TEST_ROWS = 10_000  # CIFAR-10's test_batch, where the processed data is not at hand
@@ -69,8 +68,7 @@ class Checked:
             "line_expects": self.line_expects,
             "not_asked": self.not_asked,
             "submissions": [
-                {**asdict(e), "gap_public": e.gap_public, "gap_private": e.gap_private}
-                for e in self.submissions
+                {**asdict(e), "gap_public": e.gap_public, "gap_private": e.gap_private} for e in self.submissions
             ],
         }
 
@@ -89,13 +87,9 @@ def check(slug: str, paths: Paths, kaggle: Kaggle) -> Checked:
     try:
         credentials.require(kaggle.environ)
     except AccessDenied as error:
-        not_asked = str(error)
+        not_asked, entries = str(error), ledger.current(ledger.read(book), slug)
     else:
-        known = ledger.current(ledger.read(book), slug)
-        csvs = join.local_csvs(paths.submissions, slug)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        ledger.append(book, join.news(known, kaggle.submissions(slug), csvs, slug, now))
-    entries = ledger.current(ledger.read(book), slug)
+        entries = join.sync(book, slug, kaggle)
     scored = [entry for entry in entries if entry.public is not None]
     newest = scored[-1] if scored else entries[-1] if entries else None
     return _compare(competition(slug), entries, newest, paths.processed / slug, not_asked)
@@ -104,7 +98,7 @@ def check(slug: str, paths: Paths, kaggle: Kaggle) -> Checked:
 def _compare(
     known: Competition, entries: list[Entry], newest: Entry | None, processed: Path, not_asked: str | None
 ) -> Checked:
-    facts = manifest.facts if (manifest := Manifest.read(processed)) else {}
+    facts = _facts(processed)
     test_rows = facts["test"]["images"] if facts else TEST_ROWS
     public_rows = known.public_rows or (facts["hidden"]["images"] // 2 if facts else None)
     noise = line_expects = None
@@ -115,9 +109,16 @@ def _compare(
         if newest.public is not None and public_rows:
             raw = expected.noise(local, test_rows, newest.public / 100, public_rows)
             noise = Noise(round(100 * raw.sigma, 3), round(100 * raw.limit, 3), raw.exceeds)
-    return Checked(
-        known.slug, entries, newest, public_rows, known.public_rows is None, noise, line_expects, not_asked
-    )
+    return Checked(known.slug, entries, newest, public_rows, known.public_rows is None, noise, line_expects, not_asked)
+
+
+def _facts(processed: Path) -> Mapping[str, Any]:
+    """What preprocess found out; nothing, if it has not run or its folder is damaged: the comparison goes on."""
+    try:
+        manifest = Manifest.read(processed)
+    except BadData:
+        return {}
+    return manifest.facts if manifest else {}
 
 
 # --- what a person reads ----------------------------------------------------------------------------------
@@ -134,20 +135,29 @@ def show(checked: Checked, paths: Paths, say: Say) -> None:
             say(line)
     else:
         say(f"check: nothing has been submitted to {checked.competition} yet")
-    csvs = join.local_csvs(paths.submissions, checked.competition)
-    newest = max(csvs, key=lambda csv: csv.sidecar.created, default=None)
+    newest = _newest_csv(checked.competition, paths)
     if newest is None:
         say("check: there is no CSV to submit; `python -m pipeline.predict` writes one")
-    elif newest.sidecar.csv_sha256 not in {entry.csv_sha256 for entry in checked.submissions}:
+    elif newest.sidecar.csv_sha256 not in {entry.csv_sha256 for entry in checked.submissions if entry.ref}:
         say(f"check: {newest.path} has not been submitted.  To submit it:")
         say(f"  {submit_command(newest)}")
 
 
+def _newest_csv(slug: str, paths: Paths) -> LocalCsv | None:
+    """The CSV of the run that train finished last, else the one that was written last."""
+    csvs = join.local_csvs(paths.submissions, slug)
+    try:
+        latest = runs.latest(paths.models)
+    except (MissingInput, BadData):
+        latest = None
+    return max(csvs, key=lambda csv: (csv.sidecar.run == latest, csv.sidecar.created), default=None)
+
+
 def submit_command(csv: LocalCsv) -> str:
     """The exact command that submits `csv`, tagged so that it is recognised afterwards."""
-    card = csv.sidecar
-    tag = sidecar.tag(card.run, card.csv_sha256, card.validation_accuracy)
-    return f'kaggle competitions submit -c {card.competition} -f {csv.path} -m "{tag}"'
+    known = csv.sidecar
+    tag = sidecar.tag(known.run, known.csv_sha256, known.validation_accuracy)
+    return f'kaggle competitions submit -c {known.competition} -f {shlex.quote(str(csv.path))} -m "{tag}"'
 
 
 def _table(entries: Sequence[Entry]) -> str:
@@ -165,6 +175,8 @@ def _table(entries: Sequence[Entry]) -> str:
         }
         for entry in entries
     ]
+    import pandas as pd  # noqa: PLC0415 - half a second that --help need not take
+
     return str(pd.DataFrame(rows).to_string(index=False))
 
 
@@ -205,19 +217,19 @@ python -m pipeline.check --fail-over 12        exit code 1 if the newest gap is 
 """)
 @cli.competition
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option(
-    "--fail-over", metavar="POINTS", type=float, help="End with exit code 1 if the newest gap is larger."
-)
+@click.option("--fail-over", metavar="POINTS", type=float, help="End with exit code 1 if the newest gap is larger.")
 @cli.timeout
 @cli.processed
+@cli.models
 @cli.submissions
 def command(
-    slug: str, as_json: bool, fail_over: float | None, timeout: float, processed: Path, submissions: Path
+    slug: str, as_json: bool, fail_over: float | None, timeout: float, processed: Path, models: Path, submissions: Path
 ) -> None:  # fmt: skip
     """Compare local accuracy with Kaggle's score, and keep the ledger."""
-    paths = Paths(processed=processed, submissions=submissions)
+    paths = Paths(processed=processed, models=models, submissions=submissions)
+    tell = partial(click.echo, err=True)  # stdout may be JSON
     try:
-        checked = check(slug, paths, Kaggle(os.environ, timeout))
+        checked = check(slug, paths, Kaggle(os.environ, timeout, tell=tell))
     except NetworkError:
         entries = ledger.current(ledger.read(submissions / ledger.NAME), slug)
         if entries and not as_json:

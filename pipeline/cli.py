@@ -14,7 +14,6 @@ from pipeline.config import DEFAULT_COMPETITION, Paths, check_slug
 from pipeline.errors import INTERRUPTED, PipelineError, UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Say = Callable[[str], None]
 
 _DEBUG = "pipeline.debug"
 
@@ -25,6 +24,8 @@ def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
     Errors print one line on stderr; `--debug` prints the traceback too.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # Set, not inherited: a script's background commands inherit an ignored SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     context: click.Context | None = None
     try:
@@ -57,7 +58,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def say(message: str = "") -> None:
+def say(message: str) -> None:
     """Tell the user something, on stdout, at once."""
     click.echo(message)
     sys.stdout.flush()

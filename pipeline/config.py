@@ -163,9 +163,7 @@ class TrainConfig:
         """Refuse values that make no sense, before anything is spent."""
         _require(self.epochs >= 1, f"--epochs {self.epochs}: at least 1")
         _require(self.batch_size >= 2, f"--batch-size {self.batch_size}: at least 2 (batch normalisation)")
-        _require(
-            0 <= self.warmup_epochs <= self.epochs, "warm-up is longer than the run: lower warmup_epochs"
-        )
+        _require(0 <= self.warmup_epochs <= self.epochs, "warm-up is longer than the run: lower warmup_epochs")
         _require(self.learning_rate > 0, "learning_rate: above 0")
         _require(0 < self.validation_fraction < 1, "validation_fraction: between 0 and 1")
         _require(0 <= self.label_smoothing < 1, "label_smoothing: from 0 to below 1")
@@ -173,9 +171,7 @@ class TrainConfig:
 
     def with_epochs(self, epochs: int) -> Self:
         """The same recipe over `epochs`, its warm-up in the same proportion."""
-        return dataclasses.replace(
-            self, epochs=epochs, warmup_epochs=self.warmup_epochs * epochs / self.epochs
-        )
+        return dataclasses.replace(self, epochs=epochs, warmup_epochs=self.warmup_epochs * epochs / self.epochs)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for config.json."""
@@ -189,14 +185,10 @@ class TrainConfig:
             BadData: for unknown or missing keys, as a run of another version has them.
         """
         try:
-            model: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in values["model"].items()
-            }
+            model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["model"].items()}
             return cls(**{**values, "model": ModelConfig(**model)})
         except (TypeError, KeyError, AttributeError) as error:
-            raise BadData(
-                f"this run's config.json is of another version of the pipeline ({error})"
-            ) from error
+            raise BadData(f"this run's config.json is of another version of the pipeline ({error})") from error
 
 
 def _require(condition: bool, message: str) -> None:

@@ -9,29 +9,26 @@ CIFAR-10 itself comes from its home page when the competition carries no trainin
 
 import os
 import shutil
-import socket
 import sys
-import urllib.error
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import tenacity
 from tqdm import tqdm
 
 from pipeline import cli
-from pipeline.cli import Say
 from pipeline.config import Paths, competition
-from pipeline.errors import BadData, MissingInput, NetworkError, UsageError, printable
+from pipeline.errors import BadData, MissingInput, NetworkError, PipelineError, Say, UsageError, printable
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import Kaggle, RemoteFile
-from pipeline.store import archive, atomic, editions
-from pipeline.store.manifest import Manifest, records, versions
+from pipeline.store import archive, atomic, cifar10, editions
+from pipeline.store.manifest import NAME as MANIFEST
+from pipeline.store.manifest import FileRecord, Manifest, records, versions
 
 # Where a Kaggle notebook mounts a competition's files, by the notebook's age.
 KAGGLE_INPUT = (Path("/kaggle/input"), Path("/kaggle/input/competitions"))
-CIFAR_ARCHIVE = "cifar-10-python.tar.gz"
+KAGGLE = "kaggle"  # a manifest's source, when it is not a path
 
 
 @dataclass(frozen=True)
@@ -56,30 +53,23 @@ def download(
 
     Raises:
         AccessDenied, NetworkError, UsageError: from Kaggle (see pipeline.errors).
+        UsageError: something else lies in data/raw/SLUG, and not `force`.
         BadData: what came is damaged, hostile or not this competition's.
         MissingInput: `source` is not there, or has no hidden set.
     """
     target = paths.raw / slug
     if source is None:
         source = next((folder / slug for folder in inputs if (folder / slug).is_dir()), None)
-    origin = "kaggle" if source is None else str(source.resolve())
-    manifest = Manifest.read(target)
-    if manifest is not None and not force:
-        if source is not None and manifest.inputs["source"] != origin:
-            raise UsageError(f"{target} came from {manifest.inputs['source']}: replace it with --force")
-        if not (missing := manifest.missing(target)):
-            say(f"download: {target} is complete ({len(manifest.files)} files), nothing to do")
-            return Downloaded(target, len(manifest.files), _size(manifest), done=False)
-        say(f"download: {target / missing[0]} is missing or damaged, doing it again")
-
+    if not force and (found := _found(target, source, say)):
+        return found
     if source is None:
         _from_kaggle(slug, target, kaggle, say)
     elif source.is_dir():
-        _from_folder(source, target, origin, say)
+        _from_folder(source, target, say)
     elif source.is_file():
         with atomic.lock(target), atomic.replacing_folder(target) as folder:
-            _unpack(source, folder)
-            _finish(folder, target, slug, origin, (), say)
+            archive.extract(source, folder)
+            _finish(folder, target, _origin(source), (), say)
     else:
         raise MissingInput(f"--from {source} does not exist")
     manifest = Manifest.read(target)
@@ -88,19 +78,50 @@ def download(
     return Downloaded(target, len(manifest.files), _size(manifest), done=True)
 
 
+def _found(target: Path, source: Path | None, say: Say) -> Downloaded | None:
+    """What lies in `target` already, if that is complete and from `source`.
+
+    Raises:
+        UsageError: something else lies there, which only --force may replace.
+    """
+    manifest = Manifest.read(target)
+    if manifest is None:
+        if not target.exists():
+            return None
+        if source is not None and source.resolve() != target.resolve():
+            raise UsageError(f"{target} was laid out by hand: replace it with --force, or move it away")
+        say(f"download: {target} was laid out by hand, nothing to do")
+        return Downloaded(target, 0, 0, done=False)
+    origin = manifest.inputs.get("source")
+    if source is not None and origin != _origin(source):
+        raise UsageError(f"{target} came from {origin}: replace it with --force")
+    # What is used in place is not ours and may change, and the editions of a competition are equally long.
+    changed = manifest.missing(target) if origin == KAGGLE else manifest.changed(target)
+    if changed:
+        say(f"download: {target / changed[0]} is missing or changed, doing it again")
+        return None
+    say(f"download: {target} is complete ({len(manifest.files)} files), nothing to do")
+    return Downloaded(target, len(manifest.files), _size(manifest), done=False)
+
+
+def _origin(source: Path) -> str:
+    return str(source.resolve())
+
+
 def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, say: Say) -> None:
     """Download, unpack, verify.  What turns out damaged is downloaded once more from the start."""
     say(f"download: asking Kaggle, with the credentials in {credentials.require(kaggle.environ)}")
     with atomic.lock(target):
         listed = kaggle.files(slug)
+        _require_space(target, listed)
         cache = target.with_name(f".{slug}.download")  # survives a kill: the client resumes in it
         for last_try in (False, True):
             cache.mkdir(parents=True, exist_ok=True)
             _fetch(slug, cache, kaggle, say)
             try:
                 with atomic.replacing_folder(target) as folder:
-                    _unpack(_archive_in(cache, slug), folder)
-                    _finish(folder, target, slug, "kaggle", listed, say)
+                    archive.extract(_archive_in(cache, slug), folder)
+                    _finish(folder, target, KAGGLE, listed, say)
             except BadData as error:
                 shutil.rmtree(cache)
                 if last_try:
@@ -130,94 +151,68 @@ def _archive_in(cache: Path, slug: str) -> Path:
     return found[0]
 
 
-def _unpack(source: Path, folder: Path) -> None:
-    """Unpack `source` into the empty `folder`, and CIFAR-10's own archive if it is in it, packed."""
-    archive.extract(source, folder)
-    if editions.find_batches(folder) is None:
-        for inner in sorted(folder.rglob(CIFAR_ARCHIVE)):
-            unpacked = inner.with_name("cifar-10-python")
-            unpacked.mkdir()
-            archive.extract(inner, unpacked)
+def _require_space(target: Path, listed: Sequence[RemoteFile]) -> None:
+    """The archive and what comes out of it lie side by side for a moment."""
+    needed = int(2.2 * sum(file.size for file in listed))
+    free = shutil.disk_usage(next(folder for folder in target.parents if folder.exists())).free
+    if free < needed:
+        raise PipelineError(f"{target} needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free: free space")
 
 
-def _from_folder(source: Path, target: Path, origin: str, say: Say) -> None:
+def _from_folder(source: Path, target: Path, say: Say) -> None:
     """Use a folder in place: data/raw/SLUG gets links to the files that matter."""
+    here, there = target.resolve(), source.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise UsageError(f"--from {source} and {target} lie in each other: move the files elsewhere first")
     say(f"download: using the files in {source} in place")
     files = [editions.find_hidden(source)]
     if batches := editions.find_batches(source):
         files += [batches / name for name in editions.CIFAR_FILES]
+    else:
+        files += sorted(source.rglob(cifar10.ARCHIVE))[:1]
     with atomic.lock(target), atomic.replacing_folder(target) as folder:
         for file in files:
             link = folder / file.relative_to(source)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file.resolve())
-        _finish(folder, target, target.name, origin, (), say)
+        _finish(folder, target, _origin(source), (), say)
 
 
-def _finish(
-    folder: Path, target: Path, slug: str, origin: str, listed: Sequence[RemoteFile], say: Say
-) -> None:
+def _finish(folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile], say: Say) -> None:
     """Verify what lies in `folder`, add CIFAR-10 if it is not among it, and write the manifest."""
     editions.find_hidden(folder)
-    _verify(folder, listed, competition(slug).file_sha256)
+    _verify(folder, listed, competition(target.name).file_sha256)
     if editions.find_batches(folder) is None:
-        say("download: the competition carries no training data; CIFAR-10 comes from its home page")
-        cache = target.with_name(".cifar-10.download")
-        fetch_cifar10(cache)
+        packed = next(iter(sorted(folder.rglob(cifar10.ARCHIVE))), None)
+        if packed is None:
+            say("download: the competition carries no training data; CIFAR-10 comes from its home page")
+            packed = cifar10.fetch(target.with_name(".cifar-10.download"))
         home = folder / "cifar-10-python"
         home.mkdir()
-        archive.extract(cache / CIFAR_ARCHIVE, home)
+        archive.extract(packed, home)
         if editions.find_batches(home) is None:
-            raise BadData(f"{cache / CIFAR_ARCHIVE} holds no CIFAR-10 batches: remove it and run again")
-    files = records(folder, (path for path in folder.rglob("*") if path.is_file()))
+            raise BadData(f"{packed} holds no CIFAR-10 batches: remove it and run again")
+    files = records(folder, (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST))
     Manifest("download", files, inputs={"source": origin}, versions=versions("kaggle")).write(folder)
 
 
 def _verify(folder: Path, listed: Sequence[RemoteFile], known: dict[str, str]) -> None:
+    """Compare with Kaggle's list of names and sizes, and with the hashes known beforehand."""
     for remote in listed:
         path = folder / remote.name
-        if path.is_file() and path.stat().st_size != remote.size:
-            raise BadData(
-                f"{printable(remote.name)} has {path.stat().st_size} bytes, Kaggle lists {remote.size}"
-            )
+        if not path.is_file():
+            raise BadData(f"Kaggle lists {printable(remote.name)}, which did not come with the download")
+        if (size := path.stat().st_size) != remote.size:
+            raise BadData(f"{printable(remote.name)} has {size} bytes, Kaggle lists {remote.size}")
     for path in folder.rglob("*"):
-        if (
-            path.name in known
-            and (digest := records(path.parent, [path])[path.name].sha256) != known[path.name]
-        ):
+        if path.name not in known:
+            continue
+        digest = FileRecord.of(path).sha256
+        if digest != known[path.name]:
             raise BadData(
                 f"{path.name} has sha256 {digest}, not the {known[path.name]} of this competition's file: "
                 "it is damaged, or another file of that name"
             )
-
-
-def fetch_cifar10(cache: Path, url: str | None = None, md5: str | None = None) -> None:
-    """Download CIFAR-10's archive into `cache` with torchvision's downloader and its MD5; kept if good.
-
-    Raises:
-        NetworkError: its home page cannot be reached, or sends something else.
-    """
-    from torchvision.datasets import CIFAR10  # noqa: PLC0415 - seconds to import, and seldom needed
-    from torchvision.datasets.utils import download_url  # noqa: PLC0415
-
-    cache.mkdir(parents=True, exist_ok=True)
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(60)
-    try:
-        for attempt in tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type((urllib.error.URLError, OSError, RuntimeError)),
-            stop=tenacity.stop_after_attempt(3),
-            wait=tenacity.wait_exponential(multiplier=2, max=60),
-            reraise=True,
-        ):
-            with attempt:
-                download_url(url or CIFAR10.url, str(cache), CIFAR_ARCHIVE, md5 or CIFAR10.tgz_md5)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        raise NetworkError(
-            f"CIFAR-10 did not come ({printable(error)}): run again, or put {CIFAR_ARCHIVE} into {cache}"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _size(manifest: Manifest) -> int:
@@ -246,7 +241,7 @@ def command(slug: str, raw: Path, source: Path | None, timeout: float, force: bo
 
     Resumes a download that was cut.  In a Kaggle notebook the mounted files are used in place.
     """  # fmt: skip
-    kaggle = Kaggle(os.environ, timeout)
+    kaggle = Kaggle(os.environ, timeout, tell=cli.say)
     download(slug, Paths(raw=raw), kaggle, cli.say, source=source, force=force)
 
 

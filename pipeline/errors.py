@@ -1,4 +1,6 @@
-"""One tree of errors.  Each has the exit code that every stage ends with when it is raised.
+"""One tree of errors, and what else a person is told.
+
+Each error has the exit code that every stage ends with when it is raised:
 
     0    fine
     1    PipelineError     anything without a code of its own: disk full, diverged training, a bug
@@ -13,6 +15,10 @@
 
 The text of an error is one line for a person: what is wrong, in which file, and what to do about it.
 """
+
+from collections.abc import Callable
+
+Say = Callable[[str], None]  # how parts and stages tell the user something: they get it as an argument
 
 
 class PipelineError(Exception):
@@ -49,13 +55,15 @@ class NetworkError(PipelineError):
     """No network, a time limit ran out, or Kaggle is down.
 
     `retry_after` is the number of seconds that Kaggle asked to wait, when it did (429 with Retry-After).
+    `unanswered` says that Kaggle may still be at work on the request, and carry it out.
     """
 
     exit_code = 6
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, unanswered: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.unanswered = unanswered
 
 
 class SubmissionLimit(PipelineError):

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline import cli
-from pipeline.cli import Say
 from pipeline.config import Paths
-from pipeline.errors import BadData, UsageError
+from pipeline.errors import BadData, Say, UsageError
+from pipeline.gap import ledger
 from pipeline.kaggle_api import submission_format
-from pipeline.store import atomic, runs
+from pipeline.store import atomic, runs, sidecar
 from pipeline.store.manifest import FileRecord, versions
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run
@@ -60,24 +60,24 @@ def predict(
     say(f"predict: run {run.name} (preset {run.card.config.preset}, competition {run.card.competition})")
     data = Processed.open(paths.processed / run.card.competition)
     if data.training_fingerprint != run.card.data:
-        raise BadData(
-            f"{data.folder} changed since run {run.name} was trained on it: train again, or restore it"
-        )
+        raise BadData(f"{data.folder} changed since run {run.name} was trained on it: train again, or restore it")
     csv = out if out is not None else paths.submissions / f"{run.name}.csv"
     if csv.suffix != ".csv":
         raise UsageError(f"--out {csv}: the name must end in .csv (its sidecar ends in .json)")
+    if csv.name == ledger.NAME:
+        raise UsageError(f"--out {csv}: that is the ledger's name")
     # A partial file is what a killed predict left: then CSV and sidecar may differ without anybody's editing.
     if csv.exists() and not force and not atomic.partial(csv).exists():
         found = Sidecar.read(csv)
         if found is None or found.csv_sha256 != FileRecord.of(csv).sha256:
-            raise UsageError(
-                f"{csv} was not written by predict, or edited since: choose another --out, or --force"
-            )
+            raise UsageError(f"{csv} was not written by predict, or edited since: choose another --out, or --force")
         same = found.weights_sha256 == run.weights_sha256 and found.hidden == data.hidden_fingerprint
         if same and found.run == run.name:
             say(f"predict: {csv} is complete for this run, nothing to do")
             return Predicted(csv, found, done=False)
 
+    if not force and not sidecar.is_ours(csv):
+        raise UsageError(f"{sidecar.path_of(csv)} is no sidecar of predict's: choose another --out, or --force")
     with atomic.lock(csv):
         written = _write(run, data, csv, device, batch_size, say)
     return Predicted(csv, written, done=True)
@@ -89,7 +89,6 @@ def _write(run: Run, data: Processed, csv: Path, device: str, batch_size: int, s
     with atomic.replacing(csv) as temporary:
         rows = submission_format.write(temporary, _counted(_batches(run, data, device, batch_size), counts))
         digest = FileRecord.of(temporary).sha256
-        submission_format.validate(temporary, data.array("hidden_ids"))
         written = Sidecar(
             competition=run.card.competition,
             run=run.name,
@@ -152,9 +151,7 @@ python -m pipeline.predict --run paper-1f3a9c2b           that run, into submiss
     type=click.Path(path_type=Path, dir_okay=False),
     help="The CSV to write; by default submissions/RUN.csv.",
 )
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=512, show_default=True, help="Hidden images at once."
-)
+@click.option("--batch-size", type=click.IntRange(min=1), default=512, show_default=True, help="Hidden images at once.")
 @cli.device
 @cli.processed
 @cli.models

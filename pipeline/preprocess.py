@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import cli
-from pipeline.cli import Say
 from pipeline.config import Paths
-from pipeline.errors import BadData, MissingInput
+from pipeline.errors import BadData, MissingInput, Say
 from pipeline.store import atomic, editions, layout
 from pipeline.store.editions import Hidden, Labelled
 from pipeline.store.manifest import FileRecord, Manifest, records, versions
@@ -44,8 +43,8 @@ def preprocess(slug: str, paths: Paths, say: Say, *, force: bool = False) -> Pre
     raw, target = _raw_folder(paths.raw, slug), paths.processed / slug
     sources = _sources(raw)
     inputs = {name: record.sha256 for name, record in sources.items()}
-    manifest = Manifest.read(target)
-    if manifest is not None and not force and manifest.inputs == inputs and not manifest.missing(target):
+    manifest = None if force else Manifest.read(target)
+    if manifest is not None and manifest.inputs == inputs and not manifest.missing(target):
         say(f"preprocess: {target} is complete for this download, nothing to do")
         return Preprocessed(target, manifest.facts, done=False)
 
@@ -79,9 +78,7 @@ def _raw_folder(raw: Path, slug: str) -> Path:
         return raw / slug
     if any((raw / name).is_file() for name in editions.HIDDEN_NAMES):
         return raw
-    raise MissingInput(
-        f"{raw / slug} does not exist: run `python -m pipeline.download --competition {slug}` first"
-    )
+    raise MissingInput(f"{raw / slug} does not exist: run `python -m pipeline.download --competition {slug}` first")
 
 
 def _sources(raw: Path) -> dict[str, FileRecord]:
@@ -100,9 +97,7 @@ def _verify(raw: Path, expected: Mapping[str, FileRecord]) -> None:
     for name, record in expected.items():
         path = raw / name
         if not path.is_file() or FileRecord.of(path) != record:
-            raise BadData(
-                f"{path} changed since it was downloaded: run `python -m pipeline.download --force`"
-            )
+            raise BadData(f"{path} changed since it was downloaded: run `python -m pipeline.download --force`")
 
 
 def _arrays(train: Labelled, test: Labelled, hidden: Hidden) -> dict[ArrayName, NDArray[Any]]:
@@ -123,9 +118,7 @@ def _statistics(images: layout.Images) -> dict[str, Any]:
     values = np.arange(256) / 255
     means = [float((count * values).sum() / count.sum()) for count in counts]
     squares = [float((count * values**2).sum() / count.sum()) for count in counts]
-    deviations = [
-        float(np.sqrt(max(square - mean**2, 0.0))) for square, mean in zip(squares, means, strict=True)
-    ]
+    deviations = [float(np.sqrt(max(square - mean**2, 0.0))) for square, mean in zip(squares, means, strict=True)]
     return {
         "images": len(images),
         "mean": [round(mean, 4) for mean in means],

@@ -18,9 +18,8 @@ from pathlib import Path
 import click
 
 from pipeline import cli
-from pipeline.cli import Say
 from pipeline.config import Paths
-from pipeline.errors import MissingInput, NetworkError, ScoringError, SubmissionLimit, UsageError
+from pipeline.errors import MissingInput, NetworkError, Say, ScoringError, SubmissionLimit, UsageError
 from pipeline.gap import join, ledger
 from pipeline.gap.ledger import Entry
 from pipeline.kaggle_api import credentials, submission_format
@@ -31,7 +30,6 @@ from pipeline.store.processed import Processed
 from pipeline.store.sidecar import Sidecar
 
 TRIES = 3  # of submitting, each after a search for the tag
-LOOKS = 3  # at Kaggle's list after an ambiguous failure, before trying again
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,17 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Clock:
-    """Time, as an argument: how long to wait for the score, how often to look, and what a second is."""
+    """Time, as an argument: how long to wait for what, how often to look, and what a second is.
 
-    deadline: float = 900.0  # seconds; 0: do not wait
-    poll: float = 5.0  # seconds between two looks
+    A submission whose answer was an error shows up in Kaggle's list within `settle` seconds, or never; one
+    whose answer was lost may still be at work on Kaggle's side, and is looked for during `patience` seconds.
+    """
+
+    deadline: float = 900.0  # seconds, for the score; 0: do not wait
+    poll: float = 5.0  # seconds between two looks for the score
+    settle: float = 15.0  # seconds
+    patience: float = 90.0  # seconds
+    look: float = 5.0  # seconds between two looks for the tag
     sleep: Callable[[float], None] = time.sleep
     monotonic: Callable[[], float] = time.monotonic
     now: Callable[[], str] = lambda: datetime.now(UTC).isoformat(timespec="seconds")
@@ -71,97 +76,89 @@ def submit(
     """
     clock = clock or Clock()
     credentials.require(kaggle.environ)
-    card = _card(csv, slug)
-    data = Processed.open(paths.processed / card.competition)
+    draft = _draft(csv, slug)
+    data = Processed.open(paths.processed / draft.competition)
     submission_format.validate(csv, data.array("hidden_ids"))
     book = paths.submissions / ledger.NAME
     with atomic.lock(paths.submissions / "submit"):
-        entry, done = _send(csv, card, kaggle, book, paths, again, clock, say)
+        entry, done = _send(csv, draft, kaggle, book, again, clock, say)
     return Submitted(_await_score(entry, kaggle, book, clock, say), done)
 
 
-def _card(csv: Path, slug: str | None) -> Entry:
-    """What is known of the CSV beforehand; a CSV without a valid sidecar has an unknown run."""
+def _draft(csv: Path, slug: str | None) -> Entry:
+    """The ledger's entry as far as it is known beforehand; a CSV without a sidecar has an unknown run."""
     if not csv.is_file():
         raise MissingInput(f"{csv} does not exist: run `python -m pipeline.predict --out {csv}` first")
     known, digest = Sidecar.read(csv), FileRecord.of(csv).sha256
     if known is not None and known.csv_sha256 == digest:
         if slug is not None and slug != known.competition:
             raise UsageError(f"{csv} was predicted for {known.competition}, not for --competition {slug}")
-        return Entry("", known.competition, known.run, digest, None, known.validation_accuracy,
-                     known.test_accuracy, None, None, "")  # fmt: skip
+        local = known.validation_accuracy, known.test_accuracy
+        return Entry("", known.competition, known.run, digest, None, *local, None, None, "")
     if slug is None:
-        raise UsageError(
-            f"{csv} has no sidecar that fits it, so its competition is unknown: add --competition SLUG"
-        )
+        raise UsageError(f"{csv} was not written by predict, or edited since: add --competition SLUG")
     return Entry("", slug, "unknown", digest, None, None, None, None, None, "")
 
 
 def _send(
-    csv: Path, card: Entry, kaggle: Kaggle, book: Path, paths: Paths, again: bool, clock: Clock, say: Say
+    csv: Path, draft: Entry, kaggle: Kaggle, book: Path, again: bool, clock: Clock, say: Say
 ) -> tuple[Entry, bool]:
     """The ledger's entry for this CSV's submission, and whether it was sent now."""
-    _sync(book, paths, card.competition, kaggle, clock)
-    before = _mine(book, card)
+    # The ledger first learns what was sent by hand, or by a run that was killed.
+    states = join.sync(book, draft.competition, kaggle)
+    before = [entry for entry in states if entry.csv_sha256 == draft.csv_sha256 and entry.ref is not None]
     if before and not again:
         newest = before[-1]
-        say(
-            f"submit: {csv} was submitted before, as ref {newest.ref} ({newest.status}); not sending it twice"
-        )
+        say(f"submit: {csv} was submitted before, as ref {newest.ref} ({newest.status}); not sending it twice")
         return newest, False
-    limits = kaggle.limits(card.competition)
+    limits = kaggle.limits(draft.competition)
     if limits.allowed == 0 and limits.total > 0:
-        raise SubmissionLimit(f"all {limits.today} submissions of today are used: try again after 00:00 UTC")
-    description = sidecar.tag(card.run, card.csv_sha256, card.local_validation)
-    say(f"submit: sending {csv} to {card.competition} as {description!r}")
-    ledger.append(book, [dataclasses.replace(card, time=clock.now(), status=ledger.SENDING)])
-    ref = _ref(csv, card, kaggle, description, {entry.ref for entry in before}, clock, say)
-    entry = dataclasses.replace(card, time=clock.now(), ref=ref, status=ledger.PENDING)
+        when = "this competition takes no more" if limits.by_total else "try again after 00:00 UTC"
+        raise SubmissionLimit(f"no submission is left ({limits.today} today, {limits.total} in all): {when}")
+    description = sidecar.tag(draft.run, draft.csv_sha256, draft.local_validation)
+    say(f"submit: sending {csv} to {draft.competition} as {description!r}")
+    ledger.append(book, [dataclasses.replace(draft, time=clock.now(), status=ledger.SENDING)])
+    ref = _ref(csv, draft, kaggle, description, {entry.ref for entry in before}, clock, say)
+    entry = dataclasses.replace(draft, time=clock.now(), ref=ref, status=ledger.PENDING)
     ledger.append(book, [entry])
     say(f"submit: Kaggle took it as ref {ref}")
     return entry, True
 
 
 def _ref(
-    csv: Path, card: Entry, kaggle: Kaggle, description: str, before: set[int | None], clock: Clock, say: Say
+    csv: Path, draft: Entry, kaggle: Kaggle, description: str, before: set[int | None], clock: Clock, say: Say
 ) -> int:
-    """Submit until there is a ref, looking for our own tag after each ambiguous failure."""
+    """Submit until there is a ref, looking for our own tag after each failure that leaves it open."""
     for remaining in reversed(range(TRIES)):
         try:
-            return kaggle.submit(card.competition, csv, description)
+            return kaggle.submit(draft.competition, csv, description)
         except NetworkError as error:
             say(f"submit: {error}")
             say("submit: it may have arrived all the same; looking for its tag in Kaggle's list")
-            found = _look(card, kaggle, before, clock)
+            found = _look(draft, kaggle, before, clock, clock.patience if error.unanswered else clock.settle)
             if found is not None:
                 say(f"submit: it did arrive, as ref {found}")
                 return found
+            if error.unanswered:  # Kaggle may still carry it out: a second one now might be one too many
+                raise NetworkError(
+                    f"Kaggle did not answer, and {csv} is not in its list: run `python -m pipeline.submit` "
+                    "again in some minutes; it looks there first"
+                ) from error
             if not remaining:
                 raise
     raise AssertionError("unreachable")
 
 
-def _look(card: Entry, kaggle: Kaggle, before: set[int | None], clock: Clock) -> int | None:
-    """The ref of a new submission that carries this CSV's tag, or None after several looks."""
-    for _ in range(LOOKS):
-        clock.sleep(clock.poll)
-        for submission in kaggle.submissions(card.competition):
-            if submission.ref not in before and sidecar.carries(submission.description, card.csv_sha256):
+def _look(draft: Entry, kaggle: Kaggle, before: set[int | None], clock: Clock, seconds: float) -> int | None:
+    """The ref of a new submission that carries this CSV's tag, or None after looking for `seconds`."""
+    end = clock.monotonic() + seconds
+    while True:
+        clock.sleep(clock.look)
+        for submission in kaggle.submissions(draft.competition):
+            if submission.ref not in before and sidecar.carries(submission.description, draft.csv_sha256):
                 return submission.ref
-    return None
-
-
-def _sync(book: Path, paths: Paths, competition: str, kaggle: Kaggle, clock: Clock) -> None:
-    """Bring the ledger up to Kaggle's list, so that what was sent by hand or by a killed run is known."""
-    known = ledger.current(ledger.read(book), competition)
-    csvs = join.local_csvs(paths.submissions, competition)
-    ledger.append(book, join.news(known, kaggle.submissions(competition), csvs, competition, clock.now()))
-
-
-def _mine(book: Path, card: Entry) -> list[Entry]:
-    """The submissions of this very CSV, oldest first."""
-    states = ledger.current(ledger.read(book), card.competition)
-    return [entry for entry in states if entry.csv_sha256 == card.csv_sha256 and entry.ref is not None]
+        if clock.monotonic() >= end:
+            return None
 
 
 def _await_score(entry: Entry, kaggle: Kaggle, book: Path, clock: Clock, say: Say) -> Entry:
@@ -171,7 +168,7 @@ def _await_score(entry: Entry, kaggle: Kaggle, book: Path, clock: Clock, say: Sa
     while entry.status == ledger.PENDING and clock.deadline:
         found = kaggle.submission(entry.competition, entry.ref)
         if found is not None and found.status.lower() != ledger.PENDING:
-            entry = join.updated(entry, found, clock.now())
+            entry = join.updated(entry, found)
             ledger.append(book, [entry])
         elif clock.monotonic() - start > clock.deadline:
             raise NetworkError(
@@ -209,9 +206,7 @@ python -m pipeline.submit --csv other.csv --competition SLUG
     callback=cli.check_slug_option,
     help="Needed for a CSV that predict did not write.",
 )
-@click.option(
-    "--again", is_flag=True, help="Submit this very CSV once more, at the cost of a daily submission."
-)
+@click.option("--again", is_flag=True, help="Submit this very CSV once more, at the cost of a daily submission.")
 @click.option(
     "--wait",
     metavar="SECONDS",
@@ -240,7 +235,7 @@ def command(
     paths = Paths(processed=processed, models=models, submissions=submissions)
     csv = csv if csv is not None else submissions / f"{runs.latest(models)}.csv"
     clock = Clock(deadline=wait, poll=poll)
-    submit(csv, paths, Kaggle(os.environ, timeout), cli.say, slug=slug, again=again, clock=clock)
+    submit(csv, paths, Kaggle(os.environ, timeout, tell=cli.say), cli.say, slug=slug, again=again, clock=clock)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

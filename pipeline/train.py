@@ -16,7 +16,7 @@ import click
 
 from pipeline import cli
 from pipeline.config import MODELS, PRESETS, Paths, TrainConfig, fingerprint
-from pipeline.errors import UsageError
+from pipeline.errors import Say, UsageError
 from pipeline.store import atomic, runs
 from pipeline.store.manifest import Manifest, records, versions
 from pipeline.store.processed import Processed, training_fingerprint
@@ -33,7 +33,7 @@ def train(
     run_name: str | None = None,
     device: str = "auto",
     force: bool = False,
-    say: cli.Say = cli.say,
+    say: Say = cli.say,
 ) -> Run:
     """Train on the processed arrays of `slug`, or go on, or find the run complete; make it the latest.
 
@@ -59,7 +59,7 @@ def train(
 
 
 def _train(
-    config: TrainConfig, paths: Paths, slug: str, run_name: str | None, device: str, force: bool, say: cli.Say
+    config: TrainConfig, paths: Paths, slug: str, run_name: str | None, device: str, force: bool, say: Say
 ) -> Run:
     """Check everything that can be checked, then train in the run's folder."""
     # PyTorch takes seconds to import, and a complete run gets by without it.
@@ -149,7 +149,7 @@ def _complete(folder: Path, card: RunCard) -> None:
     ).write(folder)
 
 
-def _report(run: Run, say: cli.Say) -> None:
+def _report(run: Run, say: Say) -> None:
     result = run.result
     flattered = " (optimistic: the best epoch was selected on it)" if result.optimistic else ""
     source = f"test_batch{flattered}" if result.optimistic else "split off the training images"
@@ -180,9 +180,7 @@ python -m pipeline.train --seed 1 --run second      another seed, under a name o
 @cli.competition
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True,
               help="Network and recipe.")  # fmt: skip
-@click.option(
-    "--model", "model_name", type=click.Choice(list(MODELS)), help="Another network than the preset's."
-)
+@click.option("--model", "model_name", type=click.Choice(list(MODELS)), help="Another network than the preset's.")
 @click.option("--epochs", type=int, help="Passes over the training images; the warm-up keeps its share.")
 @click.option("--batch-size", type=int, help="Images a step.")
 @click.option("--seed", type=int, help="Of initialisation, order, augmentation and split.")

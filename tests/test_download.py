@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import DEFAULT_COMPETITION, Paths
-from pipeline.download import download, fetch_cifar10
+from pipeline.download import download
 from pipeline.errors import BadData, NetworkError
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.rehearsal.standin import standin
+from pipeline.store import cifar10
 from pipeline.store.editions import find_batches
 from pipeline.store.manifest import Manifest
 from tests.support import ROOT, SLUG, error_line, stage, tree, write_download
@@ -270,7 +271,7 @@ def test_missing_training_data_comes_from_cifars_home_page(
 
 def test_a_wrong_md5_is_a_network_error(tmp_path: Path, home_page: tuple[str, str]) -> None:
     with pytest.raises(NetworkError, match="CIFAR-10 did not come"):
-        fetch_cifar10(tmp_path / "cache", home_page[0], "0" * 32)
+        cifar10.fetch(tmp_path / "cache", home_page[0], "0" * 32, backoff=0.01)
 
 
 def test_a_folder_with_half_of_the_batches_is_refused(tmp_path: Path, source: Path) -> None:

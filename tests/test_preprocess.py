@@ -106,7 +106,5 @@ def test_it_runs_without_torch(tmp_path: Path) -> None:
         f"sys.exit(main(['--competition', {SLUG!r}]))"
     )
     environ = {**clean_environment(), "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, check=False
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, check=False)
     assert result.returncode == 0, result.stderr

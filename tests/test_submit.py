@@ -1,5 +1,6 @@
 import dataclasses
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from pipeline.rehearsal.state import Settings
 from pipeline.submit import Clock, submit
 from tests.support import SLUG, error_line, paths_in, predicted_place, serve, stage, submit_by_hand
 
-CLOCK = Clock(deadline=20, poll=0.05)
+CLOCK = Clock(deadline=20, poll=0.05, settle=0.2, patience=1.0, look=0.05)
 
 
 @pytest.fixture
@@ -53,9 +54,7 @@ def test_again_costs_another_submission(place: Path) -> None:
     assert first.ref != second.ref
 
 
-@pytest.mark.parametrize(
-    "fault", ["CreateSubmission:accepted-then=500*1", "CreateSubmission:accepted-then=cut*1"]
-)
+@pytest.mark.parametrize("fault", ["CreateSubmission:accepted-then=500*1", "CreateSubmission:accepted-then=cut*1"])
 def test_an_answer_that_was_lost_does_not_make_a_second_submission(place: Path, fault: str) -> None:
     with serve(place, fault) as kaggle:
         entry = send(place, kaggle)
@@ -78,6 +77,21 @@ def test_what_never_arrives_is_an_error_and_a_later_run_mends_it(place: Path) ->
             send(place, kaggle)
         assert [entry.status for entry in book(place)] == ["sending"]
         assert send(place, kaggle).status == "complete"
+
+
+def test_a_submission_that_kaggle_takes_long_over_is_not_sent_twice(place: Path) -> None:
+    """The client gives up while Kaggle is still at work on it: it arrives after the last look."""
+    with serve(place, "CreateSubmission:hang=7*1") as kaggle:
+        client = Kaggle(kaggle.environment, timeout=8, upload_timeout=4)
+        csv = place / "submissions/tiny-run.csv"
+        with pytest.raises(NetworkError, match="again in some minutes"):
+            submit(csv, paths_in(place), client, print, clock=CLOCK)
+        deadline = time.monotonic() + 30
+        while not kaggle.state.submissions():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert send(place, kaggle).status == "complete"
+        assert kaggle.count("CreateSubmission") == 1
 
 
 def test_a_submission_that_a_killed_run_made_is_found(place: Path) -> None:

@@ -85,9 +85,7 @@ def test_a_complete_run_is_left_alone_without_pytorch(uninterrupted: Place) -> N
 
 
 def uninterrupted_files(place: Place) -> dict[str, float]:
-    return {
-        str(p): p.stat().st_mtime for p in place.paths.models.rglob("*") if p.name != "LATEST" and p.is_file()
-    }
+    return {str(p): p.stat().st_mtime for p in place.paths.models.rglob("*") if p.name != "LATEST" and p.is_file()}
 
 
 def python(script: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -151,9 +149,7 @@ def losses(place: Place) -> list[tuple[float, float]]:
     return [(row["train_loss"], row["validation_loss"]) for row in rows]
 
 
-def test_the_papers_protocol_says_that_it_is_optimistic(
-    place: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_papers_protocol_says_that_it_is_optimistic(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     config = dataclasses.replace(PRESETS["rehearsal"].with_epochs(1), validation="test_batch")
     run = train.train(config, place.paths, SLUG)
     assert run.result.optimistic
@@ -162,9 +158,7 @@ def test_the_papers_protocol_says_that_it_is_optimistic(
     assert "optimistic: the best epoch was selected on it" in capsys.readouterr().out
 
 
-def test_another_run_of_the_same_name_is_refused(
-    uninterrupted: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_run_of_the_same_name_is_refused(uninterrupted: Place, capsys: pytest.CaptureFixture[str]) -> None:
     name = uninterrupted.run().name
     assert uninterrupted.train("--run", name, "--batch-size", "32") == 2
     message = capsys.readouterr().err

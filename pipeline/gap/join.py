@@ -6,18 +6,19 @@ by its file name and size, if just one of our CSVs fits that was written before 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipeline.errors import BadData, printable
 from pipeline.gap import ledger
 from pipeline.gap.ledger import Entry
-from pipeline.kaggle_api.client import Submission
+from pipeline.kaggle_api.client import Kaggle, Submission
 from pipeline.store import sidecar
 from pipeline.store.manifest import FileRecord
 from pipeline.store.sidecar import Sidecar
 
-BY_HAND = "submitted by hand, recognised by its file name"
+BY_HAND = "submitted by hand; recognised by its file name"
+CLOCKS_DIFFER = timedelta(minutes=10)  # at most, this machine's and Kaggle's
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,31 @@ def local_csvs(folder: Path, competition: str) -> list[LocalCsv]:
     found = []
     for path in sorted(folder.glob("*.csv")):
         try:
-            card = Sidecar.read(path)
+            known = Sidecar.read(path)
         except BadData:
             continue  # predict and submit complain about it; here it only cannot be recognised
+        if known is None or known.competition != competition:
+            continue
         record = FileRecord.of(path)
-        if card is not None and card.competition == competition and card.csv_sha256 == record.sha256:
-            found.append(LocalCsv(path, record.size, card))
+        if known.csv_sha256 == record.sha256:
+            found.append(LocalCsv(path, record.size, known))
     return found
 
 
+def sync(book: Path, competition: str, kaggle: Kaggle) -> list[Entry]:
+    """Bring the ledger `book` up to Kaggle's list; the states of all submissions to `competition`.
+
+    Raises:
+        NetworkError, AccessDenied: Kaggle did not answer.
+        BadData: the ledger is damaged.
+    """
+    known = ledger.current(ledger.read(book), competition)
+    ledger.append(book, news(known, kaggle.submissions(competition), local_csvs(book.parent, competition), competition))
+    return ledger.current(ledger.read(book), competition)
+
+
 def news(
-    known: Iterable[Entry],
-    listed: Iterable[Submission],
-    csvs: Sequence[LocalCsv],
-    competition: str,
-    time: str,
+    known: Iterable[Entry], listed: Iterable[Submission], csvs: Sequence[LocalCsv], competition: str
 ) -> list[Entry]:
     """The lines to append to the ledger, so that it knows all that Kaggle lists; oldest first.
 
@@ -56,23 +67,23 @@ def news(
         known: the current states from the ledger.
         listed: Kaggle's list.
         csvs: what can be recognised.
-        time: now, ISO 8601.
     """
     by_ref = {entry.ref: entry for entry in known if entry.ref is not None}
     by_sha = {entry.csv_sha256: entry for entry in known if entry.csv_sha256}
     lines = []
     for submission in sorted(listed, key=lambda item: item.ref):
         old = by_ref.get(submission.ref)
-        entry = updated(old or _recognise(submission, by_sha, csvs, competition), submission, time)
+        # What was not recognised may be by now: its CSV may have come from another machine meanwhile.
+        entry = updated(old if old and old.run else _recognise(submission, by_sha, csvs, competition), submission)
         if old is None or _state(old) != _state(entry):
             lines.append(entry)
     return lines
 
 
-def updated(entry: Entry, submission: Submission, time: str) -> Entry:
+def updated(entry: Entry, submission: Submission) -> Entry:
     """The ledger's next line for `entry`, with what Kaggle says of it now."""
     return Entry(
-        time=time,
+        time=_instant(submission.date).isoformat(timespec="seconds"),
         competition=entry.competition,
         run=entry.run,
         csv_sha256=entry.csv_sha256,
@@ -86,9 +97,7 @@ def updated(entry: Entry, submission: Submission, time: str) -> Entry:
     )
 
 
-def _recognise(
-    submission: Submission, by_sha: dict[str, Entry], csvs: Sequence[LocalCsv], competition: str
-) -> Entry:
+def _recognise(submission: Submission, by_sha: dict[str, Entry], csvs: Sequence[LocalCsv], competition: str) -> Entry:
     for sha256, entry in by_sha.items():
         if sidecar.carries(submission.description, sha256):
             return entry
@@ -100,7 +109,7 @@ def _recognise(
         for csv in csvs
         if csv.path.name == submission.file_name
         and csv.size == submission.size
-        and _instant(csv.sidecar.created) <= _instant(submission.date)
+        and _instant(csv.sidecar.created) <= _instant(submission.date) + CLOCKS_DIFFER
     ]
     if len(fitting) == 1:
         return _entry(fitting[0], competition, BY_HAND)
@@ -114,7 +123,7 @@ def _entry(csv: LocalCsv, competition: str, note: str) -> Entry:
 
 
 def _state(entry: Entry) -> tuple[object, ...]:
-    return entry.status, entry.public, entry.private
+    return entry.status, entry.public, entry.private, entry.run
 
 
 def _per_cent(score: str) -> float | None:
@@ -125,10 +134,10 @@ def _per_cent(score: str) -> float | None:
         return None
 
 
-def _instant(text: str) -> float:
-    """Seconds since 1970 of an ISO time; Kaggle's carries no zone and means UTC."""
+def _instant(text: str) -> datetime:
+    """An ISO time; Kaggle's carries no zone and means UTC.  What is no time lies far in the past."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return 0.0
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        return datetime.fromtimestamp(0, UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

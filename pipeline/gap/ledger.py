@@ -1,13 +1,13 @@
 """submissions/ledger.csv: every submission and what became of it, one line an event, only ever appended.
 
 A line is written under a lock and synced to disk before anybody goes on, so a kill loses nothing; what a
-power cut tore off at the end is completed by a line end and skipped.  The newest line of a submission holds
-its state.  Accuracies and scores are in per cent, gaps in points (local test accuracy minus score).
+power cut tore off at the end is completed by a line end and skipped.  No cell is quoted, so a line is a line
+wherever it is torn.  The newest line of a submission holds its state.
+
+Accuracies and scores are in per cent, gaps in points (local test accuracy minus score).
 """
 
-import csv
 import dataclasses
-import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ SENDING, PENDING, COMPLETE, ERROR = "sending", "pending", "complete", "error"
 class Entry:
     """One line.  None means unknown; `ref` is Kaggle's number of the submission."""
 
-    time: str  # ISO 8601, UTC
+    time: str  # ISO 8601, UTC: when it was submitted, as far as that is known
     competition: str
     run: str
     csv_sha256: str
@@ -79,10 +79,8 @@ COLUMNS = (
 
 def append(path: Path, entries: Iterable[Entry]) -> None:
     """Append lines and wait until they are on disk."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writerows(entry.to_row() for entry in entries)
-    if not text.getvalue():
+    text = "".join(",".join(entry.to_row().values()) + "\n" for entry in entries)
+    if not text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock"), timeout=60), path.open("ab+") as stream:
@@ -91,7 +89,7 @@ def append(path: Path, entries: Iterable[Entry]) -> None:
             stream.write((",".join(COLUMNS) + "\n").encode())
         elif stream.seek(end - 1) >= 0 and stream.read(1) != b"\n":
             stream.write(b"\n")  # a line torn by a power cut stays alone
-        stream.write(text.getvalue().encode())
+        stream.write(text.encode())
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -104,8 +102,7 @@ def read(path: Path) -> list[Entry]:
     """
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8", errors="replace") as stream:
-        lines = list(csv.reader(stream))
+    lines = [line.split(",") for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     if lines and tuple(lines[0]) != COLUMNS:
         raise BadData(f"{path}, line 1: not the ledger's header; restore it or move the file away")
     entries = []
@@ -147,4 +144,5 @@ def _number(cell: str) -> float | None:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return printable(text).replace(",", ";").replace('"', "'")

@@ -3,20 +3,29 @@
 It stands alone: run by path, it imports nothing of the pipeline.  The client prints noise, may call
 `exit()`, has no time limits and authenticates on import; here that harms nobody.  The request is one JSON
 line on stdin, `{"call": NAME, ...arguments}`; the answer is `{"ok": true, "value": ...}` or
-`{"ok": false, "kind": "credentials" | "install" | "http" | "network" | "other", "status", "retry_after",
-"message"}`.
+`{"ok": false, "kind": "credentials" | "install" | "disk" | "http" | "network" | "other", "message", ...}`.
 """
 
+import errno
 import json
 import os
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 import requests
 
 PAGE_SIZE = 200  # the most that Kaggle gives at once
 MAX_PAGES = 500  # a server that never stops paging
+LOCAL = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+}  # this machine's own
 
 
 def files(api: Any, slug: str) -> list[dict[str, Any]]:
@@ -40,7 +49,12 @@ def download(api: Any, slug: str, folder: str) -> None:
 def limits(api: Any, slug: str) -> dict[str, int]:
     """How many submissions were made today and are still allowed today."""
     answer = api.competition_get_submission_limits(slug)
-    return {"today": answer.num_today, "total": answer.num_total, "allowed": answer.num_allowed_now}
+    return {
+        "today": answer.num_today,
+        "total": answer.num_total,
+        "allowed": answer.num_allowed_now,
+        "by_total": answer.limited_by_total,
+    }
 
 
 def submissions(api: Any, slug: str) -> list[dict[str, Any]]:
@@ -97,7 +111,6 @@ CALLS = {call.__name__: call for call in (files, download, limits, submissions, 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Authenticate, call, and turn whatever happens into an answer."""
-    secrets: list[str] = []
     try:
         import kaggle  # noqa: PLC0415 - the parent's time limit covers this slow import too
 
@@ -105,30 +118,48 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         api.already_printed_version_warning = True
         if not getattr(api, "_authenticated", False):
             api.authenticate()
-        secrets = [api.config_values.get(name) or "" for name in ("key", "token", "access_token")]
         arguments = {name: value for name, value in request.items() if name != "call"}
         return {"ok": True, "value": CALLS[request["call"]](api, **arguments)}
     except SystemExit:
         return {"ok": False, "kind": "credentials", "message": "the client found no usable credentials"}
-    except requests.exceptions.HTTPError as error:
-        response = error.response
-        status = 0 if response is None else response.status_code
-        after = None if response is None else response.headers.get("Retry-After")
-        return _refusal("http", error, secrets, status=status, retry_after=after)
-    except (requests.exceptions.RequestException, OSError) as error:
-        return _refusal("network", error, secrets)
     except ImportError as error:
-        return _refusal("install", error, secrets)
+        return _refusal("install", error)
+    except requests.exceptions.RequestException as error:
+        return _request_failed(request, error)
+    except OSError as error:
+        return _refusal("disk" if error.errno in LOCAL else "network", error, creating=False)
     except Exception as error:  # whatever the client raises becomes an answer
-        return _refusal("other", error, secrets)
+        return _refusal("other", error, creating=request["call"] == "submit")
 
 
-def _refusal(kind: str, error: Exception, secrets: list[str], **more: Any) -> dict[str, Any]:
+def _request_failed(request: dict[str, Any], error: requests.exceptions.RequestException) -> dict[str, Any]:
+    """A refusal; `creating` tells whether it was the very request that makes a submission."""
+    sent = error.request if error.response is None else error.response.request
+    unknown = sent is None and request["call"] == "submit"
+    creating = unknown or (sent is not None and str(sent.url).endswith("/CreateSubmission"))
+    if error.response is None:
+        return _refusal("network", error, creating=creating)
+    status, after = error.response.status_code, error.response.headers.get("Retry-After")
+    return _refusal("http", error, creating=creating, status=status, retry_after=after)
+
+
+def _refusal(kind: str, error: Exception, **more: Any) -> dict[str, Any]:
     message = f"{type(error).__name__}: {error}"
-    secrets = [*secrets, os.environ.get("KAGGLE_KEY", ""), os.environ.get("KAGGLE_API_TOKEN", "")]
-    for secret in filter(None, secrets):
+    for secret in _secrets():
         message = message.replace(secret, "***")
     return {"ok": False, "kind": kind, "message": message, **more}
+
+
+def _secrets() -> set[str]:
+    """Whatever the client may have authenticated with."""
+    found = {os.environ.get(name, "") for name in ("KAGGLE_KEY", "KAGGLE_API_TOKEN")}
+    with suppress(Exception):  # a half-imported client knows no secret
+        import kaggle  # noqa: PLC0415
+        from kagglesdk.kaggle_env import get_access_token_from_env  # noqa: PLC0415
+
+        found |= {str(kaggle.api.config_values.get(name) or "") for name in ("key", "token")}
+        found.add(get_access_token_from_env()[0] or "")
+    return found - {""}
 
 
 def _die_with_parent() -> None:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +25,7 @@ from pipeline.errors import (
     BadData,
     NetworkError,
     PipelineError,
+    Say,
     SubmissionLimit,
     UsageError,
     printable,
@@ -53,11 +55,15 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Limits:
-    """Submissions made today and ever, and how many are still allowed today (UTC)."""
+    """Submissions made today and ever, and how many are still allowed today (UTC).
+
+    `by_total`: the competition's lifetime limit is what binds.
+    """
 
     today: int
     total: int
     allowed: int
+    by_total: bool
 
 
 @dataclass(frozen=True)
@@ -79,16 +85,19 @@ class Submission:
 class Kaggle:
     """The client, with its limits.
 
-    `timeout` is in seconds for each call; for a download, for each wait without a new byte.  Reading calls
+    `timeout` is in seconds for each call; for a download, for each wait without a new byte; `upload_timeout` for
+    a submission.  Reading calls
     are tried `attempts` times, waiting `backoff`, 2 `backoff`, 4 `backoff`... seconds between (at most 60),
     or as long as Kaggle's Retry-After says.
     """
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     timeout: float = 60.0
+    upload_timeout: float = 300.0
     attempts: int = 4
     backoff: float = 2.0
     sleep: Callable[[float], None] = time.sleep
+    tell: Say = lambda _: None  # is told of each new try
 
     def files(self, slug: str) -> list[RemoteFile]:
         """The competition's files."""
@@ -109,9 +118,7 @@ class Kaggle:
         except UsageError:  # 404: it answers so for a moment right after submitting
             return None
         if found.ref != ref:
-            raise BadData(
-                f"Kaggle answered with submission {found.ref} when asked for {ref}: try again later"
-            )
+            raise BadData(f"Kaggle answered with submission {found.ref} when asked for {ref}: try again later")
         return found
 
     def download(self, slug: str, folder: Path, progress: Callable[[int], None]) -> None:
@@ -126,7 +133,7 @@ class Kaggle:
             NetworkError: also when it is unknown whether Kaggle took it.
         """
         request = {"call": "submit", "slug": slug, "file": str(file), "message": message}
-        value = self._call(slug, request, self.timeout * 5)
+        value = self._call(slug, request, self.upload_timeout)
         if not value["ref"]:
             raise NetworkError(f"Kaggle gave no ref for the submission: {printable(value['message'])}")
         return int(value["ref"])
@@ -147,8 +154,13 @@ class Kaggle:
             stop=tenacity.stop_after_attempt(self.attempts),
             wait=wait,
             sleep=self.sleep,
+            before_sleep=self._tell_of_retry,
             reraise=True,
         )
+
+    def _tell_of_retry(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self.tell(f"kaggle: {error}; trying again in {state.upcoming_sleep:.0f} s")
 
     def _call(
         self,
@@ -157,7 +169,7 @@ class Kaggle:
         limit: float,
         watch: tuple[Path, Callable[[int], None]] | None = None,
     ) -> Any:
-        credentials.require(self.environ)
+        credential = credentials.require(self.environ)
         environment = {name: value for name, value in self.environ.items() if name in PASSED_ON}
         with tempfile.TemporaryFile() as output:
             # -P: the child's own folder must not shadow installed packages.
@@ -176,10 +188,11 @@ class Kaggle:
             reply = json.loads(raw)
         except ValueError:
             raise NetworkError(
-                f"the kaggle client ended without an answer (exit code {child.returncode}): try again"
+                f"the kaggle client ended without an answer (exit code {child.returncode}): try again",
+                unanswered=True,
             ) from None
         if not reply["ok"]:
-            raise _error(slug, reply)
+            raise _error(slug, credential, reply)
         return reply["value"]
 
     def _wait(
@@ -200,12 +213,11 @@ class Kaggle:
                     size, last = grown, now
                     progress(size)
                 if now - last > self.timeout:
-                    raise NetworkError(
-                        f"the download stalled for {self.timeout:.0f} s: run again to resume it"
-                    )
+                    raise NetworkError(f"the download stalled for {self.timeout:.0f} s: run again to resume it")
             if now - start > limit:
                 raise NetworkError(
-                    f"Kaggle did not answer within {limit:.0f} s: try again later, or raise --timeout"
+                    f"Kaggle did not answer within {limit:.0f} s: try again later, or raise --timeout",
+                    unanswered=True,
                 )
 
 
@@ -220,34 +232,39 @@ def _send(stdin: IO[bytes] | None, request: dict[str, Any]) -> None:
 
 
 def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    total = 0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # the client removes its marker when it is done
+            total += path.stat().st_size
+    return total
 
 
-def _error(slug: str, reply: dict[str, Any]) -> PipelineError:
+def _error(slug: str, credential: str, reply: dict[str, Any]) -> PipelineError:
     """Our error for what the child reports."""
     message = printable(reply["message"])
     if reply["kind"] == "credentials":
         return AccessDenied(f"Kaggle accepts none of the credentials found: {credentials.CURE}")
     if reply["kind"] == "install":
         return PipelineError(f"the kaggle client does not load ({message}): pip install -r requirements.txt")
+    if reply["kind"] == "disk":
+        return PipelineError(f"the download cannot be written ({message}): free space, or check permissions")
     if reply["kind"] != "http":
-        return NetworkError(f"cannot reach Kaggle ({message}): check the network and run again")
+        text = f"cannot reach Kaggle ({message}): check the network and run again"
+        return NetworkError(text, unanswered=reply["creating"])
     status = int(reply["status"])
     if status == 401:
-        return AccessDenied(f"Kaggle refused the credentials (401): {credentials.CURE}")
+        return AccessDenied(f"Kaggle refused the credentials in {credential} (401): {credentials.CURE}")
     if status == 403:
         rules = f"https://www.kaggle.com/competitions/{slug}/rules"
-        return AccessDenied(
-            f"Kaggle refused (403, {message}): join the competition and accept its rules at {rules}"
-        )
+        return AccessDenied(f"Kaggle refused (403, {message}): join the competition and accept its rules at {rules}")
     if status == 404:
-        return UsageError(
-            f"Kaggle knows no such thing (404, {message}): is --competition {slug} spelled right?"
-        )
-    if status == 400 and re.search("limit|allowance", message, re.IGNORECASE):
+        return UsageError(f"Kaggle knows no such thing (404, {message}): is --competition {slug} spelled right?")
+    if status == 400 and re.search("submission.*(limit|allowance)|(limit|daily).*submission", message, re.I):
         return SubmissionLimit(f"Kaggle refused the submission ({message}): the limit resets at 00:00 UTC")
     if status == 429 or status >= 500:
-        return NetworkError(f"Kaggle is busy or down ({status}, {message}): try again later", _seconds(reply))
+        text = f"Kaggle is busy or down ({status}, {message}): try again later"
+        gateway_gave_up = status == 504 and reply["creating"]
+        return NetworkError(text, retry_after=_seconds(reply), unanswered=gateway_gave_up)
     return BadData(f"Kaggle refused the request ({status}, {message})")
 
 

@@ -54,19 +54,19 @@ def _check_kaggle_json(path: Path) -> None:
     try:
         values = json.loads(path.read_bytes())
         good = all(isinstance(values[key], str) and values[key] for key in ("username", "key"))
-    except (ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         good = False
     if not good:
-        raise AccessDenied(f'{path} is not of the shape {{"username": "...", "key": "..."}}: {CURE}')
+        raise AccessDenied(f'{path} cannot be read or is not of the shape {{"username": "...", "key": "..."}}: {CURE}')
 
 
 def main() -> int:
     """Exit code 0 if there are credentials, else 5 and one line that says how to get them."""
     try:
         require(os.environ)
-    except AccessDenied as error:
+    except (AccessDenied, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+        return AccessDenied.exit_code
     return 0
 
 

@@ -1,17 +1,19 @@
 """The competition's submission: `ID,Labels`, one row a hidden image, integer labels 0..9, LF line ends."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.config import CLASSES
 from pipeline.errors import BadData, MissingInput, printable
 
 HEADER = "ID,Labels"
+ROWS = re.compile(rb"(?:-?\d{1,18},-?\d{1,18}\n)+")  # 18 digits fit int64
+MARKS = {b"\xef\xbb\xbf": "starts with a byte-order mark", b"\xff\xfe": "is UTF-16"}
+CURE = "write it again with `python -m pipeline.predict`"
 
 
 def write(path: Path, batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> int:
@@ -23,9 +25,7 @@ def write(path: Path, batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int6
     with path.open("w", newline="\n") as stream:
         stream.write(HEADER + "\n")
         for ids, labels in batches:
-            stream.writelines(
-                f"{i},{label}\n" for i, label in zip(ids.tolist(), labels.tolist(), strict=True)
-            )
+            stream.writelines(f"{i},{label}\n" for i, label in zip(ids.tolist(), labels.tolist(), strict=True))
             rows += len(ids)
     return rows
 
@@ -41,67 +41,50 @@ def validate(path: Path, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         MissingInput: the file is not there.
         BadData: it is not a valid submission for these ids; says why and where.
     """
-    table = _read(path)
-    cure = "write it again with `python -m pipeline.predict`"
-    values = {}
-    for column in HEADER.split(","):
-        good = table[column].str.fullmatch(r"-?\d{1,18}")
-        if not good.all():
-            row = int(np.argmin(good.to_numpy()))
-            shown = printable(table[column].iloc[row])
-            raise BadData(f"{path}, line {row + 2}: {column} is {shown!r}, not a whole number; {cure}")
-        values[column] = table[column].astype(np.int64).to_numpy()
-    found, labels = values["ID"], values["Labels"]
+    found, labels = _read(path)
     if len(outside := np.flatnonzero((labels < 0) | (labels >= CLASSES))):
-        raise BadData(
-            f"{path}, line {outside[0] + 2}: label {labels[outside[0]]} is outside 0..{CLASSES - 1}; {cure}"
-        )
+        line, label = outside[0] + 2, labels[outside[0]]
+        raise BadData(f"{path}, line {line}: label {label} is outside 0..{CLASSES - 1}; {CURE}")
     unique, counts = np.unique(found, return_counts=True)
     if len(twice := unique[counts > 1]):
-        raise BadData(f"{path}: id {twice[0]} occurs {counts.max()} times; {cure}")
+        raise BadData(f"{path}: id {twice[0]} occurs {counts.max()} times; {CURE}")
     if len(missing := np.setdiff1d(ids, found)):
-        raise BadData(
-            f"{path}: {len(missing)} of {len(ids)} ids are missing, the first is {missing[0]}; {cure}"
-        )
+        raise BadData(f"{path}: {len(missing)} of {len(ids)} ids are missing, the first is {missing[0]}; {CURE}")
     if len(strangers := np.setdiff1d(found, ids)):
-        raise BadData(
-            f"{path}: {len(strangers)} ids are not in the hidden set, the first is {strangers[0]}; {cure}"
-        )
+        raise BadData(f"{path}: {len(strangers)} ids are not in the hidden set, the first is {strangers[0]}; {CURE}")
     position = np.empty_like(found)
     position[np.argsort(ids, kind="stable")] = np.argsort(found, kind="stable")
     return labels[position].astype(np.int64, copy=False)
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """The CSV's two columns as text.  Spreadsheets leave marks; each gets its own message."""
+def _read(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The CSV's ids and labels.  Spreadsheets leave marks; each gets its own message."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise MissingInput(
-            f"{path} does not exist: run `python -m pipeline.predict --out {path}` first"
-        ) from None
-    marks = {b"\xef\xbb\xbf": "starts with a byte-order mark", b"\xff\xfe": "is UTF-16"}
-    for mark, what in marks.items():
+        raise MissingInput(f"{path} does not exist: run `python -m pipeline.predict --out {path}` first") from None
+    for mark, what in MARKS.items():
         if raw.startswith(mark):
-            raise BadData(f"{path} {what}, as spreadsheets write it: save it as plain ASCII CSV")
-    first = printable(raw.split(b"\n", 1)[0].decode("ascii", "replace"))
-    if first.rstrip("\\r") != HEADER:
-        hint = " (semicolons instead of commas)" if ";" in first else ""
-        raise BadData(f"{path}: the first line is {first!r}{hint}, it must be {HEADER!r}")
+            raise BadData(f"{path} {what}, as spreadsheets write it: save it as plain ASCII CSV, or {CURE}")
+    first, _, body = raw.partition(b"\n")
+    if first.rstrip(b"\r") != HEADER.encode():
+        hint = " (semicolons instead of commas)" if b";" in first else ""
+        shown = printable(first.decode("ascii", "replace"))
+        raise BadData(f"{path}: the first line is {shown!r}{hint}, it must be {HEADER!r}; {CURE}")
     if b"\r" in raw:
-        raise BadData(f"{path} has Windows line ends (CRLF): save it with LF")
+        raise BadData(f"{path} has Windows line ends (CRLF): save it with LF, or {CURE}")
     if not raw.endswith(b"\n"):
-        raise BadData(f"{path}: the last line has no line end, so the file may be cut short")
-    options: dict[str, Any] = {
-        "dtype": str,
-        "keep_default_na": False,
-        "encoding": "ascii",
-        "skip_blank_lines": False,
-    }
-    try:
-        table: pd.DataFrame = pd.read_csv(path, index_col=False, on_bad_lines="error", **options)
-    except (ValueError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise BadData(f"{path} is no CSV of two columns ({printable(error)})") from error
-    if list(table.columns) != HEADER.split(","):
-        raise BadData(f"{path}: the columns are not {HEADER!r}")
-    return table
+        raise BadData(f"{path}: the last line has no line end, so the file may be cut short; {CURE}")
+    if not ROWS.fullmatch(body):
+        raise _bad_row(path, body)
+    table = np.fromstring(body.replace(b"\n", b",")[:-1].decode(), dtype=np.int64, sep=",").reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def _bad_row(path: Path, body: bytes) -> BadData:
+    """The error for the first line that is not two whole numbers."""
+    for number, row in enumerate(body.split(b"\n")[:-1], start=2):
+        if not ROWS.fullmatch(row + b"\n"):
+            shown = printable(row.decode("ascii", "replace"), 60)
+            return BadData(f"{path}, line {number}: {shown!r} is not an id and a label, two whole numbers; {CURE}")
+    return BadData(f"{path} has no rows; {CURE}")

@@ -34,7 +34,7 @@ def command(name: str, as_json: bool) -> None:
         parameters = f"{layer.parameters:,}" if layer.parameters else ""
         cli.say(f"{layer.name:<28}{layer.kind:<14}{shape:<16}{parameters:>12}".rstrip())
     within = "within" if summary.trainable <= PARAMETER_BUDGET else "OVER"
-    cli.say()
+    cli.say("")
     cli.say(f"parameters        {summary.parameters:>12,}")
     cli.say(f"trainable         {summary.trainable:>12,}   {within} the budget of {PARAMETER_BUDGET:,}")
     cli.say(f"MACs              {summary.macs / 1e6:>11.1f}M   an image")

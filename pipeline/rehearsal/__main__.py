@@ -23,7 +23,7 @@ STATES = Path("data/rehearsal")
 PATIENCE = 30.0  # seconds that an interrupted command has to end by itself
 
 EXAMPLES = f"""
-python -m pipeline.rehearsal -- ./run_all.sh
+python -m pipeline.rehearsal -- ./run_all.sh --preset rehearsal --submit
 python -m pipeline.rehearsal -- kaggle competitions submissions -c {digits.SLUG}
 python -m pipeline.rehearsal --folder data/raw/SLUG --labels labels.csv -- python -m pipeline.download
 python -m pipeline.rehearsal --fault CreateSubmission:accepted-then=500*1 -- python -m pipeline.submit
@@ -106,7 +106,7 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> int:
 def _let_end(child: subprocess.Popen[bytes]) -> None:
     """Wait for the interrupted child; kill it when it takes too long or at a second Ctrl-C."""
     if not _terminal_tells_children():
-        child.send_signal(signal.SIGINT)
+        child.terminate()  # the stages take SIGTERM as Ctrl-C
     try:
         child.wait(PATIENCE)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):

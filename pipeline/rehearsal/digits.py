@@ -56,9 +56,7 @@ def make(seed: int = SEED) -> Digits:
     source: Any = load_digits()
     grey = np.asarray(source.images, dtype=np.float64) / 16.0  # (1797, 8, 8), from 0 to 1
     labels = np.asarray(source.target, dtype=np.int64)
-    rest, hidden = train_test_split(
-        np.arange(len(labels)), test_size=HIDDEN_IMAGES, stratify=labels, random_state=seed
-    )
+    rest, hidden = train_test_split(np.arange(len(labels)), test_size=HIDDEN_IMAGES, stratify=labels, random_state=seed)
     train, test = train_test_split(rest, test_size=TEST_IMAGES, stratify=labels[rest], random_state=seed)
     rng = np.random.default_rng(seed)
 

@@ -66,9 +66,7 @@ def judge(content: bytes, truth: Truth | None) -> Outcome:
     except _Unscorable as error:
         return Outcome(ERROR, error=f"ERROR: {error}")
     private = truth.labels.keys() - truth.public
-    return Outcome(
-        COMPLETE, _accuracy(predicted, truth, truth.public), _accuracy(predicted, truth, frozenset(private))
-    )
+    return Outcome(COMPLETE, _accuracy(predicted, truth, truth.public), _accuracy(predicted, truth, frozenset(private)))
 
 
 def _accuracy(predicted: dict[int, int], truth: Truth, ids: frozenset[int]) -> str:

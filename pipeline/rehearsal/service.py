@@ -112,9 +112,7 @@ class Service:
     def _get_submission_limits(self, request: Json, base: str) -> Reply:
         self._check_slug(request.get("competitionName"))
         today, total, allowed = self._state.limits()
-        return json_reply(
-            {"numToday": today, "numTotal": total, "numAllowedNow": allowed, "limitedByTotal": False}
-        )
+        return json_reply({"numToday": today, "numTotal": total, "numAllowedNow": allowed, "limitedByTotal": False})
 
     def _list_submissions(self, request: Json, base: str) -> Reply:
         self._check_slug(request.get("competitionName"))
@@ -164,9 +162,7 @@ def _page(request: Json, name: str, items: list[Json]) -> Reply:
     size = max(1, min(size, MAX_PAGE_SIZE))
     start = int(token) if token else max(0, page - 1) * size
     rest = len(items) - (start + size)
-    return json_reply(
-        {name: items[start : start + size], "nextPageToken": str(start + size) if rest > 0 else ""}
-    )
+    return json_reply({name: items[start : start + size], "nextPageToken": str(start + size) if rest > 0 else ""})
 
 
 def _bad_request(message: str) -> NoReturn:

@@ -97,9 +97,7 @@ def standin(
             client_folder = state / "kaggle-config"
             client_folder.mkdir(exist_ok=True)
             variables = os.environ if environ is None else environ
-            environment = _environment(
-                variables, slug, server.port, client_folder, production=tls is not None
-            )
+            environment = _environment(variables, slug, server.port, client_folder, production=tls is not None)
             yield StandIn(slug, source, server.port, environment, memory, server)
 
 
@@ -133,9 +131,7 @@ def _embedded(state: Path) -> tuple[Path, Path]:
     return folder, labels
 
 
-def _environment(
-    base: Mapping[str, str], slug: str, port: int, config: Path, production: bool
-) -> dict[str, str]:
+def _environment(base: Mapping[str, str], slug: str, port: int, config: Path, production: bool) -> dict[str, str]:
     """`base` without any way to the real Kaggle, and with the way to us."""
     kept = {
         name: value

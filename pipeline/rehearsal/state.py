@@ -85,9 +85,7 @@ def timestamp(seconds: float) -> str:
 class State:
     """The memory of one competition's rehearsals.  Safe to use from several threads."""
 
-    def __init__(
-        self, folder: Path, slug: str, source: str, settings: Settings, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, folder: Path, slug: str, source: str, settings: Settings, clock: Callable[[], float]) -> None:
         """Open the memory in `folder`, or begin it; `source` says which files the competition has.
 
         Raises:
@@ -118,9 +116,7 @@ class State:
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadData(
-                f"{self._file} is damaged ({error}): start over with rm -r {self.folder}"
-            ) from error
+            raise BadData(f"{self._file} is damaged ({error}): start over with rm -r {self.folder}") from error
         if identity != self._identity:
             raise UsageError(
                 f"{self.folder} remembers {identity['slug']} with the files of {identity['source']}, not "

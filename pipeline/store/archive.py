@@ -21,9 +21,7 @@ from typing import IO, cast
 from pipeline.errors import BadData, UsageError, printable
 
 MAX_BYTES = 4 * 1024**3  # unpacked, and of the archive; CIFAR-10 and the hidden set take 217 MB
-MAX_RATIO = (
-    200  # unpacked to packed bytes; images pack about 1.1 to 1, DEFLATE cannot do more than 1,032 to 1
-)
+MAX_RATIO = 200  # unpacked to packed bytes; images pack about 1.1 to 1, DEFLATE cannot do more than 1,032 to 1
 MAX_MEMBERS = 1000  # the competition's has 9
 
 _SMALL = 1024**2  # bytes that may come out of any archive, however well they pack
@@ -53,9 +51,7 @@ class _Member:
 _Entry = tuple[_Member, Callable[[], IO[bytes]]]  # a member, and how to open it
 
 
-def extract(
-    archive: Path, destination: Path, max_bytes: int = MAX_BYTES, max_ratio: int = MAX_RATIO
-) -> list[Path]:
+def extract(archive: Path, destination: Path, max_bytes: int = MAX_BYTES, max_ratio: int = MAX_RATIO) -> list[Path]:
     """Unpack `archive` into the empty folder `destination`; the paths of the files, in the archive's order.
 
     At most `max_bytes` come out, and at most `max_ratio` times the archive's own size.  What has been written
@@ -160,9 +156,7 @@ def _check_names(archive: Path, members: Sequence[_Member]) -> None:
 # --- writing ---
 
 
-def _unpack(
-    archive: Path, entries: Iterator[_Entry], members: Sequence[_Member], destination: Path
-) -> list[Path]:
+def _unpack(archive: Path, entries: Iterator[_Entry], members: Sequence[_Member], destination: Path) -> list[Path]:
     """Write the checked `members`; `entries` is the second walk through the archive."""
     paths = []
     left = list(reversed(members))
@@ -312,9 +306,7 @@ def _tar_member(archive: Path, info: tarfile.TarInfo, limit: int) -> _Member:
     if info.size < 0 or (info.isdir() and info.size):
         raise _bad(archive, f"holds {printable(name)} with a size that makes no sense")
     if info.size > limit:  # at once: `tarfile` would look for the next header there, beyond the file's end
-        raise _bad(
-            archive, f"holds {printable(name)} of {printable(info.size)} bytes, and {limit} are the limit"
-        )
+        raise _bad(archive, f"holds {printable(name)} of {printable(info.size)} bytes, and {limit} are the limit")
     return _Member(name, info.size, info.isdir())
 
 

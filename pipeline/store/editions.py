@@ -21,6 +21,7 @@ from pipeline.store.layout import Images, Layout
 TRAIN_BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
 TEST_BATCH, META = "test_batch", "batches.meta"
 CIFAR_FILES = (*TRAIN_BATCHES, TEST_BATCH, META)
+MAX_ID = 10**18  # ids are written with at most 18 digits, which fit int64
 HIDDEN_NAMES = ("cifar_test_nolabel.pkl", "cifar_test_nolabels.pkl")
 
 
@@ -48,9 +49,7 @@ def find_batches(folder: Path) -> Path | None:
     Raises:
         BadData: some of the batches are there and others are not, or there are two sets of them.
     """
-    found = sorted(
-        {path.parent for path in folder.rglob(TEST_BATCH)} | {p.parent for p in folder.rglob(META)}
-    )
+    found = sorted({path.parent for path in folder.rglob(TEST_BATCH)} | {p.parent for p in folder.rglob(META)})
     if len(found) > 1:
         raise BadData(f"{folder} has two sets of CIFAR-10 batches, {found[0]} and {found[1]}: remove one")
     for place in found:
@@ -68,9 +67,7 @@ def find_hidden(folder: Path) -> Path:
     """
     found = [path for name in HIDDEN_NAMES for path in sorted(folder.rglob(name))]
     if not found:
-        raise MissingInput(
-            f"{folder} has no hidden set, {' or '.join(HIDDEN_NAMES)}: is it the competition's folder?"
-        )
+        raise MissingInput(f"{folder} has no hidden set, {' or '.join(HIDDEN_NAMES)}: is it the competition's folder?")
     if len(found) > 1:
         raise BadData(f"{folder} has several hidden sets, {found[0]} and {found[1]}: remove one")
     return found[0]
@@ -88,9 +85,7 @@ def read_class_names(folder: Path) -> list[str]:
     names = _get(_dictionary(path), "label_names", path)
     if not isinstance(names, list) or len(names) != CLASSES:
         raise BadData(f"{path}: label_names is not a list of {CLASSES}")
-    return [
-        printable(name.decode("utf-8", "replace") if isinstance(name, bytes) else name, 40) for name in names
-    ]
+    return [printable(name.decode("utf-8", "replace") if isinstance(name, bytes) else name, 40) for name in names]
 
 
 def read_hidden(path: Path) -> Hidden:
@@ -112,9 +107,7 @@ def _read_batch(path: Path) -> Labelled:
     raw = _images(_get(content, "data", path), path)
     found = layout.detect(raw)
     if not found.expected:
-        raise BadData(
-            f"{path}: the images are scrambled ({found.name}): this is no CIFAR-10 batch; download it again"
-        )
+        raise BadData(f"{path}: the images are scrambled ({found.name}): this is no CIFAR-10 batch; download it again")
     labels = np.asarray(_plain_integers(_get(content, "labels", path), path), dtype=np.int64)
     if labels.shape != (len(raw),):
         raise BadData(f"{path}: {len(raw)} images but {labels.size} labels")
@@ -156,8 +149,8 @@ def _ids(value: Any, rows: int, path: Path) -> NDArray[np.int64]:
     ids = np.asarray(_plain_integers(value, path))
     if ids.shape != (rows,):
         raise BadData(f"{path}: {rows} images but ids of shape {ids.shape}")
-    if ids.dtype == np.uint64 and ids.max() > np.iinfo(np.int64).max:
-        raise BadData(f"{path}: an id is larger than 2**63 - 1")
+    if int(ids.max()) >= MAX_ID or int(ids.min()) <= -MAX_ID:
+        raise BadData(f"{path}: an id has more than 18 digits")
     if len(np.unique(ids)) != rows:
         raise BadData(f"{path}: the ids are not unique")
     return ids.astype(np.int64)

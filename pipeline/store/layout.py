@@ -15,6 +15,7 @@ from pipeline.config import IMAGE_SIZE
 Images = NDArray[np.uint8]
 S = IMAGE_SIZE
 SAMPLE = 512  # images that are looked at
+FEW = 30  # images, of which a mean colour says nothing
 CLEAR = 1.25  # another reading must be this many times smoother to be believed against the file's own shape
 
 
@@ -90,8 +91,10 @@ def channel_order(images: Images, reference: Images) -> str:
     """ "RGB", "BGR" or "unclear": whether the colour of `images` leans the way `reference` (RGB) leans.
 
     Both uint8 (N, 32, 32, 3).  Compares red minus blue, averaged over images, in units of its standard
-    error; grey images and sets without a lean stay unclear.
+    error; grey images, few images and sets without a lean stay unclear.
     """
+    if min(len(images), len(reference)) < FEW:
+        return "unclear"
     lean, error = _lean(images)
     reference_lean, reference_error = _lean(reference)
     if abs(reference_lean) < 4 * reference_error or abs(lean) < 4 * error:

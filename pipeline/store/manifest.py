@@ -72,9 +72,12 @@ class Manifest:
             files = {name: FileRecord(**record) for name, record in values["files"].items()}
             return cls(**{**values, "files": files})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise BadData(
-                f"{path} is damaged or of another version ({error}): run the stage with --force"
-            ) from error
+            raise BadData(f"{path} is damaged or of another version ({error}): run the stage with --force") from error
+
+    def changed(self, folder: Path) -> list[str]:
+        """The files that are not there, or not with their recorded content.  Reads them all."""
+        missing = self.missing(folder)
+        return missing or [name for name, record in self.files.items() if FileRecord.of(folder / name) != record]
 
     def missing(self, folder: Path) -> list[str]:
         """The files that are not there, or not in their recorded size.  Fast: contents are not read."""

@@ -181,9 +181,7 @@ def _latin1(text: object, budget: Budget) -> bytes | memoryview:
     return bytes(encoded) if len(encoded) <= LONG else memoryview(encoded).toreadonly()
 
 
-def _array(
-    raw: object, dtype: object, shape: object, order: Literal["C", "F"], budget: Budget
-) -> NDArray[np.generic]:
+def _array(raw: object, dtype: object, shape: object, order: Literal["C", "F"], budget: Budget) -> NDArray[np.generic]:
     """A read-only array on `raw`; a copy of it where the numbers are unaligned or in foreign byte order."""
     if not isinstance(raw, bytes | memoryview):
         raise Malformed("an array without bytes")

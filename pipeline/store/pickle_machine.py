@@ -97,9 +97,7 @@ class Machine:
         """Step over `count` bytes; where they begin."""
         begin = self.position
         if count > self.limit - begin:
-            raise Malformed(
-                "an opcode crosses the end of its frame" if self.in_frame else "the file ends too early"
-            )
+            raise Malformed("an opcode crosses the end of its frame" if self.in_frame else "the file ends too early")
         self.position = begin + count
         return begin
 

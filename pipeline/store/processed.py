@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from pipeline.errors import BadData, MissingInput
 from pipeline.store.manifest import Manifest
 
-ArrayName = Literal[
-    "train_images", "train_labels", "test_images", "test_labels", "hidden_images", "hidden_ids"
-]
+ArrayName = Literal["train_images", "train_labels", "test_images", "test_labels", "hidden_images", "hidden_ids"]
 
 
 @dataclass(frozen=True)

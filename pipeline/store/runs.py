@@ -23,6 +23,7 @@ from pipeline.store.manifest import Manifest
 
 CONFIG, WEIGHTS, METRICS, RESULT = "config.json", "weights.safetensors", "metrics.jsonl", "result.json"
 CHECKPOINT, TENSORBOARD, LATEST = "checkpoint.pt", "tensorboard", "LATEST"
+RESERVED = ("latest", "ledger")  # data/models/LATEST; submissions/ledger.csv would be RUN.csv
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,7 @@ class Run:
         try:
             result = RunResult(**_read_json(folder / RESULT))
         except TypeError as error:
-            raise BadData(
-                f"{folder / RESULT} is of another version ({error}): train the run again"
-            ) from error
+            raise BadData(f"{folder / RESULT} is of another version ({error}): train the run again") from error
         return cls(name, folder, RunCard.read(folder), result, manifest)
 
     @property
@@ -131,6 +130,8 @@ def check_name(name: str) -> str:
     Raises:
         UsageError: it is not one plain name of letters, digits, dot, hyphen and underscore.
     """
+    if name.lower() in RESERVED:
+        raise UsageError(f"--run {name}: that name is taken by a file of the pipeline's own")
     if not name or name.startswith(".") or not all(c.isascii() and (c.isalnum() or c in "._-") for c in name):
         raise UsageError(f"--run {name!r}: a name of letters, digits, '.', '-' and '_', not a path")
     return name
@@ -141,11 +142,15 @@ def latest(models: Path) -> str:
 
     Raises:
         MissingInput: no run has finished yet.
+        BadData: the pointer is damaged.
     """
     pointer = models / LATEST
     if not pointer.is_file():
         raise MissingInput(f"no finished run in {models}: run `python -m pipeline.train` first")
-    return check_name(pointer.read_text().strip())
+    try:
+        return check_name(pointer.read_text(encoding="ascii").strip())
+    except (UnicodeDecodeError, UsageError):
+        raise BadData(f"{pointer} names no run: name one with --run, or train again") from None
 
 
 def point_latest(models: Path, name: str) -> None:

@@ -44,14 +44,20 @@ class Sidecar:
         try:
             return cls(**json.loads(path.read_bytes()))
         except (ValueError, TypeError) as error:
-            raise BadData(
-                f"{path} is damaged or of another version ({error}): predict again with --force"
-            ) from error
+            raise BadData(f"{path} is damaged or of another version ({error}): predict again with --force") from error
 
 
 def path_of(csv: Path) -> Path:
     """submissions/sub.csv -> submissions/sub.json."""
     return csv.with_suffix(".json")
+
+
+def is_ours(csv: Path) -> bool:
+    """Whether the place of the sidecar of `csv` is free, or holds a sidecar."""
+    try:
+        return Sidecar.read(csv) is not None or not path_of(csv).exists()
+    except BadData:
+        return False
 
 
 def tag(run: str, csv_sha256: str, validation_accuracy: float | None) -> str:

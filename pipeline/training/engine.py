@@ -37,9 +37,7 @@ class Task:
         """The learning rate of a step; both counts are 0-based."""
         steps = self.training.steps
         warmup = self.config.warmup_epochs * steps
-        return learning_rate(
-            epoch * steps + step, self.config.epochs * steps, warmup, self.config.learning_rate
-        )
+        return learning_rate(epoch * steps + step, self.config.epochs * steps, warmup, self.config.learning_rate)
 
     def reports(self, done: int) -> bool:
         """Whether to look at the loss after `done` steps of an epoch: always on a CPU, which never waits."""
@@ -101,9 +99,7 @@ def _train(task: Task, state: State, progress: Progress, stop: StopRequest) -> N
         state.training_seconds += perf_counter() - started
 
 
-def train_step(
-    state: State, images: Tensor, labels: Tensor, rate: float, criterion: nn.Module, device: Device
-) -> None:
+def train_step(state: State, images: Tensor, labels: Tensor, rate: float, criterion: nn.Module, device: Device) -> None:
     """One step on uint8 images (B, 32, 32, 3) and labels (B,), all on the device; waits for nothing."""
     for group in state.optimizer.param_groups:
         group["lr"] = rate

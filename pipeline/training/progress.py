@@ -6,7 +6,7 @@ from time import perf_counter
 
 from tqdm import tqdm
 
-from pipeline.cli import Say
+from pipeline.errors import Say
 from pipeline.training.metrics import EpochRow
 
 FIRST_ESTIMATE = 20  # steps: enough for the first slow ones to count little

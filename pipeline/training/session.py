@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.cli import Say
 from pipeline.config import fingerprint
+from pipeline.errors import Say
 from pipeline.model import weights
 from pipeline.model.summary import trainable_parameters
 from pipeline.store import atomic

@@ -61,9 +61,7 @@ def seconds(function: Callable[[Path], object], path: Path) -> float:
 
 def measure(path: Path, rounds: int) -> dict[str, float]:
     """Medians of interleaved rounds, in seconds, and ours/theirs."""
-    taken = [(seconds(read, path), seconds(theirs, path)) for _ in range(rounds + 1)][
-        1:
-    ]  # the first warms up
+    taken = [(seconds(read, path), seconds(theirs, path)) for _ in range(rounds + 1)][1:]  # the first warms up
     ours, others = (statistics.median(column) for column in zip(*taken, strict=True))
     return {"megabytes": path.stat().st_size / 1e6, "ours": ours, "theirs": others, "ratio": ours / others}
 
@@ -97,8 +95,7 @@ def main() -> None:
     print(f"{'file':22}{'MB':>8}{'ours ms':>10}{'pickle ms':>11}{'ratio':>8}")
     for kind, row in results.items():
         print(
-            f"{kind:22}{row['megabytes']:8.1f}{row['ours'] * 1e3:10.1f}"
-            f"{row['theirs'] * 1e3:11.1f}{row['ratio']:8.2f}"
+            f"{kind:22}{row['megabytes']:8.1f}{row['ours'] * 1e3:10.1f}{row['theirs'] * 1e3:11.1f}{row['ratio']:8.2f}"
         )
 
 

@@ -11,11 +11,11 @@ from pipeline.store import sidecar
 from pipeline.store.manifest import FileRecord
 from pipeline.store.sidecar import Sidecar
 
-NOW = "2025-03-02T00:00:00+00:00"
 SENT = "2025-03-01T12:00:00"  # Kaggle's times carry no zone and mean UTC
 
 
 def write_csv(folder: Path, name: str, label: int, created: str = "2025-03-01T11:00:00+00:00") -> Path:
+    folder.mkdir(exist_ok=True)
     csv = folder / name
     submission_format.write(csv, [(np.arange(5), np.full(5, label))])
     sha = FileRecord.of(csv).sha256
@@ -30,7 +30,7 @@ def listed(
 
 
 def news(folder: Path, *submissions: Submission, known: tuple[Entry, ...] = ()) -> list[Entry]:
-    return join.news(known, submissions, join.local_csvs(folder, "c"), "c", NOW)
+    return join.news(known, submissions, join.local_csvs(folder, "c"), "c")
 
 
 def test_our_tag_is_recognised_whatever_the_files_name(tmp_path: Path) -> None:
@@ -46,10 +46,11 @@ def test_a_submission_by_hand_is_recognised_by_name_size_and_time(tmp_path: Path
     size = csv.stat().st_size
     (entry,) = news(tmp_path, listed(5, "sub.csv", "hello", size))
     assert (entry.run, entry.note) == ("run1", join.BY_HAND)
+    assert news(tmp_path, listed(6, "sub.csv", "hello", size))[0].run == "run1"
 
 
 def test_what_cannot_be_ours_is_not_claimed(tmp_path: Path) -> None:
-    csv = write_csv(tmp_path, "sub.csv", 1, created="2025-03-01T12:00:01+00:00")  # written after it was sent
+    csv = write_csv(tmp_path, "sub.csv", 1, created="2025-03-01T12:30:00+00:00")  # written after it was sent
     write_csv(tmp_path, "edited.csv", 2).write_text("ID,Labels\n")
     size = csv.stat().st_size
     entries = news(
@@ -70,8 +71,21 @@ def test_only_news_are_news(tmp_path: Path) -> None:
     assert news(tmp_path, listed(5), known=(scored,)) == []
 
 
+def test_what_was_not_recognised_may_be_later(tmp_path: Path) -> None:
+    csv = write_csv(tmp_path / "later", "sub.csv", 1)
+    submission = listed(5, "sub.csv", "", csv.stat().st_size)
+    (stranger,) = news(tmp_path, submission)
+    (entry,) = news(tmp_path / "later", submission, known=(stranger,))
+    assert (stranger.run, entry.run) == ("", "run1")
+    assert news(tmp_path / "later", submission, known=(entry,)) == []
+
+
+def test_the_time_is_when_it_was_submitted(tmp_path: Path) -> None:
+    assert news(tmp_path, listed(5))[0].time == "2025-03-01T12:00:00+00:00"
+
+
 def test_a_line_about_to_be_sent_becomes_the_submission(tmp_path: Path) -> None:
-    sending = Entry(NOW, "c", "run9", "f" * 64, None, 90.0, 89.0, None, None, "sending")
+    sending = Entry("", "c", "run9", "f" * 64, None, 90.0, 89.0, None, None, "sending")
     (entry,) = news(tmp_path, listed(5, description=sidecar.tag("run9", "f" * 64, 90.0)), known=(sending,))
     assert (entry.ref, entry.run, entry.local_test) == (5, "run9", 89.0)
 

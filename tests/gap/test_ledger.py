@@ -19,7 +19,7 @@ ENTRY = Entry(
     83.439,
     None,
     "complete",
-    "note, with comma",
+    "a note",
 )
 
 
@@ -42,12 +42,23 @@ def test_no_ledger_is_empty(tmp_path: Path) -> None:
     assert ledger.read(tmp_path / "none.csv") == []
 
 
-def test_a_torn_last_line_is_skipped_and_the_next_is_whole(tmp_path: Path) -> None:
+def test_a_line_torn_anywhere_costs_no_other_line(tmp_path: Path) -> None:
     book = tmp_path / "ledger.csv"
-    ledger.append(book, [ENTRY, ENTRY])
-    book.write_bytes(book.read_bytes()[:-40])
+    noted = dataclasses.replace(ENTRY, note='bad row, "quoted"\nand more')
     ledger.append(book, [ENTRY])
-    assert ledger.read(book) == [ENTRY, ENTRY]
+    whole = len(book.read_bytes())
+    ledger.append(book, [noted])
+    content = book.read_bytes()
+    for end in range(whole, len(content)):
+        book.write_bytes(content[:end])
+        ledger.append(book, [ENTRY])
+        entries = ledger.read(book)
+        assert entries[0] == entries[-1] == ENTRY and len(entries) <= 3
+
+
+def test_a_note_stays_one_cell(tmp_path: Path) -> None:
+    ledger.append(tmp_path / "ledger.csv", [dataclasses.replace(ENTRY, note='a, "b"\nc')])
+    assert ledger.read(tmp_path / "ledger.csv")[0].note == "a; 'b'\\nc"
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,7 @@ def test_the_config_folder_can_be_moved(tmp_path: Path) -> None:
     assert credentials.require(environ).endswith("kaggle.json")
 
 
-@pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"username": "u"}', '{"username": "u", "key": ""}', SECRET]
-)
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"username": "u"}', '{"username": "u", "key": ""}', SECRET])
 def test_a_wrong_kaggle_json_is_told_without_its_content(tmp_path: Path, content: str) -> None:
     write(tmp_path / ".kaggle/kaggle.json", content)
     with pytest.raises(AccessDenied, match="not of the shape") as caught:
@@ -66,6 +64,4 @@ def test_it_runs_alone_before_anything_is_installed() -> None:
         check=False,
     )
     assert result.returncode == 5
-    assert result.stderr.startswith(
-        "error: no Kaggle credentials: create a token at https://www.kaggle.com/settings"
-    )
+    assert result.stderr.startswith("error: no Kaggle credentials: create a token at https://www.kaggle.com/settings")

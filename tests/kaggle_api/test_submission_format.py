@@ -42,26 +42,26 @@ def test_labels_come_back_in_the_ids_order(tmp_path: Path) -> None:
         (GOOD.replace("\n", "\r\n"), "CRLF"),
         (GOOD.replace(",", ";"), "semicolons"),
         (GOOD.lower(), "first line"),
-        (GOOD.replace(",1", ",1.0"), r"line 2: Labels is '1\.0'"),
-        (GOOD.replace(",2", ","), "line 3: Labels is ''"),
-        (GOOD.replace("20,", "x,"), "line 4: ID is 'x'"),
+        (GOOD.replace(",1", ",1.0"), r"line 2: '30,1\.0' is not an id and a label"),
+        (GOOD.replace(",2", ","), "line 3: '10,' is not"),
+        (GOOD.replace("20,", "x,"), "line 4: 'x,3' is not"),
         (GOOD.replace(",3", ",10"), r"line 4: label 10 is outside 0\.\.9"),
         (GOOD.replace(",3", ",-1"), "label -1 is outside"),
-        (GOOD.replace(",3", ",99999999999999999999"), "not a whole number"),
+        (GOOD.replace(",3", ",99999999999999999999"), "two whole numbers"),
         (GOOD.replace("20,", "10,"), "id 10 occurs 2 times"),
         (GOOD.replace("20,3\n", ""), "1 of 3 ids are missing, the first is 20"),
         (GOOD + "40,1\n", "1 ids are not in the hidden set, the first is 40"),
-        (GOOD.replace("20,3", "20,3,4"), "two columns"),
+        (GOOD.replace("20,3", "20,3,4"), "line 4: '20,3,4'"),
+        ("ID,Labels\n30,1,\n10,2,\n20,3,\n", "line 2: '30,1,'"),
+        ("ID,Labels\n", "no rows"),
         (GOOD + "\n", "line 5"),
         (GOOD[:-1], "cut short"),
         (GOOD.replace(",1", ",\x1b[2J"), r"\\\\x1b"),
-        (b"ID,Labels\n30,\xff\n", "two columns"),
+        (b"ID,Labels\n30,\xff\n", "line 2"),
         (b"<html>\n", "first line"),
     ],
 )
-def test_what_kaggle_would_refuse_is_refused_with_the_reason(
-    tmp_path: Path, content: str | bytes, said: str
-) -> None:
+def test_what_kaggle_would_refuse_is_refused_with_the_reason(tmp_path: Path, content: str | bytes, said: str) -> None:
     with pytest.raises(BadData, match=said) as caught:
         submission_format.validate(write(tmp_path / "sub.csv", content), IDS)
     assert "\n" not in str(caught.value)

@@ -89,18 +89,14 @@ def test_download_goes_on_after_a_cut(folder: Path, home: Path, tmp_path: Path) 
         assert archive.read("cifar_test_nolabel.pkl") == b"not really"
 
 
-def test_download_goes_on_in_another_process_and_another_rehearsal(
-    folder: Path, home: Path, tmp_path: Path
-) -> None:
+def test_download_goes_on_in_another_process_and_another_rehearsal(folder: Path, home: Path, tmp_path: Path) -> None:
     with standin(folder, tmp_path / "state") as kaggle:
         assert client(kaggle.environment, home, "download", SLUG, "-q").returncode == 0
     target, archive = home / f"{SLUG}.zip", tmp_path / "state" / f"{SLUG}.zip"
     whole = target.read_bytes()
     assert whole == archive.read_bytes()
     target.write_bytes(whole[:1_000_000])
-    identity = hashlib.sha256(
-        f"{archive.name}\n{len(whole)}\n{archive.stat().st_mtime_ns}".encode()
-    ).hexdigest()
+    identity = hashlib.sha256(f"{archive.name}\n{len(whole)}\n{archive.stat().st_mtime_ns}".encode()).hexdigest()
     marker = {"validator": f'"{identity[:32]}"', "size": len(whole)}
     target.with_name(f"{SLUG}.zip.kaggle-partial").write_text(json.dumps(marker))
     with standin(folder, tmp_path / "state") as kaggle:
@@ -109,16 +105,12 @@ def test_download_goes_on_in_another_process_and_another_rehearsal(
     assert target.read_bytes() == whole
 
 
-def test_submit_and_look_in_the_next_rehearsal(
-    folder: Path, labels: Path, home: Path, tmp_path: Path
-) -> None:
+def test_submit_and_look_in_the_next_rehearsal(folder: Path, labels: Path, home: Path, tmp_path: Path) -> None:
     (home / "good.csv").write_text("ID,Labels\n" + "".join(f"{i},{i % 10}\n" for i in range(100)))
     (home / "bad.csv").write_text("ID,Label\n0,1\n")
     with standin(folder, tmp_path / "state", labels=labels) as kaggle:
         for name in ("good", "bad"):
-            done = client(
-                kaggle.environment, home, "submit", SLUG, "-f", f"{name}.csv", "-m", f"a {name} one"
-            )
+            done = client(kaggle.environment, home, "submit", SLUG, "-f", f"{name}.csv", "-m", f"a {name} one")
             assert done.returncode == 0, done.stderr
             assert f"Successfully submitted to {SLUG}" in done.stdout
         assert "18 submissions remaining today" in done.stdout

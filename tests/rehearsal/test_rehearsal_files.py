@@ -24,9 +24,7 @@ def test_batch_reads_as_the_original_files_do() -> None:
     labels = rng.integers(0, 10, 1500).tolist()
     names = [f"cat_{i}.png" for i in range(1500)]
     content = cifar_format.batch("training batch 1 of 5", images, labels, names)
-    assert content.startswith(
-        b"\x80\x02}q\x01(U\x0bbatch_labelq\x02"
-    )  # protocol 2, Python 2 str, slots from 1
+    assert content.startswith(b"\x80\x02}q\x01(U\x0bbatch_labelq\x02")  # protocol 2, Python 2 str, slots from 1
     read = pickle.loads(content, encoding="bytes")
     assert list(read) == [b"batch_label", b"labels", b"data", b"filenames"]
     assert read[b"batch_label"] == b"training batch 1 of 5"

@@ -37,9 +37,7 @@ def served(tmp_path: Path) -> Path:
 def test_the_embedded_competition_is_the_default_and_is_written_once(tmp_path: Path) -> None:
     first = rehearse(tmp_path, "--", "sh", "-c", "echo $PIPELINE_COMPETITION; exit 3")
     assert (first.returncode, first.stdout) == (3, "rehearsal-digits\n")
-    assert first.stderr.startswith(
-        "rehearsal: serving rehearsal-digits from the embedded digits on 127.0.0.1:"
-    )
+    assert first.stderr.startswith("rehearsal: serving rehearsal-digits from the embedded digits on 127.0.0.1:")
     assert "0 submissions remembered in data/rehearsal/rehearsal-digits" in first.stderr
     state = tmp_path / "data" / "rehearsal" / "rehearsal-digits"
     hidden = state / "competition" / "cifar_test_nolabel.pkl"

@@ -51,9 +51,7 @@ class Answer:
 def ask(kaggle: StandIn, method: str, url: str, body: bytes = b"", **headers: str) -> Answer:
     connection = http.client.HTTPConnection("127.0.0.1", kaggle.port, timeout=10)
     try:
-        connection.request(
-            method, url, body, {name.replace("_", "-"): value for name, value in headers.items()}
-        )
+        connection.request(method, url, body, {name.replace("_", "-"): value for name, value in headers.items()})
         return Answer(connection.getresponse())
     finally:
         connection.close()
@@ -67,9 +65,7 @@ def call(kaggle: StandIn, name: str, **fields: Any) -> Answer:
 def submit(kaggle: StandIn, content: bytes, description: str = "") -> Answer:
     started = call(kaggle, "StartSubmissionUpload", contentLength=len(content), fileName="s.csv").json
     assert ask(kaggle, "PUT", started["createUrl"], content).status == 200
-    return call(
-        kaggle, "CreateSubmission", blobFileTokens=started["token"], submissionDescription=description
-    )
+    return call(kaggle, "CreateSubmission", blobFileTokens=started["token"], submissionDescription=description)
 
 
 def test_files_are_paged(kaggle: StandIn) -> None:
@@ -192,9 +188,7 @@ def test_fifty_clients_at_once(kaggle: StandIn) -> None:
     assert results[0] > len(CONTENT)
 
 
-@pytest.mark.parametrize(
-    "kaggle", [["ListDataFiles:status=429,retry=7*1", "ListDataFiles:html*1"]], indirect=True
-)
+@pytest.mark.parametrize("kaggle", [["ListDataFiles:status=429,retry=7*1", "ListDataFiles:html*1"]], indirect=True)
 def test_fault_answers(kaggle: StandIn) -> None:
     busy = call(kaggle, "ListDataFiles")
     assert (busy.status, busy.headers["Retry-After"], busy.json["code"]) == (429, "7", 429)

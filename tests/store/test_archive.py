@@ -482,9 +482,7 @@ def test_bit_flips_unpack_or_are_refused(make: Callable[[Files], bytes], tmp_pat
     assert {entry.name for entry in tmp_path.iterdir()} == {"download", *map(str, range(300))}
 
 
-def test_an_archive_that_changes_meanwhile_is_refused(
-    destination: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_archive_that_changes_meanwhile_is_refused(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = destination.parent / "download"
     path.write_bytes(zip_of({"a": b"abc"}))
     check = archive._check_names

@@ -9,9 +9,7 @@ from pipeline.store.manifest import FileRecord, Manifest, records, versions
 def test_a_manifest_tells_what_is_missing_or_cut(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name).write_text(name * 10)
-    written = Manifest(
-        "stage", records(tmp_path, tmp_path.iterdir()), {"in": "1"}, {"fact": [1]}, versions("numpy")
-    )
+    written = Manifest("stage", records(tmp_path, tmp_path.iterdir()), {"in": "1"}, {"fact": [1]}, versions("numpy"))
     written.write(tmp_path)
     assert Manifest.read(tmp_path) == written
     (tmp_path / "a").unlink()

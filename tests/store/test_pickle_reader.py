@@ -48,16 +48,12 @@ MINUS_ONE = b"J\xff\xff\xff\xff"
 PLAIN_STATE = b"NNN" + MINUS_ONE * 2 + b"K\x00"
 
 
-def dtype(
-    code: str = "u1", order: str = "|", state: bytes = PLAIN_STATE, flags: bytes = b"\x89\x88"
-) -> bytes:
+def dtype(code: str = "u1", order: str = "|", state: bytes = PLAIN_STATE, flags: bytes = b"\x89\x88") -> bytes:
     """A dtype as numpy writes it: REDUCE, then BUILD."""
     return name("numpy", "dtype") + text(code) + flags + b"\x87R(K\x03" + text(order) + state + b"tb"
 
 
-EMPTY_ARRAY = (
-    name("numpy.core.multiarray", "_reconstruct") + name("numpy", "ndarray") + b"K\x00\x85C\x01b\x87R"
-)
+EMPTY_ARRAY = name("numpy.core.multiarray", "_reconstruct") + name("numpy", "ndarray") + b"K\x00\x85C\x01b\x87R"
 
 
 def array(shape: bytes = b"K\x03\x85", kind: bytes = dtype(), data: bytes = raw(b"abc")) -> bytes:
@@ -151,9 +147,7 @@ def test_hidden_files_load(protocol: int, numpy_1: bool, key: str | bytes, image
 def test_every_plain_dtype_loads_natively(protocol: int, code: str, order: str) -> None:
     honest = np.arange(12).reshape(3, 4).astype(f"{order}{code}")
     for variant in (honest, np.asfortranarray(honest), honest[:, ::2], honest[0, 1]):
-        as_array = np.array(
-            variant, order="K"
-        )  # a numpy scalar would be pickled as `scalar`, which is refused
+        as_array = np.array(variant, order="K")  # a numpy scalar would be pickled as `scalar`, which is refused
         value = loads(pickle.dumps(as_array, protocol=protocol))
         assert isinstance(value, np.ndarray)
         assert value.dtype == honest.dtype.newbyteorder("=") and value.dtype.isnative
@@ -358,9 +352,7 @@ CODE = {
         name("numpy.core.multiarray", "_reconstruct") + name("numpy", "memmap") + b"K\x00\x85C\x01b\x87R"
     ),
     "_reconstruct with a shape": (
-        name("numpy.core.multiarray", "_reconstruct")
-        + name("numpy", "ndarray")
-        + b"J\xff\xff\xff\x7f\x85C\x01b\x87R"
+        name("numpy.core.multiarray", "_reconstruct") + name("numpy", "ndarray") + b"J\xff\xff\xff\x7f\x85C\x01b\x87R"
     ),
     "_reconstruct of objects": (
         name("numpy.core.multiarray", "_reconstruct") + name("numpy", "ndarray") + b"K\x00\x85C\x01O\x87R"

@@ -28,9 +28,7 @@ def plain(image: NDArray[np.uint8], draws: Draws, position: int) -> NDArray[np.u
 
 def test_batches_equal_the_plain_way_image_by_image() -> None:
     training, draws = training_images(), draw(ROWS, PAPER, epoch=0)
-    images, labels = map(
-        torch.cat, zip(*(training.batch(draws, s) for s in range(training.steps)), strict=True)
-    )
+    images, labels = map(torch.cat, zip(*(training.batch(draws, s) for s in range(training.steps)), strict=True))
     order = draws.order.numpy()
     expected = np.stack([plain(IMAGES[row], draws, position) for position, row in enumerate(order)])
     assert np.array_equal(images.numpy(), expected)

@@ -84,9 +84,7 @@ def test_the_rates_of_a_run_are_the_schedules(tmp_path: Path) -> None:
     assert [row.epoch for row in state.rows] == [1, 2]
 
 
-def test_a_loss_that_explodes_keeps_the_last_good_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loss_that_explodes_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = start(CONFIG, CPU)
     good: list[bytes] = []
 
@@ -96,9 +94,7 @@ def test_a_loss_that_explodes_keeps_the_last_good_checkpoint(
         return 1e-3 if epoch == 0 else 1e30
 
     monkeypatch.setattr(Task, "rate", exploding)
-    with pytest.raises(
-        PipelineError, match=r"no longer finite in epoch 2, step \d \(rate 1e\+30\): lower"
-    ) as caught:
+    with pytest.raises(PipelineError, match=r"no longer finite in epoch 2, step \d \(rate 1e\+30\): lower") as caught:
         fit(task(tmp_path), state, silent(2))
     assert "the checkpoint of epoch 1 is kept" in str(caught.value)
     assert caught.value.exit_code == 1
