@@ -71,7 +71,7 @@ while (($#)); do
     shift
 done
 [[ $rehearsal == no || -z $competition ]] || fail 2 "--rehearsal has a competition of its own: leave --competition out"
-[[ -z $data || -d $data ]] || fail 3 "--data $data is no folder"
+[[ -z $data || -d $data ]] || fail 2 "--data $data is no folder"
 [[ -z $data ]] || data=$(cd "$data" && pwd)
 if [[ -n ${PIPELINE_PYTHON:-} ]]; then
     given=$PIPELINE_PYTHON
@@ -108,7 +108,7 @@ set_up() {
         "$base" -m venv .venv && "$python" -m pip --version >/dev/null ||
             fail 1 "no virtual environment with pip: on Debian and Ubuntu, apt install python3-venv"
     fi
-    echo "set-up: installing requirements.txt; the first time this takes some minutes and 6 GB"
+    echo "set-up: installing what is missing of requirements.txt into $python (at first some minutes, and 6 GB)"
     "$python" -m pip install --quiet --disable-pip-version-check -r requirements.txt ||
         fail 6 "the installation failed (see above): check the network and the disk, and run again"
     echo "$wanted" >"$stamp"
@@ -120,6 +120,7 @@ base=${PIPELINE_PYTHON:-$(find_python)}
 # Missing credentials are noticed before anything heavy begins: the standard library suffices to see it.
 needs_kaggle=no
 slug=${competition:-${PIPELINE_COMPETITION:-deep-learning-spring-2025-project-1}}
+[[ $slug =~ ^[A-Za-z0-9][A-Za-z0-9-]*$ ]] || fail 2 "--competition wants the last part of its URL, not $slug"
 if [[ $submit == yes ]]; then needs_kaggle=yes; fi
 if [[ -z $data && ! -d data/raw/$slug && ! -d /kaggle/input/$slug && ! -d /kaggle/input/competitions/$slug ]]; then
     needs_kaggle=yes
@@ -162,6 +163,9 @@ stage() { # NAME OPTIONS...
     [[ $interrupted == no ]] || exit 130
 }
 
+# The options are checked before anything is spent on them.
+"$python" -m pipeline.train --competition "$slug" --preset "${preset:-paper}" ${train[@]+"${train[@]}"} \
+    ${run[@]+"${run[@]}"} ${device[@]+"${device[@]}"} --dry-run
 stage download --competition "$slug" ${data:+--from "$data"}
 stage preprocess --competition "$slug"
 stage train --competition "$slug" --preset "${preset:-paper}" ${train[@]+"${train[@]}"} \

@@ -37,7 +37,8 @@ TEST_ROWS = 10_000  # CIFAR-10's test_batch, where the processed data is not at 
 class Checked:
     """What is known.  Accuracies in per cent, gaps in points; None is unknown.
 
-    The single values are of `newest`, the newest submission with a score, or of the newest at all.
+    The single values are of `newest`: the newest submission of a CSV of ours that has a score; if there is
+    none, the newest with a score; if there is none, the newest.
     """
 
     competition: str
@@ -47,6 +48,7 @@ class Checked:
     rows_assumed: bool  # public_rows is half of the hidden set, for want of better knowledge
     noise: Noise | None  # in points
     line_expects: float | None  # public score, by the competition's published line
+    optimistic: bool | None  # whether `local` was selected on the very set it is measured on
     not_asked: str | None  # why Kaggle was not asked
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,6 +68,7 @@ class Checked:
             "rows_assumed": self.rows_assumed,
             "noise": asdict(self.noise) if self.noise else None,
             "line_expects": self.line_expects,
+            "optimistic": self.optimistic,
             "not_asked": self.not_asked,
             "submissions": [
                 {**asdict(e), "gap_public": e.gap_public, "gap_private": e.gap_private} for e in self.submissions
@@ -90,15 +93,24 @@ def check(slug: str, paths: Paths, kaggle: Kaggle) -> Checked:
         not_asked, entries = str(error), ledger.current(ledger.read(book), slug)
     else:
         entries = join.sync(book, slug, kaggle)
-    scored = [entry for entry in entries if entry.public is not None]
-    newest = scored[-1] if scored else entries[-1] if entries else None
-    return _compare(competition(slug), entries, newest, paths.processed / slug, not_asked)
+    newest = max(entries, key=lambda e: (e.gap_public is not None, e.public is not None, e.ref or 0), default=None)
+    known = next((c for c in join.local_csvs(paths.submissions, slug) if newest and _same(c, newest)), None)
+    optimistic = known.sidecar.validation_set == "test_batch" if known else None
+    return _compare(competition(slug), entries, newest, _facts(paths.processed / slug), optimistic, not_asked)
+
+
+def _same(csv: LocalCsv, entry: Entry) -> bool:
+    return csv.sidecar.csv_sha256 == entry.csv_sha256
 
 
 def _compare(
-    known: Competition, entries: list[Entry], newest: Entry | None, processed: Path, not_asked: str | None
+    known: Competition,
+    entries: list[Entry],
+    newest: Entry | None,
+    facts: Mapping[str, Any],
+    optimistic: bool | None,
+    not_asked: str | None,
 ) -> Checked:
-    facts = _facts(processed)
     test_rows = facts["test"]["images"] if facts else TEST_ROWS
     public_rows = known.public_rows or (facts["hidden"]["images"] // 2 if facts else None)
     noise = line_expects = None
@@ -109,7 +121,9 @@ def _compare(
         if newest.public is not None and public_rows:
             raw = expected.noise(local, test_rows, newest.public / 100, public_rows)
             noise = Noise(round(100 * raw.sigma, 3), round(100 * raw.limit, 3), raw.exceeds)
-    return Checked(known.slug, entries, newest, public_rows, known.public_rows is None, noise, line_expects, not_asked)
+    return Checked(
+        known.slug, entries, newest, public_rows, known.public_rows is None, noise, line_expects, optimistic, not_asked
+    )
 
 
 def _facts(processed: Path) -> Mapping[str, Any]:
@@ -165,19 +179,20 @@ def _table(entries: Sequence[Entry]) -> str:
         {
             "ref": "-" if entry.ref is None else str(entry.ref),
             "time (UTC)": entry.time[:16].replace("T", " "),
-            "run": entry.run or "?",
+            "run": entry.run or "-",
             "validation": _number(entry.local_validation),
             "local": _number(entry.local_test),
             "public": _number(entry.public),
             "private": _number(entry.private),
             "gap": _number(entry.gap_public),
-            "status": entry.status + (f" ({entry.note})" if entry.note else ""),
+            "status": entry.status + ("*" if entry.note else ""),
         }
         for entry in entries
     ]
+    notes = [f"* {entry.ref}: {entry.note}" for entry in entries if entry.note]
     import pandas as pd  # noqa: PLC0415 - half a second that --help need not take
 
-    return str(pd.DataFrame(rows).to_string(index=False))
+    return "\n".join([pd.DataFrame(rows).to_string(index=False), *notes])
 
 
 def _meaning(checked: Checked) -> list[str]:
@@ -192,10 +207,12 @@ def _meaning(checked: Checked) -> list[str]:
         f"check: ref {newest.ref}, run {newest.run}: local {newest.local_test:.2f} %, "
         f"public {newest.public:.2f} %, a gap of {newest.gap_public:.2f} points"
     ]
+    if checked.optimistic:
+        lines.append("check: that local accuracy is optimistic: the best epoch was selected on the same test_batch")
     if checked.noise is not None:
-        rows = f"{checked.public_rows} rows scored" + (", assumed half" if checked.rows_assumed else "")
+        rows = f"{checked.public_rows} public rows" + (", assumed: half of them" if checked.rows_assumed else "")
         verdict = "more than sampling noise explains" if checked.noise.exceeds else "within sampling noise"
-        lines.append(f"check: that is {verdict} (+-{checked.noise.limit:.2f} points at 95 %, {rows})")
+        lines.append(f"check: that is {verdict} (±{checked.noise.limit:.2f} points at 95 %; {rows})")
     line = competition(checked.competition).line
     if checked.line_expects is not None and line is not None:
         off = newest.public - checked.line_expects
@@ -240,6 +257,8 @@ def command(
     else:
         show(checked, paths, cli.say)
     gap = checked.newest.gap_public if checked.newest else None
+    if fail_over is not None and gap is None and checked.newest is not None:
+        raise PipelineError("--fail-over: no submission of a CSV from here has a score yet, so there is no gap")
     if fail_over is not None and gap is not None and gap > fail_over:
         raise PipelineError(f"the gap of {gap:.2f} points is over --fail-over {fail_over:g}")
 

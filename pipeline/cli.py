@@ -8,7 +8,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-import click
+try:
+    import click
+except ModuleNotFoundError:
+    sys.exit("error: click is not installed: run `./run_all.sh --setup`, then `source .venv/bin/activate`")
 
 from pipeline.config import DEFAULT_COMPETITION, Paths, check_slug
 from pipeline.errors import INTERRUPTED, PipelineError, UsageError
@@ -35,8 +38,7 @@ def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
     except click.exceptions.Exit as finished:
         return finished.exit_code
     except click.ClickException as error:
-        error.show()
-        return UsageError.exit_code
+        return _fail(context, f"{error.format_message()} (--help shows the options)", UsageError.exit_code)
     except PipelineError as error:
         return _fail(context, str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):

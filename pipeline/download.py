@@ -74,7 +74,7 @@ def download(
         raise MissingInput(f"--from {source} does not exist")
     manifest = Manifest.read(target)
     assert manifest is not None
-    say(f"download: {target} holds {len(manifest.files)} files, {_size(manifest) / 1e6:.1f} MB, verified")
+    say(f"download: {target} holds {len(manifest.files)} files, {_size(manifest) / 1e6:.1f} MB")
     return Downloaded(target, len(manifest.files), _size(manifest), done=True)
 
 
@@ -110,7 +110,9 @@ def _origin(source: Path) -> str:
 
 def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, say: Say) -> None:
     """Download, unpack, verify.  What turns out damaged is downloaded once more from the start."""
-    say(f"download: asking Kaggle, with the credentials in {credentials.require(kaggle.environ)}")
+    found = credentials.require(kaggle.environ)
+    rehearsing = kaggle.environ.get("KAGGLE_API_ENVIRONMENT") == "LOCALHOST"
+    say(f"download: asking {'the stand-in for Kaggle' if rehearsing else f'Kaggle, with the credentials in {found}'}")
     with atomic.lock(target):
         listed = kaggle.files(slug)
         _require_space(target, listed)
@@ -141,7 +143,7 @@ def _fetch(slug: str, cache: Path, kaggle: Kaggle, say: Say) -> None:
             bar.refresh()
 
         kaggle.download(slug, cache, progress)
-    say(f"download: {_archive_in(cache, slug).stat().st_size / 1e6:.1f} MB came from Kaggle")
+    say(f"download: {_archive_in(cache, slug).stat().st_size / 1e6:.1f} MB came")
 
 
 def _archive_in(cache: Path, slug: str) -> Path:

@@ -103,8 +103,10 @@ def _write(run: Run, data: Processed, csv: Path, device: str, batch_size: int, s
             versions=versions("torch", "numpy"),
         )
         written.write(csv)
-    share = ", ".join(f"{n} {c / rows:.1%}" for n, c in zip(data.class_names, counts.tolist(), strict=True))
-    say(f"predict: {rows} rows -> {csv}: {share}")
+    share = ", ".join(f"{n} {100 * c / rows:.1f} %" for n, c in zip(data.class_names, counts.tolist(), strict=True))
+    say(f"predict: {rows:,} rows -> {csv}, for {run.card.competition}: {share}")
+    if run.result.optimistic:
+        say("predict: its local accuracy is optimistic: the best epoch was selected on the same test_batch")
     return written
 
 

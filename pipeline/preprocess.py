@@ -141,7 +141,7 @@ def _report(facts: Mapping[str, Any], say: Say) -> None:
     """Say what was found, and warn of what people have fallen for."""
     for name in ("train", "test", "hidden"):
         found = facts[name]
-        say(f"preprocess: {found['images']} {name} images, channel means {found['mean']}")
+        say(f"preprocess: {found['images']:,} {name} images, channel means {found['mean']}")
     hidden = facts["hidden"]
     ids = "its own ids" if hidden["own_ids"] else "no ids, so rows are numbered from 0"
     say(f"preprocess: {hidden['file']}: {hidden['layout']}, channel order {hidden['channel_order']}, {ids}")

@@ -19,7 +19,7 @@ import click
 
 from pipeline import cli
 from pipeline.config import Paths
-from pipeline.errors import MissingInput, NetworkError, Say, ScoringError, SubmissionLimit, UsageError
+from pipeline.errors import BadData, MissingInput, NetworkError, Say, ScoringError, SubmissionLimit, UsageError
 from pipeline.gap import join, ledger
 from pipeline.gap.ledger import Entry
 from pipeline.kaggle_api import credentials, submission_format
@@ -75,8 +75,8 @@ def submit(
         ScoringError: Kaggle could not score it.
     """
     clock = clock or Clock()
-    credentials.require(kaggle.environ)
     draft = _draft(csv, slug)
+    credentials.require(kaggle.environ)
     data = Processed.open(paths.processed / draft.competition)
     submission_format.validate(csv, data.array("hidden_ids"))
     book = paths.submissions / ledger.NAME
@@ -90,14 +90,18 @@ def _draft(csv: Path, slug: str | None) -> Entry:
     if not csv.is_file():
         raise MissingInput(f"{csv} does not exist: run `python -m pipeline.predict --out {csv}` first")
     known, digest = Sidecar.read(csv), FileRecord.of(csv).sha256
-    if known is not None and known.csv_sha256 == digest:
+    if known is not None and known.csv_sha256 != digest:
+        raise BadData(
+            f"{csv} was edited after predict wrote it: predict again with --force, or rename it and add --competition"
+        )
+    if known is not None:
         if slug is not None and slug != known.competition:
             raise UsageError(f"{csv} was predicted for {known.competition}, not for --competition {slug}")
         local = known.validation_accuracy, known.test_accuracy
         return Entry("", known.competition, known.run, digest, None, *local, None, None, "")
     if slug is None:
-        raise UsageError(f"{csv} was not written by predict, or edited since: add --competition SLUG")
-    return Entry("", slug, "unknown", digest, None, None, None, None, None, "")
+        raise UsageError(f"{csv} was not written by predict: say what it is for with --competition SLUG")
+    return Entry("", slug, "", digest, None, None, None, None, None, "")
 
 
 def _send(
@@ -115,7 +119,7 @@ def _send(
     if limits.allowed == 0 and limits.total > 0:
         when = "this competition takes no more" if limits.by_total else "try again after 00:00 UTC"
         raise SubmissionLimit(f"no submission is left ({limits.today} today, {limits.total} in all): {when}")
-    description = sidecar.tag(draft.run, draft.csv_sha256, draft.local_validation)
+    description = sidecar.tag(draft.run or "unknown", draft.csv_sha256, draft.local_validation)
     say(f"submit: sending {csv} to {draft.competition} as {description!r}")
     ledger.append(book, [dataclasses.replace(draft, time=clock.now(), status=ledger.SENDING)])
     ref = _ref(csv, draft, kaggle, description, {entry.ref for entry in before}, clock, say)
@@ -181,7 +185,7 @@ def _await_score(entry: Entry, kaggle: Kaggle, book: Path, clock: Clock, say: Sa
         raise ScoringError(f"Kaggle could not score ref {entry.ref}: {entry.note or 'no reason given'}")
     if entry.status == ledger.COMPLETE:
         known = {"public": entry.public, "private": entry.private}
-        scores = [f"{name} {value:.3f} %" for name, value in known.items() if value is not None]
+        scores = [f"{name} {value:.2f} %" for name, value in known.items() if value is not None]
         say(f"submit: ref {entry.ref} is scored: {', '.join(scores) or 'no score is shown'}")
     return entry
 

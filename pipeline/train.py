@@ -117,7 +117,7 @@ def _require_same(folder: Path, card: RunCard) -> None:
     if changes := [f"{key}: {old[key]} -> {new[key]}" for key in new if old[key] != new[key]]:
         raise UsageError(
             f"run {folder.name} exists with other options ({'; '.join(changes)}): choose another name with "
-            "--run, or train it anew with --force"
+            "--run, or train it anew with `python -m pipeline.train --force` and these options"
         )
 
 
@@ -189,6 +189,7 @@ python -m pipeline.train --seed 1 --run second      another seed, under a name o
 @cli.processed
 @cli.models
 @cli.force
+@click.option("--dry-run", is_flag=True, help="Check the options, and stop.")
 def command(
     slug: str,
     preset: str,
@@ -201,6 +202,7 @@ def command(
     processed: Path,
     models: Path,
     force: bool,
+    dry_run: bool,
 ) -> None:
     """Train a network on the preprocessed images.
 
@@ -213,6 +215,10 @@ def command(
     if model_name is not None:
         chosen["model"] = MODELS[model_name]
     config = dataclasses.replace(config, **{key: value for key, value in chosen.items() if value is not None})
+    if run_name is not None:
+        runs.check_name(run_name)
+    if dry_run:
+        return
     paths = Paths(processed=processed, models=models)
     train(config, paths, slug, run_name=run_name, device=device, force=force)
 

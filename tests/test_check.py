@@ -52,7 +52,7 @@ def test_a_submission_by_hand_gets_local_and_public_and_gap(place: Path) -> None
     assert found["gap"] == pytest.approx(found["local"] - found["public"])
     assert found["public_rows"] == 15 and found["rows_assumed"]
     assert f"a gap of {found['gap']:.2f} points" in shown.stdout
-    assert "recognised by its file name" in shown.stdout
+    assert "* 90000001: submitted by hand; recognised by its file name" in shown.stdout
     assert "over --fail-over 5" in error_line(failed, 1)
     assert len(ledger.read(place / "submissions/ledger.csv")) == 1
 

@@ -95,7 +95,7 @@ def test_missing_credentials_are_noticed_before_anything_is_made(project: Path) 
     [
         (["--nonsense"], 2),
         (["--epochs"], 2),
-        (["--data", "nowhere"], 3),
+        (["--data", "nowhere"], 2),
         (["--rehearsal", "--competition", "x"], 2),
     ],
 )

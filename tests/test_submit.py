@@ -162,7 +162,10 @@ def test_an_invalid_csv_is_refused_before_anything_is_sent(place: Path) -> None:
     csv = place / "submissions/tiny-run.csv"
     csv.write_text(csv.read_text().replace("100,", "999,"))
     with serve(place) as kaggle:
-        message = error_line(stage("submit", "--competition", SLUG, cwd=place, environ=kaggle.environment), 4)
+        environ = kaggle.environment
+        assert "was edited after" in error_line(stage("submit", "--competition", SLUG, cwd=place, environ=environ), 4)
+        other = csv.rename(place / "other.csv")
+        message = error_line(stage("submit", "--csv", other, "--competition", SLUG, cwd=place, environ=environ), 4)
         assert "the first is 100" in message
         assert kaggle.calls == []
 

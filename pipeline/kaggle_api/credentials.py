@@ -12,8 +12,8 @@ from pathlib import Path
 from pipeline.errors import AccessDenied
 
 CURE = (
-    "create a token at https://www.kaggle.com/settings (API, Create New Token) and put it into "
-    "~/.kaggle/kaggle.json, or set KAGGLE_API_TOKEN, or set KAGGLE_USERNAME and KAGGLE_KEY; "
+    "create a token at https://www.kaggle.com/settings (API) and put it into ~/.kaggle/access_token or "
+    "KAGGLE_API_TOKEN; a legacy ~/.kaggle/kaggle.json, or KAGGLE_USERNAME and KAGGLE_KEY, will do as well; "
     "`./run_all.sh --rehearsal` needs none"
 )
 

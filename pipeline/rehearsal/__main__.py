@@ -15,7 +15,7 @@ from types import FrameType
 import click
 
 from pipeline import cli
-from pipeline.errors import UsageError
+from pipeline.errors import INTERRUPTED, UsageError
 from pipeline.rehearsal import digits
 from pipeline.rehearsal.standin import StandIn, slug_of, standin
 
@@ -59,7 +59,9 @@ def rehearse(
     COMMAND finds the competition's slug in $PIPELINE_COMPETITION.
     """
     if not command:
-        raise UsageError("no COMMAND to run: for example python -m pipeline.rehearsal -- ./run_all.sh")
+        raise UsageError(
+            f"no COMMAND to run: for example python -m pipeline.rehearsal -- kaggle competitions files -c {digits.SLUG}"
+        )
     if labels is not None and folder is None:
         raise UsageError("--labels goes with --folder: the embedded digits have labels of their own")
     state = state or STATES / (digits.SLUG if folder is None else slug_of(folder))
@@ -97,7 +99,7 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> int:
         code = child.wait()
     except KeyboardInterrupt:
         _let_end(child)
-        raise
+        return INTERRUPTED  # COMMAND has said so
     finally:
         signal.signal(signal.SIGTERM, previous)
     return code if code >= 0 else 128 - code

@@ -69,7 +69,7 @@ def find_hidden(folder: Path) -> Path:
     if not found:
         raise MissingInput(f"{folder} has no hidden set, {' or '.join(HIDDEN_NAMES)}: is it the competition's folder?")
     if len(found) > 1:
-        raise BadData(f"{folder} has several hidden sets, {found[0]} and {found[1]}: remove one")
+        raise BadData(f"{folder} has several hidden sets, {found[0]} and {found[1]}: name one's folder, or remove one")
     return found[0]
 
 

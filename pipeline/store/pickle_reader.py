@@ -73,7 +73,7 @@ def loads(data: bytes, source: str = "pickle") -> object:
 
 
 def _refusal(source: object, what: str) -> str:
-    return f"{printable(source)}: {what}; the file was not loaded"
+    return f"{printable(source)}: {what}; the file was not loaded: download it again with --force"
 
 
 def _impostor(data: bytes) -> str:

@@ -103,7 +103,7 @@ class Run:
         folder = models / check_name(name)
         if not folder.is_dir():
             raise MissingInput(
-                f"{folder} does not exist: {_known(models)}, or run `python -m pipeline.train --run {name}`"
+                f"there is no run {name} in {models}: {_known(models)} (`python -m pipeline.train` makes one)"
             )
         manifest = Manifest.read(folder)
         if manifest is None:

@@ -61,7 +61,7 @@ def test_a_folder_and_its_memory(tmp_path: Path, served: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        ([], 2, "for example python -m pipeline.rehearsal -- ./run_all.sh"),
+        ([], 2, "for example python -m pipeline.rehearsal -- kaggle competitions files"),
         (["--labels", "x.csv", "--", "true"], 2, "--labels goes with --folder"),
         (["--folder", "none", "--", "true"], 3, "--folder none: nothing there"),
         (["--fault", "x", "--", "true"], 2, "write CALL:KIND[=ARG][*TIMES]"),

@@ -111,7 +111,9 @@ def refusal(data: bytes) -> str:
     assert time.process_time() - began < 1
     message = str(caught.value)
     assert type(caught.value) is BadData
-    assert message.startswith("some.pkl: ") and message.endswith("; the file was not loaded")
+    assert message.startswith("some.pkl: ") and message.endswith(
+        "; the file was not loaded: download it again with --force"
+    )
     assert message.isprintable() and len(message) < 500
     return message
 
