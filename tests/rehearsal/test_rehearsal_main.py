@@ -97,7 +97,7 @@ def test_interrupts_reach_the_command(tmp_path: Path, served: Path, signum: sign
         output, errors = process.communicate(timeout=20)
     assert output == "told\n"
     assert process.returncode == 130
-    assert "interrupted" in errors
+    assert "Traceback" not in errors  # what there is to say, COMMAND has said
     assert time.monotonic() - begin < 10
 
 
