@@ -143,20 +143,21 @@ fi
 
 # A stage runs in the background, so that SIGTERM to this script reaches it at once: it saves, and ends with
 # 130.  Ctrl-C reaches it from the terminal.
-child= interrupted=no
-trap 'interrupted=yes' INT
-trap 'interrupted=yes; [[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true' TERM
+child= interrupted=no signalled=no
+trap 'interrupted=yes signalled=yes' INT
+trap 'interrupted=yes signalled=yes; [[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true' TERM
 
 stage() { # NAME OPTIONS...
     echo
     echo "== $1"
-    local status=0
+    local status=0 again
     "$python" -m "pipeline.$1" "${@:2}" &
     child=$!
     wait "$child" || status=$?
-    while kill -0 "$child" 2>/dev/null; do # a signal ended the wait, not the stage
-        status=0
-        wait "$child" || status=$?
+    while [[ $signalled == yes ]]; do # a signal ended the wait, not the stage
+        signalled=no again=0
+        wait "$child" 2>/dev/null || again=$?
+        [[ $again == 127 ]] || status=$again # 127: it was waited for to its end before
     done
     child=
     ((status == 0)) || exit "$status"

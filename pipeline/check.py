@@ -10,7 +10,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from pipeline.kaggle_api.client import Kaggle
 from pipeline.store import runs, sidecar
 from pipeline.store.manifest import Manifest
 
+POLL = 2.0  # seconds between two looks at Kaggle's list, while something is being scored
 TEST_ROWS = 10_000  # CIFAR-10's test_batch, where the processed data is not at hand
 
 
@@ -76,10 +78,13 @@ class Checked:
         }
 
 
-def check(slug: str, paths: Paths, kaggle: Kaggle) -> Checked:
+def check(
+    slug: str, paths: Paths, kaggle: Kaggle, *, wait: float = 0.0, clock: Callable[[], float] = time.monotonic
+) -> Checked:
     """Bring the ledger up to date and compare.
 
-    Without credentials only the ledger is looked at.
+    Without credentials only the ledger is looked at.  Submissions that are being scored just now are waited
+    for, up to `wait` seconds.
 
     Raises:
         NetworkError, AccessDenied: Kaggle was asked and did not answer.
@@ -92,7 +97,11 @@ def check(slug: str, paths: Paths, kaggle: Kaggle) -> Checked:
     except AccessDenied as error:
         not_asked, entries = str(error), ledger.current(ledger.read(book), slug)
     else:
+        end = clock() + wait
         entries = join.sync(book, slug, kaggle)
+        while clock() < end and any(entry.status == ledger.PENDING for entry in entries):
+            kaggle.sleep(POLL)
+            entries = join.sync(book, slug, kaggle)
     newest = max(entries, key=lambda e: (e.gap_public is not None, e.public is not None, e.ref or 0), default=None)
     known = next((c for c in join.local_csvs(paths.submissions, slug) if newest and _same(c, newest)), None)
     optimistic = known.sidecar.validation_set == "test_batch" if known else None
@@ -235,18 +244,27 @@ python -m pipeline.check --fail-over 12        exit code 1 if the newest gap is 
 @cli.competition
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--fail-over", metavar="POINTS", type=float, help="End with exit code 1 if the newest gap is larger.")
+@click.option(
+    "--wait",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="How long to wait for a submission that is being scored.",
+)
 @cli.timeout
 @cli.processed
 @cli.models
 @cli.submissions
 def command(
-    slug: str, as_json: bool, fail_over: float | None, timeout: float, processed: Path, models: Path, submissions: Path
+    slug: str, as_json: bool, fail_over: float | None, wait: float, timeout: float,
+    processed: Path, models: Path, submissions: Path,
 ) -> None:  # fmt: skip
     """Compare local accuracy with Kaggle's score, and keep the ledger."""
     paths = Paths(processed=processed, models=models, submissions=submissions)
     tell = partial(click.echo, err=True)  # stdout may be JSON
     try:
-        checked = check(slug, paths, Kaggle(os.environ, timeout, tell=tell))
+        checked = check(slug, paths, Kaggle(os.environ, timeout, tell=tell), wait=wait)
     except NetworkError:
         entries = ledger.current(ledger.read(submissions / ledger.NAME), slug)
         if entries and not as_json:

@@ -1,11 +1,15 @@
 """What several tests need: a tiny competition, a tiny run, and the real command line."""
 
+import base64
 import dataclasses
+import http.server
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +158,47 @@ def submit_by_hand(place: Path, kaggle: StandIn, csv: str = "submissions/tiny-ru
     """As a user does it: `kaggle competitions submit -c tiny -f CSV -m hello`."""
     command = ["kaggle", "competitions", "submit", "-c", SLUG, "-f", csv, "-m", "hello"]
     subprocess.run(command, cwd=place, env=kaggle.environment, check=True, capture_output=True)
+
+
+class _Echo(http.server.BaseHTTPRequestHandler):
+    """Answers every call with a refusal that quotes the credentials which came with it."""
+
+    server: "_EchoServer"
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        kind, _, text = self.headers.get("Authorization", "").partition(" ")
+        shown = base64.b64decode(text).decode() if kind == "Basic" else text
+        self.server.heard.append(shown)
+        introspecting = self.path.endswith("/IntrospectToken")
+        refusal = {"code": 403, "message": f"You sent {shown}, which is not welcome"}
+        body = json.dumps({"active": True, "username": "u", "userId": 1} if introspecting else refusal).encode()
+        self.send_response(200 if introspecting else 403)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class _EchoServer(http.server.ThreadingHTTPServer):
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        super().__init__(("127.0.0.1", 0), _Echo)
+
+
+@contextmanager
+def indiscreet_kaggle() -> Iterator[tuple[dict[str, str], list[str]]]:
+    """A Kaggle whose error messages quote the caller's secret: the way to it, and the secrets that it heard."""
+    with _EchoServer() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        proxy = f"http://127.0.0.1:{server.server_port}"
+        ways = {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": "", "KAGGLE_API_ENVIRONMENT": "LOCALHOST"}
+        try:
+            yield {**clean_environment(), **ways}, server.heard
+        finally:
+            server.shutdown()
+            thread.join()

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.gap import ledger
+from pipeline.gap.ledger import Entry
+from pipeline.rehearsal.state import Settings
 from tests.support import SLUG, error_line, predicted_place, serve, stage, submit_by_hand, write_run
 
 
@@ -57,6 +59,15 @@ def test_a_submission_by_hand_gets_local_and_public_and_gap(place: Path) -> None
     assert len(ledger.read(place / "submissions/ledger.csv")) == 1
 
 
+def test_a_submission_that_is_being_scored_is_waited_for(place: Path) -> None:
+    with serve(place, settings=Settings(pending_seconds=3.0)) as kaggle:
+        submit_by_hand(place, kaggle)
+        impatient = json.loads(check(place, kaggle.environment, "--wait", "0", "--json").stdout)
+        patient = json.loads(check(place, kaggle.environment, "--json").stdout)
+    assert (impatient["status"], impatient["public"]) == ("pending", None)
+    assert patient["status"] == "complete" and patient["public"] is not None
+
+
 def test_a_strangers_submission_has_no_local_value(place: Path) -> None:
     other = place / "elsewhere.csv"
     other.write_text((place / "submissions/tiny-run.csv").read_text())
@@ -92,6 +103,23 @@ def test_a_kaggle_that_is_down_is_6_and_the_ledger_is_shown(place: Path) -> None
     result = check(place, environ, "--timeout", "5")
     assert "cannot reach Kaggle" in error_line(result, 6)
     assert "tiny-run" in result.stdout
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "\xff"])
+def test_a_damaged_manifest_of_the_data_does_not_stop_it(place: Path, content: str) -> None:
+    entry = Entry("2025-01-01T00:00:00+00:00", SLUG, "r", "f" * 64, 7, 91.0, 90.0, 80.0, None, "complete")
+    ledger.append(place / "submissions/ledger.csv", [entry])
+    assert check_alone(place)["noise"] is not None
+    (place / "data/processed" / SLUG / "manifest.json").write_bytes(content.encode("latin-1"))
+    found = check_alone(place)
+    assert (found["ref"], found["gap"], found["noise"], found["public_rows"]) == (7, 10.0, None, None)
+
+
+def check_alone(place: Path) -> dict[str, object]:
+    result = check(place, None, "--json")
+    assert result.returncode == 0, result.stderr
+    values: dict[str, object] = json.loads(result.stdout)
+    return values
 
 
 def test_a_damaged_ledger_is_named(place: Path) -> None:

@@ -1,6 +1,7 @@
 import hashlib
 import http.server
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,21 +9,26 @@ import tarfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from pipeline.config import DEFAULT_COMPETITION, Paths
 from pipeline.download import download
 from pipeline.errors import BadData, NetworkError
-from pipeline.kaggle_api.client import Kaggle
+from pipeline.kaggle_api.client import Kaggle, RemoteFile
+from pipeline.rehearsal import connections
+from pipeline.rehearsal.replies import byte_range
 from pipeline.rehearsal.standin import standin
 from pipeline.store import cifar10
 from pipeline.store.editions import find_batches
 from pipeline.store.manifest import Manifest
-from tests.support import ROOT, SLUG, error_line, stage, tree, write_download
+from pipeline.store.processed import Processed
+from tests.support import ROOT, SLUG, error_line, images, indiscreet_kaggle, stage, tree, write_download
 
 SECRET = "s3cr3t-do-not-print"
 
@@ -114,7 +120,16 @@ def test_a_kaggle_that_hangs_is_given_up(tmp_path: Path, source: Path) -> None:
         assert time.monotonic() - start < 20
 
 
-def test_a_killed_download_goes_on_where_it_stopped(tmp_path: Path, source: Path) -> None:
+def test_a_killed_download_goes_on_where_it_stopped(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []  # the Range of each request for the file
+
+    def remembering(text: str | None, size: int) -> tuple[int, int] | None:
+        asked.append(text)
+        return byte_range(text, size)
+
+    monkeypatch.setattr(connections, "byte_range", remembering)
     (source / "ballast.bin").write_bytes(os.urandom(4_000_000))
     command = [sys.executable, "-m", "pipeline.download", "--competition", SLUG]
     # The first connection breaks after 2 MB; the client waits before it goes on, and is killed meanwhile.
@@ -128,9 +143,65 @@ def test_a_killed_download_goes_on_where_it_stopped(tmp_path: Path, source: Path
                 time.sleep(0.02)
             process.send_signal(signal.SIGKILL)
         assert not target(tmp_path).exists()
+        there, before = partial_zip.stat().st_size, len(asked)
         result = fetch(tmp_path, kaggle.environment)
         assert result.returncode == 0, result.stderr
         assert content(target(tmp_path)) == content(source)
+    assert asked[0] is None and there >= 2_000_000
+    # The client asks for the file, looks at the headers, and then for what is missing: nothing comes twice.
+    assert asked[before:] == [None, f"bytes={there}-"]
+
+
+def test_each_new_try_is_told_on_stdout(tmp_path: Path, source: Path) -> None:
+    fault = "ListDataFiles:status=503,retry=0*2"
+    with standin(source, tmp_path / "state", slug=SLUG, faults=[fault]) as kaggle:
+        result = fetch(tmp_path, kaggle.environment)
+    assert result.returncode == 0, result.stderr
+    told = [line for line in result.stdout.splitlines() if "trying again in 0 s" in line]
+    assert len(told) == 2 and all(line.startswith("kaggle: Kaggle is busy or down (503, ") for line in told)
+
+
+class Canned(Kaggle):
+    """A Kaggle without a network, which lists what it is told to and gives the zip that it is told to."""
+
+    listed: ClassVar[list[RemoteFile]] = []
+    archive: ClassVar[Path]
+    downloads: ClassVar[int] = 0
+
+    def files(self, slug: str) -> list[RemoteFile]:
+        return self.listed
+
+    def download(self, slug: str, folder: Path, progress: Callable[[int], None]) -> None:
+        type(self).downloads += 1
+        shutil.copy(self.archive, folder / f"{slug}.zip")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"gone.bin": 5}, "lists gone.bin, which did not come"),
+        ({"cifar_test_nolabel.pkl": 5}, "Kaggle lists 5"),
+        ({}, None),
+    ],
+)
+def test_what_came_is_compared_with_kaggles_list(
+    tmp_path: Path, source: Path, changed: dict[str, int], said: str | None
+) -> None:
+    sizes = {name: len(data) for name, data in content(source).items()} | changed
+
+    class Listing(Canned):
+        listed: ClassVar[list[RemoteFile]] = [RemoteFile(name, size) for name, size in sizes.items()]
+        archive: ClassVar[Path] = zipped(source, tmp_path / "x.zip")
+
+    kaggle = Listing({"KAGGLE_API_TOKEN": "t"})
+    if said is None:
+        assert download(SLUG, Paths(raw=tmp_path / "raw"), kaggle, print).done
+        assert Listing.downloads == 1
+        return
+    with pytest.raises(BadData, match=said):  # exit code 4
+        download(SLUG, Paths(raw=tmp_path / "raw"), kaggle, print)
+    assert Listing.downloads == 2  # it may have been damaged on the way
+    assert tree(tmp_path / "raw") == {} and not list((tmp_path / "raw").glob(f".{SLUG}.[dp]*"))
 
 
 # --- without Kaggle -----------------------------------------------------------------------------------------
@@ -142,11 +213,12 @@ def test_without_credentials_it_ends_at_once_with_5(tmp_path: Path) -> None:
     assert tree(tmp_path) == {}
 
 
-def test_secrets_are_not_printed(tmp_path: Path, source: Path) -> None:
-    with standin(source, tmp_path / "state", slug=SLUG, faults=["ListDataFiles:status=401"]) as kaggle:
-        environ = {**kaggle.environment, "KAGGLE_API_TOKEN": SECRET, "KAGGLE_KEY": SECRET, "VERBOSE": "1"}
-        result = fetch(tmp_path, environ, "--debug")
-    assert result.returncode != 0
+def test_secrets_are_not_printed(tmp_path: Path) -> None:
+    with indiscreet_kaggle() as (way, heard):
+        result = fetch(tmp_path, {**way, "KAGGLE_API_TOKEN": SECRET, "VERBOSE": "1"}, "--debug")
+        assert SECRET in heard[-1]  # it was there to be quoted
+    assert result.returncode == 5
+    assert "You sent ***" in result.stderr
     assert SECRET not in result.stdout + result.stderr
 
 
@@ -164,6 +236,63 @@ def test_another_source_wants_force(tmp_path: Path, source: Path) -> None:
     assert "--force" in error_line(stage("download", "--competition", SLUG, "--from", other, cwd=tmp_path), 2)
     stage("download", "--competition", SLUG, "--from", other, "--force", cwd=tmp_path)
     assert content(target(tmp_path)) == content(other)
+
+
+def test_a_folder_laid_out_by_hand_stays_as_it_is(tmp_path: Path, source: Path) -> None:
+    folder = write_download(target(tmp_path), seed=50)
+    before = tree(folder)
+
+    def lay(*more: object) -> "subprocess.CompletedProcess[str]":
+        return stage("download", "--competition", SLUG, *more, cwd=tmp_path)
+
+    for more in ([], ["--from", folder], ["--from", f"data/raw/../raw/{SLUG}"]):
+        result = lay(*more)
+        assert result.returncode == 0, result.stderr
+        assert "laid out by hand, nothing to do" in result.stdout
+    assert "laid out by hand" in error_line(lay("--from", source), 2)
+    assert "lie in each other" in error_line(lay("--from", folder, "--force"), 2)
+    assert "lie in each other" in error_line(lay("--from", folder / "cifar-10-python", "--force"), 2)
+    assert tree(folder) == before
+    assert stage("preprocess", "--competition", SLUG, cwd=tmp_path).returncode == 0
+    assert tree(folder) == before
+    assert lay("--from", source, "--force").returncode == 0
+    assert content(folder) == content(source)
+
+
+def test_linked_files_that_were_replaced_are_noticed_and_preprocessed_anew(tmp_path: Path, source: Path) -> None:
+    def both() -> list[str]:
+        results = [
+            stage("download", "--competition", SLUG, "--from", source, cwd=tmp_path),
+            stage("preprocess", "--competition", SLUG, cwd=tmp_path),
+        ]
+        assert [result.returncode for result in results] == [0, 0], results
+        return [result.stdout for result in results]
+
+    both()
+    assert all("nothing to do" in said for said in both())
+    other = write_download(tmp_path / "other", seed=50)
+    for name, data in content(other).items():
+        assert (source / name).stat().st_size == len(data)
+        (source / name).write_bytes(data)
+    said = both()
+    assert "changed, doing it again" in said[0] and "nothing to do" not in said[1]
+    hidden = Processed.open(tmp_path / "data/processed" / SLUG).array("hidden_images")
+    assert np.array_equal(hidden, images(30, 59))
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"stage": "download", "files": {"a": 1}}'])
+def test_a_damaged_manifest_is_mended_by_force(tmp_path: Path, source: Path, damage: str) -> None:
+    def run(name: str, *more: object) -> "subprocess.CompletedProcess[str]":
+        return stage(name, "--competition", SLUG, *more, cwd=tmp_path)
+
+    run("download", "--from", source)
+    before = tree(target(tmp_path))
+    (target(tmp_path) / "manifest.json").write_text(damage)
+    assert "--force" in error_line(run("download", "--from", source), 4)
+    assert "--force" in error_line(run("preprocess"), 4)
+    assert run("download", "--from", source, "--force").returncode == 0
+    assert tree(target(tmp_path)) == before
+    assert run("preprocess").returncode == 0
 
 
 def test_a_kaggle_notebooks_files_are_used_in_place(tmp_path: Path) -> None:

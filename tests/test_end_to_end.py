@@ -81,15 +81,6 @@ def test_it_stops_at_the_first_failing_stage_with_its_exit_code(project: Path) -
     assert not (project / "canary").exists()
 
 
-def test_missing_credentials_are_noticed_before_anything_is_made(project: Path) -> None:
-    before = tree(project)
-    for arguments in ([], ["--submit"], ["--competition", "other"]):
-        result = run(project, *arguments, PIPELINE_PYTHON=sys.executable)
-        assert result.returncode == 5
-        assert "no Kaggle credentials" in result.stderr
-    assert tree(project) == before and not (project / ".venv").exists()
-
-
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

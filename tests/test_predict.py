@@ -59,6 +59,7 @@ def test_labels_are_the_networks_and_do_not_depend_on_the_batch(place: Path) -> 
     for size in (7, 512):
         csv = predict(paths_in(place), print, out=place / f"{size}.csv", device="cpu", batch_size=size).csv
         assert np.array_equal(submission_format.validate(csv, data.array("hidden_ids")), expected)
+    assert (place / "7.csv").read_bytes() == (place / "512.csv").read_bytes()
 
 
 def test_it_takes_the_run_that_finished_last_or_the_one_asked_for(place: Path) -> None:
@@ -91,15 +92,35 @@ def test_damaged_weights_and_changed_data_are_refused(place: Path) -> None:
     [
         (["--run", "none"], 3, "python -m pipeline.train"),
         (["--run", "../../etc"], 2, "not a path"),
+        (["--run", "LATEST"], 2, "taken"),
+        (["--run", "ledger"], 2, "taken"),
         (["--out", "sub.txt"], 2, ".csv"),
+        (["--out", "submissions/ledger.csv"], 2, "the ledger's name"),
         (["--device", "cuda"], 2, "--device cuda"),
         (["--batch-size", "0"], 2, ""),
     ],
 )
 def test_wrong_usage(place: Path, arguments: list[str], code: int, said: str) -> None:
+    before = tree(place)
     result = stage("predict", *arguments, cwd=place)
     assert result.returncode == code
     assert said in result.stderr
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b""])
+def test_a_damaged_pointer_to_the_latest_run_is_bad_data(place: Path, content: bytes) -> None:
+    (place / "data/models" / runs.LATEST).write_bytes(content)
+    assert "name one with --run" in error_line(stage("predict", cwd=place), 4)
+    assert stage("predict", "--run", "tiny-run", cwd=place).returncode == 0
+
+
+@pytest.mark.parametrize("content", ['{"mine": 1}', "[]", "mine"])
+def test_a_json_of_somebody_elses_beside_the_csv_is_not_overwritten(place: Path, content: str) -> None:
+    (place / "notes.json").write_text(content)
+    before = tree(place)
+    assert "notes.json" in error_line(stage("predict", "--out", "notes.csv", cwd=place), 2)
+    assert tree(place) == before
 
 
 def test_without_a_run_it_names_the_command(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,58 @@ def test_a_flipped_bit_is_noticed_by_the_manifest(tmp_path: Path) -> None:
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     assert "changed since it was downloaded" in error_line(preprocess(tmp_path), 4)
+
+
+def test_a_single_image_has_no_clear_channel_order(tmp_path: Path) -> None:
+    write_download(raw(tmp_path), hidden=1)
+    result = preprocess(tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "1 hidden images" in result.stdout and "channel order unclear" in result.stdout
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"stage": "preprocess", "files": {"a": 1}}'])
+def test_a_damaged_manifest_is_mended_by_force(tmp_path: Path, content: str) -> None:
+    write_download(raw(tmp_path))
+    preprocess(tmp_path)
+    before = tree(tmp_path)
+    (tmp_path / "data/processed" / SLUG / "manifest.json").write_text(content)
+    assert "--force" in error_line(preprocess(tmp_path), 4)
+    assert preprocess(tmp_path, "--force").returncode == 0
+    assert tree(tmp_path) == before
+
+
+DYING = """
+import os, signal, sys
+import numpy as np
+from pipeline import preprocess
+save, saved = np.save, []
+def dying(*arguments, **options):
+    save(*arguments, **options)
+    saved.append(arguments)
+    if len(saved) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+np.save = dying
+preprocess.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["at first", "over an older one"])
+def test_a_killed_preprocess_leaves_no_half_folder_and_a_rerun_finishes(tmp_path: Path, older: bool) -> None:
+    target = tmp_path / "data/processed" / SLUG
+    write_download(raw(tmp_path))
+    if older:
+        preprocess(tmp_path)
+        (raw(tmp_path) / HIDDEN).write_bytes(pickle.dumps({b"data": images(40)}))
+    before = tree(tmp_path)
+    command = [sys.executable, "-c", DYING, "--competition", SLUG]
+    environ = {**clean_environment(), "PYTHONPATH": str(ROOT)}
+    assert subprocess.run(command, cwd=tmp_path, env=environ, check=False).returncode == -signal.SIGKILL
+    assert tree(tmp_path) == before and target.exists() == older
+    assert len(list((target.parent / f".{SLUG}.partial").iterdir())) == 3  # what it was killed over
+    result = preprocess(tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert len(Processed.open(target).array("hidden_ids")) == (40 if older else 30)
+    assert not (target.parent / f".{SLUG}.partial").exists()
 
 
 def test_without_a_download_it_names_the_command(tmp_path: Path) -> None:

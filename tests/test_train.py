@@ -190,6 +190,8 @@ def test_the_run_under_way_is_locked(place: Place, capsys: pytest.CaptureFixture
         (["--epochs", "0"], "--epochs 0: at least 1"),
         (["--device", "mps"], "--device mps: PyTorch finds none here"),
         (["--run", "../mine"], "not a path"),
+        (["--run", "LATEST"], "taken"),
+        (["--run", "ledger"], "taken"),
         (["--preset", "papper"], "papper"),
     ],
 )

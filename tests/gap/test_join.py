@@ -2,6 +2,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pipeline.gap import join
 from pipeline.gap.ledger import Entry
@@ -47,6 +48,15 @@ def test_a_submission_by_hand_is_recognised_by_name_size_and_time(tmp_path: Path
     (entry,) = news(tmp_path, listed(5, "sub.csv", "hello", size))
     assert (entry.run, entry.note) == ("run1", join.BY_HAND)
     assert news(tmp_path, listed(6, "sub.csv", "hello", size))[0].run == "run1"
+
+
+@pytest.mark.parametrize(
+    ("created", "run"),
+    [("2025-03-01T12:09:00+00:00", "run1"), ("2025-03-01T13:09:00+01:00", "run1"), ("2025-03-01T12:11:00+00:00", "")],
+)
+def test_clocks_may_differ_by_ten_minutes(tmp_path: Path, created: str, run: str) -> None:
+    csv = write_csv(tmp_path, "sub.csv", 1, created)
+    assert news(tmp_path, listed(5, "sub.csv", "", csv.stat().st_size))[0].run == run
 
 
 def test_what_cannot_be_ours_is_not_claimed(tmp_path: Path) -> None:

@@ -50,3 +50,9 @@ def test_channel_order() -> None:
     assert layout.channel_order(other, reference) == "RGB"
     assert layout.channel_order(other[..., ::-1], reference) == "BGR"
     assert layout.channel_order(grey, reference) == "unclear"
+
+
+@pytest.mark.parametrize("count", [1, layout.FEW - 1])
+def test_few_images_have_no_clear_channel_order(count: int) -> None:
+    assert layout.channel_order(images(count), images(500)) == "unclear"
+    assert layout.channel_order(images(500), images(count)) == "unclear"

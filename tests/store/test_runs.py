@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import BadData, MissingInput, UsageError
+from pipeline.store import runs
+
+
+@pytest.mark.parametrize("name", ["LATEST", "latest", "ledger", "Ledger", "", ".hidden", "..", "a/b", "a b", "é"])
+def test_a_name_that_is_taken_or_a_path_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="--run"):
+        runs.check_name(name)
+
+
+@pytest.mark.parametrize("name", ["paper-1f3a9c2b", "v1.2_x", "latest-2", "my-ledger"])
+def test_a_plain_name_will_do(name: str) -> None:
+    assert runs.check_name(name) == name
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", "é\n".encode(), b"../../etc\n", b"LATEST\n", b"a\nb\n"])
+def test_a_damaged_pointer_is_bad_data(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / runs.LATEST).write_bytes(content)
+    with pytest.raises(BadData, match="LATEST names no run"):
+        runs.latest(tmp_path)
+
+
+def test_the_pointer_is_what_was_pointed_to(tmp_path: Path) -> None:
+    with pytest.raises(MissingInput, match="no finished run"):
+        runs.latest(tmp_path)
+    runs.point_latest(tmp_path, "mine")
+    assert runs.latest(tmp_path) == "mine"

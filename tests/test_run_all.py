@@ -1,0 +1,188 @@
+"""run_all.sh with interpreters that only write down what they were asked for: nothing is installed or trained."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT, SLUG, clean_environment
+
+# Writes down `-m MODULE ...` and does nothing, except for what the set-up and the order of stages depend on.
+FAKE = """#!/usr/bin/env bash
+[[ $1 == -c ]] && exec {real} "$@"
+echo "{role} $*" >>{log}
+case "$2 $3" in
+    "pipeline.kaggle_api.credentials ") exec {real} "$@" ;;
+    "venv .venv")
+        mkdir -p .venv/bin
+        sed 's/{role} \\$/venv $/' "$0" >.venv/bin/python
+        chmod +x .venv/bin/python ;;
+    "pip --version") [[ ! -e {log}.no-pip ]] || [[ -e .venv/bin/pip ]] ;;
+esac
+"""
+TRAINING = """
+if [[ $2 == pipeline.train && $* != *--dry-run* ]]; then
+    sleep 60 &
+    trap 'echo "told to stop" >>{log}; kill %1; sleep {seconds}; exit {code}' TERM
+    echo "at work" >>{log}
+    wait
+fi
+"""
+
+
+class Project:
+    """A copy of the script that has never run, and the log of its fake interpreter."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log = folder / "project", folder / "calls"
+        self.folder.mkdir()
+        for name in ("run_all.sh", "requirements.txt"):
+            shutil.copy(ROOT / name, self.folder / name)
+        (self.folder / "pipeline").symlink_to(ROOT / "pipeline")
+        self.programs = folder / "programs"
+        self.programs.mkdir()
+        self.log.touch()
+        self.fake = self.interpreter("python3.13")
+
+    def interpreter(self, name: str, more: str = "", role: str = "base") -> Path:
+        path = self.programs / name
+        path.write_text(FAKE.format(real=sys.executable, log=self.log, role=role) + more)
+        path.chmod(0o755)
+        return path
+
+    def environment(self, **environ: str) -> dict[str, str]:
+        return {**clean_environment(), "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}", **environ}
+
+    def run(self, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            ["./run_all.sh", *arguments], cwd=self.folder, env=self.environment(**environ),
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    def calls(self) -> list[str]:
+        """What was asked for since the last look."""
+        found = self.log.read_text().splitlines()
+        self.log.write_text("")
+        return found
+
+    def made(self) -> list[str]:
+        """Of these calls, those that make something: ["base venv", "venv install"]."""
+        names = {"-m venv": "venv", "-m pip install": "install"}
+        return [f"{c.split()[0]} {n}" for c in self.calls() for start, n in names.items() if f" {start}" in c]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+# --- set-up -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [[], ["--submit"], ["--competition", "other"]])
+@pytest.mark.parametrize("given", [False, True], ids=["with .venv", "with PIPELINE_PYTHON"])
+def test_missing_credentials_are_noticed_before_anything_is_made(
+    project: Project, given: bool, arguments: list[str]
+) -> None:
+    interpreter = {"PIPELINE_PYTHON": str(project.fake)} if given else {}
+    before = sorted(project.folder.iterdir())
+    result = project.run(*arguments, **interpreter)
+    assert result.returncode == 5
+    assert "no Kaggle credentials" in result.stderr
+    assert project.calls() == ["base -m pipeline.kaggle_api.credentials"]
+    assert sorted(project.folder.iterdir()) == before
+
+
+def test_with_credentials_it_installs_and_runs_the_stages_in_order(project: Project) -> None:
+    result = project.run("--submit", PIPELINE_PYTHON=str(project.fake), KAGGLE_API_TOKEN="t")
+    assert result.returncode == 0, result.stderr
+    modules = [call.split()[2] for call in project.calls() if "--dry-run" not in call]
+    stages = [f"pipeline.{name}" for name in ("download", "preprocess", "train", "predict", "submit", "check")]
+    assert modules == ["pipeline.kaggle_api.credentials", "pip", *stages]
+
+
+def test_a_given_interpreter_is_installed_into_again_only_for_other_requirements(project: Project) -> None:
+    def install() -> list[str]:
+        assert project.run("--setup", PIPELINE_PYTHON=str(project.fake)).returncode == 0
+        return project.made()
+
+    assert install() == ["base install"]
+    assert install() == []
+    (project.folder / "requirements.txt").write_text("click\n")
+    assert install() == ["base install"]
+    assert install() == []
+    assert not (project.folder / ".venv").exists()
+
+
+def test_the_venv_is_made_once_and_installed_into_again_only_for_other_requirements(project: Project) -> None:
+    (project.log.with_name("calls.no-pip")).touch()
+
+    def install() -> list[str]:
+        if (project.folder / ".venv/bin/python").is_file():
+            (project.folder / ".venv/bin/pip").touch()
+        assert project.run("--setup").returncode in (0, 1)
+        return project.made()
+
+    assert install() == ["base venv"]  # one without pip: Debian's, without python3-venv
+    assert install() == ["venv install"]
+    assert install() == []
+    (project.folder / "requirements.txt").write_text("click\n")
+    assert install() == ["venv install"]
+
+
+def test_a_broken_venv_is_made_anew(project: Project) -> None:
+    leftover = project.folder / ".venv/lib/half"
+    leftover.mkdir(parents=True)
+    (project.folder / ".venv/bin").mkdir()
+    (project.folder / ".venv/bin/python").symlink_to("/nonexistent/python3.11")
+    assert project.run("--setup").returncode == 0
+    assert project.made() == ["base venv", "venv install"]
+    assert not leftover.exists()
+    # Complete, and then its interpreter vanishes, as when the system's Python is upgraded.
+    (project.folder / ".venv/bin/python").unlink()
+    assert project.run("--setup").returncode == 0
+    assert project.made() == ["base venv", "venv install"]
+
+
+def test_a_failed_installation_is_repeated(project: Project) -> None:
+    failing = project.interpreter("failing", "[[ $2 != pip ]]\n")
+    for _ in range(2):
+        result = project.run("--setup", PIPELINE_PYTHON=str(failing))
+        assert (result.returncode, project.made()) == (6, ["base install"])
+        assert "the installation failed" in result.stderr
+
+
+# --- signals ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "seconds"),
+    [(130, 0.3), (0, 0.3), (130, 0), (0, 0)],
+    ids=["which saves", "which was just finished", "which ends at once", "which was finished at once"],
+)
+def test_sigterm_ends_the_running_stage_and_no_other_begins(project: Project, code: int, seconds: float) -> None:
+    training = project.interpreter("training", TRAINING.format(log=project.log, code=code, seconds=seconds))
+    environ = project.environment(PIPELINE_PYTHON=str(training))
+    command = ["./run_all.sh", "--data", str(project.programs), "--competition", SLUG]
+    with subprocess.Popen(command, cwd=project.folder, env=environ, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 30
+        while "at work" not in project.log.read_text():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 130
+    calls = project.calls()
+    assert calls[-2:] == ["at work", "told to stop"]
+    assert "pipeline.train" in calls[-3]
+
+
+def test_a_failing_stage_ends_it_with_that_stages_code(project: Project) -> None:
+    failing = project.interpreter("failing", "[[ $2 != pipeline.preprocess ]] || exit 4\n")
+    result = project.run("--data", str(project.programs), PIPELINE_PYTHON=str(failing))
+    assert result.returncode == 4
+    assert "pipeline.preprocess" in project.calls()[-1]
