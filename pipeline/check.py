@@ -12,7 +12,6 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from typing import Any
 import click
 
 from pipeline import cli
-from pipeline.config import Competition, Paths, competition
+from pipeline.config import Paths, competition
 from pipeline.errors import AccessDenied, BadData, MissingInput, NetworkError, PipelineError, Say
-from pipeline.gap import expected, join, ledger
-from pipeline.gap.expected import Noise
+from pipeline.gap import join, ledger
+from pipeline.gap.comparison import Comparison, compare
 from pipeline.gap.join import LocalCsv
 from pipeline.gap.ledger import Entry
 from pipeline.kaggle_api import credentials
@@ -32,55 +31,11 @@ from pipeline.store import runs, sidecar
 from pipeline.store.manifest import Manifest
 
 POLL = 2.0  # seconds between two looks at Kaggle's list, while something is being scored
-TEST_ROWS = 10_000  # CIFAR-10's test_batch, where the processed data is not at hand
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What is known.  Accuracies in per cent, gaps in points; None is unknown.
-
-    The single values are of `newest`: the newest submission of a CSV of ours that has a score; if there is
-    none, the newest with a score; if there is none, the newest.
-    """
-
-    competition: str
-    submissions: list[Entry]
-    newest: Entry | None
-    public_rows: int | None
-    rows_assumed: bool  # public_rows is half of the hidden set, for want of better knowledge
-    noise: Noise | None  # in points
-    line_expects: float | None  # public score, by the competition's published line
-    optimistic: bool | None  # whether `local` was selected on the very set it is measured on
-    not_asked: str | None  # why Kaggle was not asked
-
-    def to_dict(self) -> dict[str, Any]:
-        """For --json."""
-        newest = self.newest
-        return {
-            "competition": self.competition,
-            "run": newest.run if newest else None,
-            "ref": newest.ref if newest else None,
-            "status": newest.status if newest else None,
-            "local": newest.local_test if newest else None,
-            "validation": newest.local_validation if newest else None,
-            "public": newest.public if newest else None,
-            "private": newest.private if newest else None,
-            "gap": newest.gap_public if newest else None,
-            "public_rows": self.public_rows,
-            "rows_assumed": self.rows_assumed,
-            "noise": asdict(self.noise) if self.noise else None,
-            "line_expects": self.line_expects,
-            "optimistic": self.optimistic,
-            "not_asked": self.not_asked,
-            "submissions": [
-                {**asdict(e), "gap_public": e.gap_public, "gap_private": e.gap_private} for e in self.submissions
-            ],
-        }
 
 
 def check(
     slug: str, paths: Paths, kaggle: Kaggle, *, wait: float = 0.0, clock: Callable[[], float] = time.monotonic
-) -> Checked:
+) -> Comparison:
     """Bring the ledger up to date and compare.
 
     Without credentials only the ledger is looked at.  Submissions that are being scored just now are waited
@@ -102,37 +57,8 @@ def check(
         while clock() < end and any(entry.status == ledger.PENDING for entry in entries):
             kaggle.sleep(POLL)
             entries = join.sync(book, slug, kaggle)
-    newest = max(entries, key=lambda e: (e.gap_public is not None, e.public is not None, e.ref or 0), default=None)
-    known = next((c for c in join.local_csvs(paths.submissions, slug) if newest and _same(c, newest)), None)
-    optimistic = known.sidecar.validation_set == "test_batch" if known else None
-    return _compare(competition(slug), entries, newest, _facts(paths.processed / slug), optimistic, not_asked)
-
-
-def _same(csv: LocalCsv, entry: Entry) -> bool:
-    return csv.sidecar.csv_sha256 == entry.csv_sha256
-
-
-def _compare(
-    known: Competition,
-    entries: list[Entry],
-    newest: Entry | None,
-    facts: Mapping[str, Any],
-    optimistic: bool | None,
-    not_asked: str | None,
-) -> Checked:
-    test_rows = facts["test"]["images"] if facts else TEST_ROWS
-    public_rows = known.public_rows or (facts["hidden"]["images"] // 2 if facts else None)
-    noise = line_expects = None
-    if newest is not None and newest.local_test is not None:
-        local = newest.local_test / 100
-        if known.line is not None:
-            line_expects = round(100 * expected.on_line(known.line, local), 2)
-        if newest.public is not None and public_rows:
-            raw = expected.noise(local, test_rows, newest.public / 100, public_rows)
-            noise = Noise(round(100 * raw.sigma, 3), round(100 * raw.limit, 3), raw.exceeds)
-    return Checked(
-        known.slug, entries, newest, public_rows, known.public_rows is None, noise, line_expects, optimistic, not_asked
-    )
+    csvs = join.local_csvs(paths.submissions, slug)
+    return compare(competition(slug), entries, csvs, _facts(paths.processed / slug), not_asked)
 
 
 def _facts(processed: Path) -> Mapping[str, Any]:
@@ -147,7 +73,7 @@ def _facts(processed: Path) -> Mapping[str, Any]:
 # --- what a person reads ----------------------------------------------------------------------------------
 
 
-def show(checked: Checked, paths: Paths, say: Say) -> None:
+def show(checked: Comparison, paths: Paths, say: Say) -> None:
     """Print the table and what it means."""
     if checked.not_asked:
         say(f"check: Kaggle was not asked, this is the ledger alone ({checked.not_asked})")
@@ -204,7 +130,7 @@ def _table(entries: Sequence[Entry]) -> str:
     return "\n".join([pd.DataFrame(rows).to_string(index=False), *notes])
 
 
-def _meaning(checked: Checked) -> list[str]:
+def _meaning(checked: Comparison) -> list[str]:
     newest = checked.newest
     if newest is None or newest.public is None:
         if newest is not None and newest.status == ledger.COMPLETE:
