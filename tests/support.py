@@ -2,11 +2,13 @@
 
 import base64
 import dataclasses
+import functools
 import http.server
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -77,7 +79,13 @@ def stage(
 def clean_environment() -> dict[str, str]:
     """This process's environment without credentials and without a home folder that may hold some."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAGGLE", "PIPELINE"))}
-    return {**kept, "HOME": "/nonexistent"}
+    return {**kept, "HOME": _empty_home().name}
+
+
+@functools.cache
+def _empty_home() -> "tempfile.TemporaryDirectory[str]":
+    """One for this process: the client makes its settings folder in it."""
+    return tempfile.TemporaryDirectory(prefix="home-")
 
 
 def error_line(result: subprocess.CompletedProcess[str], code: int) -> str:
