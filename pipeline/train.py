@@ -15,8 +15,9 @@ from typing import Any
 import click
 
 from pipeline import cli
-from pipeline.config import MODELS, PRESETS, Paths, TrainConfig, fingerprint
+from pipeline.config import Paths, fingerprint
 from pipeline.errors import Say, UsageError
+from pipeline.recipes import MODELS, PRESETS, TrainConfig
 from pipeline.store import atomic, runs
 from pipeline.store.manifest import Manifest, records, versions
 from pipeline.store.processed import Processed, training_fingerprint

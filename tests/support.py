@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import PRESETS, Paths
+from pipeline.config import Paths
 from pipeline.download import download
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.predict import predict
 from pipeline.preprocess import preprocess
+from pipeline.recipes import PRESETS
 from pipeline.rehearsal import cifar_format
 from pipeline.rehearsal.standin import StandIn, standin
 from pipeline.rehearsal.state import Settings

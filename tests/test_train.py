@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from pipeline import train
-from pipeline.config import PRESETS, Paths
+from pipeline.config import Paths
+from pipeline.recipes import PRESETS
 from pipeline.store import atomic
 from pipeline.store.manifest import Manifest
 from pipeline.store.runs import CHECKPOINT, Run

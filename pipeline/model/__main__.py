@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import click
 
 from pipeline import cli
-from pipeline.config import MODELS, PARAMETER_BUDGET
+from pipeline.config import PARAMETER_BUDGET
+from pipeline.recipes import MODELS
 
 
 @cli.stage_command(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, relu
 
-from pipeline.config import CLASSES, ModelConfig
+from pipeline.config import CLASSES
+from pipeline.recipes import ModelConfig
 
 
 class BasicBlock(nn.Module):

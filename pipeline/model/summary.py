@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.config import IMAGE_SIZE, PARAMETER_BUDGET, ModelConfig
+from pipeline.config import IMAGE_SIZE, PARAMETER_BUDGET
 from pipeline.errors import UsageError
 from pipeline.model.resnet import ResNet, build_without_memory
+from pipeline.recipes import ModelConfig
 
 BYTES = 4  # of a 32-bit float
 MB = 2**20  # bytes

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from pipeline.config import ModelConfig
 from pipeline.errors import BadData
 from pipeline.model.resnet import ResNet, build_without_memory
+from pipeline.recipes import ModelConfig
 from pipeline.store import atomic
 
 

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.config import TrainConfig, ValidationSet
 from pipeline.errors import BadData, MissingInput, UsageError
+from pipeline.recipes import TrainConfig, ValidationSet
 from pipeline.store import atomic
 from pipeline.store.manifest import Manifest
 

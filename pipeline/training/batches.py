@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config import IMAGE_SIZE, TrainConfig
+from pipeline.config import IMAGE_SIZE
+from pipeline.recipes import TrainConfig
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:

@@ -10,7 +10,7 @@ from time import perf_counter
 
 from torch import Tensor, nn
 
-from pipeline.config import TrainConfig
+from pipeline.recipes import TrainConfig
 from pipeline.store.runs import CHECKPOINT, METRICS, TENSORBOARD
 from pipeline.training import checkpoint, metrics
 from pipeline.training.batches import TrainingImages, draw

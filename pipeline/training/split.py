@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from pipeline.config import TrainConfig
 from pipeline.errors import UsageError
+from pipeline.recipes import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pipeline.config import TrainConfig
 from pipeline.errors import PipelineError
 from pipeline.model.resnet import ResNet, build
+from pipeline.recipes import TrainConfig
 from pipeline.training.device import Device
 from pipeline.training.metrics import EpochRow, best_row
 

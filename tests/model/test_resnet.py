@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from pipeline.config import MODELS
 from pipeline.model.resnet import build
+from pipeline.recipes import MODELS
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34"])

@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from pipeline.config import MODELS
 from pipeline.errors import UsageError
 from pipeline.model import __main__ as command_line
 from pipeline.model.resnet import build
 from pipeline.model.summary import check_budget, summarise
+from pipeline.recipes import MODELS
 
 
 def test_the_papers_network_has_the_papers_figures(capsys: pytest.CaptureFixture[str]) -> None:

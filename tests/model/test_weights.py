@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.config import MODELS
 from pipeline.errors import BadData
 from pipeline.model import weights
 from pipeline.model.resnet import build
+from pipeline.recipes import MODELS
 
 CONFIG = MODELS["rehearsal"]
 

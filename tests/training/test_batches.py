@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config import PRESETS, TrainConfig
+from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.training.batches import Draws, TrainingImages, draw, steps_per_epoch
 
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ def test_draws_follow_seed_and_epoch_and_nothing_else() -> None:
 
 
 def test_without_padding_and_flip_images_stay_as_they_are() -> None:
-    config = dataclasses.replace(PAPER, crop_padding=0, flip=False)
+    config = dataclasses.replace(PAPER, crop_padding=0, flip="none")
     training, draws = training_images(config), draw(ROWS, config, epoch=0)
     images, _ = training.batch(draws, 0)
     assert np.array_equal(images.numpy(), IMAGES[draws.order[:128].numpy()])

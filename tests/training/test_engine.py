@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import PRESETS, TrainConfig
 from pipeline.errors import BadData, PipelineError
 from pipeline.model.inputs import normalise
 from pipeline.model.resnet import build
+from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.store.runs import CHECKPOINT
 from pipeline.training import checkpoint
 from pipeline.training.batches import TrainingImages

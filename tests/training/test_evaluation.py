@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import MODELS
 from pipeline.model.inputs import normalise
 from pipeline.model.resnet import build
+from pipeline.recipes import MODELS
 from pipeline.training.device import Device
 from pipeline.training.evaluation import EvaluationImages, evaluate
 

@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipeline.config import PRESETS
 from pipeline.errors import UsageError
+from pipeline.recipes import PRESETS
 from pipeline.training.split import split
 
 CONFIG = PRESETS["rehearsal"]

@@ -1,0 +1,203 @@
+"""What is trained and how: networks, recipes and the presets, in frozen dataclasses.  Nothing here imports torch.
+
+Each annotated field of TrainConfig is an option of `python -m pipeline.train`, and `python -m pipeline.sweep` can
+search over it: the annotation is the option's type and its help text.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+from pipeline.errors import BadData, UsageError
+
+# --- networks ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A ResNet of BasicBlocks: a 3x3 stem, stages, global average pooling, one linear layer.
+
+    `widths`, `blocks` and `strides` have one entry a stage.
+    """
+
+    name: str
+    stem: int  # channels of the 3x3 stem
+    widths: tuple[int, ...]  # channels
+    blocks: tuple[int, ...]  # BasicBlocks
+    strides: tuple[int, ...]  # of a stage's first block
+    se: int = 0  # squeeze-and-excitation in each block: width / se hidden units; 0: none
+    whitened: bool = False  # the stem is computed from the training images, and fixed
+
+    def __post_init__(self) -> None:
+        """Refuse descriptions that fit no network."""
+        if not len(self.widths) == len(self.blocks) == len(self.strides):
+            raise UsageError(f"model {self.name}: widths, blocks and strides differ in length")
+        _require(
+            0 <= self.se <= min(self.widths), f"--se {self.se}: from 0 (none) to {min(self.widths)}, the least width"
+        )
+
+
+MODELS = {
+    model.name: model
+    for model in (
+        # The paper's network, 4,893,566 parameters: recovered from its memory table (18.67 MB of parameters).
+        ModelConfig("paper", 36, (36, 72, 144, 256, 64), (3, 3, 3, 3, 1), (1, 2, 2, 2, 2)),
+        # A tenth of a GMAC: nearly all of its work at 16x16 pixels and below, where a CPU is fast.
+        ModelConfig("fast", 32, (64, 128, 256), (2, 2, 2), (2, 2, 2)),
+        # As much work as 5 million parameters allow at CIFAR-10's resolutions: the work, not the count, limits.
+        ModelConfig("wide", 64, (64, 128, 256), (3, 3, 3), (1, 2, 2), se=16),
+        # Small enough for a rehearsal on two CPU cores, with the same building blocks.
+        ModelConfig("rehearsal", 16, (16, 32, 64), (1, 1, 1), (2, 2, 2)),
+        # torchvision's ResNets with a CIFAR stem: the paper's baselines, over the competition's budget.
+        ModelConfig("resnet18", 64, (64, 128, 256, 512), (2, 2, 2, 2), (1, 2, 2, 2)),
+        ModelConfig("resnet34", 64, (64, 128, 256, 512), (3, 4, 6, 3), (1, 2, 2, 2)),
+    )
+}
+
+
+# --- recipes ----------------------------------------------------------------------------------------------
+
+ValidationSet = Literal["split", "test_batch"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run: everything that decides which weights come out, but for the images and the teachers."""
+
+    preset: str
+    model: ModelConfig
+
+    # "test_batch" is the paper's protocol, and optimistic.
+    validation: Annotated[ValidationSet, "What selects the best epoch; test_batch is the paper's way."] = "split"
+    validation_fraction: Annotated[float, "Share of the training images in the validation split."] = 0.1
+    epochs: Annotated[int, "Passes over the training images; the warm-up keeps its share."] = 80
+    batch_size: Annotated[int, "Images a step."] = 128
+    seed: Annotated[int, "Of initialisation, order and augmentation."] = 0
+
+    optimizer: Annotated[Literal["adam", "adamw", "sgd", "rmsprop"], "sgd has Nesterov's momentum."] = "adam"
+    learning_rate: Annotated[float, "The peak."] = 1e-3
+    momentum: Annotated[float, "Of sgd and rmsprop."] = 0.9
+    # Coupled (an L2 penalty in the gradient) but for adamw.
+    weight_decay: Annotated[float, "Of all parameters, or of the convolutions and the linear layer only:"] = 1e-4
+    decay_norms: Annotated[bool, "Whether norms and biases decay too."] = True
+    schedule: Annotated[Literal["linear", "cosine", "step", "one-cycle"], "Of the rate after the warm-up."] = "linear"
+    warmup_epochs: Annotated[float, "Epochs over which the rate rises to its peak."] = 5.0
+    early_stopping: Annotated[int, "Stop after so many epochs without a better validation accuracy; 0: never."] = 0
+
+    label_smoothing: Annotated[float, "From 0 to below 1."] = 0.1
+    dropout: Annotated[float, "Probability, before the linear layer."] = 0.0
+    ema_decay: Annotated[float, "Validate and keep the weights' moving average of this decay a step; 0: none."] = 0.0
+
+    crop_padding: Annotated[int, "Pixels of black on each side before the random crop."] = 4
+    flip: Annotated[
+        Literal["none", "random", "alternating"],
+        "Mirror: half of the images at random, or each image in every other epoch.",
+    ] = "random"
+    policy: Annotated[Literal["none", "randaugment", "trivialaugment"], "Of colours and shapes, an image."] = "none"
+    cutout: Annotated[int, "Side of a black square in pixels; 0: none."] = 0
+    erasing: Annotated[float, "Probability that a rectangle is replaced by noise (RandomErasing)."] = 0.0
+    mixup: Annotated[float, "Blend pairs of images: alpha of the Beta distribution; 0: none."] = 0.0
+    cutmix: Annotated[float, "Paste a rectangle of another image: alpha; 0: none."] = 0.0
+    ricap: Annotated[float, "Patch four images together: beta; 0: none."] = 0.0
+
+    distillation_weight: Annotated[float, "Share of the teachers in the loss."] = 0.7
+    distillation_temperature: Annotated[float, "Softens the teachers' and the student's probabilities."] = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense, before anything is spent."""
+        _require(self.epochs >= 1, f"--epochs {self.epochs}: at least 1")
+        _require(self.batch_size >= 2, f"--batch-size {self.batch_size}: at least 2 (batch normalisation)")
+        _require(
+            0 <= self.warmup_epochs <= self.epochs,
+            f"--warmup-epochs {self.warmup_epochs:g}: from 0 to the {self.epochs} epochs of the run",
+        )
+        _require(self.learning_rate > 0, f"--learning-rate {self.learning_rate:g}: above 0")
+        _require(0 < self.validation_fraction < 1, "--validation-fraction: between 0 and 1")
+        _require(0 <= self.seed < 2**31, "--seed: from 0 to 2147483647")
+        _require(self.early_stopping >= 0, "--early-stopping: a number of epochs, or 0 for never")
+        _require(0 <= self.crop_padding <= 16, f"--crop-padding {self.crop_padding}: from 0 to 16 pixels")
+        _require(0 <= self.cutout <= 32, f"--cutout {self.cutout}: from 0 (none) to 32 pixels")
+        _require(self.distillation_temperature > 0, "--distillation-temperature: above 0")
+        for name in ("momentum", "label_smoothing", "dropout", "ema_decay"):
+            _require(0 <= getattr(self, name) < 1, f"{flag(name)} {getattr(self, name):g}: from 0 to below 1")
+        for name in ("erasing", "distillation_weight"):
+            _require(0 <= getattr(self, name) <= 1, f"{flag(name)} {getattr(self, name):g}: from 0 to 1")
+        for name in ("weight_decay", *MIXING):
+            _require(getattr(self, name) >= 0, f"{flag(name)} {getattr(self, name):g}: 0 or more")
+        mixing = [name for name in MIXING if getattr(self, name)]
+        _require(
+            len(mixing) <= 1,
+            f"{' and '.join(map(flag, mixing))} both mix whole images: keep one, and set the others to 0",
+        )
+
+    def with_epochs(self, epochs: int) -> Self:
+        """The same recipe over `epochs`, its warm-up in the same proportion."""
+        return dataclasses.replace(self, epochs=epochs, warmup_epochs=self.warmup_epochs * epochs / self.epochs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for config.json."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`.
+
+        Raises:
+            BadData: for unknown or missing keys, as a run of another version has them.
+        """
+        try:
+            missing = {field.name for field in dataclasses.fields(cls)} - values.keys()
+            if missing:
+                raise KeyError(*sorted(missing))
+            return cls(**{**values, "model": model_from_dict(values["model"])})
+        except (TypeError, KeyError, AttributeError) as error:
+            raise BadData(f"this run's config.json is of another version of the pipeline ({error})") from error
+
+
+MIXING = ("mixup", "cutmix", "ricap")
+
+
+def model_from_dict(values: dict[str, Any]) -> ModelConfig:
+    """A ModelConfig from its JSON form.
+
+    Raises:
+        TypeError, AttributeError: for unknown or missing keys.
+    """
+    named: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return ModelConfig(**named)
+
+
+def flag(name: str) -> str:
+    """The command line's spelling of a field: learning_rate -> --learning-rate."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UsageError(message)
+
+
+# --- presets ----------------------------------------------------------------------------------------------
+
+PRESETS = {
+    preset.preset: preset
+    for preset in (
+        # The paper, exactly: network, recipe and protocol (best epoch on the labelled test_batch).
+        TrainConfig("paper", MODELS["paper"], validation="test_batch"),
+        # For a laptop or a free notebook.
+        TrainConfig(
+            "fast", MODELS["fast"], validation_fraction=0.05, epochs=12, warmup_epochs=2.4, optimizer="sgd",
+            learning_rate=0.2, weight_decay=5e-4, decay_norms=False, flip="alternating", ema_decay=0.99,
+        ),
+        # The most accurate: for up to an hour of one GPU.
+        TrainConfig(
+            "best", MODELS["wide"], validation_fraction=0.05, epochs=200, warmup_epochs=5, optimizer="sgd",
+            learning_rate=0.1, weight_decay=5e-4, decay_norms=False, schedule="cosine", ricap=0.3, ema_decay=0.999,
+            label_smoothing=0.0, policy="trivialaugment",
+        ),
+        # For the rehearsal: minutes on two CPU cores.  Flipping would turn digits into other digits.
+        TrainConfig("rehearsal", MODELS["rehearsal"], epochs=12, warmup_epochs=2, batch_size=64, flip="none",
+                    crop_padding=2),
+    )
+}  # fmt: skip
