@@ -49,6 +49,22 @@ def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
         return _fail(context, "out of memory: close other programs, or lower --batch-size", 1)
 
 
+def spread(arguments: Sequence[str], option: str) -> list[str]:
+    """["--run", "A", "B"] -> ["--run", "A", "--run", "B"], for a command without positional arguments.
+
+    Click's options take one value each time; what follows up to the next option belongs to `option` here.
+    """
+    result: list[str] = []
+    inside = False
+    for k, argument in enumerate(arguments):
+        if argument.startswith("-"):
+            inside = argument == option or argument.startswith(f"{option}=")
+        elif inside and arguments[k - 1] != option:
+            result.append(option)
+        result.append(argument)
+    return result
+
+
 def _fail(context: click.Context | None, message: str, code: int) -> int:
     if context is not None and context.meta.get(_DEBUG):
         traceback.print_exc()
@@ -93,13 +109,6 @@ device = click.option(
     "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True,
     help="auto takes CUDA when there is one, else MPS, else the CPU.",
 )  # fmt: skip
-run_name = click.option(
-    "--run",
-    "run_name",
-    metavar="RUN",
-    help="A run under --models; by default the one that train finished last.",
-)
-
 timeout = click.option(
     "--timeout", metavar="SECONDS", type=click.FloatRange(min=1), default=60.0, show_default=True,
     help="Wall-clock limit of each answer from Kaggle; of a download, without a new byte.",

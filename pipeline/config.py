@@ -96,6 +96,7 @@ class Paths:
     processed: Path = Path("data/processed")
     models: Path = Path("data/models")
     submissions: Path = Path("submissions")
+    pretrained: Path = Path("data/pretrained")  # networks that come with the project
 
 
 # --- identity ---------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Stage 4: a run and the hidden images -> submissions/RUN.csv, with a sidecar that says where it comes from.
+"""Stage 4: runs and the hidden images -> submissions/RUN.csv, with a sidecar that says where it comes from.
 
     python -m pipeline.predict --out submissions/sub.csv
 
@@ -6,27 +6,29 @@ Without --run it takes the run that train finished last.  The run's folder says 
 competition and which preprocessing; there are no model flags.
 """
 
+import dataclasses
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import click
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from pipeline import cli
-from pipeline.config import Paths
+from pipeline.config import DEFAULT_COMPETITION, PARAMETER_BUDGET, Paths, check_slug
 from pipeline.errors import BadData, Say, UsageError
 from pipeline.gap import ledger
 from pipeline.kaggle_api import submission_format
 from pipeline.store import atomic, runs, sidecar
+from pipeline.store.ensemble import Ensemble
 from pipeline.store.manifest import FileRecord, versions
 from pipeline.store.processed import Processed
-from pipeline.store.runs import Run
-from pipeline.store.sidecar import Sidecar
+from pipeline.store.sidecar import Sidecar, Tta
 
 Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -41,71 +43,129 @@ class Predicted:
 
 
 def predict(
-    paths: Paths, say: Say, *, run_name: str | None = None, out: Path | None = None, device: str = "auto",
-    batch_size: int = 512, force: bool = False,
+    paths: Paths, say: Say, *, names: Sequence[str] = (), slug: str | None = None, tta: Tta = "none",
+    out: Path | None = None, device: str = "auto", batch_size: int = 512, force: bool = False,
 ) -> Predicted:  # fmt: skip
-    """Write a run's labels for the hidden images.
+    """Write the labels for the hidden images: of one run, or of several whose probabilities are averaged.
 
     Args:
-        run_name: a finished run; by default the one that train finished last.
+        names: finished runs; by default the one that train finished last.
+        slug: the competition whose hidden images are labelled; by default the runs' own.
+        tta: the views of each image over which probabilities are averaged, too.
         out: the CSV; by default submissions/RUN.csv.
-        batch_size: hidden images at once; memory does not depend on how many there are in all.
+        batch_size: images at once; memory does not depend on how many there are in all.
 
     Raises:
-        MissingInput: no finished run, or its competition's data is not preprocessed.
-        BadData: the run's or the data's files are damaged, or the data changed since the run was trained.
-        UsageError: `out` is a CSV of somebody else's making, and not `force`.
+        MissingInput: no finished run, or the competition's data is not preprocessed.
+        BadData: the run's or the data's files are damaged, or it is not the data that the run was trained on.
+        UsageError: the runs do not go together, or `out` is a CSV of somebody else's making, and not `force`.
     """
-    run = Run.open(paths.models, run_name)
-    say(f"predict: run {run.name} (preset {run.card.config.preset}, competition {run.card.competition})")
-    data = Processed.open(paths.processed / run.card.competition)
-    if data.training_fingerprint != run.card.data:
-        raise BadData(f"{data.folder} changed since run {run.name} was trained on it: train again, or restore it")
-    csv = out if out is not None else paths.submissions / f"{run.name}.csv"
+    ensemble = Ensemble.open(paths.models, paths.pretrained, names)
+    data = Processed.open(paths.processed / (slug or ensemble.competition))
+    _introduce(ensemble, data, say)
+    csv = out if out is not None else paths.submissions / ensemble.csv_name
     if csv.suffix != ".csv":
         raise UsageError(f"--out {csv}: the name must end in .csv (its sidecar ends in .json)")
     if csv.name == ledger.NAME:
         raise UsageError(f"--out {csv}: that is the ledger's name")
+    draft = _draft(ensemble, data, tta)
     # A partial file is what a killed predict left: then CSV and sidecar may differ without anybody's editing.
     if csv.exists() and not force and not atomic.partial(csv).exists():
         found = Sidecar.read(csv)
         if found is None or found.csv_sha256 != FileRecord.of(csv).sha256:
             raise UsageError(f"{csv} was not written by predict, or edited since: choose another --out, or --force")
-        same = found.weights_sha256 == run.weights_sha256 and found.hidden == data.hidden_fingerprint
-        if same and found.run == run.name:
+        if _same(found, draft):
             say(f"predict: {csv} is complete for this run, nothing to do")
             return Predicted(csv, found, done=False)
-
     if not force and not sidecar.is_ours(csv):
         raise UsageError(f"{sidecar.path_of(csv)} is no sidecar of predict's: choose another --out, or --force")
     with atomic.lock(csv):
-        written = _write(run, data, csv, device, batch_size, say)
+        written = _write(ensemble, data, draft, csv, device, batch_size, say)
     return Predicted(csv, written, done=True)
 
 
-def _write(run: Run, data: Processed, csv: Path, device: str, batch_size: int, say: Say) -> Sidecar:
-    """Predict, then publish the sidecar and, last, the CSV."""
-    counts = np.zeros(len(data.class_names), dtype=np.int64)
-    with atomic.replacing(csv) as temporary:
-        rows = submission_format.write(temporary, _counted(_batches(run, data, device, batch_size), counts))
-        digest = FileRecord.of(temporary).sha256
-        written = Sidecar(
-            competition=run.card.competition,
-            run=run.name,
-            csv_sha256=digest,
-            rows=rows,
-            weights_sha256=run.weights_sha256,
-            hidden=data.hidden_fingerprint,
-            validation_accuracy=run.result.validation_accuracy,
-            validation_set=run.result.validation_set,
-            test_accuracy=run.result.test_accuracy,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            versions=versions("torch", "numpy"),
+def _introduce(ensemble: Ensemble, data: Processed, say: Say) -> None:
+    """Say what predicts, and on what terms.
+
+    Raises:
+        BadData: these are not the images that the runs learned from.
+    """
+    slug = data.folder.name
+    for run in ensemble.runs:
+        say(f"predict: run {run.name} (preset {run.card.config.preset}, competition {slug})")
+        if run.origin is not None:
+            say(f"predict: {run.name} came with the project, trained on {run.origin}")
+            say("predict: the competition forbids pretrained weights: to compete, train a network of your own")
+        elif data.training_fingerprint != run.card.data and slug != run.card.competition:
+            raise BadData(f"{data.folder} holds other training images than {run.name} learned from: name another --run")
+        elif data.training_fingerprint != run.card.data:
+            raise BadData(f"{data.folder} changed since run {run.name} was trained on it: train again, or restore it")
+        if not run.result.submittable:
+            say(
+                f"predict: NOT SUBMITTABLE: run {run.name} has {run.result.trainable_parameters:,} trainable "
+                f"parameters, and the competition allows {PARAMETER_BUDGET:,}"
+            )
+    if len(ensemble.runs) > 1:
+        say(
+            f"predict: {len(ensemble.runs)} runs are averaged: the competition's budget of {PARAMETER_BUDGET:,} "
+            f"parameters is for a network, these have {ensemble.parameters:,} together, and on ensembles it is silent"
         )
-        written.write(csv)
+
+
+def _draft(ensemble: Ensemble, data: Processed, tta: Tta) -> Sidecar:
+    """The sidecar as far as it is known beforehand, with the first run's accuracies."""
+    result = ensemble.runs[0].result
+    return Sidecar(
+        competition=data.folder.name,
+        run=ensemble.name,
+        csv_sha256="",
+        rows=0,
+        weights_sha256=ensemble.weights_sha256,
+        hidden=data.hidden_fingerprint,
+        validation_accuracy=result.validation_accuracy,
+        validation_set=ensemble.validation_set,
+        test_accuracy=result.test_accuracy,
+        created="",
+        versions=versions("torch", "numpy"),
+        runs={run.name: run.weights_sha256 for run in ensemble.runs},
+        tta=tta,
+        submittable=ensemble.submittable,
+    )
+
+
+def _same(found: Sidecar, draft: Sidecar) -> bool:
+    """Whether the CSV of `found` is what would be written for `draft`."""
+    return all(
+        getattr(found, n) == getattr(draft, n) for n in ("competition", "run", "weights_sha256", "hidden", "tta")
+    )
+
+
+def _write(
+    ensemble: Ensemble, data: Processed, draft: Sidecar, csv: Path, device_name: str, batch_size: int, say: Say
+) -> Sidecar:
+    """Measure and predict, then publish the sidecar and, last, the CSV."""
+    # PyTorch takes seconds to import, and a CSV that is complete is found without it.
+    from pipeline.training import inference  # noqa: PLC0415
+    from pipeline.training.device import choose, memory_advice  # noqa: PLC0415
+
+    counts = np.zeros(len(data.class_names), dtype=np.int64)
+    device = choose(device_name)
+    with memory_advice(device, batch_size):
+        members = inference.load(ensemble.runs, device)
+        # Of a single run as it is, result.json knows the accuracies; others are measured, not guessed.
+        if len(members) > 1 or draft.tta != "none" or data.training_fingerprint != ensemble.data:
+            local = inference.local_accuracy(ensemble, members, data, draft.tta, batch_size)
+            draft = dataclasses.replace(draft, test_accuracy=local.test, validation_accuracy=local.validation)
+            say(f"predict: {local}")
+        with atomic.replacing(csv) as temporary:
+            labelled = inference.hidden_labels(members, data, draft.tta, batch_size)
+            rows = submission_format.write(temporary, _counted(labelled, counts))
+            digest, now = FileRecord.of(temporary).sha256, datetime.now(UTC).isoformat(timespec="seconds")
+            written = dataclasses.replace(draft, csv_sha256=digest, rows=rows, created=now)
+            written.write(csv)
     share = ", ".join(f"{n} {100 * c / rows:.1f} %" for n, c in zip(data.class_names, counts.tolist(), strict=True))
-    say(f"predict: {rows:,} rows -> {csv}, for {run.card.competition}: {share}")
-    if run.result.optimistic:
+    say(f"predict: {rows:,} rows -> {csv}, for {written.competition}: {share}")
+    if written.validation_set == "test_batch":
         say("predict: its local accuracy is optimistic: the best epoch was selected on the same test_batch")
     return written
 
@@ -117,60 +177,47 @@ def _counted(batches: Iterator[Batch], counts: NDArray[np.int64]) -> Iterator[Ba
         yield ids, labels
 
 
-def _batches(run: Run, data: Processed, device_name: str, batch_size: int) -> Iterator[Batch]:
-    """(ids, labels), both int64 (B,), in the hidden file's order."""
-    import torch  # noqa: PLC0415 - so that a CSV that is complete is found without it
-
-    from pipeline.model import weights  # noqa: PLC0415
-    from pipeline.model.inputs import normalise  # noqa: PLC0415
-    from pipeline.training.device import choose  # noqa: PLC0415
-
-    device = choose(device_name)
-    if FileRecord.of(run.folder / runs.WEIGHTS).sha256 != run.weights_sha256:
-        raise BadData(f"{run.folder / runs.WEIGHTS} is damaged: train the run again with --force")
-    network = weights.load(run.folder / runs.WEIGHTS, run.card.config.model).to(device.torch_device)
-    images, ids = data.array("hidden_images"), data.array("hidden_ids")
-    with tqdm(total=len(ids), desc="predict", unit="image", disable=None) as bar, torch.inference_mode():
-        for start in range(0, len(ids), batch_size):
-            rows = slice(start, start + batch_size)
-            pixels = np.array(images[rows])  # a copy: the file's own pages are read-only
-            with device.autocast():
-                logits = network(normalise(torch.from_numpy(pixels).to(device.torch_device)))
-            if not bool(torch.isfinite(logits).all()):
-                raise BadData(f"run {run.name} answers with numbers that are not finite: train it again")
-            yield np.asarray(ids[rows]), logits.argmax(dim=1).cpu().numpy()
-            bar.update(len(pixels))
-
-
 @cli.stage_command("""
 python -m pipeline.predict --out submissions/sub.csv      the run that train finished last
 python -m pipeline.predict --run paper-1f3a9c2b           that run, into submissions/paper-1f3a9c2b.csv
+python -m pipeline.predict --run A B C --tta flip         three runs and their mirror images, averaged
+python -m pipeline.predict --run pretrained               the network that came with the project
 """)
-@cli.run_name
+@click.option(
+    "--run", "names", metavar="RUN...", multiple=True,
+    help="Runs under --models, or pretrained, or pretrained-NAME for one of several; by default the run that train "
+    "finished last.  The probabilities of several are averaged.",
+)  # fmt: skip
+@click.option("--tta", type=click.Choice(get_args(Tta)), default="none", show_default=True,
+              help="Average over each image and its mirror image (flip), and both shifted (flip-shift).")  # fmt: skip
+@click.option("--competition", "slug", metavar="SLUG", callback=cli.check_slug_option,
+              help="Whose hidden images; by default the run's own, for pretrained as in the other stages.")  # fmt: skip
 @click.option(
     "--out",
     metavar="CSV",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The CSV to write; by default submissions/RUN.csv.",
+    help="The CSV to write; by default submissions/RUN.csv, or ensemble-HASH.csv there for several runs.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=512, show_default=True, help="Hidden images at once.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=512, show_default=True, help="Images at once.")
 @cli.device
 @cli.processed
 @cli.models
 @cli.submissions
 @cli.force
 def command(
-    run_name: str | None, out: Path | None, batch_size: int, device: str, processed: Path, models: Path,
-    submissions: Path, force: bool,
+    names: tuple[str, ...], tta: Tta, slug: str | None, out: Path | None, batch_size: int, device: str,
+    processed: Path, models: Path, submissions: Path, force: bool,
 ) -> None:  # fmt: skip
-    """Label the hidden images with a run and write the submission and its sidecar."""
+    """Label the hidden images with a run, or with several, and write the submission and its sidecar."""
     paths = Paths(processed=processed, models=models, submissions=submissions)
-    predict(paths, cli.say, run_name=run_name, out=out, device=device, batch_size=batch_size, force=force)
+    if slug is None and any(map(runs.is_pretrained, names)):
+        slug = check_slug(os.environ.get("PIPELINE_COMPETITION", DEFAULT_COMPETITION))
+    predict(paths, cli.say, names=names, slug=slug, tta=tta, out=out, device=device, batch_size=batch_size, force=force)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage; the exit code."""
-    return cli.run(command, "predict", argv)
+    return cli.run(command, "predict", cli.spread(sys.argv[1:] if argv is None else argv, "--run"))
 
 
 if __name__ == "__main__":

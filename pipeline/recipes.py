@@ -7,9 +7,15 @@ search over it: the annotation is the option's type and its help text.
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pipeline.errors import BadData, UsageError
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UsageError(message)
+
 
 # --- networks ---------------------------------------------------------------------------------------------
 
@@ -27,14 +33,17 @@ class ModelConfig:
     blocks: tuple[int, ...]  # BasicBlocks
     strides: tuple[int, ...]  # of a stage's first block
     se: int = 0  # squeeze-and-excitation in each block: width / se hidden units; 0: none
-    whitened: bool = False  # the stem is computed from the training images, and fixed
+    whitened: bool = False  # the stem's filters are computed from the training images, and fixed; stem: even, to 54
 
     def __post_init__(self) -> None:
         """Refuse descriptions that fit no network."""
         if not len(self.widths) == len(self.blocks) == len(self.strides):
             raise UsageError(f"model {self.name}: widths, blocks and strides differ in length")
+        least = min(self.widths)
+        _require(0 <= self.se <= least, f"--se {self.se}: from 0 (none) to {least}, the least width")
         _require(
-            0 <= self.se <= min(self.widths), f"--se {self.se}: from 0 (none) to {min(self.widths)}, the least width"
+            not self.whitened or (self.stem % 2 == 0 and self.stem <= 54),
+            f"model {self.name}: a whitened stem has an even number of channels, at most 54, not {self.stem}",
         )
 
 
@@ -44,7 +53,7 @@ MODELS = {
         # The paper's network, 4,893,566 parameters: recovered from its memory table (18.67 MB of parameters).
         ModelConfig("paper", 36, (36, 72, 144, 256, 64), (3, 3, 3, 3, 1), (1, 2, 2, 2, 2)),
         # A tenth of a GMAC: nearly all of its work at 16x16 pixels and below, where a CPU is fast.
-        ModelConfig("fast", 32, (64, 128, 256), (2, 2, 2), (2, 2, 2)),
+        ModelConfig("fast", 32, (64, 128, 256), (2, 2, 2), (2, 2, 2), whitened=True),
         # As much work as 5 million parameters allow at CIFAR-10's resolutions: the work, not the count, limits.
         ModelConfig("wide", 64, (64, 128, 256), (3, 3, 3), (1, 2, 2), se=16),
         # Small enough for a rehearsal on two CPU cores, with the same building blocks.
@@ -59,6 +68,17 @@ MODELS = {
 # --- recipes ----------------------------------------------------------------------------------------------
 
 ValidationSet = Literal["split", "test_batch"]
+Optimizer = Literal["adam", "adamw", "sgd", "rmsprop"]
+Schedule = Literal["linear", "cosine", "step", "one-cycle"]
+Flip = Literal["none", "random", "alternating"]
+Policy = Literal["none", "randaugment", "trivialaugment"]
+CHOICES = {
+    "validation": get_args(ValidationSet),
+    "optimizer": get_args(Optimizer),
+    "schedule": get_args(Schedule),
+    "flip": get_args(Flip),
+    "policy": get_args(Policy),
+}
 
 
 @dataclass(frozen=True)
@@ -67,6 +87,7 @@ class TrainConfig:
 
     preset: str
     model: ModelConfig
+    teachers: tuple[str, ...] = ()  # runs to distil from: NAME@ and the first digits of their weights' sha256
 
     # "test_batch" is the paper's protocol, and optimistic.
     validation: Annotated[ValidationSet, "What selects the best epoch; test_batch is the paper's way."] = "split"
@@ -75,13 +96,12 @@ class TrainConfig:
     batch_size: Annotated[int, "Images a step."] = 128
     seed: Annotated[int, "Of initialisation, order and augmentation."] = 0
 
-    optimizer: Annotated[Literal["adam", "adamw", "sgd", "rmsprop"], "sgd has Nesterov's momentum."] = "adam"
+    optimizer: Annotated[Optimizer, "sgd has Nesterov's momentum."] = "adam"
     learning_rate: Annotated[float, "The peak."] = 1e-3
     momentum: Annotated[float, "Of sgd and rmsprop."] = 0.9
-    # Coupled (an L2 penalty in the gradient) but for adamw.
-    weight_decay: Annotated[float, "Of all parameters, or of the convolutions and the linear layer only:"] = 1e-4
-    decay_norms: Annotated[bool, "Whether norms and biases decay too."] = True
-    schedule: Annotated[Literal["linear", "cosine", "step", "one-cycle"], "Of the rate after the warm-up."] = "linear"
+    weight_decay: Annotated[float, "An L2 penalty; adamw decouples it."] = 1e-4
+    decay_norms: Annotated[bool, "Let norms and biases decay too."] = True
+    schedule: Annotated[Schedule, "Of the rate after the warm-up."] = "linear"
     warmup_epochs: Annotated[float, "Epochs over which the rate rises to its peak."] = 5.0
     early_stopping: Annotated[int, "Stop after so many epochs without a better validation accuracy; 0: never."] = 0
 
@@ -90,12 +110,9 @@ class TrainConfig:
     ema_decay: Annotated[float, "Validate and keep the weights' moving average of this decay a step; 0: none."] = 0.0
 
     crop_padding: Annotated[int, "Pixels of black on each side before the random crop."] = 4
-    flip: Annotated[
-        Literal["none", "random", "alternating"],
-        "Mirror: half of the images at random, or each image in every other epoch.",
-    ] = "random"
-    policy: Annotated[Literal["none", "randaugment", "trivialaugment"], "Of colours and shapes, an image."] = "none"
-    cutout: Annotated[int, "Side of a black square in pixels; 0: none."] = 0
+    flip: Annotated[Flip, "Mirror half of the images, or each one in every other epoch."] = "random"
+    policy: Annotated[Policy, "Of colours and shapes, an image."] = "none"
+    cutout: Annotated[int, "Side of a grey square in pixels; 0: none."] = 0
     erasing: Annotated[float, "Probability that a rectangle is replaced by noise (RandomErasing)."] = 0.0
     mixup: Annotated[float, "Blend pairs of images: alpha of the Beta distribution; 0: none."] = 0.0
     cutmix: Annotated[float, "Paste a rectangle of another image: alpha; 0: none."] = 0.0
@@ -106,6 +123,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense, before anything is spent."""
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            _require(value in choices, f"{flag(name)} {value}: choose one of {', '.join(choices)}")
         _require(self.epochs >= 1, f"--epochs {self.epochs}: at least 1")
         _require(self.batch_size >= 2, f"--batch-size {self.batch_size}: at least 2 (batch normalisation)")
         _require(
@@ -141,17 +161,15 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`.
+        """The inverse of `to_dict`; a field that an earlier version did not have yet gets its default.
 
         Raises:
-            BadData: for unknown or missing keys, as a run of another version has them.
+            BadData: for unknown keys or values, as a run of another version may have them.
         """
         try:
-            missing = {field.name for field in dataclasses.fields(cls)} - values.keys()
-            if missing:
-                raise KeyError(*sorted(missing))
-            return cls(**{**values, "model": model_from_dict(values["model"])})
-        except (TypeError, KeyError, AttributeError) as error:
+            teachers = tuple(values.get("teachers", ()))
+            return cls(**{**values, "model": model_from_dict(values["model"]), "teachers": teachers})
+        except (TypeError, KeyError, AttributeError, UsageError) as error:
             raise BadData(f"this run's config.json is of another version of the pipeline ({error})") from error
 
 
@@ -173,11 +191,6 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UsageError(message)
-
-
 # --- presets ----------------------------------------------------------------------------------------------
 
 PRESETS = {
@@ -188,7 +201,8 @@ PRESETS = {
         # For a laptop or a free notebook.
         TrainConfig(
             "fast", MODELS["fast"], validation_fraction=0.05, epochs=12, warmup_epochs=2.4, optimizer="sgd",
-            learning_rate=0.2, weight_decay=5e-4, decay_norms=False, flip="alternating", ema_decay=0.99,
+            learning_rate=0.15, weight_decay=5e-4, decay_norms=False, ema_decay=0.99, flip="alternating",
+            crop_padding=2,
         ),
         # The most accurate: for up to an hour of one GPU.
         TrainConfig(

@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from pipeline import cli
-from pipeline.config import Paths
+from pipeline.config import PARAMETER_BUDGET, Paths
 from pipeline.errors import BadData, MissingInput, NetworkError, Say, ScoringError, SubmissionLimit, UsageError
 from pipeline.gap import join, ledger
 from pipeline.gap.ledger import Entry
@@ -97,6 +97,11 @@ def _draft(csv: Path, slug: str | None) -> Entry:
     if known is not None:
         if slug is not None and slug != known.competition:
             raise UsageError(f"{csv} was predicted for {known.competition}, not for --competition {slug}")
+        if not known.submittable:
+            raise UsageError(
+                f"{csv} comes from a network over the competition's {PARAMETER_BUDGET:,} trainable parameters: "
+                "submit a run within them"
+            )
         local = known.validation_accuracy, known.test_accuracy
         return Entry("", known.competition, known.run, digest, None, *local, None, None, "")
     if slug is None:

@@ -5,25 +5,34 @@ PyTorch is imported only where something is left to train.
 """
 
 import dataclasses
+import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from pipeline import cli
+from pipeline import cli, cli_recipes
 from pipeline.config import Paths, fingerprint
-from pipeline.errors import Say, UsageError
-from pipeline.recipes import MODELS, PRESETS, TrainConfig
+from pipeline.errors import BadData, Say, UsageError
+from pipeline.recipes import TrainConfig
 from pipeline.store import atomic, runs
 from pipeline.store.manifest import Manifest, records, versions
 from pipeline.store.processed import Processed, training_fingerprint
 from pipeline.store.runs import Run, RunCard
 
+if TYPE_CHECKING:
+    from pipeline.model.resnet import ResNet
+
+Compile = Literal["auto", "yes", "no"]
+
 NEXT = "python -m pipeline.predict --out submissions/sub.csv"
+OVER = "a baseline over the budget: its predictions cannot be submitted"
 
 
 def train(
@@ -33,57 +42,128 @@ def train(
     *,
     run_name: str | None = None,
     device: str = "auto",
+    teachers: Sequence[str] = (),
+    baseline: bool = False,
+    compile_: Compile = "auto",
     force: bool = False,
     say: Say = cli.say,
 ) -> Run:
     """Train on the processed arrays of `slug`, or go on, or find the run complete; make it the latest.
 
-    Without `run_name` the run is named by its preset and the fingerprint of its card.
+    Without `run_name` the run is named by its preset and the fingerprint of its card.  Inside a process group,
+    or under torchrun, all processes train one run together.
+
+    Args:
+        teachers: finished runs whose probabilities the network learns as well.
+        baseline: allow a network over the competition's budget; nothing it predicts can be submitted.
 
     Raises:
         UsageError: the network is over the budget, the batch larger than the training set, the device
             missing, or the run exists with other options.  Nothing has been written then.
-        MissingInput: preprocess has not finished.
-        PipelineError: training diverged, or the device has not enough memory.
+        MissingInput: preprocess has not finished, or there is no such teacher.
+        BadData: a teacher was trained on other data.
+        PipelineError: training diverged, the device has not enough memory, or another process ended.
         KeyboardInterrupt: the user stopped it; the checkpoint is saved.
     """
     if run_name is not None:
         runs.check_name(run_name)
+    taught_by = [Run.open(paths.models, name) for name in teachers]
+    config = dataclasses.replace(config, teachers=tuple(f"{t.name}@{t.weights_sha256[:12]}" for t in taught_by))
+    first = _reports()
+    say = say if first else _silent
     run = None if force else _finished(config, paths, slug, run_name)
     if run is None:
-        run = _train(config, paths, slug, run_name, device, force, say)
+        job = _Job(config, paths, slug, run_name, device, taught_by, baseline, compile_, force)
+        run = _train(job, say)
     else:
         say(f"run {run.name} is complete already: nothing to train (--force trains it anew)")
-    runs.point_latest(paths.models, run.name)
+    if first:
+        runs.point_latest(paths.models, run.name)
     _report(run, say)
     return run
 
 
-def _train(
-    config: TrainConfig, paths: Paths, slug: str, run_name: str | None, device: str, force: bool, say: Say
-) -> Run:
+def _reports() -> bool:
+    """Whether this process is the only one, or the first of those that train together; without importing PyTorch."""
+    group = sys.modules.get("torch.distributed")
+    if group is not None and group.is_available() and group.is_initialized():
+        return bool(group.get_rank() == 0)
+    return os.environ.get("RANK", "0") == "0"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The arguments of `train`."""
+
+    config: TrainConfig
+    paths: Paths
+    slug: str
+    run_name: str | None
+    device: str
+    teachers: Sequence[Run]
+    baseline: bool
+    compile_: Compile
+    force: bool
+
+
+def _train(job: _Job, say: Say) -> Run:
     """Check everything that can be checked, then train in the run's folder."""
     # PyTorch takes seconds to import, and a complete run gets by without it.
     from pipeline.model.summary import check_budget  # noqa: PLC0415
-    from pipeline.training import session  # noqa: PLC0415
+    from pipeline.training import processes, session  # noqa: PLC0415
     from pipeline.training.device import choose  # noqa: PLC0415
     from pipeline.training.split import split  # noqa: PLC0415
 
-    check_budget(config.model)
-    chosen = choose(device)
-    data = Processed.open(paths.processed / slug)
-    rows = split(data.array("train_labels"), config)
-    card = RunCard(slug, data.training_fingerprint, config)
-    name = run_name or default_name(card)
-    folder = paths.models / name
+    if not job.baseline:
+        check_budget(job.config.model)
+    chosen = choose(job.device)
+    data = Processed.open(job.paths.processed / job.slug)
+    rows = split(data.array("train_labels"), job.config)
+    card = RunCard(job.slug, data.training_fingerprint, job.config)
+    teachers = [_teacher(run, card) for run in job.teachers]
+    name = job.run_name or default_name(card)
+    folder = job.paths.models / name
+    with processes.join(chosen.torch_device) as world, _claimed(folder, card, job.force, world.first):
+        world.wait()  # until the folder is as it should be
+        session.run(
+            card, data, rows, chosen, folder, say,
+            compile_=job.compile_, teachers=teachers, world=world,
+        )  # fmt: skip
+        if world.first:
+            _complete(folder, card)
+        world.wait()
+    return Run.open(job.paths.models, name)
+
+
+@contextmanager
+def _claimed(folder: Path, card: RunCard, force: bool, first: bool) -> Iterator[None]:
+    """The run's folder, locked and prepared by the first process; the others need do nothing."""
+    if not first:
+        yield
+        return
     with atomic.lock(folder):
         if force:
             _discard(folder)
         _require_same(folder, card)
         atomic.write_json(folder / runs.CONFIG, card.to_dict())
-        session.run(card, data, rows, chosen, folder, say)
-        _complete(folder, card)
-    return Run.open(paths.models, name)
+        yield
+
+
+def _silent(_message: str) -> None:
+    """What the processes after the first say."""
+
+
+def _teacher(run: Run, card: RunCard) -> "ResNet":
+    """The network of a finished run that may teach the run of `card`.
+
+    Raises:
+        BadData: it learned from other images, or its weights are damaged.
+    """
+    from pipeline.model import weights  # noqa: PLC0415 - as above
+
+    if run.card.data != card.data:
+        raise BadData(f"--teacher {run.name} was trained on other data than {card.competition}'s: choose another run")
+    return weights.load(run.folder / runs.WEIGHTS, run.card.config.model)
 
 
 def default_name(card: RunCard) -> str:
@@ -165,7 +245,7 @@ def _report(run: Run, say: Say) -> None:
         f"time        {spent}  {result.images_per_second:.0f} images/s, {result.device}, {result.precision}",
         f"weights     {run.folder / runs.WEIGHTS}",
         "",
-        f"next: {NEXT}",
+        f"next: {NEXT}" if run.result.submittable else OVER,
     ):
         say(line)
 
@@ -173,19 +253,22 @@ def _report(run: Run, say: Say) -> None:
 @cli.stage_command(
     examples="""
 python -m pipeline.train                            the paper's network and recipe, 80 epochs
+python -m pipeline.train --preset fast              for a laptop or a free notebook
+python -m pipeline.train --preset best              the most accurate, up to an hour of a GPU
 python -m pipeline.train --epochs 1 --device cpu    one epoch, on the CPU
-python -m pipeline.train --preset rehearsal         a small network, minutes on two cores
 python -m pipeline.train --seed 1 --run second      another seed, under a name of its own
+python -m pipeline.train --optimizer sgd --learning-rate 0.1 --cutmix 1 --ema-decay 0.999
+python -m pipeline.train --preset fast --teacher A B C      learn from three finished runs as well
+torchrun --nproc_per_node=2 -m -- pipeline.train    one run on two GPUs, or in two processes on CPUs
 """
 )
 @cli.competition
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True,
-              help="Network and recipe.")  # fmt: skip
-@click.option("--model", "model_name", type=click.Choice(list(MODELS)), help="Another network than the preset's.")
-@click.option("--epochs", type=int, help="Passes over the training images; the warm-up keeps its share.")
-@click.option("--batch-size", type=int, help="Images a step.")
-@click.option("--seed", type=int, help="Of initialisation, order, augmentation and split.")
+@cli_recipes.options
+@click.option("--teacher", "teachers", metavar="RUN...", multiple=True, help="Finished runs to learn from as well.")
+@click.option("--baseline", is_flag=True, help="Allow a network over the budget; it cannot be submitted.")
 @click.option("--run", "run_name", metavar="RUN", help="The run's name; by default made from its options.")
+@click.option("--compile", "compile_", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True,
+              help="Compile the network; auto does where the run is long enough to gain from it.")  # fmt: skip
 @cli.device
 @cli.processed
 @cli.models
@@ -194,39 +277,36 @@ python -m pipeline.train --seed 1 --run second      another seed, under a name o
 def command(
     slug: str,
     preset: str,
-    model_name: str | None,
-    epochs: int | None,
-    batch_size: int | None,
-    seed: int | None,
+    teachers: tuple[str, ...],
+    baseline: bool,
     run_name: str | None,
+    compile_: Compile,
     device: str,
     processed: Path,
     models: Path,
     force: bool,
     dry_run: bool,
+    **recipe: Any,
 ) -> None:
     """Train a network on the preprocessed images.
 
     An interrupted run goes on when the same command is run again; Ctrl-C saves first.
     """
-    config = PRESETS[preset]
-    if epochs is not None:
-        config = config.with_epochs(epochs)
-    chosen: dict[str, Any] = {"batch_size": batch_size, "seed": seed}
-    if model_name is not None:
-        chosen["model"] = MODELS[model_name]
-    config = dataclasses.replace(config, **{key: value for key, value in chosen.items() if value is not None})
+    config = cli_recipes.chosen(preset, recipe, taught=bool(teachers))
     if run_name is not None:
         runs.check_name(run_name)
     if dry_run:
         return
     paths = Paths(processed=processed, models=models)
-    train(config, paths, slug, run_name=run_name, device=device, force=force)
+    train(
+        config, paths, slug, run_name=run_name, device=device, teachers=teachers, baseline=baseline,
+        compile_=compile_, force=force,
+    )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    return cli.run(command, "train", argv)
+    return cli.run(command, "train", cli.spread(sys.argv[1:] if argv is None else argv, "--teacher"))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,40 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.kaggle_api import submission_format
+from pipeline.model import weights
+from pipeline.model.inputs import normalise
+from pipeline.model.resnet import build
 from pipeline.predict import predict
-from pipeline.store import runs
-from pipeline.store.manifest import FileRecord
+from pipeline.recipes import PRESETS
+from pipeline.store import atomic, runs, sidecar
+from pipeline.store.manifest import FileRecord, Manifest, records
+from pipeline.store.pretrained import export
+from pipeline.store.processed import Processed
+from pipeline.store.runs import Run
+from pipeline.store.sidecar import Sidecar
 from tests.support import ROOT, SLUG, clean_environment, error_line, paths_in, prepare, stage, tree, write_run
+
+
+def rewrite(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a JSON file of a run, and its manifest with it."""
+    values = json.loads((folder / name).read_text())
+    change(values)
+    atomic.write_json(folder / name, values)
+    names = (runs.CONFIG, runs.WEIGHTS, runs.RESULT, runs.METRICS)
+    Manifest("train", records(folder, [folder / n for n in names])).write(folder)
 
 
 @pytest.fixture
@@ -41,19 +63,18 @@ def test_the_commands_of_the_readme_work_as_written(place: Path) -> None:
     assert tree(place) == before
 
 
+def test_a_complete_csv_is_found_without_pytorch(place: Path) -> None:
+    predict(paths_in(place), print, device="cpu", tta="flip")
+    (place / "torch.py").write_text("raise SystemExit('torch was imported')\n")  # found before the real one
+    assert "nothing to do" in stage("predict", "--tta", "flip", cwd=place).stdout
+    assert "torch was imported" in stage("predict", cwd=place).stderr
+
+
 def test_labels_are_the_networks_and_do_not_depend_on_the_batch(place: Path) -> None:
-    import torch
-
-    from pipeline.model import weights
-    from pipeline.model.inputs import normalise
-    from pipeline.store.processed import Processed
-    from pipeline.store.runs import Run
-    from pipeline.training.device import choose
-
     run = Run.open(place / "data/models", None)
     data = Processed.open(place / "data/processed" / SLUG)
     network = weights.load(run.folder / runs.WEIGHTS, run.card.config.model)
-    with torch.inference_mode(), choose("cpu").autocast():
+    with torch.inference_mode():  # in float32: for this run nobody has measured that bfloat16 agrees
         logits = network(normalise(torch.from_numpy(np.array(data.array("hidden_images")))))
     expected = logits.argmax(dim=1).numpy()
     for size in (7, 512):
@@ -65,7 +86,112 @@ def test_labels_are_the_networks_and_do_not_depend_on_the_batch(place: Path) -> 
 def test_it_takes_the_run_that_finished_last_or_the_one_asked_for(place: Path) -> None:
     write_run(place, "a-second-run", seed=1)
     assert predict(paths_in(place), print, device="cpu").csv.name == "a-second-run.csv"
-    assert predict(paths_in(place), print, run_name="tiny-run", device="cpu").csv.name == "tiny-run.csv"
+    assert predict(paths_in(place), print, names=["tiny-run"], device="cpu").csv.name == "tiny-run.csv"
+
+
+def test_several_runs_are_averaged_and_their_accuracies_measured(place: Path) -> None:
+    write_run(place, "b-run", seed=1)
+    result = stage("predict", "--run", "tiny-run", "b-run", "--tta", "flip", cwd=place)
+    assert result.returncode == 0, result.stderr
+    for said in (
+        "2 runs are averaged",
+        "on ensembles it is silent",
+        "local accuracy ",
+        " alone, as it is), validation ",
+    ):
+        assert said in result.stdout
+    (csv,) = (place / "submissions").glob("ensemble-*.csv")
+    card = Sidecar.read(csv)
+    assert card is not None
+    members = [Run.open(place / "data/models", name) for name in ("b-run", "tiny-run")]
+    assert (card.run, card.tta, card.submittable) == ("b-run+tiny-run", "flip", True)
+    assert card.runs == {run.name: run.weights_sha256 for run in members}
+    assert csv.name == f"ensemble-{card.weights_sha256[:8]}.csv"
+    assert f"local accuracy {card.test_accuracy:.2f} %" in result.stdout
+    assert card.validation_accuracy is not None and (card.test_accuracy, card.validation_accuracy) != (90.0, 91.0)
+    before = tree(place)
+    again = stage("predict", "--tta", "flip", "--run", "b-run", "--run", "tiny-run", cwd=place)
+    assert "nothing to do" in again.stdout and tree(place) == before
+
+
+def test_labels_are_the_most_probable_on_average(place: Path) -> None:
+    data = Processed.open(place / "data/processed" / SLUG)
+    hidden = torch.from_numpy(np.array(data.array("hidden_images")))
+    given = []
+    for seed, name in enumerate(("tiny-run", "b-run")):
+        folder = write_run(place, name, seed)
+        network = build(PRESETS["rehearsal"].model, seed).eval()
+        with torch.no_grad():  # centred, so that the labels of an untrained network differ at all
+            network.fc.bias.sub_(network(normalise(hidden)).mean(0))
+            given += [network(normalise(view)).softmax(1) for view in (hidden, hidden.flip(2))]
+        weights.save(folder / runs.WEIGHTS, network.state_dict(), network.config)
+        rewrite(folder, runs.CONFIG, lambda card: None)
+    csv = predict(paths_in(place), print, names=["tiny-run", "b-run"], tta="flip", device="cpu").csv
+    found = submission_format.validate(csv, data.array("hidden_ids"))
+    assert np.array_equal(found, torch.stack(given).mean(0).argmax(1).numpy())
+    assert not any(np.array_equal(found, alone.argmax(1).numpy()) for alone in given)
+
+
+def test_another_augmentation_is_another_csv(place: Path) -> None:
+    out = place / "sub.csv"
+    assert predict(paths_in(place), print, out=out, device="cpu").done
+    assert predict(paths_in(place), print, out=out, device="cpu", tta="flip").done
+    assert not predict(paths_in(place), print, out=out, device="cpu", tta="flip").done
+    assert predict(paths_in(place), print, out=out, device="cpu").done
+
+
+def test_runs_without_a_common_validation_set_have_no_validation_accuracy(place: Path) -> None:
+    folder = write_run(place, "b-run", seed=1)
+    rewrite(folder, runs.CONFIG, lambda card: card["config"].update(validation_fraction=0.2))
+    said: list[str] = []
+    predicted = predict(paths_in(place), said.append, names=["tiny-run", "b-run"], device="cpu")
+    assert predicted.sidecar.validation_accuracy is None
+    assert any(line.endswith("validation unknown") for line in said)
+    assert sidecar.tag("x", "f" * 64, predicted.sidecar.validation_accuracy).endswith("val=unknown")
+
+
+def test_runs_that_do_not_go_together_are_refused(place: Path) -> None:
+    folder = write_run(place, "b-run", seed=1)
+    assert "b-run: named twice" in error_line(stage("predict", "--run", "b-run", "b-run", cwd=place), 2)
+    for key, said in (("data", "trained on different images"), ("competition", "different competitions, other and")):
+        rewrite(folder, runs.CONFIG, partial(dict.update, **{key: "other"}))
+        message = error_line(stage("predict", "--run", "tiny-run", "b-run", cwd=place), 2)
+        assert "--run b-run tiny-run" in message and said in message
+    assert not (place / "submissions").exists()
+
+
+def test_a_network_over_the_budget_is_labelled_as_not_submittable(place: Path) -> None:
+    folder = write_run(place, "large")
+    rewrite(folder, runs.RESULT, lambda result: result.update(trainable_parameters=11_173_962))
+    result = stage("predict", cwd=place)
+    assert "NOT SUBMITTABLE: run large has 11,173,962" in result.stdout
+    found = Sidecar.read(place / "submissions/large.csv")
+    assert found is not None and not found.submittable
+
+
+def test_a_network_of_the_project_labels_the_users_hidden_images(place: Path) -> None:
+    run = Run.open(place / "data/models", None)
+    assert "no network came with the project" in error_line(stage("predict", "--run", "pretrained", cwd=place), 3)
+    export(
+        run, place / "data/pretrained", "tiny", trained_on="20 gradients", command="make it", commit="0123456789abcdef",
+        agreement=lambda _: 100.0,
+    )  # fmt: skip
+    processed = place / "data/processed"
+    shutil.copytree(processed / SLUG, processed / "other")
+    manifest = json.loads((processed / "other/manifest.json").read_text())
+    manifest["files"]["train_images.npy"]["sha256"] = "of other training images"
+    (processed / "other/manifest.json").write_text(json.dumps(manifest))
+    result = stage("predict", "--run", "pretrained", "--competition", "other", cwd=place)
+    assert result.returncode == 0, result.stderr
+    assert "pretrained-tiny came with the project, trained on 20 gradients, with `make it` at commit" in result.stdout
+    found = Sidecar.read(place / "submissions/pretrained-tiny.csv")
+    assert found is not None and (found.competition, found.rows, found.validation_accuracy) == ("other", 30, None)
+    assert f"local accuracy {found.test_accuracy:.2f} %" in result.stdout  # measured on the user's images
+    refused = stage("predict", "--run", "tiny-run", "--competition", "other", cwd=place)
+    assert "other training images than tiny-run learned from" in error_line(refused, 4)
+    # By default it is for the competition that the other stages take.
+    default = stage("predict", "--run", "pretrained-tiny", cwd=place)
+    assert "data/processed/deep-learning-spring-2025-project-1" in error_line(default, 3)
 
 
 def test_a_csv_of_somebody_elses_making_is_not_overwritten(place: Path) -> None:
@@ -96,6 +222,9 @@ def test_damaged_weights_and_changed_data_are_refused(place: Path) -> None:
         (["--run", "ledger"], 2, "taken"),
         (["--out", "sub.txt"], 2, ".csv"),
         (["--out", "submissions/ledger.csv"], 2, "the ledger's name"),
+        (["--run", "pretrained-"], 3, "no network came with the project"),
+        (["--tta", "rotate"], 2, "flip-shift"),
+        (["--competition", "a/b"], 2, "no competition slug"),
         (["--device", "cuda"], 2, "--device cuda"),
         (["--batch-size", "0"], 2, ""),
     ],

@@ -10,6 +10,7 @@ from pipeline.gap import ledger
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.rehearsal.standin import StandIn
 from pipeline.rehearsal.state import Settings
+from pipeline.store.sidecar import Sidecar
 from pipeline.submit import Clock, submit
 from tests.support import SLUG, error_line, paths_in, predicted_place, serve, stage, submit_by_hand
 
@@ -168,6 +169,33 @@ def test_an_invalid_csv_is_refused_before_anything_is_sent(place: Path) -> None:
         message = error_line(stage("submit", "--csv", other, "--competition", SLUG, cwd=place, environ=environ), 4)
         assert "the first is 100" in message
         assert kaggle.calls == []
+
+
+def test_a_network_over_the_budget_is_refused_before_anything_is_sent(place: Path) -> None:
+    csv = place / "submissions/tiny-run.csv"
+    known = Sidecar.read(csv)
+    assert known is not None
+    dataclasses.replace(known, submittable=False).write(csv)
+    with serve(place) as kaggle:
+        assert "over the competition's 5,000,000" in error_line(
+            stage("submit", cwd=place, environ=kaggle.environment), 2
+        )
+        assert kaggle.calls == []
+    assert book(place) == []
+
+
+def test_a_submission_whose_validation_accuracy_is_unknown_says_so(place: Path) -> None:
+    csv = place / "submissions/tiny-run.csv"
+    known = Sidecar.read(csv)
+    assert known is not None
+    dataclasses.replace(known, validation_accuracy=None).write(csv)
+    with serve(place) as kaggle:
+        entry = send(place, kaggle)
+        (submission,) = kaggle.state.submissions()
+        shown = stage("check", "--competition", SLUG, cwd=place, environ=kaggle.environment)
+    assert entry.local_validation is None and entry.local_test == 90.0
+    assert submission["description"].endswith(" val=unknown")
+    assert shown.returncode == 0 and f"check: ref {entry.ref}, run tiny-run: local 90.00 %" in shown.stdout
 
 
 def test_without_credentials_nothing_is_begun(place: Path) -> None:

@@ -9,7 +9,7 @@ from pipeline.config import MEAN, STD
 
 
 def normalise(images: Tensor) -> Tensor:
-    """uint8 RGB images (B, H, W, 3), 0..255 -> float32 (B, 3, H, W), (x / 255 - MEAN) / STD a channel.
+    """RGB images (B, H, W, 3), 0..255, uint8 or float32 -> float32 (B, 3, H, W), (x / 255 - MEAN) / STD a channel.
 
     The pixels stay where they are: the result has the channels_last layout that convolutions like best.
     """

@@ -7,24 +7,43 @@ batch normalisation follows each.  He et al., "Deep Residual Learning for Image 
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, relu
+from torch.nn.functional import adaptive_avg_pool2d, dropout, relu
 
 from pipeline.config import CLASSES
 from pipeline.recipes import ModelConfig
 
 
+class SqueezeExcitation(nn.Module):
+    """Scales each channel by a gate that sees all channels' means (Hu et al. 2017, arXiv:1709.01507)."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        hidden = max(channels // reduction, 1)
+        self.reduce = nn.Conv2d(channels, hidden, 1)
+        self.expand = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) -> the same shape."""
+        gate = self.expand(relu(self.reduce(adaptive_avg_pool2d(x, 1))))
+        return x * torch.sigmoid(gate)
+
+
 class BasicBlock(nn.Module):
-    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)); the first convolution has the stride.
+    """relu(se(bn(conv(relu(bn(conv(x)))))) + shortcut(x)); the first convolution has the stride.
 
     The shortcut is the identity, or a 1x1 convolution with batch normalisation where the shape changes.
+    Without `reduction` there is no squeeze-and-excitation.
     """
 
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+    def __init__(self, channels_in: int, channels: int, stride: int, reduction: int = 0) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
+        self.se = nn.Sequential()
+        if reduction:
+            self.se.append(SqueezeExcitation(channels, reduction))
         self.shortcut = nn.Sequential()
         if stride != 1 or channels_in != channels:
             self.shortcut.append(nn.Conv2d(channels_in, channels, 1, stride=stride, bias=False))
@@ -33,34 +52,37 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels_in, H, W) -> (B, channels, H / stride, W / stride)."""
         out = relu(self.bn1(self.conv1(x)))
-        return relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+        return relu(self.se(self.bn2(self.conv2(out))) + self.shortcut(x))
 
 
 class ResNet(nn.Module):
-    """A network as `config` describes it."""
+    """A network as `config` describes it; `dropout` is the probability before the linear layer, in training."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.dropout = 0.0
         self.conv1 = nn.Conv2d(3, config.stem, 3, padding=1, bias=False)
+        self.conv1.weight.requires_grad_(not config.whitened)
         self.bn1 = nn.BatchNorm2d(config.stem)
         self.stages = nn.Sequential()
         channels = config.stem
         for width, blocks, stride in zip(config.widths, config.blocks, config.strides, strict=True):
-            self.stages.append(_stage(channels, width, blocks, stride))
+            self.stages.append(_stage(channels, width, blocks, stride, config.se))
             channels = width
         self.fc = nn.Linear(channels, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images (B, 3, 32, 32) -> logits (B, 10)."""
         out = self.stages(relu(self.bn1(self.conv1(x))))
-        logits: Tensor = self.fc(adaptive_avg_pool2d(out, 1).flatten(1))
+        features = dropout(adaptive_avg_pool2d(out, 1).flatten(1), self.dropout, self.training)
+        logits: Tensor = self.fc(features)
         return logits
 
 
-def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(channels_in, channels, stride)
-    return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
+def _stage(channels_in: int, channels: int, blocks: int, stride: int, reduction: int) -> nn.Sequential:
+    first = BasicBlock(channels_in, channels, stride, reduction)
+    return nn.Sequential(first, *(BasicBlock(channels, channels, 1, reduction) for _ in range(blocks - 1)))
 
 
 def build(config: ModelConfig, seed: int) -> ResNet:

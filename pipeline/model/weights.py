@@ -29,13 +29,13 @@ def save(path: Path, state: Mapping[str, Tensor], config: ModelConfig) -> None:
 
 
 def load(path: Path, config: ModelConfig) -> ResNet:
-    """The network `config` with the weights in `path`: on the CPU, channels_last, in evaluation mode.
+    """The network `config` with the weights in `path`: float32, on the CPU, channels_last, in evaluation mode.
 
     Raises:
         BadData: the file is damaged, or belongs to another network.
     """
     try:
-        state = load_file(path)
+        state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
         network = build_without_memory(config)
         network.load_state_dict(state, assign=True)
     except (SafetensorError, RuntimeError) as error:

@@ -12,18 +12,21 @@ data/models/LATEST names the run that train finished last.  Nothing here needs t
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline.config import PARAMETER_BUDGET
 from pipeline.errors import BadData, MissingInput, UsageError
 from pipeline.recipes import TrainConfig, ValidationSet
 from pipeline.store import atomic
-from pipeline.store.manifest import Manifest
+from pipeline.store.manifest import FileRecord, Manifest
 
 CONFIG, WEIGHTS, METRICS, RESULT = "config.json", "weights.safetensors", "metrics.jsonl", "result.json"
 CHECKPOINT, TENSORBOARD, LATEST = "checkpoint.pt", "tensorboard", "LATEST"
 RESERVED = ("latest", "ledger")  # data/models/LATEST; submissions/ledger.csv would be RUN.csv
+PRETRAINED = "pretrained"  # `--run pretrained` and `--run pretrained-NAME` mean data/pretrained
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,19 @@ class RunCard:
         """
         values = _read_json(folder / CONFIG)
         try:
-            return cls(values["competition"], values["data"], TrainConfig.from_dict(values["config"]))
+            return cls.from_dict(values)
         except KeyError as error:
             raise BadData(f"{folder / CONFIG} lacks {error}: train the run again") from error
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`.
+
+        Raises:
+            KeyError: a key is missing.
+            BadData: the config is of another version.
+        """
+        return cls(values["competition"], values["data"], TrainConfig.from_dict(values["config"]))
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,12 @@ class RunResult:
     seconds: float  # training and validation, over all its sessions
     device: str
     precision: str  # "fp32" or "bf16"
+    bf16_agreement: float | None = None  # per cent of the validation images labelled as in fp32; None: not measured
+
+    @property
+    def submittable(self) -> bool:
+        """Whether the competition allows so many trainable parameters."""
+        return self.trainable_parameters <= PARAMETER_BUDGET
 
     @property
     def optimistic(self) -> bool:
@@ -83,13 +102,15 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run."""
+    """A finished run, or a network that came with the project (see pipeline.store.pretrained)."""
 
     name: str
     folder: Path
     card: RunCard
     result: RunResult
     manifest: Manifest
+    weights_file: str = WEIGHTS
+    origin: str | None = None  # for people, on what and how it was trained; None: here, by train
 
     @classmethod
     def open(cls, models: Path, name: str | None) -> Self:
@@ -119,9 +140,24 @@ class Run:
         return cls(name, folder, RunCard.read(folder), result, manifest)
 
     @property
+    def weights(self) -> Path:
+        """The file with its weights."""
+        return self.folder / self.weights_file
+
+    @property
     def weights_sha256(self) -> str:
-        """sha256 of weights.safetensors, as recorded when it was written."""
-        return self.manifest.files[WEIGHTS].sha256
+        """sha256 of that file, as recorded when it was written."""
+        return self.manifest.files[self.weights_file].sha256
+
+    def check_weights(self) -> None:
+        """Read the weights file whole.
+
+        Raises:
+            BadData: it is not what was written.
+        """
+        if FileRecord.of(self.weights).sha256 != self.weights_sha256:
+            cure = "train the run again with --force" if self.origin is None else "restore it with git"
+            raise BadData(f"{self.weights} is damaged: {cure}")
 
 
 def check_name(name: str) -> str:
@@ -132,9 +168,16 @@ def check_name(name: str) -> str:
     """
     if name.lower() in RESERVED:
         raise UsageError(f"--run {name}: that name is taken by a file of the pipeline's own")
+    if is_pretrained(name):
+        raise UsageError(f"--run {name}: such names are taken by the networks of data/pretrained, for predict alone")
     if not name or name.startswith(".") or not all(c.isascii() and (c.isalnum() or c in "._-") for c in name):
         raise UsageError(f"--run {name!r}: a name of letters, digits, '.', '-' and '_', not a path")
     return name
+
+
+def is_pretrained(name: str) -> bool:
+    """Whether the name means a network of data/pretrained, for which no run of that name may exist."""
+    return name.lower().split("-")[0] == PRETRAINED
 
 
 def latest(models: Path) -> str:

@@ -1,31 +1,41 @@
-"""RUN.json beside submissions/RUN.csv: where a CSV comes from, so that a score can be traced to a run."""
+"""RUN.json beside submissions/RUN.csv: where a CSV comes from, so that a score can be traced to its runs."""
 
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pipeline.errors import BadData
 from pipeline.store import atomic
 
+Tta = Literal["none", "flip", "flip-shift"]  # test-time augmentation, see pipeline.training.views
+
+TAG_RUN = 100  # characters of the run's name in a tag: an ensemble's is long, and Kaggle may cut a description
+
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What predict knew when it wrote the CSV.  Accuracies in per cent."""
+    """What predict knew when it wrote the CSV.  Accuracies in per cent.
+
+    The fields with defaults are absent from the sidecars of older versions, which averaged nothing.
+    """
 
     competition: str
-    run: str
+    run: str  # of an ensemble "A+B"
     csv_sha256: str
     rows: int
-    weights_sha256: str
+    weights_sha256: str  # of an ensemble the fingerprint of its members'
     hidden: str  # fingerprint of the hidden images and ids
-    validation_accuracy: float
+    validation_accuracy: float | None  # None: the runs share no validation set
     validation_set: str  # "test_batch" (optimistic) or "split"
     test_accuracy: float
     created: str  # ISO 8601, UTC
     versions: Mapping[str, str]
+    runs: Mapping[str, str] = field(default_factory=dict)  # name -> weights_sha256, one entry for each run
+    tta: Tta = "none"
+    submittable: bool = True  # False: a network is over the competition's parameter budget
 
     def write(self, csv: Path) -> None:
         """Write it beside `csv`, atomically."""
@@ -63,7 +73,7 @@ def is_ours(csv: Path) -> bool:
 def tag(run: str, csv_sha256: str, validation_accuracy: float | None) -> str:
     """The description a submission carries, by which it is found again: `run=... sha=... val=...`."""
     value = "unknown" if validation_accuracy is None else f"{validation_accuracy:.2f}"
-    return f"run={run} sha={csv_sha256[:12]} val={value}"
+    return f"run={run[:TAG_RUN]} sha={csv_sha256[:12]} val={value}"
 
 
 def carries(description: str, csv_sha256: str) -> bool:

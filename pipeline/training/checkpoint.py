@@ -12,7 +12,7 @@ from pipeline.store import atomic
 from pipeline.training.metrics import EpochRow
 from pipeline.training.state import State
 
-PLAIN = ("epoch", "step", "training_seconds", "validation_seconds", "best_weights")
+PLAIN = ("epoch", "step", "updates", "training_seconds", "validation_seconds", "best_weights")
 
 
 def save(path: Path, state: State, card: str) -> None:
@@ -26,6 +26,7 @@ def save(path: Path, state: State, card: str) -> None:
         "card": card,
         "network": state.network.state_dict(),
         "optimizer": state.optimizer.state_dict(),
+        "averages": None if state.averages is None else state.averages.state_dict(),
         "loss_sum": state.loss_sum,
         "correct": state.correct,
         "rows": [asdict(row) for row in state.rows],
@@ -48,6 +49,8 @@ def load(path: Path, state: State, card: str) -> None:
             raise BadData(f"{path} belongs to another run: train this one again with --force")
         state.network.load_state_dict(content["network"])
         state.optimizer.load_state_dict(content["optimizer"])
+        if state.averages is not None:
+            state.averages.load_state_dict(content["averages"])
         state.loss_sum.copy_(content["loss_sum"])
         state.correct.copy_(content["correct"])
         state.rows = [EpochRow(**row) for row in content["rows"]]

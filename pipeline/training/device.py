@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 
 from pipeline.errors import PipelineError, UsageError
+from pipeline.training.processes import local_rank
 
 Precision = Literal["fp32", "bf16"]
 
@@ -19,6 +21,7 @@ class Device:
 
     torch_device: torch.device
     precision: Precision
+    compiled: bool = False  # whether training compiles the network
 
     @property
     def description(self) -> str:
@@ -47,6 +50,10 @@ def choose(asked: str) -> Device:
     if not present.get(kind, False):
         available = ", ".join(name for name, here in present.items() if here)
         raise UsageError(f"--device {asked}: PyTorch finds none here; available: {available}")
+    if kind == "cuda":
+        torch.backends.cudnn.benchmark = True  # shapes are few and fixed: measure once which algorithm is fastest
+        if not dist.is_initialized():  # else whoever made the process group has chosen the GPU
+            torch.cuda.set_device(local_rank())
     return Device(torch.device(kind), "bf16" if _fast_bf16(kind) else "fp32")
 
 

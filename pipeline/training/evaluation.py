@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.model.inputs import normalise
 from pipeline.training.device import Device
+from pipeline.training.processes import ALONE, World
 
 BATCH = 512  # images; the result does not depend on it beyond rounding
 
@@ -34,10 +35,10 @@ class EvaluationImages:
         return len(self.labels)
 
 
-def logits(network: nn.Module, images: Tensor, device: Device) -> Tensor:
-    """Float32 logits (B, 10) of uint8 images (B, 32, 32, 3) that lie on the device."""
+def logits(network: Callable[[Tensor], Tensor], images: Tensor, device: Device) -> Tensor:
+    """Float32 logits (B, 10) of images (B, 32, 32, 3), 0..255, that lie on the device."""
     with device.autocast():
-        output: Tensor = network(normalise(images))
+        output = network(normalise(images))
     return output.float()
 
 
@@ -47,15 +48,20 @@ def evaluate(
     data: EvaluationImages,
     device: Device,
     before_batch: Callable[[], None] = lambda: None,
+    world: World = ALONE,
 ) -> Score:
-    """Evaluate on all of `data`; `before_batch` may raise to stop early.  Leaves the network in eval mode."""
+    """Evaluate on all of `data`, each process on its share; `before_batch` may raise to stop early.
+
+    Leaves the network in eval mode.
+    """
     network.eval()
     loss = torch.zeros((), device=device.torch_device)
     correct = torch.zeros((), dtype=torch.int64, device=device.torch_device)
     for first in range(0, len(data), BATCH):
         before_batch()
-        labels = data.labels[first : first + BATCH]
-        output = logits(network, data.images[first : first + BATCH], device)
+        labels = world.share(data.labels[first : first + BATCH])
+        # forward(): a network that was compiled for training is not compiled once more for this.
+        output = logits(network.forward, world.share(data.images[first : first + BATCH]), device)
         loss += nn.functional.cross_entropy(output, labels, reduction="sum")
         correct += (output.argmax(1) == labels).sum()
-    return Score(loss.item() / len(data), 100 * correct.item() / len(data))
+    return Score(world.total(loss).item() / len(data), 100 * world.total(correct).item() / len(data))

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,13 +16,16 @@ class StopRequest:
 
     requested = False
 
-    def check(self) -> None:
+    def check(self, anywhere: Callable[[bool], bool] = bool) -> None:
         """Between two steps, where nothing is half done.
+
+        Args:
+            anywhere: tells from this process's request whether any process that trains along has one.
 
         Raises:
             Stopped: the user has asked for it.
         """
-        if self.requested:
+        if anywhere(self.requested):
             raise Stopped
 
     def handle(self, _signal: int, _frame: FrameType | None) -> None:

@@ -15,7 +15,7 @@ FIRST_ESTIMATE = 20  # steps: enough for the first slow ones to count little
 class Progress:
     """Reports on a run of `epochs` times `steps`, of which `done` steps are done already."""
 
-    def __init__(self, say: Say, epochs: int, steps: int, done: int) -> None:
+    def __init__(self, say: Say, epochs: int, steps: int, done: int, shown: bool = True) -> None:
         self._say = say
         self._epochs = epochs
         self._total = epochs * steps
@@ -23,7 +23,7 @@ class Progress:
         self._started = perf_counter()
         self._estimated = False
         # Without a terminal the bar would fill a log with control codes.
-        self._bar = tqdm(total=self._total, initial=done, unit="step", disable=not sys.stderr.isatty())
+        self._bar = tqdm(total=self._total, initial=done, unit="step", disable=not (shown and sys.stderr.isatty()))
 
     def steps(self, done: int, loss: float, rate: float) -> None:
         """`done` steps of the run are done; `loss` is the epoch's mean so far."""

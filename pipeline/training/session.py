@@ -1,26 +1,50 @@
 """One training run in its folder: begins or goes on, and ends with the weights and the result."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from pipeline.config import fingerprint
 from pipeline.errors import Say
 from pipeline.model import weights
+from pipeline.model.resnet import ResNet
 from pipeline.model.summary import trainable_parameters
+from pipeline.model.whitening import whiten
 from pipeline.store import atomic
 from pipeline.store.processed import Processed
 from pipeline.store.runs import CHECKPOINT, METRICS, RESULT, WEIGHTS, RunCard, RunResult
 from pipeline.training import checkpoint, metrics
 from pipeline.training.batches import TrainingImages
+from pipeline.training.calibration import Compile, settle
 from pipeline.training.device import Device, memory_advice
 from pipeline.training.engine import Task, fit
 from pipeline.training.evaluation import EvaluationImages, evaluate
+from pipeline.training.processes import ALONE, World, share_batch_norms
 from pipeline.training.progress import Progress
 from pipeline.training.split import Split
 from pipeline.training.state import State, start
+from pipeline.training.teachers import Teachers
+
+WHITENING_SAMPLE = 5000  # images, as Jordan (2024) takes
 
 
-def run(card: RunCard, data: Processed, rows: Split, device: Device, folder: Path, say: Say) -> RunResult:
+def run(
+    card: RunCard,
+    data: Processed,
+    rows: Split,
+    device: Device,
+    folder: Path,
+    say: Say,
+    *,
+    compile_: Compile = "auto",
+    teachers: Sequence[ResNet] = (),
+    world: World = ALONE,
+) -> RunResult:
     """Train the run in `folder`, from its checkpoint if there is one; write weights, metrics and result.
+
+    Among several processes only the first writes and speaks; all see the same folder.
 
     Raises:
         KeyboardInterrupt: the user stopped it; the checkpoint is saved.
@@ -28,21 +52,33 @@ def run(card: RunCard, data: Processed, rows: Split, device: Device, folder: Pat
         BadData: the checkpoint is damaged.
     """
     with memory_advice(device, card.config.batch_size):
-        task = _task(card, data, rows, device, folder)
-        current = start(card.config, device)
+        task = _task(card, data, rows, device, folder, world)
+        task = replace(task, device=_settled(task, compile_, say))
+        if teachers:
+            task = replace(task, teachers=Teachers(teachers, card.config.distillation_temperature, task.device))
+        current = start(card.config, task.device)
+        if card.config.model.whitened:
+            sample = data.array("train_images")[rows.train[:WHITENING_SAMPLE]]
+            whiten(current.network, torch.from_numpy(sample).to(device.torch_device))
         if (folder / CHECKPOINT).is_file():
             checkpoint.load(folder / CHECKPOINT, current, task.card)
+        if not world.alone:
+            share_batch_norms(current.network)
+        if not world.first:
+            current.loss_sum.zero_()
+            current.correct.zero_()
         _announce(task, current, say)
         _fit(task, current, say)
-        current.network.load_state_dict(current.best_weights)
+        current.selected.load_state_dict(current.best_weights)
         result = _result(task, current, data)
-    metrics.write(folder / METRICS, current.rows)
-    weights.save(folder / WEIGHTS, current.best_weights, card.config.model)
-    atomic.write_json(folder / RESULT, result.to_dict())
+    if world.first:
+        metrics.write(folder / METRICS, current.rows)
+        weights.save(folder / WEIGHTS, current.best_weights, card.config.model)
+        atomic.write_json(folder / RESULT, result.to_dict())
     return result
 
 
-def _task(card: RunCard, data: Processed, rows: Split, device: Device, folder: Path) -> Task:
+def _task(card: RunCard, data: Processed, rows: Split, device: Device, folder: Path, world: World) -> Task:
     """Bring the images to the device."""
     on = device.torch_device
     images, labels = data.array("train_images"), data.array("train_labels")
@@ -51,14 +87,25 @@ def _task(card: RunCard, data: Processed, rows: Split, device: Device, folder: P
     else:
         validation = EvaluationImages(images[rows.validation], labels[rows.validation], on)
     training = TrainingImages(images[rows.train], labels[rows.train], card.config, on)
-    return Task(card.config, training, validation, device, folder, fingerprint(card.to_dict()))
+    return Task(card.config, training, validation, device, folder, fingerprint(card.to_dict()), world=world)
+
+
+def _settled(task: Task, compile_: Compile, say: Say) -> Device:
+    """Precision and compilation: the first process measures, and the others read what it found."""
+    steps = task.config.epochs * task.training.steps
+    if task.world.first:
+        settle(task.config, task.device, compile_, task.folder, steps, say)
+    task.world.wait()
+    return settle(task.config, task.device, compile_, task.folder, steps, say)
 
 
 def _announce(task: Task, current: State, say: Say) -> None:
     config, images, steps = task.config, len(task.training), task.training.steps
     parameters = trainable_parameters(current.network)
     say(f"run {task.folder.name}: model {config.model.name}, {parameters:,} trainable parameters")
-    say(f"device {task.device.description}, precision {task.device.precision}")
+    processes = "" if task.world.alone else f", {task.world.size} processes"
+    compiled = ", compiled (the first step takes minutes)" if task.device.compiled else ""
+    say(f"device {task.device.description}{processes}, precision {task.device.precision}{compiled}")
     say(
         f"{images:,} training images, {config.epochs} epochs of {steps} steps of {config.batch_size} images, "
         f"{config.epochs * steps:,} steps in all"
@@ -76,7 +123,7 @@ def _announce(task: Task, current: State, say: Say) -> None:
 
 def _fit(task: Task, current: State, say: Say) -> None:
     steps = task.training.steps
-    progress = Progress(say, task.config.epochs, steps, done=current.epoch * steps + current.step)
+    progress = Progress(say, task.config.epochs, steps, current.epoch * steps + current.step, task.world.first)
     try:
         fit(task, current, progress)
     finally:
@@ -94,7 +141,7 @@ def _result(task: Task, current: State, data: Processed) -> RunResult:
     else:
         on = task.device.torch_device
         test = EvaluationImages(data.array("test_images"), data.array("test_labels"), on)
-        test_accuracy = evaluate(current.network, test, task.device).accuracy
+        test_accuracy = evaluate(current.selected, test, task.device, world=task.world).accuracy
     images = len(task.training)
     training_seconds = sum(images / row.images_per_second for row in current.rows)
     return RunResult(
@@ -105,7 +152,7 @@ def _result(task: Task, current: State, data: Processed) -> RunResult:
         test_accuracy=test_accuracy,
         test_rows=len(test),
         best_epoch=best.epoch,
-        epochs=task.config.epochs,
+        epochs=len(current.rows),
         last_validation_accuracy=current.rows[-1].validation_accuracy,
         trainable_parameters=trainable_parameters(current.network),
         images_per_second=images * len(current.rows) / training_seconds,

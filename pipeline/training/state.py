@@ -8,6 +8,8 @@ from torch import Tensor
 from pipeline.errors import PipelineError
 from pipeline.model.resnet import ResNet, build
 from pipeline.recipes import TrainConfig
+from pipeline.training import optimizers
+from pipeline.training.averages import Averages
 from pipeline.training.device import Device
 from pipeline.training.metrics import EpochRow, best_row
 
@@ -18,10 +20,13 @@ class State:
 
     network: ResNet
     optimizer: torch.optim.Optimizer
+    averages: Averages | None  # of the network's weights, if the recipe asks for them
+    selected: ResNet  # what is validated and kept: the network itself, or one that takes the averages
     loss_sum: Tensor  # float32 (), over the images of the epoch under way; on the device, so nothing waits
     correct: Tensor  # int64 (), likewise
     epoch: int = 0  # epochs done
     step: int = 0  # steps done of the epoch under way
+    updates: int = 0  # steps done in all
     training_seconds: float = 0.0  # spent on these
     validation_seconds: float = 0.0  # spent on validations of it that were interrupted
     rows: list[EpochRow] = field(default_factory=list)  # of the epochs done
@@ -31,11 +36,17 @@ class State:
         """Count the epoch, keep its weights if it is the best so far, and begin the next."""
         self.rows.append(row)
         if best_row(self.rows) is row:
-            self.best_weights = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+            self.best_weights = {k: v.detach().clone() for k, v in self.selected.state_dict().items()}
         self.epoch, self.step = self.epoch + 1, 0
         self.training_seconds = self.validation_seconds = 0.0
         self.loss_sum.zero_()
         self.correct.zero_()
+
+    def select(self) -> ResNet:
+        """What is validated and kept, with its weights of this moment."""
+        if self.averages is not None:
+            self.selected.load_state_dict(self.averages.weights(self.updates), strict=False)
+        return self.selected
 
     def require_finite(self) -> None:
         """Check the weights.
@@ -49,17 +60,21 @@ class State:
 
 def start(config: TrainConfig, device: Device) -> State:
     """The state before the first step."""
-    network = build(config.model, config.seed)
-    network.to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    network = _network(config, device)
+    averages = Averages(network, config.ema_decay) if config.ema_decay else None
     return State(
         network,
-        optimizer,
+        optimizers.build(network, config),
+        averages,
+        selected=network if averages is None else _network(config, device),
         loss_sum=torch.zeros((), device=device.torch_device),
         correct=torch.zeros((), dtype=torch.int64, device=device.torch_device),
     )
+
+
+def _network(config: TrainConfig, device: Device) -> ResNet:
+    network = build(config.model, config.seed)
+    return network.to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def diverged(state: State, what: str) -> PipelineError:
@@ -68,5 +83,5 @@ def diverged(state: State, what: str) -> PipelineError:
     kept = f"the checkpoint of epoch {state.epoch} is kept" if state.epoch else "no checkpoint was kept"
     return PipelineError(
         f"{what} no longer finite in epoch {state.epoch + 1}, step {state.step} (rate {rate:.3g}): lower "
-        f"learning_rate of the preset in pipeline/config.py, or try another --seed; {kept}"
+        f"--learning-rate, or try another --seed; {kept}"
     )

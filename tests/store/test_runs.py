@@ -2,17 +2,22 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import PARAMETER_BUDGET
 from pipeline.errors import BadData, MissingInput, UsageError
 from pipeline.store import runs
+from pipeline.store.runs import RunResult
 
 
-@pytest.mark.parametrize("name", ["LATEST", "latest", "ledger", "Ledger", "", ".hidden", "..", "a/b", "a b", "é"])
+@pytest.mark.parametrize(
+    "name",
+    ["LATEST", "latest", "ledger", "Ledger", "pretrained", "Pretrained-x", "", ".hidden", "..", "a/b", "a b", "é"],
+)
 def test_a_name_that_is_taken_or_a_path_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="--run"):
         runs.check_name(name)
 
 
-@pytest.mark.parametrize("name", ["paper-1f3a9c2b", "v1.2_x", "latest-2", "my-ledger"])
+@pytest.mark.parametrize("name", ["paper-1f3a9c2b", "v1.2_x", "latest-2", "my-ledger", "pretrained2"])
 def test_a_plain_name_will_do(name: str) -> None:
     assert runs.check_name(name) == name
 
@@ -29,3 +34,10 @@ def test_the_pointer_is_what_was_pointed_to(tmp_path: Path) -> None:
         runs.latest(tmp_path)
     runs.point_latest(tmp_path, "mine")
     assert runs.latest(tmp_path) == "mine"
+
+
+@pytest.mark.parametrize(("over", "submittable"), [(0, True), (1, False)])
+def test_a_result_knows_whether_the_competition_allows_its_network(over: int, submittable: bool) -> None:
+    result = RunResult("split", 91.0, 0.3, 10, 90.0, 20, 3, 12, 90.5, PARAMETER_BUDGET + over, 1.0, 1.0, "cpu", "fp32")
+    assert result.submittable == submittable
+    assert result.bf16_agreement is None

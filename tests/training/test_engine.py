@@ -14,10 +14,11 @@ from pipeline.store.runs import CHECKPOINT
 from pipeline.training import checkpoint
 from pipeline.training.batches import TrainingImages
 from pipeline.training.device import Device
-from pipeline.training.engine import Task, fit, train_step
+from pipeline.training.engine import Task, fit
 from pipeline.training.evaluation import EvaluationImages
 from pipeline.training.progress import Progress
 from pipeline.training.state import State, start
+from pipeline.training.step import Step
 
 PAPER = PRESETS["paper"]
 CPU = Device(torch.device("cpu"), "fp32")
@@ -63,9 +64,9 @@ def test_steps_equal_the_textbooks() -> None:
     network = build(PAPER.model, PAPER.seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=1e-4, foreach=False)
     criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
-    total = 0.0
+    step, total = Step(state, PAPER, CPU), 0.0
     for _ in range(4):
-        train_step(state, images, labels, 1e-4, criterion, CPU)
+        step(images, labels, 1e-4)
         loss = criterion(network(normalise(images).contiguous()), labels)
         optimizer.zero_grad()
         loss.backward()

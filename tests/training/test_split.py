@@ -18,11 +18,10 @@ def test_the_split_takes_a_tenth_of_each_class() -> None:
     assert sorted([*result.train, *result.validation]) == list(range(1000))
 
 
-def test_the_split_follows_the_seed() -> None:
-    first, again = split(LABELS, CONFIG), split(LABELS, CONFIG)
-    other = split(LABELS, dataclasses.replace(CONFIG, seed=1))
-    assert np.array_equal(first.train, again.train)
-    assert not np.array_equal(first.train, other.train)
+def test_all_seeds_share_the_split() -> None:
+    first, other = split(LABELS, CONFIG), split(LABELS, dataclasses.replace(CONFIG, seed=1))
+    assert np.array_equal(first.train, other.train)
+    assert first.train[:900].tolist() != list(range(900))  # drawn, not the last images
 
 
 def test_the_paper_trains_on_all_images() -> None:

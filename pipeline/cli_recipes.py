@@ -1,0 +1,81 @@
+"""The options that choose a recipe, made from the fields of TrainConfig: one place for name, type and help text."""
+
+import dataclasses
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+import click
+
+from pipeline.errors import UsageError
+from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+# Options that mean nothing unless another one has one of these values.
+BELONGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "momentum": ("optimizer", ("sgd", "rmsprop")),
+    "validation_fraction": ("validation", ("split",)),
+}
+TAUGHT = ("distillation_weight", "distillation_temperature")
+
+
+def fields() -> dict[str, tuple[Any, str]]:
+    """The fields of TrainConfig that are options: name -> type and help text."""
+    hints = typing.get_type_hints(TrainConfig, include_extras=True)
+    return {
+        field.name: typing.get_args(hints[field.name])
+        for field in dataclasses.fields(TrainConfig)
+        if typing.get_origin(hints[field.name]) is Annotated
+    }
+
+
+def options(command: Command) -> Command:
+    """Give a click command --preset, --model, --se and an option for each field; all but --preset default to None."""
+    for name, (kind, text) in reversed(fields().items()):
+        command = click.option(*_spelling(name, kind), type=_click_type(kind), default=None, help=text)(command)
+    command = click.option("--se", type=int, help="Squeeze-and-excitation with this reduction; 0: none.")(command)
+    command = click.option("--model", type=click.Choice(list(MODELS)), help="Another network than the preset's.")(
+        command
+    )
+    return click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True,
+                        help="Network and recipe; every option below changes one thing of it.")(command)  # fmt: skip
+
+
+def _spelling(name: str, kind: Any) -> tuple[str, str]:
+    plain = flag(name)
+    return (f"{plain}/--no-{plain[2:]}", name) if kind is bool else (plain, name)
+
+
+def _click_type(kind: Any) -> Any:
+    return click.Choice(typing.get_args(kind)) if typing.get_origin(kind) is Literal else kind
+
+
+def chosen(preset: str, given: Mapping[str, Any], *, taught: bool = False) -> TrainConfig:
+    """The preset's recipe, changed by what was given (None: not given); `taught` says that there are teachers.
+
+    Raises:
+        UsageError: a value or a combination makes no sense.
+    """
+    changes = {name: value for name, value in given.items() if value is not None}
+    config = PRESETS[preset]
+    if "epochs" in changes and "warmup_epochs" not in changes:
+        _require(changes["epochs"] >= 1, f"--epochs {changes['epochs']}: at least 1")
+        config = config.with_epochs(changes["epochs"])
+    model = MODELS[changes.pop("model")] if "model" in changes else config.model
+    if "se" in changes:
+        model = dataclasses.replace(model, se=changes.pop("se"))
+    config = dataclasses.replace(config, **changes, model=model)
+    for name, (other, values) in BELONGS.items():
+        _require(
+            name not in changes or getattr(config, other) in values,
+            f"{flag(name)} belongs to {flag(other)} {' or '.join(values)}, and this run has {getattr(config, other)}",
+        )
+    for name in TAUGHT:
+        _require(name not in changes or taught, f"{flag(name)} belongs to --teacher: name the runs that teach")
+    return config
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UsageError(message)

@@ -1,0 +1,76 @@
+"""Put a finished run into data/pretrained, in half precision, with what that changes.
+
+    python tests/bench/export_pretrained.py --run RUN --name NAME --trained-on "CIFAR-10, 50,000 images" \\
+        --command "python -m pipeline.train --preset best"
+
+Measures on how many of the labelled test images, and of the validation split, the half-precision network
+says what the full one says, both in float32 on the CPU unless --device names another.
+"""
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from pipeline.config import Paths  # found only after the line above
+from pipeline.model import weights
+from pipeline.store import pretrained
+from pipeline.store.processed import Processed
+from pipeline.store.runs import Run
+from pipeline.training.device import Device, choose
+from pipeline.training.evaluation import EvaluationImages
+from pipeline.training.inference import network_labels
+from pipeline.training.split import split
+
+
+def measured_images(run: Run, data: Processed, device: Device) -> EvaluationImages:
+    """test_batch, and the validation split if the run had one: images that it has not learned from."""
+    images, truth = [data.array("test_images")], [data.array("test_labels")]
+    rows = split(data.array("train_labels"), run.card.config).validation
+    if rows is not None:
+        images.append(data.array("train_images")[rows])
+        truth.append(data.array("train_labels")[rows])
+    return EvaluationImages(np.concatenate(images), np.concatenate(truth), device.torch_device)
+
+
+def main() -> None:
+    """Export, and print what was measured."""
+    parser = argparse.ArgumentParser(description="a run into data/pretrained")
+    for option, what in (
+        ("--run", "a finished run"),
+        ("--name", "its name in data/pretrained"),
+        ("--trained-on", "the images, for people"),
+        ("--command", "the command that trained it"),
+    ):
+        parser.add_argument(option, required=True, help=what)
+    parser.add_argument("--commit", default="HEAD", help="the git commit at which it was trained (default: HEAD)")
+    parser.add_argument("--device", default="cpu", help="where to measure (default: cpu)")
+    arguments = parser.parse_args()
+    run = Run.open(Paths.models, arguments.run)
+    data = Processed.open(Paths.processed / run.card.competition)
+    device = dataclasses.replace(choose(arguments.device), precision="fp32")
+    images = measured_images(run, data, device)
+    config = run.card.config.model
+
+    def agreement(halved: Path) -> float:
+        full, half = (weights.load(path, config).to(device.torch_device) for path in (run.weights, halved))
+        alike = network_labels(full, images, device) == network_labels(half, images, device)
+        return 100 * int(alike.sum()) / len(images)
+
+    command = ["git", "rev-parse", arguments.commit]
+    commit = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout
+    written = pretrained.export(
+        run, Paths.pretrained, arguments.name, trained_on=arguments.trained_on, command=arguments.command,
+        commit=commit.strip(), agreement=agreement,
+    )  # fmt: skip
+    print(f"{written.weights}: {written.weights.stat().st_size / 1e6:.2f} MB")
+    print(f"{agreement(written.weights):.3f} % of {len(images):,} images are labelled alike in full and half precision")
+
+
+if __name__ == "__main__":
+    main()

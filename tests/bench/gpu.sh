@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# All measurements that want a GPU, each part in at most ten minutes: prints to the terminal and into $OUT.
+#
+#   tests/bench/gpu.sh PART DATA       PART: speed, paper, fast, best, or all; DATA: a folder laid out like the download
+#
+# Needs only what train and predict import.  Parts that train go on where they stood when called again; what they
+# found is in $OUT/models (default: data/bench).
+set -euo pipefail
+(($# == 2)) || { sed -n '2,7p' "$0" >&2; exit 2; }
+part=$1 data=$(cd "$2" && pwd)
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+python=${PIPELINE_PYTHON:-python3} out=${OUT:-data/bench} slug=bench
+mkdir -p "$out"
+export PIPELINE_PROCESSED=$out/processed
+"$python" -m pipeline.download --competition $slug --from "$data" --raw "$out/raw"
+"$python" -m pipeline.preprocess --competition $slug --raw "$out/raw" --processed "$PIPELINE_PROCESSED"
+
+measure() { # NAME COMMAND...: for at most 580 seconds
+    echo "== $1"
+    timeout 580 "${@:2}" 2>&1 | tee -a "$out/$1.txt"
+}
+trained() { # NAME OPTIONS...: a full run, or as much of it as fits; the same call goes on with it
+    measure "$1" "$python" -m pipeline.train --competition $slug --processed "$PIPELINE_PROCESSED" \
+        --models "$out/models" "${@:2}"
+}
+
+if [[ $part == speed || $part == all ]]; then
+    measure training "$python" tests/bench/training.py --steps 100 --compile
+    measure predicting "$python" tests/bench/predicting.py --rounds 9
+fi
+if [[ $part == paper || $part == all ]]; then
+    for seed in 0 1 2; do trained paper --preset paper --seed $seed; done
+fi
+if [[ $part == fast || $part == all ]]; then
+    measure time-to-94 "$python" tests/bench/time_to_accuracy.py --competition $slug --models "$out/models" --target 94
+fi
+if [[ $part == best || $part == all ]]; then
+    for seed in 0 1 2; do trained best --preset best --seed $seed; done
+fi

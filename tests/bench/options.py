@@ -1,0 +1,78 @@
+"""What each option of train changes, on one short common budget.
+
+    PIPELINE_PROCESSED=DIR python tests/bench/options.py --competition SLUG [--epochs 4] [--seeds 1] [--json]
+
+The base is preset `rehearsal`'s small network with the paper's recipe (Adam, crop with padding 4, flip) over few
+epochs; each row changes what its flags say, and nothing else.  Figures are accuracies on test_batch in per cent.  A
+short budget flatters what speeds learning up and is unfair to regularisers, which need long runs: read them as "takes
+effect", not as advice.  `ratio` is the best row's accuracy over the base's.  Runs are found complete the next time.
+"""
+
+import dataclasses
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+import side_by_side
+
+from pipeline.config import Paths
+from pipeline.recipes import MODELS, PRESETS, TrainConfig
+from pipeline.train import train
+
+ROWS: dict[str, dict[str, Any]] = {
+    "(base)": {},
+    "--optimizer sgd --learning-rate 0.1": {"optimizer": "sgd", "learning_rate": 0.1},
+    "--optimizer adamw": {"optimizer": "adamw"},
+    "--optimizer rmsprop": {"optimizer": "rmsprop"},
+    "--schedule cosine": {"schedule": "cosine"},
+    "--schedule step": {"schedule": "step"},
+    "--schedule one-cycle --warmup-epochs 1.2": {"schedule": "one-cycle", "warmup_epochs": 1.2},
+    "--weight-decay 0": {"weight_decay": 0.0},
+    "--no-decay-norms": {"decay_norms": False},
+    "--label-smoothing 0": {"label_smoothing": 0.0},
+    "--dropout 0.2": {"dropout": 0.2},
+    "--ema-decay 0.99": {"ema_decay": 0.99},
+    "--crop-padding 0": {"crop_padding": 0},
+    "--flip none": {"flip": "none"},
+    "--flip alternating": {"flip": "alternating"},
+    "--cutout 8": {"cutout": 8},
+    "--erasing 0.5": {"erasing": 0.5},
+    "--mixup 0.2": {"mixup": 0.2},
+    "--cutmix 1": {"cutmix": 1.0},
+    "--ricap 0.3": {"ricap": 0.3},
+    "--policy randaugment": {"policy": "randaugment"},
+    "--policy trivialaugment": {"policy": "trivialaugment"},
+    "--se 8": {"model": dataclasses.replace(MODELS["rehearsal"], se=8)},
+}
+
+
+def main() -> None:
+    """Train each row, and print the table."""
+    parser = side_by_side.parser(__doc__, rounds=1)
+    parser.add_argument("--competition", required=True, metavar="SLUG", help="a folder below $PIPELINE_PROCESSED")
+    parser.add_argument("--epochs", type=int, default=4, help="passes over the images (default: 4)")
+    parser.add_argument("--seeds", type=int, default=1, help="runs a row (default: 1)")
+    parser.add_argument("--models", type=Path, default=Path("data/models"), help="where the runs go")
+    parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
+    arguments = parser.parse_args()
+    if "PIPELINE_PROCESSED" not in os.environ:
+        raise SystemExit("PIPELINE_PROCESSED is not set: name the folder of the preprocessed data")
+    paths = Paths(processed=Path(os.environ["PIPELINE_PROCESSED"]), models=arguments.models)
+    base = dataclasses.replace(PRESETS["rehearsal"], flip="random", crop_padding=4).with_epochs(arguments.epochs)
+    found: dict[str, list[float]] = {}
+    for flags, change in ROWS.items():
+        for seed in range(arguments.seeds):
+            config: TrainConfig = dataclasses.replace(base, **change, seed=seed)
+            run = train(config, paths, arguments.competition, device=arguments.device, say=lambda line: None)
+            found.setdefault(flags, []).append(run.result.test_accuracy)
+    means = {flags: statistics.mean(values) for flags, values in found.items()}
+    plain = means["(base)"]
+    lines = [f"{'flags':42}{'test':>8}{'effect':>8}"]
+    lines += [f"{flags:42}{mean:8.2f}{mean - plain:+8.2f}" for flags, mean in means.items()]
+    result = {"ratio": max(means.values()) / plain, "accuracy": found, "epochs": arguments.epochs}
+    side_by_side.report(arguments.json, result, lines)
+
+
+if __name__ == "__main__":
+    main()

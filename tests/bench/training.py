@@ -1,0 +1,146 @@
+"""Training steps of preset `paper`: ours beside the paper's way, interleaved.
+
+    python tests/bench/training.py [--rounds N] [--steps N] [--device cpu] [--json]
+
+The paper's way: torchvision's CIFAR10 images through PIL transforms in a DataLoader with all cores, float32,
+NCHW, eager, torch.optim.Adam.  Ours: what `python -m pipeline.train` runs on this device, as it measures and
+chooses at its start; --compile adds the compiled network.  Both take the same batches of 128 of the same images
+(random pixels: speed does not depend on them).  `ratio` is theirs/ours in time: how many times faster ours is.
+"""
+
+import dataclasses
+import os
+import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import side_by_side
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from pipeline.config import MEAN, STD
+from pipeline.model.resnet import build
+from pipeline.recipes import PRESETS
+from pipeline.training.batches import TrainingImages
+from pipeline.training.calibration import settle
+from pipeline.training.device import Device, choose
+from pipeline.training.state import start
+from pipeline.training.step import Step
+
+PAPER = PRESETS["paper"]
+GENERATOR = np.random.default_rng(0)
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """What torchvision.datasets.CIFAR10 does with each image: from the array to PIL, then the transforms."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.images, self.labels = images, labels
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(MEAN, STD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
+
+
+class PapersWay:
+    """The plain loop that most people write."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, device: torch.device) -> None:
+        self.device = device
+        self.network = build(PAPER.model, 0).to(device).train()
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-3, weight_decay=1e-4)
+        self.criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+        cuda = device.type == "cuda"
+        self.loader = DataLoader(
+            Pictures(images, labels), PAPER.batch_size, shuffle=True, drop_last=True, pin_memory=cuda,
+            num_workers=os.cpu_count() or 1, persistent_workers=True,
+        )  # fmt: skip
+        self.batches: Iterator[list[Tensor]] = iter(self.loader)
+
+    def steps(self, count: int) -> None:
+        """Train on `count` batches."""
+        for _ in range(count):
+            images, labels = self._next()
+            loss = self.criterion(self.network(images.to(self.device)), labels.to(self.device))
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+
+    def _next(self) -> list[Tensor]:
+        try:
+            return next(self.batches)
+        except StopIteration:
+            self.batches = iter(self.loader)
+            return next(self.batches)
+
+
+class Ours:
+    """The engine's own parts, as session and engine put them together."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, device: Device) -> None:
+        self.training = TrainingImages(images, labels, PAPER, device.torch_device)
+        self.state = start(PAPER, device)
+        self.state.network.train()
+        self.step = Step(self.state, PAPER, device)
+        self.epoch, self.done = 0, 0
+        self.draws = self.training.draw(0)
+
+    def steps(self, count: int) -> None:
+        """Train on `count` batches."""
+        for _ in range(count):
+            if self.done == len(self.training) // PAPER.batch_size:
+                self.epoch, self.done = self.epoch + 1, 0
+                self.draws = self.training.draw(self.epoch)
+            images, labels = self.training.batch(self.draws, self.done)
+            self.step(images, labels, 1e-3)
+            self.done += 1
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = side_by_side.parser(__doc__, rounds=5)
+    parser.add_argument("--steps", type=int, default=2, help="steps a round (default: 2; on a GPU 100 is fair)")
+    parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
+    parser.add_argument("--compile", action="store_true", help="measure the compiled network as well")
+    arguments = parser.parse_args()
+    rows = 128 * max(20, 2 * arguments.steps)
+    images = GENERATOR.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8)
+    labels = GENERATOR.integers(0, 10, rows)
+    device = choose(arguments.device)
+    with tempfile.TemporaryDirectory() as folder:
+        device = settle(PAPER, device, "no", Path(folder), 1, lambda _: None)
+    ours, theirs = Ours(images, labels, device), PapersWay(images, labels, device.torch_device)
+    ways = {"ours": lambda: ours.steps(arguments.steps), "paper's": lambda: theirs.steps(arguments.steps)}
+    if arguments.compile:
+        compiled = Ours(images, labels, dataclasses.replace(device, compiled=True))
+        ways["compiled"] = lambda: compiled.steps(arguments.steps)
+    taken = side_by_side.interleaved(ways, arguments.rounds)
+    batch = PAPER.batch_size * arguments.steps
+    speeds = {name: batch / statistics.median(seconds) for name, seconds in taken.items()}
+    ratios = {name: side_by_side.median_ratio(taken["paper's"], taken[name]) for name in taken}
+    lines = [f"{'way':10}{'images/s':>10}{'ratio':>8}"]
+    lines += [f"{name:10}{speeds[name]:10.0f}{ratios[name]:8.2f}" for name in taken]
+    result = {
+        "ratio": ratios["ours"], "ratios": ratios, "images_per_second": speeds, "precision": device.precision,
+        "rounds": arguments.rounds, "steps": arguments.steps,
+    }  # fmt: skip
+    side_by_side.report(arguments.json, result, [f"precision {device.precision}", *lines])
+
+
+if __name__ == "__main__":
+    main()
