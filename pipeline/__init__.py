@@ -7,13 +7,17 @@
     python -m pipeline.submit       the CSV                   -> Kaggle                a ref, never a guess
     python -m pipeline.check        the ledger + Kaggle       -> local against public, the gap
 
-`run_all.sh` runs them in this order.  Stages know parts; parts never know stages:
+`run_all.sh` runs them in this order.  Beside them, `python -m pipeline.sweep` trains many runs to find a better recipe.
 
-    config, errors, cli    every number and path; one tree of errors; what the command lines share
+Stages know parts; parts never know stages:
+
+    config, recipes        competitions and paths; networks, recipes and presets
+    errors, cli            one tree of errors; what the command lines share (cli_recipes: the recipe's options)
     store/                 files that survive a crash: manifests, atomic writes, archives, the pickle reader
     model/                 the networks and their summary (python -m pipeline.model)
     kaggle_api/            the genuine client in a child process; credentials; the submission's format
-    training/              batches, augmentation, the loop, checkpoints
+    training/              batches, augmentation, the loop, checkpoints; inference
+    search/                the study behind a sweep
     gap/                   the ledger, and what a local accuracy promises on Kaggle
     rehearsal/             a stand-in for Kaggle on 127.0.0.1 and its embedded competition
                            (python -m pipeline.rehearsal -- COMMAND)

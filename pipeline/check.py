@@ -93,13 +93,20 @@ def show(checked: Comparison, paths: Paths, say: Say) -> None:
 
 
 def _newest_csv(slug: str, paths: Paths) -> LocalCsv | None:
-    """The CSV of the run that train finished last, else the one that was written last."""
-    csvs = join.local_csvs(paths.submissions, slug)
+    """The newest CSV of the run that train finished last, alone or with others, else the newest of all.
+
+    Those of networks over the budget do not count: they cannot be submitted.
+    """
+    csvs = [csv for csv in join.local_csvs(paths.submissions, slug) if csv.sidecar.submittable]
     try:
         latest = runs.latest(paths.models)
     except (MissingInput, BadData):
         latest = None
-    return max(csvs, key=lambda csv: (csv.sidecar.run == latest, csv.sidecar.created), default=None)
+    return max(
+        csvs,
+        key=lambda csv: (latest in (csv.sidecar.run, *csv.sidecar.runs), csv.sidecar.created),
+        default=None,
+    )
 
 
 def submit_command(csv: LocalCsv) -> str:

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from filelock import FileLock
+
 from pipeline.config import PARAMETER_BUDGET
 from pipeline.errors import BadData, MissingInput, UsageError
 from pipeline.recipes import TrainConfig, ValidationSet
@@ -197,8 +199,10 @@ def latest(models: Path) -> str:
 
 
 def point_latest(models: Path, name: str) -> None:
-    """Make `name` the run that later stages take by default."""
-    atomic.write_bytes(models / LATEST, f"{name}\n".encode())
+    """Make `name` the run that later stages take by default; processes that finish at once take turns."""
+    models.mkdir(parents=True, exist_ok=True)
+    with FileLock(models / f".{LATEST}.lock"):
+        atomic.write_bytes(models / LATEST, f"{name}\n".encode())
 
 
 def _known(models: Path) -> str:

@@ -21,6 +21,7 @@ from pipeline.training.calibration import Compile, settle
 from pipeline.training.device import Device, memory_advice
 from pipeline.training.engine import Task, fit
 from pipeline.training.evaluation import EvaluationImages, evaluate
+from pipeline.training.inference import agreement
 from pipeline.training.processes import ALONE, World, share_batch_norms
 from pipeline.training.progress import Progress
 from pipeline.training.split import Split
@@ -142,6 +143,8 @@ def _result(task: Task, current: State, data: Processed) -> RunResult:
         on = task.device.torch_device
         test = EvaluationImages(data.array("test_images"), data.array("test_labels"), on)
         test_accuracy = evaluate(current.selected, test, task.device, world=task.world).accuracy
+    # Where training computes in float32 because that was faster, predict may find the same.
+    fast_bf16 = task.device.precision == "bf16"
     images = len(task.training)
     training_seconds = sum(images / row.images_per_second for row in current.rows)
     return RunResult(
@@ -159,4 +162,5 @@ def _result(task: Task, current: State, data: Processed) -> RunResult:
         seconds=sum(row.seconds for row in current.rows),
         device=task.device.description,
         precision=task.device.precision,
+        bf16_agreement=agreement(current.selected, task.validation, task.device) if fast_bf16 else None,
     )

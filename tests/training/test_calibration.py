@@ -1,0 +1,67 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import BadData
+from pipeline.recipes import PRESETS
+from pipeline.training import calibration
+from pipeline.training.calibration import EXECUTION, settle
+from pipeline.training.device import Device
+
+CONFIG = dataclasses.replace(PRESETS["rehearsal"], batch_size=4)
+FP32 = Device(torch.device("cpu"), "fp32")
+BF16 = Device(torch.device("cpu"), "bf16")
+
+
+def timings(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    monkeypatch.setattr(calibration, "_time", lambda config, device: iter(seconds.items()))
+
+
+@pytest.mark.parametrize(("bf16", "chosen"), [(0.5, "bf16"), (2.0, "fp32")])
+def test_the_faster_precision_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16: float, chosen: str
+) -> None:
+    timings(monkeypatch, fp32=1.0, bf16=bf16)
+    said: list[str] = []
+    assert settle(CONFIG, BF16, "no", tmp_path, 10, said.append).precision == chosen
+    assert f"1000 ms a step in fp32, {1000 * bf16:.0f} ms a step in bf16" in said[0]
+
+
+def test_both_precisions_are_really_run_where_the_device_may_be_fast_in_both() -> None:
+    assert [p for p, _ in calibration._time(CONFIG, BF16)] == ["fp32", "bf16"]
+    assert [p for p, _ in calibration._time(CONFIG, FP32)] == ["fp32"]
+    assert all(seconds > 0 for _, seconds in calibration._time(CONFIG, BF16))
+
+
+def test_a_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timings(monkeypatch, fp32=1.0, bf16=0.5)
+    first = settle(CONFIG, BF16, "yes", tmp_path, 10, print)
+    timings(monkeypatch, fp32=1.0, bf16=2.0)
+    assert settle(CONFIG, BF16, "no", tmp_path, 10, print) == first == dataclasses.replace(BF16, compiled=True)
+
+
+def test_another_kind_of_device_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / EXECUTION).write_text(json.dumps({"device": "cuda", "precision": "bf16", "compiled": True}))
+    timings(monkeypatch, fp32=1.0)
+    assert settle(CONFIG, FP32, "auto", tmp_path, 10, print) == FP32
+
+
+@pytest.mark.parametrize(
+    ("steps", "tool", "compiled"), [(10, "g++", False), (10_000, "g++", True), (10_000, None, False)]
+)
+def test_compiling_must_earn_its_time_back_and_needs_a_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, tool: str | None, compiled: bool
+) -> None:
+    timings(monkeypatch, fp32=1.0)
+    monkeypatch.setattr(calibration.shutil, "which", lambda name: tool)
+    assert settle(CONFIG, FP32, "auto", tmp_path, steps, print).compiled == compiled
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"device": "cpu"}'])
+def test_a_damaged_record_is_bad_data(tmp_path: Path, content: str) -> None:
+    (tmp_path / EXECUTION).write_text(content)
+    with pytest.raises(BadData, match=r"execution\.json is damaged"):
+        settle(CONFIG, FP32, "auto", tmp_path, 10, print)
