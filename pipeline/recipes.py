@@ -113,7 +113,7 @@ class TrainConfig:
     flip: Annotated[Flip, "Mirror half of the images, or each one in every other epoch."] = "random"
     policy: Annotated[Policy, "Of colours and shapes, an image."] = "none"
     cutout: Annotated[int, "Side of a grey square in pixels; 0: none."] = 0
-    erasing: Annotated[float, "Probability that a rectangle is replaced by noise (RandomErasing)."] = 0.0
+    erasing: Annotated[float, "Probability that a rectangle is painted in one random colour."] = 0.0
     mixup: Annotated[float, "Blend pairs of images: alpha of the Beta distribution; 0: none."] = 0.0
     cutmix: Annotated[float, "Paste a rectangle of another image: alpha; 0: none."] = 0.0
     ricap: Annotated[float, "Patch four images together: beta; 0: none."] = 0.0

@@ -5,10 +5,12 @@ interruption it goes on.  The best run is kept, and predict takes it by default.
 """
 
 import dataclasses
+import os
 import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from pipeline.errors import PipelineError, Say, UsageError
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
 from pipeline.search.space import Choice, Space
 from pipeline.search.specs import FORMS, parse
-from pipeline.store import runs
+from pipeline.store import atomic, runs
 from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed
 from pipeline.train import train
@@ -57,6 +59,8 @@ def sweep(plan: Plan, storage: str, say: Say = cli.say) -> None:
         PipelineError: several trials in a row failed, or the storage does not answer.
         KeyboardInterrupt: the user stopped it; the trial under way goes on when the command is run again.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("a sweep is not for torchrun: start the same command several times, they share the study")
     data = Processed.open(plan.paths.processed / plan.slug)
     _check_machine(plan)
     from pipeline.search import study as studies  # noqa: PLC0415
@@ -132,8 +136,9 @@ def _tidy(plan: Plan, study: "Study") -> None:
 
 
 def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.with_name(f".{folder.name}.lock").unlink(missing_ok=True)
+    """Remove a run, unless somebody is at work on it just now."""
+    with suppress(UsageError), atomic.lock(folder):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _report(plan: Plan, study: "Study", say: Say) -> None:

@@ -67,7 +67,9 @@ def train(
     """
     if run_name is not None:
         runs.check_name(run_name)
-    taught_by = [Run.open(paths.models, name) for name in teachers]
+    if len(set(teachers)) < len(teachers):
+        raise UsageError("--teacher: a run is named twice, and would count twice")
+    taught_by = [Run.open(paths.models, name) for name in sorted(teachers)]  # their order means nothing
     config = dataclasses.replace(config, teachers=tuple(f"{t.name}@{t.weights_sha256[:12]}" for t in taught_by))
     first = _reports()
     say = say if first else _silent
@@ -163,6 +165,16 @@ def _teacher(run: Run, card: RunCard) -> "ResNet":
 
     if run.card.data != card.data:
         raise BadData(f"--teacher {run.name} was trained on other data than {card.competition}'s: choose another run")
+    theirs, ours = run.card.config, card.config
+    if ours.validation == "split" and (theirs.validation, theirs.validation_fraction) != (
+        "split",
+        ours.validation_fraction,
+    ):
+        raise UsageError(
+            f"--teacher {run.name} has learned images that this run would be validated on: train both with the same "
+            "--validation and --validation-fraction"
+        )
+    run.check_weights()
     return weights.load(run.folder / runs.WEIGHTS, run.card.config.model)
 
 

@@ -383,3 +383,11 @@ def test_values_that_mean_nothing_are_left_out_of_the_command() -> None:
     searched = plan("fast", "momentum=0.8,0.95", "optimizer=sgd,adam")
     assert "--momentum" not in sweep.train_command(searched, {"momentum": 0.8, "optimizer": "adam"})
     assert parsed(sweep.train_command(searched, {"momentum": 0.8, "optimizer": "sgd"})).momentum == 0.8
+
+
+def test_a_sweep_is_not_for_torchrun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert sweep.main(["--search", RATE, "--processed", str(tmp_path), "--models", str(tmp_path)]) == 2
+    assert "start the same command several times" in capsys.readouterr().err

@@ -13,10 +13,11 @@ import torch
 
 from pipeline import train
 from pipeline.config import Paths
-from pipeline.recipes import PRESETS
+from pipeline.errors import UsageError
+from pipeline.recipes import PRESETS, ModelConfig
 from pipeline.store import atomic
 from pipeline.store.manifest import Manifest
-from pipeline.store.runs import CHECKPOINT, Run
+from pipeline.store.runs import CHECKPOINT, WEIGHTS, Run
 from pipeline.training.engine import Task
 from tests.training.tiny import SLUG, write_tiny
 
@@ -219,3 +220,63 @@ def test_missing_data_names_the_stage_to_run(tmp_path: Path, capsys: pytest.Capt
     folders = ["--processed", str(tmp_path / "none"), "--models", str(tmp_path / "models")]
     assert train.main(["--competition", "tiny", *folders]) == 3
     assert "python -m pipeline.preprocess --competition tiny" in capsys.readouterr().err
+
+
+def test_a_baseline_over_the_budget_is_trained_only_if_asked_and_marked(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Over the budget, but nearly all of it at two by two pixels, so quick.
+    wide = ModelConfig("broad", 8, (8, 770), (1, 1), (4, 4))
+    config = dataclasses.replace(PRESETS["rehearsal"].with_epochs(1), model=wide)
+    with pytest.raises(UsageError, match=r"allows 5,000,000.*--baseline"):
+        train.train(config, place.paths, SLUG)
+    run = train.train(config, place.paths, SLUG, baseline=True)
+    assert not run.result.submittable
+    assert "a baseline over the budget: its predictions cannot be submitted" in capsys.readouterr().out
+
+
+def test_finished_runs_teach(place: Place) -> None:
+    for seed in ("1", "2"):
+        assert place.train("--run", f"teacher{seed}", "--seed", seed) == 0
+    assert place.train("--run", "student", "--teacher", "teacher2", "teacher1", "--distillation-weight", "0.9") == 0
+    student = place.run()
+    names = [entry.partition("@")[0] for entry in student.card.config.teachers]
+    assert names == ["teacher1", "teacher2"]
+    assert student.card.config.teachers[0].endswith(Run.open(place.paths.models, "teacher1").weights_sha256[:12])
+    others = [("warm", "--distillation-temperature", "8"), ("light", "--distillation-weight", "0.1")]
+    for name, *options in others:
+        assert place.train("--run", name, "--teacher", "teacher1", "--teacher", "teacher2", *options) == 0
+    shas = {Run.open(place.paths.models, name).weights_sha256 for name in ("student", "warm", "light")}
+    assert len(shas) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--teacher", "nobody"], 3, "no run nobody"),
+        (["--teacher", "teacher", "teacher"], 2, "named twice"),
+        (["--teacher", "teacher", "--validation-fraction", "0.2"], 2, "has learned images that this run"),
+    ],
+)
+def test_teachers_that_will_not_do_are_refused(
+    place: Place, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    assert place.train("--run", "teacher", "--epochs", "1") == 0
+    assert place.train("--run", "student", *arguments) == code
+    assert message in capsys.readouterr().err
+    assert not (place.paths.models / "student").exists()
+
+
+def test_a_teacher_of_other_data_or_with_damaged_weights_is_refused(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.train("--run", "teacher", "--epochs", "1") == 0
+    weights = place.paths.models / "teacher" / WEIGHTS
+    original = weights.read_bytes()
+    weights.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    assert place.train("--run", "student", "--teacher", "teacher") == 4
+    assert "damaged" in capsys.readouterr().err
+    weights.write_bytes(original)
+    write_tiny(tmp_path / "others", seed=1)
+    assert place.train("--run", "student", "--teacher", "teacher", "--processed", str(tmp_path / "others")) == 4
+    assert "was trained on other data" in capsys.readouterr().err

@@ -118,6 +118,7 @@ def check_budget(config: ModelConfig) -> int:
     if count > PARAMETER_BUDGET:
         raise UsageError(
             f"model {config.name} has {count:,} trainable parameters, and the competition allows "
-            f"{PARAMETER_BUDGET:,}: choose another with --model (`python -m pipeline.model` counts)"
+            f"{PARAMETER_BUDGET:,}: choose another with --model (`python -m pipeline.model` counts), or train it with "
+            "--baseline, only to compare"
         )
     return count

@@ -81,7 +81,7 @@ class RunResult:
     epochs: int
     last_validation_accuracy: float  # of the last epoch: not selected, so not flattered
     trainable_parameters: int
-    images_per_second: float  # training, over the whole run
+    images_per_second: float  # training, in the median epoch: compilation falls into the first
     seconds: float  # training and validation, over all its sessions
     device: str
     precision: str  # "fp32" or "bf16"

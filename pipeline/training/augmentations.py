@@ -66,7 +66,8 @@ class Cutout:
         """Paint the squares."""
         top, left = (drawn["cutout"] - self.side // 2).unbind(1)
         side = torch.full_like(top, self.side)
-        grey = torch.tensor([round(255 * mean) for mean in MEAN], dtype=torch.uint8, device=images.device)
+        # Filled there: a copy from the host would make it wait.
+        grey = torch.stack([images.new_full((), round(255 * mean)) for mean in MEAN])
         return torch.where(rectangle(top, left, side, side), grey, images)
 
 
@@ -74,7 +75,7 @@ class Cutout:
 class RandomErasing:
     """With `probability` a rectangle in one random colour (Zhong et al. 2017, arXiv:1708.04896).
 
-    Its area is 2 to 33 % of the image's, its aspect ratio 0.3 to 3.3, as in the paper and in torchvision.
+    Its area is 2 to 33 % of the image's, its aspect ratio 0.3 to 3.3, as torchvision's are.
     """
 
     probability: float

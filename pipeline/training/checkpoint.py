@@ -48,7 +48,9 @@ def load(path: Path, state: State, card: str) -> None:
         if content["card"] != card:
             raise BadData(f"{path} belongs to another run: train this one again with --force")
         state.network.load_state_dict(content["network"])
-        state.optimizer.load_state_dict(content["optimizer"])
+        # Only the moments: rates are set at each step, and how they are kept belongs to this device, not to the file's.
+        groups = state.optimizer.state_dict()["param_groups"]
+        state.optimizer.load_state_dict({"state": content["optimizer"]["state"], "param_groups": groups})
         if state.averages is not None:
             state.averages.load_state_dict(content["averages"])
         state.loss_sum.copy_(content["loss_sum"])

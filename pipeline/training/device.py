@@ -53,6 +53,10 @@ def choose(asked: str) -> Device:
     if kind == "cuda":
         torch.backends.cudnn.benchmark = True  # shapes are few and fixed: measure once which algorithm is fastest
         if not dist.is_initialized():  # else whoever made the process group has chosen the GPU
+            if local_rank() >= torch.cuda.device_count():
+                raise UsageError(
+                    f"there are {torch.cuda.device_count()} GPUs: lower torchrun's --nproc_per_node to that"
+                )
             torch.cuda.set_device(local_rank())
     return Device(torch.device(kind), "bf16" if _fast_bf16(kind) else "fp32")
 

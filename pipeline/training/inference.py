@@ -19,7 +19,7 @@ from pipeline.model import weights
 from pipeline.model.folding import folded
 from pipeline.model.resnet import ResNet
 from pipeline.store.ensemble import Ensemble
-from pipeline.store.processed import Processed
+from pipeline.store.processed import ArrayName, Processed
 from pipeline.store.runs import Run
 from pipeline.store.sidecar import Tta
 from pipeline.training.device import Device, Precision
@@ -113,7 +113,7 @@ def hidden_labels(
         BadData: a network's answers are not finite.
     """
     ids = np.asarray(data.array("hidden_ids"))
-    for rows, pixels in _batches(data.array("hidden_images"), np.arange(len(ids)), batch_size, "predict"):
+    for rows, pixels in _batches(data, "hidden_images", np.arange(len(ids)), batch_size, "predict"):
         yield ids[rows], labels(members, pixels, tta)
 
 
@@ -124,29 +124,30 @@ def local_accuracy(ensemble: Ensemble, members: Sequence[Member], data: Processe
         BadData: a network's answers are not finite.
     """
     truth = np.asarray(data.array("test_labels"))
-    test, alone = _measure(members, data.array("test_images"), truth, np.arange(len(truth)), tta, batch_size)
+    test, alone = _measure(members, data, "test_images", truth, np.arange(len(truth)), tta, batch_size)
     validation = None
     if ensemble.one_protocol and ensemble.data == data.training_fingerprint:
         truth = np.asarray(data.array("train_labels"))
         rows = split(truth, ensemble.runs[0].card.config).validation
         validation = test
         if rows is not None:
-            validation, _ = _measure(members, data.array("train_images"), truth, rows, tta, batch_size)
+            validation, _ = _measure(members, data, "train_images", truth, rows, tta, batch_size)
     best = int(np.argmax(alone))
     return Local(test, validation, members[best].name, alone[best])
 
 
 def _measure(
     members: Sequence[Member],
-    images: NDArray[np.uint8],
+    data: Processed,
+    name: ArrayName,
     truth: NDArray[np.int64],
     rows: NDArray[np.int64],
     tta: Tta,
     batch_size: int,
 ) -> tuple[float, list[float]]:
-    """Per cent right of the rows (R,) of images (N, 32, 32, 3): all together, and each alone on the plain images."""
+    """Per cent right of the rows (R,) of the images `name`: all together, and each alone on the plain images."""
     correct = np.zeros(1 + len(members), dtype=np.int64)
-    for chosen, pixels in _batches(images, rows, batch_size, "measure"):
+    for chosen, pixels in _batches(data, name, rows, batch_size, "measure"):
         answer = answers(members, pixels, tta)
         found = torch.cat([answer.mean(dim=(0, 1))[None], answer[:, 0]]).argmax(dim=2).cpu().numpy()
         correct += (found == truth[chosen]).sum(axis=1)
@@ -155,13 +156,14 @@ def _measure(
 
 
 def _batches(
-    images: NDArray[np.uint8], rows: NDArray[np.int64], batch_size: int, what: str
+    data: Processed, name: ArrayName, rows: NDArray[np.int64], batch_size: int, what: str
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """(rows, images) a batch, with a progress bar.  `images` may be a file: only a batch of it is in memory."""
+    """(rows, images) a batch, with a progress bar; only a batch is in memory."""
     with tqdm(total=len(rows), desc=what, unit="image", disable=None) as bar:
         for start in range(0, len(rows), batch_size):
             chosen = rows[start : start + batch_size]
-            yield chosen, images[chosen]
+            # Mapped anew each time: the pages of an open map that were read stay in memory.
+            yield chosen, data.array(name)[chosen]
             bar.update(len(chosen))
 
 

@@ -109,7 +109,8 @@ class Ricap:
         quarter = 2 * below[:, :, None].long() + right[:, None, :].long()  # (B, 32, 32)
         # The sides of the four quarters, (B, 4, 2), and the pixel of its image at which each begins.
         first, second = point[:, None, :], IMAGE_SIZE - point[:, None, :]
-        lower = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=torch.bool, device=images.device)
+        four = torch.arange(4, device=images.device)
+        lower = torch.stack([four >= 2, four % 2 == 1], 1)
         sides = torch.where(lower, second, first)
         begin = (origin * (IMAGE_SIZE - sides + 1)).long() - torch.where(lower, first, 0)
         which = torch.arange(batch, device=images.device)[:, None, None]

@@ -1,7 +1,7 @@
 """Several processes that train one network together, each on its share of every batch (torchrun).
 
 Batch statistics, losses and gradients are those of the whole batch, so the result is a single process's within
-rounding.  Without torchrun a process is alone, and everything here does nothing.
+rounding (but for dropout's masks).  Without torchrun a process is alone, and everything here does nothing.
 """
 
 import os
@@ -137,7 +137,7 @@ class _SharedBatchNorm(nn.BatchNorm2d):
         sums = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count])
         total, squares, rows = _Sum.apply(sums).split([x.shape[1], x.shape[1], 1])
         mean = total / rows
-        variance = squares / rows - mean.square()
+        variance = (squares / rows - mean.square()).clamp_min(0)  # rounding may take it below
         with torch.no_grad():
             assert self.num_batches_tracked is not None
             self.num_batches_tracked += 1

@@ -11,7 +11,7 @@ def learning_rate(step: int, total_steps: int, warmup_steps: float, peak: float,
     """The rate of step `step` (0-based) under the schedule `shape`, one of SHAPES.
 
     It rises linearly from 0 (one-cycle: as a cosine, from a 25th of the peak) over the warm-up, then falls to 0,
-    or with "step" by a tenth twice.  The first step's rate is above 0 (a step at rate 0 would be wasted), and 0
+    or with "step" to a tenth, twice.  The first step's rate is above 0 (a step at rate 0 would be wasted), and 0
     would be reached by the step after the last.
     """
     rising = (step + 1) / warmup_steps if warmup_steps > 0 else 1.0

@@ -1,5 +1,6 @@
 """One training run in its folder: begins or goes on, and ends with the weights and the result."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,11 +59,11 @@ def run(
         if teachers:
             task = replace(task, teachers=Teachers(teachers, card.config.distillation_temperature, task.device))
         current = start(card.config, task.device)
-        if card.config.model.whitened:
-            sample = data.array("train_images")[rows.train[:WHITENING_SAMPLE]]
-            whiten(current.network, torch.from_numpy(sample).to(device.torch_device))
         if (folder / CHECKPOINT).is_file():
             checkpoint.load(folder / CHECKPOINT, current, task.card)
+        elif card.config.model.whitened:
+            sample = data.array("train_images")[rows.train[:WHITENING_SAMPLE]]
+            whiten(current.network, torch.from_numpy(sample).to(device.torch_device))
         if not world.alone:
             share_batch_norms(current.network)
         if not world.first:
@@ -145,8 +146,6 @@ def _result(task: Task, current: State, data: Processed) -> RunResult:
         test_accuracy = evaluate(current.selected, test, task.device, world=task.world).accuracy
     # Where training computes in float32 because that was faster, predict may find the same.
     fast_bf16 = task.device.precision == "bf16"
-    images = len(task.training)
-    training_seconds = sum(images / row.images_per_second for row in current.rows)
     return RunResult(
         validation_set=task.config.validation,
         validation_accuracy=best.validation_accuracy,
@@ -158,7 +157,7 @@ def _result(task: Task, current: State, data: Processed) -> RunResult:
         epochs=len(current.rows),
         last_validation_accuracy=current.rows[-1].validation_accuracy,
         trainable_parameters=trainable_parameters(current.network),
-        images_per_second=images * len(current.rows) / training_seconds,
+        images_per_second=statistics.median(row.images_per_second for row in current.rows),
         seconds=sum(row.seconds for row in current.rows),
         device=task.device.description,
         precision=task.device.precision,

@@ -53,6 +53,7 @@ class Step:
         self._captures = device.torch_device.type == "cuda" and world.alone
         state.network.dropout = config.dropout
         if device.compiled:
+            torch._dynamo.reset()  # else many runs in one process (a sweep) reach its limit of recompilations
             state.network.compile(dynamic=False)
         self._network: nn.Module = state.network if world.alone else DistributedDataParallel(state.network)
 
@@ -65,12 +66,10 @@ class Step:
         """
         state = self._state
         set_rate(state.optimizer, rate)
+        work = self._captured(images, targets) if self._captures else self._work
         if self._config.dropout:
             self._seed_dropout()
-        if self._captures:
-            self._replay(images, targets)
-        else:
-            self._work(images, targets)
+        work(images, targets)
         state.step += 1
         state.updates += 1
 
@@ -96,15 +95,18 @@ class Step:
         return self._network.forward if smaller else self._network
 
     def _seed_dropout(self) -> None:
-        """Make the masks a function of the step, so that a resumed run drops what an uninterrupted one drops."""
+        """Make the masks a function of the step, so that a resumed run drops what an uninterrupted one drops.
+
+        Each process draws its own: these are the only random numbers that depend on how many there are.
+        """
         words = (self._config.seed, self._state.updates, self._world.rank + 1)
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint32)[0]))
 
-    def _replay(self, images: Tensor, targets: Tensor) -> None:
+    def _captured(self, images: Tensor, targets: Tensor) -> Callable[[Tensor, Tensor], None]:
         graph = self._graphs.get(images.shape)
         if graph is None:
             graph = self._graphs[images.shape] = _Graph(self._work, self._state, images, targets)
-        graph.replay(images, targets)
+        return graph.replay
 
 
 class _Graph:

@@ -10,7 +10,8 @@ def views(images: Tensor, tta: Tta) -> list[Tensor]:
     """The views of uint8 images (B, H, W, 3), each of the same shape; the first is always `images` itself.
 
     "none" has 1 view.  "flip" has 2: the images and their mirror images.  "flip-shift" has 6: these, and both
-    shifted by one pixel up and left, and down and right, as Jordan (2024, arXiv:2404.00498) does.  What comes in
+    shifted by one pixel up and left, and down and right: the views of Jordan (2024, arXiv:2404.00498), here of equal
+    weight.  What comes in
     at the border is black, since the random crops of training have shown black borders to the network; Jordan's
     trained on reflected ones.
     """

@@ -3,14 +3,17 @@
 #
 #   tests/bench/gpu.sh PART DATA       PART: speed, paper, fast, best, or all; DATA: a folder laid out like the download
 #
-# Needs only what train and predict import.  Parts that train go on where they stood when called again; what they
-# found is in $OUT/models (default: data/bench).
+# Needs only what train and predict import.  A part that does not fit ends with 124: the same call goes on with it.
+# Runs and figures are kept in $OUT (default: data/bench).
 set -euo pipefail
-(($# == 2)) || { sed -n '2,7p' "$0" >&2; exit 2; }
-part=$1 data=$(cd "$2" && pwd)
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-python=${PIPELINE_PYTHON:-python3} out=${OUT:-data/bench} slug=bench
+usage() { sed -n '2,7p' "$0" >&2; exit 2; }
+(($# == 2)) || usage
+[[ $1 =~ ^(speed|paper|fast|best|all)$ && -d $2 ]] || usage
+out=${OUT:-$(dirname "${BASH_SOURCE[0]}")/../../data/bench}
 mkdir -p "$out"
+out=$(cd "$out" && pwd) part=$1 data=$(cd "$2" && pwd)
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+python=${PIPELINE_PYTHON:-python3} slug=bench
 export PIPELINE_PROCESSED=$out/processed
 "$python" -m pipeline.download --competition $slug --from "$data" --raw "$out/raw"
 "$python" -m pipeline.preprocess --competition $slug --raw "$out/raw" --processed "$PIPELINE_PROCESSED"
@@ -27,6 +30,9 @@ trained() { # NAME OPTIONS...: a full run, or as much of it as fits; the same ca
 if [[ $part == speed || $part == all ]]; then
     measure training "$python" tests/bench/training.py --steps 100 --compile
     measure predicting "$python" tests/bench/predicting.py --rounds 9
+    measure inputs "$python" tests/bench/inputs.py
+    measure hidden-size "$python" tests/bench/hidden_size.py
+    measure scaling "$python" tests/bench/scaling.py --processes 1 "$("$python" -c 'import torch; print(torch.cuda.device_count())')"
 fi
 if [[ $part == paper || $part == all ]]; then
     for seed in 0 1 2; do trained paper --preset paper --seed $seed; done
@@ -36,4 +42,6 @@ if [[ $part == fast || $part == all ]]; then
 fi
 if [[ $part == best || $part == all ]]; then
     for seed in 0 1 2; do trained best --preset best --seed $seed; done
+    measure time-to-96 "$python" tests/bench/time_to_accuracy.py --competition $slug --models "$out/models" \
+        --preset best --seeds 3 --target 96
 fi

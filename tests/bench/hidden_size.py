@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-import side_by_side
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
 from pipeline.model import weights
 from pipeline.model.resnet import build
@@ -26,6 +27,7 @@ from pipeline.store import atomic, runs
 from pipeline.store.manifest import Manifest, records
 from pipeline.store.processed import Processed
 from pipeline.store.runs import RunCard, RunResult
+from tests.bench import side_by_side
 
 CHUNK = 10_000  # images that are generated at once
 

@@ -9,15 +9,20 @@ core's.  The augmentations that a recipe can add are measured as well, each with
 
 import dataclasses
 import statistics
+import sys
+from functools import partial
+from pathlib import Path
 
 import numpy as np
-import side_by_side
 import torch
-from training import Pictures
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
 from pipeline.model.inputs import normalise
 from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.training.batches import TrainingImages
+from tests.bench import side_by_side
+from tests.bench.training import Pictures
 
 ROWS = 128 * 16
 GENERATOR = np.random.default_rng(0)
@@ -62,9 +67,7 @@ def main() -> None:
 
     made = {name: ours(change) for name, change in RECIPES.items()}
     pictures = Pictures(IMAGES, LABELS)
-    ways: dict[str, side_by_side.Work] = {
-        name: (lambda training=training: epoch(training)) for name, training in made.items()
-    }
+    ways: dict[str, side_by_side.Work] = {name: partial(epoch, training) for name, training in made.items()}
     ways["PIL"] = lambda: theirs(pictures, ROWS)
     taken = side_by_side.interleaved(ways, arguments.rounds)
     speeds = {name: ROWS / statistics.median(seconds) for name, seconds in taken.items()}

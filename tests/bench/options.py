@@ -11,14 +11,16 @@ effect", not as advice.  `ratio` is the best row's accuracy over the base's.  Ru
 import dataclasses
 import os
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
-import side_by_side
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
 from pipeline.config import Paths
 from pipeline.recipes import MODELS, PRESETS, TrainConfig
 from pipeline.train import train
+from tests.bench import side_by_side
 
 ROWS: dict[str, dict[str, Any]] = {
     "(base)": {},

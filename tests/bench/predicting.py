@@ -9,11 +9,14 @@ agree; here the agreement on these images is printed).  Interleaved; `ratio` is 
 
 import dataclasses
 import statistics
+import sys
+from pathlib import Path
 
 import numpy as np
-import side_by_side
 import torch
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
 from pipeline.model.folding import folded
 from pipeline.model.inputs import normalise
@@ -21,6 +24,7 @@ from pipeline.model.resnet import build
 from pipeline.recipes import MODELS
 from pipeline.training.device import Device, choose
 from pipeline.training.inference import Member, labels
+from tests.bench import side_by_side
 
 BATCH = 512
 GENERATOR = np.random.default_rng(0)
@@ -36,6 +40,8 @@ def main() -> None:
     pixels = GENERATOR.integers(0, 256, (arguments.images, 32, 32, 3), dtype=np.uint8)
     network = build(MODELS["paper"], 0).eval()
     theirs = build(MODELS["paper"], 0).eval().to(device.torch_device)
+    quick = folded(network).to(device.torch_device)
+    exact = dataclasses.replace(device, precision="fp32")
 
     def ours(precision_of: Device) -> np.ndarray:
         member = [Member("bench", quick, precision_of)]
@@ -49,9 +55,7 @@ def main() -> None:
             found.append(theirs(normalise(images).contiguous()).argmax(1))
         return torch.cat(found).cpu().numpy()
 
-    quick = folded(network).to(device.torch_device)
     ways: dict[str, side_by_side.Work] = {"plain": plain, "ours fp32": lambda: ours(exact)}
-    exact = dataclasses.replace(device, precision="fp32")
     best = "ours fp32"
     if device.precision == "bf16":
         ways["ours bf16"] = lambda: ours(device)

@@ -15,10 +15,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import side_by_side
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
 from pipeline.store.manifest import Manifest, records
 from pipeline.store.runs import RESULT
+from tests.bench import side_by_side
 
 
 def write_data(folder: Path, rows: int) -> None:

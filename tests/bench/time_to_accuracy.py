@@ -3,7 +3,7 @@
     PIPELINE_PROCESSED=DIR python tests/bench/time_to_accuracy.py --competition SLUG [--preset P] [--seeds N] [--json]
 
 DIR is a folder of preprocessed data (data/processed after `python -m pipeline.preprocess`).  Seconds are those of
-training, without start, compilation and validation, as result.json and metrics.jsonl have them; accuracies are on
+training at the speed of the median epoch, so without start, compilation and validation; accuracies are on
 test_batch, without and with --tta flip-shift.  `ratio` is the share of seeds that reach --target.  Runs are kept in
 --models and found complete the next time.
 """
@@ -11,9 +11,10 @@ test_batch, without and with --tta flip-shift.  `ratio` is the share of seeds th
 import dataclasses
 import os
 import statistics
+import sys
 from pathlib import Path
 
-import side_by_side
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
 from pipeline.config import Paths
 from pipeline.recipes import PRESETS, TrainConfig
@@ -23,12 +24,13 @@ from pipeline.store.runs import Run
 from pipeline.train import train
 from pipeline.training import inference
 from pipeline.training.device import choose
+from tests.bench import side_by_side
 
 
 def with_views(run: Run, data: Processed, device: str) -> float:
     """Accuracy on test_batch in per cent with six views an image."""
     members = inference.load([run], choose(device))
-    return inference.local_accuracy(Ensemble([run]), members, data, "flip-shift", 512).test
+    return inference.local_accuracy(Ensemble((run,)), members, data, "flip-shift", 512).test
 
 
 def main() -> None:

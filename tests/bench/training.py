@@ -3,7 +3,8 @@
     python tests/bench/training.py [--rounds N] [--steps N] [--device cpu] [--json]
 
 The paper's way: torchvision's CIFAR10 images through PIL transforms in a DataLoader with all cores, float32,
-NCHW, eager, torch.optim.Adam.  Ours: what `python -m pipeline.train` runs on this device, as it measures and
+NCHW, eager, torch.optim.Adam; its loader's workers go on while ours is timed, so the ratio understates.  Ours:
+what `python -m pipeline.train` runs on this device, as it measures and
 chooses at its start; --compile adds the compiled network.  Both take the same batches of 128 of the same images
 (random pixels: speed does not depend on them).  `ratio` is theirs/ours in time: how many times faster ours is.
 """
@@ -11,17 +12,19 @@ chooses at its start; --compile adds the compiled network.  Both take the same b
 import dataclasses
 import os
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import side_by_side
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
 from pipeline.config import MEAN, STD
 from pipeline.model.resnet import build
@@ -31,6 +34,7 @@ from pipeline.training.calibration import settle
 from pipeline.training.device import Device, choose
 from pipeline.training.state import start
 from pipeline.training.step import Step
+from tests.bench import side_by_side
 
 PAPER = PRESETS["paper"]
 GENERATOR = np.random.default_rng(0)

@@ -26,6 +26,7 @@ def test_cuda_computes_in_bf16_only_where_the_hardware_does(
     monkeypatch: pytest.MonkeyPatch, supported: bool, precision: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     # An emulating GPU says yes unless it is asked not to count emulation.
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)

@@ -167,3 +167,16 @@ def same_tensors(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool
 def same_moments(a: State, b: State) -> bool:
     first, second = (state.optimizer.state_dict()["state"] for state in (a, b))
     return all(same_tensors(first[key], second[key]) for key in second)
+
+
+def test_a_checkpoint_leaves_the_rate_as_this_device_keeps_it(tmp_path: Path) -> None:
+    """On CUDA it lies in a tensor, which a captured step reads: a plain number from a CPU's file would freeze it."""
+    config = dataclasses.replace(CONFIG, optimizer="sgd")
+    path = tmp_path / CHECKPOINT
+    saved, fresh = start(config, CPU), start(config, CPU)
+    Step(saved, config, CPU)(torch.tensor(IMAGES[:32]), torch.tensor(LABELS[:32]), 0.1)
+    checkpoint.save(path, saved, "card")
+    fresh.optimizer.param_groups[0]["lr"] = torch.tensor(0.5)
+    checkpoint.load(path, fresh, "card")
+    assert isinstance(fresh.optimizer.param_groups[0]["lr"], torch.Tensor)
+    assert same_moments(fresh, saved)
