@@ -14,7 +14,7 @@ def normalise(images: Tensor) -> Tensor:
     The pixels stay where they are: the result has the channels_last layout that convolutions like best.
     """
     mean, std = _constants(images.device)
-    return (images.permute(0, 3, 1, 2).float() - mean) / std
+    return torch.sub(images.permute(0, 3, 1, 2), mean).div_(std)  # two passes over memory instead of three
 
 
 @functools.cache

@@ -6,7 +6,6 @@ What was found stays in execution.json, so that an interrupted run goes on as it
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,9 +26,10 @@ Compile = Literal["auto", "yes", "no"]
 EXECUTION = "execution.json"  # in the run's folder
 ROUNDS = 3  # steps that are timed; the fastest counts
 
-# A run is compiled if that saves more than it costs.  CPU: tests/bench/RESULTS.md; CUDA: estimated, unmeasured.
-COMPILING = {"cpu": 150.0, "cuda": 90.0}  # seconds, once
-SAVED = {"cpu": 0.1, "cuda": 0.2}  # share of the training time
+# Compiling is tried where a tenth of the training time, about what it can save, is more than it costs once.
+COMPILING = {"cpu": 150.0, "cuda": 90.0}  # seconds; CPU: tests/bench/RESULTS.md, CUDA: estimated, unmeasured
+WORTH = 0.1  # share of the training time
+CLEARLY = 0.97  # a compiled step must take less than this share of an uncompiled one's time
 
 
 def settle(config: TrainConfig, device: Device, compile_: Compile, folder: Path, steps: int, say: Say) -> Device:
@@ -46,11 +46,17 @@ def settle(config: TrainConfig, device: Device, compile_: Compile, folder: Path,
     if begun is not None and (begun[0] == "fp32" or device.precision == "bf16"):
         compiled = begun[1] if compile_ == "auto" else compile_ == "yes"
         return _settled(device, begun[0], compiled, folder)
-    timed = dict(_time(config, device))
-    precision = min(timed, key=timed.__getitem__)
-    if len(timed) > 1:
-        say(f"measured: {', '.join(f'{1000 * s:.0f} ms a step in {p}' for p, s in timed.items())}")
-    compiled = _compiles(compile_, kind, timed[precision] * steps)
+    seconds = {precision: _time(config, replace(device, precision=precision)) for precision in _candidates(device)}
+    precision = min(seconds, key=seconds.__getitem__)
+    chosen = replace(device, precision=precision)
+    if len(seconds) > 1:
+        say(f"measured: {', '.join(f'{1000 * s:.0f} ms a step in {p}' for p, s in seconds.items())}")
+    compiled = compile_ == "yes"
+    if compile_ == "auto" and _may_pay(kind, seconds[precision] * steps):
+        say("measuring whether compiling pays; this takes minutes")
+        fast = _time(config, replace(chosen, compiled=True))
+        compiled = fast < CLEARLY * seconds[precision]
+        say(f"measured: {1000 * seconds[precision]:.0f} ms a step, {1000 * fast:.0f} ms compiled")
     return _settled(device, precision, compiled, folder)
 
 
@@ -70,24 +76,27 @@ def _begun(path: Path, kind: str) -> tuple[Precision, bool] | None:
         raise BadData(f"{path} is damaged ({error}): remove it, or train the run again with --force") from error
 
 
-def _time(config: TrainConfig, device: Device) -> Iterator[tuple[Precision, float]]:
-    """Seconds a step in each precision that the device may be fast in."""
-    candidates: tuple[Precision, ...] = ("bf16", "fp32") if device.precision == "bf16" else ("fp32",)
+def _candidates(device: Device) -> tuple[Precision, ...]:
+    return ("bf16", "fp32") if device.precision == "bf16" else ("fp32",)
+
+
+def _time(config: TrainConfig, device: Device) -> float:
+    """Seconds of a step on the device as it is: with its precision, compiled or not."""
     on = device.torch_device
     generator = torch.Generator().manual_seed(0)
     shape = (config.batch_size, IMAGE_SIZE, IMAGE_SIZE, 3)
     images = torch.randint(256, shape, generator=generator, dtype=torch.uint8).to(on)
     labels = torch.randint(CLASSES, shape[:1], generator=generator).to(on)
-    for precision in candidates:
-        plain = replace(device, precision=precision, compiled=False)
-        step = Step(start(config, plain), config, plain)
-        fastest = math.inf
-        for _ in range(1 + ROUNDS):  # the first chooses algorithms
-            began = perf_counter()
-            step(images, labels, config.learning_rate)
-            _finish(on)
-            fastest = min(fastest, perf_counter() - began)
-        yield precision, fastest
+    state = start(config, device)
+    state.network.train()
+    step = Step(state, config, device)
+    fastest = math.inf
+    for _ in range(1 + ROUNDS):  # the first chooses algorithms, or compiles
+        began = perf_counter()
+        step(images, labels, config.learning_rate)
+        _finish(on)
+        fastest = min(fastest, perf_counter() - began)
+    return fastest
 
 
 def _finish(device: torch.device) -> None:
@@ -97,11 +106,9 @@ def _finish(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def _compiles(asked: Compile, kind: str, seconds: float) -> bool:
-    """Whether a run that takes `seconds` uncompiled is compiled."""
-    if asked != "auto":
-        return asked == "yes"
-    if kind not in SAVED or seconds * SAVED[kind] <= COMPILING[kind]:
+def _may_pay(kind: str, seconds: float) -> bool:
+    """Whether compiling is worth trying for a run that takes `seconds` uncompiled, and can be tried here."""
+    if kind not in COMPILING or seconds * WORTH <= COMPILING[kind]:
         return False
     if kind == "cuda":
         return find_spec("triton") is not None

@@ -28,7 +28,7 @@ trained() { # NAME OPTIONS...: a full run, or as much of it as fits; the same ca
 }
 
 if [[ $part == speed || $part == all ]]; then
-    measure training "$python" tests/bench/training.py --steps 100 --compile
+    measure training "$python" tests/bench/training.py --steps 400 --compile
     measure predicting "$python" tests/bench/predicting.py --rounds 9
     measure inputs "$python" tests/bench/inputs.py
     measure hidden-size "$python" tests/bench/hidden_size.py

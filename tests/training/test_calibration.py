@@ -17,7 +17,10 @@ BF16 = Device(torch.device("cpu"), "bf16")
 
 
 def timings(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
-    monkeypatch.setattr(calibration, "_time", lambda config, device: iter(seconds.items()))
+    """Steps take `seconds` by precision, or compiled."""
+    monkeypatch.setattr(
+        calibration, "_time", lambda config, device: seconds["compiled" if device.compiled else device.precision]
+    )
 
 
 @pytest.mark.parametrize(("bf16", "chosen"), [(0.5, "bf16"), (2.0, "fp32")])
@@ -30,10 +33,10 @@ def test_the_faster_precision_is_taken(
     assert f"1000 ms a step in fp32, {1000 * bf16:.0f} ms a step in bf16" in said[0]
 
 
-def test_both_precisions_are_really_run_where_the_device_may_be_fast_in_both() -> None:
-    assert [p for p, _ in calibration._time(CONFIG, BF16)] == ["bf16", "fp32"]
-    assert [p for p, _ in calibration._time(CONFIG, FP32)] == ["fp32"]
-    assert all(seconds > 0 for _, seconds in calibration._time(CONFIG, BF16))
+def test_steps_are_really_run_in_each_precision() -> None:
+    assert calibration._candidates(BF16) == ("bf16", "fp32")
+    assert calibration._candidates(FP32) == ("fp32",)
+    assert all(calibration._time(CONFIG, device) > 0 for device in (BF16, FP32))
 
 
 def test_a_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,14 +58,15 @@ def test_another_kind_of_device_is_measured_anew(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("steps", "tool", "compiled"), [(10, "g++", False), (10_000, "g++", True), (10_000, None, False)]
+    ("steps", "tool", "speed", "compiled"),
+    [(10, "g++", 0.5, False), (10_000, "g++", 0.5, True), (10_000, None, 0.5, False), (10_000, "g++", 0.99, False)],
 )
-def test_compiling_must_earn_its_time_back_and_needs_a_compiler(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, tool: str | None, compiled: bool
+def test_compiling_is_taken_where_it_is_faster_and_earns_its_time_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, tool: str | None, speed: float, compiled: bool
 ) -> None:
-    timings(monkeypatch, fp32=1.0)
+    timings(monkeypatch, fp32=1.0, compiled=speed)
     monkeypatch.setattr("shutil.which", lambda name: tool)
-    assert settle(CONFIG, FP32, "auto", tmp_path, steps, print).compiled == compiled
+    assert settle(CONFIG, FP32, "auto", tmp_path, steps, lambda line: None).compiled == compiled
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"device": "cpu"}'])
