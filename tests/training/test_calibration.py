@@ -30,7 +30,7 @@ def test_the_faster_precision_is_taken(
     timings(monkeypatch, fp32=1.0, bf16=bf16)
     said: list[str] = []
     assert settle(CONFIG, BF16, "no", tmp_path, 10, said.append).precision == chosen
-    assert f"1000 ms a step in fp32, {1000 * bf16:.0f} ms a step in bf16" in said[0]
+    assert f"{1000 * bf16:.0f} ms a step in bf16, 1000 ms a step in fp32" in said[0]
 
 
 def test_steps_are_really_run_in_each_precision() -> None:
