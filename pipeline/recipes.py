@@ -68,6 +68,7 @@ MODELS = {
 # --- recipes ----------------------------------------------------------------------------------------------
 
 ValidationSet = Literal["split", "test_batch"]
+Compile = Literal["auto", "yes", "no"]  # how a run computes, not what: no field of TrainConfig
 Optimizer = Literal["adam", "adamw", "sgd", "rmsprop"]
 Schedule = Literal["linear", "cosine", "step", "one-cycle"]
 Flip = Literal["none", "random", "alternating"]

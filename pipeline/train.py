@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from pipeline import cli, cli_recipes
 from pipeline.config import Paths, fingerprint
 from pipeline.errors import BadData, Say, UsageError
-from pipeline.recipes import TrainConfig
+from pipeline.recipes import Compile, TrainConfig
 from pipeline.store import atomic, runs
 from pipeline.store.manifest import Manifest, records, versions
 from pipeline.store.processed import Processed, training_fingerprint
@@ -28,8 +28,6 @@ from pipeline.store.runs import Run, RunCard
 
 if TYPE_CHECKING:
     from pipeline.model.resnet import ResNet
-
-Compile = Literal["auto", "yes", "no"]
 
 NEXT = "python -m pipeline.predict --out submissions/sub.csv"
 OVER = "a baseline over the budget: its predictions cannot be submitted"
@@ -279,7 +277,7 @@ torchrun --nproc_per_node=2 -m -- pipeline.train    one run on two GPUs, or in t
 @click.option("--teacher", "teachers", metavar="RUN...", multiple=True, help="Finished runs to learn from as well.")
 @click.option("--baseline", is_flag=True, help="Allow a network over the budget; it cannot be submitted.")
 @click.option("--run", "run_name", metavar="RUN", help="The run's name; by default made from its options.")
-@click.option("--compile", "compile_", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True,
+@click.option("--compile", "compile_", type=click.Choice(get_args(Compile)), default="auto", show_default=True,
               help="Compile the network; auto does where the run is long enough to gain from it.")  # fmt: skip
 @cli.device
 @cli.processed

@@ -10,19 +10,17 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
 
 import torch
 
 from pipeline.config import CLASSES, IMAGE_SIZE
 from pipeline.errors import BadData, Say
-from pipeline.recipes import TrainConfig
+from pipeline.recipes import Compile, TrainConfig
 from pipeline.store import atomic
 from pipeline.training.device import Device, Precision
 from pipeline.training.state import start
 from pipeline.training.step import Step
 
-Compile = Literal["auto", "yes", "no"]
 EXECUTION = "execution.json"  # in the run's folder
 ROUNDS = 3  # steps that are timed; the fastest counts
 

@@ -13,12 +13,13 @@ from pipeline.model import weights
 from pipeline.model.resnet import ResNet
 from pipeline.model.summary import trainable_parameters
 from pipeline.model.whitening import whiten
+from pipeline.recipes import Compile
 from pipeline.store import atomic
 from pipeline.store.processed import Processed
 from pipeline.store.runs import CHECKPOINT, METRICS, RESULT, WEIGHTS, RunCard, RunResult
 from pipeline.training import checkpoint, metrics
 from pipeline.training.batches import TrainingImages
-from pipeline.training.calibration import Compile, settle
+from pipeline.training.calibration import settle
 from pipeline.training.device import Device, memory_advice
 from pipeline.training.engine import Task, fit
 from pipeline.training.evaluation import EvaluationImages, evaluate
