@@ -6,10 +6,8 @@ PyTorch is imported only where something is left to train.
 
 import dataclasses
 import os
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,16 +16,17 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from pipeline import cli, cli_recipes
-from pipeline.config import Paths, fingerprint
-from pipeline.errors import BadData, Say, UsageError
+from pipeline.config import Paths
+from pipeline.errors import Say, UsageError
 from pipeline.recipes import Compile, TrainConfig
-from pipeline.store import atomic, runs
-from pipeline.store.manifest import Manifest, records, versions
+from pipeline.store import runs
+from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed, training_fingerprint
+from pipeline.store.run_folder import claimed, complete, default_name, require_same
 from pipeline.store.runs import Run, RunCard
 
 if TYPE_CHECKING:
-    from pipeline.model.resnet import ResNet
+    pass
 
 NEXT = "python -m pipeline.predict --out submissions/sub.csv"
 OVER = "a baseline over the budget: its predictions cannot be submitted"
@@ -110,7 +109,7 @@ def _train(job: _Job, say: Say) -> Run:
     """Check everything that can be checked, then train in the run's folder."""
     # PyTorch takes seconds to import, and a complete run gets by without it.
     from pipeline.model.summary import check_budget  # noqa: PLC0415
-    from pipeline.training import processes, session  # noqa: PLC0415
+    from pipeline.training import processes, session, teachers  # noqa: PLC0415
     from pipeline.training.device import choose  # noqa: PLC0415
     from pipeline.training.split import split  # noqa: PLC0415
 
@@ -120,65 +119,23 @@ def _train(job: _Job, say: Say) -> Run:
     data = Processed.open(job.paths.processed / job.slug)
     rows = split(data.array("train_labels"), job.config)
     card = RunCard(job.slug, data.training_fingerprint, job.config)
-    teachers = [_teacher(run, card) for run in job.teachers]
+    networks = [teachers.network(run, card) for run in job.teachers]
     name = job.run_name or default_name(card)
     folder = job.paths.models / name
-    with processes.join(chosen.torch_device) as world, _claimed(folder, card, job.force, world.first):
+    with processes.join(chosen.torch_device) as world, claimed(folder, card, job.force, world.first):
         world.wait()  # until the folder is as it should be
         session.run(
             card, data, rows, chosen, folder, say,
-            compile_=job.compile_, teachers=teachers, world=world,
+            compile_=job.compile_, teachers=networks, world=world,
         )  # fmt: skip
         if world.first:
-            _complete(folder, card)
+            complete(folder, card)
         world.wait()
     return Run.open(job.paths.models, name)
 
 
-@contextmanager
-def _claimed(folder: Path, card: RunCard, force: bool, first: bool) -> Iterator[None]:
-    """The run's folder, locked and prepared by the first process; the others need do nothing."""
-    if not first:
-        yield
-        return
-    with atomic.lock(folder):
-        if force:
-            _discard(folder)
-        _require_same(folder, card)
-        atomic.write_json(folder / runs.CONFIG, card.to_dict())
-        yield
-
-
 def _silent(_message: str) -> None:
     """What the processes after the first say."""
-
-
-def _teacher(run: Run, card: RunCard) -> "ResNet":
-    """The network of a finished run that may teach the run of `card`.
-
-    Raises:
-        BadData: it learned from other images, or its weights are damaged.
-    """
-    from pipeline.model import weights  # noqa: PLC0415 - as above
-
-    if run.card.data != card.data:
-        raise BadData(f"--teacher {run.name} was trained on other data than {card.competition}'s: choose another run")
-    theirs, ours = run.card.config, card.config
-    if ours.validation == "split" and (theirs.validation, theirs.validation_fraction) != (
-        "split",
-        ours.validation_fraction,
-    ):
-        raise UsageError(
-            f"--teacher {run.name} has learned images that this run would be validated on: train both with the same "
-            "--validation and --validation-fraction"
-        )
-    run.check_weights()
-    return weights.load(run.folder / runs.WEIGHTS, run.card.config.model)
-
-
-def default_name(card: RunCard) -> str:
-    """The preset, and enough of the card's fingerprint to tell other options or data apart."""
-    return f"{card.config.preset}-{fingerprint(card.to_dict())[:8]}"
 
 
 def _finished(config: TrainConfig, paths: Paths, slug: str, run_name: str | None) -> Run | None:
@@ -192,52 +149,8 @@ def _finished(config: TrainConfig, paths: Paths, slug: str, run_name: str | None
         return None
     card = RunCard(slug, training_fingerprint(data), config)
     name = run_name or default_name(card)
-    _require_same(paths.models / name, card)
+    require_same(paths.models / name, card)
     return Run.open(paths.models, name) if Manifest.read(paths.models / name) else None
-
-
-def _require_same(folder: Path, card: RunCard) -> None:
-    """Refuse to go on with a run that has other options.
-
-    Raises:
-        UsageError: naming the options that differ.
-    """
-    if not (folder / runs.CONFIG).is_file():
-        return
-    old, new = _flat(RunCard.read(folder).to_dict()), _flat(card.to_dict())
-    if changes := [f"{key}: {old[key]} -> {new[key]}" for key in new if old[key] != new[key]]:
-        raise UsageError(
-            f"run {folder.name} exists with other options ({'; '.join(changes)}): choose another name with "
-            "--run, or train it anew with `python -m pipeline.train --force` and these options"
-        )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"config": {"epochs": 3}} -> {"config.epochs": 3}."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def _discard(folder: Path) -> None:
-    """Remove a run.  It is renamed first: a kill must not leave a part of it to go on with."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.replace(old)
-        shutil.rmtree(old)
-
-
-def _complete(folder: Path, card: RunCard) -> None:
-    """Write the manifest, which makes the run complete."""
-    names = (runs.CONFIG, runs.WEIGHTS, runs.METRICS, runs.RESULT)
-    Manifest(
-        stage="train",
-        files=records(folder, [folder / name for name in names]),
-        inputs={"data": card.data},
-        versions=versions("torch", "numpy", "safetensors", "scikit-learn"),
-    ).write(folder)
 
 
 def _report(run: Run, say: Say) -> None:

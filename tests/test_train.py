@@ -17,6 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.recipes import PRESETS, ModelConfig
 from pipeline.store import atomic
 from pipeline.store.manifest import Manifest
+from pipeline.store.run_folder import default_name
 from pipeline.store.runs import CHECKPOINT, WEIGHTS, Run
 from pipeline.training.engine import Task
 from tests.training.tiny import SLUG, write_tiny
@@ -82,7 +83,7 @@ def test_a_complete_run_is_left_alone_without_pytorch(uninterrupted: Place) -> N
     done = python(script, uninterrupted.arguments())
     assert done.returncode == 0, done.stderr
     assert "is complete already" in done.stdout
-    assert uninterrupted.run().name == train.default_name(uninterrupted.run().card)
+    assert uninterrupted.run().name == default_name(uninterrupted.run().card)
     assert uninterrupted_files(uninterrupted) == before
 
 
