@@ -59,8 +59,10 @@ def settle(config: TrainConfig, device: Device, compile_: Compile, folder: Path,
 
 
 def _settled(device: Device, precision: Precision, compiled: bool, folder: Path) -> Device:
-    found = {"device": device.torch_device.type, "precision": precision, "compiled": compiled}
-    atomic.write_json(folder / EXECUTION, found)
+    # Written only when it changes: of several processes the first has, when the others come here.
+    if _begun(folder / EXECUTION, device.torch_device.type) != (precision, compiled):
+        found = {"device": device.torch_device.type, "precision": precision, "compiled": compiled}
+        atomic.write_json(folder / EXECUTION, found)
     return replace(device, precision=precision, compiled=compiled)
 
 
