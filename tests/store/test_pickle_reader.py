@@ -108,7 +108,8 @@ def refusal(data: bytes) -> str:
     began = time.process_time()
     with pytest.raises(BadData) as caught:
         loads(data, "some.pkl")
-    assert time.process_time() - began < 1
+    # What is capped takes 1 s at most on an idle machine of 2026; what is not would take minutes.
+    assert time.process_time() - began < 3
     message = str(caught.value)
     assert type(caught.value) is BadData
     assert message.startswith("some.pkl: ") and message.endswith(
