@@ -60,7 +60,7 @@ def test_a_submission_by_hand_gets_local_and_public_and_gap(place: Path) -> None
 
 
 def test_a_submission_that_is_being_scored_is_waited_for(place: Path) -> None:
-    with serve(place, settings=Settings(pending_seconds=3.0)) as kaggle:
+    with serve(place, settings=Settings(pending_seconds=10.0)) as kaggle:
         submit_by_hand(place, kaggle)
         impatient = json.loads(check(place, kaggle.environment, "--wait", "0", "--json").stdout)
         patient = json.loads(check(place, kaggle.environment, "--json").stdout)
