@@ -9,6 +9,7 @@ largest set to that of the smallest.  One million images take 3 GB of disk below
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -92,7 +93,12 @@ def main() -> None:
     for size in sorted(arguments.sizes):
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
             place, slug = Path(scratch), f"size-{size}"
-            write_data(place / "processed" / slug, size)
+            # In a process of its own: a child begins with its parent's peak, and that of writing is the file's size.
+            writer = multiprocessing.get_context("spawn").Process(
+                target=write_data, args=(place / "processed" / slug, size)
+            )
+            writer.start()
+            writer.join()
             write_run(place / "models" / slug, slug, Processed.open(place / "processed" / slug))
             found[str(size)] = predict(place, slug, arguments.device)
     peaks = [row["peak_mb"] for row in found.values()]
