@@ -9,7 +9,6 @@ effect", not as advice.  `ratio` is the best row's accuracy over the base's.  Ru
 """
 
 import dataclasses
-import os
 import statistics
 import sys
 from pathlib import Path
@@ -51,16 +50,11 @@ ROWS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Train each row, and print the table."""
-    parser = side_by_side.parser(__doc__, rounds=1)
-    parser.add_argument("--competition", required=True, metavar="SLUG", help="a folder below $PIPELINE_PROCESSED")
+    parser = side_by_side.training_parser(__doc__)
     parser.add_argument("--epochs", type=int, default=4, help="passes over the images (default: 4)")
     parser.add_argument("--seeds", type=int, default=1, help="runs a row (default: 1)")
-    parser.add_argument("--models", type=Path, default=Path("data/models"), help="where the runs go")
-    parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     arguments = parser.parse_args()
-    if "PIPELINE_PROCESSED" not in os.environ:
-        raise SystemExit("PIPELINE_PROCESSED is not set: name the folder of the preprocessed data")
-    paths = Paths(processed=Path(os.environ["PIPELINE_PROCESSED"]), models=arguments.models)
+    paths = Paths(processed=side_by_side.processed(), models=arguments.models)
     base = dataclasses.replace(PRESETS["rehearsal"], flip="random", crop_padding=4).with_epochs(arguments.epochs)
     found: dict[str, list[float]] = {}
     for flags, change in ROWS.items():

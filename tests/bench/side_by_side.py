@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
@@ -20,6 +21,22 @@ def parser(text: str, rounds: int) -> argparse.ArgumentParser:
     made.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     made.add_argument("--rounds", type=int, default=rounds, help=f"interleaved rounds (default: {rounds})")
     return made
+
+
+def training_parser(text: str) -> argparse.ArgumentParser:
+    """The options of benchmarks that train whole runs on real images."""
+    made = parser(text, rounds=1)
+    made.add_argument("--competition", required=True, metavar="SLUG", help="a folder below $PIPELINE_PROCESSED")
+    made.add_argument("--models", type=Path, default=Path("data/models"), help="where the runs go")
+    made.add_argument("--device", default="auto", help="auto, cuda or cpu")
+    return made
+
+
+def processed() -> Path:
+    """The folder of the preprocessed real images, from $PIPELINE_PROCESSED."""
+    if "PIPELINE_PROCESSED" not in os.environ:
+        raise SystemExit("PIPELINE_PROCESSED is not set: name the folder of the preprocessed data")
+    return Path(os.environ["PIPELINE_PROCESSED"])
 
 
 def interleaved(ways: Mapping[str, Work], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:

@@ -9,7 +9,6 @@ test_batch, without and with --tta flip-shift.  `ratio` is the share of seeds th
 """
 
 import dataclasses
-import os
 import statistics
 import sys
 from pathlib import Path
@@ -35,18 +34,13 @@ def with_views(run: Run, data: Processed, device: str) -> float:
 
 def main() -> None:
     """Train, and print each seed's figures and their mean."""
-    parser = side_by_side.parser(__doc__, rounds=1)
-    parser.add_argument("--competition", required=True, metavar="SLUG", help="a folder below $PIPELINE_PROCESSED")
+    parser = side_by_side.training_parser(__doc__)
     parser.add_argument("--preset", choices=list(PRESETS), default="fast", help="network and recipe (default: fast)")
     parser.add_argument("--epochs", type=int, help="passes over the images (default: the preset's)")
     parser.add_argument("--seeds", type=int, default=5, help="runs (default: 5)")
     parser.add_argument("--target", type=float, default=94.0, help="accuracy in per cent (default: 94)")
-    parser.add_argument("--models", type=Path, default=Path("data/models"), help="where the runs go")
-    parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     arguments = parser.parse_args()
-    if "PIPELINE_PROCESSED" not in os.environ:
-        raise SystemExit("PIPELINE_PROCESSED is not set: name the folder of the preprocessed data")
-    paths = Paths(processed=Path(os.environ["PIPELINE_PROCESSED"]), models=arguments.models)
+    paths = Paths(processed=side_by_side.processed(), models=arguments.models)
     data = Processed.open(paths.processed / arguments.competition)
     rows = []
     for seed in range(arguments.seeds):
