@@ -79,11 +79,6 @@ def by_view(network: nn.Module, images: Tensor, device: Device, tta: Tta) -> Ten
     return torch.stack([logits(network, view, device).softmax(dim=1) for view in views(images, tta)])
 
 
-def probabilities(network: nn.Module, images: Tensor, device: Device, tta: Tta) -> Tensor:
-    """Float32 probabilities (B, 10) of uint8 images (B, 32, 32, 3) on the device, averaged over their views."""
-    return by_view(network, images, device, tta).mean(dim=0)
-
-
 def answers(members: Sequence[Member], pixels: NDArray[np.uint8], tta: Tta) -> Tensor:
     """Float32 probabilities (members, V, B, 10) of uint8 images (B, 32, 32, 3).
 

@@ -50,7 +50,7 @@ def member(name: str, seed: int, images: NDArray[np.uint8]) -> Member:
 def test_probabilities_are_the_mean_over_image_and_mirror_image(images: NDArray[np.uint8]) -> None:
     one = member("a", 0, images)
     pixels = torch.from_numpy(images)
-    found = inference.probabilities(one.network, pixels, CPU, "flip")
+    found = inference.by_view(one.network, pixels, CPU, "flip").mean(dim=0)
     with torch.no_grad():
         by_hand = [one.network(normalise(view)).softmax(1) for view in (pixels, pixels.flip(2))]
     torch.testing.assert_close(found, (by_hand[0] + by_hand[1]) / 2)
@@ -60,7 +60,7 @@ def test_probabilities_are_the_mean_over_image_and_mirror_image(images: NDArray[
 def test_the_average_of_several_is_of_their_probabilities(images: NDArray[np.uint8]) -> None:
     members = [member("a", 0, images), member("b", 1, images)]
     pixels = torch.from_numpy(images)
-    each = [inference.probabilities(m.network, pixels, CPU, "flip-shift") for m in members]
+    each = [inference.by_view(m.network, pixels, CPU, "flip-shift").mean(dim=0) for m in members]
     found = inference.labels(members, images, "flip-shift")
     assert np.array_equal(found, ((each[0] + each[1]) / 2).argmax(1).numpy())
     assert len(set(found.tolist())) > 2
