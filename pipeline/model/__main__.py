@@ -29,11 +29,11 @@ def command(name: str, as_json: bool) -> None:
     if as_json:
         cli.say(json.dumps(summary.to_dict(), indent=2))
         return
-    cli.say(f"{'layer':<28}{'kind':<14}{'output':<16}{'parameters':>12}")
+    cli.say(f"{'layer':<28}{'kind':<20}{'output':<16}{'parameters':>12}")
     for layer in summary.layers:
         shape = " x ".join(str(size) for size in layer.output)
         parameters = f"{layer.parameters:,}" if layer.parameters else ""
-        cli.say(f"{layer.name:<28}{layer.kind:<14}{shape:<16}{parameters:>12}".rstrip())
+        cli.say(f"{layer.name:<28}{layer.kind:<20}{shape:<16}{parameters:>12}".rstrip())
     within = "within" if summary.trainable <= PARAMETER_BUDGET else "OVER"
     cli.say("")
     cli.say(f"parameters        {summary.parameters:>12,}")

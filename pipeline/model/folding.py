@@ -15,9 +15,10 @@ from pipeline.model.resnet import ResNet
 
 
 def folded(network: ResNet) -> ResNet:
-    """A copy in evaluation mode, channels_last, without batch normalisations; logits agree within rounding.
+    """A copy in evaluation mode, channels_last, without norms after convolutions; logits agree within rounding.
 
-    In all our modules a batch normalisation is applied to what the child just before it gives.
+    In all our modules a batch normalisation is applied to what the child just before it gives.  One after a pooling
+    stays: a channel with a negative scale would turn the largest value into the smallest.
     """
     result = copy.deepcopy(network).eval()
     for module in list(result.modules()):

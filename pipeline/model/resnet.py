@@ -1,8 +1,12 @@
-"""The residual networks, all of one form: a ModelConfig gives widths, blocks and strides.
+"""The residual networks, all of one form: stem, stages, global average pooling, one linear layer.
 
-3x3 stem, stages of BasicBlocks, global average pooling, one linear layer.  Convolutions have no bias, since a
-batch normalisation follows each.  He et al., "Deep Residual Learning for Image Recognition" (2015), with the
-3x3 stem without max-pooling that 32-pixel images need.
+A ModelConfig gives widths, blocks and strides.  The stages are of BasicBlocks: He et al., "Deep Residual Learning
+for Image Recognition" (2015), with the 3x3 stem without max-pooling that 32-pixel images need.  A stage divides height
+and width in its first block, or, `pooled`, by a convolution and max-pooling before its blocks, as in Page's "How to
+train your ResNet" (2019), where the network has fewer and wider layers.
+
+Convolutions have no bias, since a batch normalisation follows each, but for the whitened stem, whose answers have
+unit variance already.
 """
 
 import torch
@@ -55,6 +59,20 @@ class BasicBlock(nn.Module):
         return relu(self.se(self.bn2(self.conv2(out))) + self.shortcut(x))
 
 
+class PooledConvolution(nn.Module):
+    """relu(bn(max_pool(conv(x)))): nothing but the convolution itself works at the size of the input."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
+        self.pool = nn.MaxPool2d(stride)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels_in, H, W) -> (B, channels, H // stride, W // stride)."""
+        return relu(self.bn(self.pool(self.conv(x))))
+
+
 class ResNet(nn.Module):
     """A network as `config` describes it; `dropout` is the probability before the linear layer, in training."""
 
@@ -62,13 +80,17 @@ class ResNet(nn.Module):
         super().__init__()
         self.config = config
         self.dropout = 0.0
-        self.conv1 = nn.Conv2d(3, config.stem, 3, padding=1, bias=False)
-        self.conv1.weight.requires_grad_(not config.whitened)
-        self.bn1 = nn.BatchNorm2d(config.stem)
+        if config.whitened:
+            self.conv1 = nn.Conv2d(3, config.stem, 2)
+            self.conv1.weight.requires_grad_(False)
+            self.bn1: nn.Module = nn.Identity()
+        else:
+            self.conv1 = nn.Conv2d(3, config.stem, 3, padding=1, bias=False)
+            self.bn1 = nn.BatchNorm2d(config.stem)
         self.stages = nn.Sequential()
         channels = config.stem
         for width, blocks, stride in zip(config.widths, config.blocks, config.strides, strict=True):
-            self.stages.append(_stage(channels, width, blocks, stride, config.se))
+            self.stages.append(_stage(channels, width, blocks, stride, config))
             channels = width
         self.fc = nn.Linear(channels, CLASSES)
 
@@ -80,9 +102,15 @@ class ResNet(nn.Module):
         return logits
 
 
-def _stage(channels_in: int, channels: int, blocks: int, stride: int, reduction: int) -> nn.Sequential:
-    first = BasicBlock(channels_in, channels, stride, reduction)
-    return nn.Sequential(first, *(BasicBlock(channels, channels, 1, reduction) for _ in range(blocks - 1)))
+def _stage(channels_in: int, channels: int, blocks: int, stride: int, config: ModelConfig) -> nn.Sequential:
+    stage = nn.Sequential()
+    if config.pooled:
+        stage.append(PooledConvolution(channels_in, channels, stride))
+    else:
+        stage.append(BasicBlock(channels_in, channels, stride, config.se))
+    for _ in range(blocks if config.pooled else blocks - 1):
+        stage.append(BasicBlock(channels, channels, 1, config.se))
+    return stage
 
 
 def build(config: ModelConfig, seed: int) -> ResNet:

@@ -1,10 +1,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import batch_norm, conv2d, max_pool2d, relu
 from torchvision import models
 
-from pipeline.model.resnet import build
-from pipeline.recipes import MODELS
+from pipeline.model.resnet import BasicBlock, PooledConvolution, build
+from pipeline.recipes import MODELS, ModelConfig
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34"])
@@ -27,3 +28,27 @@ def test_initialisation_depends_on_the_seed_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
+
+
+def normalised(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
+    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
+    return batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+
+
+def test_a_pooled_stage_pools_before_it_normalises() -> None:
+    network = build(ModelConfig("small", 4, (6,), (1,), (2,), pooled=True), seed=0).eval()
+    first, block = network.stages[0].children()
+    assert isinstance(first, PooledConvolution) and isinstance(block, BasicBlock)
+    nn.init.uniform_(first.bn.weight, -1, 1)  # where a scale is negative, the order of pooling and norm matters
+    x = torch.randn(2, 4, 31, 31, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        half = relu(normalised(max_pool2d(conv2d(x, first.conv.weight, padding=1), 2), first.bn))
+        assert half.shape == (2, 6, 15, 15)
+        torch.testing.assert_close(network.stages(x), block(half))
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_each_block_has_squeeze_and_excitation(pooled: bool) -> None:
+    network = build(ModelConfig("small", 4, (8, 8), (2, 1), (2, 2), se=4, pooled=pooled), seed=0)
+    blocks = [module for module in network.modules() if isinstance(module, BasicBlock)]
+    assert len(blocks) == 3 and all(len(block.se) == 1 for block in blocks)

@@ -12,7 +12,7 @@ def test_the_average_is_the_weighted_mean_of_what_was_visited() -> None:
     for step in range(5):
         with torch.no_grad():
             network.fc.bias.fill_(float(step))
-            network.bn1.running_mean.fill_(10.0 * step)  # type: ignore[union-attr]
+            network.get_buffer("bn1.running_mean").fill_(10.0 * step)
         averages.update()
         visited.append(float(step))
         weights = [0.8 ** (step - k) for k in range(step + 1)]
