@@ -56,8 +56,8 @@ MODELS = {
     for model in (
         # The paper's network, 4,893,566 parameters: recovered from its memory table (18.67 MB of parameters).
         ModelConfig("paper", 36, (36, 72, 144, 256, 64), (3, 3, 3, 3, 1), (1, 2, 2, 2, 2)),
-        # A tenth of a GMAC in few and wide layers, which a CPU computes fast: of the networks compared, the one that
-        # learned most in equal time.  About Page's ResNet-9, with less width and a residual block in each stage.
+        # A tenth of a GMAC in few and wide layers, which a CPU computes fast.  Networks of this form, Page's ResNet-9
+        # with a residual block in each stage, learned most in equal time of those compared (tests/bench/RESULTS.md).
         ModelConfig("fast", WHITENED_STEM, (64, 160, 320), (1, 1, 1), (2, 2, 2), pooled=True, whitened=True),
         # As much work as 5 million parameters allow at CIFAR-10's resolutions: the work, not the count, limits.
         ModelConfig("wide", 64, (64, 128, 256), (3, 3, 3), (1, 2, 2), se=16),
