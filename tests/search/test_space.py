@@ -15,8 +15,9 @@ def test_a_config_is_the_base_with_the_trials_values() -> None:
 
 def test_searched_epochs_keep_the_warmups_share() -> None:
     space = parse(PRESETS["fast"], ["epochs=int:1:24", "warmup_epochs=0:1"])
-    assert space.config({"epochs": 24}).warmup_epochs == pytest.approx(4.8)
-    assert space.config({"epochs": 24, "warmup_epochs": 0.5}).warmup_epochs == 0.5
+    share = PRESETS["fast"].warmup_epochs / PRESETS["fast"].epochs
+    assert space.config({"epochs": 18}).warmup_epochs == pytest.approx(18 * share)
+    assert space.config({"epochs": 18, "warmup_epochs": 0.5}).warmup_epochs == 0.5
 
 
 def test_only_fields_with_more_than_one_value_are_varied() -> None:
