@@ -9,7 +9,7 @@ competition and which preprocessing; there are no model flags.
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,20 +17,22 @@ from typing import get_args
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline import cli
-from pipeline.config import DEFAULT_COMPETITION, PARAMETER_BUDGET, Paths, check_slug
+from pipeline.config import DEFAULT_COMPETITION, PARAMETER_BUDGET, Paths, check_slug, competition
 from pipeline.errors import BadData, Say, UsageError
-from pipeline.gap import ledger
+from pipeline.gap import join, ledger
+from pipeline.gap.findings import expected
+from pipeline.gap.judgement import judge, record
 from pipeline.kaggle_api import submission_format
 from pipeline.store import atomic, runs, sidecar
 from pipeline.store.ensemble import Ensemble
+from pipeline.store.evidence import Evidence
 from pipeline.store.manifest import FileRecord, versions
 from pipeline.store.processed import Processed
 from pipeline.store.sidecar import Sidecar, Tta
 
-Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
+SAMPLED = 1000  # hidden and labelled images whose features are kept for check
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def predict(
         raise UsageError(f"{sidecar.path_of(csv)} is no sidecar of predict's: choose another --out, or --force")
     with atomic.lock(csv):
         written = _write(ensemble, data, draft, csv, device, batch_size, say)
+    _foretell(csv, written, paths, say)
     return Predicted(csv, written, done=True)
 
 
@@ -143,26 +146,34 @@ def _same(found: Sidecar, draft: Sidecar) -> bool:
 def _write(
     ensemble: Ensemble, data: Processed, draft: Sidecar, csv: Path, device_name: str, batch_size: int, say: Say
 ) -> Sidecar:
-    """Measure and predict, then publish the sidecar and, last, the CSV."""
+    """Measure and predict, then publish the evidence, the sidecar and, last, the CSV."""
     # PyTorch takes seconds to import, and a CSV that is complete is found without it.
     from pipeline.training import inference  # noqa: PLC0415
     from pipeline.training.device import choose, memory_advice  # noqa: PLC0415
 
-    counts = np.zeros(len(data.class_names), dtype=np.int64)
     device = choose(device_name)
     with memory_advice(device, batch_size):
         members = inference.load(ensemble.runs, device)
-        # Of a single run as it is, result.json knows the accuracies; others are measured, not guessed.
+        test, validation = inference.ask_locally(ensemble, members, data, draft.tta, batch_size)
+        # Of a single run as it is, result.json knows the accuracies.
         if len(members) > 1 or draft.tta != "none" or data.training_fingerprint != ensemble.data:
-            local = inference.local_accuracy(ensemble, members, data, draft.tta, batch_size)
+            local = inference.worth(ensemble, test, validation)
             draft = dataclasses.replace(draft, test_accuracy=local.test, validation_accuracy=local.validation)
             say(f"predict: {local}")
-        with atomic.replacing(csv) as temporary:
-            labelled = inference.hidden_labels(members, data, draft.tta, batch_size)
-            rows = submission_format.write(temporary, _counted(labelled, counts))
-            digest, now = FileRecord.of(temporary).sha256, datetime.now(UTC).isoformat(timespec="seconds")
-            written = dataclasses.replace(draft, csv_sha256=digest, rows=rows, created=now)
-            written.write(csv)
+        ids = np.asarray(data.array("hidden_ids"))
+        hidden = inference.ask(members, data, "hidden_images", np.arange(len(ids)), draft.tta, batch_size)
+        sampled = [
+            inference.sampled_features(members[0], data, name, SAMPLED) for name in ("hidden_images", "test_images")
+        ]
+    with atomic.replacing(csv) as temporary:
+        parts = (slice(start, start + batch_size) for start in range(0, len(ids), batch_size))
+        rows = submission_format.write(temporary, ((ids[part], hidden.labels[part]) for part in parts))
+        digest, now = FileRecord.of(temporary).sha256, datetime.now(UTC).isoformat(timespec="seconds")
+        names = tuple(run.name for run in ensemble.runs)
+        Evidence(digest, names, hidden, test, validation, *sampled[0], *sampled[1]).write(csv)
+        written = dataclasses.replace(draft, csv_sha256=digest, rows=rows, created=now)
+        written.write(csv)
+    counts = np.bincount(hidden.labels, minlength=len(data.class_names))
     share = ", ".join(f"{n} {100 * c / rows:.1f} %" for n, c in zip(data.class_names, counts.tolist(), strict=True))
     say(f"predict: {rows:,} rows -> {csv}, for {written.competition}: {share}")
     if written.validation_set == "test_batch":
@@ -170,11 +181,14 @@ def _write(
     return written
 
 
-def _counted(batches: Iterator[Batch], counts: NDArray[np.int64]) -> Iterator[Batch]:
-    """Pass batches on and count the labels in `counts`, (classes,)."""
-    for ids, labels in batches:
-        counts += np.bincount(labels, minlength=len(counts))
-        yield ids, labels
+def _foretell(csv: Path, written: Sidecar, paths: Paths, say: Say) -> None:
+    """Say what public score to expect, and keep it in the ledger before anybody knows the score."""
+    subject, book = join.local_csv(csv, written.competition), paths.submissions / ledger.NAME
+    others = join.local_csvs(paths.submissions, written.competition)
+    judged = judge(subject, others, ledger.read(book), competition(written.competition))
+    record(book, judged, datetime.now(UTC))
+    for line in expected(judged):
+        say(f"predict: {line}")
 
 
 @cli.stage_command("""

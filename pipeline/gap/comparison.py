@@ -62,6 +62,7 @@ def compare(
     csvs: Sequence[LocalCsv],
     facts: Mapping[str, Any],
     not_asked: str | None = None,
+    only: str | None = None,
 ) -> Comparison:
     """Compare what is known.
 
@@ -71,8 +72,10 @@ def compare(
         csvs: the CSVs that are here, to tell how their local accuracy came about.
         facts: what preprocess found out of the data, or nothing.
         not_asked: why Kaggle was not asked.
+        only: the sha256 of a CSV, to let the single values be of its submission.
     """
-    newest = max(entries, key=lambda e: (e.gap_public is not None, e.public is not None, e.ref or 0), default=None)
+    candidates = [e for e in entries if only is None or e.csv_sha256 == only]
+    newest = max(candidates, key=lambda e: (e.gap_public is not None, e.public is not None, e.ref or 0), default=None)
     selected_on = {csv.sidecar.csv_sha256: csv.sidecar.validation_set for csv in csvs}
     found = selected_on.get(newest.csv_sha256) if newest else None
     test_rows = facts["test"]["images"] if facts else TEST_ROWS

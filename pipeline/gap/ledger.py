@@ -17,9 +17,10 @@ from typing import Self
 from filelock import FileLock
 
 from pipeline.errors import BadData, printable
+from pipeline.store import atomic
 
 NAME = "ledger.csv"
-SENDING, PENDING, COMPLETE, ERROR = "sending", "pending", "complete", "error"
+PREDICTED, SENDING, PENDING, COMPLETE, ERROR = "predicted", "sending", "pending", "complete", "error"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,10 @@ class Entry:
     public: float | None
     private: float | None
     status: str
-    note: str = ""  # the reason of an error; how a submission by hand was recognised
+    note: str = ""  # the reason of an error; how a submission by hand was recognised; what predicted
+    predicted: float | None = None  # the public score, foretold; only in lines of status "predicted"
+    predicted_low: float | None = None  # of the 90 % interval
+    predicted_high: float | None = None
 
     @property
     def gap_public(self) -> float | None:
@@ -68,13 +72,16 @@ class Entry:
             private=_number(row["private"]),
             status=row["status"],
             note=row["note"],
+            **{name: _number(row.get(name, "")) for name in PREDICTIONS},
         )
 
 
-COLUMNS = (
+FIRST_COLUMNS = (  # a ledger of the first version has no others
     "time", "competition", "run", "csv_sha256", "ref", "local_validation", "local_test", "public", "private",
     "gap_public", "gap_private", "status", "note",
 )  # fmt: skip
+PREDICTIONS = ("predicted", "predicted_low", "predicted_high")
+COLUMNS = FIRST_COLUMNS + PREDICTIONS
 
 
 def append(path: Path, entries: Iterable[Entry]) -> None:
@@ -83,7 +90,13 @@ def append(path: Path, entries: Iterable[Entry]) -> None:
     if not text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock"), timeout=60), path.open("ab+") as stream:
+    with FileLock(path.with_name(f".{path.name}.lock"), timeout=60):
+        _widen(path)
+        _append(path, text)
+
+
+def _append(path: Path, text: str) -> None:
+    with path.open("ab+") as stream:
         end = stream.seek(0, os.SEEK_END)
         if end == 0:
             stream.write((",".join(COLUMNS) + "\n").encode())
@@ -92,6 +105,17 @@ def append(path: Path, entries: Iterable[Entry]) -> None:
         stream.write(text.encode())
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def _widen(path: Path) -> None:
+    """Give a ledger of the first version the columns that came later; its lines keep what they say."""
+    if path.is_file():
+        header, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        if tuple(header.split(",")) == FIRST_COLUMNS:
+            wide = [
+                line + "," * len(PREDICTIONS) if line.count(",") == len(FIRST_COLUMNS) - 1 else line for line in lines
+            ]
+            atomic.write_bytes(path, "\n".join([",".join(COLUMNS), *wide]).encode())
 
 
 def read(path: Path) -> list[Entry]:
@@ -103,14 +127,15 @@ def read(path: Path) -> list[Entry]:
     if not path.is_file():
         return []
     lines = [line.split(",") for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
-    if lines and tuple(lines[0]) != COLUMNS:
+    columns = tuple(lines[0]) if lines else COLUMNS
+    if columns not in (COLUMNS, FIRST_COLUMNS):
         raise BadData(f"{path}, line 1: not the ledger's header; restore it or move the file away")
     entries = []
     for number, cells in enumerate(lines[1:], start=2):
-        if len(cells) < len(COLUMNS):
+        if len(cells) < len(columns):
             continue  # torn by a power cut: the event it would have recorded is asked of Kaggle again
         try:
-            entries.append(Entry.from_row(dict(zip(COLUMNS, cells, strict=True))))
+            entries.append(Entry.from_row(dict(zip(columns, cells, strict=True))))
         except ValueError as error:
             raise BadData(f"{path}, line {number}: {printable(error)}; mend the line or remove it") from error
     return entries
@@ -123,7 +148,7 @@ def current(entries: Iterable[Entry], competition: str) -> list[Entry]:
     """
     states: dict[object, Entry] = {}
     for entry in entries:
-        if entry.competition != competition:
+        if entry.competition != competition or entry.status == PREDICTED:
             continue
         if entry.ref is not None:
             states.pop(("sending", entry.csv_sha256), None)
@@ -131,6 +156,20 @@ def current(entries: Iterable[Entry], competition: str) -> list[Entry]:
         else:
             states["sending", entry.csv_sha256] = entry
     return list(states.values())
+
+
+def predictions(entries: Iterable[Entry], competition: str) -> dict[str, Entry]:
+    """The prediction of each CSV, by its sha256: the first, and only if no score of it was known before."""
+    found: dict[str, Entry] = {}
+    scored = set()
+    for entry in entries:
+        if entry.competition != competition or not entry.csv_sha256:
+            continue
+        if entry.public is not None:
+            scored.add(entry.csv_sha256)
+        elif entry.status == PREDICTED and entry.csv_sha256 not in scored:
+            found.setdefault(entry.csv_sha256, entry)
+    return found
 
 
 def _difference(local: float | None, score: float | None) -> float | None:

@@ -96,10 +96,13 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images (B, 3, 32, 32) -> logits (B, 10)."""
-        out = self.stages(relu(self.bn1(self.conv1(x))))
-        features = dropout(adaptive_avg_pool2d(out, 1).flatten(1), self.dropout, self.training)
-        logits: Tensor = self.fc(features)
+        logits: Tensor = self.fc(dropout(self.features(x), self.dropout, self.training))
         return logits
+
+    def features(self, x: Tensor) -> Tensor:
+        """Normalised images (B, 3, 32, 32) -> what the linear layer sees, (B, the last width)."""
+        out = self.stages(relu(self.bn1(self.conv1(x))))
+        return adaptive_avg_pool2d(out, 1).flatten(1)
 
 
 def _stage(channels_in: int, channels: int, blocks: int, stride: int, config: ModelConfig) -> nn.Sequential:

@@ -17,8 +17,10 @@ from tqdm import tqdm
 from pipeline.errors import BadData
 from pipeline.model import weights
 from pipeline.model.folding import folded
+from pipeline.model.inputs import normalise
 from pipeline.model.resnet import ResNet
 from pipeline.store.ensemble import Ensemble
+from pipeline.store.evidence import Said
 from pipeline.store.processed import ArrayName, Processed
 from pipeline.store.runs import Run
 from pipeline.store.sidecar import Tta
@@ -93,61 +95,74 @@ def answers(members: Sequence[Member], pixels: NDArray[np.uint8], tta: Tta) -> T
     return given
 
 
-def labels(members: Sequence[Member], pixels: NDArray[np.uint8], tta: Tta) -> NDArray[np.int64]:
-    """The labels int64 (B,) of uint8 images (B, 32, 32, 3): the most probable on average, ties to the lower."""
-    found: NDArray[np.int64] = answers(members, pixels, tta).mean(dim=(0, 1)).argmax(dim=1).cpu().numpy()
-    return found
-
-
-def hidden_labels(
-    members: Sequence[Member], data: Processed, tta: Tta, batch_size: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """(ids, labels) of the hidden images, both int64 (B,), batch by batch in the file's order.
+def ask(
+    members: Sequence[Member], data: Processed, name: ArrayName, rows: NDArray[np.int64], tta: Tta, batch_size: int,
+    truth: NDArray[np.int64] | None = None,
+) -> Said:  # fmt: skip
+    """What the members say of the rows (R,) of the images `name`, batch by batch; `truth` is passed on.
 
     Raises:
         BadData: a network's answers are not finite.
     """
-    ids = np.asarray(data.array("hidden_ids"))
-    for rows, pixels in _batches(data, "hidden_images", np.arange(len(ids)), batch_size, "predict"):
-        yield ids[rows], labels(members, pixels, tta)
+    probabilities, alone = [], []
+    for _, pixels in _batches(data, name, rows, batch_size, name.removesuffix("_images")):
+        given = answers(members, pixels, tta)
+        probabilities.append(given.mean(dim=(0, 1)).cpu().numpy())
+        alone.append(given[:, 0].argmax(dim=2).to(torch.uint8).cpu().numpy())
+    labels = None if truth is None else truth.astype(np.uint8)
+    return Said(np.concatenate(probabilities), np.concatenate(alone, axis=1), labels)
 
 
-def local_accuracy(ensemble: Ensemble, members: Sequence[Member], data: Processed, tta: Tta, batch_size: int) -> Local:
-    """Measure on the labelled images of `data`, from which the ensemble learned or which are like them.
+def ask_locally(
+    ensemble: Ensemble, members: Sequence[Member], data: Processed, tta: Tta, batch_size: int
+) -> tuple[Said, Said | None]:
+    """What the members say of test_batch, and of what validated all of them; None if nothing in `data` did.
 
     Raises:
         BadData: a network's answers are not finite.
     """
     truth = np.asarray(data.array("test_labels"))
-    test, alone = _measure(members, data, "test_images", truth, np.arange(len(truth)), tta, batch_size)
-    validation = None
-    if ensemble.one_protocol and ensemble.data == data.training_fingerprint:
-        truth = np.asarray(data.array("train_labels"))
-        rows = split(truth, ensemble.runs[0].card.config).validation
-        validation = test
-        if rows is not None:
-            validation, _ = _measure(members, data, "train_images", truth, rows, tta, batch_size)
+    test = ask(members, data, "test_images", np.arange(len(truth)), tta, batch_size, truth)
+    if not ensemble.one_protocol or ensemble.data != data.training_fingerprint:
+        return test, None
+    truth = np.asarray(data.array("train_labels"))
+    rows = split(truth, ensemble.runs[0].card.config).validation
+    if rows is None:
+        return test, test
+    return test, ask(members, data, "train_images", rows, tta, batch_size, truth[rows])
+
+
+def worth(ensemble: Ensemble, test: Said, validation: Said | None) -> Local:
+    """The accuracies of what was said of labelled images."""
+    alone = [100 * accuracy(labels, test) for labels in test.members]
     best = int(np.argmax(alone))
-    return Local(test, validation, members[best].name, alone[best])
+    together = 100 * accuracy(test.labels, test)
+    validated = None if validation is None else 100 * accuracy(validation.labels, validation)
+    return Local(together, validated, ensemble.runs[best].name, alone[best])
 
 
-def _measure(
-    members: Sequence[Member],
-    data: Processed,
-    name: ArrayName,
-    truth: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    tta: Tta,
-    batch_size: int,
-) -> tuple[float, list[float]]:
-    """Per cent right of the rows (R,) of the images `name`: all together, and each alone on the plain images."""
-    correct = np.zeros(1 + len(members), dtype=np.int64)
-    for chosen, pixels in _batches(data, name, rows, batch_size, "measure"):
-        answer = answers(members, pixels, tta)
-        found = torch.cat([answer.mean(dim=(0, 1))[None], answer[:, 0]]).argmax(dim=2).cpu().numpy()
-        correct += (found == truth[chosen]).sum(axis=1)
-    together, *alone = (100 * correct / len(rows)).tolist()
-    return together, alone
+def accuracy(labels: NDArray[np.integer], said: Said) -> float:
+    """The share of the labels (N,) that are the true ones of the N images of `said`."""
+    assert said.truth is not None
+    return float((labels == said.truth).mean())
+
+
+@torch.no_grad()
+def sampled_features(
+    member: Member, data: Processed, name: ArrayName, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Evenly spread rows of the images `name`, at most `count`, and what the linear layer sees of them.
+
+    Returns:
+        The rows (n,), ascending, and float32 features (n, F).
+    """
+    rows = np.unique(np.linspace(0, len(data.array(name)) - 1, count).astype(np.int64))
+    on = member.device.torch_device
+    found = [
+        member.network.features(normalise(torch.from_numpy(data.array(name)[part]).to(on))).float().cpu().numpy()
+        for part in np.array_split(rows, -(-len(rows) // BATCH))
+    ]
+    return rows, np.concatenate(found)
 
 
 def _batches(

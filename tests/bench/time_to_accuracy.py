@@ -29,7 +29,8 @@ from tests.bench import side_by_side
 def with_views(run: Run, data: Processed, device: str) -> float:
     """Accuracy on test_batch in per cent with six views an image."""
     members = inference.load([run], choose(device))
-    return inference.local_accuracy(Ensemble((run,)), members, data, "flip-shift", 512).test
+    ensemble = Ensemble((run,))
+    return inference.worth(ensemble, *inference.ask_locally(ensemble, members, data, "flip-shift", 512)).test
 
 
 def main() -> None:

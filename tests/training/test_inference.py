@@ -19,6 +19,7 @@ from pipeline.store.ensemble import Ensemble
 from pipeline.store.manifest import Manifest, records
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run
+from pipeline.store.sidecar import Tta
 from pipeline.training import inference
 from pipeline.training.device import Device
 from pipeline.training.evaluation import EvaluationImages
@@ -43,6 +44,12 @@ def centred(seed: int, images: NDArray[np.uint8]) -> ResNet:
     return network
 
 
+def labels(members: list[Member], pixels: NDArray[np.uint8], tta: Tta) -> NDArray[np.int64]:
+    """The most probable on average."""
+    found: NDArray[np.int64] = inference.answers(members, pixels, tta).mean(dim=(0, 1)).argmax(dim=1).numpy()
+    return found
+
+
 def member(name: str, seed: int, images: NDArray[np.uint8]) -> Member:
     return Member(name, centred(seed, images), CPU)
 
@@ -61,7 +68,7 @@ def test_the_average_of_several_is_of_their_probabilities(images: NDArray[np.uin
     members = [member("a", 0, images), member("b", 1, images)]
     pixels = torch.from_numpy(images)
     each = [inference.by_view(m.network, pixels, CPU, "flip-shift").mean(dim=0) for m in members]
-    found = inference.labels(members, images, "flip-shift")
+    found = labels(members, images, "flip-shift")
     assert np.array_equal(found, ((each[0] + each[1]) / 2).argmax(1).numpy())
     assert len(set(found.tolist())) > 2
 
@@ -70,7 +77,7 @@ def test_answers_that_are_not_finite_name_their_run(images: NDArray[np.uint8]) -
     broken = member("broken", 1, images)
     nn.init.constant_(broken.network.fc.weight, float("nan"))
     with pytest.raises(BadData, match="run broken answers"):
-        inference.labels([member("fine", 0, images), broken], images, "none")
+        labels([member("fine", 0, images), broken], images, "none")
 
 
 def test_agreement_is_of_labels_in_bf16_and_fp32() -> None:
@@ -124,10 +131,11 @@ def test_local_accuracy_is_measured_on_the_images_that_validated_all(tmp_path: P
     def measured() -> tuple[Ensemble, list[Member], inference.Local]:
         ensemble = Ensemble.open(models, nowhere, ["a", "b"])
         members = inference.load(ensemble.runs, CPU)
-        return ensemble, members, inference.local_accuracy(ensemble, members, data, "flip", batch_size=7)
+        said = inference.ask_locally(ensemble, members, data, "flip", batch_size=7)
+        return ensemble, members, inference.worth(ensemble, *said)
 
     def right(members: list[Member], images: NDArray[np.uint8], truth: NDArray[np.int64]) -> float:
-        return float(100 * (inference.labels(members, images, "flip") == truth).mean())
+        return float(100 * (labels(members, images, "flip") == truth).mean())
 
     ensemble, members, local = measured()
     test_images, test_labels = np.array(data.array("test_images")), data.array("test_labels")
@@ -136,7 +144,7 @@ def test_local_accuracy_is_measured_on_the_images_that_validated_all(tmp_path: P
     assert rows is not None and local.validation == pytest.approx(
         right(members, data.array("train_images")[rows], data.array("train_labels")[rows])
     )
-    plain = {m.name: 100 * (inference.labels([m], test_images, "none") == test_labels).mean() for m in members}
+    plain = {m.name: 100 * (labels([m], test_images, "none") == test_labels).mean() for m in members}
     assert local.alone == pytest.approx(plain[local.best]) == max(plain.values())
     assert local.test != local.validation and len(set(plain.values())) == 2  # or it would prove nothing
 
@@ -146,3 +154,29 @@ def test_local_accuracy_is_measured_on_the_images_that_validated_all(tmp_path: P
         change(folder, validation="test_batch")
     *_, local = measured()
     assert local.validation == local.test
+
+
+def test_what_is_said_is_in_the_order_of_the_rows_whatever_the_batch(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    data = Processed.open(tmp_path / "data/processed" / SLUG)
+    images = np.array(data.array("hidden_images"))
+    members, rows = [member("a", 0, images), member("b", 1, images)], np.array([3, 0, 29, 7])
+    said = inference.ask(members, data, "hidden_images", rows, "flip", batch_size=3)
+    np.testing.assert_allclose(
+        said.probabilities, inference.answers(members, images[rows], "flip").mean(dim=(0, 1)).numpy(), atol=1e-6
+    )
+    assert said.members.tolist() == [labels([m], images[rows], "none").tolist() for m in members]
+    assert said.truth is None and len(set(said.members.flatten().tolist())) > 2
+
+
+def test_features_are_what_the_linear_layer_sees(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    data = Processed.open(tmp_path / "data/processed" / SLUG)
+    images = np.array(data.array("hidden_images"))
+    one = member("a", 0, images)
+    rows, features = inference.sampled_features(one, data, "hidden_images", 4)
+    assert rows.tolist() == [0, 9, 19, 29]
+    with torch.no_grad():
+        logits = one.network.fc(torch.from_numpy(features))
+        torch.testing.assert_close(logits, one.network(normalise(torch.from_numpy(images[rows]))))
+    assert len(inference.sampled_features(one, data, "hidden_images", 1000)[0]) == 30

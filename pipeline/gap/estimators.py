@@ -1,0 +1,130 @@
+"""How many of a network's labels are right, on images that have no labels.  Accuracies are fractions in 0..1.
+
+    doc           difference of confidences; Guillory et al. 2021 (arXiv:2107.03315)
+    atc           average thresholded confidence; Garg et al. 2022 (arXiv:2201.04234)
+    cot           confidence optimal transport; Lu et al. 2023 (arXiv:2305.15640)
+    aline         agreement on the line; Baek et al. 2022 (arXiv:2206.13089)
+    probit_line   from a score that is known; Miller et al. 2021, "Accuracy on the line" (arXiv:2107.04649)
+
+`local` is a labelled set like the training images, `hidden` the one without labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.gap.calibration import Answers
+
+TRANSPORTED = 1000  # images in `cot`: the cost grows with the cube of their number
+CLOSE_TO_A_LINE = 0.9  # R^2 below which Baek et al. warn of the agreement line
+LEAST_PAIRS = 3
+SLOPE = 0.85  # of the probit line from one anchor: between .82, the competition's published pairs, and CIFAR-10.1's
+LEAST_ANCHORS = 5  # scores from which a slope is fitted
+
+
+def doc(local: Answers, local_accuracy: float, hidden: Answers) -> float:
+    """Local accuracy, less what the mean confidence falls by."""
+    return min(max(local_accuracy - float(local.confidence.mean() - hidden.confidence.mean()), 0.0), 1.0)
+
+
+def atc(local: Answers, local_accuracy: float, hidden: Answers) -> float:
+    """The share of hidden images whose negative entropy reaches the threshold that local_accuracy's share reaches."""
+    scores = np.sort(local.negative_entropy)
+    wrong = round((1 - local_accuracy) * len(scores))
+    if wrong == len(scores):
+        return 0.0
+    return float((hidden.negative_entropy >= scores[wrong]).mean())
+
+
+def cot(hidden: Answers, prior: NDArray[np.floating]) -> float:
+    """1 - the least mean cost of giving the images labels that are distributed as `prior`, (classes,), sum 1.
+
+    Giving an image the label y costs 1 - p_y.  Of a large set an even sample is taken.
+    """
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415
+
+    rows = np.unique(np.linspace(0, len(hidden) - 1, TRANSPORTED).astype(np.int64))
+    labels = np.repeat(np.arange(len(prior)), _quotas(prior, len(rows)))
+    cost = 1 - hidden.probabilities[rows][:, labels]
+    chosen = linear_sum_assignment(cost)
+    return float(1 - cost[chosen].mean())
+
+
+def _quotas(prior: NDArray[np.floating], count: int) -> NDArray[np.int64]:
+    """`count` things divided as `prior`: whole numbers of that sum, by the largest remainders."""
+    exact = np.asarray(prior, dtype=np.float64) * count
+    quotas = exact.astype(np.int64)
+    for index in np.argsort(quotas - exact)[: count - quotas.sum()]:
+        quotas[index] += 1
+    return quotas
+
+
+@dataclass(frozen=True)
+class AgreementLine:
+    """probit(agreement on hidden) = intercept + slope * probit(agreement on local), over pairs of networks."""
+
+    slope: float
+    intercept: float
+    r2: float  # of the pairs around the line
+    pairs: int  # usable ones: neither agreement is 0 or 1
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the line says nothing about accuracy, or None."""
+        if self.pairs < LEAST_PAIRS:
+            return f"only {self.pairs} usable pairs of runs, and {LEAST_PAIRS} are needed"
+        if self.r2 < CLOSE_TO_A_LINE:
+            return f"the agreements of {self.pairs} pairs of runs lie on no line (R2 {self.r2:.2f}, at least .90)"
+        return None
+
+    def accuracy(self, local_accuracy: float) -> float:
+        """Accuracy lies on the line on which agreement lies (ALine-S)."""
+        return probit_inverse(self.intercept + self.slope * probit(local_accuracy))
+
+
+NO_LINE = AgreementLine(0.0, 0.0, 0.0, 0)
+
+
+def aline(local: Sequence[NDArray[np.integer]], hidden: Sequence[NDArray[np.integer]]) -> AgreementLine:
+    """The line of several networks' labels, one array for each network in both: (M,) and (N,)."""
+    found = []
+    for one, other in combinations(range(len(local)), 2):
+        agreements = [float((labels[one] == labels[other]).mean()) for labels in (local, hidden)]
+        if all(0 < agreement < 1 for agreement in agreements):
+            found.append([probit(agreement) for agreement in agreements])
+    x, y = np.array(found).reshape(-1, 2).T
+    if len(found) < LEAST_PAIRS or np.ptp(x) == 0:
+        return replace(NO_LINE, pairs=len(found))
+    slope, intercept = (float(value) for value in np.polyfit(x, y, 1))
+    spread = float(((y - y.mean()) ** 2).sum())
+    r2 = 1 - float(((y - intercept - slope * x) ** 2).sum()) / spread if spread else 0.0
+    return AgreementLine(slope, intercept, r2, len(found))
+
+
+def probit_line(anchors: Sequence[tuple[float, float]], local_accuracy: float) -> float:
+    """The score that known scores promise: a probit line through the `anchors`, (local accuracy, score) each.
+
+    Through fewer than five it has the slope .85, since a slope fitted to so few would be luck.
+    """
+    x, y = np.array([[probit(value) for value in anchor] for anchor in anchors]).T
+    slope = SLOPE
+    if len(anchors) >= LEAST_ANCHORS and np.ptp(x) > 0:
+        slope = float(np.polyfit(x, y, 1)[0])
+    return probit_inverse(float((y - slope * x).mean()) + slope * probit(local_accuracy))
+
+
+def probit(fraction: float) -> float:
+    """The standard normal quantile of a fraction, which is kept off 0 and 1."""
+    from scipy.special import ndtri  # noqa: PLC0415
+
+    return float(ndtri(min(max(fraction, 1e-6), 1 - 1e-6)))
+
+
+def probit_inverse(quantile: float) -> float:
+    """The standard normal distribution function."""
+    from scipy.special import ndtr  # noqa: PLC0415
+
+    return float(ndtr(quantile))

@@ -1,0 +1,121 @@
+"""The public score of a CSV, before it is submitted: several methods, one prediction and its interval.
+
+The method with the smallest published error predicts; the others only vote on whether it can be relied on.
+Accuracies are fractions in 0..1, errors and intervals too.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import PublishedLine
+from pipeline.gap import calibration, estimators
+from pipeline.gap.calibration import Answers
+from pipeline.gap.expected import on_line
+
+# Root mean square errors on CIFAR-10 under natural shifts, the best known first: the order in which methods predict.
+# anchored, published line: the published pairs of the competition.  aline: recomputed on published predictions
+# (tests/bench/gap.py).  atc, doc, cot: Garg et al. 2022, table 1, and Lu et al. 2023, of whose mean absolute errors
+# 1.2 times is taken.
+ERRORS = {"anchored": 0.008, "published_line": 0.012, "aline": 0.012, "atc": 0.035, "doc": 0.073, "cot": 0.092}
+CORRUPTED = {"atc": 0.050, "doc": 0.133}  # where the hidden images are corrupted, which is harder to foresee
+BIAS = {"aline": 0.01}  # what a method promises too much, on the same predictions
+
+FAR_APART = 0.04  # methods that differ by more contradict each other
+NINETY = 1.645  # standard deviations on each side of a 90 % interval
+OBSERVED = 3  # scored predictions from which their own error replaces the published one
+FEW = 100  # hidden images, below which any estimate is mostly luck
+CERTAIN = 0.9999  # mean confidence above which a network says nothing of what it does not know
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a forecast is made from."""
+
+    local: Answers  # of the labelled test_batch
+    truth: NDArray[np.integer]  # its labels
+    hidden: Answers
+    temperature: float  # of the answers, from the validation split
+    # The labels of each run that is at hand, on the test_batch and on the hidden images.
+    peers: Sequence[tuple[NDArray[np.integer], NDArray[np.integer]]] = ()
+    anchors: Sequence[tuple[float, float]] = ()  # (local accuracy, public score) of scored submissions
+    line: PublishedLine | None = None
+    errors: Sequence[float] = ()  # predicted - public, of earlier predictions that have a score now
+    scored_rows: int | None = None  # hidden images behind the public score; None: half of them
+    corrupted: bool = False  # the diagnosis
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A predicted public score."""
+
+    predicted: float
+    interval: tuple[float, float]  # 90 %
+    by: str  # the method that predicts
+    methods: Mapping[str, float]  # method -> its estimate, after the correction of its bias
+    refused: Mapping[str, str] = field(default_factory=dict)  # method -> why it gives none
+    doubts: Sequence[str] = ()  # why the prediction cannot be relied on
+
+    @property
+    def reliable(self) -> bool:
+        """Whether nothing speaks against it."""
+        return not self.doubts
+
+
+def forecast(known: Known) -> Forecast:
+    """Ask all methods, and let the best that answers predict."""
+    accuracy = calibration.accuracy(known.local, known.truth)
+    local, hidden = known.local.at(known.temperature), known.hidden.at(known.temperature)
+    prior = np.bincount(known.truth, minlength=known.local.probabilities.shape[1]) / len(known.truth)
+    methods = {
+        "atc": estimators.atc(local, accuracy, hidden),
+        "doc": estimators.doc(local, accuracy, hidden),
+        "cot": estimators.cot(hidden, prior),
+    }
+    refused = {}
+    line = estimators.aline(*zip(*known.peers, strict=True)) if known.peers else estimators.NO_LINE
+    if line.refusal:
+        refused["aline"] = line.refusal
+    else:
+        methods["aline"] = line.accuracy(accuracy)
+    if known.anchors:
+        methods["anchored"] = estimators.probit_line(known.anchors, accuracy)
+    else:
+        refused["anchored"] = "no score of a CSV from here is known yet"
+        if known.line is not None:
+            methods["published_line"] = on_line(known.line, accuracy)
+    methods = {name: max(methods[name] - BIAS.get(name, 0.0), 0.0) for name in ERRORS if name in methods}
+    by = next(iter(methods))
+    doubts = _doubts(known, local, hidden, methods)
+    return Forecast(methods[by], _interval(known, methods[by], by, doubts), by, methods, refused, doubts)
+
+
+def _interval(known: Known, predicted: float, by: str, doubts: Sequence[str]) -> tuple[float, float]:
+    """90 %: the method's error and the luck of which images are scored, added as variances."""
+    error = CORRUPTED.get(by, ERRORS[by]) if known.corrupted else ERRORS[by]
+    if len(known.errors) >= OBSERVED:
+        error = math.sqrt(float(np.mean(np.square(known.errors))))
+    if doubts:
+        error = max(error, FAR_APART)
+    rows = known.scored_rows or max(len(known.hidden) // 2, 1)
+    spread = NINETY * math.sqrt(error**2 + predicted * (1 - predicted) * (1 / rows + 1 / len(known.local)))
+    return max(predicted - spread, 0.0), min(predicted + spread, 1.0)
+
+
+def _doubts(known: Known, local: Answers, hidden: Answers, methods: Mapping[str, float]) -> list[str]:
+    doubts = []
+    best = next(iter(methods))
+    apart = abs(methods[best] - methods["atc"])
+    if apart > FAR_APART:
+        doubts.append(f"{best} and atc differ by {100 * apart:.1f} points")
+    if len(hidden) < FEW:
+        doubts.append(f"there are only {len(hidden)} hidden images")
+    absent = sorted(set(range(hidden.probabilities.shape[1])) - set(hidden.labels.tolist()))
+    if absent:
+        doubts.append(f"no hidden image is labelled {', '.join(map(str, absent))}")
+    if min(local.confidence.mean(), hidden.confidence.mean()) > CERTAIN:
+        doubts.append("the probabilities are saturated: the network is sure of everything")
+    return doubts

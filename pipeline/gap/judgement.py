@@ -1,0 +1,143 @@
+"""What a CSV is worth before it is submitted: its evidence, the other runs' and the known scores, put together.
+
+Accuracies here are fractions in 0..1; the ledger's are in per cent.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Competition
+from pipeline.errors import BadData
+from pipeline.gap import calibration, ledger
+from pipeline.gap.calibration import Answers
+from pipeline.gap.forecast import Forecast, Known, forecast
+from pipeline.gap.join import LocalCsv
+from pipeline.gap.ledger import Entry
+from pipeline.store.evidence import Evidence, Said
+
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A CSV and what is expected of it."""
+
+    csv: LocalCsv
+    forecast: Forecast
+    temperature: float
+
+
+def judge(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], known: Competition) -> Judgement:
+    """Predict the public score of `csv`.
+
+    Args:
+        csv: a CSV that predict wrote.
+        others: the CSVs beside it: their runs' labels count where they are of the same hidden images.
+        entries: the ledger's lines.
+        known: the competition.
+
+    Raises:
+        BadData: there is no evidence of the CSV, or it is damaged or another's.
+    """
+    evidence = _evidence(csv)
+    labelled = evidence.validation or evidence.test
+    truth = _truth(labelled)
+    temperature = calibration.temperature(Answers.checked(labelled.probabilities, "validation"), truth)
+    states, foretold = ledger.current(entries, known.slug), ledger.predictions(entries, known.slug)
+    scored = {e.csv_sha256: e for e in states if e.public is not None and e.csv_sha256 != csv.sidecar.csv_sha256}
+    return Judgement(
+        csv,
+        forecast(
+            Known(
+                local=Answers.checked(evidence.test.probabilities, "test"),
+                truth=_truth(evidence.test),
+                hidden=Answers.checked(evidence.hidden.probabilities, "hidden"),
+                temperature=temperature,
+                peers=_peers(csv, evidence, others),
+                anchors=[
+                    (e.local_test / 100, e.public / 100)
+                    for e in scored.values()
+                    if e.local_test is not None and e.public is not None
+                ],
+                line=known.line,
+                errors=[
+                    error / 100
+                    for sha, entry in scored.items()
+                    if (error := miss(foretold.get(sha), entry)) is not None
+                ],
+                scored_rows=known.public_rows,
+            )
+        ),
+        temperature,
+    )
+
+
+def miss(foretold: Entry | None, scored: Entry) -> float | None:
+    """Predicted minus public score in points, or None where one is unknown."""
+    if foretold is None or foretold.predicted is None or scored.public is None:
+        return None
+    return foretold.predicted - scored.public
+
+
+def record(book: Path, judged: Judgement, now: datetime) -> None:
+    """Write the prediction into the ledger, unless it has one of this CSV, or its score, already."""
+    card = judged.csv.sidecar
+    entries = ledger.read(book)
+    if any(e.csv_sha256 == card.csv_sha256 and (e.status == ledger.PREDICTED or e.public is not None) for e in entries):
+        return
+    low, high = judged.forecast.interval
+    ledger.append(
+        book,
+        [
+            Entry(
+                time=now.isoformat(timespec="seconds"),
+                competition=card.competition,
+                run=card.run,
+                csv_sha256=card.csv_sha256,
+                ref=None,
+                local_validation=card.validation_accuracy,
+                local_test=card.test_accuracy,
+                public=None,
+                private=None,
+                status=ledger.PREDICTED,
+                note=judged.forecast.by,
+                predicted=round(100 * judged.forecast.predicted, 3),
+                predicted_low=round(100 * low, 3),
+                predicted_high=round(100 * high, 3),
+            )
+        ],
+    )
+
+
+def _evidence(csv: LocalCsv) -> Evidence:
+    evidence = Evidence.read(csv.path)
+    if evidence is None or evidence.csv_sha256 != csv.sidecar.csv_sha256:
+        raise BadData(f"{csv.path} has no evidence beside it to judge it by: predict again with --force")
+    return evidence
+
+
+def _truth(said: Said) -> Labels:
+    assert said.truth is not None  # Evidence.read has seen to that
+    return said.truth
+
+
+def _peers(csv: LocalCsv, evidence: Evidence, others: Sequence[LocalCsv]) -> list[tuple[Labels, Labels]]:
+    """The labels of each run at hand on the test_batch and on the hidden images, each network once."""
+    found: dict[str, tuple[Labels, Labels]] = {}
+    for other in [csv, *others]:
+        if other.sidecar.hidden != csv.sidecar.hidden:
+            continue
+        try:
+            said = evidence if other is csv else _evidence(other)
+        except BadData:
+            continue  # it cannot help; where it is the one to be judged, it is complained about
+        if np.array_equal(_truth(said.test), _truth(evidence.test)):
+            for local, hidden in zip(said.test.members, said.hidden.members, strict=True):
+                found[hashlib.sha256(local.tobytes() + hidden.tobytes()).hexdigest()] = (local, hidden)
+    return list(found.values())
