@@ -56,7 +56,7 @@ def test_a_submission_by_hand_gets_local_and_public_and_gap(place: Path) -> None
     assert f"a gap of {found['gap']:.2f} points" in shown.stdout
     assert "* 90000001: submitted by hand; recognised by its file name" in shown.stdout
     assert "over --fail-over 5" in error_line(failed, 1)
-    assert len(ledger.read(place / "submissions/ledger.csv")) == 1
+    assert [entry.status for entry in ledger.read(place / "submissions/ledger.csv")] == ["predicted", "complete"]
 
 
 def test_a_submission_that_is_being_scored_is_waited_for(place: Path) -> None:
@@ -125,3 +125,33 @@ def check_alone(place: Path) -> dict[str, object]:
 def test_a_damaged_ledger_is_named(place: Path) -> None:
     (place / "submissions/ledger.csv").write_text("nonsense\n")
     assert "ledger.csv, line 1" in error_line(check(place, None), 4)
+
+
+def test_a_csv_is_judged_before_it_is_submitted_and_compared_afterwards(place: Path) -> None:
+    with serve(place) as kaggle:
+        before = json.loads(check(place, kaggle.environment, "--csv", "submissions/tiny-run.csv", "--json").stdout)
+        shown = check(place, kaggle.environment).stdout
+        submit_by_hand(place, kaggle)
+        after = json.loads(check(place, kaggle.environment, "--csv", "submissions/tiny-run.csv", "--json").stdout)
+    assert (before["local"], before["public"], before["run"]) == (90.0, None, "tiny-run")
+    low, high = before["interval"]
+    assert 0 <= low <= before["predicted"] <= high <= 100
+    assert before["by"] == "atc" and set(before["methods"]) == {"atc", "doc", "cot"}
+    assert not before["reliable"] and "there are only 30 hidden images" in before["doubts"]
+    assert f"expected public score {before['predicted']:.1f} %" in shown
+    (predicted,) = after["predictions"]
+    assert predicted["public"] == after["public"] is not None
+    assert predicted["error"] == pytest.approx(before["predicted"] - after["public"])
+
+
+def test_a_csv_that_cannot_be_judged_is_refused_if_asked_for_and_else_only_told(place: Path) -> None:
+    (place / "submissions/tiny-run.npz").write_bytes(b"torn")
+    result = check(place, None)
+    assert result.returncode == 0 and "no prediction:" in result.stdout and "predict again" in result.stdout
+    assert "tiny-run.npz is damaged" in error_line(check(place, None, "--csv", "submissions/tiny-run.csv"), 4)
+    (place / "submissions/mine.csv").write_text("ID,Labels\n100,3\n")
+    assert "was not written by predict" in error_line(check(place, None, "--csv", "submissions/mine.csv"), 4)
+    assert "is not there" in error_line(check(place, None, "--csv", "submissions/none.csv"), 3)
+    with (place / "submissions/tiny-run.csv").open("a") as stream:
+        stream.write("1,1\n")
+    assert "was edited" in error_line(check(place, None, "--csv", "submissions/tiny-run.csv"), 4)

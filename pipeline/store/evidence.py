@@ -73,7 +73,7 @@ class Evidence:
         if not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 values = dict(stored.items())
             hidden, test = _said(values, "hidden"), _said(values, "test")
             if hidden is None or test is None:
@@ -86,7 +86,7 @@ class Evidence:
                 validation=_said(values, "validation"),
                 **{name: values[name] for name in FEATURES},
             )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise BadData(f"{path} is damaged or of another version ({error}): predict again with --force") from error
 
 

@@ -1,0 +1,103 @@
+import dataclasses
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import Competition
+from pipeline.errors import BadData
+from pipeline.gap import judgement, ledger
+from pipeline.gap.join import LocalCsv
+from pipeline.gap.judgement import judge, record
+from pipeline.gap.ledger import Entry
+from pipeline.store.evidence import Evidence, Said
+from pipeline.store.sidecar import Sidecar
+
+RNG = np.random.default_rng(0)
+TRUTH = RNG.integers(0, 10, 4000).astype(np.uint8)
+NOW = datetime(2025, 3, 1, tzinfo=UTC)
+KNOWN = Competition("c")
+
+
+def said(truth: np.ndarray, wrong: float, *, labelled: bool, seed: int) -> Said:
+    """One network that is wrong this often, on images of which some are hard for every network."""
+    hard = np.random.default_rng(7).random(len(truth)) + np.random.default_rng(seed).normal(0, 0.03, len(truth))
+    labels = np.where(hard > 1 - wrong, (truth + 1) % 10, truth).astype(np.uint8)
+    probabilities = np.full((len(truth), 10), 0.02, dtype=np.float32)
+    probabilities[np.arange(len(truth)), labels] = np.where(hard > 0.8, 0.5, 0.82)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return Said(probabilities, labels[None], truth if labelled else None)
+
+
+def csv(folder: Path, name: str, wrong: float, seed: int, hidden: str = "h") -> LocalCsv:
+    path, sha = folder / f"{name}.csv", f"sha-{name}"
+    test = said(TRUTH, wrong, labelled=True, seed=seed)
+    rows, features = np.arange(2), np.zeros((2, 3), dtype=np.float32)
+    unlabelled = said(TRUTH, 2 * wrong, labelled=False, seed=seed + 50)
+    Evidence(sha, (name,), unlabelled, test, None, rows, features, rows, features).write(path)
+    card = Sidecar("c", name, sha, 4000, f"w-{name}", hidden, 90.0, "split", 90.0, "2025-01-01T00:00:00+00:00", {})
+    return LocalCsv(path, 1, card)
+
+
+def scored(subject: LocalCsv, ref: int, public: float) -> Entry:
+    return Entry("", "c", subject.sidecar.run, subject.sidecar.csv_sha256, ref, 90.0, 90.0, public, None, "complete")
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> list[LocalCsv]:
+    return [
+        csv(tmp_path, name, wrong, seed)
+        for seed, (name, wrong) in enumerate(zip("abc", (0.05, 0.1, 0.15), strict=True))
+    ]
+
+
+def test_the_runs_of_the_csvs_beside_it_are_its_peers(three: list[LocalCsv], tmp_path: Path) -> None:
+    first, *others = three
+    assert "aline" in judge(first, [first], [], KNOWN).forecast.refused
+    assert "only 1 usable pairs" in judge(first, three[:2], [], KNOWN).forecast.refused["aline"]
+    assert judge(first, three, [], KNOWN).forecast.by == "aline"
+    assert judge(first, [*three, csv(tmp_path, "d", 0.05, 0)], [], KNOWN) == judge(first, three, [], KNOWN)  # a's twin
+    elsewhere = [csv(tmp_path, c.sidecar.run, 0.1, seed, hidden="other") for seed, c in enumerate(others, start=1)]
+    assert "aline" in judge(first, [first, *elsewhere], [], KNOWN).forecast.refused
+
+
+def test_scores_of_other_csvs_anchor_and_its_own_does_not(three: list[LocalCsv]) -> None:
+    first, second, _ = three
+    assert judge(first, [], [scored(first, 1, 80.0)], KNOWN).forecast.by == "atc"
+    assert judge(first, [], [scored(second, 1, 80.0)], KNOWN).forecast.by == "anchored"
+    assert judge(first, [], [dataclasses.replace(scored(second, 1, 80.0), competition="d")], KNOWN).forecast.by == "atc"
+
+
+def test_a_prediction_is_recorded_once_and_never_after_the_score(three: list[LocalCsv], tmp_path: Path) -> None:
+    book = tmp_path / "ledger.csv"
+    first, second, third = three
+    judged = judge(first, [], [], KNOWN)
+    record(book, judged, NOW)
+    (line,) = ledger.read(book)
+    assert line.predicted == pytest.approx(100 * judged.forecast.predicted, abs=1e-3)
+    assert (line.status, line.note, line.time) == ("predicted", "atc", "2025-03-01T00:00:00+00:00")
+    record(book, judge(first, three, [], KNOWN), NOW)
+    assert ledger.read(book) == [line]
+    ledger.append(book, [scored(second, 1, 80.0)])
+    record(book, judge(second, [], [], KNOWN), NOW)
+    assert len(ledger.read(book)) == 2
+    record(book, judge(third, [], ledger.read(book), KNOWN), NOW)
+    assert set(ledger.predictions(ledger.read(book), "c")) == {"sha-a", "sha-c"}
+
+
+def test_earlier_errors_count_once_they_have_a_score(three: list[LocalCsv]) -> None:
+    second = three[1]
+    foretold = dataclasses.replace(scored(second, 1, 80.0), ref=None, public=None, status="predicted", predicted=82.0)
+    assert judgement.miss(foretold, scored(second, 1, 80.0)) == pytest.approx(2.0)
+    assert judgement.miss(None, scored(second, 1, 80.0)) is None
+    assert judgement.miss(foretold, foretold) is None
+    assert ledger.predictions([foretold, scored(second, 1, 80.0)], "c") == {"sha-b": foretold}
+    assert ledger.predictions([scored(second, 1, 80.0), foretold], "c") == {}
+
+
+def test_evidence_of_another_csv_is_refused(three: list[LocalCsv]) -> None:
+    first, second, _ = three
+    changed = LocalCsv(first.path, 1, second.sidecar)
+    with pytest.raises(BadData, match="no evidence beside it"):
+        judge(changed, [], [], KNOWN)

@@ -1,0 +1,61 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import BadData
+from pipeline.store.evidence import Evidence, Said, path_of
+
+
+def said(count: int, *, labelled: bool) -> Said:
+    rng = np.random.default_rng(count)
+    probabilities = rng.dirichlet([1.0] * 10, size=count).astype(np.float32)
+    members = rng.integers(0, 10, (2, count)).astype(np.uint8)
+    return Said(probabilities, members, members[0] if labelled else None)
+
+
+@pytest.fixture
+def evidence() -> Evidence:
+    rows, features = np.array([0, 3]), np.ones((2, 4), dtype=np.float32)
+    return Evidence(
+        "abc", ("one", "two"), said(7, labelled=False), said(5, labelled=True), said(3, labelled=True),
+        rows, features, rows, features,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("with_split", [True, False])
+def test_it_survives_the_file(tmp_path: Path, evidence: Evidence, with_split: bool) -> None:
+    evidence = evidence if with_split else dataclasses.replace(evidence, validation=None)
+    csv = tmp_path / "sub.csv"
+    assert Evidence.read(csv) is None
+    evidence.write(csv)
+    found = Evidence.read(csv)
+    assert found is not None and (found.csv_sha256, found.runs) == ("abc", ("one", "two"))
+    np.testing.assert_array_equal(found.hidden.probabilities, evidence.hidden.probabilities)
+    np.testing.assert_array_equal(found.test.truth, evidence.test.truth)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found.hidden_features, evidence.hidden_features)
+    assert found.hidden.truth is None and (found.validation is not None) == with_split
+    assert found.hidden.labels.tolist() == evidence.hidden.probabilities.argmax(1).tolist()
+
+
+def test_every_torn_file_is_bad_data(tmp_path: Path, evidence: Evidence) -> None:
+    csv = tmp_path / "sub.csv"
+    evidence.write(csv)
+    content = path_of(csv).read_bytes()
+    for end in (0, 1, 100, len(content) // 2, len(content) - 1):
+        path_of(csv).write_bytes(content[:end])
+        with pytest.raises(BadData, match="predict again with --force"):
+            Evidence.read(csv)
+
+
+def test_arrays_that_do_not_fit_are_bad_data(tmp_path: Path, evidence: Evidence) -> None:
+    csv = tmp_path / "sub.csv"
+    short = dataclasses.replace(evidence.hidden, members=evidence.hidden.members[:, :3])
+    dataclasses.replace(evidence, hidden=short).write(csv)
+    with pytest.raises(BadData, match="hidden do not fit"):
+        Evidence.read(csv)
+    unlabelled = dataclasses.replace(evidence.test, truth=None)
+    dataclasses.replace(evidence, test=unlabelled).write(csv)
+    with pytest.raises(BadData, match="test_truth"):
+        Evidence.read(csv)
