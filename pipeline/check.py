@@ -27,25 +27,29 @@ from pipeline.gap.comparison import compare
 from pipeline.gap.findings import Findings, show, table
 from pipeline.gap.join import LocalCsv
 from pipeline.gap.judgement import judge, record
+from pipeline.gap.pictures import draw
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.store import runs
 from pipeline.store.manifest import Manifest
+from pipeline.store.processed import Processed
 
 POLL = 2.0  # seconds between two looks at Kaggle's list, while something is being scored
 
 
 def check(
     slug: str, paths: Paths, kaggle: Kaggle, *, csv: Path | None = None, wait: float = 0.0,
-    clock: Callable[[], float] = time.monotonic,
+    pictures: Path | None = None, clock: Callable[[], float] = time.monotonic,
 ) -> Findings:  # fmt: skip
     """Predict the score of `csv`, by default of the newest CSV, bring the ledger up to date and compare.
 
     The prediction is written into the ledger before Kaggle is asked for scores.  Without credentials only the
     ledger is looked at.  Submissions that are being scored just now are waited for, up to `wait` seconds.
+    `pictures` is the folder for pictures of what is foreign and uncertain (pipeline.gap.pictures).
 
     Raises:
         NetworkError, AccessDenied: Kaggle was asked and did not answer.
+        MissingInput: pictures are wanted, and the data is not preprocessed here.
         BadData: the ledger is damaged; `csv` was not written by predict, was edited, or cannot be judged.
     """
     book = paths.submissions / ledger.NAME
@@ -71,9 +75,13 @@ def check(
         while clock() < end and any(entry.status == ledger.PENDING for entry in entries):
             kaggle.sleep(POLL)
             entries = join.sync(book, slug, kaggle)
+    drawn: Sequence[Path] = ()
+    if pictures is not None and judged is not None:
+        drawn = draw(judged.evidence, judged.diagnosis, Processed.open(paths.processed / slug), pictures,
+                     judged.csv.path.stem)  # fmt: skip
     only = subject.sidecar.csv_sha256 if subject is not None and csv is not None else None
     compared = compare(competition(slug), entries, csvs, _facts(paths.processed / slug), not_asked, only)
-    return Findings(compared, subject, judged, not_judged, ledger.predictions(ledger.read(book), slug))
+    return Findings(compared, subject, judged, not_judged, ledger.predictions(ledger.read(book), slug), drawn)
 
 
 def _facts(processed: Path) -> Mapping[str, Any]:
@@ -105,6 +113,7 @@ def _newest_csv(csvs: Sequence[LocalCsv], paths: Paths) -> LocalCsv | None:
 python -m pipeline.check                       the default competition
 python -m pipeline.check --csv submissions/sub.csv    that CSV
 python -m pipeline.check --json                for programs; accuracies in per cent
+python -m pipeline.check --pictures submissions    and what is foreign or uncertain, as pictures
 python -m pipeline.check --fail-over 12        exit code 1 if the newest gap is over 12 points
 """)
 @cli.competition
@@ -122,19 +131,23 @@ python -m pipeline.check --fail-over 12        exit code 1 if the newest gap is 
     show_default=True,
     help="How long to wait for a submission that is being scored.",
 )
+@click.option(
+    "--pictures", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False),
+    help="Draw the most foreign and the least certain hidden images and the distributions of the answers there.",
+)  # fmt: skip
 @cli.timeout
 @cli.processed
 @cli.models
 @cli.submissions
 def command(
-    slug: str, csv: Path | None, as_json: bool, fail_over: float | None, wait: float, timeout: float,
-    processed: Path, models: Path, submissions: Path,
+    slug: str, csv: Path | None, as_json: bool, fail_over: float | None, wait: float, pictures: Path | None,
+    timeout: float, processed: Path, models: Path, submissions: Path,
 ) -> None:  # fmt: skip
     """Predict the score of a CSV, compare local accuracy with Kaggle's scores, and keep the ledger."""
     paths = Paths(processed=processed, models=models, submissions=submissions)
     tell = partial(click.echo, err=True)  # stdout may be JSON
     try:
-        checked = check(slug, paths, Kaggle(os.environ, timeout, tell=tell), csv=csv, wait=wait)
+        checked = check(slug, paths, Kaggle(os.environ, timeout, tell=tell), csv=csv, wait=wait, pictures=pictures)
     except NetworkError:
         lines = ledger.read(submissions / ledger.NAME)
         entries = ledger.current(lines, slug)

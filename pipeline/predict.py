@@ -27,12 +27,9 @@ from pipeline.gap.judgement import judge, record
 from pipeline.kaggle_api import submission_format
 from pipeline.store import atomic, runs, sidecar
 from pipeline.store.ensemble import Ensemble
-from pipeline.store.evidence import Evidence
 from pipeline.store.manifest import FileRecord, versions
 from pipeline.store.processed import Processed
-from pipeline.store.sidecar import Sidecar, Tta
-
-SAMPLED = 1000  # hidden and labelled images whose features are kept for check
+from pipeline.store.sidecar import Adapt, Sidecar, Tta
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Predicted:
 
 def predict(
     paths: Paths, say: Say, *, names: Sequence[str] = (), slug: str | None = None, tta: Tta = "none",
-    out: Path | None = None, device: str = "auto", batch_size: int = 512, force: bool = False,
+    adapt: Adapt = "auto", out: Path | None = None, device: str = "auto", batch_size: int = 512, force: bool = False,
 ) -> Predicted:  # fmt: skip
     """Write the labels for the hidden images: of one run, or of several whose probabilities are averaged.
 
@@ -54,6 +51,7 @@ def predict(
         names: finished runs; by default the one that train finished last.
         slug: the competition whose hidden images are labelled; by default the runs' own.
         tta: the views of each image over which probabilities are averaged, too.
+        adapt: what to do about a shift of the hidden images; "auto": what their diagnosis recommends.
         out: the CSV; by default submissions/RUN.csv.
         batch_size: images at once; memory does not depend on how many there are in all.
 
@@ -70,7 +68,7 @@ def predict(
         raise UsageError(f"--out {csv}: the name must end in .csv (its sidecar ends in .json)")
     if csv.name == ledger.NAME:
         raise UsageError(f"--out {csv}: that is the ledger's name")
-    draft = _draft(ensemble, data, tta)
+    draft = _draft(ensemble, data, tta, adapt)
     # A partial file is what a killed predict left: then CSV and sidecar may differ without anybody's editing.
     if csv.exists() and not force and not atomic.partial(csv).exists():
         found = Sidecar.read(csv)
@@ -115,7 +113,7 @@ def _introduce(ensemble: Ensemble, data: Processed, say: Say) -> None:
         )
 
 
-def _draft(ensemble: Ensemble, data: Processed, tta: Tta) -> Sidecar:
+def _draft(ensemble: Ensemble, data: Processed, tta: Tta, adapt: Adapt) -> Sidecar:
     """The sidecar as far as it is known beforehand, with the first run's accuracies."""
     result = ensemble.runs[0].result
     return Sidecar(
@@ -132,6 +130,7 @@ def _draft(ensemble: Ensemble, data: Processed, tta: Tta) -> Sidecar:
         versions=versions("torch", "numpy"),
         runs={run.name: run.weights_sha256 for run in ensemble.runs},
         tta=tta,
+        adapt=adapt,
         submittable=ensemble.submittable,
     )
 
@@ -139,7 +138,8 @@ def _draft(ensemble: Ensemble, data: Processed, tta: Tta) -> Sidecar:
 def _same(found: Sidecar, draft: Sidecar) -> bool:
     """Whether the CSV of `found` is what would be written for `draft`."""
     return all(
-        getattr(found, n) == getattr(draft, n) for n in ("competition", "run", "weights_sha256", "hidden", "tta")
+        getattr(found, n) == getattr(draft, n)
+        for n in ("competition", "run", "weights_sha256", "hidden", "tta", "adapt")
     )
 
 
@@ -148,32 +148,33 @@ def _write(
 ) -> Sidecar:
     """Measure and predict, then publish the evidence, the sidecar and, last, the CSV."""
     # PyTorch takes seconds to import, and a CSV that is complete is found without it.
+    from pipeline.gap.examination import Local, examine  # noqa: PLC0415
     from pipeline.training import inference  # noqa: PLC0415
     from pipeline.training.device import choose, memory_advice  # noqa: PLC0415
+    from pipeline.training.inference import Panel  # noqa: PLC0415
 
     device = choose(device_name)
     with memory_advice(device, batch_size):
-        members = inference.load(ensemble.runs, device)
-        test, validation = inference.ask_locally(ensemble, members, data, draft.tta, batch_size)
+        panel = Panel(inference.load(ensemble.runs, device), draft.tta, batch_size)
+        test, validation = inference.ask_locally(ensemble, panel, data)
         # Of a single run as it is, result.json knows the accuracies.
-        if len(members) > 1 or draft.tta != "none" or data.training_fingerprint != ensemble.data:
+        recorded = None
+        if len(panel.members) == 1 and draft.tta == "none" and data.training_fingerprint == ensemble.data:
+            recorded = draft.test_accuracy / 100
+        else:
             local = inference.worth(ensemble, test, validation)
             draft = dataclasses.replace(draft, test_accuracy=local.test, validation_accuracy=local.validation)
             say(f"predict: {local}")
-        ids = np.asarray(data.array("hidden_ids"))
-        hidden = inference.ask(members, data, "hidden_images", np.arange(len(ids)), draft.tta, batch_size)
-        sampled = [
-            inference.sampled_features(members[0], data, name, SAMPLED) for name in ("hidden_images", "test_images")
-        ]
+        examined = examine(panel, data, Local(test, validation, recorded), draft.adapt, say)
+    ids, labels = np.asarray(data.array("hidden_ids")), examined.evidence.hidden.labels
     with atomic.replacing(csv) as temporary:
         parts = (slice(start, start + batch_size) for start in range(0, len(ids), batch_size))
-        rows = submission_format.write(temporary, ((ids[part], hidden.labels[part]) for part in parts))
+        rows = submission_format.write(temporary, ((ids[part], labels[part]) for part in parts))
         digest, now = FileRecord.of(temporary).sha256, datetime.now(UTC).isoformat(timespec="seconds")
-        names = tuple(run.name for run in ensemble.runs)
-        Evidence(digest, names, hidden, test, validation, *sampled[0], *sampled[1]).write(csv)
-        written = dataclasses.replace(draft, csv_sha256=digest, rows=rows, created=now)
+        dataclasses.replace(examined.evidence, csv_sha256=digest).write(csv)
+        written = dataclasses.replace(draft, csv_sha256=digest, rows=rows, created=now, measure=examined.measure)
         written.write(csv)
-    counts = np.bincount(hidden.labels, minlength=len(data.class_names))
+    counts = np.bincount(labels, minlength=len(data.class_names))
     share = ", ".join(f"{n} {100 * c / rows:.1f} %" for n, c in zip(data.class_names, counts.tolist(), strict=True))
     say(f"predict: {rows:,} rows -> {csv}, for {written.competition}: {share}")
     if written.validation_set == "test_batch":
@@ -204,6 +205,9 @@ python -m pipeline.predict --run pretrained               the network that came 
 )  # fmt: skip
 @click.option("--tta", type=click.Choice(get_args(Tta)), default="none", show_default=True,
               help="Average over each image and its mirror image (flip), and both shifted (flip-shift).")  # fmt: skip
+@click.option("--adapt", type=click.Choice(get_args(Adapt)), default="auto", show_default=True,
+              help="Against a shift of the hidden images: norms take their statistics, a mistake is undone, the "
+              "prior of the classes is corrected; auto: what a trial on labelled images recommends.")  # fmt: skip
 @click.option("--competition", "slug", metavar="SLUG", callback=cli.check_slug_option,
               help="Whose hidden images; by default the run's own, for pretrained as in the other stages.")  # fmt: skip
 @click.option(
@@ -219,14 +223,15 @@ python -m pipeline.predict --run pretrained               the network that came 
 @cli.submissions
 @cli.force
 def command(
-    names: tuple[str, ...], tta: Tta, slug: str | None, out: Path | None, batch_size: int, device: str,
+    names: tuple[str, ...], tta: Tta, adapt: Adapt, slug: str | None, out: Path | None, batch_size: int, device: str,
     processed: Path, models: Path, submissions: Path, force: bool,
 ) -> None:  # fmt: skip
     """Label the hidden images with a run, or with several, and write the submission and its sidecar."""
     paths = Paths(processed=processed, models=models, submissions=submissions)
     if slug is None and any(map(runs.is_pretrained, names)):
         slug = check_slug(os.environ.get("PIPELINE_COMPETITION", DEFAULT_COMPETITION))
-    predict(paths, cli.say, names=names, slug=slug, tta=tta, out=out, device=device, batch_size=batch_size, force=force)
+    predict(paths, cli.say, names=names, slug=slug, tta=tta, adapt=adapt, out=out, device=device,
+            batch_size=batch_size, force=force)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@
 `local` is a labelled set like the training images, `hidden` the one without labels.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -21,6 +22,7 @@ from pipeline.gap.calibration import Answers
 TRANSPORTED = 1000  # images in `cot`: the cost grows with the cube of their number
 CLOSE_TO_A_LINE = 0.9  # R^2 below which Baek et al. warn of the agreement line
 LEAST_PAIRS = 3
+NEAR = 0.5  # probits by which an accuracy may lie beyond the agreements that make the line
 SLOPE = 0.85  # of the probit line from one anchor: between .82, the competition's published pairs, and CIFAR-10.1's
 LEAST_ANCHORS = 5  # scores from which a slope is fitted
 
@@ -70,14 +72,16 @@ class AgreementLine:
     intercept: float
     r2: float  # of the pairs around the line
     pairs: int  # usable ones: neither agreement is 0 or 1
+    highest: float = -math.inf  # probit of the best agreement on local
 
-    @property
-    def refusal(self) -> str | None:
-        """Why the line says nothing about accuracy, or None."""
+    def refusal(self, local_accuracy: float) -> str | None:
+        """Why the line says nothing of a network of this accuracy, or None."""
         if self.pairs < LEAST_PAIRS:
             return f"only {self.pairs} usable pairs of runs, and {LEAST_PAIRS} are needed"
         if self.r2 < CLOSE_TO_A_LINE:
             return f"the agreements of {self.pairs} pairs of runs lie on no line (R2 {self.r2:.2f}, at least .90)"
+        if probit(local_accuracy) > self.highest + NEAR:
+            return f"no two runs agree on more than {100 * probit_inverse(self.highest):.0f} % of the labelled images"
         return None
 
     def accuracy(self, local_accuracy: float) -> float:
@@ -101,7 +105,7 @@ def aline(local: Sequence[NDArray[np.integer]], hidden: Sequence[NDArray[np.inte
     slope, intercept = (float(value) for value in np.polyfit(x, y, 1))
     spread = float(((y - y.mean()) ** 2).sum())
     r2 = 1 - float(((y - intercept - slope * x) ** 2).sum()) / spread if spread else 0.0
-    return AgreementLine(slope, intercept, r2, len(found))
+    return AgreementLine(slope, intercept, r2, len(found), float(x.max()))
 
 
 def probit_line(anchors: Sequence[tuple[float, float]], local_accuracy: float) -> float:

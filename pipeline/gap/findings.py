@@ -2,7 +2,8 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeline.config import competition
@@ -14,6 +15,8 @@ from pipeline.gap.judgement import Judgement, miss
 from pipeline.gap.ledger import Entry
 from pipeline.store import sidecar
 
+MOST = 4  # pieces of advice that a person is told
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -24,6 +27,7 @@ class Findings:
     judgement: Judgement | None
     not_judged: str | None  # why there is a CSV and no judgement
     foretold: Mapping[str, Entry]  # the predictions in the ledger, by the CSV's sha256
+    pictures: Sequence[Path] = ()  # that were drawn
 
     def to_dict(self) -> dict[str, Any]:
         """For --json.  Accuracies in per cent, gaps in points."""
@@ -43,6 +47,12 @@ class Findings:
             "reliable": forecast.reliable if forecast else False,
             "doubts": list(forecast.doubts) if forecast else [],
             "temperature": round(judged.temperature, 3) if judged else None,
+            "verdict": judged.diagnosis.verdict if judged else None,
+            "diagnosis": judged.diagnosis.to_dict() if judged else None,
+            "trials": [asdict(trial) for trial in judged.trials] if judged else [],
+            "measure": judged.measure if judged else None,
+            "advice": [asdict(step) for step in judged.advice] if judged else [],
+            "pictures": [str(path) for path in self.pictures],
             "not_judged": self.not_judged,
             "predictions": [
                 {"ref": e.ref, "predicted": p.predicted, "public": e.public, "error": miss(p, e)}
@@ -81,6 +91,8 @@ def show(checked: Findings, say: Say) -> None:
     else:
         for line in expected(checked.judgement):
             say(f"check: {line}")
+    for path in checked.pictures:
+        say(f"check: picture {path}")
     if newest.sidecar.csv_sha256 not in {entry.csv_sha256 for entry in compared.submissions if entry.ref}:
         say(f"check: {newest.path} has not been submitted.  To submit it:")
         say(f"  {submit_command(newest)}")
@@ -99,7 +111,14 @@ def expected(judged: Judgement) -> list[str]:
     ]
     if not forecast.reliable:
         lines.append(f"UNRELIABLE: {'; '.join(forecast.doubts)}")
-    return lines
+    seen = judged.diagnosis
+    lines.append(f"diagnosis {seen.verdict}: {seen.reason}")
+    lines.append(
+        f"effects: pixels {seen.pixels.distance:.2f} (by chance up to .35), features AUC {seen.auc:.2f} (.50), unsure "
+        f"{100 * seen.harder:.0f} % ({100 * seen.harder_limit:.0f}), classes moved {100 * seen.label_distance:.0f} %, "
+        f"near duplicates of training images {100 * seen.alike[0]:.1f} % (locally {100 * seen.alike[1]:.1f})"
+    )
+    return [*lines, *(f"next: {step}" for step in judged.advice[:MOST])]
 
 
 def _record(checked: Findings) -> list[str]:

@@ -5,7 +5,7 @@ Accuracies here are fractions in 0..1; the ledger's are in per cent.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -15,11 +15,16 @@ from numpy.typing import NDArray
 from pipeline.config import Competition
 from pipeline.errors import BadData
 from pipeline.gap import calibration, ledger
+from pipeline.gap.advice import Step, advise
 from pipeline.gap.calibration import Answers
+from pipeline.gap.closing import Trial
+from pipeline.gap.diagnosis import APART, Diagnosis
 from pipeline.gap.forecast import Forecast, Known, forecast
 from pipeline.gap.join import LocalCsv
 from pipeline.gap.ledger import Entry
+from pipeline.gap.memory import recall
 from pipeline.store.evidence import Evidence, Said
+from pipeline.store.sidecar import Measure
 
 Labels = NDArray[np.uint8]
 
@@ -29,8 +34,19 @@ class Judgement:
     """A CSV and what is expected of it."""
 
     csv: LocalCsv
+    evidence: Evidence = field(repr=False, compare=False)
     forecast: Forecast
     temperature: float
+    diagnosis: Diagnosis
+    trials: tuple[Trial, ...]
+    measure: Measure
+
+    @property
+    def advice(self) -> list[Step]:
+        """What to do next."""
+        card = self.csv.sidecar
+        local, predicted = card.test_accuracy / 100, self.forecast.predicted
+        return advise(card, self.diagnosis, self.trials, self.measure, local, predicted)
 
 
 def judge(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], known: Competition) -> Judgement:
@@ -49,15 +65,17 @@ def judge(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], k
     labelled = evidence.validation or evidence.test
     truth = _truth(labelled)
     temperature = calibration.temperature(Answers.checked(labelled.probabilities, "validation"), truth)
+    diagnosis, trials, measure = recall(evidence)
     states, foretold = ledger.current(entries, known.slug), ledger.predictions(entries, known.slug)
     scored = {e.csv_sha256: e for e in states if e.public is not None and e.csv_sha256 != csv.sidecar.csv_sha256}
     return Judgement(
         csv,
+        evidence,
         forecast(
             Known(
                 local=Answers.checked(evidence.test.probabilities, "test"),
                 truth=_truth(evidence.test),
-                hidden=Answers.checked(evidence.hidden.probabilities, "hidden"),
+                hidden=Answers.sampled(evidence.hidden.probabilities, "hidden"),
                 temperature=temperature,
                 peers=_peers(csv, evidence, others),
                 anchors=[
@@ -72,10 +90,34 @@ def judge(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], k
                     if (error := miss(foretold.get(sha), entry)) is not None
                 ],
                 scored_rows=known.public_rows,
+                simulated=_simulated(trials, measure),
+                corrupted=diagnosis.verdict == "corruption",
+                alarms=_alarms(diagnosis),
             )
         ),
         temperature,
+        diagnosis,
+        trials,
+        measure,
     )
+
+
+def _simulated(trials: Sequence[Trial], measure: Measure) -> float | None:
+    """The accuracy on labelled images made like the hidden ones, with the measure that was applied."""
+    if measure == "none":
+        return trials[0].before if trials else None
+    return next((trial.after for trial in trials if trial.measure == measure), None)
+
+
+def _alarms(diagnosis: Diagnosis) -> list[str]:
+    """Why the answers cannot be trusted, by the diagnosis."""
+    if diagnosis.pixels.damages or diagnosis.verdict == "label_shift":
+        return []
+    if diagnosis.verdict in ("preprocessing", "corruption"):
+        return [diagnosis.reason]
+    if diagnosis.auc > APART or diagnosis.verdict == "unknown":
+        return [f"the network knows nothing like the hidden images (AUC {diagnosis.auc:.2f})"]
+    return []
 
 
 def miss(foretold: Entry | None, scored: Entry) -> float | None:

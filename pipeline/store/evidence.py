@@ -4,7 +4,9 @@ Written before the CSV, bound to it by the CSV's sha256.  `test` is CIFAR-10's l
 """
 
 import dataclasses
+import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -46,12 +48,15 @@ class Evidence:
     validation: Said | None  # None: the networks share no validation split
     hidden_rows: NDArray[np.int64]  # (n,), ascending: the hidden images whose features these are
     hidden_features: NDArray[np.float32]  # (n, F): what the first network's linear layer sees
+    foreign: NDArray[np.float32]  # (n,): how unlike labelled images each of them is, by pipeline.gap.shift
     test_rows: NDArray[np.int64]  # (m,), ascending
     test_features: NDArray[np.float32]  # (m, F)
+    examination: Mapping[str, Any]  # what pipeline.gap.examination found, JSON values
 
     def write(self, csv: Path) -> None:
         """Write it beside `csv`, atomically."""
         values = {"csv_sha256": np.array(self.csv_sha256), "runs": np.array(self.runs)}
+        values["examination"] = np.array(json.dumps(self.examination))
         for name in FEATURES:
             values[name] = getattr(self, name)
         for name in SETS:
@@ -84,6 +89,7 @@ class Evidence:
                 hidden=hidden,
                 test=test,
                 validation=_said(values, "validation"),
+                examination=json.loads(str(values["examination"])),
                 **{name: values[name] for name in FEATURES},
             )
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -91,7 +97,7 @@ class Evidence:
 
 
 SETS = ("hidden", "test", "validation")
-FEATURES = ("hidden_rows", "hidden_features", "test_rows", "test_features")
+FEATURES = ("hidden_rows", "hidden_features", "foreign", "test_rows", "test_features")
 
 
 def _said(values: dict[str, NDArray[Any]], name: str) -> Said | None:

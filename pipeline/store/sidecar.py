@@ -10,6 +10,8 @@ from typing import Literal, Self
 from pipeline.errors import BadData
 from pipeline.store import atomic
 
+Measure = Literal["none", "norms", "undo", "prior"]  # against a shift, see pipeline.gap.closing
+Adapt = Literal["auto", Measure]
 Tta = Literal["none", "flip", "flip-shift"]  # test-time augmentation, see pipeline.training.views
 
 TAG_RUN = 100  # characters of the run's name in a tag: an ensemble's is long, and Kaggle may cut a description
@@ -35,6 +37,8 @@ class Sidecar:
     versions: Mapping[str, str]
     runs: Mapping[str, str] = field(default_factory=dict)  # name -> weights_sha256, one entry for each run
     tta: Tta = "none"
+    adapt: Adapt = "none"  # what was asked for
+    measure: Measure = "none"  # what came of it
     submittable: bool = True  # False: a network is over the competition's parameter budget
 
     def write(self, csv: Path) -> None:

@@ -5,7 +5,7 @@ this leaves their labels as they are.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from pipeline.store.evidence import Said
 from pipeline.store.processed import ArrayName, Processed
 from pipeline.store.runs import Run
 from pipeline.store.sidecar import Tta
+from pipeline.training.adaptation import adapted
 from pipeline.training.device import Device, Precision
 from pipeline.training.evaluation import BATCH, EvaluationImages, logits
 from pipeline.training.split import split
@@ -38,8 +39,33 @@ class Member:
     """A network ready to answer, and how precisely it may compute."""
 
     name: str  # of its run
-    network: ResNet
+    network: ResNet  # as trained
     device: Device
+    answering: ResNet  # the same, folded
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Members that answer together, always in the same way."""
+
+    members: Sequence[Member]
+    tta: Tta
+    batch_size: int
+
+    def answers(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The averaged probabilities (N, 10) of uint8 images (N, 32, 32, 3) that fit into memory.
+
+        Raises:
+            BadData: they are not finite.
+        """
+        parts = np.array_split(images, max(-(-len(images) // self.batch_size), 1))
+        return np.concatenate([answers(self.members, part, self.tta).mean(dim=(0, 1)).cpu().numpy() for part in parts])
+
+    def adapted(self, images: NDArray[np.uint8]) -> "Panel":
+        """The same members, their norms adapted to uint8 images (N, 32, 32, 3); see pipeline.training.adaptation."""
+        return dataclasses.replace(
+            self, members=[member(m.name, adapted(m.network, images), m.device) for m in self.members]
+        )
 
 
 @dataclass(frozen=True)
@@ -66,10 +92,15 @@ def load(runs: Sequence[Run], device: Device) -> list[Member]:
     members = []
     for run in runs:
         run.check_weights()
-        network = folded(weights.load(run.weights, run.card.config.model)).to(device.torch_device)
+        network = weights.load(run.weights, run.card.config.model).to(device.torch_device)
         agrees = run.result.bf16_agreement is not None and run.result.bf16_agreement >= ENOUGH
-        members.append(Member(run.name, network, device if agrees else dataclasses.replace(device, precision="fp32")))
+        members.append(member(run.name, network, device if agrees else dataclasses.replace(device, precision="fp32")))
     return members
+
+
+def member(name: str, network: ResNet, device: Device) -> Member:
+    """A network, made ready."""
+    return Member(name, network, device, folded(network))
 
 
 @torch.no_grad()
@@ -88,7 +119,7 @@ def answers(members: Sequence[Member], pixels: NDArray[np.uint8], tta: Tta) -> T
         BadData: they are not finite.
     """
     images = torch.from_numpy(pixels).to(members[0].device.torch_device)
-    given = torch.stack([by_view(member.network, images, member.device, tta) for member in members])
+    given = torch.stack([by_view(member.answering, images, member.device, tta) for member in members])
     if not bool(given.isfinite().all()):
         broken = [m.name for m, answer in zip(members, given, strict=True) if not bool(answer.isfinite().all())]
         raise BadData(f"run {broken[0]} answers with numbers that are not finite: train it again")
@@ -96,40 +127,38 @@ def answers(members: Sequence[Member], pixels: NDArray[np.uint8], tta: Tta) -> T
 
 
 def ask(
-    members: Sequence[Member], data: Processed, name: ArrayName, rows: NDArray[np.int64], tta: Tta, batch_size: int,
-    truth: NDArray[np.int64] | None = None,
+    panel: Panel, data: Processed, name: ArrayName, rows: NDArray[np.int64],
+    truth: NDArray[np.int64] | None = None, prepare: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda x: x,
 ) -> Said:  # fmt: skip
-    """What the members say of the rows (R,) of the images `name`, batch by batch; `truth` is passed on.
+    """What the members say of the rows (R,) of the images `name`, batch by batch, each prepared; `truth` is passed on.
 
     Raises:
         BadData: a network's answers are not finite.
     """
     probabilities, alone = [], []
-    for _, pixels in _batches(data, name, rows, batch_size, name.removesuffix("_images")):
-        given = answers(members, pixels, tta)
+    for _, pixels in _batches(data, name, rows, panel.batch_size, name.removesuffix("_images")):
+        given = answers(panel.members, np.ascontiguousarray(prepare(pixels)), panel.tta)
         probabilities.append(given.mean(dim=(0, 1)).cpu().numpy())
         alone.append(given[:, 0].argmax(dim=2).to(torch.uint8).cpu().numpy())
     labels = None if truth is None else truth.astype(np.uint8)
     return Said(np.concatenate(probabilities), np.concatenate(alone, axis=1), labels)
 
 
-def ask_locally(
-    ensemble: Ensemble, members: Sequence[Member], data: Processed, tta: Tta, batch_size: int
-) -> tuple[Said, Said | None]:
+def ask_locally(ensemble: Ensemble, panel: Panel, data: Processed) -> tuple[Said, Said | None]:
     """What the members say of test_batch, and of what validated all of them; None if nothing in `data` did.
 
     Raises:
         BadData: a network's answers are not finite.
     """
     truth = np.asarray(data.array("test_labels"))
-    test = ask(members, data, "test_images", np.arange(len(truth)), tta, batch_size, truth)
+    test = ask(panel, data, "test_images", np.arange(len(truth)), truth)
     if not ensemble.one_protocol or ensemble.data != data.training_fingerprint:
         return test, None
     truth = np.asarray(data.array("train_labels"))
     rows = split(truth, ensemble.runs[0].card.config).validation
     if rows is None:
         return test, test
-    return test, ask(members, data, "train_images", rows, tta, batch_size, truth[rows])
+    return test, ask(panel, data, "train_images", rows, truth[rows])
 
 
 def worth(ensemble: Ensemble, test: Said, validation: Said | None) -> Local:
@@ -159,7 +188,7 @@ def sampled_features(
     rows = np.unique(np.linspace(0, len(data.array(name)) - 1, count).astype(np.int64))
     on = member.device.torch_device
     found = [
-        member.network.features(normalise(torch.from_numpy(data.array(name)[part]).to(on))).float().cpu().numpy()
+        member.answering.features(normalise(torch.from_numpy(data.array(name)[part]).to(on))).float().cpu().numpy()
         for part in np.array_split(rows, -(-len(rows) // BATCH))
     ]
     return rows, np.concatenate(found)

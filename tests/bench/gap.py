@@ -1,90 +1,245 @@
-"""How well the gap is foretold.
+"""How well the gap is foretold, diagnosed and closed.
 
-    PIPELINE_PUBLISHED=FILE.npz python tests/bench/gap.py [--sets 300] [--json]
+    PIPELINE_PROCESSED=DIR python tests/bench/gap.py --competition SLUG --run A --others B C [--seeds 101] [--json]
+    PIPELINE_PUBLISHED=FILE.npz python tests/bench/gap.py
 
-On published predictions (the labels that networks gave on CIFAR-10's test set and on CIFAR-10.1, with the truth; arrays
-`cifar10/NETWORK`, `cifar10_1/NETWORK`, `labels_cifar10`, `labels_cifar10_1`): random sets of networks of each size, and
-for each network in them the error of aline, as check uses it; for each network as the anchor, the error of the
-anchored line on the others.  Errors in points, estimate minus truth.  `ratio` is the mean absolute error of aline over
-three networks against that of taking local accuracy itself.
+On stand-ins for a hidden set (tests/bench/stand_ins.py), made of the labelled test_batch.  In its place, run A is
+judged by its validation split, which no stand-in contains.  The runs B, C ... find out which images are hard, for the
+natural sets, and give aline the pairs it needs.  For each set: accuracy, the diagnosis and prediction of the CSV that
+`predict` would write, and the accuracy after each closing measure, in per cent.  `ratio` is the median error of the
+predictions against that of taking local accuracy itself.
+
+On published predictions (tests/bench/published.py): `ratio` is the mean absolute error of aline over three networks
+against that of local accuracy itself.
 """
 
+import dataclasses
 import os
 import sys
-from itertools import combinations, permutations
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
-from pipeline.gap import estimators
-from pipeline.gap.forecast import BIAS
-from tests.bench import side_by_side
+from pipeline.config import Competition
+from pipeline.gap.examination import Local, examine
+from pipeline.gap.forecast import Forecast
+from pipeline.gap.join import LocalCsv
+from pipeline.gap.judgement import judge
+from pipeline.store.evidence import Said
+from pipeline.store.processed import ArrayName, Processed
+from pipeline.store.runs import Run
+from pipeline.store.sidecar import Sidecar
+from pipeline.training import inference
+from pipeline.training.device import choose
+from pipeline.training.inference import Panel
+from pipeline.training.split import split
+from tests.bench import published, side_by_side
+from tests.bench.stand_ins import CLASSES, StandIn, stand_ins
 
-SIZES = (3, 4, 5, 8)
-Labels = dict[str, NDArray[np.uint8]]
+BATCH = 500
+DAMAGED = ("corruption", "preprocessing")
 
 
-def published() -> tuple[Labels, Labels, dict[str, float], dict[str, float]]:
-    """Labels by network, and accuracies, locally and on the shifted set."""
-    file = os.environ.get("PIPELINE_PUBLISHED")
-    if not file:
-        raise SystemExit("set PIPELINE_PUBLISHED to the .npz of published predictions; see this file's docstring")
-    with np.load(file) as stored:
-        values = dict(stored.items())
-    local, hidden = (
-        {key.removeprefix(of): labels for key, labels in values.items() if key.startswith(of)}
-        for of in ("cifar10/", "cifar10_1/")
-    )
-    right = [
-        {name: float((labels == values[truth]).mean()) for name, labels in of.items()}
-        for of, truth in ((local, "labels_cifar10"), (hidden, "labels_cifar10_1"))
-    ]
-    return local, hidden, right[0], right[1]
+@dataclass(frozen=True)
+class InMemory(Processed):
+    """A folder of arrays, some of which were exchanged."""
+
+    exchanged: dict[str, NDArray[Any]] = dataclasses.field(default_factory=dict)
+
+    def array(self, name: ArrayName) -> NDArray[Any]:
+        """The exchanged array, or the folder's."""
+        return self.exchanged[name] if name in self.exchanged else super().array(name)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The scored run, the others, and where they are judged."""
+
+    panel: Panel
+    others: Sequence[Panel]
+    data: Processed
+    local: InMemory  # with the run's validation split in the place of the test_batch
+    said: Local  # there
+    scratch: Path
+
+    @classmethod
+    def open(cls, arguments: Any, scratch: Path) -> "Bench":
+        """From the command line."""
+        data = Processed.open(side_by_side.processed() / arguments.competition)
+        device = choose(arguments.device)
+        runs = [Run.open(arguments.models, name) for name in (arguments.run, *arguments.others)]
+        panel, *others = (Panel(inference.load([run], device), "none", BATCH) for run in runs)
+        labels = np.asarray(data.array("train_labels"))
+        rows = split(labels, runs[0].card.config).validation
+        if rows is None:
+            raise SystemExit(f"run {runs[0].name} has no validation split: train it with --validation split")
+        exchanged = {"test_images": np.asarray(data.array("train_images")[rows]), "test_labels": labels[rows]}
+        local = InMemory(data.folder, data.manifest, exchanged)
+        said = _together([panel, *others], local, "test_images", labels[rows])
+        return cls(panel, others, data, local, Local(said, None, None), scratch)
+
+    def sets(self, seed: int, size: int) -> Iterator[StandIn]:
+        """The stand-ins of a seed."""
+        truth = np.asarray(self.data.array("test_labels"))
+        hard = [
+            1
+            - inference.ask(other, self.data, "test_images", np.arange(len(truth))).probabilities[
+                np.arange(len(truth)), truth
+            ]
+            for other in self.others
+        ]
+        hardness = np.mean(hard, axis=0) if hard else np.full(len(truth), 1 / CLASSES)
+        yield from stand_ins(truth, hardness, size, seed)
+
+    def judge(self, stand_in: StandIn) -> dict[str, Any]:
+        """All figures of one set."""
+        images = np.ascontiguousarray(stand_in.images(np.asarray(self.data.array("test_images"))))
+        truth = np.asarray(self.data.array("test_labels"))[stand_in.rows]
+        hidden: dict[str, NDArray[Any]] = {"hidden_images": images, "hidden_ids": np.arange(len(images))}
+        data = dataclasses.replace(self.local, exchanged=self.local.exchanged | hidden)
+        plain = _right(self.panel.answers(images), truth)
+        norms = _right(self.panel.adapted(images[:2000]).answers(images), truth)
+        examined = examine(self.panel, data, self.said, "auto", lambda line: None)
+        csv = self._csv(data, examined.evidence, truth)
+        after = float((examined.evidence.hidden.labels == truth).mean())
+        forecast = judge(csv, [], [], Competition("stand-in")).forecast
+        return {
+            "set": stand_in.name,
+            "right": stand_in.verdict,
+            "verdict": examined.diagnosis.verdict,
+            "reason": examined.diagnosis.reason,
+            "plain": 100 * plain,
+            "measure": examined.measure,
+            "accuracy": 100 * after,
+            "norms": 100 * norms,
+            **_figures(forecast),
+        }
+
+    def _csv(self, data: Processed, evidence: Any, truth: NDArray[np.integer]) -> LocalCsv:
+        """As if predict had written it: with the labels of all runs, as if their CSVs lay beside it."""
+        members = _together([self.panel, *self.others], data, "hidden_images", truth).members
+        path = self.scratch / "stand-in.csv"
+        said = dataclasses.replace(evidence.hidden, members=members)
+        dataclasses.replace(evidence, csv_sha256="s", hidden=said).write(path)
+        card = Sidecar("stand-in", "run", "s", len(truth), "w", "h", None, "split", 0.0, "", {})
+        return LocalCsv(path, 0, card)
+
+
+def _together(panels: Sequence[Panel], data: Processed, name: ArrayName, truth: NDArray[np.integer]) -> Said:
+    """What the first says, with the labels that each of them gives."""
+    rows = np.arange(len(truth))
+    said = [inference.ask(panel, data, name, rows, truth.astype(np.int64)) for panel in panels]
+    return dataclasses.replace(said[0], members=np.concatenate([one.members for one in said]))
+
+
+def _right(probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
+    return float((probabilities.argmax(axis=1) == truth).mean())
+
+
+def _figures(forecast: Forecast) -> dict[str, Any]:
+    low, high = forecast.interval
+    methods = {name: 100 * value for name, value in forecast.methods.items()}
+    return {
+        "predicted": 100 * forecast.predicted, "low": 100 * low, "high": 100 * high, "by": forecast.by,
+        "reliable": forecast.reliable, "methods": methods, "refused": dict(forecast.refused),
+    }  # fmt: skip
 
 
 def main() -> None:
     """Measure and print."""
     parser = side_by_side.parser(__doc__, rounds=1)
-    parser.add_argument("--sets", type=int, default=300, help="random sets of networks of each size (default: 300)")
+    parser.add_argument("--competition", metavar="SLUG", help="a folder below $PIPELINE_PROCESSED")
+    parser.add_argument("--models", type=Path, default=Path("data/models"), help="where the runs are")
+    parser.add_argument("--run", help="the run that is judged")
+    parser.add_argument("--others", nargs="*", default=[], help="other runs, for hardness and agreement")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[101], help="of the stand-ins (default: 101)")
+    parser.add_argument("--size", type=int, default=2000, help="images of a stand-in (default: 2,000)")
+    parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
+    parser.add_argument("--sets", type=int, default=300, help="random sets of published networks of each size")
     arguments = parser.parse_args()
-    local, hidden, before, after = published()
-    naive = 100 * float(np.mean([abs(before[name] - after[name]) for name in before]))
-    lines = [f"{'method':28}{'estimates':>10}{'bias':>8}{'MAE':>8}{'p90':>8}{'refused':>9}"]
-    found: dict[str, dict[str, float]] = {}
-    generator = np.random.default_rng(0)
-    for size in SIZES:
-        sets = list(combinations(sorted(local), size))
-        errors, refused = [], 0
-        for index in generator.permutation(len(sets))[: arguments.sets]:
-            names = sets[index]
-            line = estimators.aline([local[n] for n in names], [hidden[n] for n in names])
-            refused += line.refusal is not None
-            if line.refusal is None:
-                errors += [line.accuracy(before[n]) - BIAS["aline"] - after[n] for n in names]
-        found[f"aline, {size} networks"] = summary(errors, refused / min(arguments.sets, len(sets)))
-    anchored = [
-        estimators.probit_line([(before[anchor], after[anchor])], before[other]) - after[other]
-        for anchor, other in permutations(sorted(local), 2)
-    ]
-    found["anchored, one score"] = summary(anchored, 0.0)
-    for name, of in found.items():
-        values = "".join(f"{of[key]:8.2f}" for key in ("bias", "mae", "p90"))
-        lines.append(f"{name:28}{of['estimates']:10.0f}{values}{100 * of['refused']:8.0f}%")
-    lines.append(f"local accuracy itself errs by {naive:.2f} points")
-    result = {"ratio": found["aline, 3 networks"]["mae"] / naive, "naive_mae": naive, "methods": found}
-    side_by_side.report(arguments.json, result, lines)
+    if arguments.run is None:
+        file = os.environ.get("PIPELINE_PUBLISHED")
+        if not file:
+            raise SystemExit("name a --run, or set PIPELINE_PUBLISHED; see this file's docstring")
+        side_by_side.report(arguments.json, *published.measure(Path(file), arguments.sets))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench.open(arguments, Path(scratch))
+        local = 100 * inference.accuracy(bench.said.test.labels, bench.said.test)
+        rows = []
+        for seed in arguments.seeds:
+            for stand_in in bench.sets(seed, arguments.size):
+                rows.append(bench.judge(stand_in) | {"seed": seed})
+                print(line(rows[-1]), file=sys.stderr, flush=True)
+    summary = summarise(rows, local)
+    side_by_side.report(arguments.json, {**summary, "sets": rows}, [HEAD, *map(line, rows), "", *told(summary)])
 
 
-def summary(errors: list[float], refused: float) -> dict[str, float]:
-    """In points."""
-    points = 100 * np.array(errors)
+HEAD = (
+    f"{'set':24}{'accuracy':>9}{'verdict':>15}{'measure':>9}{'then':>7}{'norms':>7}"
+    f"{'predicted':>11}{'90 %':>15}{'by':>11}"
+)
+
+
+def line(row: dict[str, Any]) -> str:
+    """A set, for people."""
+    wrong = "" if row["verdict"] == row["right"] else "!"
+    inside = "" if row["low"] <= row["accuracy"] <= row["high"] else "!"
+    return (
+        f"{row['set']:24}{row['plain']:9.1f}{row['verdict'] + wrong:>15}{row['measure']:>9}{row['accuracy']:7.1f}"
+        f"{row['norms']:7.1f}{row['predicted']:11.1f}{row['low']:8.1f} {row['high']:5.1f}{inside:1}{row['by']:>11}"
+    )
+
+
+def summarise(rows: Sequence[dict[str, Any]], local: float) -> dict[str, Any]:
+    """What the issue is to reach; points and shares."""
+    errors = np.array([abs(row["predicted"] - row["accuracy"]) for row in rows])
+    naive = np.array([abs(local - row["accuracy"]) for row in rows])
+    corrupted = [row for row in rows if row["right"] == "corruption" and local - row["plain"] > 5]
+    recovered = [(row["norms"] - row["plain"]) / (local - row["plain"]) for row in corrupted]
+    kinds = sorted({row["right"] for row in rows} | {row["verdict"] for row in rows})
+    control = [row for row in rows if row["right"] == "none"]
+    reliable = np.array([row["reliable"] for row in rows])
     return {
-        "estimates": len(points), "bias": float(points.mean()), "mae": float(abs(points).mean()),
-        "p90": float(np.quantile(abs(points), 0.9)), "refused": refused,
-    }  # fmt: skip
+        "ratio": float(np.median(errors) / np.median(naive)),
+        "local": local,
+        "median_error": float(np.median(errors)),
+        "mean_error": float(errors.mean()),
+        "median_error_reliable": float(np.median(errors[reliable])) if reliable.any() else None,
+        "coverage": float(np.mean([row["low"] <= row["accuracy"] <= row["high"] for row in rows])),
+        "verdicts_right": float(np.mean([row["verdict"] == row["right"] for row in rows])),
+        "control_shifted": float(np.mean([row["verdict"] != "none" for row in control])) if control else None,
+        "norms_recover": float(np.median(recovered)) if recovered else None,
+        "norms_on_natural": sum(row["measure"] == "norms" for row in rows if row["right"] == "natural"),
+        "confusion": {
+            right: {said: sum(r["right"] == right and r["verdict"] == said for r in rows) for said in kinds}
+            for right in kinds
+        },
+    }
+
+
+def told(summary: dict[str, Any]) -> list[str]:
+    """The summary, for people."""
+    confusion = summary["confusion"]
+    kinds = list(confusion)
+    return [
+        f"local {summary['local']:.2f} %; error: median {summary['median_error']:.2f}, mean "
+        f"{summary['mean_error']:.2f} points; ratio {summary['ratio']:.2f}",
+        f"90 % intervals cover {100 * summary['coverage']:.0f} %; "
+        f"verdicts right {100 * summary['verdicts_right']:.0f} %",
+        f"norms recover {100 * (summary['norms_recover'] or 0):.0f} % of a corruption's gap (median); adopted on "
+        f"{summary['norms_on_natural']} natural sets; control called shifted: {summary['control_shifted']}",
+        "",
+        f"{'is / said':15}" + "".join(f"{kind:>15}" for kind in kinds),
+        *(f"{right:15}" + "".join(f"{confusion[right][said]:15d}" for said in kinds) for right in kinds),
+    ]
 
 
 if __name__ == "__main__":

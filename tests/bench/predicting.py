@@ -45,7 +45,7 @@ def main() -> None:
     exact = dataclasses.replace(device, precision="fp32")
 
     def ours(chosen: Device, count: int) -> np.ndarray:
-        member = [Member("bench", quick, chosen)]
+        member = [Member("bench", network, chosen, quick)]
         found = [answers(member, pixels[k : k + BATCH], "none").mean(dim=(0, 1)) for k in range(0, count, BATCH)]
         return torch.cat(found).argmax(1).cpu().numpy()
 

@@ -28,9 +28,9 @@ from tests.bench import side_by_side
 
 def with_views(run: Run, data: Processed, device: str) -> float:
     """Accuracy on test_batch in per cent with six views an image."""
-    members = inference.load([run], choose(device))
+    panel = inference.Panel(inference.load([run], choose(device)), "flip-shift", 512)
     ensemble = Ensemble((run,))
-    return inference.worth(ensemble, *inference.ask_locally(ensemble, members, data, "flip-shift", 512)).test
+    return inference.worth(ensemble, *inference.ask_locally(ensemble, panel, data)).test
 
 
 def main() -> None:

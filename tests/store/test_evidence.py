@@ -20,7 +20,7 @@ def evidence() -> Evidence:
     rows, features = np.array([0, 3]), np.ones((2, 4), dtype=np.float32)
     return Evidence(
         "abc", ("one", "two"), said(7, labelled=False), said(5, labelled=True), said(3, labelled=True),
-        rows, features, rows, features,
+        rows, features, features[:, 0], rows, features, {"verdict": "none"},
     )  # fmt: skip
 
 
@@ -32,6 +32,7 @@ def test_it_survives_the_file(tmp_path: Path, evidence: Evidence, with_split: bo
     evidence.write(csv)
     found = Evidence.read(csv)
     assert found is not None and (found.csv_sha256, found.runs) == ("abc", ("one", "two"))
+    assert found.examination == {"verdict": "none"} and found.foreign.tolist() == [1, 1]
     np.testing.assert_array_equal(found.hidden.probabilities, evidence.hidden.probabilities)
     np.testing.assert_array_equal(found.test.truth, evidence.test.truth)  # type: ignore[arg-type]
     np.testing.assert_array_equal(found.hidden_features, evidence.hidden_features)

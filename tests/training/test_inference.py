@@ -23,7 +23,7 @@ from pipeline.store.sidecar import Tta
 from pipeline.training import inference
 from pipeline.training.device import Device
 from pipeline.training.evaluation import EvaluationImages
-from pipeline.training.inference import Member
+from pipeline.training.inference import Member, Panel
 from pipeline.training.split import split
 from tests.support import SLUG, prepare, write_run
 
@@ -51,7 +51,7 @@ def labels(members: list[Member], pixels: NDArray[np.uint8], tta: Tta) -> NDArra
 
 
 def member(name: str, seed: int, images: NDArray[np.uint8]) -> Member:
-    return Member(name, centred(seed, images), CPU)
+    return inference.member(name, centred(seed, images), CPU)
 
 
 def test_probabilities_are_the_mean_over_image_and_mirror_image(images: NDArray[np.uint8]) -> None:
@@ -75,7 +75,7 @@ def test_the_average_of_several_is_of_their_probabilities(images: NDArray[np.uin
 
 def test_answers_that_are_not_finite_name_their_run(images: NDArray[np.uint8]) -> None:
     broken = member("broken", 1, images)
-    nn.init.constant_(broken.network.fc.weight, float("nan"))
+    nn.init.constant_(broken.answering.fc.weight, float("nan"))
     with pytest.raises(BadData, match="run broken answers"):
         labels([member("fine", 0, images), broken], images, "none")
 
@@ -131,7 +131,7 @@ def test_local_accuracy_is_measured_on_the_images_that_validated_all(tmp_path: P
     def measured() -> tuple[Ensemble, list[Member], inference.Local]:
         ensemble = Ensemble.open(models, nowhere, ["a", "b"])
         members = inference.load(ensemble.runs, CPU)
-        said = inference.ask_locally(ensemble, members, data, "flip", batch_size=7)
+        said = inference.ask_locally(ensemble, Panel(members, "flip", 7), data)
         return ensemble, members, inference.worth(ensemble, *said)
 
     def right(members: list[Member], images: NDArray[np.uint8], truth: NDArray[np.int64]) -> float:
@@ -161,7 +161,7 @@ def test_what_is_said_is_in_the_order_of_the_rows_whatever_the_batch(tmp_path: P
     data = Processed.open(tmp_path / "data/processed" / SLUG)
     images = np.array(data.array("hidden_images"))
     members, rows = [member("a", 0, images), member("b", 1, images)], np.array([3, 0, 29, 7])
-    said = inference.ask(members, data, "hidden_images", rows, "flip", batch_size=3)
+    said = inference.ask(Panel(members, "flip", 3), data, "hidden_images", rows)
     np.testing.assert_allclose(
         said.probabilities, inference.answers(members, images[rows], "flip").mean(dim=(0, 1)).numpy(), atol=1e-6
     )

@@ -1,0 +1,165 @@
+"""Which mistake or corruption makes labelled images look like the hidden ones, by statistics of their pixels.
+
+Each known damage is done to labelled images, and the one that brings their statistics nearest to those of the hidden
+images is named, if it explains most of the difference.  What it cannot explain is left to others: natural images that
+are merely harder differ little in these numbers, and not in the direction of any damage.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.gap import image_statistics
+from pipeline.gap.corruptions import DAMAGES, Damage, Done, Images
+from pipeline.gap.image_statistics import NAMES, QUALITY
+
+SAMPLE = 600  # images of each set
+FIRST = 200  # of these, for a first look at each damage
+NOTICEABLE = 0.6  # distance below which two samples count as alike; those of one set differ by .2 to .35
+EXPLAINED = 0.6  # share of the distance that the damages may leave, and still be named
+WELL = 0.25  # share of the distance, below which no second damage is looked for
+SECOND = 0.7  # share of what one damage leaves, that a second may leave, and be named too
+NEAREST = 3  # single damages whose strength is refined, and with which pairs begin
+REFINED = 8  # evaluations to refine a strength
+STRANGE = 1.2  # distance from which images are damaged even if no known damage explains it
+SPOILT = 1.0  # deviations of a single image, by which damage changes the mean of a statistic of quality
+
+
+@dataclass(frozen=True)
+class Found:
+    """What happened to the hidden images, as far as pixels tell."""
+
+    distance: float  # of the hidden images from labelled ones; 0.2 to 0.35 is nothing
+    damages: tuple[Done, ...]  # what explains it, in the order of its doing; none if nothing does, or need be
+    left: float  # the distance that they leave
+    outstanding: tuple[tuple[str, float], ...]  # the statistics that differ most, in deviations of a single image
+    spoilt: bool  # statistics of quality, not of content, differ beyond all natural measure
+
+    @property
+    def noticeable(self) -> bool:
+        """Whether the pixels differ at all."""
+        return self.distance > NOTICEABLE
+
+    @property
+    def undoes(self) -> Callable[[Images], Images] | None:
+        """What turns the hidden images back into what they were, if that is possible."""
+        return self.damages[0].damage.undo if len(self.damages) == 1 else None
+
+    def does(self, images: Images) -> Images:
+        """Damage uint8 images (N, 32, 32, 3) in the same way."""
+        for done in self.damages:
+            images = done(images)
+        return images
+
+
+def find(labelled: Images, hidden: Images) -> Found:
+    """Compare even samples of uint8 images (N, 32, 32, 3).  Takes a second, and up to 20 where damages are mixed."""
+    place = _Place(_sample(labelled, SAMPLE))
+    target = place.of(_sample(hidden, SAMPLE))
+    distance = float(np.linalg.norm(target))
+    away = np.sinh(target)
+    outstanding = tuple((NAMES[k], float(away[k])) for k in np.argsort(-abs(target))[:3].tolist())
+    spoilt = distance > STRANGE and any(abs(away[NAMES.index(name)]) > SPOILT for name in QUALITY)
+    damages, left = _explained(place, target) if distance > NOTICEABLE else ((), distance)
+    if left > max(EXPLAINED * distance, NOTICEABLE):
+        damages, left = (), distance
+    return Found(distance, damages, left, outstanding, spoilt)
+
+
+class _Place:
+    """Where images lie among the labelled ones."""
+
+    def __init__(self, labelled: Images) -> None:
+        self.labelled = labelled
+        plain = image_statistics.measure(labelled)
+        self._centre, self._scale = plain.mean(axis=0), plain.std(axis=0) + 1e-6
+
+    def of(self, images: Images) -> NDArray[np.float64]:
+        """Mean statistics in deviations, large ones dampened: where nearly all images have 0, any damage is huge."""
+        away = (image_statistics.measure(images).mean(axis=0) - self._centre) / self._scale
+        found: NDArray[np.float64] = np.arcsinh(away)
+        return found
+
+    def distance(self, damages: Sequence[Done], target: NDArray[np.float64], count: int = SAMPLE) -> float:
+        """From the target, of the labelled images with these damages done to them."""
+        images = self.labelled[:: max(len(self.labelled) // count, 1)]
+        for done in damages:
+            images = done(images)
+        return float(np.linalg.norm(self.of(images) - target))
+
+
+def _explained(place: _Place, target: NDArray[np.float64]) -> tuple[tuple[Done, ...], float]:
+    """The nearest damage, or two in the better order, and the distance that is left."""
+    singles = [_best(place, target, damage, lambda done: (done,)) for damage in DAMAGES.values()]
+    distance = float(np.linalg.norm(target))
+    nearest = [_refined(place, target, damages, 0) for _, damages in _sorted(singles)[:NEAREST]]
+    left, damages = _sorted(nearest)[0]
+    if left > max(NOTICEABLE, WELL * distance):
+        pairs = [
+            _best(place, target, damage, order)
+            for _, (first,) in nearest
+            for damage in DAMAGES.values()
+            if damage.kind == "corruption" and damage.name != first.name
+            for order in (_before(first), _after(first))
+        ]
+        better = []
+        for _, both in _sorted(pairs)[:NEAREST]:
+            refined = both
+            for index in (0, 1, 0, 1):
+                _, refined = _refined(place, target, refined, index)
+            better.append((place.distance(refined, target), refined))
+        if _sorted(better)[0][0] < SECOND * left:
+            left, damages = _sorted(better)[0]
+    return damages, left
+
+
+Fit = tuple[float, tuple[Done, ...]]  # a distance, and what leaves it
+
+
+def _sorted(fits: Sequence[Fit]) -> list[Fit]:
+    return sorted(fits, key=lambda fit: fit[0])
+
+
+def _before(first: Done) -> Callable[[Done], tuple[Done, ...]]:
+    return lambda done: (done, first)
+
+
+def _after(first: Done) -> Callable[[Done], tuple[Done, ...]]:
+    return lambda done: (first, done)
+
+
+def _best(
+    place: _Place, target: NDArray[np.float64], damage: Damage, within: Callable[[Done], tuple[Done, ...]]
+) -> Fit:
+    """The best of the strengths that are tried first."""
+    tried = [within(Done(damage.name, strength)) for strength in damage.strengths]
+    return _sorted([(place.distance(damages, target, FIRST), damages) for damages in tried])[0]
+
+
+def _refined(place: _Place, target: NDArray[np.float64], damages: tuple[Done, ...], index: int) -> Fit:
+    """The damages with the strength of one of them refined, between the neighbours of what was tried."""
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415
+
+    tried, done = damages[index].damage.strengths, damages[index]
+    if len(tried) == 1:
+        return place.distance(damages, target), damages
+    below = max((s for s in tried if s < done.strength), default=done.strength)
+    above = min((s for s in tried if s > done.strength), default=done.strength)
+
+    def of(strength: float) -> tuple[Done, ...]:
+        return (*damages[:index], Done(done.name, strength), *damages[index + 1 :])
+
+    found = minimize_scalar(
+        lambda strength: place.distance(of(strength), target),
+        bounds=(below, above),
+        method="bounded",
+        options={"maxiter": REFINED},
+    )
+    return min((float(found.fun), of(float(found.x))), (place.distance(damages, target), damages), key=lambda f: f[0])
+
+
+def _sample(images: Images, count: int) -> Images:
+    rows = np.unique(np.linspace(0, len(images) - 1, count).astype(np.int64))
+    return np.asarray(images[rows])

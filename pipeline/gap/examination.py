@@ -1,0 +1,129 @@
+"""Answers to the hidden images, with the gap in mind: asked, diagnosed, and asked again with what closes the gap.
+
+The one part of gap/ that computes with networks; predict calls it, check reads what it has left.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import Say, UsageError
+from pipeline.gap import calibration, closing, diagnosis, shift
+from pipeline.gap.calibration import Answers
+from pipeline.gap.closing import Trial
+from pipeline.gap.diagnosis import Diagnosis, Observed
+from pipeline.gap.memory import remember
+from pipeline.store.evidence import Evidence, Said
+from pipeline.store.processed import Processed
+from pipeline.store.sidecar import Adapt, Measure
+from pipeline.training import inference
+from pipeline.training.inference import Panel
+
+SAMPLED = 1000  # hidden and labelled images whose features are compared
+TRIED = 1500  # labelled images on which measures are tried
+ADAPTED = 2000  # hidden images that lend the norms their statistics
+
+
+@dataclass(frozen=True)
+class Local:
+    """What the panel says of labelled images."""
+
+    test: Said
+    validation: Said | None
+    recorded: float | None  # accuracy on the test_batch that training noted, 0..1; None: of other circumstances
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What came out, as evidence that lacks only the CSV's sha256."""
+
+    evidence: Evidence
+    diagnosis: Diagnosis
+    trials: tuple[Trial, ...]
+    measure: Measure  # that was applied
+
+
+def examine(panel: Panel, data: Processed, local: Local, adapt: Adapt, say: Say) -> Examined:
+    """Ask for the hidden images, say what is the matter with them, and do what `adapt` says about it.
+
+    Raises:
+        UsageError: `adapt` is a measure against something that was not found.
+        BadData: a network's answers are not finite.
+    """
+    ids = np.arange(len(data.array("hidden_ids")))
+    hidden = inference.ask(panel, data, "hidden_images", ids)
+    (hidden_rows, hidden_features), (test_rows, test_features) = (
+        inference.sampled_features(panel.members[0], data, name, SAMPLED) for name in ("hidden_images", "test_images")
+    )
+    say("predict: comparing the hidden images with the labelled ones")
+    temperature = _temperature(local)
+    truth = _truth(local.test)
+    calibrated = Answers.checked(local.test.probabilities, "test").at(temperature)
+    hidden_calibrated = Answers.sampled(hidden.probabilities, "hidden").at(temperature)
+    seen = Observed(
+        calibrated, truth, hidden_calibrated, test_rows, test_features, hidden_features, local.recorded
+    )  # fmt: skip
+    found, foreign = diagnosis.diagnose(
+        seen, data.array("test_images"), data.array("hidden_images"), data.array("train_images"), data.class_names
+    )
+    say(f"predict: diagnosis {found.verdict}: {found.reason}")
+    classes = shift.classes(calibrated, truth, hidden_calibrated)
+    trials = _trials(panel, data, found, calibrated, truth, classes)
+    measure = closing.choice(adapt, trials)
+    if measure != "none":
+        say(f"predict: adapting the answers: {measure}")
+        hidden = _again(measure, panel, data, found, hidden, classes.ratio**temperature)
+    evidence = Evidence(
+        csv_sha256="",
+        runs=tuple(member.name for member in panel.members),
+        hidden=hidden,
+        test=local.test,
+        validation=local.validation,
+        hidden_rows=hidden_rows,
+        hidden_features=hidden_features,
+        foreign=foreign.astype(np.float32),
+        test_rows=test_rows,
+        test_features=test_features,
+        examination=remember(found, trials, measure),
+    )
+    return Examined(evidence, found, tuple(trials), measure)
+
+
+def _temperature(local: Local) -> float:
+    labelled = local.validation or local.test
+    return calibration.temperature(Answers.checked(labelled.probabilities, "validation"), _truth(labelled))
+
+
+def _truth(said: Said) -> NDArray[np.uint8]:
+    assert said.truth is not None
+    return said.truth
+
+
+def _trials(
+    panel: Panel, data: Processed, found: Diagnosis, local: Answers, truth: NDArray[np.uint8], classes: shift.Classes
+) -> list[Trial]:
+    """Of what is worth a trial by the verdict."""
+    if found.verdict == "label_shift":
+        return [closing.trial_of_prior(local, truth, classes)]
+    rows = np.unique(np.linspace(0, len(truth) - 1, TRIED).astype(np.int64))
+    return closing.trials_of_damage(panel, found.pixels, np.asarray(data.array("test_images")[rows]), truth[rows])
+
+
+def _again(
+    measure: Measure, panel: Panel, data: Processed, found: Diagnosis, hidden: Said, ratio: NDArray[np.float64]
+) -> Said:
+    """The answers with the measure applied; `ratio` is of classes, for answers that are not calibrated."""
+    if measure == "prior":
+        scaled = hidden.probabilities * ratio
+        return dataclasses.replace(hidden, probabilities=(scaled / scaled.sum(1, keepdims=True)).astype(np.float32))
+    rows = np.arange(len(hidden))
+    if measure == "norms":
+        sample = np.unique(np.linspace(0, len(hidden) - 1, ADAPTED).astype(np.int64))
+        adapted = panel.adapted(np.asarray(data.array("hidden_images")[sample]))
+        return inference.ask(adapted, data, "hidden_images", rows)
+    undoes = found.pixels.undoes
+    if undoes is None:
+        raise UsageError(f"--adapt undo: nothing was found that can be undone (diagnosis {found.verdict})")
+    return inference.ask(panel, data, "hidden_images", rows, prepare=undoes)
