@@ -131,6 +131,7 @@ def _draft(ensemble: Ensemble, data: Processed, tta: Tta, adapt: Adapt) -> Sidec
         runs={run.name: run.weights_sha256 for run in ensemble.runs},
         tta=tta,
         adapt=adapt,
+        pseudo_labels=sorted({run.card.config.pseudo_labels for run in ensemble.runs} - {""}),
         submittable=ensemble.submittable,
     )
 

@@ -77,7 +77,7 @@ Compile = Literal["auto", "yes", "no"]  # how a run computes, not what: no field
 Optimizer = Literal["adam", "adamw", "sgd", "rmsprop"]
 Schedule = Literal["linear", "cosine", "step", "one-cycle"]
 Flip = Literal["none", "random", "alternating"]
-Policy = Literal["none", "randaugment", "trivialaugment"]
+Policy = Literal["none", "randaugment", "trivialaugment", "augmix"]
 CHOICES = {
     "validation": get_args(ValidationSet),
     "optimizer": get_args(Optimizer),
@@ -94,6 +94,8 @@ class TrainConfig:
     preset: str
     model: ModelConfig
     teachers: tuple[str, ...] = ()  # runs to distil from: NAME@ and the first digits of their weights' sha256
+
+    pseudo_labels: str = ""  # CSV whose labels of the hidden images are learned as well: NAME@ and sha256; "": none
 
     # "test_batch" is the paper's protocol, and optimistic.
     validation: Annotated[ValidationSet, "What selects the best epoch; test_batch is the paper's way."] = "split"
@@ -117,7 +119,7 @@ class TrainConfig:
 
     crop_padding: Annotated[int, "Pixels of black on each side before the random crop."] = 4
     flip: Annotated[Flip, "Mirror half of the images, or each one in every other epoch."] = "random"
-    policy: Annotated[Policy, "Of colours and shapes, an image."] = "none"
+    policy: Annotated[Policy, "Of colours and shapes, an image; augmix is against corrupted hidden images."] = "none"
     cutout: Annotated[int, "Side of a grey square in pixels; 0: none."] = 0
     erasing: Annotated[float, "Probability that a rectangle is painted in one random colour."] = 0.0
     mixup: Annotated[float, "Blend pairs of images: alpha of the Beta distribution; 0: none."] = 0.0

@@ -40,6 +40,7 @@ def train(
     run_name: str | None = None,
     device: str = "auto",
     teachers: Sequence[str] = (),
+    pseudo_labels: Path | None = None,
     baseline: bool = False,
     compile_: Compile = "auto",
     force: bool = False,
@@ -52,6 +53,7 @@ def train(
 
     Args:
         teachers: finished runs whose probabilities the network learns as well.
+        pseudo_labels: a CSV of predict's, whose labels of the hidden images it learns as well.
         baseline: allow a network over the competition's budget; nothing it predicts can be submitted.
 
     Raises:
@@ -68,11 +70,15 @@ def train(
         raise UsageError("--teacher: a run is named twice, and would count twice")
     taught_by = [Run.open(paths.models, name) for name in sorted(teachers)]  # their order means nothing
     config = dataclasses.replace(config, teachers=tuple(f"{t.name}@{t.weights_sha256[:12]}" for t in taught_by))
+    if pseudo_labels is not None:
+        from pipeline.training import pseudo_labels as labelled  # noqa: PLC0415
+
+        config = dataclasses.replace(config, pseudo_labels=labelled.identity(pseudo_labels, slug))
     first = _reports()
     say = say if first else _silent
     run = None if force else _finished(config, paths, slug, run_name)
     if run is None:
-        job = _Job(config, paths, slug, run_name, device, taught_by, baseline, compile_, force)
+        job = _Job(config, paths, slug, run_name, device, taught_by, pseudo_labels, baseline, compile_, force)
         run = _train(job, say)
     else:
         say(f"run {run.name} is complete already: nothing to train (--force trains it anew)")
@@ -100,6 +106,7 @@ class _Job:
     run_name: str | None
     device: str
     teachers: Sequence[Run]
+    pseudo_labels: Path | None
     baseline: bool
     compile_: Compile
     force: bool
@@ -109,7 +116,7 @@ def _train(job: _Job, say: Say) -> Run:
     """Check everything that can be checked, then train in the run's folder."""
     # PyTorch takes seconds to import, and a complete run gets by without it.
     from pipeline.model.summary import check_budget  # noqa: PLC0415
-    from pipeline.training import processes, session, teachers  # noqa: PLC0415
+    from pipeline.training import processes, pseudo_labels, session, teachers  # noqa: PLC0415
     from pipeline.training.device import choose  # noqa: PLC0415
     from pipeline.training.split import split  # noqa: PLC0415
 
@@ -119,6 +126,7 @@ def _train(job: _Job, say: Say) -> Run:
     data = Processed.open(job.paths.processed / job.slug)
     rows = split(data.array("train_labels"), job.config)
     card = RunCard(job.slug, data.training_fingerprint, job.config)
+    labels = None if job.pseudo_labels is None else pseudo_labels.read(job.pseudo_labels, data)
     networks = [teachers.network(run, card) for run in job.teachers]
     name = job.run_name or default_name(card)
     folder = job.paths.models / name
@@ -126,7 +134,7 @@ def _train(job: _Job, say: Say) -> Run:
         world.wait()  # until the folder is as it should be
         session.run(
             card, data, rows, chosen, folder, say,
-            compile_=job.compile_, teachers=networks, world=world,
+            compile_=job.compile_, teachers=networks, pseudo_labels=labels, world=world,
         )  # fmt: skip
         if world.first:
             complete(folder, card)
@@ -182,12 +190,17 @@ python -m pipeline.train --epochs 1 --device cpu    one epoch, on the CPU
 python -m pipeline.train --seed 1 --run second      another seed, under a name of its own
 python -m pipeline.train --optimizer sgd --learning-rate 0.1 --cutmix 1 --ema-decay 0.999
 python -m pipeline.train --preset fast --teacher A B C      learn from three finished runs as well
+python -m pipeline.train --pseudo-labels submissions/sub.csv --rules-allow-pseudo-labels
 torchrun --nproc_per_node=2 -m -- pipeline.train    one run on two GPUs, or in two processes on CPUs
 """
 )
 @cli.competition
 @cli_recipes.options
 @click.option("--teacher", "teachers", metavar="RUN...", multiple=True, help="Finished runs to learn from as well.")
+@click.option("--pseudo-labels", metavar="CSV", type=click.Path(path_type=Path, dir_okay=False),
+              help="A CSV of predict's: learn from the hidden images with its labels as well.")  # fmt: skip
+@click.option("--rules-allow-pseudo-labels", is_flag=True,
+              help="Say that you have read the rules, and that they allow --pseudo-labels.")  # fmt: skip
 @click.option("--baseline", is_flag=True, help="Allow a network over the budget; it cannot be submitted.")
 @click.option("--run", "run_name", metavar="RUN", help="The run's name; by default made from its options.")
 @click.option("--compile", "compile_", type=click.Choice(get_args(Compile)), default="auto", show_default=True,
@@ -201,6 +214,7 @@ def command(
     slug: str,
     preset: str,
     teachers: tuple[str, ...],
+    pseudo_labels: Path | None,
     baseline: bool,
     run_name: str | None,
     compile_: Compile,
@@ -215,6 +229,11 @@ def command(
 
     An interrupted run goes on when the same command is run again; Ctrl-C saves first.
     """
+    if (pseudo_labels is not None) != recipe.pop("rules_allow_pseudo_labels"):
+        raise UsageError(
+            "--pseudo-labels CSV and --rules-allow-pseudo-labels go together: the competition's rules do not say "
+            "whether a network may learn from the hidden images"
+        )
     config = cli_recipes.chosen(preset, recipe, taught=bool(teachers))
     if run_name is not None:
         runs.check_name(run_name)
@@ -222,8 +241,8 @@ def command(
         return
     paths = Paths(processed=processed, models=models)
     train(
-        config, paths, slug, run_name=run_name, device=device, teachers=teachers, baseline=baseline,
-        compile_=compile_, force=force,
+        config, paths, slug, run_name=run_name, device=device, teachers=teachers, pseudo_labels=pseudo_labels,
+        baseline=baseline, compile_=compile_, force=force,
     )  # fmt: skip
 
 

@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import train
+from pipeline import predict, train
 from pipeline.config import Paths
 from pipeline.errors import UsageError
 from pipeline.recipes import PRESETS, ModelConfig
 from pipeline.store import atomic
-from pipeline.store.manifest import Manifest
+from pipeline.store.manifest import FileRecord, Manifest
+from pipeline.store.processed import Processed
 from pipeline.store.run_folder import default_name
 from pipeline.store.runs import CHECKPOINT, WEIGHTS, Run
+from pipeline.store.sidecar import Sidecar
 from pipeline.training.engine import Task
 from tests.training.tiny import SLUG, write_tiny
 
@@ -30,7 +32,7 @@ class Place:
     """A folder of processed images, and a folder for runs."""
 
     def __init__(self, root: Path) -> None:
-        self.paths = Paths(processed=root / "processed", models=root / "models")
+        self.paths = Paths(processed=root / "processed", models=root / "models", submissions=root / "submissions")
         write_tiny(self.paths.processed)
 
     def arguments(self, *more: str) -> list[str]:
@@ -98,7 +100,7 @@ def python(script: str, arguments: Sequence[str]) -> subprocess.CompletedProcess
 
 DYING = """
 import os, signal, sys
-from pipeline import train
+from pipeline import predict, train
 from pipeline.training.engine import Task
 rate = Task.rate
 def dying(self, epoch, step):
@@ -281,3 +283,33 @@ def test_a_teacher_of_other_data_or_with_damaged_weights_is_refused(
     write_tiny(tmp_path / "others", seed=1)
     assert place.train("--run", "student", "--teacher", "teacher", "--processed", str(tmp_path / "others")) == 4
     assert "was trained on other data" in capsys.readouterr().err
+
+
+def test_labels_of_the_hidden_images_are_learned_only_if_the_rules_allow_it(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.train("--run", "plain") == 0
+    csv = place.paths.submissions / "plain.csv"
+    paths = ["--processed", str(place.paths.processed), "--models", str(place.paths.models)]
+    assert predict.main([*paths, "--submissions", str(csv.parent), "--out", str(csv)]) == 0
+    assert place.train("--run", "taught", "--pseudo-labels", str(csv)) == 2
+    assert place.train("--run", "taught", "--rules-allow-pseudo-labels") == 2
+    assert "--rules-allow-pseudo-labels go together" in capsys.readouterr().err
+    assert not (place.paths.models / "taught").exists()
+    both = ["--pseudo-labels", str(csv), "--rules-allow-pseudo-labels"]
+    assert place.train("--run", "taught", *both) == 0
+    run, images = place.run(), Processed.open(place.paths.processed / SLUG)
+    assert run.card.config.pseudo_labels == f"plain.csv@{FileRecord.of(csv).sha256[:12]}"
+    assert run.weights_sha256 != Run.open(place.paths.models, "plain").weights_sha256
+    rows = len(images.array("train_labels")) - run.result.validation_rows + len(images.array("hidden_ids"))
+    said = capsys.readouterr().out
+    assert f"{rows:,} training images" in said and "the rules must allow that" in said
+
+    out = csv.with_name("taught.csv")
+    assert predict.main([*paths, "--submissions", str(csv.parent), "--out", str(out)]) == 0
+    card = Sidecar.read(out)
+    assert card is not None and list(card.pseudo_labels) == [run.card.config.pseudo_labels]
+    assert "that it is sure of them says nothing" in capsys.readouterr().out
+    csv.write_text("ID,Labels\n")
+    assert place.train("--run", "again", *both) == 4
+    assert "edited since" in capsys.readouterr().err

@@ -24,7 +24,7 @@ from pipeline.gap.join import LocalCsv
 from pipeline.gap.ledger import Entry
 from pipeline.gap.memory import recall
 from pipeline.store.evidence import Evidence, Said
-from pipeline.store.sidecar import Measure
+from pipeline.store.sidecar import Measure, Sidecar
 
 Labels = NDArray[np.uint8]
 
@@ -92,7 +92,7 @@ def judge(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], k
                 scored_rows=known.public_rows,
                 simulated=_simulated(trials, measure),
                 corrupted=diagnosis.verdict == "corruption",
-                alarms=_alarms(diagnosis),
+                alarms=_alarms(diagnosis, csv.sidecar),
             )
         ),
         temperature,
@@ -109,8 +109,10 @@ def _simulated(trials: Sequence[Trial], measure: Measure) -> float | None:
     return next((trial.after for trial in trials if trial.measure == measure), None)
 
 
-def _alarms(diagnosis: Diagnosis) -> list[str]:
-    """Why the answers cannot be trusted, by the diagnosis."""
+def _alarms(diagnosis: Diagnosis, card: Sidecar) -> list[str]:
+    """Why the answers cannot be trusted."""
+    if card.pseudo_labels:
+        return ["a run has learned labels of the hidden images: that it is sure of them says nothing"]
     if diagnosis.pixels.damages or diagnosis.verdict == "label_shift":
         return []
     if diagnosis.verdict in ("preprocessing", "corruption"):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.config import IMAGE_SIZE, MEAN
 from pipeline.recipes import TrainConfig
-from pipeline.training.policies import RandAugment, TrivialAugment
+from pipeline.training.policies import AugMix, RandAugment, TrivialAugment
 
 Drawn = dict[str, Tensor]  # random numbers by name, each of shape (rows, ...)
 
@@ -34,6 +34,8 @@ def chosen(config: TrainConfig) -> list[Augmentation]:
         found.append(TrivialAugment())
     if config.policy == "randaugment":
         found.append(RandAugment())
+    if config.policy == "augmix":
+        found.append(AugMix())
     if config.cutout:
         found.append(Cutout(config.cutout))
     if config.erasing:

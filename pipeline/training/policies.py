@@ -1,8 +1,9 @@
-"""TrivialAugment and RandAugment with draws of its own for every image: what torchvision does to single images.
+"""TrivialAugment, RandAugment and AugMix with draws of its own for every image: what torchvision does to single images.
 
 The draws say which operations an image gets and how strong; pipeline.training.operations carries them out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +46,18 @@ RAND: Ranges = {
     Operation.POSTERIZE: (8, 4),
     Operation.SOLARIZE: (255, 0),
 }
+
+# AugMix leaves out what corruptions do, so that they remain unseen; its pixels are a third of the image.
+AUGMIX: Ranges = {
+    Operation.SHEAR_X: (0, 0.3),
+    Operation.SHEAR_Y: (0, 0.3),
+    Operation.TRANSLATE_X: (0, IMAGE_SIZE / 3),
+    Operation.TRANSLATE_Y: (0, IMAGE_SIZE / 3),
+    Operation.ROTATE: (0, 30),
+    Operation.POSTERIZE: (8, 4),
+    Operation.SOLARIZE: (255, 0),
+}
+AUGMIX_OPERATIONS = (*AUGMIX, Operation.AUTOCONTRAST, Operation.EQUALIZE)
 
 SIGNED = (Operation.SHEAR_X, Operation.SHARPNESS)  # from the one to the other: half of the draws are negative
 
@@ -90,9 +103,49 @@ class RandAugment:
         return _applied(images, drawn)
 
 
-def _drawn(table: Tensor, bins: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class AugMix:
+    """The image blended with a mixture of chains of operations (Hendrycks et al. 2020, arXiv:1912.02781).
+
+    Against corruptions of the hidden images.  Without the paper's consistency loss, which triples the work of a step.
+    """
+
+    chains: int = 3
+    depth: int = 3  # at most this many operations a chain
+    bins: int = 9  # of 31, the weakest: the paper's severity 3 of 10
+
+    def draw(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """For `rows` images on the CPU.
+
+        policy_operation, int64, policy_magnitude, float32: (rows, chains * depth), chain after chain;
+        policy_weight: float32 (rows, chains), of the chains in the mixture, from a flat Dirichlet distribution;
+        policy_share: float32 (rows,), of the mixture in the result, 0..1, from a flat Beta distribution.
+        """
+        shape = rows, self.chains * self.depth
+        bins = torch.randint(self.bins, shape, generator=generator)
+        drawn = _drawn(magnitudes(AUGMIX), bins, generator, AUGMIX_OPERATIONS)
+        lengths = torch.randint(1, self.depth + 1, (rows, self.chains, 1), generator=generator)
+        beyond = (torch.arange(self.depth) >= lengths).view(shape)
+        drawn["policy_operation"] = torch.where(beyond, int(Operation.IDENTITY), drawn["policy_operation"])
+        flat = -torch.rand(rows, self.chains, generator=generator).clamp(min=1e-6).log()
+        share = torch.rand(rows, generator=generator)
+        return drawn | {"policy_weight": flat / flat.sum(1, keepdim=True), "policy_share": share}
+
+    def apply(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+        """The uint8 images (B, 32, 32, 3), on any device, after their mixtures; `drawn` holds their B draws."""
+        mixture = torch.zeros(images.shape, device=images.device)
+        for chain in range(self.chains):
+            part = slice(chain * self.depth, (chain + 1) * self.depth)
+            steps = {name: drawn[name][:, part] for name in ("policy_operation", "policy_magnitude")}
+            mixture += drawn["policy_weight"][:, chain].view(-1, 1, 1, 1) * _applied(images, steps)
+        return images.float().lerp(mixture, drawn["policy_share"].view(-1, 1, 1, 1)).round().to(torch.uint8)
+
+
+def _drawn(
+    table: Tensor, bins: Tensor, generator: torch.Generator, among: Sequence[Operation] = tuple(Operation)
+) -> dict[str, Tensor]:
     """Operations and signs for bins (rows, n), with the magnitudes from the table (14, 31)."""
-    operation = torch.randint(len(Operation), bins.shape, generator=generator)
+    operation = torch.tensor(among)[torch.randint(len(among), bins.shape, generator=generator)]
     negative = torch.randint(2, bins.shape, generator=generator) == 1
     first, last = SIGNED
     magnitude = table[operation, bins]

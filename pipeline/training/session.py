@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.config import fingerprint
 from pipeline.errors import Say
@@ -43,9 +45,12 @@ def run(
     *,
     compile_: Compile = "auto",
     teachers: Sequence[ResNet] = (),
+    pseudo_labels: NDArray[np.int64] | None = None,
     world: World = ALONE,
 ) -> RunResult:
     """Train the run in `folder`, from its checkpoint if there is one; write weights, metrics and result.
+
+    With `pseudo_labels`, (H,), it learns from the hidden images as well.
 
     Among several processes only the first writes and speaks; all see the same folder.
 
@@ -55,7 +60,7 @@ def run(
         BadData: the checkpoint is damaged.
     """
     with memory_advice(device, card.config.batch_size):
-        task = _task(card, data, rows, device, folder, world)
+        task = _task(card, data, rows, device, folder, world, pseudo_labels)
         task = replace(task, device=_settled(task, compile_, say))
         if teachers:
             task = replace(task, teachers=Teachers(teachers, card.config.distillation_temperature, task.device))
@@ -81,7 +86,10 @@ def run(
     return result
 
 
-def _task(card: RunCard, data: Processed, rows: Split, device: Device, folder: Path, world: World) -> Task:
+def _task(
+    card: RunCard, data: Processed, rows: Split, device: Device, folder: Path, world: World,
+    pseudo_labels: NDArray[np.int64] | None,
+) -> Task:  # fmt: skip
     """Bring the images to the device."""
     on = device.torch_device
     images, labels = data.array("train_images"), data.array("train_labels")
@@ -89,7 +97,11 @@ def _task(card: RunCard, data: Processed, rows: Split, device: Device, folder: P
         validation = EvaluationImages(data.array("test_images"), data.array("test_labels"), on)
     else:
         validation = EvaluationImages(images[rows.validation], labels[rows.validation], on)
-    training = TrainingImages(images[rows.train], labels[rows.train], card.config, on)
+    learned, known = images[rows.train], labels[rows.train]
+    if pseudo_labels is not None:
+        learned = np.concatenate([learned, data.array("hidden_images")])
+        known = np.concatenate([known, pseudo_labels])
+    training = TrainingImages(learned, known, card.config, on)
     return Task(card.config, training, validation, device, folder, fingerprint(card.to_dict()), world=world)
 
 
@@ -113,6 +125,8 @@ def _announce(task: Task, current: State, say: Say) -> None:
         f"{images:,} training images, {config.epochs} epochs of {steps} steps of {config.batch_size} images, "
         f"{config.epochs * steps:,} steps in all"
     )
+    if config.pseudo_labels:
+        say(f"the hidden images are among them, labelled by {config.pseudo_labels}: the rules must allow that")
     if config.validation == "test_batch":
         say(
             f"validation: the labelled test_batch ({len(task.validation):,} images), the paper's protocol. "

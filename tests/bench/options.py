@@ -44,6 +44,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "--ricap 0.3": {"ricap": 0.3},
     "--policy randaugment": {"policy": "randaugment"},
     "--policy trivialaugment": {"policy": "trivialaugment"},
+    "--policy augmix": {"policy": "augmix"},
     "--se 8": {"model": dataclasses.replace(MODELS["rehearsal"], se=8)},
 }
 

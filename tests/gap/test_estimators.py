@@ -53,7 +53,9 @@ def test_the_agreement_line_carries_over_to_accuracy() -> None:
     slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
     assert line.pairs == 3 and line.slope == pytest.approx(slope)
     assert line.intercept == pytest.approx(y.mean() - slope * x.mean())
-    assert line.r2 > 0.9 and line.refusal is None
+    assert line.r2 > 0.9 and line.refusal(0.9) is None
+    # The best pair agrees on 94 %: half a probit further is 98 %.
+    assert line.refusal(0.979) is None and "more than 94 %" in (line.refusal(0.981) or "")
     assert probit(line.accuracy(0.9)) == pytest.approx(line.intercept + slope * probit(0.9))
 
 
@@ -61,9 +63,9 @@ def test_a_line_that_is_none_is_refused() -> None:
     rng = np.random.default_rng(0)
     labels = [rng.integers(0, 10, 300) for _ in range(4)]
     shuffled = [rng.integers(0, 10, 300) for _ in range(4)]
-    assert "lie on no line" in (estimators.aline(labels, shuffled).refusal or "")
-    assert "only 1 usable pairs" in (estimators.aline(labels[:2], shuffled[:2]).refusal or "")
-    assert "only 0 usable pairs" in (estimators.aline(labels[:1] * 3, shuffled[:1] * 3).refusal or "")
+    assert "lie on no line" in (estimators.aline(labels, shuffled).refusal(0.5) or "")
+    assert "only 1 usable pairs" in (estimators.aline(labels[:2], shuffled[:2]).refusal(0.5) or "")
+    assert "only 0 usable pairs" in (estimators.aline(labels[:1] * 3, shuffled[:1] * 3).refusal(0.5) or "")
 
 
 def test_one_score_gives_the_published_ones() -> None:

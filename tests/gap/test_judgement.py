@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,11 +9,17 @@ import pytest
 from pipeline.config import Competition
 from pipeline.errors import BadData
 from pipeline.gap import judgement, ledger
+from pipeline.gap.closing import Trial
+from pipeline.gap.corruptions import Done
+from pipeline.gap.damage import Found
+from pipeline.gap.diagnosis import Diagnosis
 from pipeline.gap.join import LocalCsv
 from pipeline.gap.judgement import judge, record
 from pipeline.gap.ledger import Entry
+from pipeline.gap.memory import remember
 from pipeline.store.evidence import Evidence, Said
-from pipeline.store.sidecar import Sidecar
+from pipeline.store.sidecar import Measure, Sidecar
+from tests.gap.cases import NOTHING
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.integers(0, 10, 4000).astype(np.uint8)
@@ -30,12 +37,18 @@ def said(truth: np.ndarray, wrong: float, *, labelled: bool, seed: int) -> Said:
     return Said(probabilities, labels[None], truth if labelled else None)
 
 
-def csv(folder: Path, name: str, wrong: float, seed: int, hidden: str = "h") -> LocalCsv:
+def csv(
+    folder: Path, name: str, wrong: float, seed: int, hidden: str = "h", found: Diagnosis = NOTHING,
+    trials: Sequence[Trial] = (), measure: Measure = "none",
+) -> LocalCsv:  # fmt: skip
     path, sha = folder / f"{name}.csv", f"sha-{name}"
     test = said(TRUTH, wrong, labelled=True, seed=seed)
     rows, features = np.arange(2), np.zeros((2, 3), dtype=np.float32)
     unlabelled = said(TRUTH, 2 * wrong, labelled=False, seed=seed + 50)
-    Evidence(sha, (name,), unlabelled, test, None, rows, features, rows, features).write(path)
+    Evidence(
+        sha, (name,), unlabelled, test, None, rows, features, features[:, 0], rows, features,
+        remember(found, trials, measure),
+    ).write(path)  # fmt: skip
     card = Sidecar("c", name, sha, 4000, f"w-{name}", hidden, 90.0, "split", 90.0, "2025-01-01T00:00:00+00:00", {})
     return LocalCsv(path, 1, card)
 
@@ -101,3 +114,28 @@ def test_evidence_of_another_csv_is_refused(three: list[LocalCsv]) -> None:
     changed = LocalCsv(first.path, 1, second.sidecar)
     with pytest.raises(BadData, match="no evidence beside it"):
         judge(changed, [], [], KNOWN)
+
+
+def test_a_trial_predicts_the_measure_that_was_applied(tmp_path: Path) -> None:
+    found = dataclasses.replace(NOTHING, verdict="corruption", pixels=Found(3.0, (Done("blur", 1.0),), 0.3, (), True))
+    trials = [Trial("norms", before=0.55, after=0.7, unharmed=-0.001)]
+    plain = judge(csv(tmp_path, "plain", 0.1, 0, "h", found, trials), [], [], KNOWN)
+    assert (plain.forecast.by, plain.forecast.predicted) == ("simulated", 0.55)
+    adapted = judge(csv(tmp_path, "adapted", 0.1, 0, "h", found, trials, "norms"), [], [], KNOWN)
+    assert (adapted.forecast.by, adapted.forecast.predicted) == ("simulated", 0.7)
+    assert "keep --adapt norms" in adapted.advice[0].do and adapted.advice[0].gain == pytest.approx(15)
+    untried = judge(csv(tmp_path, "untried", 0.1, 0, "h", found, trials, "prior"), [], [], KNOWN)
+    assert untried.forecast.by == "atc"
+
+
+def test_answers_that_cannot_be_trusted_are_not(tmp_path: Path) -> None:
+    trusted = judge(csv(tmp_path, "trusted", 0.1, 0), [], [], KNOWN).forecast
+    foreign = dataclasses.replace(NOTHING, verdict="unknown", auc=0.97)
+    spoilt = dataclasses.replace(NOTHING, verdict="corruption", reason="of an unknown kind")
+    for name, found in (("foreign", foreign), ("spoilt", spoilt)):
+        doubted = judge(csv(tmp_path, name, 0.1, 0, "h", found), [], [], KNOWN).forecast
+        assert trusted.reliable and not doubted.reliable and doubted.predicted == trusted.predicted
+        assert doubted.interval[0] < trusted.predicted - 0.3
+    subject = csv(tmp_path, "pseudo", 0.1, 0)
+    learned = dataclasses.replace(subject, sidecar=dataclasses.replace(subject.sidecar, pseudo_labels=["x.csv@1"]))
+    assert "says nothing" in judge(learned, [], [], KNOWN).forecast.doubts[0]

@@ -6,7 +6,7 @@ import torch
 from pipeline.config import MEAN
 from pipeline.recipes import PRESETS
 from pipeline.training.augmentations import Augmentation, Cutout, RandomErasing, chosen, rectangle
-from pipeline.training.policies import RandAugment, TrivialAugment
+from pipeline.training.policies import AugMix, RandAugment, TrivialAugment
 
 GREY = torch.tensor([round(255 * mean) for mean in MEAN], dtype=torch.uint8)
 WHITE = torch.full((200, 32, 32, 3), 255, dtype=torch.uint8)
@@ -71,6 +71,7 @@ def test_random_erasing_spares_the_others() -> None:
     [
         ({}, []),
         ({"policy": "trivialaugment"}, [TrivialAugment]),
+        ({"policy": "augmix"}, [AugMix]),
         ({"policy": "randaugment", "cutout": 8, "erasing": 0.5}, [RandAugment, Cutout, RandomErasing]),
     ],
 )

@@ -8,7 +8,17 @@ from torchvision.transforms.v2 import functional
 
 from pipeline.config import IMAGE_SIZE
 from pipeline.training.operations import Operation, operate
-from pipeline.training.policies import BINS, RAND, TRIVIAL, RandAugment, Ranges, TrivialAugment, magnitudes
+from pipeline.training.policies import (
+    AUGMIX_OPERATIONS,
+    BINS,
+    RAND,
+    TRIVIAL,
+    AugMix,
+    RandAugment,
+    Ranges,
+    TrivialAugment,
+    magnitudes,
+)
 
 SIGNED = list(Operation)[Operation.SHEAR_X : Operation.SHARPNESS + 1]
 GEOMETRIC = SIGNED[:5]
@@ -166,9 +176,9 @@ def test_rand_augment_draws_pairs_of_operations_of_the_ninth_bin() -> None:
     assert_uniform((rotated > 0).long().bincount(), len(rotated) / 2)
 
 
-@pytest.mark.parametrize("policy", [TrivialAugment(), RandAugment()])
+@pytest.mark.parametrize("policy", [TrivialAugment(), RandAugment(), AugMix()])
 def test_equal_generators_give_equal_draws_and_the_global_one_is_left_alone(
-    policy: TrivialAugment | RandAugment,
+    policy: TrivialAugment | RandAugment | AugMix,
 ) -> None:
     before = torch.get_rng_state()
     first, again, other = (policy.draw(300, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
@@ -203,8 +213,8 @@ def test_rand_augment_applies_its_operations_in_order() -> None:
         assert bool((expected[:, 0, 0] == 255).all()) == (first is rotate)
 
 
-@pytest.mark.parametrize("policy", [TrivialAugment(), RandAugment()])
-def test_a_batch_equals_its_images_alone(policy: TrivialAugment | RandAugment) -> None:
+@pytest.mark.parametrize("policy", [TrivialAugment(), RandAugment(), AugMix()])
+def test_a_batch_equals_its_images_alone(policy: TrivialAugment | RandAugment | AugMix) -> None:
     images = photographs(64)
     before = images.clone()
     draws = policy.draw(len(images), torch.Generator().manual_seed(0))
@@ -220,8 +230,8 @@ def test_equal_images_get_different_operations() -> None:
     assert len({image.numpy().tobytes() for image in result}) > 32  # some operations leave this image alone
 
 
-@pytest.mark.parametrize("policy", [TrivialAugment(), RandAugment()])
-def test_no_value_is_read_back_from_the_device(policy: TrivialAugment | RandAugment) -> None:
+@pytest.mark.parametrize("policy", [TrivialAugment(), RandAugment(), AugMix()])
+def test_no_value_is_read_back_from_the_device(policy: TrivialAugment | RandAugment | AugMix) -> None:
     # Tensors on "meta" have shapes but no values: .item(), nonzero and masks as indices fail there.
     draws = {key: values.to("meta") for key, values in policy.draw(8, torch.Generator()).items()}
     result = policy.apply(torch.empty(8, 32, 32, 3, dtype=torch.uint8, device="meta"), draws)
@@ -230,10 +240,40 @@ def test_no_value_is_read_back_from_the_device(policy: TrivialAugment | RandAugm
     assert result.device.type == "meta"
 
 
-@pytest.mark.parametrize("policy", [TrivialAugment(), RandAugment()])
-def test_everything_is_made_on_the_images_device(policy: TrivialAugment | RandAugment) -> None:
+@pytest.mark.parametrize("policy", [TrivialAugment(), RandAugment(), AugMix()])
+def test_everything_is_made_on_the_images_device(policy: TrivialAugment | RandAugment | AugMix) -> None:
     draws = policy.draw(len(IMAGES), torch.Generator().manual_seed(0))
     expected = policy.apply(IMAGES, draws)
     with torch.device("meta"):  # where a tensor made without a device now goes, and does not mix with the CPU's
         result = policy.apply(IMAGES, draws)
     assert torch.equal(result, expected)
+
+
+def test_augmix_blends_the_image_with_the_mixture_of_its_chains() -> None:
+    operations = [Operation.ROTATE, Operation.IDENTITY, Operation.IDENTITY] + 3 * [Operation.IDENTITY]
+    operations += [Operation.SOLARIZE, Operation.POSTERIZE, Operation.IDENTITY]
+    strength = [20.0, 0, 0, 0, 0, 0, 128, 4, 0]
+    drawn = {
+        "policy_operation": torch.tensor([operations]), "policy_magnitude": torch.tensor([strength]),
+        "policy_weight": torch.tensor([[0.5, 0.2, 0.3]]), "policy_share": torch.tensor([0.6]),
+    }  # fmt: skip
+    image = IMAGES[5:6]
+    rotated = one_by_one(image, [Operation.ROTATE], [20.0])
+    solarized = one_by_one(one_by_one(image, [Operation.SOLARIZE], [128.0]), [Operation.POSTERIZE], [4.0])
+    mixture = 0.5 * rotated.float() + 0.2 * image.float() + 0.3 * solarized.float()
+    expected = (0.4 * image.float() + 0.6 * mixture).round().to(torch.uint8)
+    assert (AugMix().apply(image, drawn).int() - expected.int()).abs().max() <= 1  # the order of float32 sums
+
+
+def test_augmix_draws_weak_operations_none_of_which_is_a_corruption() -> None:
+    drawn = AugMix().draw(4000, torch.Generator().manual_seed(0))
+    operation = drawn["policy_operation"].view(-1, 3, 3)
+    assert set(operation.flatten().tolist()) == {*AUGMIX_OPERATIONS, Operation.IDENTITY}
+    assert not (operation[..., 0] == Operation.IDENTITY).any()  # a chain has one operation at least
+    lengths = (operation != Operation.IDENTITY).sum(2).float()
+    assert lengths.mean() == pytest.approx(2, abs=0.03)
+    torch.testing.assert_close(drawn["policy_weight"].sum(1), torch.ones(4000))
+    assert drawn["policy_weight"].std() == pytest.approx((1 / 18) ** 0.5, abs=0.01)  # of a flat Dirichlet
+    assert drawn["policy_share"].mean() == pytest.approx(0.5, abs=0.02)
+    turned = drawn["policy_magnitude"][drawn["policy_operation"] == Operation.ROTATE]
+    assert turned.abs().max() == 8  # degrees: 30 * 8 / 30
