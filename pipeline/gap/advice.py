@@ -51,8 +51,10 @@ def _measures(trials: Sequence[Trial], measure: Measure) -> list[Step]:
     steps = []
     for trial in trials:
         gain = 100 * (trial.after - trial.before)
-        if trial.measure == measure:
+        if trial.measure == measure and gain > 0:
             steps.append(Step(f"keep --adapt {measure}, which is applied", gain, OWN))
+        elif trial.measure == measure:
+            steps.append(Step(f"`predict --adapt none`: {measure} is applied and loses", -gain, OWN))
         elif measure == "none" and trial.recommended:
             steps.append(Step(f"`predict --adapt {trial.measure}`", gain, OWN))
     return steps

@@ -21,6 +21,7 @@ from pipeline.gap.damage import Found
 from pipeline.gap.shift import Classes
 from pipeline.store.sidecar import Adapt, Measure
 
+LEAST = 4  # labelled images for a trial
 WORTH_IT = 0.005  # of accuracy that a measure must gain in its trial
 HARMLESS = 0.01  # of accuracy that it may cost where nothing is wrong
 
@@ -31,8 +32,8 @@ class Panel(Protocol):
     def answers(self, images: Images) -> NDArray[np.float32]:
         """Probabilities (N, classes) of uint8 images (N, 32, 32, 3)."""
 
-    def adapted(self, images: Images) -> "Panel":
-        """The same networks, their norms adapted to the images."""
+    def adapted(self, images: Images, reference: Images) -> "Panel":
+        """The same networks, their norms adapted to images that differ from the labelled `reference`."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,15 @@ class Trial:
 
 def trials_of_damage(panel: Panel, found: Found, images: Images, truth: NDArray[np.integer]) -> list[Trial]:
     """Do what was found to labelled images (N, 32, 32, 3), and try the measures against it."""
-    if not found.damages:
+    if not found.damages or len(images) < LEAST:
         return []
-    damaged = np.ascontiguousarray(found.does(images))
-    plain, before = (_right(panel.answers(these), truth) for these in (images, damaged))
-    trials = [
-        Trial(
-            "norms",
-            before,
-            _right(panel.adapted(damaged).answers(damaged), truth),
-            _right(panel.adapted(images).answers(images), truth) - plain,
-        )
-    ]
+    # The reference must be other images than those that are damaged, as the hidden ones are other images.
+    half = len(images) // 2
+    reference, plain, truth = images[:half], images[half:], truth[half:]
+    damaged = np.ascontiguousarray(found.does(plain))
+    unharmed, before = (_right(panel.answers(these), truth) for these in (plain, damaged))
+    adapted, needless = (_right(panel.adapted(x, reference).answers(x), truth) for x in (damaged, plain))
+    trials = [Trial("norms", before, adapted, needless - unharmed)]
     if found.undoes is not None:
         undone = np.ascontiguousarray(found.undoes(damaged))
         # Where nothing is wrong it would do harm; but the mistake was recognised by its very pixels.

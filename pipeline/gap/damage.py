@@ -17,6 +17,7 @@ from pipeline.gap.image_statistics import NAMES, QUALITY
 
 SAMPLE = 600  # images of each set
 FIRST = 200  # of these, for a first look at each damage
+PAIRED = 60  # and at each pair of damages
 NOTICEABLE = 0.6  # distance below which two samples count as alike; those of one set differ by .2 to .35
 EXPLAINED = 0.6  # share of the distance that the damages may leave, and still be named
 WELL = 0.25  # share of the distance, below which no second damage is looked for
@@ -92,16 +93,16 @@ class _Place:
 
 def _explained(place: _Place, target: NDArray[np.float64]) -> tuple[tuple[Done, ...], float]:
     """The nearest damage, or two in the better order, and the distance that is left."""
-    singles = [_best(place, target, damage, lambda done: (done,)) for damage in DAMAGES.values()]
+    singles = [_best(place, target, damage, lambda done: (done,), FIRST) for damage in DAMAGES.values()]
     distance = float(np.linalg.norm(target))
     nearest = [_refined(place, target, damages, 0) for _, damages in _sorted(singles)[:NEAREST]]
     left, damages = _sorted(nearest)[0]
     if left > max(NOTICEABLE, WELL * distance):
         pairs = [
-            _best(place, target, damage, order)
+            _best(place, target, damage, order, PAIRED)
             for _, (first,) in nearest
             for damage in DAMAGES.values()
-            if damage.kind == "corruption" and damage.name != first.name
+            if damage.name != first.name
             for order in (_before(first), _after(first))
         ]
         better = []
@@ -131,11 +132,11 @@ def _after(first: Done) -> Callable[[Done], tuple[Done, ...]]:
 
 
 def _best(
-    place: _Place, target: NDArray[np.float64], damage: Damage, within: Callable[[Done], tuple[Done, ...]]
+    place: _Place, target: NDArray[np.float64], damage: Damage, within: Callable[[Done], tuple[Done, ...]], count: int
 ) -> Fit:
-    """The best of the strengths that are tried first."""
+    """The best of the strengths that are tried first, on so many images."""
     tried = [within(Done(damage.name, strength)) for strength in damage.strengths]
-    return _sorted([(place.distance(damages, target, FIRST), damages) for damages in tried])[0]
+    return _sorted([(place.distance(damages, target, count), damages) for damages in tried])[0]
 
 
 def _refined(place: _Place, target: NDArray[np.float64], damages: tuple[Done, ...], index: int) -> Fit:

@@ -8,7 +8,7 @@ and features (pipeline.gap.shift).  Fractions in 0..1, but for distances of pixe
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,12 +67,14 @@ class Diagnosis:
         """The inverse of `to_dict`.
 
         Raises:
-            KeyError, TypeError: it is of another version.
+            KeyError, TypeError, ValueError: it is of another version.
         """
         pixels = dict(values["pixels"])
         done = tuple(Done(**damage) for damage in pixels["damages"])
         if any(damage.name not in DAMAGES for damage in done):
             raise KeyError("an unknown damage")
+        if values["verdict"] not in get_args(Verdict):
+            raise ValueError(f"no verdict {values['verdict']!r}")
         outstanding = tuple((str(name), float(by)) for name, by in pixels["outstanding"])
         found = Found(**{**pixels, "damages": done, "outstanding": outstanding})
         tuples = {"prior": tuple(values["prior"]), "alike": tuple(values["alike"])}

@@ -16,14 +16,14 @@ from pipeline.gap.closing import Trial
 from pipeline.gap.diagnosis import Diagnosis, Observed
 from pipeline.gap.memory import remember
 from pipeline.store.evidence import Evidence, Said
-from pipeline.store.processed import Processed
+from pipeline.store.processed import ArrayName, Processed
 from pipeline.store.sidecar import Adapt, Measure
 from pipeline.training import inference
 from pipeline.training.inference import Panel
 
 SAMPLED = 1000  # hidden and labelled images whose features are compared
-TRIED = 1500  # labelled images on which measures are tried
-ADAPTED = 2000  # hidden images that lend the norms their statistics
+TRIED = 3000  # labelled images on which measures are tried
+ADAPTED = 2000  # hidden and labelled images whose statistics are compared
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,15 @@ def _again(
         return dataclasses.replace(hidden, probabilities=(scaled / scaled.sum(1, keepdims=True)).astype(np.float32))
     rows = np.arange(len(hidden))
     if measure == "norms":
-        sample = np.unique(np.linspace(0, len(hidden) - 1, ADAPTED).astype(np.int64))
-        adapted = panel.adapted(np.asarray(data.array("hidden_images")[sample]))
+        adapted = panel.adapted(_some(data, "hidden_images"), _some(data, "test_images"))
         return inference.ask(adapted, data, "hidden_images", rows)
     undoes = found.pixels.undoes
     if undoes is None:
         raise UsageError(f"--adapt undo: nothing was found that can be undone (diagnosis {found.verdict})")
     return inference.ask(panel, data, "hidden_images", rows, prepare=undoes)
+
+
+def _some(data: Processed, name: ArrayName) -> NDArray[np.uint8]:
+    """An even sample of the images of that name."""
+    images = data.array(name)
+    return np.asarray(images[np.unique(np.linspace(0, len(images) - 1, ADAPTED).astype(np.int64))])

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pipeline.errors import BadData
 from pipeline.gap.closing import Trial
@@ -29,6 +29,9 @@ def recall(evidence: Evidence) -> tuple[Diagnosis, tuple[Trial, ...], Measure]:
     try:
         kept = evidence.examination
         trials = tuple(Trial(**trial) for trial in kept["trials"])
-        return Diagnosis.from_dict(kept["diagnosis"]), trials, kept["measure"]
+        measure: Measure = kept["measure"]
+        if measure not in get_args(Measure):
+            raise ValueError(f"no measure {measure!r}")
+        return Diagnosis.from_dict(kept["diagnosis"]), trials, measure
     except (KeyError, TypeError, ValueError) as error:
         raise BadData(f"the evidence is of another version ({error}): predict again with --force") from error

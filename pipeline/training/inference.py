@@ -61,10 +61,11 @@ class Panel:
         parts = np.array_split(images, max(-(-len(images) // self.batch_size), 1))
         return np.concatenate([answers(self.members, part, self.tta).mean(dim=(0, 1)).cpu().numpy() for part in parts])
 
-    def adapted(self, images: NDArray[np.uint8]) -> "Panel":
-        """The same members, their norms adapted to uint8 images (N, 32, 32, 3); see pipeline.training.adaptation."""
+    def adapted(self, images: NDArray[np.uint8], reference: NDArray[np.uint8]) -> "Panel":
+        """The same members, their norms adapted to images (N, 32, 32, 3): see pipeline.training.adaptation."""
+        networks = [adapted(m.network, images, reference) for m in self.members]
         return dataclasses.replace(
-            self, members=[member(m.name, adapted(m.network, images), m.device) for m in self.members]
+            self, members=[member(m.name, n, m.device) for m, n in zip(self.members, networks, strict=True)]
         )
 
 

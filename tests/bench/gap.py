@@ -105,7 +105,7 @@ class Bench:
         hidden: dict[str, NDArray[Any]] = {"hidden_images": images, "hidden_ids": np.arange(len(images))}
         data = dataclasses.replace(self.local, exchanged=self.local.exchanged | hidden)
         plain = _right(self.panel.answers(images), truth)
-        norms = _right(self.panel.adapted(images[:2000]).answers(images), truth)
+        norms = _right(self.panel.adapted(images, self.local.array("test_images")).answers(images), truth)
         examined = examine(self.panel, data, self.said, "auto", lambda line: None)
         csv = self._csv(data, examined.evidence, truth)
         after = float((examined.evidence.hidden.labels == truth).mean())

@@ -34,7 +34,7 @@ def test_it_survives_the_file(tmp_path: Path, evidence: Evidence, with_split: bo
     assert found is not None and (found.csv_sha256, found.runs) == ("abc", ("one", "two"))
     assert found.examination == {"verdict": "none"} and found.foreign.tolist() == [1, 1]
     np.testing.assert_array_equal(found.hidden.probabilities, evidence.hidden.probabilities)
-    np.testing.assert_array_equal(found.test.truth, evidence.test.truth)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found.test.truth, evidence.test.truth)
     np.testing.assert_array_equal(found.hidden_features, evidence.hidden_features)
     assert found.hidden.truth is None and (found.validation is not None) == with_split
     assert found.hidden.labels.tolist() == evidence.hidden.probabilities.argmax(1).tolist()
