@@ -3,9 +3,9 @@
     python -m pipeline.download     Kaggle                    -> data/raw/SLUG
     python -m pipeline.preprocess   data/raw/SLUG             -> data/processed/SLUG   arrays, no pickle
     python -m pipeline.train        data/processed/SLUG       -> data/models/RUN       weights and config
-    python -m pipeline.predict      the run + hidden images   -> submissions/RUN.csv   and RUN.json, its card
+    python -m pipeline.predict      the run + hidden images   -> submissions/RUN.csv   RUN.json, RUN.npz: its evidence
     python -m pipeline.submit       the CSV                   -> Kaggle                a ref, never a guess
-    python -m pipeline.check        the ledger + Kaggle       -> local against public, the gap
+    python -m pipeline.check        CSV, ledger + Kaggle      -> predicted against public, why, and what to do
 
 `run_all.sh` runs them in this order.  Beside them, `python -m pipeline.sweep` trains many runs to find a better recipe.
 
@@ -18,7 +18,7 @@ Stages know parts; parts never know stages:
     kaggle_api/            the genuine client in a child process; credentials; the submission's format
     training/              batches, augmentation, the loop, checkpoints; inference
     search/                the study behind a sweep
-    gap/                   the ledger, and what a local accuracy promises on Kaggle
+    gap/                   what a CSV will score, what is the matter with the hidden images, and the ledger
     rehearsal/             a stand-in for Kaggle on 127.0.0.1 and its embedded competition
                            (python -m pipeline.rehearsal -- COMMAND)
 """

@@ -136,12 +136,25 @@ def test_a_csv_is_judged_before_it_is_submitted_and_compared_afterwards(place: P
     assert (before["local"], before["public"], before["run"]) == (90.0, None, "tiny-run")
     low, high = before["interval"]
     assert 0 <= low <= before["predicted"] <= high <= 100
-    assert before["by"] == "atc" and set(before["methods"]) == {"atc", "doc", "cot"}
+    assert {"atc", "doc", "cot"} <= set(before["methods"]) and before["by"] in before["methods"]
+    assert before["verdict"] == before["diagnosis"]["verdict"] == "preprocessing"  # the run is no trained one
+    assert f"diagnosis preprocessing: {before['diagnosis']['reason']}" in shown
+    for step in before["advice"]:
+        assert set(step) == {"do", "gain", "source"}
+    assert f"next: {before['advice'][0]['do']}" in shown
     assert not before["reliable"] and "there are only 30 hidden images" in before["doubts"]
     assert f"expected public score {before['predicted']:.1f} %" in shown
     (predicted,) = after["predictions"]
     assert predicted["public"] == after["public"] is not None
     assert predicted["error"] == pytest.approx(before["predicted"] - after["public"])
+
+
+def test_pictures_are_drawn_where_they_are_wanted(place: Path) -> None:
+    found = json.loads(check(place, None, "--pictures", "drawn", "--json").stdout)
+    names = [f"drawn/tiny-run-{kind}.png" for kind in ("foreign", "uncertain", "answers")]
+    assert found["pictures"] == names and all((place / name).stat().st_size > 10_000 for name in names)
+    (place / "data/processed" / SLUG / "manifest.json").unlink()
+    assert "preprocess" in error_line(check(place, None, "--pictures", "drawn"), 3)
 
 
 def test_a_csv_that_cannot_be_judged_is_refused_if_asked_for_and_else_only_told(place: Path) -> None:

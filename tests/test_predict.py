@@ -140,6 +140,18 @@ def test_another_augmentation_is_another_csv(place: Path) -> None:
     assert predict(paths_in(place), print, out=out, device="cpu").done
 
 
+def test_another_adaptation_is_another_csv_and_its_sidecar_says_so(place: Path) -> None:
+    cards = []
+    for adapt in ("none", "norms"):
+        result = stage("predict", "--adapt", adapt, cwd=place)
+        assert result.returncode == 0 and "nothing to do" not in result.stdout, result.stderr
+        cards.append(Sidecar.read(place / "submissions/tiny-run.csv"))
+    assert [card and (card.adapt, card.measure) for card in cards] == [("none", "none"), ("norms", "norms")]
+    assert "nothing to do" in stage("predict", "--adapt", "norms", cwd=place).stdout
+    assert "nothing was found" in error_line(stage("predict", "--adapt", "undo", cwd=place), 2)
+    assert Sidecar.read(place / "submissions/tiny-run.csv") == cards[1]
+
+
 def test_runs_without_a_common_validation_set_have_no_validation_accuracy(place: Path) -> None:
     folder = write_run(place, "b-run", seed=1)
     rewrite(folder, runs.CONFIG, lambda card: card["config"].update(validation_fraction=0.2))

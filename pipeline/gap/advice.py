@@ -16,7 +16,7 @@ from pipeline.store.sidecar import Measure, Sidecar
 # Local gains in points, from tests/bench/RESULTS.md: "Preset fast", flip on test_batch, and "Several runs in one
 # prediction, and a student", three runs against the best of them and their student against a run like itself.
 FLIP, ENSEMBLE, STUDENT = 1.12, 1.62, 0.96
-OWN = "a trial on labelled images made like the hidden ones"
+OWN = "in a trial on labelled images made like the hidden ones"
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Step:
 
     do: str
     gain: float | None  # points of the score; None: not measured
-    source: str  # of the gain
+    source: str  # of the gain, to follow "points"
 
     def __str__(self) -> str:
-        gain = "gain not measured" if self.gain is None else f"{self.gain:+.1f} points, by {self.source}"
+        gain = "gain not measured" if self.gain is None else f"{self.gain:+.1f} points {self.source}"
         return f"{self.do} ({gain})"
 
 
@@ -62,7 +62,7 @@ def _measures(trials: Sequence[Trial], measure: Measure) -> list[Step]:
 
 def _better(card: Sidecar, worth: float) -> list[Step]:
     """What makes any network better, as far as it is not done yet."""
-    source = f"local measurements in tests/bench/RESULTS.md, a local point being worth {worth:.1f}"
+    source = f"as measured locally, where a point is worth {worth:.1f} here"
     steps = []
     if len(card.runs) < 2:
         steps.append(Step("average three seeds: `predict --run A B C`", worth * ENSEMBLE, source))

@@ -5,6 +5,8 @@ images is named, if it explains most of the difference.  What it cannot explain 
 are merely harder differ little in these numbers, and not in the direction of any damage.
 """
 
+import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,13 +20,14 @@ from pipeline.gap.image_statistics import NAMES, QUALITY
 SAMPLE = 600  # images of each set
 FIRST = 200  # of these, for a first look at each damage
 PAIRED = 60  # and at each pair of damages
-NOTICEABLE = 0.6  # distance below which two samples count as alike; those of one set differ by .2 to .35
+NOTICEABLE = 0.6  # distance below which two samples count as alike; those of 600 images of one set differ by .2 to .35
+CHANCE = 2.0  # or times the distance to be expected of samples so small
 EXPLAINED = 0.6  # share of the distance that the damages may leave, and still be named
 WELL = 0.25  # share of the distance, below which no second damage is looked for
 SECOND = 0.7  # share of what one damage leaves, that a second may leave, and be named too
 NEAREST = 3  # single damages whose strength is refined, and with which pairs begin
 REFINED = 8  # evaluations to refine a strength
-STRANGE = 1.2  # distance from which images are damaged even if no known damage explains it
+STRANGE = 2.0  # times that distance, from which images are damaged even if no known damage explains it
 SPOILT = 1.0  # deviations of a single image, by which damage changes the mean of a statistic of quality
 
 
@@ -37,11 +40,17 @@ class Found:
     left: float  # the distance that they leave
     outstanding: tuple[tuple[str, float], ...]  # the statistics that differ most, in deviations of a single image
     spoilt: bool  # statistics of quality, not of content, differ beyond all natural measure
+    limit: float = NOTICEABLE  # distance from which anything is noticeable
 
     @property
     def noticeable(self) -> bool:
         """Whether the pixels differ at all."""
-        return self.distance > NOTICEABLE
+        return self.distance > self.limit
+
+    @property
+    def strange(self) -> bool:
+        """Whether they differ so much that the images are damaged, even if no known damage explains it."""
+        return self.distance > STRANGE * self.limit
 
     @property
     def undoes(self) -> Callable[[Images], Images] | None:
@@ -57,16 +66,19 @@ class Found:
 
 def find(labelled: Images, hidden: Images) -> Found:
     """Compare even samples of uint8 images (N, 32, 32, 3).  Takes a second, and up to 20 where damages are mixed."""
-    place = _Place(_sample(labelled, SAMPLE))
-    target = place.of(_sample(hidden, SAMPLE))
-    distance = float(np.linalg.norm(target))
-    away = np.sinh(target)
+    place, sample = _Place(_sample(labelled, SAMPLE)), _sample(hidden, SAMPLE)
+    target = place.of(sample)
+    distance, away = float(np.linalg.norm(target)), np.sinh(target)
     outstanding = tuple((NAMES[k], float(away[k])) for k in np.argsort(-abs(target))[:3].tolist())
-    spoilt = distance > STRANGE and any(abs(away[NAMES.index(name)]) > SPOILT for name in QUALITY)
-    damages, left = _explained(place, target) if distance > NOTICEABLE else ((), distance)
-    if left > max(EXPLAINED * distance, NOTICEABLE):
+    limit = max(NOTICEABLE, CHANCE * math.sqrt(len(NAMES) * (1 / len(place.labelled) + 1 / len(sample))))
+    found = Found(distance, (), distance, outstanding, spoilt=False, limit=limit)
+    if not found.noticeable:
+        return found
+    spoilt = found.strange and any(abs(away[NAMES.index(name)]) > SPOILT for name in QUALITY)
+    damages, left = _explained(place, target, limit)
+    if left > max(EXPLAINED * distance, limit):
         damages, left = (), distance
-    return Found(distance, damages, left, outstanding, spoilt)
+    return dataclasses.replace(found, damages=damages, left=left, spoilt=spoilt)
 
 
 class _Place:
@@ -91,13 +103,13 @@ class _Place:
         return float(np.linalg.norm(self.of(images) - target))
 
 
-def _explained(place: _Place, target: NDArray[np.float64]) -> tuple[tuple[Done, ...], float]:
+def _explained(place: _Place, target: NDArray[np.float64], limit: float) -> tuple[tuple[Done, ...], float]:
     """The nearest damage, or two in the better order, and the distance that is left."""
     singles = [_best(place, target, damage, lambda done: (done,), FIRST) for damage in DAMAGES.values()]
     distance = float(np.linalg.norm(target))
     nearest = [_refined(place, target, damages, 0) for _, damages in _sorted(singles)[:NEAREST]]
     left, damages = _sorted(nearest)[0]
-    if left > max(NOTICEABLE, WELL * distance):
+    if left > max(limit, WELL * distance):
         pairs = [
             _best(place, target, damage, order, PAIRED)
             for _, (first,) in nearest

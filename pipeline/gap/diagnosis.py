@@ -159,7 +159,7 @@ def _pixels(seen: Diagnosis) -> Said:
         words = ", then ".join(map(str, pixels.damages))
         explained = f"it explains {100 * (1 - pixels.left / pixels.distance):.0f} % of how the pixels differ"
         return ("preprocessing" if "preprocessing" in kinds else "corruption"), f"{words}; {explained}"
-    if pixels.distance > damage.STRANGE:
+    if pixels.strange:
         differ = ", ".join(f"{name} {by:+.1f}" for name, by in pixels.outstanding)
         differs = f"pixels differ as no known damage would make them ({differ} deviations of an image)"
         return ("corruption", f"of an unknown kind: {differs}") if pixels.spoilt else ("unknown", differs)

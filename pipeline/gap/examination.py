@@ -68,12 +68,11 @@ def examine(panel: Panel, data: Processed, local: Local, adapt: Adapt, say: Say)
     found, foreign = diagnosis.diagnose(
         seen, data.array("test_images"), data.array("hidden_images"), data.array("train_images"), data.class_names
     )
-    say(f"predict: diagnosis {found.verdict}: {found.reason}")
     classes = shift.classes(calibrated, truth, hidden_calibrated)
     trials = _trials(panel, data, found, calibrated, truth, classes)
     measure = closing.choice(adapt, trials)
     if measure != "none":
-        say(f"predict: adapting the answers: {measure}")
+        say(f"predict: diagnosis {found.verdict}, so answering again with --adapt {measure}")
         hidden = _again(measure, panel, data, found, hidden, classes.ratio**temperature)
     evidence = Evidence(
         csv_sha256="",

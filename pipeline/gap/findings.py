@@ -114,8 +114,9 @@ def expected(judged: Judgement) -> list[str]:
     seen = judged.diagnosis
     lines.append(f"diagnosis {seen.verdict}: {seen.reason}")
     lines.append(
-        f"effects: pixels {seen.pixels.distance:.2f} (by chance up to .35), features AUC {seen.auc:.2f} (.50), unsure "
-        f"{100 * seen.harder:.0f} % ({100 * seen.harder_limit:.0f}), classes moved {100 * seen.label_distance:.0f} %, "
+        f"size of effects: pixels {seen.pixels.distance:.2f} (noticeable from {seen.pixels.limit:.2f}), "
+        f"features AUC {seen.auc:.2f} (.50), unsure {100 * seen.harder:.0f} % ({100 * seen.harder_limit:.0f}), "
+        f"classes moved {100 * seen.label_distance:.0f} %, "
         f"near duplicates of training images {100 * seen.alike[0]:.1f} % (locally {100 * seen.alike[1]:.1f})"
     )
     return [*lines, *(f"next: {step}" for step in judged.advice[:MOST])]
@@ -131,7 +132,7 @@ def _record(checked: Findings) -> list[str]:
     if not misses:
         return []
     mean = sum(map(abs, misses)) / len(misses)
-    return [f"check: {len(misses)} predictions have a score by now: off by {mean:.2f} points on average"]
+    return [f"check: predictions that have a score by now: {len(misses)}, off by {mean:.2f} points on average"]
 
 
 def submit_command(csv: LocalCsv) -> str:

@@ -49,7 +49,7 @@ def test_what_makes_any_network_better_is_worth_its_local_gain_times_that() -> N
         [worth * ENSEMBLE, worth * FLIP, worth * STUDENT]
     )
     assert "--run A B C" in seeds.do and "--tta flip" in mirrored.do and "--teacher A B C" in student.do
-    assert "a local point being worth 1.9" in seeds.source and "RESULTS.md" in seeds.source
+    assert seeds.source == "as measured locally, where a point is worth 1.9 here"
 
 
 def test_what_is_done_is_not_advised_again() -> None:
@@ -97,6 +97,12 @@ def test_a_path_that_differs_is_mended_on_the_machine_that_trained() -> None:
 
 
 def test_a_step_says_its_gain_and_where_that_comes_from() -> None:
-    assert str(Step("do this", 1.26, "a trial")) == "do this (+1.3 points, by a trial)"
-    assert str(Step("do this", -0.5, "a trial")) == "do this (-0.5 points, by a trial)"
+    assert str(Step("do this", 1.26, "in a trial")) == "do this (+1.3 points in a trial)"
+    assert str(Step("do this", -0.5, "in a trial")) == "do this (-0.5 points in a trial)"
     assert str(Step("do this", None, "")) == "do this (gain not measured)"
+
+
+def test_a_measure_that_loses_is_advised_against() -> None:
+    card = dataclasses.replace(CARD, measure="prior")
+    (first, *_) = advise(card, NOTHING, [Trial("prior", 0.6, 0.5, 0.0)], "prior", 0.95, 0.85)
+    assert first.do == "`predict --adapt none`: prior is applied and loses" and first.gain == pytest.approx(10)

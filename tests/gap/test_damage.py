@@ -46,7 +46,7 @@ def test_samples_of_one_kind_do_not_differ(labelled: Images, hidden: Images) -> 
     found = find(labelled, hidden)
     assert not found.noticeable and not found.spoilt
     assert found.damages == () and found.undoes is None
-    assert found.left == found.distance < damage.NOTICEABLE
+    assert found.left == found.distance < found.limit
     assert np.array_equal(found.does(hidden), hidden)
 
 
@@ -70,7 +70,7 @@ def test_a_damage_is_named_with_its_strength(done: Done, spoilt: bool, labelled:
     (named,) = found.damages
     assert named.name == done.name and named.strength == pytest.approx(done.strength, rel=0.3)
     assert found.noticeable and found.spoilt is spoilt
-    assert found.left < damage.NOTICEABLE < found.distance
+    assert found.left < found.limit < found.distance
     assert np.array_equal(found.does(labelled), named(labelled))
     if done.damage.undo is None:
         assert found.undoes is None
@@ -96,7 +96,7 @@ def test_what_no_known_damage_explains_gets_no_name(
 ) -> None:
     only(monkeypatch, BGR, INVERTED, "brightness")
     found = find(labelled[:75], corruptions.noisy(hidden, 20.0))
-    assert found.distance > damage.STRANGE and found.spoilt
+    assert found.strange and found.spoilt
     assert found.damages == () and found.undoes is None and found.left == found.distance
     assert {"noise", "roughness"} & {name for name, _ in found.outstanding}
     deviations = [abs(by) for _, by in found.outstanding]
@@ -107,11 +107,11 @@ def test_what_no_known_damage_explains_gets_no_name(
 def test_images_are_spoilt_only_from_a_distance_on(
     monkeypatch: pytest.MonkeyPatch, labelled: Images, hidden: Images
 ) -> None:
-    monkeypatch.setattr(damage, "NOTICEABLE", 99.0)  # so that no damage is looked for
+    only(monkeypatch, BGR, "blur")
     noisy = corruptions.noisy(hidden, 12.0)
-    distance = find(labelled, noisy).distance
-    for limit, spoilt in ((distance - 0.01, True), (distance + 0.01, False)):
-        monkeypatch.setattr(damage, "STRANGE", limit)
+    found = find(labelled, noisy)
+    for times, spoilt in ((found.distance / found.limit - 0.01, True), (found.distance / found.limit + 0.01, False)):
+        monkeypatch.setattr(damage, "STRANGE", times)
         assert find(labelled, noisy).spoilt is spoilt
 
 
@@ -122,7 +122,7 @@ def test_other_content_is_not_spoilt(monkeypatch: pytest.MonkeyPatch, labelled: 
     bluish[..., 2] = np.clip(bluish[..., 2].astype(int) + 60, 0, 255)
     bluish[..., 1] = np.clip(bluish[..., 1].astype(int) - 60, 0, 255)
     found = find(labelled[:75], bluish)
-    assert found.distance > damage.STRANGE and found.damages == () and not found.spoilt
+    assert found.strange and found.damages == () and not found.spoilt
     signs = {name: by > 0 for name, by in found.outstanding}
     assert signs.items() <= {"green": False, "blue": True, "red - blue": False, "saturated": True}.items()
 
@@ -136,6 +136,13 @@ def test_only_what_was_done_alone_is_undone() -> None:
     assert of(Done(BGR), Done("blur", 1.0)).undoes is None
     assert of(Done("blur", 1.0)).undoes is None
     assert of().undoes is None
+
+
+def test_small_samples_differ_by_chance(labelled: Images, hidden: Images) -> None:
+    """Twice the root of 16 statistics times 1/30 + 1/25, where each has a variance of 1."""
+    found = find(labelled[:30], hidden[:25])
+    assert found.limit == pytest.approx(2 * (16 * (1 / 30 + 1 / 25)) ** 0.5)
+    assert found.distance > damage.NOTICEABLE and not found.noticeable and found.damages == ()
 
 
 def test_fewer_images_than_the_sample_are_taken_as_they_are(labelled: Images) -> None:

@@ -81,7 +81,7 @@ def test_damages_are_named_with_what_they_explain() -> None:
 )
 def test_pixels_that_nothing_explains_are_unknown_unless_spoilt(distance: float, spoilt: bool, said: Verdict) -> None:
     pixels = strange(distance, spoilt=spoilt)
-    assert damage.STRANGE == 1.2 and verdict(pixels=pixels) == said
+    assert damage.STRANGE * damage.NOTICEABLE == 1.2 and verdict(pixels=pixels) == said
     if said != "none":
         assert "as no known damage would make them (red +0.1, green -0.1, noise +0.1 deviations" in reason(
             pixels=dataclasses.replace(pixels, outstanding=(("red", 0.1), ("green", -0.1), ("noise", 0.06)))

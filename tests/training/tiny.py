@@ -12,7 +12,7 @@ SLUG = "tiny"
 def write_tiny(processed: Path, train: int = 300, test: int = 100, seed: int = 0) -> Path:
     """Write processed/tiny: each class is a colour pattern of its own under noise.  Returns the folder.
 
-    Half of the test images are the hidden ones, too.
+    Every third test image is a hidden one, too.
     """
     folder = processed / SLUG
     folder.mkdir(parents=True)
@@ -23,8 +23,8 @@ def write_tiny(processed: Path, train: int = 300, test: int = 100, seed: int = 0
         noisy = patterns[labels] + generator.normal(0, 25, (rows, 32, 32, 3))
         np.save(folder / f"{name}_images.npy", noisy.clip(0, 255).astype(np.uint8))
         np.save(folder / f"{name}_labels.npy", labels)
-    np.save(folder / "hidden_images.npy", np.load(folder / "test_images.npy")[::2])
-    np.save(folder / "hidden_ids.npy", np.arange(len(range(0, test, 2)), dtype=np.int64))
+    np.save(folder / "hidden_images.npy", np.load(folder / "test_images.npy")[::3])
+    np.save(folder / "hidden_ids.npy", np.arange(len(range(0, test, 3)), dtype=np.int64))
     facts = {"class_names": [f"class{i}" for i in range(10)]}
     Manifest("preprocess", records(folder, folder.glob("*.npy")), facts=facts).write(folder)
     return folder
