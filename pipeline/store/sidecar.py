@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
@@ -39,7 +39,9 @@ class Sidecar:
     tta: Tta = "none"
     adapt: Adapt = "none"  # what was asked for
     measure: Measure = "none"  # what came of it
-    pseudo_labels: Sequence[str] = ()  # CSVs from which the runs have learned labels of the hidden images
+    pseudo_labels: list[str] = field(
+        default_factory=list
+    )  # CSVs whose labels of the hidden images were learned
     submittable: bool = True  # False: a network is over the competition's parameter budget
 
     def write(self, csv: Path) -> None:
