@@ -132,6 +132,7 @@ def _draft(ensemble: Ensemble, data: Processed, tta: Tta, adapt: Adapt) -> Sidec
         tta=tta,
         adapt=adapt,
         pseudo_labels=sorted({run.card.config.pseudo_labels for run in ensemble.runs} - {""}),
+        mirrored=all(run.card.config.flip != "none" for run in ensemble.runs),
         submittable=ensemble.submittable,
     )
 

@@ -66,7 +66,7 @@ def _better(card: Sidecar, worth: float) -> list[Step]:
     steps = []
     if len(card.runs) < 2:
         steps.append(Step("average three seeds: `predict --run A B C`", worth * ENSEMBLE, source))
-    if card.tta == "none":
+    if card.tta == "none" and card.mirrored:
         steps.append(Step("average with the mirror images: `predict --tta flip`", worth * FLIP, source))
     steps.append(Step("one network taught by three: `train --teacher A B C`", worth * STUDENT, source))
     return steps

@@ -54,6 +54,7 @@ def test_what_makes_any_network_better_is_worth_its_local_gain_times_that() -> N
 
 def test_what_is_done_is_not_advised_again() -> None:
     assert "--tta" not in texts(said(dataclasses.replace(CARD, tta="flip")))
+    assert "--tta" not in texts(said(dataclasses.replace(CARD, mirrored=False)))  # digits, say
     assert "--tta" not in texts(said(dataclasses.replace(CARD, tta="flip-shift")))
     assert "three seeds" not in texts(said(dataclasses.replace(CARD, runs={"a": "w", "b": "w"})))
     (student,) = said(DONE)
