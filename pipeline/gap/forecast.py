@@ -25,6 +25,7 @@ ERRORS = {
     "cot": 0.092,
 }  # fmt: skip
 CORRUPTED = {"atc": 0.050, "doc": 0.133}  # where the hidden images are corrupted, which is harder to foresee
+MIXED = {"simulated": 0.10}  # where two damages explain the images: on the mixes of the same stand-ins
 UNDERRATED = {"aline": 1.15}  # by how much a fall of accuracy is larger than a method says, on the same predictions
 
 FAR_APART = 0.04  # methods that differ by more contradict each other
@@ -51,6 +52,7 @@ class Known:
     scored_rows: int | None = None  # hidden images behind the public score; None: half of them
     simulated: float | None = None  # the accuracy on labelled images that were made like the hidden ones
     corrupted: bool = False  # the diagnosis
+    mixed: bool = False  # two damages
     alarms: Sequence[str] = ()  # of the diagnosis: why answers cannot be trusted
 
 
@@ -109,6 +111,8 @@ def unbiased(method: str, local: float, estimate: float) -> float:
 def _interval(known: Known, predicted: float, by: str, doubts: Sequence[str]) -> tuple[float, float]:
     """90 %: the method's error and the luck of which images are scored, added as variances."""
     error = CORRUPTED.get(by, ERRORS[by]) if known.corrupted else ERRORS[by]
+    if known.mixed:
+        error = max(error, MIXED.get(by, 0.0))
     if len(known.errors) >= OBSERVED:
         error = math.sqrt(float(np.mean(np.square(known.errors))))
     if doubts:

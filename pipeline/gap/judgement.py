@@ -92,6 +92,7 @@ def judge(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], k
                 scored_rows=known.public_rows,
                 simulated=_simulated(trials, measure),
                 corrupted=diagnosis.verdict == "corruption",
+                mixed=len(diagnosis.pixels.damages) > 1,
                 alarms=_alarms(diagnosis, csv.sidecar),
             )
         ),

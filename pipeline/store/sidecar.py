@@ -39,9 +39,7 @@ class Sidecar:
     tta: Tta = "none"
     adapt: Adapt = "none"  # what was asked for
     measure: Measure = "none"  # what came of it
-    pseudo_labels: list[str] = field(
-        default_factory=list
-    )  # CSVs whose labels of the hidden images were learned
+    pseudo_labels: list[str] = field(default_factory=list)  # CSVs whose labels of the hidden images were learned
     mirrored: bool = True  # whether the runs have learned from mirror images as well
     submittable: bool = True  # False: a network is over the competition's parameter budget
 

@@ -96,6 +96,9 @@ def test_what_was_tried_predicts_before_confidence_does_and_after_scores() -> No
     tried = dataclasses.replace(KNOWN, simulated=0.7)
     assert (forecast(tried).by, forecast(tried).predicted) == ("simulated", 0.7)
     assert forecast(dataclasses.replace(tried, anchors=[(0.945, 0.834)])).by == "anchored"
+    agreed = dataclasses.replace(tried, simulated=forecast(KNOWN).predicted)
+    mixed = forecast(dataclasses.replace(agreed, mixed=True))
+    assert mixed.interval[0] < mixed.predicted - NINETY * 0.10 < forecast(agreed).interval[0]
 
 
 def test_an_alarm_widens_the_interval_unless_a_score_is_known() -> None:
