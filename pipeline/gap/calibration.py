@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import BadData
+from pipeline.store.evidence import Said
 
 TINY = 1e-12  # the least probability: a network in float32 answers 0 where it is very sure, and log 0 is no number
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures searched
@@ -82,6 +83,16 @@ def likelihood_loss(answers: Answers, labels: NDArray[np.integer]) -> float:
     """Mean negative log-likelihood of the labels (N,) in nats."""
     chosen = answers.probabilities[np.arange(len(labels)), labels]
     return float(-np.log(chosen.clip(TINY)).mean())
+
+
+def fitted(test: Said, validation: Said | None) -> float:
+    """The temperature by the validation split, or for want of one by the test_batch.
+
+    Raises:
+        BadData: what was said are no probabilities.
+    """
+    labelled = validation or test
+    return temperature(Answers.checked(labelled.probabilities, "validation"), labelled.known_truth)
 
 
 def temperature(answers: Answers, labels: NDArray[np.integer]) -> float:

@@ -59,13 +59,13 @@ def trials_of_damage(panel: Panel, found: Found, images: Images, truth: NDArray[
     half = len(images) // 2
     reference, plain, truth = images[:half], images[half:], truth[half:]
     damaged = np.ascontiguousarray(found.does(plain))
-    unharmed, before = (_right(panel.answers(these), truth) for these in (plain, damaged))
-    adapted, needless = (_right(panel.adapted(x, reference).answers(x), truth) for x in (damaged, plain))
+    unharmed, before = (right(panel.answers(these), truth) for these in (plain, damaged))
+    adapted, needless = (right(panel.adapted(x, reference).answers(x), truth) for x in (damaged, plain))
     trials = [Trial("norms", before, adapted, needless - unharmed)]
     if found.undoes is not None:
         undone = np.ascontiguousarray(found.undoes(damaged))
         # Where nothing is wrong it would do harm; but the mistake was recognised by its very pixels.
-        trials.append(Trial("undo", before, _right(panel.answers(undone), truth), 0.0))
+        trials.append(Trial("undo", before, right(panel.answers(undone), truth), 0.0))
     return trials
 
 
@@ -86,5 +86,6 @@ def choice(adapt: Adapt, trials: Sequence[Trial]) -> Measure:
 _NOTHING = Trial("none", 0.0, 0.0, 0.0)
 
 
-def _right(probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
+def right(probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
+    """The share of N images whose most probable class, of probabilities (N, classes), is the true one, (N,)."""
     return float((probabilities.argmax(axis=1) == truth).mean())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.gap import image_statistics
 from pipeline.gap.corruptions import DAMAGES, Damage, Done, Images
 from pipeline.gap.image_statistics import NAMES, QUALITY
+from pipeline.store.processed import even_rows
 
 SAMPLE = 600  # images of each set
 FIRST = 200  # of these, for a first look at each damage
@@ -66,7 +67,7 @@ class Found:
 
 def find(labelled: Images, hidden: Images) -> Found:
     """Compare even samples of uint8 images (N, 32, 32, 3).  Takes a second, and up to 20 where damages are mixed."""
-    place, sample = _Place(_sample(labelled, SAMPLE)), _sample(hidden, SAMPLE)
+    place, sample = _Place(sampled(labelled, SAMPLE)), sampled(hidden, SAMPLE)
     target = place.of(sample)
     distance, away = float(np.linalg.norm(target)), np.sinh(target)
     outstanding = tuple((NAMES[k], float(away[k])) for k in np.argsort(-abs(target))[:3].tolist())
@@ -173,6 +174,6 @@ def _refined(place: _Place, target: NDArray[np.float64], damages: tuple[Done, ..
     return min((float(found.fun), of(float(found.x))), (place.distance(damages, target), damages), key=lambda f: f[0])
 
 
-def _sample(images: Images, count: int) -> Images:
-    rows = np.unique(np.linspace(0, len(images) - 1, count).astype(np.int64))
-    return np.asarray(images[rows])
+def sampled(images: Images, count: int) -> Images:
+    """At most `count` of the images (N, 32, 32, 3), which may be memory-mapped, evenly spread."""
+    return np.asarray(images[even_rows(len(images), count)])

@@ -8,6 +8,7 @@ and features (pipeline.gap.shift).  Fractions in 0..1, but for distances of pixe
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -39,6 +40,11 @@ class Observed:
     local_features: NDArray[np.float32]  # (m, F)
     hidden_features: NDArray[np.float32]  # (n, F)
     recorded: float | None = None  # the accuracy on the test_batch that training noted, if it is comparable
+
+    @cached_property
+    def classes(self) -> shift.Classes:
+        """How often each class comes."""
+        return shift.classes(self.local, self.truth, self.hidden)
 
 
 @dataclass(frozen=True)
@@ -96,14 +102,14 @@ def diagnose(
     Returns:
         The diagnosis, and how foreign each of the hidden images is whose features were seen, (n,).
     """
-    found = shift.classes(seen.local, seen.truth, seen.hidden)
+    found = seen.classes
     weights = found.weights(seen.truth)
     harder = shift.harder(seen.local, weights, seen.hidden)
     foreign = shift.foreign(seen.local_features, weights[seen.local_rows], seen.hidden_features)
     pixels = damage.find(local, hidden)
     right = seen.local.labels == seen.truth
     contract = None if seen.recorded is None else float(right.mean()) - seen.recorded
-    samples = [_sample(images, LOOKED_UP) for images in (hidden, local)]
+    samples = [damage.sampled(images, LOOKED_UP) for images in (hidden, local)]
     nearest = duplicates.nearest(np.concatenate(samples), training)
     alike = [part.mean() for part in np.split(nearest.alike, [len(samples[0])])]
     diagnosis = Diagnosis(
@@ -173,7 +179,3 @@ def _answers(seen: Diagnosis) -> Said:
             f"network is unsure (by chance up to {100 * seen.harder_limit:.0f} %), whatever their class"
         )
     return None
-
-
-def _sample(images: Images, count: int) -> Images:
-    return np.asarray(images[np.unique(np.linspace(0, len(images) - 1, count).astype(np.int64))])

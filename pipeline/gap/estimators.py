@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.gap.calibration import Answers
+from pipeline.store.processed import even_rows
 
 TRANSPORTED = 1000  # images in `cot`: the cost grows with the cube of their number
 CLOSE_TO_A_LINE = 0.9  # R^2 below which Baek et al. warn of the agreement line
@@ -48,7 +49,7 @@ def cot(hidden: Answers, prior: NDArray[np.floating]) -> float:
     """
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415
 
-    rows = np.unique(np.linspace(0, len(hidden) - 1, TRANSPORTED).astype(np.int64))
+    rows = even_rows(len(hidden), TRANSPORTED)
     labels = np.repeat(np.arange(len(prior)), _quotas(prior, len(rows)))
     cost = 1 - hidden.probabilities[rows][:, labels]
     chosen = linear_sum_assignment(cost)

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import Say, UsageError
-from pipeline.gap import calibration, closing, diagnosis, shift
+from pipeline.gap import calibration, closing, damage, diagnosis
 from pipeline.gap.calibration import Answers
 from pipeline.gap.closing import Trial
 from pipeline.gap.diagnosis import Diagnosis, Observed
 from pipeline.gap.memory import remember
 from pipeline.store.evidence import Evidence, Said
-from pipeline.store.processed import ArrayName, Processed
+from pipeline.store.processed import Processed, even_rows
 from pipeline.store.sidecar import Adapt, Measure
 from pipeline.training import inference
 from pipeline.training.inference import Panel
@@ -52,28 +52,30 @@ def examine(panel: Panel, data: Processed, local: Local, adapt: Adapt, say: Say)
         UsageError: `adapt` is a measure against something that was not found.
         BadData: a network's answers are not finite.
     """
-    ids = np.arange(len(data.array("hidden_ids")))
-    hidden = inference.ask(panel, data, "hidden_images", ids)
+    rows = np.arange(len(data.array("hidden_ids")))
+    hidden = inference.ask(panel, data, "hidden_images", rows)
     (hidden_rows, hidden_features), (test_rows, test_features) = (
         inference.sampled_features(panel.members[0], data, name, SAMPLED) for name in ("hidden_images", "test_images")
     )
     say("predict: comparing the hidden images with the labelled ones")
-    temperature = _temperature(local)
-    truth = _truth(local.test)
-    calibrated = Answers.checked(local.test.probabilities, "test").at(temperature)
-    hidden_calibrated = Answers.sampled(hidden.probabilities, "hidden").at(temperature)
+    temperature = calibration.fitted(local.test, local.validation)
     seen = Observed(
-        calibrated, truth, hidden_calibrated, test_rows, test_features, hidden_features, local.recorded
-    )  # fmt: skip
+        local=Answers.checked(local.test.probabilities, "test").at(temperature),
+        truth=local.test.known_truth,
+        hidden=Answers.sampled(hidden.probabilities, "hidden").at(temperature),
+        local_rows=test_rows,
+        local_features=test_features,
+        hidden_features=hidden_features,
+        recorded=local.recorded,
+    )
     found, foreign = diagnosis.diagnose(
         seen, data.array("test_images"), data.array("hidden_images"), data.array("train_images"), data.class_names
     )
-    classes = shift.classes(calibrated, truth, hidden_calibrated)
-    trials = _trials(panel, data, found, calibrated, truth, classes)
+    trials = _trials(panel, data, found, seen)
     measure = closing.choice(adapt, trials)
     if measure != "none":
         say(f"predict: diagnosis {found.verdict}, so answering again with --adapt {measure}")
-        hidden = _again(measure, panel, data, found, hidden, classes.ratio**temperature)
+        hidden = _again(measure, panel, data, found, hidden, seen.classes.ratio**temperature)
     evidence = Evidence(
         csv_sha256="",
         runs=tuple(member.name for member in panel.members),
@@ -90,24 +92,12 @@ def examine(panel: Panel, data: Processed, local: Local, adapt: Adapt, say: Say)
     return Examined(evidence, found, tuple(trials), measure)
 
 
-def _temperature(local: Local) -> float:
-    labelled = local.validation or local.test
-    return calibration.temperature(Answers.checked(labelled.probabilities, "validation"), _truth(labelled))
-
-
-def _truth(said: Said) -> NDArray[np.uint8]:
-    assert said.truth is not None
-    return said.truth
-
-
-def _trials(
-    panel: Panel, data: Processed, found: Diagnosis, local: Answers, truth: NDArray[np.uint8], classes: shift.Classes
-) -> list[Trial]:
+def _trials(panel: Panel, data: Processed, found: Diagnosis, seen: Observed) -> list[Trial]:
     """Of what is worth a trial by the verdict."""
     if found.verdict == "label_shift":
-        return [closing.trial_of_prior(local, truth, classes)]
-    rows = np.unique(np.linspace(0, len(truth) - 1, TRIED).astype(np.int64))
-    return closing.trials_of_damage(panel, found.pixels, np.asarray(data.array("test_images")[rows]), truth[rows])
+        return [closing.trial_of_prior(seen.local, seen.truth, seen.classes)]
+    rows = even_rows(len(seen.truth), TRIED)
+    return closing.trials_of_damage(panel, found.pixels, np.asarray(data.array("test_images")[rows]), seen.truth[rows])
 
 
 def _again(
@@ -119,15 +109,11 @@ def _again(
         return dataclasses.replace(hidden, probabilities=(scaled / scaled.sum(1, keepdims=True)).astype(np.float32))
     rows = np.arange(len(hidden))
     if measure == "norms":
-        adapted = panel.adapted(_some(data, "hidden_images"), _some(data, "test_images"))
+        adapted = panel.adapted(
+            *(damage.sampled(data.array(name), ADAPTED) for name in ("hidden_images", "test_images"))
+        )
         return inference.ask(adapted, data, "hidden_images", rows)
     undoes = found.pixels.undoes
     if undoes is None:
         raise UsageError(f"--adapt undo: nothing was found that can be undone (diagnosis {found.verdict})")
     return inference.ask(panel, data, "hidden_images", rows, prepare=undoes)
-
-
-def _some(data: Processed, name: ArrayName) -> NDArray[np.uint8]:
-    """An even sample of the images of that name."""
-    images = data.array(name)
-    return np.asarray(images[np.unique(np.linspace(0, len(images) - 1, ADAPTED).astype(np.int64))])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pipeline.errors import BadData, MissingInput, printable
+from pipeline.errors import BadData, printable
 from pipeline.gap import ledger
 from pipeline.gap.ledger import Entry
 from pipeline.kaggle_api.client import Kaggle, Submission
@@ -53,15 +53,7 @@ def local_csv(path: Path, competition: str) -> LocalCsv:
         MissingInput: it is not there.
         BadData: predict did not write it for `competition`, or it was edited since.
     """
-    if not path.is_file():
-        raise MissingInput(f"{path} is not there: `python -m pipeline.predict --out {path}` writes it")
-    known, record = Sidecar.read(path), FileRecord.of(path)
-    if known is None:
-        raise BadData(f"{path} was not written by predict, nothing is known of it: predict again with --out")
-    if known.competition != competition:
-        raise BadData(f"{path} is for {known.competition}: add --competition {known.competition}")
-    if known.csv_sha256 != record.sha256:
-        raise BadData(f"{path} was edited since predict wrote it: predict again with --force")
+    known, record = sidecar.written_by_predict(path, competition)
     return LocalCsv(path, record.size, known)
 
 

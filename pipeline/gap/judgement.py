@@ -23,7 +23,7 @@ from pipeline.gap.forecast import Forecast, Known, forecast
 from pipeline.gap.join import LocalCsv
 from pipeline.gap.ledger import Entry
 from pipeline.gap.memory import recall
-from pipeline.store.evidence import Evidence, Said
+from pipeline.store.evidence import Evidence
 from pipeline.store.sidecar import Measure, Sidecar
 
 Labels = NDArray[np.uint8]
@@ -62,9 +62,7 @@ def judge(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], k
         BadData: there is no evidence of the CSV, or it is damaged or another's.
     """
     evidence = _evidence(csv)
-    labelled = evidence.validation or evidence.test
-    truth = _truth(labelled)
-    temperature = calibration.temperature(Answers.checked(labelled.probabilities, "validation"), truth)
+    temperature = calibration.fitted(evidence.test, evidence.validation)
     diagnosis, trials, measure = recall(evidence)
     states, foretold = ledger.current(entries, known.slug), ledger.predictions(entries, known.slug)
     scored = {e.csv_sha256: e for e in states if e.public is not None and e.csv_sha256 != csv.sidecar.csv_sha256}
@@ -74,7 +72,7 @@ def judge(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], k
         forecast(
             Known(
                 local=Answers.checked(evidence.test.probabilities, "test"),
-                truth=_truth(evidence.test),
+                truth=evidence.test.known_truth,
                 hidden=Answers.sampled(evidence.hidden.probabilities, "hidden"),
                 temperature=temperature,
                 peers=_peers(csv, evidence, others),
@@ -167,11 +165,6 @@ def _evidence(csv: LocalCsv) -> Evidence:
     return evidence
 
 
-def _truth(said: Said) -> Labels:
-    assert said.truth is not None  # Evidence.read has seen to that
-    return said.truth
-
-
 def _peers(csv: LocalCsv, evidence: Evidence, others: Sequence[LocalCsv]) -> list[tuple[Labels, Labels]]:
     """The labels of each run at hand on the test_batch and on the hidden images, each network once."""
     found: dict[str, tuple[Labels, Labels]] = {}
@@ -182,7 +175,7 @@ def _peers(csv: LocalCsv, evidence: Evidence, others: Sequence[LocalCsv]) -> lis
             said = evidence if other is csv else _evidence(other)
         except BadData:
             continue  # it cannot help; where it is the one to be judged, it is complained about
-        if np.array_equal(_truth(said.test), _truth(evidence.test)):
+        if np.array_equal(said.test.known_truth, evidence.test.known_truth):
             for local, hidden in zip(said.test.members, said.hidden.members, strict=True):
                 found[hashlib.sha256(local.tobytes() + hidden.tobytes()).hexdigest()] = (local, hidden)
     return list(found.values())

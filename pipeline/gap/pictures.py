@@ -82,11 +82,9 @@ def _answers(evidence: Evidence, found: Diagnosis, names: Sequence[str]) -> "Fig
     figure.suptitle(f"Diagnosis {found.verdict}: {_shortened(found.reason)}", fontsize=11)
     classes, confidence, foreign = figure.subplots(1, 3)
     places = np.arange(len(names))
-    truth = evidence.test.truth
-    assert truth is not None
     for offset, labels, colour, text in (
         (-0.2, evidence.hidden.labels, HIDDEN, "hidden, predicted"),
-        (0.2, truth.astype(np.int64), LOCAL, "test_batch, true"),
+        (0.2, evidence.test.known_truth.astype(np.int64), LOCAL, "test_batch, true"),
     ):
         shares = 100 * np.bincount(labels, minlength=len(names)) / len(labels)
         classes.bar(places + offset, shares, 0.4, color=colour, label=text)

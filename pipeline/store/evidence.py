@@ -31,6 +31,12 @@ class Said:
         return len(self.probabilities)
 
     @property
+    def known_truth(self) -> NDArray[np.uint8]:
+        """The true labels (N,) of labelled images."""
+        assert self.truth is not None  # Evidence.read has seen to that
+        return self.truth
+
+    @property
     def labels(self) -> NDArray[np.int64]:
         """The most probable classes, (N,), ties to the lower."""
         found: NDArray[np.int64] = self.probabilities.argmax(axis=1)

@@ -69,6 +69,11 @@ class Processed:
         return np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
 
 
+def even_rows(total: int, count: int) -> NDArray[np.int64]:
+    """At most `count` of `total` rows, evenly spread from the first to the last: ascending int64."""
+    return np.unique(np.linspace(0, total - 1, count).astype(np.int64))
+
+
 def training_fingerprint(manifest: Manifest) -> str:
     """The `training_fingerprint` of the arrays that `manifest` records."""
     return manifest.fingerprint("train_", "test_")

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
-from pipeline.errors import BadData
+from pipeline.errors import BadData, MissingInput
 from pipeline.store import atomic
+from pipeline.store.manifest import FileRecord
 
 Measure = Literal["none", "norms", "undo", "prior"]  # against a shift, see pipeline.gap.closing
 Adapt = Literal["auto", Measure]
@@ -61,6 +62,25 @@ class Sidecar:
             return cls(**json.loads(path.read_bytes()))
         except (ValueError, TypeError) as error:
             raise BadData(f"{path} is damaged or of another version ({error}): predict again with --force") from error
+
+
+def written_by_predict(csv: Path, competition: str) -> tuple[Sidecar, FileRecord]:
+    """The sidecar of a CSV that predict wrote for `competition` and nobody edited, and the CSV's size and sha256.
+
+    Raises:
+        MissingInput: it is not there.
+        BadData: it is another CSV.
+    """
+    if not csv.is_file():
+        raise MissingInput(f"{csv} is not there: `python -m pipeline.predict --out {csv}` writes it")
+    known, record = Sidecar.read(csv), FileRecord.of(csv)
+    if known is None:
+        raise BadData(f"{csv} was not written by predict, nothing is known of it: predict again with --out")
+    if known.competition != competition:
+        raise BadData(f"{csv} is for {known.competition}: add --competition {known.competition}")
+    if known.csv_sha256 != record.sha256:
+        raise BadData(f"{csv} was edited since predict wrote it: predict again with --force")
+    return known, record
 
 
 def path_of(csv: Path) -> Path:

@@ -21,7 +21,7 @@ from pipeline.model.inputs import normalise
 from pipeline.model.resnet import ResNet
 from pipeline.store.ensemble import Ensemble
 from pipeline.store.evidence import Said
-from pipeline.store.processed import ArrayName, Processed
+from pipeline.store.processed import ArrayName, Processed, even_rows
 from pipeline.store.runs import Run
 from pipeline.store.sidecar import Tta
 from pipeline.training.adaptation import adapted
@@ -173,8 +173,7 @@ def worth(ensemble: Ensemble, test: Said, validation: Said | None) -> Local:
 
 def accuracy(labels: NDArray[np.integer], said: Said) -> float:
     """The share of the labels (N,) that are the true ones of the N images of `said`."""
-    assert said.truth is not None
-    return float((labels == said.truth).mean())
+    return float((labels == said.known_truth).mean())
 
 
 @torch.no_grad()
@@ -186,7 +185,7 @@ def sampled_features(
     Returns:
         The rows (n,), ascending, and float32 features (n, F).
     """
-    rows = np.unique(np.linspace(0, len(data.array(name)) - 1, count).astype(np.int64))
+    rows = even_rows(len(data.array(name)), count)
     on = member.device.torch_device
     found = [
         member.answering.features(normalise(torch.from_numpy(data.array(name)[part]).to(on))).float().cpu().numpy()

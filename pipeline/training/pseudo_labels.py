@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import BadData, MissingInput
 from pipeline.kaggle_api import submission_format
-from pipeline.store.manifest import FileRecord
 from pipeline.store.processed import Processed
-from pipeline.store.sidecar import Sidecar
+from pipeline.store.sidecar import written_by_predict
 
 
 def identity(csv: Path, competition: str) -> str:
@@ -22,14 +20,8 @@ def identity(csv: Path, competition: str) -> str:
         MissingInput: it is not there.
         BadData: predict did not write it for the competition, or it was edited since.
     """
-    if not csv.is_file():
-        raise MissingInput(f"{csv} is not there: `python -m pipeline.predict --out {csv}` writes it")
-    known, sha256 = Sidecar.read(csv), FileRecord.of(csv).sha256
-    if known is None or known.csv_sha256 != sha256:
-        raise BadData(f"--pseudo-labels {csv}: predict did not write it, or it was edited since: predict again")
-    if known.competition != competition:
-        raise BadData(f"--pseudo-labels {csv}: it is for {known.competition}, not for {competition}")
-    return f"{csv.name}@{sha256[:12]}"
+    _, record = written_by_predict(csv, competition)
+    return f"{csv.name}@{record.sha256[:12]}"
 
 
 def read(csv: Path, data: Processed) -> NDArray[np.int64]:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
 from pipeline.config import Competition
+from pipeline.gap import closing
 from pipeline.gap.examination import Local, examine
 from pipeline.gap.forecast import Forecast
 from pipeline.gap.join import LocalCsv
@@ -104,8 +105,8 @@ class Bench:
         truth = np.asarray(self.data.array("test_labels"))[stand_in.rows]
         hidden: dict[str, NDArray[Any]] = {"hidden_images": images, "hidden_ids": np.arange(len(images))}
         data = dataclasses.replace(self.local, exchanged=self.local.exchanged | hidden)
-        plain = _right(self.panel.answers(images), truth)
-        norms = _right(self.panel.adapted(images, self.local.array("test_images")).answers(images), truth)
+        plain = closing.right(self.panel.answers(images), truth)
+        norms = closing.right(self.panel.adapted(images, self.local.array("test_images")).answers(images), truth)
         examined = examine(self.panel, data, self.said, "auto", lambda line: None)
         csv = self._csv(data, examined.evidence, truth)
         after = float((examined.evidence.hidden.labels == truth).mean())
@@ -137,10 +138,6 @@ def _together(panels: Sequence[Panel], data: Processed, name: ArrayName, truth: 
     rows = np.arange(len(truth))
     said = [inference.ask(panel, data, name, rows, truth.astype(np.int64)) for panel in panels]
     return dataclasses.replace(said[0], members=np.concatenate([one.members for one in said]))
-
-
-def _right(probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
-    return float((probabilities.argmax(axis=1) == truth).mean())
 
 
 def _figures(forecast: Forecast) -> dict[str, Any]:

@@ -8,14 +8,13 @@ from pipeline.gap.advice import ENSEMBLE, FLIP, STUDENT, Step, advise, worth_of_
 from pipeline.gap.closing import Trial
 from pipeline.gap.corruptions import Done
 from pipeline.gap.damage import Found
-from pipeline.gap.diagnosis import Diagnosis
 from pipeline.gap.estimators import probit_line
 from pipeline.store.sidecar import Measure, Sidecar
+from tests.gap.cases import NOTHING
 
 ALIKE = Found(0.3, (), 0.3, (), False)
 CARD = Sidecar("c", "a", "sha", 10, "w", "h", 95.0, "split", 95.0, "2025-01-01T00:00:00+00:00", {}, runs={"a": "w"})
 DONE = dataclasses.replace(CARD, runs={"a": "w", "b": "w", "c": "w"}, tta="flip")
-NOTHING = Diagnosis("none", "", ALIKE, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, (0.1,) * 10, 0.95, (0.0, 0.0))
 GOOD, BETTER, BAD = Trial("norms", 0.6, 0.7, 0.0), Trial("undo", 0.6, 0.9, 0.0), Trial("prior", 0.6, 0.5, 0.0)
 
 

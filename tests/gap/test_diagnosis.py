@@ -11,6 +11,7 @@ from pipeline.gap.calibration import Answers
 from pipeline.gap.corruptions import Done, Images
 from pipeline.gap.damage import Found
 from pipeline.gap.diagnosis import APART, KEPT, MOVED, SMALL, Diagnosis, Observed, Verdict, conclude, diagnose
+from tests.gap.cases import NOTHING
 from tests.support import NAMES
 from tests.support import images as smooth_images
 
@@ -18,28 +19,17 @@ ALIKE = Found(0.3, (), 0.3, (("red", 0.1), ("green", -0.1), ("noise", 0.05)), Fa
 NOISY = Found(4.0, (Done("gaussian noise", 12.0),), 1.0, (("noise", 5.0),), True)
 SWAPPED = Found(2.0, (Done("channels swapped, BGR for RGB"),), 0.2, (("red - blue", -2.5),), False)
 EVEN = np.full(10, 0.1)
-NOTHING = Diagnosis(
-    verdict="none",
-    reason="",
-    pixels=ALIKE,
-    contract=0.0,
-    auc=0.55,
-    softmax_ks=0.02,
-    harder=0.01,
-    harder_limit=0.015,
-    label_distance=0.0,
-    prior=(0.1,) * 10,
-    reweighted_accuracy=0.94,
-    alike=(0.01, 0.02),
+SEEN = dataclasses.replace(
+    NOTHING, pixels=ALIKE, auc=0.55, softmax_ks=0.02, harder_limit=0.015, reweighted_accuracy=0.94, alike=(0.01, 0.02)
 )
 
 
 def verdict(**seen: Any) -> Verdict:
-    return conclude(dataclasses.replace(NOTHING, **seen), EVEN, NAMES)[0]
+    return conclude(dataclasses.replace(SEEN, **seen), EVEN, NAMES)[0]
 
 
 def reason(**seen: Any) -> str:
-    return conclude(dataclasses.replace(NOTHING, **seen), EVEN, NAMES)[1]
+    return conclude(dataclasses.replace(SEEN, **seen), EVEN, NAMES)[1]
 
 
 def strange(distance: float, *, spoilt: bool) -> Found:
@@ -149,7 +139,7 @@ def test_the_first_check_that_finds_something_gives_the_verdict() -> None:
 @pytest.mark.parametrize("pixels", [ALIKE, NOISY, SWAPPED])
 @pytest.mark.parametrize("contract", [None, -0.01])
 def test_a_diagnosis_survives_json(pixels: Found, contract: float | None) -> None:
-    told = dataclasses.replace(NOTHING, verdict="natural", reason="a reason", pixels=pixels, contract=contract)
+    told = dataclasses.replace(SEEN, verdict="natural", reason="a reason", pixels=pixels, contract=contract)
     again = Diagnosis.from_dict(json.loads(json.dumps(told.to_dict())))
     assert again == told
     assert hash(again.pixels) == hash(pixels)  # tuples all the way down
@@ -157,7 +147,7 @@ def test_a_diagnosis_survives_json(pixels: Found, contract: float | None) -> Non
 
 
 def test_an_unknown_damage_is_of_another_version() -> None:
-    values = dataclasses.replace(NOTHING, pixels=NOISY).to_dict()
+    values = dataclasses.replace(SEEN, pixels=NOISY).to_dict()
     values["pixels"]["damages"][0]["name"] = "rust"
     with pytest.raises(KeyError, match="unknown damage"):
         Diagnosis.from_dict(values)
@@ -165,9 +155,9 @@ def test_an_unknown_damage_is_of_another_version() -> None:
 
 def test_fields_of_another_version_are_refused() -> None:
     with pytest.raises(TypeError):
-        Diagnosis.from_dict({**NOTHING.to_dict(), "mood": 1})
+        Diagnosis.from_dict({**SEEN.to_dict(), "mood": 1})
     with pytest.raises(KeyError):
-        Diagnosis.from_dict({key: value for key, value in NOTHING.to_dict().items() if key != "prior"})
+        Diagnosis.from_dict({key: value for key, value in SEEN.to_dict().items() if key != "prior"})
 
 
 # --- everything at once -----------------------------------------------------------------------------------

@@ -13,25 +13,16 @@ from pipeline.gap.diagnosis import Diagnosis
 from pipeline.gap.memory import remember
 from pipeline.store.evidence import Evidence, Said
 from pipeline.store.processed import Processed
+from tests.gap.cases import NOTHING
 from tests.support import NAMES, SLUG, prepare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FOUND = Diagnosis(
-    verdict="natural",
-    reason="undamaged images that are harder",
+FOUND = dataclasses.replace(
+    NOTHING, verdict="natural", reason="undamaged images that are harder", auc=0.73, softmax_ks=0.12, harder=0.1,
     pixels=Found(0.4, (Done("blur", 0.5),), 0.3, (), False),
-    contract=0.0,
-    auc=0.73,
-    softmax_ks=0.12,
-    harder=0.1,
-    harder_limit=0.02,
-    label_distance=0.0,
-    prior=(0.1,) * 10,
-    reweighted_accuracy=0.9,
-    alike=(0.0, 0.0),
-)
+)  # fmt: skip
 
 
 def answers(count: int, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
