@@ -7,7 +7,7 @@ pixels lie, and writes plain .npy arrays with a manifest.  Needs no torch.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import cli
-from pipeline.config import Paths
+from pipeline.config import IMAGE_SIZE, Paths
 from pipeline.errors import BadData, MissingInput, Say
 from pipeline.store import atomic, editions, layout
 from pipeline.store.editions import Hidden, Labelled
@@ -58,14 +58,15 @@ def preprocess(slug: str, paths: Paths, say: Say, *, force: bool = False) -> Pre
     hidden = editions.read_hidden(hidden_file)
     facts = {
         "class_names": editions.read_class_names(batches),
-        "train": _statistics(train.images),
-        "test": _statistics(test.images),
-        "hidden": _statistics(hidden.images) | _hidden_facts(hidden, hidden_file, train),
+        "train": _statistics(editions.in_chunks(train.images)),
+        "test": _statistics(editions.in_chunks(test.images)),
+        "hidden": _statistics(hidden.chunks()) | _hidden_facts(hidden, hidden_file, train),
     }
     _report(facts, say)
     with atomic.lock(target), atomic.replacing_folder(target) as folder:
         for name, array in _arrays(train, test, hidden).items():
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        _save_images(folder / "hidden_images.npy", hidden)
         files = records(folder, folder.glob("*.npy"))
         Manifest("preprocess", files, inputs, facts, versions("numpy")).write(folder)
     say(f"preprocess: {target} is complete")
@@ -106,21 +107,32 @@ def _arrays(train: Labelled, test: Labelled, hidden: Hidden) -> dict[ArrayName, 
         "train_labels": train.labels,
         "test_images": test.images,
         "test_labels": test.labels,
-        "hidden_images": hidden.images,
         "hidden_ids": hidden.ids,
     }
 
 
-def _statistics(images: layout.Images) -> dict[str, Any]:
+def _save_images(path: Path, hidden: Hidden) -> None:
+    """`np.save` for images that need not fit into memory."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(hidden), IMAGE_SIZE, IMAGE_SIZE, 3)}
+    with path.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for images in hidden.chunks():
+            stream.write(np.ascontiguousarray(images).data)
+
+
+def _statistics(chunks: Iterable[layout.Images]) -> dict[str, Any]:
     """Number of images, and mean and deviation of each channel over all pixels, in 0..1."""
-    flat = images.reshape(-1, 3)
-    counts = [np.bincount(flat[:, channel], minlength=256) for channel in range(3)]
+    counts, total = np.zeros((3, 256), dtype=np.int64), 0
+    for images in chunks:
+        total += len(images)
+        for channel in range(3):
+            counts[channel] += np.bincount(images[..., channel].reshape(-1), minlength=256)
     values = np.arange(256) / 255
     means = [float((count * values).sum() / count.sum()) for count in counts]
     squares = [float((count * values**2).sum() / count.sum()) for count in counts]
     deviations = [float(np.sqrt(max(square - mean**2, 0.0))) for square, mean in zip(squares, means, strict=True)]
     return {
-        "images": len(images),
+        "images": total,
         "mean": [round(mean, 4) for mean in means],
         "std": [round(deviation, 4) for deviation in deviations],
     }
@@ -133,7 +145,7 @@ def _hidden_facts(hidden: Hidden, path: Path, train: Labelled) -> dict[str, Any]
         "layout": hidden.layout.name,
         "layout_expected": hidden.layout.expected,
         "smoothness": hidden.layout.smoothness,
-        "channel_order": layout.channel_order(hidden.images, train.images),
+        "channel_order": layout.channel_order(hidden.sample(), train.images),
     }
 
 

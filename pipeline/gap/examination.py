@@ -10,18 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import Say, UsageError
-from pipeline.gap import calibration, closing, damage, diagnosis
+from pipeline.gap import calibration, closing, diagnosis
 from pipeline.gap.calibration import Answers
 from pipeline.gap.closing import Trial
 from pipeline.gap.diagnosis import Diagnosis, Observed
 from pipeline.gap.memory import remember
 from pipeline.store.evidence import Evidence, Said
-from pipeline.store.processed import Processed, even_rows
+from pipeline.store.processed import ArrayName, Processed, even_rows
 from pipeline.store.sidecar import Adapt, Measure
 from pipeline.training import inference
 from pipeline.training.inference import Panel
 
 SAMPLED = 1000  # hidden and labelled images whose features are compared
+COMPARED = 10_000  # hidden images in memory, of which the diagnosis takes its samples
 TRIED = 3000  # labelled images on which measures are tried
 ADAPTED = 2000  # hidden and labelled images whose statistics are compared
 
@@ -69,7 +70,11 @@ def examine(panel: Panel, data: Processed, local: Local, adapt: Adapt, say: Say)
         recorded=local.recorded,
     )
     found, foreign = diagnosis.diagnose(
-        seen, data.array("test_images"), data.array("hidden_images"), data.array("train_images"), data.class_names
+        seen,
+        data.array("test_images"),
+        _even(data, "hidden_images", COMPARED),
+        data.array("train_images"),
+        data.class_names,
     )
     trials = _trials(panel, data, found, seen)
     measure = closing.choice(adapt, trials)
@@ -109,11 +114,15 @@ def _again(
         return dataclasses.replace(hidden, probabilities=(scaled / scaled.sum(1, keepdims=True)).astype(np.float32))
     rows = np.arange(len(hidden))
     if measure == "norms":
-        adapted = panel.adapted(
-            *(damage.sampled(data.array(name), ADAPTED) for name in ("hidden_images", "test_images"))
-        )
+        adapted = panel.adapted(*(_even(data, name, ADAPTED) for name in ("hidden_images", "test_images")))
         return inference.ask(adapted, data, "hidden_images", rows)
     undoes = found.pixels.undoes
     if undoes is None:
         raise UsageError(f"--adapt undo: nothing was found that can be undone (diagnosis {found.verdict})")
     return inference.ask(panel, data, "hidden_images", rows, prepare=undoes)
+
+
+def _even(data: Processed, name: ArrayName, count: int) -> NDArray[np.uint8]:
+    """At most `count` images, evenly spread."""
+    found: NDArray[np.uint8] = data.rows(name, even_rows(len(data.array(name)), count))
+    return found

@@ -1,7 +1,7 @@
 """The competition's submission: `ID,Labels`, one row a hidden image, integer labels 0..9, LF line ends."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,9 @@ from pipeline.errors import BadData, MissingInput, printable
 
 HEADER = "ID,Labels"
 ROWS = re.compile(rb"(?:-?\d{1,18},-?\d{1,18}\n)+")  # 18 digits fit int64
+CHUNK = 64 * 1024  # bytes in memory at a time
 MARKS = {b"\xef\xbb\xbf": "starts with a byte-order mark", b"\xff\xfe": "is UTF-16"}
-CURE = "write it again with `python -m pipeline.predict`"
+CURE = "write it again with `python -m pipeline.predict --force`"
 
 
 def write(path: Path, batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> int:
@@ -33,6 +34,8 @@ def write(path: Path, batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int6
 def validate(path: Path, ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """Check that Kaggle will be able to score the CSV; its labels, in the order of `ids`.
 
+    Streams: what it needs for a row is its label, a byte, unless the rows come in another order than `ids`.
+
     Args:
         path: the CSV.
         ids: int64 (N,), the hidden file's own ids.
@@ -41,10 +44,20 @@ def validate(path: Path, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         MissingInput: the file is not there.
         BadData: it is not a valid submission for these ids; says why and where.
     """
-    found, labels = _read(path)
-    if len(outside := np.flatnonzero((labels < 0) | (labels >= CLASSES))):
-        line, label = outside[0] + 2, labels[outside[0]]
-        raise BadData(f"{path}, line {line}: label {label} is outside 0..{CLASSES - 1}; {CURE}")
+    labels = np.empty(len(ids), dtype=np.uint8)
+    rows = 0
+    for found, given in _rows(path):
+        end = rows + len(found)
+        if not np.array_equal(found, ids[rows:end]):
+            return _reordered(path, ids)
+        labels[rows:end] = given
+        rows = end
+    return labels.astype(np.int64) if rows == len(ids) else _reordered(path, ids)
+
+
+def _reordered(path: Path, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same for rows that are not those of `ids` one by one."""
+    found, labels = (np.concatenate(parts) for parts in zip(*_rows(path), strict=True))
     unique, counts = np.unique(found, return_counts=True)
     if len(twice := unique[counts > 1]):
         raise BadData(f"{path}: id {twice[0]} occurs {counts.max()} times; {CURE}")
@@ -54,37 +67,61 @@ def validate(path: Path, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         raise BadData(f"{path}: {len(strangers)} ids are not in the hidden set, the first is {strangers[0]}; {CURE}")
     position = np.empty_like(found)
     position[np.argsort(ids, kind="stable")] = np.argsort(found, kind="stable")
-    return labels[position].astype(np.int64, copy=False)
+    in_order: NDArray[np.int64] = labels[position].astype(np.int64)
+    return in_order
 
 
-def _read(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The CSV's ids and labels.  Spreadsheets leave marks; each gets its own message."""
+def _rows(path: Path) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+    """The CSV's ids and labels, some at a time."""
+    line = 2
+    for body in _bodies(path):
+        if not ROWS.fullmatch(body):
+            raise _bad_row(path, body, line)
+        table = np.fromstring(body.replace(b"\n", b",")[:-1].decode(), dtype=np.int64, sep=",").reshape(-1, 2)
+        labels = table[:, 1]
+        if len(outside := np.flatnonzero((labels < 0) | (labels >= CLASSES))):
+            row = outside[0]
+            raise BadData(f"{path}, line {line + row}: label {labels[row]} is outside 0..{CLASSES - 1}; {CURE}")
+        yield table[:, 0], labels.astype(np.uint8)
+        line += len(table)
+    if line == 2:
+        raise BadData(f"{path} has no rows; {CURE}")
+
+
+def _bodies(path: Path) -> Iterator[bytes]:
+    """Whole lines after the header, CHUNK bytes at a time.  Spreadsheets leave marks; each gets its own message."""
     try:
-        raw = path.read_bytes()
+        stream = path.open("rb")
     except FileNotFoundError:
         raise MissingInput(f"{path} does not exist: run `python -m pipeline.predict --out {path}` first") from None
+    with stream:
+        _check_header(path, stream.readline(CHUNK))
+        while chunk := stream.read(CHUNK) + stream.readline(CHUNK):
+            if b"\r" in chunk:
+                raise BadData(f"{path} has Windows line ends (CRLF): save it with LF, or {CURE}")
+            if not chunk.endswith(b"\n"):
+                raise BadData(f"{path}: the last line has no line end, so the file may be cut short; {CURE}")
+            yield chunk
+
+
+def _check_header(path: Path, first: bytes) -> None:
     for mark, what in MARKS.items():
-        if raw.startswith(mark):
+        if first.startswith(mark):
             raise BadData(f"{path} {what}, as spreadsheets write it: save it as plain ASCII CSV, or {CURE}")
-    first, _, body = raw.partition(b"\n")
-    if first.rstrip(b"\r") != HEADER.encode():
+    if first.rstrip(b"\r\n") != HEADER.encode():
         hint = " (semicolons instead of commas)" if b";" in first else ""
-        shown = printable(first.decode("ascii", "replace"))
+        shown = printable(first.rstrip(b"\r\n").decode("ascii", "replace"))
         raise BadData(f"{path}: the first line is {shown!r}{hint}, it must be {HEADER!r}; {CURE}")
-    if b"\r" in raw:
+    if first.endswith(b"\r\n"):
         raise BadData(f"{path} has Windows line ends (CRLF): save it with LF, or {CURE}")
-    if not raw.endswith(b"\n"):
+    if not first.endswith(b"\n"):
         raise BadData(f"{path}: the last line has no line end, so the file may be cut short; {CURE}")
-    if not ROWS.fullmatch(body):
-        raise _bad_row(path, body)
-    table = np.fromstring(body.replace(b"\n", b",")[:-1].decode(), dtype=np.int64, sep=",").reshape(-1, 2)
-    return table[:, 0], table[:, 1]
 
 
-def _bad_row(path: Path, body: bytes) -> BadData:
-    """The error for the first line that is not two whole numbers."""
-    for number, row in enumerate(body.split(b"\n")[:-1], start=2):
+def _bad_row(path: Path, body: bytes, line: int) -> BadData:
+    """The error for the first line that is not two whole numbers; the first of `body` is number `line`."""
+    for number, row in enumerate(body.split(b"\n")[:-1], start=line):
         if not ROWS.fullmatch(row + b"\n"):
             shown = printable(row.decode("ascii", "replace"), 60)
             return BadData(f"{path}, line {number}: {shown!r} is not an id and a label, two whole numbers; {CURE}")
-    return BadData(f"{path} has no rows; {CURE}")
+    raise AssertionError("unreachable")

@@ -6,7 +6,8 @@
 Keys may be bytes or str, images HWC or flat, ids present or absent.  All are pickles, read by our own reader.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from pipeline.store.layout import Images, Layout
 TRAIN_BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
 TEST_BATCH, META = "test_batch", "batches.meta"
 CIFAR_FILES = (*TRAIN_BATCHES, TEST_BATCH, META)
+CHUNK = 4096  # images in memory at a time: 13 MB
+SAMPLE, STRETCHES = 10_000, 50  # hidden images that are looked at to find out how all lie
 MAX_ID = 10**18  # ids are written with at most 18 digits, which fit int64
 HIDDEN_NAMES = ("cifar_test_nolabel.pkl", "cifar_test_nolabels.pkl")
 
@@ -35,12 +38,34 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Hidden:
-    """The hidden set: images uint8 (N, 32, 32, 3), ids int64 (N,) unique, and what was found out."""
+    """The hidden set, of N images: as the file has it, and what was found out.
 
-    images: Images
-    ids: NDArray[np.int64]
+    There may be more images than fit into memory, so they are made upright where they are asked for.
+    """
+
+    raw: NDArray[np.uint8] = field(repr=False)  # (N, ...), in one of the shapes of pipeline.store.layout
+    ids: NDArray[np.int64]  # (N,), unique
     own_ids: bool  # False: the file had none, so they are 0..N-1
     layout: Layout
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.raw)
+
+    def sample(self) -> Images:
+        """At most SAMPLE of the images, from all over the file."""
+        return layout.read(_sample(self.raw), self.layout)
+
+    def chunks(self) -> Iterator[Images]:
+        """All images, CHUNK at a time."""
+        for part in in_chunks(self.raw):
+            yield layout.read(part, self.layout)
+            pickle_reader.forget(self.raw)
+
+
+def in_chunks(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Views of CHUNK images at a time."""
+    return (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
 
 
 def find_batches(folder: Path) -> Path | None:
@@ -89,17 +114,24 @@ def read_class_names(folder: Path) -> list[str]:
 
 
 def read_hidden(path: Path) -> Hidden:
-    """The hidden set, upright whatever the edition."""
+    """The hidden set, whatever the edition."""
     content = _dictionary(path)
     raw = _images(_get(content, "data", path), path)
-    found = layout.detect(raw)
     ids = _find(content, "ids")
-    return Hidden(
-        layout.read(raw, found),
-        np.arange(len(raw)) if ids is None else _ids(ids, len(raw), path),
-        ids is not None,
-        found,
-    )
+    numbers = np.arange(len(raw)) if ids is None else _ids(ids, len(raw), path)
+    return Hidden(raw, numbers, ids is not None, layout.detect(_sample(raw)))
+
+
+def _sample(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """At most SAMPLE rows, in stretches: of a mapped file, a single row brings its whole neighbourhood into memory."""
+    if len(raw) <= SAMPLE:
+        return raw
+    long = SAMPLE // STRETCHES
+    parts = []
+    for start in np.linspace(0, len(raw) - long, STRETCHES).astype(int):
+        parts.append(raw[start : start + long].copy())
+        pickle_reader.forget(raw)
+    return np.concatenate(parts)
 
 
 def _read_batch(path: Path) -> Labelled:

@@ -3,6 +3,7 @@
 One parser, so there is one meaning: nothing is scanned first and loaded by somebody else afterwards.
 """
 
+import mmap
 import struct
 from collections.abc import Callable, Mapping
 
@@ -28,7 +29,7 @@ class Machine:
     Opcodes never reach below the latest mark.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | mmap.mmap) -> None:
         self.data = data
         self.view = memoryview(data)
         self.position = 0

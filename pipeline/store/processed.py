@@ -9,6 +9,7 @@
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -43,10 +44,7 @@ class Processed:
                 f"`python -m pipeline.preprocess --competition {folder.name}` first"
             )
         if missing := manifest.missing(folder):
-            raise BadData(
-                f"{folder / missing[0]} is missing or damaged: run "
-                f"`python -m pipeline.preprocess --competition {folder.name} --force`"
-            )
+            raise BadData(f"{folder / missing[0]} is missing or damaged: {cls(folder, manifest)._cure}")
         return cls(folder, manifest)
 
     @property
@@ -65,8 +63,42 @@ class Processed:
         return list(self.manifest.facts["class_names"])
 
     def array(self, name: ArrayName) -> NDArray[Any]:
-        """One array, memory-mapped and read-only: only the rows that are used take memory."""
-        return np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        """One array, memory-mapped and read-only: only the rows that are used take memory.
+
+        Raises:
+            BadData: the file is damaged.
+        """
+        return self._mapped(name)
+
+    def rows(self, name: ArrayName, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """The rows (R,) of one array, read from the file.
+
+        Of a mapped array, the neighbourhood of each row that was looked at stays in memory, up to the whole file.
+
+        Raises:
+            BadData: the file is shorter than it was.
+        """
+        mapped = self._mapped(name)
+        found = np.empty((len(rows), *mapped.shape[1:]), mapped.dtype)
+        # The places in `rows` where a stretch of neighbours begins, and the end.
+        begins = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()
+        with (self.folder / f"{name}.npy").open("rb", buffering=0) as stream:
+            for first, end in pairwise([*begins, len(rows)]):
+                stream.seek(mapped.offset + int(rows[first]) * found.strides[0])
+                if stream.readinto(found[first:end].data) != found[first:end].nbytes:
+                    raise BadData(f"{stream.name} has become shorter: {self._cure}")
+        return found
+
+    def _mapped(self, name: ArrayName) -> "np.memmap[Any, np.dtype[Any]]":
+        path = self.folder / f"{name}.npy"
+        try:
+            return np.lib.format.open_memmap(path, mode="r")
+        except ValueError as error:
+            raise BadData(f"{path} is damaged ({error}): {self._cure}") from error
+
+    @property
+    def _cure(self) -> str:
+        return f"run `python -m pipeline.preprocess --competition {self.folder.name} --force`"
 
 
 def even_rows(total: int, count: int) -> NDArray[np.int64]:

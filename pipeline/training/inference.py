@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pipeline.config import CLASSES
 from pipeline.errors import BadData
 from pipeline.model import weights
 from pipeline.model.folding import folded
@@ -136,13 +137,14 @@ def ask(
     Raises:
         BadData: a network's answers are not finite.
     """
-    probabilities, alone = [], []
-    for _, pixels in _batches(data, name, rows, panel.batch_size, name.removesuffix("_images")):
+    # Made beforehand: kept among what each batch frees, small results would spread over ever more memory.
+    probabilities = np.empty((len(rows), CLASSES), dtype=np.float32)
+    alone = np.empty((len(panel.members), len(rows)), dtype=np.uint8)
+    for part, pixels in _batches(data, name, rows, panel.batch_size, name.removesuffix("_images")):
         given = answers(panel.members, np.ascontiguousarray(prepare(pixels)), panel.tta)
-        probabilities.append(given.mean(dim=(0, 1)).cpu().numpy())
-        alone.append(given[:, 0].argmax(dim=2).to(torch.uint8).cpu().numpy())
-    labels = None if truth is None else truth.astype(np.uint8)
-    return Said(np.concatenate(probabilities), np.concatenate(alone, axis=1), labels)
+        probabilities[part] = given.mean(dim=(0, 1)).cpu().numpy()
+        alone[:, part] = given[:, 0].argmax(dim=2).cpu().numpy()
+    return Said(probabilities, alone, None if truth is None else truth.astype(np.uint8))
 
 
 def ask_locally(ensemble: Ensemble, panel: Panel, data: Processed) -> tuple[Said, Said | None]:
@@ -188,7 +190,7 @@ def sampled_features(
     rows = even_rows(len(data.array(name)), count)
     on = member.device.torch_device
     found = [
-        member.answering.features(normalise(torch.from_numpy(data.array(name)[part]).to(on))).float().cpu().numpy()
+        member.answering.features(normalise(torch.from_numpy(data.rows(name, part)).to(on))).float().cpu().numpy()
         for part in np.array_split(rows, -(-len(rows) // BATCH))
     ]
     return rows, np.concatenate(found)
@@ -196,14 +198,14 @@ def sampled_features(
 
 def _batches(
     data: Processed, name: ArrayName, rows: NDArray[np.int64], batch_size: int, what: str
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """(rows, images) a batch, with a progress bar; only a batch is in memory."""
+) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+    """(where in `rows`, images) a batch, with a progress bar; only a batch is in memory."""
     with tqdm(total=len(rows), desc=what, unit="image", disable=None) as bar:
         for start in range(0, len(rows), batch_size):
-            chosen = rows[start : start + batch_size]
-            # Mapped anew each time: the pages of an open map that were read stay in memory.
-            yield chosen, data.array(name)[chosen]
-            bar.update(len(chosen))
+            part = slice(start, start + batch_size)
+            images = data.rows(name, rows[part])
+            yield part, images
+            bar.update(len(images))
 
 
 def agreement(network: ResNet, images: EvaluationImages, device: Device) -> float:

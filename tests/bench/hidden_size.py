@@ -1,20 +1,24 @@
-"""Does memory grow with the hidden set?  predict on 10,000 and on 1,000,000 generated images, each in its own process.
+"""Does memory grow with the hidden set?  The stages on 10,000 and on 1,000,000 generated images.
 
-    python tests/bench/hidden_size.py [--sizes 10000 1000000] [--device cpu] [--json]
+    python tests/bench/hidden_size.py [--sizes 10000 1000000] [--device cpu] [--train 50000] [--json]
 
-Makes preprocessed folders of random images and one run of preset `rehearsal`'s network with untrained weights, and
-runs the real command.  Peak memory is the process's largest resident set, in MB (10**6 bytes); `ratio` is that of the
-largest set to that of the smallest.  One million images take 3 GB of disk below --scratch while it runs.
+Writes a download of random images with as many training images as CIFAR-10, and one run of preset `rehearsal`'s network
+with untrained weights, and runs the real commands, each in its own process: preprocess, predict, the check of the CSV
+(submit, at the stand-in for Kaggle) and check.  Peak memory is the largest resident set of the process or a child of
+its, in MB (10**6 bytes); `ratio` is that of the largest hidden set to that of the smallest.  One million images take
+6 GB of disk below --scratch while it runs.
 """
 
 import dataclasses
 import json
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,38 +28,38 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pi
 from pipeline.model import weights
 from pipeline.model.resnet import build
 from pipeline.recipes import PRESETS
-from pipeline.store import atomic, runs
+from pipeline.rehearsal import cifar_format
+from pipeline.rehearsal.standin import standin
+from pipeline.store import atomic, editions, runs
 from pipeline.store.manifest import Manifest, records
 from pipeline.store.processed import Processed
 from pipeline.store.runs import RunCard, RunResult
 from tests.bench import side_by_side
 
-CHUNK = 10_000  # images that are generated at once
+SLUG, RUN = "many", "tiny"
+TEST_IMAGES = 10_000
 
 
-def write_data(folder: Path, hidden: int) -> None:
-    """A preprocessed folder whose hidden set has `hidden` images."""
-    folder.mkdir(parents=True)
+def write_download(folder: Path, hidden: int, train: int) -> None:
+    """A download of random images: `train` training images in five batches, a test_batch and `hidden` hidden images."""
+    batches = folder / "cifar-10-python" / "cifar-10-batches-py"
+    batches.mkdir(parents=True)
     generator = np.random.default_rng(0)
-    for name, rows in (("train", 100), ("test", 100)):
-        np.save(folder / f"{name}_images.npy", generator.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8))
-        np.save(folder / f"{name}_labels.npy", np.arange(rows) % 10)
-    shape = (hidden, 32, 32, 3)
-    images = np.lib.format.open_memmap(folder / "hidden_images.npy", mode="w+", dtype=np.uint8, shape=shape)
-    for first in range(0, hidden, CHUNK):
-        count = min(CHUNK, hidden - first)
-        images[first : first + count] = generator.integers(0, 256, (count, *shape[1:]), dtype=np.uint8)
-    images.flush()
-    del images
-    np.save(folder / "hidden_ids.npy", np.arange(hidden))
-    facts = {"class_names": [str(k) for k in range(10)]}
-    Manifest("preprocess", records(folder, folder.glob("*.npy")), facts=facts).write(folder)
+    for name in (*editions.TRAIN_BATCHES, editions.TEST_BATCH):
+        rows = TEST_IMAGES if name == editions.TEST_BATCH else train // len(editions.TRAIN_BATCHES)
+        images = generator.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8)
+        labels = [k % 10 for k in range(rows)]
+        (batches / name).write_bytes(cifar_format.batch(name, images, labels, [f"{k}.png" for k in range(rows)]))
+    (batches / editions.META).write_bytes(cifar_format.batches_meta(train // 5, [str(k) for k in range(10)]))
+    images = np.tile(generator.integers(0, 256, (10_000, 32, 32, 3), dtype=np.uint8), (hidden // 10_000, 1, 1, 1))
+    with (folder / editions.HIDDEN_NAMES[0]).open("wb") as stream:
+        pickle.dump({b"data": images, b"ids": np.arange(hidden)}, stream, protocol=4)
 
 
-def write_run(folder: Path, slug: str, data: Processed) -> None:
-    """A run of untrained weights for the competition `slug`."""
+def write_run(folder: Path, data: Processed) -> None:
+    """A run of untrained weights."""
     config = PRESETS["rehearsal"]
-    atomic.write_json(folder / runs.CONFIG, RunCard(slug, data.training_fingerprint, config).to_dict())
+    atomic.write_json(folder / runs.CONFIG, RunCard(SLUG, data.training_fingerprint, config).to_dict())
     weights.save(folder / runs.WEIGHTS, build(config.model, 0).state_dict(), config.model)
     result = RunResult("split", 0.0, 0.0, 10, 0.0, 100, 1, 1, 0.0, 78_330, 0.0, 0.0, "none", "fp32")
     atomic.write_json(folder / runs.RESULT, dataclasses.asdict(result))
@@ -64,48 +68,65 @@ def write_run(folder: Path, slug: str, data: Processed) -> None:
     Manifest("train", records(folder, files)).write(folder)
 
 
-def predict(place: Path, run: str, device: str) -> dict[str, float]:
-    """Peak memory in MB and seconds of the real command."""
-    command = [sys.executable, "-m", "pipeline.predict", "--run", run, "--out", str(place / f"{run}.csv"),
-               "--processed", str(place / "processed"), "--models", str(place / "models"),
-               "--device", device]  # fmt: skip
+# A process begins with the resident set of the one that starts it, so a small one does.
+STARTER = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+
+
+def measure(place: Path, stage: str, *options: str, environ: Mapping[str, str] = os.environ) -> dict[str, float]:
+    """Peak memory in MB and seconds of `python -m pipeline.STAGE`."""
+    command = [sys.executable, "-S", "-c", STARTER, sys.executable, "-m", f"pipeline.{stage}", *options]
+    environment = {**environ, "PYTHONPATH": str(side_by_side.ROOT)}
     began = time.perf_counter()
-    child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(side_by_side.ROOT)},
-                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
-    assert child.stderr is not None
-    said = child.stderr.read().decode()
-    _, status, used = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(said)
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss in bytes
-    return {"peak_mb": used.ru_maxrss * unit / 1e6, "seconds": time.perf_counter() - began}
+    return {"peak_mb": int(done.stdout) * unit / 1e6, "seconds": time.perf_counter() - began}
+
+
+def stages(place: Path, hidden: int, train: int, device: str) -> dict[str, dict[str, float]]:
+    """All measured commands, one after another, in the empty folder `place`."""
+    # In a process of its own: a child begins with its parent's peak.
+    writer = multiprocessing.get_context("spawn").Process(
+        target=write_download, args=(place / "data/raw" / SLUG, hidden, train)
+    )
+    writer.start()
+    writer.join()
+    found = {"preprocess": measure(place, "preprocess", "--competition", SLUG)}
+    write_run(place / "data/models" / RUN, Processed.open(place / "data/processed" / SLUG))
+    found["predict"] = measure(place, "predict", "--run", RUN, "--device", device)
+    with standin(place / "data/raw" / SLUG, place / "state", slug=SLUG) as kaggle:
+        csv = f"submissions/{RUN}.csv"
+        found["submit"] = measure(place, "submit", "--csv", csv, "--wait", "0", environ=kaggle.environment)
+        found["check"] = measure(place, "check", "--csv", csv, environ=kaggle.environment)
+    return found
 
 
 def main() -> None:
     """Measure and print."""
     parser = side_by_side.parser(__doc__, rounds=1)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 1_000_000], help="hidden images")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 1_000_000], help="hidden images, 10,000s")
+    parser.add_argument("--train", type=int, default=50_000, help="training images")
     parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     parser.add_argument("--scratch", type=Path, help="where the images are made (default: the system's)")
     arguments = parser.parse_args()
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, dict[str, float]]] = {}
     for size in sorted(arguments.sizes):
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-            place, slug = Path(scratch), f"size-{size}"
-            # In a process of its own: a child begins with its parent's peak, and that of writing is the file's size.
-            writer = multiprocessing.get_context("spawn").Process(
-                target=write_data, args=(place / "processed" / slug, size)
-            )
-            writer.start()
-            writer.join()
-            write_run(place / "models" / slug, slug, Processed.open(place / "processed" / slug))
-            found[str(size)] = predict(place, slug, arguments.device)
-    peaks = [row["peak_mb"] for row in found.values()]
-    lines = [f"{'images':>10}{'peak MB':>10}{'seconds':>10}"]
-    lines += [f"{int(size):10,}{row['peak_mb']:10.0f}{row['seconds']:10.1f}" for size, row in found.items()]
-    result = {"ratio": peaks[-1] / peaks[0], "sizes": found}
-    side_by_side.report(arguments.json, json.loads(json.dumps(result)), [*lines, f"memory ratio {result['ratio']:.2f}"])
+            found[str(size)] = stages(Path(scratch), size, arguments.train, arguments.device)
+    smallest, largest = (found[str(pick(arguments.sizes))] for pick in (min, max))
+    ratios = {stage: row["peak_mb"] / smallest[stage]["peak_mb"] for stage, row in largest.items()}
+    lines = [f"{'images':>10}  {'stage':12}{'peak MB':>10}{'seconds':>10}"]
+    for size_, rows in found.items():
+        for stage, row in rows.items():
+            lines.append(f"{int(size_):10,}  {stage:12}{row['peak_mb']:10.0f}{row['seconds']:10.1f}")
+    lines += [f"memory ratio of {stage:12}{ratio:6.2f}" for stage, ratio in ratios.items()]
+    side_by_side.report(arguments.json, json.loads(json.dumps({"ratio": ratios, "stages": found})), lines)
 
 
 if __name__ == "__main__":

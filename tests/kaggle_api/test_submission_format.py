@@ -70,3 +70,20 @@ def test_what_kaggle_would_refuse_is_refused_with_the_reason(tmp_path: Path, con
 def test_a_missing_csv_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match=r"python -m pipeline\.predict --out"):
         submission_format.validate(tmp_path / "none.csv", IDS)
+
+
+def test_long_files_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission_format, "CHUNK", 40)
+    ids = np.arange(1000, 2000)
+    rows = [f"{i},{i % 10}\n" for i in ids]
+    path = write(tmp_path / "sub.csv", "ID,Labels\n" + "".join(rows))
+    assert submission_format.validate(path, ids).tolist() == (ids % 10).tolist()
+    path = write(path, "ID,Labels\n" + "".join(rows[::-1]))
+    assert submission_format.validate(path, ids).tolist() == (ids % 10).tolist()
+    for line, row, said in ((700, "1698,11\n", "line 700: label 11"), (901, "1899;9\n", "line 901: '1899;9'")):
+        broken = [*rows[: line - 2], row, *rows[line - 1 :]]
+        with pytest.raises(BadData, match=said):
+            submission_format.validate(write(path, "ID,Labels\n" + "".join(broken)), ids)
+    for changed, said in ((rows[:-1], "1 of 1000 ids are missing"), ([*rows, "1000,3\n"], "id 1000 occurs 2 times")):
+        with pytest.raises(BadData, match=said):
+            submission_format.validate(write(path, "ID,Labels\n" + "".join(changed)), ids)

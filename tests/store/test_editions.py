@@ -1,3 +1,4 @@
+import mmap
 import pickle
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import BadData, MissingInput
-from pipeline.store import editions
+from pipeline.store import editions, pickle_reader
 from tests.support import images, write_download
 
 N = 40
@@ -27,7 +28,7 @@ def test_every_edition_of_the_hidden_set(tmp_path: Path, protocol: int, keys: ty
     content: dict[str, Any] = {"data": stored} | ({"ids": np.arange(7, 7 + N)} if with_ids else {})
     named = {key.encode() if keys is bytes else key: value for key, value in content.items()}
     hidden = editions.read_hidden(dump(tmp_path / "hidden.pkl", named, protocol))
-    assert np.array_equal(hidden.images, pixels)
+    assert np.array_equal(np.concatenate(list(hidden.chunks())), pixels)
     assert hidden.own_ids == with_ids
     assert hidden.ids.tolist() == list(range(7, 7 + N) if with_ids else range(N))
     assert hidden.layout.expected
@@ -52,6 +53,27 @@ def test_every_edition_of_the_hidden_set(tmp_path: Path, protocol: int, keys: ty
 def test_a_wrong_hidden_set_is_refused(tmp_path: Path, content: Any, said: str) -> None:
     with pytest.raises(BadData, match=said):
         editions.read_hidden(dump(tmp_path / "hidden.pkl", content))
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_large_hidden_set_is_mapped_and_read_in_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flat: bool
+) -> None:
+    pixels = images(50)
+    stored = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(50, -1) if flat else pixels
+    path = tmp_path / "cifar_test_nolabel.pkl"
+    path.write_bytes(pickle.dumps({b"data": stored, b"ids": np.arange(50, 0, -1)}))
+    monkeypatch.setattr(pickle_reader, "IN_MEMORY", 1000)
+    monkeypatch.setattr(editions, "CHUNK", 7)
+    monkeypatch.setattr(editions, "SAMPLE", 20)
+    monkeypatch.setattr(editions, "STRETCHES", 4)
+    hidden = editions.read_hidden(path)
+    owner: object = hidden.raw.base
+    assert isinstance(owner, mmap.mmap)
+    assert [len(chunk) for chunk in hidden.chunks()] == [*(7 * [7]), 1]
+    assert np.array_equal(np.concatenate(list(hidden.chunks())), pixels)
+    assert np.array_equal(hidden.sample(), pixels[[*range(5), *range(15, 20), *range(30, 35), *range(45, 50)]])
+    assert hidden.ids.tolist() == list(range(50, 0, -1))
 
 
 def test_batches_and_class_names(tmp_path: Path) -> None:
