@@ -90,7 +90,7 @@ def find_hidden(folder: Path) -> Path:
         MissingInput: there is none.
         BadData: there are several.
     """
-    found = [path for name in HIDDEN_NAMES for path in sorted(folder.rglob(name))]
+    found = [path for name in HIDDEN_NAMES for path in sorted(folder.rglob(name)) if path.is_file()]
     if not found:
         raise MissingInput(f"{folder} has no hidden set, {' or '.join(HIDDEN_NAMES)}: is it the competition's folder?")
     if len(found) > 1:
@@ -110,14 +110,15 @@ def read_class_names(folder: Path) -> list[str]:
     names = _get(_dictionary(path), "label_names", path)
     if not isinstance(names, list) or len(names) != CLASSES:
         raise BadData(f"{path}: label_names is not a list of {CLASSES}")
-    return [printable(name.decode("utf-8", "replace") if isinstance(name, bytes) else name, 40) for name in names]
+    # Cut first: a long name takes four times its bytes as text.
+    return [printable(n[:200].decode("utf-8", "replace") if isinstance(n, bytes) else n, 40) for n in names]
 
 
 def read_hidden(path: Path) -> Hidden:
     """The hidden set, whatever the edition."""
     content = _dictionary(path)
     raw = _images(_get(content, "data", path), path)
-    ids = _find(content, "ids")
+    ids = _find(content, "ids", path)
     numbers = np.arange(len(raw)) if ids is None else _ids(ids, len(raw), path)
     return Hidden(raw, numbers, ids is not None, layout.detect(_sample(raw)))
 
@@ -155,13 +156,15 @@ def _dictionary(path: Path) -> dict[Any, Any]:
     return content
 
 
-def _find(content: dict[Any, Any], key: str) -> Any:
+def _find(content: dict[Any, Any], key: str, path: Path) -> Any:
     """The value under `key` as str or bytes, or None."""
+    if key in content and key.encode() in content:
+        raise BadData(f"{path} has {key!r} twice, as text and as bytes")
     return content.get(key, content.get(key.encode()))
 
 
 def _get(content: dict[Any, Any], key: str, path: Path) -> Any:
-    value = _find(content, key)
+    value = _find(content, key, path)
     if value is None:
         keys = ", ".join(printable(k, 30) for k in list(content)[:8])
         raise BadData(f"{path} has no {key!r}; its keys are {keys or 'none'}")

@@ -37,6 +37,7 @@ class Global(enum.Enum):
     NDARRAY = "ndarray"  # only as an argument of RECONSTRUCT
     DTYPE = "dtype"  # completed by BUILD
     ENCODE = "encode"  # bytes as text (protocol 2 written by Python 3)
+    BYTES = "bytes"  # no bytes at all (as before)
 
 
 GLOBALS: Mapping[tuple[str, str], Global] = {
@@ -47,6 +48,7 @@ GLOBALS: Mapping[tuple[str, str], Global] = {
     ("numpy", "ndarray"): Global.NDARRAY,
     ("numpy", "dtype"): Global.DTYPE,
     ("_codecs", "encode"): Global.ENCODE,
+    ("__builtin__", "bytes"): Global.BYTES,
 }
 
 
@@ -105,6 +107,8 @@ def call(function: object, arguments: object, budget: Budget) -> object:
         return DType(_number_code(arguments[0]))
     if function is Global.ENCODE and len(arguments) == 2 and arguments[1] == "latin1":
         return _latin1(arguments[0], budget)
+    if function is Global.BYTES and arguments == ():
+        return b""
     if function is Global.FROMBUFFER and len(arguments) == 4:
         raw, dtype, shape, order = arguments
         return Array(_array(raw, dtype, shape, _order(order), budget))
