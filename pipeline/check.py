@@ -122,11 +122,13 @@ python -m pipeline.check --fail-over 12        exit code 1 if the newest gap is 
     help="The CSV to judge, written by predict; by default the newest of the run that train finished last.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--fail-over", metavar="POINTS", type=float, help="End with exit code 1 if the newest gap is larger.")
+@click.option(
+    "--fail-over", metavar="POINTS", type=cli.Finite(), help="End with exit code 1 if the newest gap is larger."
+)  # fmt: skip
 @click.option(
     "--wait",
     metavar="SECONDS",
-    type=click.FloatRange(min=0),
+    type=cli.Finite(min=0),
     default=30.0,
     show_default=True,
     help="How long to wait for a submission that is being scored.",

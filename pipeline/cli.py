@@ -1,9 +1,14 @@
 """What the stages' command lines share: common options, exit codes, one line an error."""
 
+import errno
+import math
+import os
+import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -14,39 +19,100 @@ except ModuleNotFoundError:
     sys.exit("error: click is not installed: run `./run_all.sh --setup`, then `source .venv/bin/activate`")
 
 from pipeline.config import DEFAULT_COMPETITION, Paths, check_slug
-from pipeline.errors import INTERRUPTED, PipelineError, UsageError
+from pipeline.errors import INTERRUPTED, PipelineError, UsageError, printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _DEBUG = "pipeline.debug"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_FOLDER = {errno.ENOTDIR, errno.EEXIST}
 
 
 def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
     """Run a stage's command line and return its exit code (see pipeline.errors).
 
-    Errors print one line on stderr; `--debug` prints the traceback too.
+    Errors print one line on stderr; `--debug` prints the traceback too.  A mistake of ours always prints it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_streams()
     # Set, not inherited: a script's background commands inherit an ignored SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     context: click.Context | None = None
     try:
         with command.make_context(f"python -m pipeline.{module}", arguments) as context:
+            _require_current_folder()
             command.invoke(context)
         return 0
     except click.exceptions.Exit as finished:
         return finished.exit_code
-    except click.ClickException as error:
-        return _fail(context, f"{error.format_message()} (--help shows the options)", UsageError.exit_code)
-    except PipelineError as error:
-        return _fail(context, str(error), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except BrokenPipeError:
+        return _unread()
+    except Exception as error:
+        known = _known(error)
+        message, code = known or ("this is a mistake in the pipeline: please report it with all the lines above", 1)
+        return _fail(context, message, code, bug=known is None)
+    except KeyboardInterrupt:
         return _fail(context, "interrupted; run the same command again to go on", INTERRUPTED)
-    except OSError as error:
-        return _fail(context, f"{error.filename or 'the system'}: {error.strerror or error}", 1)
-    except MemoryError:
-        return _fail(context, "out of memory: close other programs, or lower --batch-size", 1)
+
+
+def _known(error: Exception) -> tuple[str, int] | None:
+    """The message and the exit code for an error that was to be expected."""
+    match error:
+        case click.Abort():
+            return "interrupted; run the same command again to go on", INTERRUPTED
+        case click.ClickException():
+            return f"{error.format_message()} (--help shows the options)", UsageError.exit_code
+        case PipelineError():
+            return str(error), error.exit_code
+        case OSError():
+            return _refused(error), 1
+        case MemoryError():
+            return "out of memory: close other programs, or lower --batch-size", 1
+    return None
+
+
+def _refused(error: OSError) -> str:
+    """What the system refused, where, and what to do about it."""
+    reason = error.strerror or str(next(iter(error.args), type(error).__name__))
+    where = f"{error.filename}: " if error.filename else ""
+    # numpy has a message of its own, and no number.
+    if error.errno in _FULL or re.fullmatch(r"\d+ requested and \d+ written", reason):
+        return f"{where}the disk is full ({reason}): free space, then run the same command again"
+    if error.errno in _FORBIDDEN:
+        return f"{where}{reason}: change its permissions, or name another place (--help shows the options)"
+    if error.errno in _NO_FOLDER:
+        return f"{where}{reason}: a file is where a folder is needed; move it away, or name another place"
+    return f"{where or 'the system: '}{reason}"
+
+
+def _open_streams() -> None:
+    """Open what was closed (`command >&-`): the next file to be opened would become stdout, and be written to."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def _require_current_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder was removed: change to the project's folder, and try again") from None
+
+
+def _unread() -> int:
+    """Nobody reads on (`command | head`): end without a word, as other programs do."""
+    with suppress(OSError, ValueError):  # what is still in the buffers goes nowhere
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    return 1
 
 
 def spread(arguments: Sequence[str], option: str) -> list[str]:
@@ -65,10 +131,13 @@ def spread(arguments: Sequence[str], option: str) -> list[str]:
     return result
 
 
-def _fail(context: click.Context | None, message: str, code: int) -> int:
-    if context is not None and context.meta.get(_DEBUG):
-        traceback.print_exc()
-    click.echo(f"error: {message}", err=True)
+def _fail(context: click.Context | None, message: str, code: int, bug: bool = False) -> int:
+    try:
+        if bug or (context is not None and context.meta.get(_DEBUG)):
+            click.echo(_harmless(traceback.format_exc()), err=True, nl=False)
+        click.echo(f"error: {printable(message, 10 * len(message))}", err=True)
+    except OSError:  # nobody reads that, or the disk is full
+        _unread()
     return code
 
 
@@ -78,8 +147,13 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 def say(message: str) -> None:
     """Tell the user something, on stdout, at once."""
-    click.echo(message)
+    click.echo(_harmless(message))
     sys.stdout.flush()
+
+
+def _harmless(message: str) -> str:
+    """Lines in which nothing is left that a terminal would obey; whoever quotes others uses `printable` besides."""
+    return "\n".join(printable(line, 10 * len(line)) for line in message.split("\n"))
 
 
 # --- options: one spelling, one help text, in every stage ---------------------------------------------------
@@ -109,8 +183,21 @@ device = click.option(
     "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True,
     help="auto takes CUDA when there is one, else MPS, else the CPU.",
 )  # fmt: skip
+
+
+class Finite(click.FloatRange):
+    """A number: "nan" is in every range, and a limit that is no number is never reached."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """As click, which takes "nan" and "inf" for numbers."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
 timeout = click.option(
-    "--timeout", metavar="SECONDS", type=click.FloatRange(min=1), default=60.0, show_default=True,
+    "--timeout", metavar="SECONDS", type=Finite(min=1), default=60.0, show_default=True,
     help="Wall-clock limit of each answer from Kaggle; of a download, without a new byte.",
 )  # fmt: skip
 

@@ -152,11 +152,11 @@ def _write(
     # PyTorch takes seconds to import, and a CSV that is complete is found without it.
     from pipeline.gap.examination import Local, examine  # noqa: PLC0415
     from pipeline.training import inference  # noqa: PLC0415
-    from pipeline.training.device import choose, memory_advice  # noqa: PLC0415
+    from pipeline.training.device import choose, device_advice  # noqa: PLC0415
     from pipeline.training.inference import Panel  # noqa: PLC0415
 
     device = choose(device_name)
-    with memory_advice(device, batch_size):
+    with device_advice(device, batch_size):
         panel = Panel(inference.load(ensemble.runs, device), draft.tta, batch_size)
         test, validation = inference.ask_locally(ensemble, panel, data)
         # Of a single run as it is, result.json knows the accuracies.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import competition
-from pipeline.errors import Say
+from pipeline.errors import Say, printable
 from pipeline.gap import ledger
 from pipeline.gap.comparison import Comparison
 from pipeline.gap.join import LocalCsv
@@ -15,6 +15,7 @@ from pipeline.gap.judgement import Judgement, miss
 from pipeline.gap.ledger import Entry
 from pipeline.store import sidecar
 
+SHOWN = 30  # submissions in the table
 MOST = 4  # pieces of advice that a person is told
 
 
@@ -143,26 +144,29 @@ def submit_command(csv: LocalCsv) -> str:
 
 
 def table(entries: Sequence[Entry], foretold: Mapping[str, Entry]) -> str:
-    """The submissions, a line each."""
+    """The newest SHOWN submissions, a line each."""
+    older = max(len(entries) - SHOWN, 0)
+    entries = entries[older:]
     rows = [
         {
             "ref": "-" if entry.ref is None else str(entry.ref),
-            "time (UTC)": entry.time[:16].replace("T", " "),
-            "run": entry.run or "-",
+            "time (UTC)": printable(entry.time[:16].replace("T", " ")),
+            "run": printable(entry.run or "-"),
             "validation": _number(entry.local_validation),
             "local": _number(entry.local_test),
             "predicted": _number(foretold[entry.csv_sha256].predicted if entry.csv_sha256 in foretold else None),
             "public": _number(entry.public),
             "private": _number(entry.private),
             "gap": _number(entry.gap_public),
-            "status": entry.status + ("*" if entry.note else ""),
+            "status": printable(entry.status) + ("*" if entry.note else ""),
         }
         for entry in entries
     ]
-    notes = [f"* {entry.ref}: {entry.note}" for entry in entries if entry.note]
+    notes = [f"* {entry.ref}: {printable(entry.note)}" for entry in entries if entry.note]
     import pandas as pd  # noqa: PLC0415 - half a second that --help need not take
 
-    return "\n".join([pd.DataFrame(rows).to_string(index=False), *notes])
+    left_out = [f"... and {older:,} older ones, in {ledger.NAME} and with --json"] if older else []
+    return "\n".join([*left_out, pd.DataFrame(rows).to_string(index=False), *notes])
 
 
 def _meaning(checked: Comparison) -> list[str]:
@@ -174,7 +178,7 @@ def _meaning(checked: Comparison) -> list[str]:
     if newest.local_test is None or newest.gap_public is None:
         return [f"check: ref {newest.ref} scored {newest.public:.2f} %; its CSV is not from here"]
     lines = [
-        f"check: ref {newest.ref}, run {newest.run}: local {newest.local_test:.2f} %, "
+        f"check: ref {newest.ref}, run {printable(newest.run)}: local {newest.local_test:.2f} %, "
         f"public {newest.public:.2f} %, a gap of {newest.gap_public:.2f} points"
     ]
     if checked.optimistic:

@@ -1,13 +1,18 @@
-"""Are there credentials for Kaggle?  Looks, never reads more than it must, and prints no secret.
+"""Are there credentials for Kaggle?  Prints no secret, and hides them where others quote them.
 
 Run by any Python 3.11, before anything is installed: `python3 -m pipeline.kaggle_api.credentials`.
 """
 
+import base64
 import json
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 from pipeline.errors import AccessDenied
 
@@ -17,6 +22,10 @@ CURE = (
     "`./run_all.sh --rehearsal` needs none"
 )
 
+TOKENS = ("KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN")  # variables that hold a token, or the name of a file with one
+FILES = ("access_token", "access_token.txt", "kaggle.json", "credentials.json")
+LEAST = 4  # characters: nobody's secret is shorter, and hiding "a" would spoil, and tell, more than it hides
+
 
 def require(environ: Mapping[str, str]) -> str:
     """Where the genuine client will find credentials, looking in its order.
@@ -24,7 +33,7 @@ def require(environ: Mapping[str, str]) -> str:
     Raises:
         AccessDenied: there are none, or kaggle.json has the wrong shape.
     """
-    home = Path(environ.get("HOME") or Path.home())
+    home = _home(environ)
     if environ.get("KAGGLE_API_TOKEN"):
         return "KAGGLE_API_TOKEN"
     if environ.get("KAGGLE_KERNEL_RUN_TYPE") and environ.get("KAGGLE_API_V1_TOKEN"):
@@ -34,9 +43,7 @@ def require(environ: Mapping[str, str]) -> str:
             return f"~/.kaggle/{name}"
     if environ.get("KAGGLE_USERNAME") and environ.get("KAGGLE_KEY"):
         return "KAGGLE_USERNAME and KAGGLE_KEY"
-    folders = [home / ".kaggle", Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"]
-    if environ.get("KAGGLE_CONFIG_DIR"):
-        folders = [Path(environ["KAGGLE_CONFIG_DIR"])]
+    folders = [Path(environ["KAGGLE_CONFIG_DIR"])] if environ.get("KAGGLE_CONFIG_DIR") else _folders(environ, home)
     for path in (folder / "kaggle.json" for folder in folders):
         if path.is_file():
             _check_kaggle_json(path)
@@ -44,6 +51,67 @@ def require(environ: Mapping[str, str]) -> str:
     if _has_content(home / ".kaggle" / "credentials.json"):
         return "~/.kaggle/credentials.json"
     raise AccessDenied(f"no Kaggle credentials: {CURE}")
+
+
+def secrets(environ: Mapping[str, str]) -> list[str]:
+    """What nobody must read in an answer: all secrets in reach of the client, also as they travel; long ones first."""
+    home = _home(environ)
+    folders = {*_folders(environ, home), Path(environ.get("KAGGLE_CONFIG_DIR") or home / ".kaggle")}
+    users, found = {environ.get("KAGGLE_USERNAME", "")}, {environ.get("KAGGLE_KEY", "")}
+    files = [folder / name for folder in folders for name in FILES]
+    for name in TOKENS:
+        found.add(environ.get(name, ""))
+        files.append(Path(environ.get(name) or "/nonexistent"))
+    for path in files:
+        user, kept = _read(path)
+        users.add(user)
+        found |= kept
+    for name, value in environ.items():
+        address = value.partition("://")[2] or value
+        if name.lower().endswith("_proxy") and (match := re.match(r"([^:]*):(.*)@", address)):
+            users.add(unquote(match[1]))
+            found |= {match[2], unquote(match[2])}
+    travelling = {base64.b64encode(f"{user}:{secret}".encode()).decode() for user in users for secret in found}
+    return sorted((secret for secret in found | travelling if len(secret) >= LEAST), key=len, reverse=True)
+
+
+def hide(value: Any, kept: Iterable[str]) -> Any:
+    """The JSON value without any of the secrets `kept`, wherever in it they are."""
+    if isinstance(value, str):
+        for secret in kept:
+            value = value.replace(secret, "***")
+        return value
+    if isinstance(value, list):
+        return [hide(item, kept) for item in value]
+    if isinstance(value, dict):
+        return {name: hide(item, kept) for name, item in value.items()}
+    return value
+
+
+def _read(path: Path) -> tuple[str, set[str]]:
+    """The user's name and the secrets in one of Kaggle's files."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+    except (OSError, ValueError):  # a token is no file's name
+        return "", set()
+    with suppress(ValueError):
+        values = json.loads(text)
+        if isinstance(values, dict):
+            kept = {str(values.get(name) or "") for name in ("key", "token", "access_token", "refresh_token")}
+            return str(values.get("username") or ""), kept
+    return "", {text}
+
+
+def _folders(environ: Mapping[str, str], home: Path) -> list[Path]:
+    return [home / ".kaggle", Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"]
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    """The user's folder; for a user whom the system does not know, as in some containers, none that exists."""
+    try:
+        return Path(environ.get("HOME") or Path.home())
+    except RuntimeError:
+        return Path("/nonexistent")
 
 
 def _has_content(path: Path) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeline.config import fingerprint
 from pipeline.store import atomic
 
+SECRETS = {"kaggle.json", "access_token", "access_token.txt", "credentials.json"}  # Kaggle's, never served
 ZIP_TIME = (2025, 1, 1, 0, 0, 0)  # of every member, so that the same files make the same zip
 
 
@@ -42,7 +43,7 @@ class ServedFile:
 
 
 class Catalog:
-    """The regular files below `folder`, but for hidden ones; the zip is kept in `cache`."""
+    """The regular files below `folder`, but for hidden ones and credentials; the zip is kept in `cache`."""
 
     def __init__(self, slug: str, folder: Path, cache: Path) -> None:
         self._folder = folder
@@ -56,7 +57,7 @@ class Catalog:
         for parent, folders, names in os.walk(self._folder):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for path in (Path(parent, name) for name in sorted(names)):
-                if path.name.startswith(".") or not path.is_file():
+                if path.name.startswith(".") or path.name.lower() in SECRETS or not path.is_file():
                     continue
                 name = path.relative_to(self._folder).as_posix()
                 found[name] = _served(name, path)

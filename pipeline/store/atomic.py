@@ -1,9 +1,10 @@
 """A file or a folder is complete or absent: it is written beside its place, synced to disk, then renamed.
 
-A killed process leaves at most a hidden `.NAME.partial` beside the place; the next run overwrites it.
+A killed or interrupted process leaves at most a hidden `.NAME.partial` beside the place; the next run overwrites it.
 Callers that may run twice at once hold the `lock` of the place meanwhile.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import UsageError
 
+UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)  # what some network file systems answer to the sync of a folder
+
 
 def partial(path: Path) -> Path:
     """Where `path` is written before it is complete."""
@@ -23,16 +26,21 @@ def partial(path: Path) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path to write to; it becomes `path` if the block ends well and vanishes if it does not."""
+    """Yields a path to write to; it becomes `path` if the block ends well and vanishes if it fails.
+
+    If the block is interrupted it stays, as when the process is killed: predict tells by it that it was at work.
+    """
     temporary = partial(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     try:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
-    finally:
+    except Exception as error:
         temporary.unlink(missing_ok=True)
+        _name(error, path)
+        raise
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -52,14 +60,20 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
     An older `path` stays until its successor is complete on disk.
     """
-    temporary, old = partial(path), path.with_name(f".{path.name}.old")
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary = partial(path)
+    _restore(path)
+    for leftover in (temporary, _old(path)):
+        _remove(leftover)
+    make_folder(path.parent)
+    temporary.mkdir()
     try:
         yield temporary
         publish_folder(temporary, path)
+    except OSError as error:
+        _name(error, path)
+        raise
     finally:
+        _restore(path)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -69,12 +83,44 @@ def publish_folder(temporary: Path, path: Path) -> None:
         if not entry.is_symlink():  # a link to a file that is not ours to sync
             _sync(entry)
     _sync(temporary)
-    old = path.with_name(f".{path.name}.old")
     if path.exists():
-        path.replace(old)
+        path.replace(_old(path))
     temporary.replace(path)
     _sync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(_old(path))
+
+
+def _name(error: Exception, path: Path) -> None:
+    """Say in the error which file could not be written: the system does so when opening one, not when writing."""
+    if isinstance(error, OSError) and error.filename is None:
+        error.filename = str(path)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, or a link to one that is not ours, as far as possible."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _old(path: Path) -> Path:
+    """Where an older folder lies while its successor takes its place."""
+    return path.with_name(f".{path.name}.old")
+
+
+def _restore(path: Path) -> None:
+    """Bring an older folder back, if something ended publish_folder between its two renames."""
+    if _old(path).exists() and not path.exists():
+        _old(path).replace(path)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, and sync each one's entry to disk."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync(path.parent)
 
 
 @contextmanager
@@ -84,7 +130,7 @@ def lock(path: Path) -> Iterator[None]:
     Raises:
         UsageError: another process is at work on `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     try:
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
             yield
@@ -97,5 +143,8 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if not path.is_dir() or error.errno not in UNSUPPORTED:
+            raise
     finally:
         os.close(descriptor)

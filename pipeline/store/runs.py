@@ -19,16 +19,19 @@ from typing import Any, Self
 
 from filelock import FileLock
 
-from pipeline.config import PARAMETER_BUDGET
-from pipeline.errors import BadData, MissingInput, UsageError
+from pipeline.config import PARAMETER_BUDGET, check_slug
+from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.recipes import TrainConfig, ValidationSet
 from pipeline.store import atomic
+from pipeline.store.fields import require_types
 from pipeline.store.manifest import FileRecord, Manifest
+from pipeline.store.names import absent, few
 
 CONFIG, WEIGHTS, METRICS, RESULT = "config.json", "weights.safetensors", "metrics.jsonl", "result.json"
 CHECKPOINT, TENSORBOARD, LATEST = "checkpoint.pt", "tensorboard", "LATEST"
 RESERVED = ("latest", "ledger")  # data/models/LATEST; submissions/ledger.csv would be RUN.csv
 PRETRAINED = "pretrained"  # `--run pretrained` and `--run pretrained-NAME` mean data/pretrained
+ANEW = "train the run again with --force, or name another --run"
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,14 @@ class RunCard:
         Raises:
             BadData: it is damaged or of another version.
         """
-        values = _read_json(folder / CONFIG)
+        path = folder / CONFIG
+        values = _read_json(path)
         try:
             return cls.from_dict(values)
         except KeyError as error:
-            raise BadData(f"{folder / CONFIG} lacks {error}: train the run again") from error
+            raise BadData(f"{path} lacks {error}: {ANEW}") from error
+        except BadData as error:
+            raise BadData(f"{path}: {printable(error)}: {ANEW}") from error
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -62,9 +68,15 @@ class RunCard:
 
         Raises:
             KeyError: a key is missing.
-            BadData: the config is of another version.
+            BadData: the config is of another version, or holds what it cannot hold.
         """
-        return cls(values["competition"], values["data"], TrainConfig.from_dict(values["config"]))
+        card = cls(values["competition"], values["data"], TrainConfig.from_dict(values["config"]))
+        try:
+            require_types(card)
+            check_slug(card.competition)
+        except (TypeError, UsageError) as error:
+            raise BadData(f"this is no config of a run ({printable(error, 120)})") from error
+        return card
 
 
 @dataclass(frozen=True)
@@ -122,23 +134,17 @@ class Run:
             MissingInput: there is no such run, or it is unfinished.
             BadData: its files are damaged.
         """
-        name = name if name is not None else latest(models)
+        asked, name = name, name if name is not None else latest(models)
         folder = models / check_name(name)
         if not folder.is_dir():
-            raise MissingInput(
-                f"there is no run {name} in {models}: {_known(models)} (`python -m pipeline.train` makes one)"
-            )
-        manifest = Manifest.read(folder)
-        if manifest is None:
-            raise MissingInput(
-                f"run {name} is unfinished: run `python -m pipeline.train` with the same options to go on"
-            )
-        if missing := manifest.missing(folder):
-            raise BadData(f"{folder / missing[0]} is missing or damaged: train the run again with --force")
+            pointer = models / LATEST if asked is None else None
+            raise MissingInput(absent(models, name, _finished(models), pointer))
+        manifest = _manifest(folder)
         try:
             result = RunResult(**_read_json(folder / RESULT))
+            require_types(result)
         except TypeError as error:
-            raise BadData(f"{folder / RESULT} is of another version ({error}): train the run again") from error
+            raise BadData(f"{folder / RESULT} is of another version ({printable(error)}): {ANEW}") from error
         return cls(name, folder, RunCard.read(folder), result, manifest)
 
     @property
@@ -191,7 +197,12 @@ def latest(models: Path) -> str:
     """
     pointer = models / LATEST
     if not pointer.is_file():
-        raise MissingInput(f"no finished run in {models}: run `python -m pipeline.train` first")
+        if not (known := _finished(models)):
+            raise MissingInput(f"no finished run in {models}: run `python -m pipeline.train` first")
+        raise MissingInput(
+            f"{pointer} is not there, so it is not known which run finished last: name one with --run "
+            f"(for submit, its CSV with --csv); there is {few(known)}"
+        )
     try:
         return check_name(pointer.read_text(encoding="ascii").strip())
     except (UnicodeDecodeError, UsageError):
@@ -205,18 +216,34 @@ def point_latest(models: Path, name: str) -> None:
         atomic.write_bytes(models / LATEST, f"{name}\n".encode())
 
 
-def _known(models: Path) -> str:
-    names = sorted(p.parent.name for p in models.glob(f"*/{RESULT}"))
-    return f"the finished runs are {', '.join(names)}" if names else "there is no finished run yet"
+def _manifest(folder: Path) -> Manifest:
+    """The manifest of a finished run, all of whose files are there."""
+    try:
+        manifest = Manifest.read(folder)
+    except BadData as error:
+        raise BadData(f"the manifest of run {folder.name} cannot be used ({error}): {ANEW}") from error
+    if manifest is None:
+        raise MissingInput(
+            f"run {folder.name} is unfinished: run `python -m pipeline.train` with the same options to go on"
+        )
+    if absent := [name for name in (CONFIG, WEIGHTS, RESULT) if name not in manifest.files]:
+        raise BadData(f"the manifest of run {folder.name} does not know {absent[0]}: {ANEW}")
+    if missing := manifest.missing(folder):
+        raise BadData(f"{folder / missing[0]} is missing or damaged: {ANEW}")
+    return manifest
+
+
+def _finished(models: Path) -> list[str]:
+    return sorted(path.parent.name for path in models.glob(f"[!.]*/{RESULT}"))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise MissingInput(f"{path} is missing: train the run again") from None
+        raise MissingInput(f"{path} is missing: {ANEW}") from None
     except ValueError as error:
-        raise BadData(f"{path} is no JSON ({error}): train the run again") from error
+        raise BadData(f"{path} is no JSON ({error}): {ANEW}") from error
     if not isinstance(values, dict):
-        raise BadData(f"{path} is not a JSON object: train the run again")
+        raise BadData(f"{path} is not a JSON object: {ANEW}")
     return values

@@ -2,19 +2,24 @@
 
 import dataclasses
 import json
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
-from pipeline.errors import BadData, MissingInput
+from pipeline.config import check_slug
+from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.store import atomic
+from pipeline.store.fields import require_types
 from pipeline.store.manifest import FileRecord
 
 Measure = Literal["none", "norms", "undo", "prior"]  # against a shift, see pipeline.gap.closing
 Adapt = Literal["auto", Measure]
 Tta = Literal["none", "flip", "flip-shift"]  # test-time augmentation, see pipeline.training.views
 
+RUNS = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._+-]*")  # "A", or "A+B"
 TAG_RUN = 100  # characters of the run's name in a tag: an ensemble's is long, and Kaggle may cut a description
 
 
@@ -59,9 +64,22 @@ class Sidecar:
         if not path.is_file():
             return None
         try:
-            return cls(**json.loads(path.read_bytes()))
-        except (ValueError, TypeError) as error:
-            raise BadData(f"{path} is damaged or of another version ({error}): predict again with --force") from error
+            card = cls(**json.loads(path.read_bytes()))
+            card._require_sense()
+        except (ValueError, TypeError, UsageError) as error:
+            raise BadData(f"{path} is damaged or of another version ({printable(error)}): {again(csv)}") from error
+        return card
+
+    def _require_sense(self) -> None:
+        """Check what becomes part of a path, a message to Kaggle or a command to copy.
+
+        Raises:
+            TypeError, ValueError, UsageError: a field holds what it cannot hold.
+        """
+        require_types(self)
+        check_slug(self.competition)
+        if not RUNS.fullmatch(self.run):
+            raise ValueError("run is no name of a run")
 
 
 def written_by_predict(csv: Path, competition: str) -> tuple[Sidecar, FileRecord]:
@@ -75,12 +93,18 @@ def written_by_predict(csv: Path, competition: str) -> tuple[Sidecar, FileRecord
         raise MissingInput(f"{csv} is not there: `python -m pipeline.predict --out {csv}` writes it")
     known, record = Sidecar.read(csv), FileRecord.of(csv)
     if known is None:
-        raise BadData(f"{csv} was not written by predict, nothing is known of it: predict again with --out")
+        raise BadData(f"{csv} was not written by predict, nothing is known of it: {again(csv)}")
     if known.competition != competition:
         raise BadData(f"{csv} is for {known.competition}: add --competition {known.competition}")
     if known.csv_sha256 != record.sha256:
-        raise BadData(f"{csv} was edited since predict wrote it: predict again with --force")
+        raise BadData(f"{csv} was edited since predict wrote it: {again(csv, known.run)}")
     return known, record
+
+
+def again(csv: Path, run: str = "") -> str:
+    """What to do about a CSV that is not as predict wrote it; `run` names its runs, where that is known."""
+    names = f" --run {run.replace('+', ' ')}" if run else ""
+    return f"write it again with `python -m pipeline.predict{names} --out {shlex.quote(str(csv))} --force`"
 
 
 def path_of(csv: Path) -> Path:

@@ -32,8 +32,12 @@ def save(path: Path, state: State, card: str) -> None:
         "rows": [asdict(row) for row in state.rows],
         **{name: getattr(state, name) for name in PLAIN},
     }
-    with atomic.replacing(path) as temporary:
-        torch.save(content, temporary)
+    with atomic.replacing(path) as temporary, temporary.open("wb") as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:
+            # While PyTorch gives up on a full disk it stumbles, and hides what the system said.
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def load(path: Path, state: State, card: str) -> None:

@@ -1,6 +1,7 @@
 """Where the networks run, and how precisely: chosen once, shared by training and prediction."""
 
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,10 +10,14 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import PipelineError, UsageError, printable
 from pipeline.training.processes import local_rank
 
 Precision = Literal["fp32", "bf16"]
+
+# How the errors of a device begin, as against those of a program that runs on it.
+_DEVICE_FAILED = re.compile(r"CUDA (driver )?error|CUDNN_STATUS_|CUBLAS_STATUS_|HIP error")
+_NO_MEMORY = re.compile(r"can't allocate memory|CUDA error: out of memory")
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ def choose(asked: str) -> Device:
 
     Raises:
         UsageError: this machine has no such device.
+        PipelineError: it does not answer.
     """
     present = {
         "cuda": torch.cuda.is_available(),
@@ -57,7 +63,10 @@ def choose(asked: str) -> Device:
                 raise UsageError(
                     f"there are {torch.cuda.device_count()} GPUs: lower torchrun's --nproc_per_node to that"
                 )
-            torch.cuda.set_device(local_rank())
+            try:
+                torch.cuda.set_device(local_rank())
+            except RuntimeError as error:
+                raise _failure("cuda", error) from error
     return Device(torch.device(kind), "bf16" if _fast_bf16(kind) else "fp32")
 
 
@@ -73,20 +82,38 @@ def _fast_bf16(kind: str) -> bool:
 
 
 @contextmanager
-def memory_advice(device: Device, batch_size: int) -> Iterator[None]:
-    """Turns "out of memory" into advice.
+def device_advice(device: Device, batch_size: int) -> Iterator[None]:
+    """Turns a device's failures, of which "out of memory" is the most frequent, into advice.
 
     Raises:
-        PipelineError: the device has not enough memory; it names a batch size to try.
+        PipelineError: the device has not enough memory (it names a batch size to try), or it failed.
     """
+    description = device.torch_device.type
     try:
+        description = device.description  # now: a device that is gone does not tell it
         yield
     except RuntimeError as error:
         # CUDA and MPS have a class of their own; the CPU's allocator raises a plain RuntimeError.
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
+            smaller = max(batch_size // 2, 2)
+            raise PipelineError(
+                f"{description} has not enough memory for --batch-size {batch_size}: "
+                f"try --batch-size {smaller}, or free memory there"
+            ) from error
+        if not _device_failed(error):
             raise
-        smaller = max(batch_size // 2, 2)
-        raise PipelineError(
-            f"{device.description} has not enough memory for --batch-size {batch_size}: "
-            f"try --batch-size {smaller}, or free memory there"
-        ) from error
+        raise _failure(description, error) from error
+
+
+def _device_failed(error: RuntimeError) -> bool:
+    """Whether the device is to blame: it vanished, hung, or its driver lost it."""
+    own = getattr(torch, "AcceleratorError", ())  # from PyTorch 2.8 on
+    return isinstance(error, own) or bool(_DEVICE_FAILED.search(str(error)))
+
+
+def _failure(description: str, error: RuntimeError) -> PipelineError:
+    reason = printable(str(error).partition("\n")[0])
+    return PipelineError(
+        f"{description} failed ({reason}): run the same command again, and training goes on from its last checkpoint; "
+        "if the device fails again, add --device cpu"
+    )

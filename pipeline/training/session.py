@@ -22,7 +22,7 @@ from pipeline.store.runs import CHECKPOINT, METRICS, RESULT, WEIGHTS, RunCard, R
 from pipeline.training import checkpoint, metrics
 from pipeline.training.batches import TrainingImages
 from pipeline.training.calibration import settle
-from pipeline.training.device import Device, memory_advice
+from pipeline.training.device import Device, device_advice
 from pipeline.training.engine import Task, fit
 from pipeline.training.evaluation import EvaluationImages, evaluate
 from pipeline.training.inference import agreement
@@ -59,7 +59,7 @@ def run(
         PipelineError: it diverged, or the device has not enough memory.
         BadData: the checkpoint is damaged.
     """
-    with memory_advice(device, card.config.batch_size):
+    with device_advice(device, card.config.batch_size):
         task = _task(card, data, rows, device, folder, world, pseudo_labels)
         task = replace(task, device=_settled(task, compile_, say))
         if teachers:

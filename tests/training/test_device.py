@@ -3,7 +3,7 @@ import torch
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.training import device
-from pipeline.training.device import Device, choose, memory_advice
+from pipeline.training.device import Device, choose, device_advice
 
 CPU = Device(torch.device("cpu"), "fp32")
 
@@ -56,11 +56,11 @@ def test_autocast_follows_the_precision(precision: device.Precision) -> None:
 def test_out_of_memory_names_a_batch_size_to_try(error: RuntimeError) -> None:
     with (
         pytest.raises(PipelineError, match="--batch-size 4096: try --batch-size 2048"),
-        memory_advice(CPU, 4096),
+        device_advice(CPU, 4096),
     ):
         raise error
 
 
 def test_other_errors_pass_unchanged() -> None:
-    with pytest.raises(RuntimeError, match="shape"), memory_advice(CPU, 4096):
+    with pytest.raises(RuntimeError, match="shape"), device_advice(CPU, 4096):
         raise RuntimeError("shape mismatch")

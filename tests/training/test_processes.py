@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline import train
 from pipeline.store import runs
 from pipeline.training.processes import ALONE, World, join
 from tests.support import ROOT
@@ -19,14 +20,16 @@ from tests.training import two_processes
 from tests.training.tiny import SLUG, write_tiny
 
 
-def command(place: Path, name: str, *more: str, processes: int = 2) -> list[str]:
+def command(place: Path, name: str, *more: str) -> list[str]:
     # "--", because torchrun takes our --run for an abbreviation of its --run-path.
-    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone",
-                "-m", "--"]  # fmt: skip
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "--"]
+    return [*launcher, "pipeline.train", *arguments(place, name, *more)]
+
+
+def arguments(place: Path, name: str, *more: str) -> list[str]:
     folders = ["--processed", str(place / "processed"), "--models", str(place / "models")]
     recipe = ["--preset", "rehearsal", "--epochs", "2", "--device", "cpu", "--competition", SLUG]
-    return [*(launcher if processes > 1 else [sys.executable, "-m"]), "pipeline.train", *recipe, *folders,
-            "--run", name, *more]  # fmt: skip
+    return [*recipe, *folders, "--run", name, *more]
 
 
 def environment() -> dict[str, str]:
@@ -46,10 +49,9 @@ def place(tmp_path: Path) -> Path:
 
 def test_gradients_and_statistics_are_the_whole_batchs(tmp_path: Path) -> None:
     script = Path(two_processes.__file__)
-    children = [
-        subprocess.Popen([sys.executable, script, str(rank), str(tmp_path)], env=environment()) for rank in (0, 1)
-    ]
-    assert [child.wait(timeout=200) for child in children] == [0, 0]
+    with subprocess.Popen([sys.executable, script, "1", str(tmp_path)], env=environment()) as second:
+        two_processes.main(0, tmp_path)
+        assert second.wait(timeout=100) == 0
     found = torch.load(tmp_path / "shared.pt", weights_only=True)
     for name, value in two_processes.gradients(ALONE).items():
         torch.testing.assert_close(found["gradients"][name], value, rtol=1e-9, atol=1e-12, msg=name)
@@ -62,9 +64,9 @@ def test_torchrun_trains_what_one_process_trains(place: Path) -> None:
     """With everything on that could tell them apart: mixed images, averages, a last batch of an odd size."""
     options = ["--cutmix", "1", "--ema-decay", "0.8", "--batch-size", "61", "--optimizer", "sgd", "--learning-rate",
                "0.01"]  # fmt: skip
-    together, alone = run(command(place, "two", *options)), run(command(place, "one", *options, processes=1))
+    together = run(command(place, "two", *options))
     assert together.returncode == 0, together.stderr
-    assert alone.returncode == 0, alone.stderr
+    assert train.main(arguments(place, "one", *options)) == 0
     assert together.stdout.count("epoch 2/2") == 1  # the first process alone speaks
     assert together.stdout.count("next: ") == 1
     assert "2 processes" in together.stdout

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pipeline.store.manifest import Manifest, records
 
@@ -28,3 +29,10 @@ def write_tiny(processed: Path, train: int = 300, test: int = 100, seed: int = 0
     facts = {"class_names": [f"class{i}" for i in range(10)]}
     Manifest("preprocess", records(folder, folder.glob("*.npy")), facts=facts).write(folder)
     return folder
+
+
+def take_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare runs of this process the measuring of precisions, which takes longer than their epoch."""
+    monkeypatch.setattr(
+        "pipeline.training.calibration._time", lambda _config, device: 1.0 if device.precision == "fp32" else 2.0
+    )

@@ -1,4 +1,4 @@
-"""One of two processes (test_processes.py starts both): what a batch's share gives each of them.
+"""One of two processes (test_processes.py is the first and starts the second): what a batch's share gives each of them.
 
     python two_processes.py RANK FOLDER
 
@@ -7,6 +7,7 @@ The first writes FOLDER/shared.pt: `gradients` in float64, and the `weights` aft
 
 import dataclasses
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,9 @@ def weights(world: World) -> dict[str, Tensor]:
 
 def main(rank: int, folder: Path) -> None:
     """Meet the other process in `folder`, compute, and save what the first found."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    # Without a time limit, the first would wait long for a second that has failed.
+    limit = timedelta(seconds=100)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=limit)
     world = World(rank, 2)
     found = {"gradients": gradients(world), "weights": weights(world)}
     if world.first:

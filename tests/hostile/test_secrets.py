@@ -1,0 +1,281 @@
+"""No secret is shown or kept by whatever fails, and nothing that others wrote reaches the terminal as a command."""
+
+import hashlib
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.kaggle_api import client, credentials
+from pipeline.kaggle_api.client import Kaggle
+from pipeline.rehearsal import cifar_format
+from pipeline.rehearsal.catalog import Catalog
+from tests.hostile.known_secrets import OF_KAGGLE, SECRETS, QuotingServer, leaks, quoting_kaggle, way
+from tests.hostile.mistakes import SIDECAR, Does, edit, nothing, of_run, remove, several, values, write
+from tests.support import ROOT, SLUG, clean_environment, here, predicted_place, stage
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return predicted_place(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def place(template: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(template, tmp_path / "place", symlinks=True)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def kaggle() -> Iterator[QuotingServer]:
+    with quoting_kaggle() as server:
+        yield server
+
+
+def everything(cwd: Path, result: "subprocess.CompletedProcess[str]") -> dict[str, bytes]:
+    """All that a command said and left behind, hidden files too."""
+    files = {str(path.relative_to(cwd)): path.read_bytes() for path in cwd.rglob("*") if path.is_file()}
+    return {**files, "stdout": result.stdout.encode(), "stderr": result.stderr.encode()}
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", OF_KAGGLE)
+def test_each_secret_alone_is_masked_in_a_refusal(kaggle: QuotingServer, home: Path, kind: str) -> None:
+    kaggle.status = 403
+    with pytest.raises(PipelineError) as caught:
+        Kaggle(way(home, kaggle.server_port, kind, "proxy"), attempts=1).submissions(SLUG)
+    assert len(leaks({"heard": kaggle.heard[-1].encode()})) == 2  # they were there to be quoted
+    assert leaks({"said": repr(caught.value).encode()}) == []
+    assert "***" in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [401, 500, 0])
+def test_all_secrets_together_are_masked_in_every_failure(kaggle: QuotingServer, home: Path, status: int) -> None:
+    kaggle.status = status
+    with pytest.raises(PipelineError) as caught:
+        Kaggle(way(home, kaggle.server_port, *SECRETS), attempts=1).submissions(SLUG)
+    assert leaks({"said": repr(caught.value).encode()}) == []
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://somebody:p%40ss%2Fword-of-the-proxy@127.0.0.1:9",
+        "http://somebody:p@ss/word-of-the-proxy@127.0.0.1:9",
+        "somebody:p@ss/word-of-the-proxy@",
+    ],
+)
+def test_a_proxy_that_is_not_there_keeps_its_password(home: Path, proxy: str) -> None:
+    environ = {**way(home, 9, "KAGGLE_KEY"), "http_proxy": proxy, "https_proxy": proxy}
+    with pytest.raises(PipelineError, match="cannot reach Kaggle") as caught:
+        Kaggle(environ, attempts=1).files(SLUG)
+    assert leaks({"said": repr(caught.value).encode()}) == []
+    assert SECRETS["proxy"] in credentials.secrets(environ)
+
+
+@pytest.mark.parametrize("kind", ["install", "disk", "network", "other", "http"])
+def test_whatever_the_client_dies_of_is_masked(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    environ = way(home, 9, *SECRETS)
+    del environ["AWS_SECRET_ACCESS_KEY"]  # the client never sees it
+    said = " ".join(secret for name, secret in SECRETS.items() if not name.startswith("AWS"))
+    reply = {"ok": False, "kind": kind, "status": 400, "creating": False, "retry_after": None, "message": said}
+    script = tmp_path / "child.py"
+    script.write_text(f"import sys\nsys.stdin.readline()\nprint({json.dumps(reply)!r})\n")
+    monkeypatch.setattr(client, "CHILD", script)
+    with pytest.raises(PipelineError) as caught:
+        Kaggle(environ, attempts=1).files(SLUG)
+    assert leaks({"said": repr(caught.value).encode()}) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "command"),
+    [
+        (403, ["download", "--competition", SLUG, "--raw", "elsewhere"]),
+        (403, ["submit"]),
+        (200, ["check", "--competition", SLUG, "--wait", "0"]),
+    ],
+)
+def test_no_stage_shows_or_keeps_a_secret(
+    place: Path, home: Path, kaggle: QuotingServer, status: int, command: list[str]
+) -> None:
+    kaggle.status = status
+    result = stage(*command, "--debug", cwd=place, environ=way(home, kaggle.server_port, *SECRETS))
+    assert (result.returncode == 0) == (status == 200), result.stderr
+    assert SECRETS["KAGGLE_API_TOKEN"] in kaggle.heard[-1]
+    assert leaks(everything(place, result)) == []
+    assert "***" in result.stdout + result.stderr
+
+
+def test_predict_keeps_no_secret_of_its_surroundings(place: Path, home: Path) -> None:
+    result = here("predict", "--force", cwd=place, environ=way(home, 9, *SECRETS))
+    assert result.returncode == 0
+    assert leaks(everything(place, result)) == []
+
+
+def test_run_all_shows_no_secret(tmp_path: Path, home: Path, kaggle: QuotingServer) -> None:
+    kaggle.status = 403
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copy(ROOT / "run_all.sh", project)
+    (project / "requirements.txt").write_text("")
+    (project / "pipeline").symlink_to(ROOT / "pipeline")
+    digest = hashlib.sha256(b"").hexdigest()
+    (project / ".requirements-installed").write_text(f"{sys.executable} {digest}\n")
+    environ = {**way(home, kaggle.server_port, *SECRETS), "PIPELINE_PYTHON": sys.executable}
+    result = subprocess.run(
+        ["./run_all.sh", "--competition", SLUG], cwd=project, env=environ, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 5, result.stderr
+    assert "== download" in result.stdout and "accept its rules" in result.stderr
+    assert leaks(everything(project, result)) == []
+
+
+def test_a_token_may_be_in_a_file_and_short_words_are_no_secrets(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("KGAT_token0in0a0file\n")
+    environ = {"HOME": str(tmp_path), "KAGGLE_API_TOKEN": str(tmp_path / "token"), "KAGGLE_KEY": "abc"}
+    found = credentials.secrets(environ)
+    assert "KGAT_token0in0a0file" in found and "abc" not in found
+    kept = credentials.hide({"a": ["KGAT_token0in0a0file!", 1, None]}, found)
+    assert kept == {"a": ["***!", 1, None]}
+
+
+def test_the_rehearsal_serves_no_credentials(tmp_path: Path) -> None:
+    folder = tmp_path / "served"
+    (folder / "below").mkdir(parents=True)
+    for name in ("data.pkl", "below/kaggle.json", "access_token", "Access_Token.txt", "credentials.json", ".env"):
+        (folder / name).write_text(SECRETS["kaggle.json"])
+    catalog = Catalog(SLUG, folder, tmp_path)
+    assert list(catalog.files()) == ["data.pkl"]
+    with zipfile.ZipFile(catalog.archive().path) as archive:
+        assert archive.namelist() == ["data.pkl"]
+
+
+# --- what others wrote ------------------------------------------------------------------------------------------
+
+CLEAR = "\x1b[2J\x1b]0;owned\x07\x9b1m\r\u202e\u2066"  # clears the screen, names the window, goes back, turns round
+HOSTILE = f"{CLEAR}\nerror: forged\n{'x' * 5000}"
+
+
+def must_be_harmless(result: "subprocess.CompletedProcess[str]") -> None:
+    """One line remains one line of usual length, and no character commands the terminal."""
+    assert "Traceback" not in result.stderr
+    for line in (result.stdout + result.stderr).splitlines():
+        assert line.isprintable() and len(line) < 1500
+        assert not line.startswith("error: forged")
+
+
+@pytest.mark.parametrize(
+    ("status", "command", "code"),
+    [
+        (403, ["download", "--competition", SLUG, "--raw", "elsewhere"], 5),
+        (400, ["submit"], 4),
+        (200, ["check", "--competition", SLUG, "--wait", "0"], 0),
+    ],
+)
+def test_what_kaggle_says_commands_no_terminal(
+    place: Path, home: Path, kaggle: QuotingServer, monkeypatch: pytest.MonkeyPatch,
+    status: int, command: list[str], code: int,
+) -> None:  # fmt: skip
+    kaggle.status = status
+    monkeypatch.setattr(kaggle, "instead", HOSTILE)
+    result = here(*command, cwd=place, environ=way(home, kaggle.server_port, "KAGGLE_API_TOKEN"))
+    assert result.returncode == code, result.stderr
+    must_be_harmless(result)
+    assert "\\x1b[2J" in result.stdout + result.stderr
+
+
+def hostile_meta(place: Path) -> None:
+    """Class names that clear the screen."""
+    path = place / f"data/raw/{SLUG}/cifar-10-python/cifar-10-batches-py/batches.meta"
+    path.unlink()  # a link
+    path.write_bytes(cifar_format.batches_meta(20, [f"{n}{CLEAR[:7]}\n" for n in range(10)]))
+
+
+def hostile_keys(place: Path) -> None:
+    """A pickle whose keys do."""
+    path = place / f"data/raw/{SLUG}/cifar_test_nolabel.pkl"
+    path.unlink()
+    path.write_bytes(pickle.dumps({HOSTILE: 1, CLEAR.encode(): 2}, protocol=4))
+
+
+def hostile_names(place: Path) -> None:
+    """An archive of files whose names do."""
+    with zipfile.ZipFile(place / "x.zip", "w") as archive:
+        for folder in ("a", "b"):
+            archive.writestr(f"{folder}\x1b[2J\u202e/cifar_test_nolabel.pkl", b"")
+
+
+def hostile_ledger(place: Path) -> None:
+    """A ledger in which somebody wrote."""
+    book = place / "submissions/ledger.csv"
+    line = book.read_text().splitlines()[-1].split(",")
+    line[0], line[2], line[4], line[11], line[12] = (
+        CLEAR.replace("\r", ""),
+        f"r{CLEAR[:7]}",
+        "7",
+        f"s{CLEAR[:7]}",
+        "n\x1b",
+    )
+    with book.open("a", encoding="utf-8") as stream:
+        stream.write(",".join([*line[:13], "", "", ""]) + "\n")
+
+
+def manifest_of_raw(place: Path) -> None:
+    remove(f"data/raw/{SLUG}/manifest.json")(place)
+
+
+RUN = "data/models/tiny-run"
+
+
+@pytest.mark.parametrize(
+    ("does", "command", "code"),
+    [
+        (several(hostile_meta, manifest_of_raw), ["preprocess", "--competition", SLUG, "--force"], 0),
+        (several(hostile_keys, manifest_of_raw), ["preprocess", "--competition", SLUG, "--force"], 4),
+        (hostile_names, ["download", "--competition", "other", "--from", "x.zip"], 4),
+        (hostile_ledger, ["check", "--competition", SLUG], 0),
+        (values(f"data/processed/{SLUG}/manifest.json", "facts", class_names=[f"{CLEAR}\n{k}" for k in range(10)]),
+         ["predict", "--force"], 0),
+        (values(SIDECAR, run=f"a{CLEAR}"), ["submit"], 4),
+        (values(SIDECAR, **{CLEAR: 1}), ["submit"], 4),
+        (values(SIDECAR, tta=HOSTILE), ["submit"], 4),
+        (of_run(values(f"{RUN}/config.json", "config", **{f"{CLEAR}\nerror: forged": 1})), ["predict"], 4),
+        (of_run(values(f"{RUN}/config.json", "config", preset=CLEAR)), ["predict", "--force"], 0),
+        (of_run(values(f"{RUN}/config.json", competition=HOSTILE)), ["predict"], 4),
+        (edit("data/models/LATEST", lambda _: CLEAR.encode()), ["predict"], 4),
+        (several(lambda place: (place / f"data/models/t{CLEAR[:4]}").mkdir(),
+                 write(f"data/models/t{CLEAR[:4]}/result.json", "{}")), ["predict", "--run", "t"], 3),
+        (nothing, ["predict", "--run", CLEAR], 2),
+        (nothing, ["sweep", "--search", f"{CLEAR}=1"], 2),
+        (nothing, ["train", "--preset", CLEAR], 2),
+        (nothing, ["download", "--competition", CLEAR], 2),
+        (nothing, ["submit", "--csv", f"{CLEAR}.csv"], 3),
+    ],
+)  # fmt: skip
+def test_what_a_file_says_commands_no_terminal(place: Path, does: Does, command: list[str], code: int) -> None:
+    does(place)
+    result = here(*command, cwd=place, environ=clean_environment() | {"KAGGLE_API_TOKEN": ""})
+    assert result.returncode == code, result.stderr
+    must_be_harmless(result)
+
+
+def test_a_trace_commands_no_terminal_either(place: Path) -> None:
+    values(SIDECAR, **{CLEAR: 1})(place)
+    result = here("submit", "--debug", cwd=place)
+    assert "Traceback" in result.stderr and result.stderr.splitlines()[-1].startswith("error: ")
+    assert all(line.isprintable() for line in result.stderr.splitlines())

@@ -1,0 +1,200 @@
+"""What a machine does to people: devices that fail, terminals and folders that are not as usual."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import AccessDenied
+from pipeline.kaggle_api import credentials
+from pipeline.store.runs import Run
+from pipeline.training import inference
+from pipeline.training.engine import Task
+from tests.hostile.surroundings import NAMESPACE, needs_mounts, shell
+from tests.support import ROOT, SLUG, clean_environment, error_line, here, predicted_place, tree
+from tests.training.tiny import write_tiny
+
+CSV = "submissions/tiny-run.csv"
+TRAIN = ("--competition", SLUG, "--preset", "rehearsal", "--epochs", "2", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return predicted_place(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def place(template: Path, tmp_path: Path) -> Path:
+    """A folder in which a run has been trained and its CSV written."""
+    return shutil.copytree(template, tmp_path / "Übung 1", symlinks=True)
+
+
+# --- a device that fails ----------------------------------------------------------------------------------------
+
+VANISHED = "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported"
+
+
+def failing(error: RuntimeError, epoch: int) -> Callable[[Task, int, int], float]:
+    rate = Task.rate
+
+    def fail(self: Task, now: int, step: int) -> float:
+        if (now, step) == (epoch, 1):
+            raise error
+        return rate(self, now, step)
+
+    return fail
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cwd = tmp_path_factory.mktemp("undisturbed")
+    write_tiny(cwd / "data/processed")
+    assert here("train", *TRAIN, cwd=cwd).returncode == 0
+    return cwd
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, getattr(torch, "AcceleratorError", RuntimeError)])
+def test_a_device_that_vanishes_while_training_is_told_and_the_run_goes_on(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[RuntimeError]
+) -> None:
+    shutil.copytree(undisturbed / "data/processed", tmp_path / "data/processed")
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, "rate", failing(kind(VANISHED), epoch=1))
+        line = error_line(here("train", *TRAIN, cwd=tmp_path), 1)
+    assert "failed (CUDA error: unspecified launch failure): run the same command again" in line
+    assert "goes on from its last checkpoint" in line and "--device cpu" in line
+    result = here("train", *TRAIN, cwd=tmp_path)
+    assert "going on from the checkpoint: 1 epochs and 0 steps are done" in result.stdout
+    weights = [Run.open(cwd / "data/models", None).weights_sha256 for cwd in (tmp_path, undisturbed)]
+    assert weights[0] == weights[1]
+
+
+def test_a_device_that_vanishes_while_predicting_is_told_and_nothing_is_lost(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+
+    before = tree(place)
+    with monkeypatch.context() as patch:
+        patch.setattr(inference, "answers", fail)
+        line = error_line(here("predict", "--force", cwd=place), 1)
+    assert "failed (cuDNN error: CUDNN_STATUS_EXECUTION_FAILED): run the same command again" in line
+    assert tree(place) == before
+    assert here("predict", "--force", cwd=place).returncode == 0
+    assert (place / CSV).read_bytes() == before[CSV]
+
+
+# --- terminals and folders --------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_goes_away_is_no_error(place: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    for arguments in (("check", "--competition", SLUG), ("train", "--help"), ("predict", "--run", "none")):
+        with subprocess.Popen(
+            [sys.executable, "-m", f"pipeline.{arguments[0]}", *arguments[1:]],
+            cwd=place, env={**clean_environment(), "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL, stdout=writing, stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            _, said = process.communicate(timeout=60)
+        quiet = arguments[0] != "predict"
+        assert process.returncode == (1 if quiet else 3)
+        assert said == "" if quiet else said.startswith("error: there is no run none")
+    os.close(writing)
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "told"),
+    [
+        (f"$P.check --competition {SLUG} >&-", 0, ""),
+        ("$P.predict --run none <&- >&- 2>&-", 3, ""),
+        ("$P.predict --run none 2>/dev/full", 3, ""),
+        (f"$P.check --competition {SLUG} >/dev/full", 1, "the disk is full"),
+    ],
+)
+def test_output_that_goes_nowhere_harms_nobody(place: Path, closed: str, code: int, told: str) -> None:
+    before = tree(place)
+    result = shell(closed, place)
+    assert result.returncode == code
+    assert told in result.stderr and "Traceback" not in result.stderr and bool(told) == bool(result.stderr)
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "ascii:strict", "COLUMNS": "20"},
+    ],
+)
+def test_a_path_with_spaces_and_umlauts_works_in_every_terminal(place: Path, environ: dict[str, str]) -> None:
+    folder = place / "Übung 1/süß"
+    shutil.copytree(place / "submissions", folder)
+    command = f"$P.check --competition {SLUG} --csv 'Übung 1/süß/tiny-run.csv' --submissions 'Übung 1/süß'"
+    result = shell(command, place, **environ)
+    assert result.returncode == 0, result.stderr
+    assert "/tiny-run.csv has not been submitted.  To submit it:" in result.stdout
+    missing = shell("$P.predict --run süß", place, **environ)
+    assert missing.returncode == 2 and missing.stderr.startswith("error: --run ")
+
+
+def test_a_user_whom_the_system_does_not_know_has_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(AccessDenied, match="no Kaggle credentials"):
+        credentials.require({})
+
+
+def test_no_home_and_no_input_are_needed(place: Path) -> None:
+    result = shell("unset HOME; $P.predict <&-", place)
+    assert result.returncode == 0 and "nothing to do" in result.stdout, result.stderr
+
+
+def test_a_current_folder_that_was_removed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    result = shell("cd gone; rmdir ../gone; $P.predict", tmp_path)
+    assert "the current folder was removed: change to the project's folder" in error_line(result, 2)
+
+
+@needs_mounts
+def test_a_folder_that_cannot_be_written_is_named(place: Path) -> None:
+    before = tree(place)
+    script = 'mount --bind . . && mount -o remount,ro,bind . && cd "$PWD" && '
+    for command, lock in (
+        (f"$P.preprocess --competition {SLUG} --force", f"data/processed/.{SLUG}.lock"),
+        ("$P.predict --force", "submissions/.tiny-run.csv.lock"),
+    ):
+        result = shell(f"{' '.join(NAMESPACE)} bash -c '{script} {command}'", place)
+        line = error_line(result, 1)
+        assert f"{lock}: Read-only file system: change its permissions, or name another place" in line
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize("slug", ["a b/c", "https://www.kaggle.com/competitions/tiny/overview"])
+def test_a_competition_in_the_environment_that_is_none(tmp_path: Path, slug: str) -> None:
+    for command in (["check"], ["train"], ["predict", "--run", "pretrained"]):
+        result = here(*command, cwd=tmp_path, environ={**clean_environment(), "PIPELINE_COMPETITION": slug})
+        assert "competition" in error_line(result, 2)
+
+
+def test_a_mistake_of_ours_shows_where_and_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise ValueError("nobody thought\x1b[2J of this")
+
+    monkeypatch.setattr("pipeline.predict.predict", fail)
+    result = here("predict", cwd=place)
+    assert result.returncode == 1
+    lines = result.stderr.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-2:] == [
+        "ValueError: nobody thought\\x1b[2J of this",
+        "error: this is a mistake in the pipeline: please report it with all the lines above",
+    ]
