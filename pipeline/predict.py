@@ -23,9 +23,9 @@ from pipeline.config import DEFAULT_COMPETITION, PARAMETER_BUDGET, Paths, check_
 from pipeline.errors import BadData, Say, UsageError
 from pipeline.gap import join, ledger
 from pipeline.gap.findings import expected
-from pipeline.gap.judgement import judge, record
+from pipeline.gap.judgement import is_recorded, judge, record
 from pipeline.kaggle_api import submission_format
-from pipeline.store import atomic, runs, sidecar
+from pipeline.store import atomic, evidence, runs, sidecar
 from pipeline.store.ensemble import Ensemble
 from pipeline.store.manifest import FileRecord, versions
 from pipeline.store.processed import Processed
@@ -76,6 +76,9 @@ def predict(
             raise UsageError(f"{csv} was not written by predict, or edited since: choose another --out, or --force")
         if _same(found, draft):
             say(f"predict: {csv} is complete for this run, nothing to do")
+            # A run that was killed after the CSV has not predicted its score; an older CSV has nothing to do it by.
+            if not is_recorded(paths.submissions / ledger.NAME, found.csv_sha256) and evidence.path_of(csv).exists():
+                _foretell(csv, found, paths, say)
             return Predicted(csv, found, done=False)
     if not force and not sidecar.is_ours(csv):
         raise UsageError(f"{sidecar.path_of(csv)} is no sidecar of predict's: choose another --out, or --force")

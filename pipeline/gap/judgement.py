@@ -128,11 +128,17 @@ def miss(foretold: Entry | None, scored: Entry) -> float | None:
     return foretold.predicted - scored.public
 
 
+def is_recorded(book: Path, csv_sha256: str) -> bool:
+    """Whether the ledger has a prediction of this CSV, or its score, after which there is nothing to predict."""
+    return any(
+        e.csv_sha256 == csv_sha256 and (e.status == ledger.PREDICTED or e.public is not None) for e in ledger.read(book)
+    )
+
+
 def record(book: Path, judged: Judgement, now: datetime) -> None:
     """Write the prediction into the ledger, unless it has one of this CSV, or its score, already."""
     card = judged.csv.sidecar
-    entries = ledger.read(book)
-    if any(e.csv_sha256 == card.csv_sha256 and (e.status == ledger.PREDICTED or e.public is not None) for e in entries):
+    if is_recorded(book, card.csv_sha256):
         return
     low, high = judged.forecast.interval
     ledger.append(

@@ -89,18 +89,23 @@ def append(path: Path, entries: Iterable[Entry]) -> None:
     text = "".join(",".join(entry.to_row().values()) + "\n" for entry in entries)
     if not text:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.make_folder(path.parent)
     with FileLock(path.with_name(f".{path.name}.lock"), timeout=60):
+        if not path.is_file() or not path.stat().st_size:
+            # A header that is torn, or a file whose name is lost, would take all lines with it.
+            atomic.write_bytes(path, (",".join(COLUMNS) + "\n").encode())
         _widen(path)
-        _append(path, text)
+        try:
+            _append(path, text)
+        except OSError as error:  # a full disk, which does not say whose
+            error.filename = str(path)
+            raise
 
 
 def _append(path: Path, text: str) -> None:
     with path.open("ab+") as stream:
-        end = stream.seek(0, os.SEEK_END)
-        if end == 0:
-            stream.write((",".join(COLUMNS) + "\n").encode())
-        elif stream.seek(end - 1) >= 0 and stream.read(1) != b"\n":
+        stream.seek(-1, os.SEEK_END)
+        if stream.read(1) != b"\n":
             stream.write(b"\n")  # a line torn by a power cut stays alone
         stream.write(text.encode())
         stream.flush()
@@ -132,13 +137,20 @@ def read(path: Path) -> list[Entry]:
         raise BadData(f"{path}, line 1: not the ledger's header; restore it or move the file away")
     entries = []
     for number, cells in enumerate(lines[1:], start=2):
-        if len(cells) < len(columns):
-            continue  # torn by a power cut: the event it would have recorded is asked of Kaggle again
+        if _torn(cells, columns):
+            continue  # the event it would have recorded is asked of Kaggle, or foretold, again
         try:
             entries.append(Entry.from_row(dict(zip(columns, cells, strict=True))))
         except ValueError as error:
             raise BadData(f"{path}, line {number}: {printable(error)}; mend the line or remove it") from error
     return entries
+
+
+def _torn(cells: list[str], columns: tuple[str, ...]) -> bool:
+    """Whether a power cut tore the line: cells are missing, its last number is cut, or what came is empty space."""
+    if len(cells) < len(columns) or "\0" in cells[-1]:
+        return True
+    return cells[columns.index("status")] == PREDICTED and cells[-1][-4:-3] != "."
 
 
 def current(entries: Iterable[Entry], competition: str) -> list[Entry]:

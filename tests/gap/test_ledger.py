@@ -56,6 +56,45 @@ def test_a_line_torn_anywhere_costs_no_other_line(tmp_path: Path) -> None:
         assert entries[0] == entries[-1] == ENTRY and len(entries) <= 3
 
 
+def test_a_prediction_torn_anywhere_is_whole_or_not_there(tmp_path: Path) -> None:
+    """Its last cell is a number: the first half of one is a number too."""
+    book = tmp_path / "ledger.csv"
+    foretold = dataclasses.replace(
+        ENTRY, ref=None, public=None, status="predicted", predicted=83.25, predicted_low=-0.5, predicted_high=101.125
+    )
+    ledger.append(book, [ENTRY])
+    whole = len(book.read_bytes())
+    ledger.append(book, [foretold])
+    content = book.read_bytes()
+    for end in range(whole, len(content)):
+        complete = end == len(content) - 1  # only the line end is missing
+        book.write_bytes(content[:end])
+        assert ledger.read(book) == ([ENTRY, foretold] if complete else [ENTRY])
+        ledger.append(book, [foretold])
+        assert ledger.read(book) == ([ENTRY, foretold, foretold] if complete else [ENTRY, foretold])
+        book.write_bytes(content[:end] + bytes(len(content) - end))  # the length is on disk, the content is not
+        assert ledger.read(book) == [ENTRY]
+        ledger.append(book, [foretold])
+        assert ledger.read(book) == [ENTRY, foretold]
+
+
+def test_the_header_is_there_before_the_first_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = tmp_path / "deep" / "ledger.csv"
+
+    def interrupted(_path: Path, _text: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger, "_append", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.append(book, [ENTRY])
+    assert book.read_text() == ",".join(ledger.COLUMNS) + "\n"
+    assert ledger.read(book) == []
+    book.write_bytes(b"")
+    ledger.append(book, [ENTRY])
+    assert ledger.read(book) == [ENTRY]
+
+
 def test_a_note_stays_one_cell(tmp_path: Path) -> None:
     ledger.append(tmp_path / "ledger.csv", [dataclasses.replace(ENTRY, note='a, "b"\nc')])
     assert ledger.read(tmp_path / "ledger.csv")[0].note == "a; 'b'\\nc"
@@ -105,7 +144,9 @@ def test_a_ledger_of_the_first_version_gets_the_new_columns_and_keeps_its_lines(
     old = "\n".join(",".join(cells) for cells in lines)  # the last line end is torn off
     book.write_text(old)
     assert ledger.read(book) == [ENTRY, ENTRY]
-    foretold = dataclasses.replace(ENTRY, status="predicted", public=None, predicted=83.1, predicted_low=80.0)
+    foretold = dataclasses.replace(
+        ENTRY, status="predicted", public=None, predicted=83.1, predicted_low=80.0, predicted_high=86.0
+    )
     ledger.append(book, [foretold])
     assert ledger.read(book) == [ENTRY, ENTRY, foretold]
     assert {line.count(",") for line in book.read_text().splitlines()} == {len(ledger.COLUMNS) - 1}

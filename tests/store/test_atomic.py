@@ -1,3 +1,6 @@
+import errno
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +42,76 @@ def test_leftovers_of_a_kill_are_cleared(tmp_path: Path) -> None:
     (tmp_path / ".folder.partial" / "stale").touch()
     with atomic.replacing_folder(tmp_path / "folder") as temporary:
         assert not list(temporary.iterdir())
+
+
+def test_an_interrupted_file_is_left_as_by_a_kill_and_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    with pytest.raises(KeyboardInterrupt), atomic.replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert atomic.partial(path).read_bytes() == b"half" and not path.exists()
+    atomic.write_bytes(path, b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_an_older_folder_survives_an_interrupt_between_the_renames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a").write_text("old")
+    replace = Path.replace
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt), atomic.replacing_folder(folder) as temporary:
+            (temporary / "a").write_text("new")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+    assert (folder / "a").read_text() == "old"
+
+
+def test_an_older_folder_survives_a_kill_between_the_renames_and_a_failure_after_it(tmp_path: Path) -> None:
+    (tmp_path / ".folder.old").mkdir()
+    (tmp_path / ".folder.old" / "a").write_text("old")
+    (tmp_path / ".folder.partial").mkdir()
+    with pytest.raises(RuntimeError), atomic.replacing_folder(tmp_path / "folder"):
+        raise RuntimeError
+    assert (tmp_path / "folder" / "a").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_link_to_a_folder_elsewhere_is_replaced_more_than_once_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a").write_text("theirs")
+    (tmp_path / "folder").symlink_to(tmp_path / "elsewhere")
+    for content in ("1", "2"):
+        with atomic.replacing_folder(tmp_path / "folder") as temporary:
+            (temporary / "a").write_text(content)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["elsewhere", "folder"]
+    assert (tmp_path / "folder" / "a").read_text() == "2"
+    assert (tmp_path / "elsewhere" / "a").read_text() == "theirs"
+
+
+@pytest.mark.parametrize(("number", "of_folders"), [(errno.EINVAL, True), (errno.EIO, True), (errno.EINVAL, False)])
+def test_only_a_file_system_that_cannot_sync_folders_is_forgiven(
+    number: int, of_folders: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == of_folders:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if (number, of_folders) == (errno.EINVAL, True):
+        atomic.write_bytes(tmp_path / "deep" / "file", b"new")
+        assert (tmp_path / "deep" / "file").read_bytes() == b"new"
+    else:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            atomic.write_bytes(tmp_path / "deep" / "file", b"new")
 
 
 def test_a_lock_keeps_another_process_out_and_dies_with_its_holder(tmp_path: Path) -> None:

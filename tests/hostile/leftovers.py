@@ -1,0 +1,154 @@
+"""What a killed stage must not leave: half files, lost lines, held locks, two submissions, another result."""
+
+import json
+import sqlite3
+import zipfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from pipeline.errors import PipelineError
+from pipeline.gap import ledger
+from pipeline.store import atomic, runs
+from pipeline.store.evidence import Evidence
+from pipeline.store.manifest import NAME as MANIFEST
+from pipeline.store.manifest import FileRecord, Manifest
+from pipeline.store.sidecar import Sidecar
+from tests.hostile.kill_cases import RUN
+from tests.support import SLUG
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that was wrong."""
+
+    kind: str
+    text: str
+
+
+def half_files(place: Path) -> list[Fault]:
+    """Files and folders under their final names that are not complete."""
+    faults = [Fault("half file", f"{path.relative_to(place)}: {why}") for path in _files(place) if (why := _bad(path))]
+    for folder in [*place.glob("data/raw/*"), *place.glob("data/processed/*")]:
+        if not (folder / MANIFEST).is_file() and not folder.name.startswith("."):
+            faults.append(Fault("half file", f"{folder.relative_to(place)} has no manifest"))
+    return faults
+
+
+def _files(place: Path) -> Iterable[Path]:
+    """What lies under final names."""
+    for top in ("data/raw", "data/processed", "data/models", "submissions"):
+        for path in sorted((place / top).rglob("*")):
+            hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
+            if not hidden and path.is_file():
+                yield path
+
+
+def _bad(path: Path) -> str:
+    """Why the file is not complete, or ""."""
+    try:
+        if path.name == MANIFEST:
+            manifest = Manifest.read(path.parent)
+            return "" if manifest and not manifest.changed(path.parent) else "its files are not as recorded"
+        if path.name == ledger.NAME:
+            ledger.read(path)
+        elif path.name == runs.LATEST:
+            runs.Run.open(path.parent, None)
+        elif path.suffix == ".csv" and path.parent.name == "submissions":
+            return _unlike_sidecar(path)
+        elif path.name == "metrics.jsonl":
+            for line in path.read_text().splitlines():
+                json.loads(line)
+        else:
+            _parse(path)
+    except (PipelineError, ValueError, OSError, SafetensorError, sqlite3.Error, zipfile.BadZipFile) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _parse(path: Path) -> None:
+    """Raise an error for a file that is cut off; files of other kinds have a manifest that knows them."""
+    if path.suffix == ".json":
+        json.loads(path.read_bytes())
+    elif path.suffix == ".npy":
+        np.load(path, allow_pickle=False)
+    elif path.suffix == ".safetensors":
+        load_file(path)
+    elif path.suffix in (".pt", ".npz"):
+        with zipfile.ZipFile(path) as archive:
+            if bad := archive.testzip():
+                raise ValueError(f"{bad} is damaged")
+    elif path.suffix == ".sqlite3":
+        with sqlite3.connect(path) as database:
+            if (answer := database.execute("pragma integrity_check").fetchone()) != ("ok",):
+                raise ValueError(answer)
+
+
+def _unlike_sidecar(csv: Path) -> str:
+    """Why CSV, sidecar and evidence do not go together; a partial file says that predict knows of it."""
+    if atomic.partial(csv).exists():
+        return ""
+    known, evidence = Sidecar.read(csv), Evidence.read(csv)
+    shas = {known and known.csv_sha256, evidence and evidence.csv_sha256, FileRecord.of(csv).sha256}
+    return "" if len(shas) == 1 else "its sidecar or evidence is another's"
+
+
+def lost_lines(before: bytes, place: Path) -> list[Fault]:
+    """Whether the ledger lost a line that it had."""
+    book = place / "submissions" / ledger.NAME
+    now = book.read_bytes() if book.is_file() else b""
+    return [] if now.startswith(before) else [Fault("lost line", f"{before!r} became {now!r}")]
+
+
+def held_locks(place: Path) -> list[Fault]:
+    """Locks that somebody holds although nobody is at work."""
+    faults = []
+    for path in sorted(place.rglob(".*.lock")):
+        try:
+            with FileLock(path, timeout=0):
+                pass
+        except Timeout:
+            faults.append(Fault("blocked lock", str(path.relative_to(place))))
+    return faults
+
+
+def double_submissions(place: Path) -> list[Fault]:
+    """CSVs that the stand-in got more than once."""
+    faults = []
+    for path in [place / "state/state.json", *place.glob("data/rehearsal/*/state.json")]:
+        if path.is_file():
+            counted = Counter(item["sha256"] for item in json.loads(path.read_bytes())["submissions"])
+            faults += [Fault("double submission", sha) for sha, count in counted.items() if count > 1]
+    return faults
+
+
+def unlike(stage: str, place: Path, undisturbed: Path) -> list[Fault]:
+    """What differs from where nothing was killed: arrays, weights and CSVs to the byte, and what was submitted."""
+    faults = [
+        Fault("other result", name)
+        for name in _results(stage, undisturbed)
+        if not (place / name).is_file() or (place / name).read_bytes() != (undisturbed / name).read_bytes()
+    ]
+    entries = ledger.read(place / "submissions" / ledger.NAME)
+    states = [e.status for e in ledger.current(entries, SLUG)]
+    if stage == "predict" and len(ledger.predictions(entries, SLUG)) != 1:
+        faults.append(Fault("lost prediction", "the ledger has none of this CSV"))
+    if stage in ("submit", "check") and states != [ledger.COMPLETE]:
+        faults.append(Fault("other result", f"the ledger says {states}"))
+    return faults
+
+
+def _results(stage: str, place: Path) -> list[str]:
+    """The files that must be equal to the byte, relative to the place; a sweep's are as many as its best run's."""
+    if stage == "sweep":
+        return []
+    patterns = ("data/raw/*/**/*", "data/processed/*/*.npy", f"data/models/{RUN}/weights.safetensors",
+                "data/models/LATEST", f"submissions/{RUN}.csv")  # fmt: skip
+    found = [path for pattern in patterns for path in place.glob(pattern) if path.is_file()]
+    return [path.relative_to(place).as_posix() for path in found if path.name != MANIFEST]
