@@ -21,7 +21,7 @@ from pipeline import cli
 from pipeline.config import Paths, competition
 from pipeline.errors import BadData, MissingInput, NetworkError, PipelineError, Say, UsageError, printable
 from pipeline.kaggle_api import credentials
-from pipeline.kaggle_api.client import Kaggle, RemoteFile
+from pipeline.kaggle_api.client import MARKER, Kaggle, RemoteFile
 from pipeline.store import archive, atomic, cifar10, editions
 from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.manifest import FileRecord, Manifest, records, versions
@@ -147,7 +147,7 @@ def _fetch(slug: str, cache: Path, kaggle: Kaggle, say: Say) -> None:
 
 
 def _archive_in(cache: Path, slug: str) -> Path:
-    found = [path for path in sorted(cache.glob(f"{slug}.*")) if not path.name.endswith(".kaggle-partial")]
+    found = [path for path in sorted(cache.glob(f"{slug}.*")) if path.is_file() and not path.name.endswith(MARKER)]
     if not found:
         raise NetworkError("the kaggle client reported success and left no file: run again")
     return found[0]
@@ -189,13 +189,25 @@ def _finish(folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile
         if packed is None:
             say("download: the competition carries no training data; CIFAR-10 comes from its home page")
             packed = cifar10.fetch(target.with_name(".cifar-10.download"))
-        home = folder / "cifar-10-python"
-        home.mkdir()
+        home = _new_folder(folder / "cifar-10-python")
         archive.extract(packed, home)
         if editions.find_batches(home) is None:
             raise BadData(f"{packed} holds no CIFAR-10 batches: remove it and run again")
+    for path in (folder / MANIFEST, atomic.partial(folder / MANIFEST)):
+        if path.is_dir():
+            raise BadData(f"the download holds a folder {path.name}: is it the competition's?")
     files = records(folder, (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST))
     Manifest("download", files, inputs={"source": origin}, versions=versions("kaggle")).write(folder)
+
+
+def _new_folder(path: Path) -> Path:
+    """The folder `path`, or one in it where it is there already."""
+    new = path / "unpacked" if path.is_dir() else path
+    try:
+        new.mkdir()
+    except FileExistsError:
+        raise BadData(f"the download holds {new.name} already: is it the competition's?") from None
+    return new
 
 
 def _verify(folder: Path, listed: Sequence[RemoteFile], known: dict[str, str]) -> None:
@@ -207,7 +219,7 @@ def _verify(folder: Path, listed: Sequence[RemoteFile], known: dict[str, str]) -
         if (size := path.stat().st_size) != remote.size:
             raise BadData(f"{printable(remote.name)} has {size} bytes, Kaggle lists {remote.size}")
     for path in folder.rglob("*"):
-        if path.name not in known:
+        if path.name not in known or not path.is_file():
             continue
         digest = FileRecord.of(path).sha256
         if digest != known[path.name]:

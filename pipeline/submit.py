@@ -2,17 +2,14 @@
 
     python -m pipeline.submit
 
-The client can lose the answer to a submission that Kaggle accepted.  So each carries a tag with the CSV's
-sha256 in its description, and before any try the list of submissions is searched for that tag.
+How a CSV becomes one submission whatever Kaggle answers: pipeline.kaggle_api.once.
 """
 
 import dataclasses
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -23,13 +20,12 @@ from pipeline.errors import BadData, MissingInput, NetworkError, Say, ScoringErr
 from pipeline.gap import join, ledger
 from pipeline.gap.ledger import Entry
 from pipeline.kaggle_api import credentials, submission_format
-from pipeline.kaggle_api.client import Kaggle
+from pipeline.kaggle_api.client import Kaggle, Submission
+from pipeline.kaggle_api.once import Clock, Sending, look, send
 from pipeline.store import atomic, runs, sidecar
 from pipeline.store.manifest import FileRecord
 from pipeline.store.processed import Processed
 from pipeline.store.sidecar import Sidecar
-
-TRIES = 3  # of submitting, each after a search for the tag
 
 
 @dataclass(frozen=True)
@@ -38,24 +34,6 @@ class Submitted:
 
     entry: Entry
     done: bool
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Time, as an argument: how long to wait for what, how often to look, and what a second is.
-
-    A submission whose answer was an error shows up in Kaggle's list within `settle` seconds, or never; one
-    whose answer was lost may still be at work on Kaggle's side, and is looked for during `patience` seconds.
-    """
-
-    deadline: float = 900.0  # seconds, for the score; 0: do not wait
-    poll: float = 5.0  # seconds between two looks for the score
-    settle: float = 15.0  # seconds
-    patience: float = 90.0  # seconds
-    look: float = 5.0  # seconds between two looks for the tag
-    sleep: Callable[[float], None] = time.sleep
-    monotonic: Callable[[], float] = time.monotonic
-    now: Callable[[], str] = lambda: datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def submit(
@@ -113,61 +91,54 @@ def _send(
     csv: Path, draft: Entry, kaggle: Kaggle, book: Path, again: bool, clock: Clock, say: Say
 ) -> tuple[Entry, bool]:
     """The ledger's entry for this CSV's submission, and whether it was sent now."""
-    # The ledger first learns what was sent by hand, or by a run that was killed.
-    states = join.sync(book, draft.competition, kaggle)
+    states = _synced(book, draft, kaggle)
     before = [entry for entry in states if entry.csv_sha256 == draft.csv_sha256 and entry.ref is not None]
     if before and not again:
         newest = before[-1]
         say(f"submit: {csv} was submitted before, as ref {newest.ref} ({newest.status}); not sending it twice")
         return newest, False
+    description = sidecar.tag(draft.run or "unknown", draft.csv_sha256, draft.local_validation)
+    sending = Sending(csv, draft.csv_sha256, draft.competition, description, {entry.ref for entry in before})
+    if seconds := _may_turn_up(states, draft, clock):
+        say(f"submit: an earlier run may have sent it just now; looking for its tag in Kaggle's list, {seconds:.0f} s")
+        if (found := look(sending, kaggle, clock, seconds)) is not None:
+            return _taken(found, draft, book, clock, say), False
     limits = kaggle.limits(draft.competition)
     if limits.allowed == 0 and limits.total > 0:
         when = "this competition takes no more" if limits.by_total else "try again after 00:00 UTC"
         raise SubmissionLimit(f"no submission is left ({limits.today} today, {limits.total} in all): {when}")
-    description = sidecar.tag(draft.run or "unknown", draft.csv_sha256, draft.local_validation)
     say(f"submit: sending {csv} to {draft.competition} as {description!r}")
     ledger.append(book, [dataclasses.replace(draft, time=clock.now(), status=ledger.SENDING)])
-    ref = _ref(csv, draft, kaggle, description, {entry.ref for entry in before}, clock, say)
+    return _taken(send(sending, kaggle, clock, say), draft, book, clock, say), True
+
+
+def _may_turn_up(states: Sequence[Entry], draft: Entry, clock: Clock) -> float:
+    """For how many more seconds a submission may turn up that an earlier run sent without seeing what became of it."""
+    sent = [entry.time for entry in states if entry.csv_sha256 == draft.csv_sha256 and entry.ref is None]
+    if not sent:
+        return 0.0
+    age = (join.instant(clock.now()) - join.instant(sent[-1])).total_seconds()
+    return min(max(clock.patience - age, 0.0), clock.patience)  # a clock that was put back makes nobody wait longer
+
+
+def _taken(ref: int, draft: Entry, book: Path, clock: Clock, say: Say) -> Entry:
+    """The ledger's new line for a submission that Kaggle has."""
     entry = dataclasses.replace(draft, time=clock.now(), ref=ref, status=ledger.PENDING)
     ledger.append(book, [entry])
     say(f"submit: Kaggle took it as ref {ref}")
-    return entry, True
+    return entry
 
 
-def _ref(
-    csv: Path, draft: Entry, kaggle: Kaggle, description: str, before: set[int | None], clock: Clock, say: Say
-) -> int:
-    """Submit until there is a ref, looking for our own tag after each failure that leaves it open."""
-    for remaining in reversed(range(TRIES)):
-        try:
-            return kaggle.submit(draft.competition, csv, description)
-        except NetworkError as error:
-            say(f"submit: {error}")
-            say("submit: it may have arrived all the same; looking for its tag in Kaggle's list")
-            found = _look(draft, kaggle, before, clock, clock.patience if error.unanswered else clock.settle)
-            if found is not None:
-                say(f"submit: it did arrive, as ref {found}")
-                return found
-            if error.unanswered:  # Kaggle may still carry it out: a second one now might be one too many
-                raise NetworkError(
-                    f"Kaggle did not answer, and {csv} is not in its list: run `python -m pipeline.submit` "
-                    "again in some minutes; it looks there first"
-                ) from error
-            if not remaining:
-                raise
-    raise AssertionError("unreachable")
+def _synced(book: Path, draft: Entry, kaggle: Kaggle) -> list[Entry]:
+    """The ledger after it has learned what was sent by hand, or by a run that was killed.
 
-
-def _look(draft: Entry, kaggle: Kaggle, before: set[int | None], clock: Clock, seconds: float) -> int | None:
-    """The ref of a new submission that carries this CSV's tag, or None after looking for `seconds`."""
-    end = clock.monotonic() + seconds
-    while True:
-        clock.sleep(clock.look)
-        for submission in kaggle.submissions(draft.competition):
-            if submission.ref not in before and sidecar.carries(submission.description, draft.csv_sha256):
-                return submission.ref
-        if clock.monotonic() >= end:
-            return None
+    `draft` is recognised as well: a CSV that predict did not write, with a ledger that was lost.
+    """
+    listed = kaggle.submissions(draft.competition)
+    known = [draft, *ledger.current(ledger.read(book), draft.competition)]
+    csvs = join.local_csvs(book.parent, draft.competition)
+    ledger.append(book, join.news(known, listed, csvs, draft.competition))
+    return ledger.current(ledger.read(book), draft.competition)
 
 
 def _await_score(entry: Entry, kaggle: Kaggle, book: Path, clock: Clock, say: Say) -> Entry:
@@ -175,7 +146,7 @@ def _await_score(entry: Entry, kaggle: Kaggle, book: Path, clock: Clock, say: Sa
     assert entry.ref is not None
     start = clock.monotonic()
     while entry.status == ledger.PENDING and clock.deadline:
-        found = kaggle.submission(entry.competition, entry.ref)
+        found = _own(entry, kaggle, book)
         if found is not None and found.status.lower() != ledger.PENDING:
             entry = join.updated(entry, found)
             ledger.append(book, [entry])
@@ -193,6 +164,35 @@ def _await_score(entry: Entry, kaggle: Kaggle, book: Path, clock: Clock, say: Sa
         scores = [f"{name} {value:.2f} %" for name, value in known.items() if value is not None]
         say(f"submit: ref {entry.ref} is scored: {', '.join(scores) or 'no score is shown'}")
     return entry
+
+
+def _own(entry: Entry, kaggle: Kaggle, book: Path) -> Submission | None:
+    """What Kaggle says of this very submission, or None while it does not know it.
+
+    Raises:
+        NetworkError: Kaggle did not answer, or `entry` has the ref of a submission that is not ours.
+    """
+    assert entry.ref is not None
+
+    def ours(item: Submission) -> bool:
+        return sidecar.carries(item.description, entry.csv_sha256) or entry.note == join.BY_HAND
+
+    try:
+        found = kaggle.submission(entry.competition, entry.ref)
+        if found is None or ours(found):
+            return found
+        listed = [item for item in kaggle.submissions(entry.competition) if item.ref == entry.ref and ours(item)]
+    except NetworkError as error:
+        raise NetworkError(f"ref {entry.ref} was accepted, its score is not known yet: {error}") from error
+    if not listed:
+        # Taken back in the ledger, so that the next run does not hold it for ours either.
+        ledger.append(book, [Entry(entry.time, entry.competition, "", "", entry.ref, None, None, None, None,
+                                   ledger.ERROR, "another submission than the one it was named for")])  # fmt: skip
+        raise NetworkError(
+            f"ref {entry.ref} is another submission than the one that Kaggle named it for: run "
+            "`python -m pipeline.submit` again; it looks for its own in Kaggle's list first"
+        )
+    return listed[0]
 
 
 @cli.stage_command("""
@@ -219,7 +219,7 @@ python -m pipeline.submit --csv other.csv --competition SLUG
 @click.option(
     "--wait",
     metavar="SECONDS",
-    type=click.FloatRange(min=0),
+    type=cli.Finite(min=0),
     default=900.0,
     show_default=True,
     help="How long to wait for the score; 0 does not wait.",
@@ -227,7 +227,7 @@ python -m pipeline.submit --csv other.csv --competition SLUG
 @click.option(
     "--poll",
     metavar="SECONDS",
-    type=click.FloatRange(min=0.1),
+    type=cli.Finite(min=0.1),
     default=5.0,
     show_default=True,
     help="Between two looks at Kaggle.",

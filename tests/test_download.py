@@ -64,62 +64,6 @@ def test_the_download_is_the_competitions_files_and_is_done_once(tmp_path: Path,
     assert not list((tmp_path / "data/raw").glob(f".{SLUG}.download"))
 
 
-def test_a_flipped_byte_is_noticed_and_downloaded_once_more(tmp_path: Path, source: Path) -> None:
-    with standin(source, tmp_path / "state", slug=SLUG, faults=["DownloadDataFiles:flip*1"]) as kaggle:
-        result = fetch(tmp_path, kaggle.environment)
-        assert "downloading once more" in result.stdout
-        assert content(target(tmp_path)) == content(source)
-
-
-def test_what_stays_damaged_is_bad_data_and_nothing_is_there(tmp_path: Path, source: Path) -> None:
-    with standin(source, tmp_path / "state", slug=SLUG, faults=["DownloadDataFiles:flip"]) as kaggle:
-        error_line(fetch(tmp_path, kaggle.environment), 4)
-    assert not target(tmp_path).exists()
-
-
-@pytest.mark.parametrize(
-    ("fault", "code", "said"),
-    [
-        ("ListDataFiles:status=401", 5, "https://www.kaggle.com/settings"),
-        ("ListDataFiles:status=403", 5, f"https://www.kaggle.com/competitions/{SLUG}/rules"),
-        ("ListDataFiles:status=404", 2, f"--competition {SLUG} spelled right"),
-    ],
-)
-def test_refusals_say_what_to_do(tmp_path: Path, source: Path, fault: str, code: int, said: str) -> None:
-    with standin(source, tmp_path / "state", slug=SLUG, faults=[fault]) as kaggle:
-        assert said in error_line(fetch(tmp_path, kaggle.environment), code)
-    assert not target(tmp_path).exists()
-
-
-def impatient(environ: dict[str, str]) -> Kaggle:
-    return Kaggle(environ, timeout=8, attempts=3, backoff=0.01)
-
-
-@pytest.mark.parametrize(
-    "fault", ["ListDataFiles:status=500*2", "ListDataFiles:html*1", "DownloadDataFiles:status=503*1"]
-)
-def test_passing_failures_are_tried_again(tmp_path: Path, source: Path, fault: str) -> None:
-    with standin(source, tmp_path / "state", slug=SLUG, faults=[fault]) as kaggle:
-        download(SLUG, Paths(raw=tmp_path / "raw"), impatient(kaggle.environment), print)
-    assert content(tmp_path / "raw" / SLUG) == content(source)
-
-
-def test_a_kaggle_that_stays_down_is_a_network_error(tmp_path: Path, source: Path) -> None:
-    with standin(source, tmp_path / "state", slug=SLUG, faults=["ListDataFiles:status=500"]) as kaggle:
-        with pytest.raises(NetworkError, match="busy or down"):
-            download(SLUG, Paths(raw=tmp_path / "raw"), impatient(kaggle.environment), print)
-        assert kaggle.count("ListDataFiles") == 3
-
-
-def test_a_kaggle_that_hangs_is_given_up(tmp_path: Path, source: Path) -> None:
-    with standin(source, tmp_path / "state", slug=SLUG, faults=["ListDataFiles:hang=60"]) as kaggle:
-        client = Kaggle(kaggle.environment, timeout=3, attempts=1)
-        start = time.monotonic()
-        with pytest.raises(NetworkError, match="did not answer within 3 s"):
-            download(SLUG, Paths(raw=tmp_path / "raw"), client, print)
-        assert time.monotonic() - start < 20
-
-
 def test_a_killed_download_goes_on_where_it_stopped(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,18 +1,20 @@
 import dataclasses
-import threading
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import NetworkError, PipelineError, ScoringError, SubmissionLimit
+from pipeline.errors import AccessDenied
 from pipeline.gap import ledger
 from pipeline.kaggle_api.client import Kaggle
+from pipeline.kaggle_api.once import Clock
 from pipeline.rehearsal.standin import StandIn
 from pipeline.rehearsal.state import Settings
 from pipeline.store.sidecar import Sidecar
-from pipeline.submit import Clock, submit
-from tests.support import SLUG, error_line, paths_in, predicted_place, serve, stage, submit_by_hand
+from pipeline.submit import submit
+from tests.support import ROOT, SLUG, error_line, paths_in, predicted_place, serve, stage
 
 CLOCK = Clock(deadline=20, poll=0.05, settle=0.2, patience=1.0, look=0.05)
 
@@ -56,46 +58,6 @@ def test_again_costs_another_submission(place: Path) -> None:
     assert first.ref != second.ref
 
 
-@pytest.mark.parametrize("fault", ["CreateSubmission:accepted-then=500*1", "CreateSubmission:accepted-then=cut*1"])
-def test_an_answer_that_was_lost_does_not_make_a_second_submission(place: Path, fault: str) -> None:
-    with serve(place, fault) as kaggle:
-        entry = send(place, kaggle)
-        assert kaggle.count("CreateSubmission") == 1
-    assert entry.status == "complete"
-
-
-@pytest.mark.parametrize(
-    "fault", ["CreateSubmission:status=500*1", "Upload:status=503*1", "StartSubmissionUpload:status=500*1"]
-)
-def test_what_did_not_arrive_is_tried_again(place: Path, fault: str) -> None:
-    with serve(place, fault) as kaggle:
-        assert send(place, kaggle).status == "complete"
-        assert len(kaggle.state.submissions()) == 1
-
-
-def test_what_never_arrives_is_an_error_and_a_later_run_mends_it(place: Path) -> None:
-    with serve(place, "CreateSubmission:status=500*3") as kaggle:
-        with pytest.raises(NetworkError):
-            send(place, kaggle)
-        assert [entry.status for entry in book(place)] == ["sending"]
-        assert send(place, kaggle).status == "complete"
-
-
-def test_a_submission_that_kaggle_takes_long_over_is_not_sent_twice(place: Path) -> None:
-    """The client gives up while Kaggle is still at work on it: it arrives after the last look."""
-    with serve(place, "CreateSubmission:hang=7*1") as kaggle:
-        client = Kaggle(kaggle.environment, timeout=8, upload_timeout=4)
-        csv = place / "submissions/tiny-run.csv"
-        with pytest.raises(NetworkError, match="again in some minutes"):
-            submit(csv, paths_in(place), client, print, clock=CLOCK)
-        deadline = time.monotonic() + 30
-        while not kaggle.state.submissions():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        assert send(place, kaggle).status == "complete"
-        assert kaggle.count("CreateSubmission") == 1
-
-
 def test_a_submission_that_a_killed_run_made_is_found(place: Path) -> None:
     with serve(place) as kaggle:
         sent = send(place, kaggle)
@@ -106,58 +68,39 @@ def test_a_submission_that_a_killed_run_made_is_found(place: Path) -> None:
         assert kaggle.count("CreateSubmission") == 1
 
 
-def test_a_submission_by_hand_is_not_repeated(place: Path) -> None:
-    with serve(place) as kaggle:
-        submit_by_hand(place, kaggle)
-        entry = send(place, kaggle)
+def test_a_run_that_is_killed_while_kaggle_is_at_work_on_its_submission_is_not_followed_by_a_second(
+    place: Path,
+) -> None:
+    with serve(place, "CreateSubmission:hang=3*1") as kaggle:
+        command = [sys.executable, "-m", "pipeline.submit"]
+        environ = {**kaggle.environment, "PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(command, cwd=place, env=environ, stdout=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 60
+            while not kaggle.count("CreateSubmission"):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            process.kill()
+        assert kaggle.state.submissions() == []
+        entry = send(place, kaggle, dataclasses.replace(CLOCK, patience=60.0))
         assert kaggle.count("CreateSubmission") == 1
-    assert entry.run == "tiny-run" and entry.status == "complete"
+    assert (entry.status, entry.run) == ("complete", "tiny-run")
 
 
-def test_two_runs_at_once_make_one_submission(place: Path) -> None:
-    with serve(place, "CreateSubmission:hang=1*1") as kaggle:
-        outcomes: list[object] = []
-
-        def attempt() -> None:
-            try:
-                outcomes.append(send(place, kaggle))
-            except PipelineError as error:
-                outcomes.append(error)
-
-        threads = [threading.Thread(target=attempt) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+@pytest.mark.parametrize(
+    ("now", "seconds"),
+    [("2030-01-01T00:00:30+00:00", 60), ("2030-01-01T00:01:30+00:00", 0), ("2029-12-31T00:00:00+00:00", 90)],
+    ids=["soon", "later", "by a clock that was put back"],
+)
+def test_what_an_earlier_run_sent_is_looked_for_as_long_as_it_may_turn_up(place: Path, now: str, seconds: int) -> None:
+    slept = [0.0]
+    clock = Clock(patience=90.0, look=30.0, sleep=slept.append, monotonic=lambda: sum(slept))
+    with serve(place, "CreateSubmission:status=403*1") as kaggle:
+        with pytest.raises(AccessDenied):
+            send(place, kaggle, dataclasses.replace(clock, now=lambda: "2030-01-01T00:00:00+00:00"))
+        assert sum(slept) == 0
+        assert send(place, kaggle, dataclasses.replace(clock, now=lambda: now)).status == "complete"
         assert len(kaggle.state.submissions()) == 1
-    assert any("another run is at work" in str(outcome) for outcome in outcomes)
-
-
-def test_the_daily_limit_is_its_own_exit_code(place: Path) -> None:
-    with serve(place, settings=Settings(daily_limit=1, pending_seconds=0.0)) as kaggle:
-        send(place, kaggle)
-        with pytest.raises(SubmissionLimit, match="00:00 UTC"):
-            send(place, kaggle, again=True)
-        assert kaggle.count("CreateSubmission") == 1
-        assert "00:00 UTC" in error_line(stage("submit", "--again", cwd=place, environ=kaggle.environment), 7)
-
-
-def test_a_scoring_error_has_its_reason_and_stays_one(place: Path) -> None:
-    (place / "labels.csv").write_text("ID,Labels\n1,1\n2,2\n")  # Kaggle expects other ids than ours
-    with serve(place) as kaggle:
-        for _ in range(2):
-            with pytest.raises(ScoringError, match="could not score ref"):
-                send(place, kaggle)
-        assert kaggle.count("CreateSubmission") == 1
-        assert "could not score" in error_line(stage("submit", cwd=place, environ=kaggle.environment), 8)
-
-
-def test_a_score_that_does_not_come_in_time_is_waited_for_by_the_next_run(place: Path) -> None:
-    with serve(place, settings=Settings(pending_seconds=3.0)) as kaggle:
-        with pytest.raises(NetworkError, match=r"python -m pipeline\.check"):
-            send(place, kaggle, dataclasses.replace(CLOCK, deadline=0.2))
-        assert send(place, kaggle).status == "complete"
-        assert kaggle.count("CreateSubmission") == 1
+    assert sum(slept) == seconds
 
 
 def test_an_invalid_csv_is_refused_before_anything_is_sent(place: Path) -> None:

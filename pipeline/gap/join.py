@@ -94,7 +94,7 @@ def news(
 def updated(entry: Entry, submission: Submission) -> Entry:
     """The ledger's next line for `entry`, with what Kaggle says of it now."""
     return Entry(
-        time=_instant(submission.date).isoformat(timespec="seconds"),
+        time=instant(submission.date).isoformat(timespec="seconds"),
         competition=entry.competition,
         run=entry.run,
         csv_sha256=entry.csv_sha256,
@@ -120,7 +120,7 @@ def _recognise(submission: Submission, by_sha: dict[str, Entry], csvs: Sequence[
         for csv in csvs
         if csv.path.name == submission.file_name
         and csv.size == submission.size
-        and _instant(csv.sidecar.created) <= _instant(submission.date) + CLOCKS_DIFFER
+        and instant(csv.sidecar.created) <= instant(submission.date) + CLOCKS_DIFFER
     ]
     if len(fitting) == 1:
         return _entry(fitting[0], competition, BY_HAND)
@@ -145,7 +145,7 @@ def _per_cent(score: str) -> float | None:
         return None
 
 
-def _instant(text: str) -> datetime:
+def instant(text: str) -> datetime:
     """An ISO time; Kaggle's carries no zone and means UTC.  What is no time lies far in the past."""
     try:
         moment = datetime.fromisoformat(text)

@@ -3,12 +3,15 @@
 It stands alone: run by path, it imports nothing of the pipeline.  The client prints noise, may call
 `exit()`, has no time limits and authenticates on import; here that harms nobody.  The request is one JSON
 line on stdin, `{"call": NAME, ...arguments}`; the answer is `{"ok": true, "value": ...}` or
-`{"ok": false, "kind": "credentials" | "install" | "disk" | "http" | "network" | "other", "message", ...}`.
+`{"ok": false, "kind": "credentials" | "install" | "disk" | "http" | "storage" | "network" | "other",
+"message", ...}`.
 """
 
 import errno
+import functools
 import json
 import os
+import re
 import sys
 import threading
 from contextlib import suppress
@@ -17,7 +20,7 @@ from typing import Any
 import requests
 
 PAGE_SIZE = 200  # the most that Kaggle gives at once
-MAX_PAGES = 500  # a server that never stops paging
+MAX_PAGES = 500
 LOCAL = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -26,6 +29,12 @@ LOCAL = {
     errno.EPERM,
     errno.EROFS,
 }  # this machine's own
+API = re.compile(r"/v1/[\w.]+Service/\w+")  # in the URL of a call; anything else is storage
+QUERY = re.compile(r"\?[^\s'\")]*=[^\s'\")]*")  # of a signed URL: whoever has it has the file
+
+
+class Unreadable(Exception):
+    """Kaggle's answer cannot be meant so."""
 
 
 def files(api: Any, slug: str) -> list[dict[str, Any]]:
@@ -35,14 +44,18 @@ def files(api: Any, slug: str) -> list[dict[str, Any]]:
     for _ in range(MAX_PAGES):
         response = api.competition_list_files(slug, page_token=token, page_size=PAGE_SIZE)
         found += [{"name": file.name, "size": file.total_bytes} for file in response.files]
-        token = response.next_page_token
+        token = _next_page(token, response.next_page_token)
         if not token:
-            break
-    return found
+            return found
+    raise Unreadable(f"its list of files has more than {MAX_PAGES} pages")
 
 
 def download(api: Any, slug: str, folder: str) -> None:
-    """Download SLUG.zip into `folder`, going on where an earlier child stopped."""
+    """Download SLUG.zip into `folder`, going on where an earlier child stopped.
+
+    The client's own tries are switched off: for a minute they would go on with a dead link, or with a full disk.
+    """
+    api.download_file = functools.partial(api.download_file, max_retries=0)
     api.competition_download_files(slug, path=folder, force=False, quiet=True)
 
 
@@ -70,10 +83,18 @@ def submissions(api: Any, slug: str) -> list[dict[str, Any]]:
         for _ in range(MAX_PAGES):
             response = kaggle.competitions.competition_api_client.list_submissions(request)
             found += [_submission(item) for item in response.submissions]
-            if not response.next_page_token:
-                break
-            request.page_token = response.next_page_token
-    return found
+            token = _next_page(request.page_token, response.next_page_token)
+            if not token:
+                return found
+            request.page_token = token
+    raise Unreadable(f"its list of submissions has more than {MAX_PAGES} pages")
+
+
+def _next_page(token: str, following: str) -> str:
+    """The token of the page after that of `token`; a list that is not seen to its end must not pass for one."""
+    if following and following == token:
+        raise Unreadable("each page of its list leads to itself")
+    return following
 
 
 def submission(api: Any, ref: int) -> dict[str, Any]:
@@ -87,9 +108,13 @@ def submission(api: Any, ref: int) -> dict[str, Any]:
 
 
 def submit(api: Any, slug: str, file: str, message: str) -> dict[str, Any]:
-    """Upload `file` and submit it; `ref` is 0 when the client gives none."""
+    """Upload `file` and submit it; `ref` is 0 when the client gives none.
+
+    When the upload fails the client asks for no submission, and tells so by its message alone.
+    """
     response = api.competition_submit(file, message, slug, quiet=True)
-    return {"ref": response.ref or 0, "message": response.message or ""}
+    uploaded = response.message != api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE
+    return {"ref": response.ref or 0, "message": response.message or "", "uploaded": uploaded}
 
 
 def _submission(item: Any) -> dict[str, Any]:
@@ -100,10 +125,18 @@ def _submission(item: Any) -> dict[str, Any]:
         "file_name": item.file_name or "",
         "size": item.total_bytes or 0,
         "status": item.status.name,
-        "public": item.public_score or "",
-        "private": item.private_score or "",
+        "public": _score(item.public_score),
+        "private": _score(item.private_score),
         "error": item.error_description or "",
     }
+
+
+def _score(value: Any) -> str:
+    """Kaggle's text, or "" for what is no share of right answers: that is no score yet."""
+    try:
+        return str(value) if 0 <= float(value) <= 1 else ""
+    except (TypeError, ValueError, OverflowError):
+        return ""
 
 
 CALLS = {call.__name__: call for call in (files, download, limits, submissions, submission, submit)}
@@ -115,7 +148,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         import kaggle  # noqa: PLC0415 - the parent's time limit covers this slow import too
 
         api = kaggle.api
-        api.already_printed_version_warning = True
+        api.get_response_processor = lambda: _check_answer
         if not getattr(api, "_authenticated", False):
             api.authenticate()
         arguments = {name: value for name, value in request.items() if name != "call"}
@@ -124,12 +157,21 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"ok": False, "kind": "credentials", "message": "the client found no usable credentials"}
     except ImportError as error:
         return _refusal("install", error)
+    except (requests.exceptions.InvalidJSONError, requests.exceptions.TooManyRedirects) as error:
+        return _refusal("other", error, creating=request["call"] == "submit")
     except requests.exceptions.RequestException as error:
         return _request_failed(request, error)
     except OSError as error:
         return _refusal("disk" if error.errno in LOCAL else "network", error, creating=False)
     except Exception as error:  # whatever the client raises becomes an answer
         return _refusal("other", error, creating=request["call"] == "submit")
+
+
+def _check_answer(response: requests.Response) -> None:
+    """The client takes any JSON for an answer without fields: for an empty list."""
+    is_answer = API.search(str(response.url)) and "json" in response.headers.get("Content-Type", "")
+    if is_answer and not isinstance(response.json(), dict):
+        raise Unreadable(f"{response.text[:60]!r} is no JSON object")
 
 
 def _request_failed(request: dict[str, Any], error: requests.exceptions.RequestException) -> dict[str, Any]:
@@ -139,12 +181,22 @@ def _request_failed(request: dict[str, Any], error: requests.exceptions.RequestE
     creating = unknown or (sent is not None and str(sent.url).endswith("/CreateSubmission"))
     if error.response is None:
         return _refusal("network", error, creating=creating)
-    status, after = error.response.status_code, error.response.headers.get("Retry-After")
-    return _refusal("http", error, creating=creating, status=status, retry_after=after)
+    after = error.response.headers.get("Retry-After")
+    kind = "http" if API.search(str(error.response.url)) else "storage"
+    return _refusal(kind, error, creating=creating, status=_status(error.response), retry_after=after)
+
+
+def _status(response: requests.Response) -> int:
+    """The answer's status; a refusal may come with 200 and have its own in the body."""
+    status: int = response.status_code
+    if status < 400:
+        with suppress(Exception):
+            status = int(response.json()["code"])
+    return status
 
 
 def _refusal(kind: str, error: Exception, **more: Any) -> dict[str, Any]:
-    message = f"{type(error).__name__}: {error}"
+    message = QUERY.sub("?***", f"{type(error).__name__}: {error}")
     for secret in _secrets():
         message = message.replace(secret, "***")
     return {"ok": False, "kind": kind, "message": message, **more}

@@ -7,7 +7,6 @@ Submitting is never repeated here: whether that is safe is for the submit stage 
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -20,19 +19,11 @@ from typing import IO, Any
 
 import tenacity
 
-from pipeline.errors import (
-    AccessDenied,
-    BadData,
-    NetworkError,
-    PipelineError,
-    Say,
-    SubmissionLimit,
-    UsageError,
-    printable,
-)
-from pipeline.kaggle_api import credentials
+from pipeline.errors import NetworkError, Say, UsageError
+from pipeline.kaggle_api import answers, credentials
 
 CHILD = Path(__file__).with_name("child.py")
+MARKER = ".kaggle-partial"  # ending of the file by which the client knows how to go on
 DOWNLOAD_LIMIT = 6 * 3600.0  # seconds for a whole download; a stalled one ends after `timeout`
 
 # What the client may see of our environment.  VERBOSE is not among it: it makes the client print tokens.
@@ -101,42 +92,52 @@ class Kaggle:
 
     def files(self, slug: str) -> list[RemoteFile]:
         """The competition's files."""
-        return [RemoteFile(**item) for item in self._read(slug, {"call": "files", "slug": slug})]
+        return answers.typed_list(RemoteFile, self._read(slug, {"call": "files", "slug": slug}))
 
     def limits(self, slug: str) -> Limits:
         """Today's submission limits."""
-        return Limits(**self._read(slug, {"call": "limits", "slug": slug}))
+        return answers.typed(Limits, self._read(slug, {"call": "limits", "slug": slug}))
 
     def submissions(self, slug: str) -> list[Submission]:
         """All of the team's submissions, newest first."""
-        return [Submission(**item) for item in self._read(slug, {"call": "submissions", "slug": slug})]
+        return answers.typed_list(Submission, self._read(slug, {"call": "submissions", "slug": slug}))
 
     def submission(self, slug: str, ref: int) -> Submission | None:
         """The submission `ref`, or None while Kaggle does not know it yet."""
         try:
-            found = Submission(**self._read(slug, {"call": "submission", "ref": ref}))
+            found = answers.typed(Submission, self._read(slug, {"call": "submission", "ref": ref}))
         except UsageError:  # 404: it answers so for a moment right after submitting
             return None
         if found.ref != ref:
-            raise BadData(f"Kaggle answered with submission {found.ref} when asked for {ref}: try again later")
+            raise NetworkError(f"Kaggle answered with submission {found.ref} when asked for {ref}: try again later")
         return found
 
     def download(self, slug: str, folder: Path, progress: Callable[[int], None]) -> None:
-        """Download SLUG.zip into `folder`, resuming; `progress` is told the bytes there so far."""
+        """Download SLUG.zip into `folder`, resuming; `progress` is told the bytes there so far.
+
+        As long as `attempts` tries bring something, there are as many again.
+        """
         request = {"call": "download", "slug": slug, "folder": str(folder)}
-        self._retrying()(lambda: self._call(slug, request, DOWNLOAD_LIMIT, (folder, progress)))
+        there = _bytes_in(folder)
+        while True:
+            try:
+                self._retrying()(lambda: self._call(slug, request, DOWNLOAD_LIMIT, (folder, progress)))
+            except NetworkError as error:
+                before, there = there, _bytes_in(folder)
+                if there <= before:
+                    raise
+                self.tell(f"kaggle: {error}; going on after {there} bytes")
+            else:
+                return
 
     def submit(self, slug: str, file: Path, message: str) -> int:
-        """Upload and submit `file` once; the submission's ref.
+        """Upload and submit `file` once; the ref that Kaggle's answer names.
 
         Raises:
             NetworkError: also when it is unknown whether Kaggle took it.
         """
         request = {"call": "submit", "slug": slug, "file": str(file), "message": message}
-        value = self._call(slug, request, self.upload_timeout)
-        if not value["ref"]:
-            raise NetworkError(f"Kaggle gave no ref for the submission: {printable(value['message'])}")
-        return int(value["ref"])
+        return answers.ref(file, self._call(slug, request, self.upload_timeout))
 
     def _read(self, slug: str, request: dict[str, Any]) -> Any:
         return self._retrying()(lambda: self._call(slug, request, self.timeout))
@@ -191,8 +192,9 @@ class Kaggle:
                 f"the kaggle client ended without an answer (exit code {child.returncode}): try again",
                 unanswered=True,
             ) from None
+        reply = credentials.hide(reply, credentials.secrets(self.environ))
         if not reply["ok"]:
-            raise _error(slug, credential, reply)
+            raise answers.refusal(slug, credential, reply)
         return reply["value"]
 
     def _wait(
@@ -232,44 +234,9 @@ def _send(stdin: IO[bytes] | None, request: dict[str, Any]) -> None:
 
 
 def _bytes_in(folder: Path) -> int:
+    """Bytes of what was downloaded so far, without the client's own marker."""
     total = 0
     for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # the client removes its marker when it is done
-            total += path.stat().st_size
+        with suppress(FileNotFoundError):
+            total += 0 if path.name.endswith(MARKER) else path.stat().st_size
     return total
-
-
-def _error(slug: str, credential: str, reply: dict[str, Any]) -> PipelineError:
-    """Our error for what the child reports."""
-    message = printable(reply["message"])
-    if reply["kind"] == "credentials":
-        return AccessDenied(f"Kaggle accepts none of the credentials found: {credentials.CURE}")
-    if reply["kind"] == "install":
-        return PipelineError(f"the kaggle client does not load ({message}): pip install -r requirements.txt")
-    if reply["kind"] == "disk":
-        return PipelineError(f"the download cannot be written ({message}): free space, or check permissions")
-    if reply["kind"] != "http":
-        text = f"cannot reach Kaggle ({message}): check the network and run again"
-        return NetworkError(text, unanswered=reply["creating"])
-    status = int(reply["status"])
-    if status == 401:
-        return AccessDenied(f"Kaggle refused the credentials in {credential} (401): {credentials.CURE}")
-    if status == 403:
-        rules = f"https://www.kaggle.com/competitions/{slug}/rules"
-        return AccessDenied(f"Kaggle refused (403, {message}): join the competition and accept its rules at {rules}")
-    if status == 404:
-        return UsageError(f"Kaggle knows no such thing (404, {message}): is --competition {slug} spelled right?")
-    if status == 400 and re.search("submission.*(limit|allowance)|(limit|daily).*submission", message, re.I):
-        return SubmissionLimit(f"Kaggle refused the submission ({message}): the limit resets at 00:00 UTC")
-    if status == 429 or status >= 500:
-        text = f"Kaggle is busy or down ({status}, {message}): try again later"
-        gateway_gave_up = status == 504 and reply["creating"]
-        return NetworkError(text, retry_after=_seconds(reply), unanswered=gateway_gave_up)
-    return BadData(f"Kaggle refused the request ({status}, {message})")
-
-
-def _seconds(reply: dict[str, Any]) -> float | None:
-    try:
-        return max(0.0, float(reply.get("retry_after") or ""))
-    except ValueError:
-        return None

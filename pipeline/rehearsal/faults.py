@@ -3,10 +3,14 @@
     CALL:KIND[=ARG][*TIMES]     without *TIMES: every time
 
     ListDataFiles:status=500*2            the first two calls are answered 500
-    GetSubmission:status=429,retry=2      429 with Retry-After: 2
+    GetSubmission:status=429,retry=2      429 with Retry-After: 2 (retry=none: without one)
     CreateSubmission:accepted-then=500*1  it counts, but the answer is 500 (accepted-then=cut: no answer)
     ListSubmissions:hang=30               the answer comes 30 s late
     ListDataFiles:html                    a gateway's 502 page
+    ListDataFiles:close                   the connection is closed without a word
+    DownloadDataFiles:loop                a redirect that leads to itself
+    ListSubmissions:body=[7]              it counts, but the answer is [7], as JSON (body: nothing at all)
+    CreateSubmission:fields={"ref": 7}    it counts, but these fields of the answer are replaced
     DownloadDataFiles:cut=100000*1        the connection breaks after 100,000 bytes
     DownloadDataFiles:flip                one bit in the middle is wrong (flip=N: in byte N)
     DownloadDataFiles:truncate=1000       only the first 1,000 bytes, as if that were all (truncate: half)
@@ -14,6 +18,7 @@
 On DownloadDataFile(s), cut, flip and truncate strike the file that the answer leads to.
 """
 
+import json
 import re
 import threading
 from collections.abc import Collection, Iterable
@@ -28,10 +33,13 @@ API_CALLS = (
 DOWNLOAD, UPLOAD = "Download", "Upload"  # the GET of a file and the PUT of a submission: plain HTTP, no call
 CALLS = (*API_CALLS, DOWNLOAD, UPLOAD)
 
-ANSWERS = frozenset({"status", "html", "hang", "accepted-then"})  # these replace or delay the answer
+REFUSALS = frozenset({"status", "html", "close", "loop"})  # these come instead of what was asked for
+TEXTS = frozenset({"body", "fields"})  # their argument is the JSON to answer with
+ANSWERS = REFUSALS | TEXTS | {"hang", "accepted-then"}  # these replace or delay the answer
 CONTENT = frozenset({"cut", "flip", "truncate"})  # these damage its body
 KINDS = ANSWERS | CONTENT
-OPTIONAL_ARGUMENT = frozenset({"flip", "truncate"})
+NO_ARGUMENT = frozenset({"html", "close", "loop"})
+OPTIONAL_ARGUMENT = frozenset({"flip", "truncate", "body"})
 
 _SPEC = re.compile(r"(?P<call>\w+):(?P<kind>[a-z-]+)(?:=(?P<argument>[^*]+))?(?:\*(?P<times>\d{1,6}))?")
 _EXAMPLE = "for example CreateSubmission:status=500*1"
@@ -46,6 +54,7 @@ class Fault:
     number: float | None = None  # None: flip's and truncate's default, or accepted-then=cut
     retry_after: float | None = None  # seconds; only of status
     times: int | None = None  # None: every time
+    text: str = ""  # only of body and fields
 
 
 def parse(spec: str) -> Fault:
@@ -62,15 +71,29 @@ def parse(spec: str) -> Fault:
         raise UsageError(f"--fault {spec}: no call {call!r}; there are {', '.join(CALLS)}")
     if kind not in KINDS:
         raise UsageError(f"--fault {spec}: no kind {kind!r}; there are {', '.join(sorted(KINDS))}")
+    count = None if times is None else int(times)
+    if kind in TEXTS and argument is not None:
+        return Fault(call, kind, times=count, text=_text(spec, kind, argument))
     number, retry_after = _argument(spec, kind, argument)
-    return Fault(call, kind, number, retry_after, None if times is None else int(times))
+    return Fault(call, kind, number, retry_after, count)
+
+
+def _text(spec: str, kind: str, argument: str) -> str:
+    """The argument of `fields`, which must be a JSON object, or of `body`, which may be anything."""
+    try:
+        good = kind == "body" or isinstance(json.loads(argument), dict)
+    except ValueError:
+        good = False
+    if not good:
+        raise UsageError(f'--fault {spec}: {kind} wants a JSON object, for example fields={{"ref": 7}}')
+    return argument
 
 
 def _argument(spec: str, kind: str, argument: str | None) -> tuple[float | None, float | None]:
     """The argument's number, and Retry-After in seconds."""
-    if kind == "html":
+    if kind in NO_ARGUMENT:
         if argument is not None:
-            raise UsageError(f"--fault {spec}: html takes no argument")
+            raise UsageError(f"--fault {spec}: {kind} takes no argument")
         return None, None
     if argument is None:
         if kind in OPTIONAL_ARGUMENT:
@@ -85,7 +108,7 @@ def _argument(spec: str, kind: str, argument: str | None) -> tuple[float | None,
     if comma and kind != "status":
         raise UsageError(f"--fault {spec}: only status takes a retry, as in status=429,retry=2")
     if comma:
-        return number, _number(spec, rest)
+        return number, None if rest == "none" else _number(spec, rest)
     return number, 1.0 if kind == "status" and number == 429 else None
 
 

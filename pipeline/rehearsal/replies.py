@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 CHUNK = 256 * 1024  # bytes read from disk at once
+JSON = {"Content-Type": "application/json; charset=utf-8"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def refusal(status: int, message: str, headers: Mapping[str, str] | None = None)
 def json_reply(values: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
     """A JSON answer."""
     body = json.dumps(values).encode()
-    return Reply(status, body, {"Content-Type": "application/json; charset=utf-8", **(headers or {})})
+    return Reply(status, body, {**JSON, **(headers or {})})
 
 
 def gateway_page() -> Reply:

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import printable
 from pipeline.rehearsal.connections import Connection, ConnectionServer
-from pipeline.rehearsal.faults import ANSWERS, CONTENT, DOWNLOAD, UPLOAD, Fault, Faults
-from pipeline.rehearsal.replies import Refusal, Reply, gateway_page, refusal
+from pipeline.rehearsal.faults import ANSWERS, CONTENT, DOWNLOAD, REFUSALS, UPLOAD, Fault, Faults
+from pipeline.rehearsal.replies import JSON, Refusal, Reply, gateway_page, json_reply, refusal
 from pipeline.rehearsal.service import Service
 
 ADDRESS = "127.0.0.1"
@@ -26,7 +26,8 @@ KAGGLE_HOSTS = frozenset({"api.kaggle.com", "www.kaggle.com"})  # those that TLS
 OFFLINE = "Offline"  # in the log: a request for another host
 
 _API = re.compile(r"(?:/api)?/v1/(?:competitions\.CompetitionApiService|security\.OAuthService)/(\w+)")
-_STORAGE, _UPLOAD = "/storage/", "/upload/"
+_STORAGE, _UPLOAD, _LOOP = "/storage/", "/upload/", "/loop"
+_LOOPING = Reply(302, headers={"Location": _LOOP})
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,9 @@ class Handler(Connection):
     def do_GET(self) -> None:  # noqa: N802
         """The content of a file, to where a download was redirected."""
         base, path = self._target()
+        if base and path == _LOOP:
+            self.send(_LOOPING)
+            return
         if not base or not path.startswith(_STORAGE):
             self._elsewhere(base, path)
             return
@@ -167,16 +171,25 @@ class Handler(Connection):
         fault = self.server.faults.take((call,), ANSWERS)
         if fault is not None and fault.kind == "hang":
             self.server.stopping.wait(fault.number)
-        if fault is not None and fault.kind in ("status", "html"):
-            self.send(_failure(fault))
+        if fault is not None and fault.kind in REFUSALS:
+            self._fail(fault)
             return
         try:
             reply = act()
         except Refusal as error:
             reply = error.reply
-        if fault is None or fault.kind != "accepted-then":
+        if fault is None or fault.kind == "hang":
             self.send(reply, self.server.faults.take(damaged_by, CONTENT))
-        elif fault.number is None:
+        elif fault.kind == "accepted-then":
+            self._fail(fault)
+        elif fault.kind == "body":
+            self.send(Reply(200, fault.text.encode(), JSON))
+        else:
+            self.send(json_reply({**json.loads(bytes(reply.body)), **json.loads(fault.text)}, reply.status))
+
+    def _fail(self, fault: Fault) -> None:
+        """Answer with the failure alone, or with nothing."""
+        if fault.kind == "close" or (fault.kind == "accepted-then" and fault.number is None):
             self.break_off()
         else:
             self.send(_failure(fault))
@@ -199,5 +212,7 @@ def _offline(host: str) -> str:
 def _failure(fault: Fault) -> Reply:
     if fault.kind == "html":
         return gateway_page()
+    if fault.kind == "loop":
+        return _LOOPING
     headers = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after:g}"}
     return refusal(int(fault.number or 500), "This failure was ordered with --fault", headers)

@@ -47,6 +47,10 @@ class StandIn:
         """All requests so far, oldest first."""
         return self._server.calls()
 
+    def misbehave(self, *faults: str) -> None:
+        """From now on fail as these specs say (see faults.py), and no longer as earlier ones said."""
+        self._server.faults = Faults([parse(spec) for spec in faults])
+
     def count(self, name: str) -> int:
         """How often the call `name` came in: ListDataFiles, Download, Upload, Offline..."""
         return sum(call.name == name for call in self.calls)

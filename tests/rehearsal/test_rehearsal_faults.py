@@ -19,6 +19,12 @@ from pipeline.rehearsal.faults import ANSWERS, CONTENT, Fault, Faults, parse
         ("Download:truncate=7", Fault("Download", "truncate", 7)),
         ("GetSubmission:html", Fault("GetSubmission", "html")),
         ("GetSubmission:hang=0.5", Fault("GetSubmission", "hang", 0.5)),
+        ("ListDataFiles:status=429,retry=none", Fault("ListDataFiles", "status", 429)),
+        ("Upload:close*2", Fault("Upload", "close", times=2)),
+        ("DownloadDataFiles:loop", Fault("DownloadDataFiles", "loop")),
+        ("ListDataFiles:body*1", Fault("ListDataFiles", "body", times=1)),
+        ("ListDataFiles:body=<p> 1", Fault("ListDataFiles", "body", text="<p> 1")),
+        ('GetSubmission:fields={"ref": 7}*1', Fault("GetSubmission", "fields", times=1, text='{"ref": 7}')),
     ],
 )
 def test_parse(spec: str, fault: Fault) -> None:
@@ -30,12 +36,16 @@ def test_parse(spec: str, fault: Fault) -> None:
     [
         ("nonsense", "write CALL:KIND[=ARG][*TIMES], for example"),
         ("Nonsense:html", "there are ListDataFiles,"),
-        ("Download:explode", "there are accepted-then, cut,"),
+        ("Download:explode", "there are accepted-then, body, close, cut,"),
         ("Download:cut", "cut wants an argument"),
         ("Download:cut=many", "'many' is no number"),
         ("Download:html=1", "html takes no argument"),
         ("ListDataFiles:status=200", "a status from 400 to 599"),
         ("ListDataFiles:hang=1,retry=2", "only status takes a retry"),
+        ("ListDataFiles:close=1", "close takes no argument"),
+        ("ListDataFiles:fields", "fields wants an argument"),
+        ("ListDataFiles:fields=[1]", "fields wants a JSON object, for example"),
+        ("ListDataFiles:fields={1}", "fields wants a JSON object, for example"),
     ],
 )
 def test_parse_names_the_cure(spec: str, cure: str) -> None:

@@ -197,6 +197,29 @@ def test_fault_answers(kaggle: StandIn) -> None:
     assert call(kaggle, "ListDataFiles").status == 200
 
 
+@pytest.mark.parametrize("kaggle", [["ListDataFiles:loop*1", "ListDataFiles:close*1"]], indirect=True)
+def test_faults_that_lead_nowhere(kaggle: StandIn) -> None:
+    redirect = call(kaggle, "ListDataFiles")
+    again = ask(kaggle, "GET", redirect.headers["Location"])
+    assert (redirect.status, again.status) == (302, 302)
+    assert redirect.headers["Location"] == again.headers["Location"]
+    with pytest.raises((http.client.BadStatusLine, OSError)):
+        call(kaggle, "ListDataFiles")
+    assert call(kaggle, "ListDataFiles").status == 200
+
+
+def test_faults_in_the_answer_do_not_hinder_the_act(kaggle: StandIn) -> None:
+    kaggle.misbehave("CreateSubmission:body*1", 'CreateSubmission:fields={"ref": 7, "more": []}*1')
+    assert submit(kaggle, b"ID,Labels\n0,1\n").body == b""
+    changed = submit(kaggle, b"ID,Labels\n0,1\n")
+    assert changed.headers["Content-Type"].startswith("application/json")
+    assert changed.json == {"message": f"Successfully submitted to {SLUG}", "ref": 7, "more": []}
+    kaggle.misbehave("ListSubmissions:body=<p>")
+    assert call(kaggle, "ListSubmissions").body == b"<p>"
+    kaggle.misbehave()
+    assert call(kaggle, "GetSubmissionLimits").json["numTotal"] == 2
+
+
 @pytest.mark.parametrize(
     "kaggle",
     [["CreateSubmission:accepted-then=500*1", "CreateSubmission:accepted-then=cut*1", "Upload:cut=5*1"]],

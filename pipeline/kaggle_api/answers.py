@@ -1,0 +1,114 @@
+"""What the child process answers, checked: values of the right types, or one of our errors that names the cure.
+
+Kaggle's client takes over whatever JSON it is given, so a field may hold anything.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from pipeline.errors import (
+    AccessDenied,
+    BadData,
+    NetworkError,
+    PipelineError,
+    SubmissionLimit,
+    UsageError,
+    printable,
+)
+from pipeline.kaggle_api import credentials
+
+T = TypeVar("T")
+
+LARGEST = 2**63 - 1  # of Kaggle's numbers; none is negative
+
+
+def typed(kind: type[T], values: Any) -> T:
+    """The dataclass `kind` of these fields.
+
+    Raises:
+        NetworkError: a field has another type, or is a number that cannot be meant.
+    """
+    hints = get_type_hints(kind)
+    if not isinstance(values, dict) or values.keys() != hints.keys():
+        raise _nonsense(f"{kind.__name__}: {values!r}")
+    for name, expected in hints.items():
+        value = values[name]
+        if type(value) is not expected or (expected is int and not 0 <= value <= LARGEST):
+            raise _nonsense(f"{kind.__name__}.{name} is {value!r}")
+    return kind(**values)
+
+
+def typed_list(kind: type[T], items: Any) -> list[T]:
+    """A list of them."""
+    if not isinstance(items, list):
+        raise _nonsense(f"{items!r} is no list")
+    return [typed(kind, item) for item in items]
+
+
+def ref(file: Path, value: Mapping[str, Any]) -> int:
+    """The ref in the answer to the submission of `file`.
+
+    Raises:
+        NetworkError: there is none; `unanswered` unless Kaggle was not even asked to take the file.
+    """
+    if not value["uploaded"]:
+        raise NetworkError(f"{file} could not be uploaded to Kaggle: check the network and run again")
+    found = value["ref"]
+    if type(found) is not int or not 0 < found <= LARGEST:
+        what = printable(f"{found!r}, {value['message']}")
+        raise NetworkError(f"Kaggle named no ref for the submission ({what}): run again", unanswered=True)
+    return found
+
+
+def refusal(slug: str, credential: str, reply: Mapping[str, Any]) -> PipelineError:
+    """Our error for what the child reports; `credential` says where the credentials come from."""
+    kind, message = reply["kind"], printable(reply["message"])
+    if kind == "http":
+        return _refused(slug, credential, reply, message)
+    if kind == "credentials":
+        return AccessDenied(f"Kaggle accepts none of the credentials found: {credentials.CURE}")
+    if kind == "install":
+        return PipelineError(f"the kaggle client does not load ({message}): pip install -r requirements.txt")
+    if kind == "disk":
+        return PipelineError(f"the download cannot be written ({message}): free space, or check permissions")
+    if kind == "storage":  # its links are signed and grow old: a new one may do
+        text = f"the link that Kaggle gave does not lead to the file ({reply['status']}, {message})"
+        return NetworkError(f"{text}: run again, for a new link", retry_after=_seconds(reply))
+    if kind == "other":
+        return _nonsense(message, unanswered=reply["creating"])
+    text = f"cannot reach Kaggle ({message}): check the network and run again"
+    return NetworkError(text, unanswered=reply["creating"])
+
+
+def _refused(slug: str, credential: str, reply: Mapping[str, Any], message: str) -> PipelineError:
+    """Kaggle itself refused, with a status."""
+    status = int(reply["status"])
+    if status == 401:
+        return AccessDenied(f"Kaggle refused the credentials in {credential} (401): {credentials.CURE}")
+    if status == 403:
+        rules = f"https://www.kaggle.com/competitions/{slug}/rules"
+        return AccessDenied(f"Kaggle refused (403, {message}): join the competition and accept its rules at {rules}")
+    if status == 404:
+        return UsageError(f"Kaggle knows no such thing (404, {message}): is --competition {slug} spelled right?")
+    if status == 400 and re.search("submission.*(limit|allowance)|(limit|daily).*submission", message, re.I):
+        return SubmissionLimit(f"Kaggle refused the submission ({message}): the limit resets at 00:00 UTC")
+    if status == 429 or status >= 500:
+        text = f"Kaggle is busy or down ({status}, {message}): try again later"
+        # A gateway that answers in Kaggle's place does not know what becomes of the request behind it.
+        by_gateway = status in (502, 504) and reply["creating"]
+        return NetworkError(text, retry_after=_seconds(reply), unanswered=by_gateway)
+    return BadData(f"Kaggle refused the request ({status}, {message})")
+
+
+def _nonsense(what: str, *, unanswered: bool = False) -> NetworkError:
+    text = f"Kaggle's answer makes no sense to its client ({printable(what)})"
+    return NetworkError(f"{text}: try again later; if it stays so, pip install -U kaggle", unanswered=unanswered)
+
+
+def _seconds(reply: Mapping[str, Any]) -> float | None:
+    try:
+        return max(0.0, float(reply.get("retry_after") or ""))
+    except ValueError:
+        return None
