@@ -149,11 +149,13 @@ def _brief(value: Any) -> str:
     return str(value["name"] if isinstance(value, dict) else value)
 
 
-class Sampler(BaseSampler):
-    """TPE, with random numbers from the seed and the trial's number.
+RETRIED = "failed_trial"  # optuna's mark of another try, with the number of the first
 
-    Numbers are unique in a study: no two workers draw the same values, and a sweep that is cut and taken up
-    again draws what it would have drawn.
+
+class Sampler(BaseSampler):
+    """TPE, with random numbers from the seed and the trial's number, not counting further tries.
+
+    So no two workers draw the same values, and a sweep that is cut and taken up again draws what it would have drawn.
     """
 
     def __init__(self, seed: int) -> None:
@@ -162,7 +164,9 @@ class Sampler(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Begin the trial's own sequence."""
-        seed = int(np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0])
+        number = trial.system_attrs.get(RETRIED, trial.number)
+        drawn = sum(RETRIED not in other.system_attrs for other in study.get_trials(deepcopy=False)[:number])
+        seed = int(np.random.SeedSequence((self._seed, drawn)).generate_state(1)[0])
         # constant_liar: keep away from what other workers are trying at the moment.
         self._tpe = TPESampler(seed=seed, multivariate=True, constant_liar=True)
 

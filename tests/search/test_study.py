@@ -89,6 +89,20 @@ def test_a_sweep_draws_the_same_however_often_it_is_cut(database: RDBStorage) ->
     assert draws(database, "other", 5, seed=1) != whole[:5]
 
 
+@pytest.mark.parametrize("had_drawn", [True, False])
+def test_a_sweep_that_is_cut_inside_a_trial_draws_the_same(database: RDBStorage, had_drawn: bool) -> None:
+    whole = draws(database, "whole", 4)
+    draws(database, "cut", 1)
+    study = studies.join(database, "cut", {}, 0)
+    lost = study.ask()
+    if had_drawn:
+        lost.suggest_float("x", 0, 1)
+    studies.hand_back(lost)
+    study.tell(lost, state=TrialState.FAIL)
+    draws(database, "cut", 3)  # the first of them is the lost one's second try
+    assert [trial.params["x"] for trial in study.get_trials(states=(TrialState.COMPLETE,))] == whole
+
+
 def test_workers_that_begin_at_once_draw_different_values(database: RDBStorage) -> None:
     workers = [studies.join(database, "study", {}, seed=0) for _ in range(2)]
     one, other = (worker.ask() for worker in workers)
