@@ -4,15 +4,20 @@ import base64
 import dataclasses
 import functools
 import http.server
+import importlib
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +80,22 @@ def stage(
         timeout=timeout,
         check=False,
     )
+
+
+def here(
+    module: str, *arguments: object, cwd: Path, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """As `stage`, but within this process: seconds faster, because PyTorch and others are imported already."""
+    main = importlib.import_module(f"pipeline.{module}").main
+    output, errors = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, clean_environment() if environ is None else environ, clear=True),
+        chdir(cwd),
+        redirect_stdout(output),
+        redirect_stderr(errors),
+    ):
+        code = main([*map(str, arguments)])
+    return subprocess.CompletedProcess([module], code, output.getvalue(), errors.getvalue())
 
 
 def clean_environment() -> dict[str, str]:
@@ -142,16 +163,30 @@ def write_run(cwd: Path, name: str = "tiny-run", seed: int = 0) -> Path:
 
 def predicted_place(cwd: Path) -> Path:
     """A folder with data, a run and its CSV, and labels.csv by which a third of it is wrong; returns it."""
+    template = Path(_predicted().name)
     prepare(cwd)
+    shutil.copytree(template / "data/models", cwd / "data/models")
+    shutil.copytree(template / "submissions", cwd / "submissions")
+    shutil.copy(template / "labels.csv", cwd)
+    return cwd
+
+
+@functools.cache
+def _predicted() -> "tempfile.TemporaryDirectory[str]":
+    """What `predicted_place` copies: predicted once in this process."""
+    folder = tempfile.TemporaryDirectory(prefix="predicted-")
+    cwd = prepare(Path(folder.name))
     write_run(cwd)
     predict(paths_in(cwd), print, device="cpu")
     rows = [row.split(",") for row in (cwd / "submissions/tiny-run.csv").read_text().splitlines()[1:]]
     truth = [f"{i},{label if k % 3 else (int(label) + 1) % 10}" for k, (i, label) in enumerate(rows)]
     (cwd / "labels.csv").write_text("\n".join(["ID,Labels", *truth]) + "\n")
-    return cwd
+    return folder
 
 
-def serve(place: Path, *faults: str, settings: Settings | None = None) -> AbstractContextManager[StandIn]:
+def serve(
+    place: Path, *faults: str, settings: Settings | None = None, clock: Callable[[], float] = time.time
+) -> AbstractContextManager[StandIn]:
     """The stand-in for Kaggle, serving what `predicted_place` made; scores at once by default."""
     return standin(
         place / "source",
@@ -160,6 +195,7 @@ def serve(place: Path, *faults: str, settings: Settings | None = None) -> Abstra
         labels=place / "labels.csv",
         faults=faults,
         settings=settings or Settings(pending_seconds=0.0),
+        clock=clock,
     )
 
 

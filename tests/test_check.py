@@ -1,14 +1,17 @@
+import functools
 import json
 import shlex
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from pipeline.gap import ledger
 from pipeline.gap.ledger import Entry
+from pipeline.kaggle_api.client import Kaggle
 from pipeline.rehearsal.state import Settings
-from tests.support import SLUG, error_line, predicted_place, serve, stage, submit_by_hand, write_run
+from tests.support import SLUG, error_line, here, predicted_place, serve, stage, submit_by_hand, write_run
 
 
 @pytest.fixture
@@ -17,12 +20,12 @@ def place(tmp_path: Path) -> Path:
 
 
 def check(cwd: Path, environ: dict[str, str] | None, *more: str) -> "subprocess.CompletedProcess[str]":
-    return stage("check", "--competition", SLUG, *more, cwd=cwd, environ=environ)
+    return here("check", "--competition", SLUG, *more, cwd=cwd, environ=environ)
 
 
 def test_before_any_submission_it_prints_the_command(place: Path) -> None:
     with serve(place) as kaggle:
-        result = check(place, kaggle.environment)
+        result = stage("check", "--competition", SLUG, cwd=place, environ=kaggle.environment)
         assert result.returncode == 0
         command = result.stdout.splitlines()[-1].strip()
         assert command.startswith(f"kaggle competitions submit -c {SLUG} -f submissions/tiny-run.csv -m ")
@@ -37,7 +40,7 @@ def test_a_newer_csv_is_told_how_to_submit_it(place: Path) -> None:
         submit_by_hand(place, kaggle)
         assert "To submit it" not in check(place, kaggle.environment).stdout
         write_run(place, "newer", seed=1)
-        assert stage("predict", cwd=place).returncode == 0
+        assert here("predict", cwd=place).returncode == 0
         result = check(place, kaggle.environment)
     assert result.stdout.splitlines()[-1].startswith(
         f'  kaggle competitions submit -c {SLUG} -f submissions/newer.csv -m "run=newer sha='
@@ -59,13 +62,21 @@ def test_a_submission_by_hand_gets_local_and_public_and_gap(place: Path) -> None
     assert [entry.status for entry in ledger.read(place / "submissions/ledger.csv")] == ["predicted", "complete"]
 
 
-def test_a_submission_that_is_being_scored_is_waited_for(place: Path) -> None:
-    with serve(place, settings=Settings(pending_seconds=10.0)) as kaggle:
+def test_a_submission_that_is_being_scored_is_waited_for(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [time.time()]  # where Kaggle is; it passes while the command sleeps
+
+    def sleep(seconds: float) -> None:
+        now.append(now[-1] + seconds)
+
+    monkeypatch.setattr("pipeline.check.Kaggle", functools.partial(Kaggle, sleep=sleep))
+    with serve(place, settings=Settings(pending_seconds=3.0), clock=lambda: now[-1]) as kaggle:
         submit_by_hand(place, kaggle)
         impatient = json.loads(check(place, kaggle.environment, "--wait", "0", "--json").stdout)
+        assert len(now) == 1
         patient = json.loads(check(place, kaggle.environment, "--json").stdout)
     assert (impatient["status"], impatient["public"]) == ("pending", None)
     assert patient["status"] == "complete" and patient["public"] is not None
+    assert len(now) == 3  # two looks in vain, 2 seconds after each
 
 
 def test_a_strangers_submission_has_no_local_value(place: Path) -> None:
@@ -95,11 +106,12 @@ def test_without_credentials_the_ledger_alone_is_shown(place: Path) -> None:
     assert "nothing has been submitted" in result.stdout
 
 
-def test_a_kaggle_that_is_down_is_6_and_the_ledger_is_shown(place: Path) -> None:
+def test_a_kaggle_that_is_down_is_6_and_the_ledger_is_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(place) as kaggle:
-        assert stage("submit", cwd=place, environ=kaggle.environment).returncode == 0
+        assert here("submit", cwd=place, environ=kaggle.environment).returncode == 0
         environ = dict(kaggle.environment)
-    # The stand-in has stopped: its port refuses connections.
+    # The stand-in has stopped: its port refuses connections.  New tries come at once.
+    monkeypatch.setattr("pipeline.check.Kaggle", functools.partial(Kaggle, backoff=0.0))
     result = check(place, environ, "--timeout", "5")
     assert "cannot reach Kaggle" in error_line(result, 6)
     assert "tiny-run" in result.stdout

@@ -1,5 +1,6 @@
 """Every option of a recipe: it is there, it arrives, it takes effect, and nonsense is refused."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pipeline import cli_recipes, train
 from pipeline.errors import UsageError
 from pipeline.recipes import PRESETS, flag
 from pipeline.store.runs import Run
-from tests.training.tiny import SLUG, write_tiny
+from tests.training.tiny import SLUG, take_float32, write_tiny
 
 # A value for each field that differs from preset `rehearsal`'s, with what it needs beside it.
 EFFECTS: dict[str, list[str]] = {
@@ -49,6 +50,14 @@ def trained(place: Path, name: str, *options: str) -> Run:
     recipe = ["--preset", "rehearsal", "--epochs", "1", "--competition", SLUG, "--run", name]
     assert train.main([*recipe, *folders, *options]) == 0
     return Run.open(place / "models", name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def float32() -> Iterator[None]:
+    """Or another precision could be what makes the weights differ."""
+    with pytest.MonkeyPatch.context() as patch:
+        take_float32(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

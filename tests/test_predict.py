@@ -3,7 +3,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from pipeline.store.pretrained import export
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run
 from pipeline.store.sidecar import Sidecar
-from tests.support import ROOT, SLUG, clean_environment, error_line, paths_in, prepare, stage, tree, write_run
+from tests.support import ROOT, SLUG, clean_environment, error_line, here, paths_in, prepare, stage, tree, write_run
 
 
 def rewrite(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
@@ -91,7 +90,7 @@ def test_it_takes_the_run_that_finished_last_or_the_one_asked_for(place: Path) -
 
 def test_several_runs_are_averaged_and_their_accuracies_measured(place: Path) -> None:
     write_run(place, "b-run", seed=1)
-    result = stage("predict", "--run", "tiny-run", "b-run", "--tta", "flip", cwd=place)
+    result = here("predict", "--run", "tiny-run", "b-run", "--tta", "flip", cwd=place)
     assert result.returncode == 0, result.stderr
     for said in (
         "2 runs are averaged",
@@ -110,7 +109,7 @@ def test_several_runs_are_averaged_and_their_accuracies_measured(place: Path) ->
     assert f"local accuracy {card.test_accuracy:.2f} %" in result.stdout
     assert card.validation_accuracy is not None and (card.test_accuracy, card.validation_accuracy) != (90.0, 91.0)
     before = tree(place)
-    again = stage("predict", "--tta", "flip", "--run", "b-run", "--run", "tiny-run", cwd=place)
+    again = here("predict", "--tta", "flip", "--run", "b-run", "--run", "tiny-run", cwd=place)
     assert "nothing to do" in again.stdout and tree(place) == before
 
 
@@ -143,12 +142,12 @@ def test_another_augmentation_is_another_csv(place: Path) -> None:
 def test_another_adaptation_is_another_csv_and_its_sidecar_says_so(place: Path) -> None:
     cards = []
     for adapt in ("none", "norms"):
-        result = stage("predict", "--adapt", adapt, cwd=place)
+        result = here("predict", "--adapt", adapt, cwd=place)
         assert result.returncode == 0 and "nothing to do" not in result.stdout, result.stderr
         cards.append(Sidecar.read(place / "submissions/tiny-run.csv"))
     assert [card and (card.adapt, card.measure) for card in cards] == [("none", "none"), ("norms", "norms")]
-    assert "nothing to do" in stage("predict", "--adapt", "norms", cwd=place).stdout
-    assert "nothing was found" in error_line(stage("predict", "--adapt", "undo", cwd=place), 2)
+    assert "nothing to do" in here("predict", "--adapt", "norms", cwd=place).stdout
+    assert "nothing was found" in error_line(here("predict", "--adapt", "undo", cwd=place), 2)
     assert Sidecar.read(place / "submissions/tiny-run.csv") == cards[1]
 
 
@@ -164,10 +163,10 @@ def test_runs_without_a_common_validation_set_have_no_validation_accuracy(place:
 
 def test_runs_that_do_not_go_together_are_refused(place: Path) -> None:
     folder = write_run(place, "b-run", seed=1)
-    assert "b-run: named twice" in error_line(stage("predict", "--run", "b-run", "b-run", cwd=place), 2)
+    assert "b-run: named twice" in error_line(here("predict", "--run", "b-run", "b-run", cwd=place), 2)
     for key, said in (("data", "trained on different images"), ("competition", "different competitions, other and")):
         rewrite(folder, runs.CONFIG, partial(dict.update, **{key: "other"}))
-        message = error_line(stage("predict", "--run", "tiny-run", "b-run", cwd=place), 2)
+        message = error_line(here("predict", "--run", "tiny-run", "b-run", cwd=place), 2)
         assert "--run b-run tiny-run" in message and said in message
     assert not (place / "submissions").exists()
 
@@ -175,7 +174,7 @@ def test_runs_that_do_not_go_together_are_refused(place: Path) -> None:
 def test_a_network_over_the_budget_is_labelled_as_not_submittable(place: Path) -> None:
     folder = write_run(place, "large")
     rewrite(folder, runs.RESULT, lambda result: result.update(trainable_parameters=11_173_962))
-    result = stage("predict", cwd=place)
+    result = here("predict", cwd=place)
     assert "NOT SUBMITTABLE: run large has 11,173,962" in result.stdout
     found = Sidecar.read(place / "submissions/large.csv")
     assert found is not None and not found.submittable
@@ -183,7 +182,7 @@ def test_a_network_over_the_budget_is_labelled_as_not_submittable(place: Path) -
 
 def test_a_network_of_the_project_labels_the_users_hidden_images(place: Path) -> None:
     run = Run.open(place / "data/models", None)
-    assert "no network came with the project" in error_line(stage("predict", "--run", "pretrained", cwd=place), 3)
+    assert "no network came with the project" in error_line(here("predict", "--run", "pretrained", cwd=place), 3)
     export(
         run, place / "data/pretrained", "tiny", trained_on="20 gradients", command="make it", commit="0123456789abcdef",
         agreement=lambda _: 100.0,
@@ -193,23 +192,23 @@ def test_a_network_of_the_project_labels_the_users_hidden_images(place: Path) ->
     manifest = json.loads((processed / "other/manifest.json").read_text())
     manifest["files"]["train_images.npy"]["sha256"] = "of other training images"
     (processed / "other/manifest.json").write_text(json.dumps(manifest))
-    result = stage("predict", "--run", "pretrained", "--competition", "other", cwd=place)
+    result = here("predict", "--run", "pretrained", "--competition", "other", cwd=place)
     assert result.returncode == 0, result.stderr
     assert "pretrained-tiny came with the project, trained on 20 gradients, with `make it` at commit" in result.stdout
     found = Sidecar.read(place / "submissions/pretrained-tiny.csv")
     assert found is not None and (found.competition, found.rows, found.validation_accuracy) == ("other", 30, None)
     assert f"local accuracy {found.test_accuracy:.2f} %" in result.stdout  # measured on the user's images
-    refused = stage("predict", "--run", "tiny-run", "--competition", "other", cwd=place)
+    refused = here("predict", "--run", "tiny-run", "--competition", "other", cwd=place)
     assert "other training images than tiny-run learned from" in error_line(refused, 4)
     # By default it is for the competition that the other stages take.
-    default = stage("predict", "--run", "pretrained-tiny", cwd=place)
+    default = here("predict", "--run", "pretrained-tiny", cwd=place)
     assert "data/processed/deep-learning-spring-2025-project-1" in error_line(default, 3)
 
 
 def test_a_csv_of_somebody_elses_making_is_not_overwritten(place: Path) -> None:
     predict(paths_in(place), print, out=place / "sub.csv", device="cpu")
     (place / "sub.csv").write_text("mine\n")
-    assert "--force" in error_line(stage("predict", "--out", "sub.csv", cwd=place), 2)
+    assert "--force" in error_line(here("predict", "--out", "sub.csv", cwd=place), 2)
     assert (place / "sub.csv").read_text() == "mine\n"
     predict(paths_in(place), print, out=place / "sub.csv", device="cpu", force=True)
     assert (place / "sub.csv").read_text().startswith("ID,Labels\n")
@@ -219,9 +218,9 @@ def test_damaged_weights_and_changed_data_are_refused(place: Path) -> None:
     weights = place / "data/models/tiny-run" / runs.WEIGHTS
     original = weights.read_bytes()
     weights.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
-    assert "is damaged" in error_line(stage("predict", cwd=place), 4)
+    assert "is damaged" in error_line(here("predict", cwd=place), 4)
     weights.write_bytes(original[:-1])
-    assert "missing or damaged" in error_line(stage("predict", cwd=place), 4)
+    assert "missing or damaged" in error_line(here("predict", cwd=place), 4)
     assert not (place / "submissions").exists() or not tree(place / "submissions")
 
 
@@ -243,7 +242,7 @@ def test_damaged_weights_and_changed_data_are_refused(place: Path) -> None:
 )
 def test_wrong_usage(place: Path, arguments: list[str], code: int, said: str) -> None:
     before = tree(place)
-    result = stage("predict", *arguments, cwd=place)
+    result = here("predict", *arguments, cwd=place)
     assert result.returncode == code
     assert said in result.stderr
     assert tree(place) == before
@@ -252,15 +251,15 @@ def test_wrong_usage(place: Path, arguments: list[str], code: int, said: str) ->
 @pytest.mark.parametrize("content", [b"\xff\xfe", b""])
 def test_a_damaged_pointer_to_the_latest_run_is_bad_data(place: Path, content: bytes) -> None:
     (place / "data/models" / runs.LATEST).write_bytes(content)
-    assert "name one with --run" in error_line(stage("predict", cwd=place), 4)
-    assert stage("predict", "--run", "tiny-run", cwd=place).returncode == 0
+    assert "name one with --run" in error_line(here("predict", cwd=place), 4)
+    assert here("predict", "--run", "tiny-run", cwd=place).returncode == 0
 
 
 @pytest.mark.parametrize("content", ['{"mine": 1}', "[]", "mine"])
 def test_a_json_of_somebody_elses_beside_the_csv_is_not_overwritten(place: Path, content: str) -> None:
     (place / "notes.json").write_text(content)
     before = tree(place)
-    assert "notes.json" in error_line(stage("predict", "--out", "notes.csv", cwd=place), 2)
+    assert "notes.json" in error_line(here("predict", "--out", "notes.csv", cwd=place), 2)
     assert tree(place) == before
 
 
@@ -268,17 +267,28 @@ def test_without_a_run_it_names_the_command(tmp_path: Path) -> None:
     assert "run `python -m pipeline.train` first" in error_line(stage("predict", cwd=tmp_path), 3)
 
 
-def test_a_killed_predict_leaves_no_half_csv_and_a_rerun_finishes(tmp_path: Path) -> None:
-    prepare(tmp_path, hidden=4000)
-    write_run(tmp_path)
-    command = [sys.executable, "-m", "pipeline.predict", "--out", "sub.csv", "--batch-size", "4"]
+DYING = """
+import os, signal, sys
+from pipeline import predict
+from pipeline.kaggle_api import submission_format
+write = submission_format.write
+def dying(path, parts):
+    def some():
+        for k, part in enumerate(parts):
+            if k == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield part
+    return write(path, some())
+submission_format.write = dying
+predict.main(sys.argv[1:])
+"""
+
+
+def test_a_killed_predict_leaves_no_half_csv_and_a_rerun_finishes(place: Path) -> None:
+    command = [sys.executable, "-c", DYING, "--out", "sub.csv", "--batch-size", "10"]
     environ = {**clean_environment(), "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / ".sub.csv.partial").exists():
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    assert not (tmp_path / "sub.csv").exists()
-    assert stage("predict", "--out", "sub.csv", cwd=tmp_path).returncode == 0
-    assert len((tmp_path / "sub.csv").read_text().splitlines()) == 4001
+    assert subprocess.run(command, cwd=place, env=environ, check=False).returncode == -signal.SIGKILL
+    assert (place / ".sub.csv.partial").exists() and not (place / "sub.csv").exists()
+    assert here("predict", "--out", "sub.csv", cwd=place).returncode == 0
+    assert len((place / "sub.csv").read_text().splitlines()) == 31
+    assert not (place / ".sub.csv.partial").exists()

@@ -1,6 +1,7 @@
 """The stage through its real command line; where nothing depends on training, trials are calculated."""
 
 import dataclasses
+import gc
 import json
 import math
 import re
@@ -71,7 +72,8 @@ class Place:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def trials(self) -> list[FrozenTrial]:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{self.paths.models / 'sweeps.sqlite3'}")
+        url = f"sqlite:///{self.paths.models / 'sweeps.sqlite3'}"
+        storage = optuna.storages.RDBStorage(url, skip_compatibility_check=True, skip_table_creation=True)
         try:
             return optuna.load_study(study_name=NAME, storage=storage).trials
         finally:
@@ -96,7 +98,14 @@ def calculated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "train", None)
     monkeypatch.setattr(sweep, "_check_machine", None)
     monkeypatch.setattr(report, "plot", None)
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # optuna's, after each trial, takes longer than the trial
     exec(CALCULATED, {"SECONDS": 0})
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take a second, and are the first test's."""
+    monkeypatch.setattr(report, "plot", lambda *_where: [])
 
 
 def best(trials: Sequence[FrozenTrial]) -> FrozenTrial:
@@ -175,7 +184,7 @@ def test_refused_combinations_are_pruned(calculated: None, place: Place, capsys:
 
 
 def test_a_diverged_run_is_a_failed_trial_and_the_study_goes_on(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    no_plots: None, place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rates = iter([1e30])
 
@@ -233,7 +242,7 @@ engine.checkpoint.save = dying
 """
 
 
-def test_a_killed_workers_trial_is_tried_again_and_goes_on_from_its_checkpoint(place: Place) -> None:
+def test_a_killed_workers_trial_is_tried_again_and_goes_on_from_its_checkpoint(no_plots: None, place: Place) -> None:
     more = ["--trials", "1", "--search", RATE, "--heartbeat", "1", "--epochs", "2"]
     worker = place.begin(DYING, *more)
     worker.communicate(timeout=120)

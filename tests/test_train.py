@@ -5,7 +5,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from pipeline.store.run_folder import default_name
 from pipeline.store.runs import CHECKPOINT, WEIGHTS, Run
 from pipeline.store.sidecar import Sidecar
 from pipeline.training.engine import Task
-from tests.training.tiny import SLUG, write_tiny
+from tests.training.tiny import SLUG, take_float32, write_tiny
 
 EPOCHS = 3
 STEPS = 5  # of 64 images, an epoch
@@ -48,6 +48,14 @@ class Place:
     def checkpoint(self, name: str) -> dict[str, object]:
         content: dict[str, object] = torch.load(self.paths.models / name / CHECKPOINT, weights_only=True)
         return content
+
+
+@pytest.fixture(scope="module", autouse=True)
+def float32() -> Iterator[None]:
+    """Weights can be compared only if all runs compute in the same precision."""
+    with pytest.MonkeyPatch.context() as patch:
+        take_float32(patch)
+        yield
 
 
 @pytest.fixture
@@ -100,8 +108,11 @@ def python(script: str, arguments: Sequence[str]) -> subprocess.CompletedProcess
 
 DYING = """
 import os, signal, sys
+import pytest
 from pipeline import predict, train
 from pipeline.training.engine import Task
+from tests.training.tiny import take_float32
+take_float32(pytest.MonkeyPatch())
 rate = Task.rate
 def dying(self, epoch, step):
     if (epoch, step) == (1, 3):
@@ -239,16 +250,18 @@ def test_a_baseline_over_the_budget_is_trained_only_if_asked_and_marked(
 
 
 def test_finished_runs_teach(place: Place) -> None:
+    short = ("--epochs", "1")
     for seed in ("1", "2"):
-        assert place.train("--run", f"teacher{seed}", "--seed", seed) == 0
-    assert place.train("--run", "student", "--teacher", "teacher2", "teacher1", "--distillation-weight", "0.9") == 0
+        assert place.train(*short, "--run", f"teacher{seed}", "--seed", seed) == 0
+    taught = ("--teacher", "teacher2", "teacher1", "--distillation-weight", "0.9")
+    assert place.train(*short, "--run", "student", *taught) == 0
     student = place.run()
     names = [entry.partition("@")[0] for entry in student.card.config.teachers]
     assert names == ["teacher1", "teacher2"]
     assert student.card.config.teachers[0].endswith(Run.open(place.paths.models, "teacher1").weights_sha256[:12])
     others = [("warm", "--distillation-temperature", "8"), ("light", "--distillation-weight", "0.1")]
     for name, *options in others:
-        assert place.train("--run", name, "--teacher", "teacher1", "--teacher", "teacher2", *options) == 0
+        assert place.train(*short, "--run", name, "--teacher", "teacher1", "--teacher", "teacher2", *options) == 0
     shas = {Run.open(place.paths.models, name).weights_sha256 for name in ("student", "warm", "light")}
     assert len(shas) == 3
 
@@ -288,7 +301,8 @@ def test_a_teacher_of_other_data_or_with_damaged_weights_is_refused(
 def test_labels_of_the_hidden_images_are_learned_only_if_the_rules_allow_it(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert place.train("--run", "plain") == 0
+    short = ("--epochs", "1")
+    assert place.train(*short, "--run", "plain") == 0
     csv = place.paths.submissions / "plain.csv"
     paths = ["--processed", str(place.paths.processed), "--models", str(place.paths.models)]
     assert predict.main([*paths, "--submissions", str(csv.parent), "--out", str(csv)]) == 0
@@ -297,7 +311,7 @@ def test_labels_of_the_hidden_images_are_learned_only_if_the_rules_allow_it(
     assert "--rules-allow-pseudo-labels go together" in capsys.readouterr().err
     assert not (place.paths.models / "taught").exists()
     both = ["--pseudo-labels", str(csv), "--rules-allow-pseudo-labels"]
-    assert place.train("--run", "taught", *both) == 0
+    assert place.train(*short, "--run", "taught", *both) == 0
     run, images = place.run(), Processed.open(place.paths.processed / SLUG)
     assert run.card.config.pseudo_labels == f"plain.csv@{FileRecord.of(csv).sha256[:12]}"
     assert run.weights_sha256 != Run.open(place.paths.models, "plain").weights_sha256

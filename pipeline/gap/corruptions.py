@@ -25,6 +25,21 @@ def _clipped(values: NDArray[np.floating]) -> Images:
     return result
 
 
+# NumPy is ten times slower where it sums over the three channels, or over two axes beside them, in one call.
+
+
+def greys(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The means of the channels: (N, 32, 32, 3) -> (N, 32, 32)."""
+    means: NDArray[np.float32] = (values[..., 0] + values[..., 1] + values[..., 2]) / np.float32(3)
+    return means
+
+
+def channel_means(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of each channel of an image: (N, 32, 32, 3) -> (N, 1, 1, 3)."""
+    means: NDArray[np.float32] = values.mean(axis=1, keepdims=True).mean(axis=2, keepdims=True)
+    return means
+
+
 # --- mistakes ---------------------------------------------------------------------------------------------
 
 
@@ -124,7 +139,7 @@ def brightened(images: Images, by: float) -> Images:
 def flattened(images: Images, factor: float) -> Images:
     """Contrast: distances from the image's mean times `factor`."""
     values = images.astype(np.float32)
-    mean = values.mean(axis=(1, 2), keepdims=True)
+    mean = channel_means(values)
     return _clipped(mean + np.float32(factor) * (values - mean))
 
 
@@ -136,7 +151,7 @@ def faded(images: Images, share: float) -> Images:
 def coloured(images: Images, factor: float) -> Images:
     """Saturation: distances of the colours from grey times `factor`."""
     values = images.astype(np.float32)
-    grey = values.mean(axis=3, keepdims=True)
+    grey = greys(values)[..., None]
     return _clipped(grey + np.float32(factor) * (values - grey))
 
 

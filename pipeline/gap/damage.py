@@ -6,6 +6,7 @@ are merely harder differ little in these numbers, and not in the direction of an
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ class _Place:
         self.labelled = labelled
         plain = image_statistics.measure(labelled)
         self._centre, self._scale = plain.mean(axis=0), plain.std(axis=0) + 1e-6
+        # Of two damages the first stays as it is while strengths of the second are tried.
+        self._damaged_before = functools.lru_cache(maxsize=1)(self._damaged)
 
     def of(self, images: Images) -> NDArray[np.float64]:
         """Mean statistics in deviations, large ones dampened: where nearly all images have 0, any damage is huge."""
@@ -98,10 +101,14 @@ class _Place:
 
     def distance(self, damages: Sequence[Done], target: NDArray[np.float64], count: int = SAMPLE) -> float:
         """From the target, of the labelled images with these damages done to them."""
+        images = damages[-1](self._damaged_before(tuple(damages[:-1]), count))
+        return float(np.linalg.norm(self.of(images) - target))
+
+    def _damaged(self, damages: tuple[Done, ...], count: int) -> Images:
         images = self.labelled[:: max(len(self.labelled) // count, 1)]
         for done in damages:
             images = done(images)
-        return float(np.linalg.norm(self.of(images) - target))
+        return images
 
 
 def _explained(place: _Place, target: NDArray[np.float64], limit: float) -> tuple[tuple[Done, ...], float]:

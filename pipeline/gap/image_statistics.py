@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.gap.corruptions import Images
+from pipeline.gap.corruptions import Images, channel_means, greys
 
 NAMES = (
     "red", "green", "blue", "red - blue", "contrast", "range", "colourfulness", "saturated", "edges", "noise",
@@ -17,8 +17,7 @@ QUALITY = ("roughness", "blocks of 8", "blocks of 2", "impulses")  # what natura
 def measure(images: Images) -> NDArray[np.float64]:
     """Uint8 images (N, 32, 32, 3) -> (N, len(NAMES)), in units of their own."""
     values = images.astype(np.float32)
-    light = values.mean(axis=3)
-    means = values.mean(axis=(1, 2))
+    light, means = greys(values), channel_means(values)[:, 0, 0]
     across, down = abs(np.diff(light, axis=2)), abs(np.diff(light, axis=1))
     columns, rows = across.mean(axis=1), down.mean(axis=2)  # (N, 31): by the border between two pixels
     edges = (columns.mean(axis=1) + rows.mean(axis=1)) / 2
@@ -28,7 +27,7 @@ def measure(images: Images) -> NDArray[np.float64]:
         *means.T,
         means[:, 0] - means[:, 2],
         light.std(axis=(1, 2)),
-        np.quantile(light, 0.98, axis=(1, 2)) - np.quantile(light, 0.02, axis=(1, 2)),
+        np.subtract(*np.quantile(light, (0.98, 0.02), axis=(1, 2))),
         colours.std(axis=(2, 3)).sum(axis=0),
         ((images == 0) | (images == 255)).mean(axis=(1, 2, 3)),
         np.log1p(edges),
@@ -61,5 +60,8 @@ def _excess(columns: NDArray[np.float32], rows: NDArray[np.float32], size: int) 
 def _neighbours(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """The mean of the four neighbours, those beyond the border being the border's own."""
     wide = np.pad(values, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    found = (wide[:, :-2, 1:-1] + wide[:, 2:, 1:-1] + wide[:, 1:-1, :-2] + wide[:, 1:-1, 2:]) / np.float32(4)
-    return np.asarray(found, dtype=np.float32)
+    found: NDArray[np.float32] = wide[:, :-2, 1:-1] + wide[:, 2:, 1:-1]
+    for side in (wide[:, 1:-1, :-2], wide[:, 1:-1, 2:]):
+        found += side
+    found /= 4
+    return found

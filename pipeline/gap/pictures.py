@@ -55,9 +55,17 @@ def _sheet(evidence: Evidence, data: Processed, rows: NDArray[np.int64], title: 
     images: Images = np.asarray(data.array("hidden_images")[chosen])
     near = duplicates.nearest(images, data.array("train_images"))
     names, ids = data.class_names, data.array("hidden_ids")
-    figure = Figure(figsize=(COLUMNS * 1.35, ROWS * 3.2 + 0.6), layout="constrained")
-    figure.suptitle(f"{title}; below each the training image it resembles most", fontsize=12)
-    grid = figure.subplots(2 * ROWS, COLUMNS, squeeze=False)
+    height = ROWS * 3.2 + 0.6  # inches
+    figure = Figure(figsize=(COLUMNS * 1.35, height))
+    figure.suptitle(
+        f"{title}; below each the training image it resembles most", fontsize=12, y=1 - 0.1 / height, va="top"
+    )
+    # Places are given, and there are no ticks: a layout that is looked for takes seconds.
+    grid = figure.subplots(
+        2 * ROWS, COLUMNS, squeeze=False, subplot_kw={"xticks": [], "yticks": []},
+        gridspec_kw={"left": 0.02, "right": 0.98, "bottom": 0.1 / height, "top": 1 - 0.8 / height,
+                     "wspace": 0.1, "hspace": 0.4},
+    )  # fmt: skip
     for axes in grid.flat:
         axes.set_axis_off()
     for index, row in enumerate(chosen.tolist()):
@@ -71,7 +79,7 @@ def _sheet(evidence: Evidence, data: Processed, rows: NDArray[np.int64], title: 
             (grid[2 * line + 1, column], data.array("train_images")[train], below),
         ):
             axes.imshow(image, interpolation="nearest")
-            axes.set_title(text, fontsize=8)
+            axes.set_title(text, fontsize=8, y=1)
     return figure
 
 

@@ -108,7 +108,8 @@ def test_images_are_spoilt_only_from_a_distance_on(
     monkeypatch: pytest.MonkeyPatch, labelled: Images, hidden: Images
 ) -> None:
     only(monkeypatch, BGR, "blur")
-    noisy = corruptions.noisy(hidden, 12.0)
+    monkeypatch.setattr(damage, "REFINED", 2)
+    labelled, noisy = labelled[:75], corruptions.noisy(hidden, 12.0)
     found = find(labelled, noisy)
     for times, spoilt in ((found.distance / found.limit - 0.01, True), (found.distance / found.limit + 0.01, False)):
         monkeypatch.setattr(damage, "STRANGE", times)
