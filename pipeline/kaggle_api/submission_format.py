@@ -31,8 +31,8 @@ def write(path: Path, batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int6
     return rows
 
 
-def validate(path: Path, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Check that Kaggle will be able to score the CSV; its labels, in the order of `ids`.
+def validate(path: Path, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Check that Kaggle will be able to score the CSV; its labels (N,), in the order of `ids`.
 
     Streams: what it needs for a row is its label, a byte, unless the rows come in another order than `ids`.
 
@@ -52,10 +52,10 @@ def validate(path: Path, ids: NDArray[np.int64]) -> NDArray[np.int64]:
             return _reordered(path, ids)
         labels[rows:end] = given
         rows = end
-    return labels.astype(np.int64) if rows == len(ids) else _reordered(path, ids)
+    return labels if rows == len(ids) else _reordered(path, ids)
 
 
-def _reordered(path: Path, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+def _reordered(path: Path, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
     """The same for rows that are not those of `ids` one by one."""
     found, labels = (np.concatenate(parts) for parts in zip(*_rows(path), strict=True))
     unique, counts = np.unique(found, return_counts=True)
@@ -67,7 +67,7 @@ def _reordered(path: Path, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         raise BadData(f"{path}: {len(strangers)} ids are not in the hidden set, the first is {strangers[0]}; {CURE}")
     position = np.empty_like(found)
     position[np.argsort(ids, kind="stable")] = np.argsort(found, kind="stable")
-    in_order: NDArray[np.int64] = labels[position].astype(np.int64)
+    in_order: NDArray[np.uint8] = labels[position]
     return in_order
 
 

@@ -30,4 +30,4 @@ def read(csv: Path, data: Processed) -> NDArray[np.int64]:
     Raises:
         BadData: the CSV is not of these hidden images.
     """
-    return submission_format.validate(csv, np.asarray(data.array("hidden_ids")))
+    return submission_format.validate(csv, np.asarray(data.array("hidden_ids"))).astype(np.int64)

@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,7 +175,8 @@ def main() -> int:
     for name in arguments.parts or PARTS:
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
             began = time.perf_counter()
-            found[name], wrong = PARTS[name](arguments, Path(scratch))
+            with redirect_stdout(sys.stderr):  # what the stages say meanwhile
+                found[name], wrong = PARTS[name](arguments, Path(scratch))
             found[name] |= {"wrong": len(wrong), "minutes": round((time.perf_counter() - began) / 60, 1)}
             bad += wrong
     lines = [f"{name:8} {json.dumps(counts)}" for name, counts in found.items()]

@@ -17,7 +17,7 @@ from pipeline.training import inference
 from pipeline.training.engine import Task
 from tests.hostile.surroundings import NAMESPACE, needs_mounts, shell
 from tests.support import ROOT, SLUG, clean_environment, error_line, here, predicted_place, tree
-from tests.training.tiny import write_tiny
+from tests.training.tiny import take_float32, write_tiny
 
 CSV = "submissions/tiny-run.csv"
 TRAIN = ("--competition", SLUG, "--preset", "rehearsal", "--epochs", "2", "--device", "cpu")
@@ -54,7 +54,9 @@ def failing(error: RuntimeError, epoch: int) -> Callable[[Task, int, int], float
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cwd = tmp_path_factory.mktemp("undisturbed")
     write_tiny(cwd / "data/processed")
-    assert here("train", *TRAIN, cwd=cwd).returncode == 0
+    with pytest.MonkeyPatch.context() as patch:
+        take_float32(patch)
+        assert here("train", *TRAIN, cwd=cwd).returncode == 0
     return cwd
 
 
@@ -63,6 +65,7 @@ def test_a_device_that_vanishes_while_training_is_told_and_the_run_goes_on(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[RuntimeError]
 ) -> None:
     shutil.copytree(undisturbed / "data/processed", tmp_path / "data/processed")
+    take_float32(monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(Task, "rate", failing(kind(VANISHED), epoch=1))
         line = error_line(here("train", *TRAIN, cwd=tmp_path), 1)
