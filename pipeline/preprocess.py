@@ -65,7 +65,7 @@ def preprocess(slug: str, paths: Paths, say: Say, *, force: bool = False) -> Pre
     _report(facts, say)
     with atomic.lock(target), atomic.replacing_folder(target) as folder:
         for name, array in _arrays(train, test, hidden).items():
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+            np.save(folder / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
         _save_images(folder / "hidden_images.npy", hidden)
         files = records(folder, folder.glob("*.npy"))
         Manifest("preprocess", files, inputs, facts, versions("numpy")).write(folder)

@@ -9,6 +9,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,16 @@ import click
 
 from pipeline import cli
 from pipeline.config import PARAMETER_BUDGET, Paths
-from pipeline.errors import BadData, MissingInput, NetworkError, Say, ScoringError, SubmissionLimit, UsageError
+from pipeline.errors import (
+    AccessDenied,
+    BadData,
+    MissingInput,
+    NetworkError,
+    Say,
+    ScoringError,
+    SubmissionLimit,
+    UsageError,
+)
 from pipeline.gap import join, ledger
 from pipeline.gap.ledger import Entry
 from pipeline.kaggle_api import credentials, submission_format
@@ -91,7 +101,8 @@ def _send(
     csv: Path, draft: Entry, kaggle: Kaggle, book: Path, again: bool, clock: Clock, say: Say
 ) -> tuple[Entry, bool]:
     """The ledger's entry for this CSV's submission, and whether it was sent now."""
-    states = _synced(book, draft, kaggle)
+    # The ledger first learns what was sent by hand, by a run that was killed, or before the ledger was lost.
+    states = join.sync(book, draft.competition, kaggle, also=[draft])
     before = [entry for entry in states if entry.csv_sha256 == draft.csv_sha256 and entry.ref is not None]
     if before and not again:
         newest = before[-1]
@@ -127,18 +138,6 @@ def _taken(ref: int, draft: Entry, book: Path, clock: Clock, say: Say) -> Entry:
     ledger.append(book, [entry])
     say(f"submit: Kaggle took it as ref {ref}")
     return entry
-
-
-def _synced(book: Path, draft: Entry, kaggle: Kaggle) -> list[Entry]:
-    """The ledger after it has learned what was sent by hand, or by a run that was killed.
-
-    `draft` is recognised as well: a CSV that predict did not write, with a ledger that was lost.
-    """
-    listed = kaggle.submissions(draft.competition)
-    known = [draft, *ledger.current(ledger.read(book), draft.competition)]
-    csvs = join.local_csvs(book.parent, draft.competition)
-    ledger.append(book, join.news(known, listed, csvs, draft.competition))
-    return ledger.current(ledger.read(book), draft.competition)
 
 
 def _await_score(entry: Entry, kaggle: Kaggle, book: Path, clock: Clock, say: Say) -> Entry:
@@ -178,9 +177,10 @@ def _own(entry: Entry, kaggle: Kaggle, book: Path) -> Submission | None:
         return sidecar.carries(item.description, entry.csv_sha256) or entry.note == join.BY_HAND
 
     try:
-        found = kaggle.submission(entry.competition, entry.ref)
-        if found is None or ours(found):
-            return found
+        with suppress(AccessDenied):  # another team's, perhaps: the list tells whether it is ours
+            found = kaggle.submission(entry.competition, entry.ref)
+            if found is None or ours(found):
+                return found
         listed = [item for item in kaggle.submissions(entry.competition) if item.ref == entry.ref and ours(item)]
     except NetworkError as error:
         raise NetworkError(f"ref {entry.ref} was accepted, its score is not known yet: {error}") from error

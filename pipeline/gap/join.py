@@ -57,16 +57,20 @@ def local_csv(path: Path, competition: str) -> LocalCsv:
     return LocalCsv(path, record.size, known)
 
 
-def sync(book: Path, competition: str, kaggle: Kaggle) -> list[Entry]:
+def sync(book: Path, competition: str, kaggle: Kaggle, also: Sequence[Entry] = ()) -> list[Entry]:
     """Bring the ledger `book` up to Kaggle's list; the states of all submissions to `competition`.
+
+    `also` is recognised besides what the ledger and the folder know: a CSV that predict did not write.
 
     Raises:
         NetworkError, AccessDenied: Kaggle did not answer.
         BadData: the ledger is damaged.
     """
-    known = ledger.current(ledger.read(book), competition)
-    ledger.append(book, news(known, kaggle.submissions(competition), local_csvs(book.parent, competition), competition))
-    return ledger.current(ledger.read(book), competition)
+    entries = ledger.read(book)
+    known = [*also, *ledger.current(entries, competition)]
+    lines = news(known, kaggle.submissions(competition), local_csvs(book.parent, competition), competition)
+    ledger.append(book, lines)
+    return ledger.current([*entries, *lines], competition)
 
 
 def news(

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from filelock import FileLock
-
 from pipeline.errors import BadData, printable
 from pipeline.store import atomic
 
@@ -89,8 +87,7 @@ def append(path: Path, entries: Iterable[Entry]) -> None:
     text = "".join(",".join(entry.to_row().values()) + "\n" for entry in entries)
     if not text:
         return
-    atomic.make_folder(path.parent)
-    with FileLock(path.with_name(f".{path.name}.lock"), timeout=60):
+    with atomic.lock(path, wait=60):
         if not path.is_file() or not path.stat().st_size:
             # A header that is torn, or a file whose name is lost, would take all lines with it.
             atomic.write_bytes(path, (",".join(COLUMNS) + "\n").encode())

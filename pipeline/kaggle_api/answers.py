@@ -72,7 +72,7 @@ def refusal(slug: str, credential: str, reply: Mapping[str, Any]) -> PipelineErr
     if kind == "install":
         return PipelineError(f"the kaggle client does not load ({message}): pip install -r requirements.txt")
     if kind == "disk":
-        return PipelineError(f"the download cannot be written ({message}): free space, or check permissions")
+        return PipelineError(f"this system refused the kaggle client ({message}): free space, or check permissions")
     if kind == "storage":  # its links are signed and grow old: a new one may do
         text = f"the link that Kaggle gave does not lead to the file ({reply['status']}, {message})"
         return NetworkError(f"{text}: run again, for a new link", retry_after=_seconds(reply))
@@ -96,9 +96,9 @@ def _refused(slug: str, credential: str, reply: Mapping[str, Any], message: str)
         return SubmissionLimit(f"Kaggle refused the submission ({message}): the limit resets at 00:00 UTC")
     if status == 429 or status >= 500:
         text = f"Kaggle is busy or down ({status}, {message}): try again later"
-        # A gateway that answers in Kaggle's place does not know what becomes of the request behind it.
-        by_gateway = status in (502, 504) and reply["creating"]
-        return NetworkError(text, retry_after=_seconds(reply), unanswered=by_gateway)
+        # Whoever answered, perhaps a gateway in Kaggle's place: the request may be carried out all the same.
+        perhaps_at_work = status >= 500 and reply["creating"]
+        return NetworkError(text, retry_after=_seconds(reply), unanswered=perhaps_at_work)
     return BadData(f"Kaggle refused the request ({status}, {message})")
 
 

@@ -37,6 +37,10 @@ class Unreadable(Exception):
     """Kaggle's answer cannot be meant so."""
 
 
+class Unusable(Exception):
+    """The client can make nothing of the credentials."""
+
+
 def files(api: Any, slug: str) -> list[dict[str, Any]]:
     """Names and sizes of the competition's files."""
     found: list[dict[str, Any]] = []
@@ -145,15 +149,10 @@ CALLS = {call.__name__: call for call in (files, download, limits, submissions, 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Authenticate, call, and turn whatever happens into an answer."""
     try:
-        import kaggle  # noqa: PLC0415 - the parent's time limit covers this slow import too
-
-        api = kaggle.api
-        api.get_response_processor = lambda: _check_answer
-        if not getattr(api, "_authenticated", False):
-            api.authenticate()
+        api = _authenticated()
         arguments = {name: value for name, value in request.items() if name != "call"}
         return {"ok": True, "value": CALLS[request["call"]](api, **arguments)}
-    except SystemExit:
+    except (SystemExit, Unusable):
         return {"ok": False, "kind": "credentials", "message": "the client found no usable credentials"}
     except ImportError as error:
         return _refusal("install", error)
@@ -162,9 +161,25 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     except requests.exceptions.RequestException as error:
         return _request_failed(request, error)
     except OSError as error:
-        return _refusal("disk" if error.errno in LOCAL else "network", error, creating=False)
+        return _refusal("disk" if error.errno in LOCAL else "network", error, creating=request["call"] == "submit")
     except Exception as error:  # whatever the client raises becomes an answer
         return _refusal("other", error, creating=request["call"] == "submit")
+
+
+def _authenticated() -> Any:
+    """The client, which authenticates when it is imported; what it cannot read makes it raise anything."""
+    try:
+        import kaggle  # noqa: PLC0415 - the parent's time limit covers this slow import too
+
+        api = kaggle.api
+        api.get_response_processor = lambda: _check_answer
+        if not getattr(api, "_authenticated", False):
+            api.authenticate()
+    except (ImportError, requests.exceptions.RequestException):
+        raise
+    except Exception as error:
+        raise Unusable from error
+    return api
 
 
 def _check_answer(response: requests.Response) -> None:
@@ -215,9 +230,14 @@ def _secrets() -> set[str]:
 
 
 def _die_with_parent() -> None:
-    """The parent keeps our stdin open; when it dies, however it dies, so do we."""
-    sys.stdin.read()
-    os._exit(1)
+    """The parent keeps our stdin open; when it dies, however it dies, so do we.
+
+    Read without `sys.stdin`, whose lock would hold up the client's `exit()`: that closes it first.
+    """
+    with suppress(OSError):
+        while os.read(0, 4096):
+            pass
+        os._exit(1)
 
 
 def main() -> None:

@@ -76,10 +76,9 @@ class Submission:
 class Kaggle:
     """The client, with its limits.
 
-    `timeout` is in seconds for each call; for a download, for each wait without a new byte; `upload_timeout` for
-    a submission.  Reading calls
-    are tried `attempts` times, waiting `backoff`, 2 `backoff`, 4 `backoff`... seconds between (at most 60),
-    or as long as Kaggle's Retry-After says.
+    `timeout` is in seconds for each call; for a download, for each wait without a new byte.  A submission gets at least
+    `upload_timeout`.  Reading calls are tried `attempts` times, waiting `backoff`, 2 `backoff`, 4 `backoff`... seconds
+    between (at most 60), or as long as Kaggle's Retry-After says.
     """
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -137,7 +136,7 @@ class Kaggle:
             NetworkError: also when it is unknown whether Kaggle took it.
         """
         request = {"call": "submit", "slug": slug, "file": str(file), "message": message}
-        return answers.ref(file, self._call(slug, request, self.upload_timeout))
+        return answers.ref(file, self._call(slug, request, max(self.timeout, self.upload_timeout)))
 
     def _read(self, slug: str, request: dict[str, Any]) -> Any:
         return self._retrying()(lambda: self._call(slug, request, self.timeout))

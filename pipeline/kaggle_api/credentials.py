@@ -24,6 +24,8 @@ CURE = (
 
 TOKENS = ("KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN")  # variables that hold a token, or the name of a file with one
 FILES = ("access_token", "access_token.txt", "kaggle.json", "credentials.json")
+PROSE = ("message", "error")  # fields that Kaggle words for people
+LONG = 16  # characters from which a secret is no part of a word by chance; Kaggle's have 32 and more
 LEAST = 4  # characters: nobody's secret is shorter, and hiding "a" would spoil, and tell, more than it hides
 
 
@@ -68,23 +70,28 @@ def secrets(environ: Mapping[str, str]) -> list[str]:
         found |= kept
     for name, value in environ.items():
         address = value.partition("://")[2] or value
-        if name.lower().endswith("_proxy") and (match := re.match(r"([^:]*):(.*)@", address)):
-            users.add(unquote(match[1]))
+        if name.lower().endswith("_proxy") and (match := re.match(r"(?:([^:]*):)?(.*)@", address)):
+            users.add(unquote(match[1] or ""))
             found |= {match[2], unquote(match[2])}
-    travelling = {base64.b64encode(f"{user}:{secret}".encode()).decode() for user in users for secret in found}
+    pairs = {f"{user}:{secret}" for user in users for secret in found if secret}
+    travelling = {base64.b64encode(pair.encode()).decode() for pair in pairs}
     return sorted((secret for secret in found | travelling if len(secret) >= LEAST), key=len, reverse=True)
 
 
-def hide(value: Any, kept: Iterable[str]) -> Any:
-    """The JSON value without any of the secrets `kept`, wherever in it they are."""
+def hide(value: Any, kept: Iterable[str], name: str = "") -> Any:
+    """The JSON value without the secrets `kept`, wherever in it they are; `name` is what it stands under.
+
+    In names and tags only the long ones are looked for: a password like "test" may well be a part of those.
+    """
     if isinstance(value, str):
         for secret in kept:
-            value = value.replace(secret, "***")
+            if name in PROSE or len(secret) >= LONG:
+                value = value.replace(secret, "***")
         return value
     if isinstance(value, list):
-        return [hide(item, kept) for item in value]
+        return [hide(item, kept, name) for item in value]
     if isinstance(value, dict):
-        return {name: hide(item, kept) for name, item in value.items()}
+        return {name: hide(item, kept, name) for name, item in value.items()}
     return value
 
 

@@ -22,8 +22,9 @@ LONGEST_WAIT = 300.0  # seconds that Kaggle can make us wait before the next try
 class Clock:
     """Time, as an argument: how long to wait for what, how often to look, and what a second is.
 
-    A submission whose answer was an error shows up in Kaggle's list within `settle` seconds, or never; one
-    whose answer was lost may still be at work on Kaggle's side, and is looked for during `patience` seconds.
+    A submission that Kaggle refused (429) is looked for during `settle` seconds before the next try; one whose answer
+    was lost, or came from whoever stands before Kaggle (5xx), may still be carried out, and shows up within `patience`
+    seconds, or never.
     """
 
     deadline: float = 900.0  # seconds, for the score; 0: do not wait
@@ -70,15 +71,15 @@ def send(sending: Sending, kaggle: Kaggle, clock: Clock, say: Say) -> int:
             named = kaggle.submit(sending.competition, sending.csv, sending.description)
         except NetworkError as error:
             say(f"submit: {error}")
-            say("submit: it may have arrived all the same; looking for its tag in Kaggle's list")
             asked_to_wait = min(error.retry_after or 0.0, LONGEST_WAIT)
             patience = clock.patience if error.unanswered else max(clock.settle, asked_to_wait)
+            say(f"submit: it may have arrived all the same; looking for its tag in Kaggle's list, {patience:.0f} s")
             found = look(sending, kaggle, clock, patience)
             if found is not None:
                 say(f"submit: it did arrive, as ref {found}")
                 return found
             if error.unanswered:
-                raise sending.lost("Kaggle did not answer") from error
+                raise sending.lost("Kaggle left open whether it took it") from error
             if not remaining:
                 raise
         else:
@@ -88,12 +89,16 @@ def send(sending: Sending, kaggle: Kaggle, clock: Clock, say: Say) -> int:
 
 def _confirmed(named: int, sending: Sending, kaggle: Kaggle, clock: Clock) -> int:
     """The ref of our submission; `named` is what Kaggle's answer calls it, which may be another's."""
-    listed = kaggle.submissions(sending.competition)
-    if (found := sending.find(listed)) is not None:
-        return found
-    if all(submission.ref != named for submission in listed):
-        return named  # the list is behind the answer
-    found = look(sending, kaggle, clock, clock.patience)
+    try:
+        listed = kaggle.submissions(sending.competition)
+        if (found := sending.find(listed)) is not None:
+            return found
+        if all(submission.ref != named for submission in listed):
+            return named  # the list is behind the answer
+        found = look(sending, kaggle, clock, clock.patience)
+    except NetworkError as error:
+        taken = f"Kaggle took {sending.csv} as ref {named}, and then: {error}"
+        raise NetworkError(f"{taken}; `python -m pipeline.submit` looks there first") from error
     if found is None:
         raise sending.lost(f"Kaggle named ref {named}, which is another submission")
     return found

@@ -11,9 +11,9 @@ from email.utils import formatdate
 from pathlib import Path
 
 from pipeline.config import fingerprint
+from pipeline.kaggle_api import credentials
 from pipeline.store import atomic
 
-SECRETS = {"kaggle.json", "access_token", "access_token.txt", "credentials.json"}  # Kaggle's, never served
 ZIP_TIME = (2025, 1, 1, 0, 0, 0)  # of every member, so that the same files make the same zip
 
 
@@ -57,7 +57,7 @@ class Catalog:
         for parent, folders, names in os.walk(self._folder):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for path in (Path(parent, name) for name in sorted(names)):
-                if path.name.startswith(".") or path.name.lower() in SECRETS or not path.is_file():
+                if path.name.startswith(".") or path.name.lower() in credentials.FILES or not path.is_file():
                     continue
                 name = path.relative_to(self._folder).as_posix()
                 found[name] = _served(name, path)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.errors import UsageError
+from pipeline.errors import PipelineError, UsageError
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)  # what some network file systems answer to the sync of a folder
 
 
@@ -124,18 +125,33 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, wait: float = 0.0) -> Iterator[None]:
     """Hold `path` against other runs; the operating system lets go when the process dies.
+
+    Args:
+        wait: seconds that another process may hold it meanwhile.
 
     Raises:
         UsageError: another process is at work on `path`.
+        PipelineError: the file system has no locks.
     """
     make_folder(path.parent)
+    held = FileLock(path.with_name(f".{path.name}.lock"), timeout=wait)
     try:
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
-            yield
+        held.acquire()
     except Timeout:
         raise UsageError(f"another run is at work on {path}: wait for it to end, or stop it") from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise PipelineError(
+            f"{path} lies on a file system without locks ({error.strerror}), where two runs could meet: "
+            "name a folder on another (--help shows the options)"
+        ) from error
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def _sync(path: Path) -> None:

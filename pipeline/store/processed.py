@@ -79,6 +79,8 @@ class Processed:
             BadData: the file is shorter than it was.
         """
         mapped = self._mapped(name)
+        if not mapped.flags.c_contiguous:  # of an older version, which kept the order of the download's files
+            return np.asarray(mapped[rows])
         found = np.empty((len(rows), *mapped.shape[1:]), mapped.dtype)
         # The places in `rows` where a stretch of neighbours begins, and the end.
         begins = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()

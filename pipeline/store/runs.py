@@ -17,8 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from filelock import FileLock
-
 from pipeline.config import PARAMETER_BUDGET, check_slug
 from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.recipes import TrainConfig, ValidationSet
@@ -211,8 +209,7 @@ def latest(models: Path) -> str:
 
 def point_latest(models: Path, name: str) -> None:
     """Make `name` the run that later stages take by default; processes that finish at once take turns."""
-    models.mkdir(parents=True, exist_ok=True)
-    with FileLock(models / f".{LATEST}.lock"):
+    with atomic.lock(models / LATEST, wait=60):
         atomic.write_bytes(models / LATEST, f"{name}\n".encode())
 
 

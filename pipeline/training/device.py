@@ -114,6 +114,6 @@ def _device_failed(error: RuntimeError) -> bool:
 def _failure(description: str, error: RuntimeError) -> PipelineError:
     reason = printable(str(error).partition("\n")[0])
     return PipelineError(
-        f"{description} failed ({reason}): run the same command again, and training goes on from its last checkpoint; "
+        f"{description} failed ({reason}): run the same command again (training goes on from its last checkpoint); "
         "if the device fails again, add --device cpu"
     )

@@ -92,7 +92,7 @@ def killed(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any],
 def long_ledger(_: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Bad]:
     """`check` with LINES lines, alone and with Kaggle, whose list has all those submissions."""
     count = LINES // 4
-    _write_ledger(folder / "submissions/ledger.csv", count)
+    write_ledger(folder / "submissions/ledger.csv", count)
     alone = _seconds(folder, {})
     with _serving(folder) as served:
         served.state._submissions.extend(_submission(k) for k in range(count))
@@ -102,7 +102,8 @@ def long_ledger(_: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Ba
     return {"lines": LINES, "seconds": round(alone, 2), "seconds with Kaggle": round(joined, 2)}, bad
 
 
-def _write_ledger(path: Path, count: int) -> None:
+def write_ledger(path: Path, count: int) -> None:
+    """A ledger of `count` submissions, each predicted, sent and scored: four lines."""
     entries = []
     for k in range(count):
         pending = ledger.Entry(

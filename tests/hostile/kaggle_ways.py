@@ -6,8 +6,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from pipeline.gap import ledger
 from pipeline.gap.ledger import Entry
@@ -36,6 +38,44 @@ def nobody_listens(here: Place, name: Stage) -> Outcome:
 
 
 # --- download -----------------------------------------------------------------------------------------------
+
+
+def token_alone(*faults: str) -> Callable[[Place], Outcome]:
+    """A download with no other credentials than the token."""
+
+    def provoke(here: Place) -> Outcome:
+        here.kaggle.misbehave(*faults)
+        with _environment(here, KAGGLE_USERNAME="", KAGGLE_KEY=""):
+            return here.run("download")
+
+    return provoke
+
+
+def unreadable_token(here: Place) -> Outcome:
+    """A file with a token that is no text."""
+    folder = here.cwd / ".kaggle"
+    folder.mkdir()
+    (folder / "access_token").write_bytes(b"\xff\xfe\x00")
+    nothing = dict.fromkeys(("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"), "")
+    try:
+        with _environment(here, HOME=str(here.cwd), **nothing):
+            return here.run("download")
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _environment(here: Place, **changed: str) -> Iterator[None]:
+    """Other variables for a while; an empty one is not there."""
+    usual = dict(here.kaggle.environment)
+    here.kaggle.environment.update(changed)
+    for name in [name for name, value in changed.items() if not value]:
+        del here.kaggle.environment[name]
+    try:
+        yield
+    finally:
+        here.kaggle.environment.clear()
+        here.kaggle.environment.update(usual)
 
 
 def link_expires_midway(here: Place) -> Outcome:
@@ -148,7 +188,7 @@ def refused_at_the_limit(here: Place) -> Outcome:
 
 def arrives_after_the_last_look(here: Place) -> Outcome:
     here.kaggle.misbehave("CreateSubmission:hang=10*1")
-    here.client["upload_timeout"] = 6.0
+    here.client |= {"timeout": 6.0, "upload_timeout": 6.0}
     found = here.run("submit")
     assert not here.own
     deadline = time.monotonic() + 60
@@ -156,6 +196,25 @@ def arrives_after_the_last_look(here: Place) -> Outcome:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return found
+
+
+def list_fails_after(here: Place) -> Outcome:
+    """The list of submissions, once Kaggle has taken one."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not here.kaggle.count("CreateSubmission") and not ended.wait(0.02):
+            pass
+        here.kaggle.misbehave("ListSubmissions:status=500")
+
+    here.kaggle.misbehave()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        return here.run("submit")
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def named_after_a_strangers(fault: str) -> Callable[[Place], Outcome]:

@@ -154,6 +154,23 @@ def test_a_token_may_be_in_a_file_and_short_words_are_no_secrets(tmp_path: Path)
     assert kept == {"a": ["***!", 1, None]}
 
 
+def test_a_short_password_spoils_no_names_and_tags() -> None:
+    environ = {
+        "HOME": "/nonexistent",
+        "https_proxy": "http://user:test@127.0.0.1:9",
+        "http_proxy": "http://3456@127.0.0.1:9",
+    }
+    found = credentials.secrets(environ)
+    assert {"test", "3456"} <= set(found)
+    answer = {
+        "name": "cifar_test_nolabel.pkl",
+        "description": "sha=12ab34567890",
+        "error": "test failed",
+        "message": "3456",
+    }
+    assert credentials.hide([answer], found) == [{**answer, "error": "*** failed", "message": "***"}]
+
+
 def test_the_rehearsal_serves_no_credentials(tmp_path: Path) -> None:
     folder = tmp_path / "served"
     (folder / "below").mkdir(parents=True)

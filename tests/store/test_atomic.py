@@ -1,13 +1,15 @@
 import errno
+import fcntl
 import os
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UsageError
+from pipeline.errors import PipelineError, UsageError
 from pipeline.store import atomic
 
 
@@ -128,3 +130,36 @@ def test_a_lock_keeps_another_process_out_and_dies_with_its_holder(tmp_path: Pat
         holder.wait()
     with atomic.lock(place):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def flock(_descriptor: int, _operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.raises(PipelineError, match="place lies on a file system without locks"),
+        atomic.lock(tmp_path / "place"),
+    ):
+        pass
+
+
+def test_a_lock_may_be_waited_for(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    with ThreadPoolExecutor(1) as other:
+        with atomic.lock(place):
+            waiting = other.submit(hold, place)
+            assert not waiting.done()
+        assert waiting.result(30)
+        with (
+            pytest.raises(UsageError, match="another run is at work"),
+            atomic.lock(place),
+            atomic.lock(place, wait=0.1),
+        ):
+            pass
+
+
+def hold(place: Path) -> bool:
+    with atomic.lock(place, wait=30):
+        return True

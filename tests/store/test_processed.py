@@ -1,11 +1,15 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline.download import download
 from pipeline.errors import BadData, MissingInput
+from pipeline.kaggle_api.client import Kaggle
+from pipeline.preprocess import preprocess
 from pipeline.store.processed import Processed, even_rows
-from tests.support import SLUG, prepare
+from tests.support import SLUG, paths_in, prepare
 
 
 @pytest.fixture
@@ -20,6 +24,21 @@ def test_rows_are_those_of_the_array(data: Processed, rows: list[int]) -> None:
         found = data.rows(name, chosen)
         assert np.array_equal(found, data.array(name)[chosen])
         assert found.dtype == data.array(name).dtype
+
+
+def test_images_in_fortran_order_are_no_others(data: Processed, tmp_path: Path) -> None:
+    images = np.asfortranarray(data.array("test_images"))
+    np.save(data.folder / "test_images.npy", images)  # as an older version has written them
+    assert np.array_equal(data.rows("test_images", np.array([3, 4, 9])), images[[3, 4, 9]])
+    hidden = tmp_path / "source/cifar_test_nolabel.pkl"
+    hidden.write_bytes(pickle.dumps({b"data": np.asfortranarray(data.array("hidden_images"))}))
+    batch = tmp_path / "source/cifar-10-python/cifar-10-batches-py/test_batch"
+    batch.write_bytes(pickle.dumps({b"data": images, b"labels": data.array("test_labels").tolist()}))
+    download(SLUG, paths_in(tmp_path), Kaggle({}), print, source=tmp_path / "source", force=True)
+    preprocess(SLUG, paths_in(tmp_path), print)
+    again = Processed.open(data.folder)
+    for name, expected in (("test_images", images), ("hidden_images", data.array("hidden_images"))):
+        assert again.array(name).flags.c_contiguous and np.array_equal(again.array(name), expected)  # type: ignore[arg-type]
 
 
 def test_a_file_that_became_shorter_meanwhile_is_named(data: Processed) -> None:
