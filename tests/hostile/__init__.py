@@ -6,7 +6,7 @@ test_crafted_files      pickles (calls, arrays, bombs, meanings) and archives (p
                         at the real command line;  opcodes: how such a pickle is put together
 test_honest_files       what write_honest wrote with two versions of numpy, kept in honest/
 test_fuzzing            mutations of both; tests/bench/fuzz.py goes on for hours
-test_kaggle_misbehaves  kaggle_cases, the table;  kaggle_ways to provoke a row, kaggle_place where, kaggle_runs then what
+test_kaggle_misbehaves  kaggle_cases, the table;  kaggle_ways to provoke a row, kaggle_place where, kaggle_runs it
 test_kills              kills at random moments of the kill_cases;  leftovers: what must not be there afterwards
 test_disk_order         disk_order watches what is synced before it is renamed, in order_of_stages
 test_mistakes           mistakes, the table;  test_surroundings: terminals, locales, folders, a GPU that fails
