@@ -223,7 +223,10 @@ OPTIONS = [
     Mistake("CSV not there", nothing, "check --csv none.csv", 3, "python -m pipeline.predict --out none.csv"),
     Mistake("no option", nothing, "submit submissions/tiny-run.csv", 2, "--help shows the options"),
     Mistake("a wrong option", nothing, "predict --runs tiny-run", 2, "Did you mean '--run'"),
-    Mistake("not a number", nothing, "download --timeout nan", 2, "'nan' is not a number"),
+    *(
+        Mistake(f"not a number: {command}", nothing, f"{command} nan", 2, "'nan' is not a number")
+        for command in ("download --timeout", "submit --wait", "submit --poll", "check --wait", "check --fail-over")
+    ),
     Mistake("no limit", nothing, "submit --timeout inf", 2, "'inf' is not a number"),
     Mistake("no such device", nothing, f"train --competition {SLUG} --device {ABSENT}", 2, "available: "),
     Mistake("other options", nothing, f"train --competition {SLUG} --preset rehearsal --run tiny-run --seed 9", 2,
