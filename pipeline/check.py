@@ -31,6 +31,7 @@ from pipeline.gap.pictures import draw
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.store import runs
+from pipeline.store.evidence import Evidence
 from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed
 
@@ -77,7 +78,8 @@ def check(
             entries = join.sync(book, slug, kaggle)
     drawn: Sequence[Path] = ()
     if pictures is not None and judged is not None:
-        drawn = draw(judged.evidence, judged.diagnosis, Processed.open(paths.processed / slug), pictures,
+        whole = Evidence.read(judged.csv.path) or judged.evidence  # of very many answers a judgement knows some
+        drawn = draw(whole, judged.diagnosis, Processed.open(paths.processed / slug), pictures,
                      judged.csv.path.stem)  # fmt: skip
     only = subject.sidecar.csv_sha256 if subject is not None and csv is not None else None
     compared = compare(competition(slug), entries, csvs, _facts(paths.processed / slug), not_asked, only)

@@ -98,7 +98,7 @@ def _found(target: Path, source: Path | None, say: Say) -> Downloaded | None:
     # What is used in place is not ours and may change, and the editions of a competition are equally long.
     changed = manifest.missing(target) if origin == KAGGLE else manifest.changed(target)
     if changed:
-        say(f"download: {target / changed[0]} is missing or changed, doing it again")
+        say(f"download: {target / printable(changed[0])} is missing or changed, doing it again")
         return None
     say(f"download: {target} is complete ({len(manifest.files)} files), nothing to do")
     return Downloaded(target, len(manifest.files), _size(manifest), done=False)

@@ -124,7 +124,7 @@ def _recognise(submission: Submission, by_sha: dict[str, Entry], csvs: Sequence[
         for csv in csvs
         if csv.path.name == submission.file_name
         and csv.size == submission.size
-        and instant(csv.sidecar.created) <= instant(submission.date) + CLOCKS_DIFFER
+        and instant(csv.sidecar.created) - instant(submission.date) <= CLOCKS_DIFFER
     ]
     if len(fitting) == 1:
         return _entry(fitting[0], competition, BY_HAND)

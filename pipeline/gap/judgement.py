@@ -16,7 +16,7 @@ from pipeline.config import Competition
 from pipeline.errors import BadData
 from pipeline.gap import calibration, ledger
 from pipeline.gap.advice import Step, advise
-from pipeline.gap.calibration import Answers
+from pipeline.gap.calibration import ENOUGH, Answers
 from pipeline.gap.closing import Trial
 from pipeline.gap.diagnosis import APART, Diagnosis
 from pipeline.gap.forecast import Forecast, Known, forecast
@@ -165,7 +165,7 @@ def record(book: Path, judged: Judgement, now: datetime) -> None:
 
 
 def _evidence(csv: LocalCsv) -> Evidence:
-    evidence = Evidence.read(csv.path)
+    evidence = Evidence.read(csv.path, most=ENOUGH)
     if evidence is None or evidence.csv_sha256 != csv.sidecar.csv_sha256:
         raise BadData(f"{csv.path} has no evidence beside it to judge it by: predict again with --force")
     return evidence

@@ -18,6 +18,7 @@ from pipeline.errors import BadData, printable
 from pipeline.store import atomic
 
 NAME = "ledger.csv"
+MOST = 1000.0  # per cent or points; the ends of an interval may lie beyond 100
 PREDICTED, SENDING, PENDING, COMPLETE, ERROR = "predicted", "sending", "pending", "complete", "error"
 
 
@@ -186,7 +187,12 @@ def _difference(local: float | None, score: float | None) -> float | None:
 
 
 def _number(cell: str) -> float | None:
-    return float(cell) if cell else None
+    if not cell:
+        return None
+    value = float(cell)
+    if not abs(value) <= MOST:
+        raise ValueError(f"{cell} is no share in per cent")
+    return value
 
 
 def _cell(value: object) -> str:

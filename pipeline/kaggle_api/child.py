@@ -28,6 +28,8 @@ LOCAL = {
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
 }  # this machine's own
 API = re.compile(r"/v1/[\w.]+Service/\w+")  # in the URL of a call; anything else is storage
 QUERY = re.compile(r"\?[^\s'\")]*=[^\s'\")]*")  # of a signed URL: whoever has it has the file
@@ -168,17 +170,31 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 def _authenticated() -> Any:
     """The client, which authenticates when it is imported; what it cannot read makes it raise anything."""
+    heard: list[requests.Response] = []
+    send = requests.Session.send
+
+    def listening(session: requests.Session, request: requests.PreparedRequest, **more: Any) -> requests.Response:
+        response = send(session, request, **more)
+        heard.append(response)
+        _check_answer(response)
+        return response
+
     try:
-        import kaggle  # noqa: PLC0415 - the parent's time limit covers this slow import too
+        requests.Session.send = listening
+        import kaggle  # noqa: PLC0415
 
         api = kaggle.api
         api.get_response_processor = lambda: _check_answer
         if not getattr(api, "_authenticated", False):
             api.authenticate()
-    except (ImportError, requests.exceptions.RequestException):
+    except (ImportError, OSError, Unreadable):
         raise
     except Exception as error:
+        if heard:  # it is Kaggle's answer that makes no sense
+            raise
         raise Unusable from error
+    finally:
+        requests.Session.send = send
     return api
 
 

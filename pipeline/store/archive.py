@@ -4,7 +4,6 @@ The whole table of contents is checked before the first byte is written, and the
 while they are written.  An archive inside is just a file.
 """
 
-import gzip
 import stat
 import struct
 import tarfile
@@ -28,6 +27,7 @@ _SMALL = 1024**2  # bytes that may come out of any archive, however well they pa
 _SLACK = 4 * 1024**2  # bytes of a tar's headers and padding: more than MAX_MEMBERS members need
 _CHUNK = 1024**2  # bytes copied at a time
 _MAX_NAME = 1024  # characters
+_MAX_DEPTH = 32  # folders in each other; the competition's has 2
 _MAX_PART = 255  # bytes of a file's name on common systems
 _MAX_DIRECTORY = 512 * 1024  # bytes of a zip's table of contents: 500 a member
 
@@ -134,21 +134,27 @@ def _clean_name(archive: Path, name: str) -> str:
     parts = [part for part in path.split("/") if part != "."]
     if len(name) > _MAX_NAME or not name.isprintable() or any(c in name for c in '\\:*?"<>|'):
         raise _bad(archive, f"holds a name that is unsafe or too long, {printable(name)}")
+    if len(parts) > _MAX_DEPTH:
+        raise _bad(archive, f"holds a name with more than {_MAX_DEPTH} folders in each other, {printable(name)}")
     if any(not part or part.endswith((".", " ")) or len(part.encode()) > _MAX_PART for part in parts):
         raise _bad(archive, f"holds a name that may lead out of the folder, {printable(name)}")
     return "/".join(parts)
 
 
 def _check_names(archive: Path, members: Sequence[_Member]) -> None:
-    """Refuse names that meet in one place (also where case is ignored), and files used as folders."""
+    """Refuse names that meet in one place (also where case is ignored), files used as folders, and too many folders."""
     keys = [unicodedata.normalize("NFC", member.name).casefold() for member in members]
     files = {key for key, member in zip(keys, members, strict=True) if not member.is_folder}
     seen: set[str] = set()
+    above: set[str] = set()  # folders that no member stands for
     for key, member in zip(keys, members, strict=True):
         folders = key.split("/")[:-1]
         if key in seen or any("/".join(folders[:n]) in files for n in range(1, len(folders) + 1)):
             raise _bad(archive, f"holds the name {printable(member.name)} twice, or as file and folder")
         seen.add(key)
+        above.update("/".join(folders[:n]) for n in range(1, len(folders) + 1))
+    if len(above) > MAX_MEMBERS:
+        raise _bad(archive, f"holds more than {MAX_MEMBERS} folders")
     if not files or "" in files:
         raise _bad(archive, "holds no files, or one without a name")
 
@@ -240,10 +246,29 @@ def _check_directory_size(archive: Path) -> None:
 # --- tar ---
 
 
+class _Gunzipped:
+    """The contents of a gzip with one member; a second one, of which there could be millions, is damage."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self.raw, self.unzip = raw, zlib.decompressobj(wbits=31)  # with gzip's header and checksum
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; none at the end."""
+        while not self.unzip.eof:
+            packed = self.unzip.unconsumed_tail or self.raw.read(_CHUNK)
+            if not packed:
+                raise EOFError("it ends too early")
+            if chunk := self.unzip.decompress(packed, size):
+                return chunk
+        if self.unzip.unused_data or self.raw.read(1):
+            raise zlib.error("something follows its end")
+        return b""
+
+
 class _Counted:
     """A stream that ends in BadData after `left` bytes, so that nothing unpacks without an end."""
 
-    def __init__(self, archive: Path, stream: IO[bytes], left: int) -> None:
+    def __init__(self, archive: Path, stream: IO[bytes] | _Gunzipped, left: int) -> None:
         self.archive, self.stream, self.left = archive, stream, left
 
     def read(self, size: int) -> bytes:
@@ -269,10 +294,9 @@ def _tar_entries(archive: Path, limit: int) -> Iterator[_Entry]:
     with archive.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        plain = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if packed else raw
-        stream = _Counted(archive, plain, limit + _SLACK)
+        stream = _Counted(archive, _Gunzipped(raw) if packed else raw, limit + _SLACK)
         headers = _HeaderCount()
-        with plain, _open_tar(archive, stream, headers) as tar:
+        with _open_tar(archive, stream, headers) as tar:
             while True:
                 with _damage(archive):
                     info = tar.next()

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import PipelineError, UsageError
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)  # what some network file systems answer to the sync of a folder
 
 

@@ -80,6 +80,8 @@ def find_batches(folder: Path) -> Path | None:
     for place in found:
         if absent := [name for name in CIFAR_FILES if not (place / name).is_file()]:
             raise BadData(f"{place} lacks {', '.join(absent)}: download it again with --force")
+        for name in CIFAR_FILES:
+            require_size(place / name)
     return found[0] if found else None
 
 
@@ -93,9 +95,20 @@ def find_hidden(folder: Path) -> Path:
     found = [path for name in HIDDEN_NAMES for path in sorted(folder.rglob(name)) if path.is_file()]
     if not found:
         raise MissingInput(f"{folder} has no hidden set, {' or '.join(HIDDEN_NAMES)}: is it the competition's folder?")
+    require_size(found[0])
     if len(found) > 1:
         raise BadData(f"{folder} has several hidden sets, {found[0]} and {found[1]}: name one's folder, or remove one")
     return found[0]
+
+
+def require_size(path: Path) -> None:
+    """Refuse a file that is too large to be read, before somebody takes its sha256.
+
+    Raises:
+        BadData: it has more bytes than pickle_reader.MAX_BYTES.
+    """
+    if (size := path.stat().st_size) > pickle_reader.MAX_BYTES:
+        raise BadData(f"{path} has {size} bytes, and {pickle_reader.MAX_BYTES} are the limit: is it the competition's?")
 
 
 def read_batches(folder: Path, names: tuple[str, ...]) -> Labelled:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from pipeline.errors import BadData
 from pipeline.store import atomic
+from pipeline.store.fields import parse
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,11 @@ class Evidence:
             np.savez(stream, **values)  # type: ignore[arg-type]  # numpy's stubs take its option for an array
 
     @classmethod
-    def read(cls, csv: Path) -> Self | None:
+    def read(cls, csv: Path, most: int | None = None) -> Self | None:
         """The evidence of `csv`, or None if there is none.
+
+        Args:
+            most: so many of the answers to hidden images are enough, evenly spread; the others take no memory.
 
         Raises:
             BadData: it is damaged.
@@ -85,7 +90,10 @@ class Evidence:
             return None
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                values = dict(stored.items())
+                values = {name: stored[name] for name in stored.files if most is None or name != HIDDEN}
+                if most is not None:
+                    values[HIDDEN], step = _thinned(stored, HIDDEN, most)
+                    values["hidden_members"] = values["hidden_members"][:, ::step]
             hidden, test = _said(values, "hidden"), _said(values, "test")
             if hidden is None or test is None:
                 raise KeyError("hidden or test")
@@ -95,15 +103,34 @@ class Evidence:
                 hidden=hidden,
                 test=test,
                 validation=_said(values, "validation"),
-                examination=json.loads(str(values["examination"])),
+                examination=parse(str(values["examination"])),
                 **{name: values[name] for name in FEATURES},
             )
-        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, TypeError, KeyError, EOFError, OverflowError, zipfile.BadZipFile) as error:
             raise BadData(f"{path} is damaged or of another version ({error}): predict again with --force") from error
 
 
+HIDDEN = "hidden_probabilities"
+AT_ONCE = 4096  # rows that are kept, at a time
 SETS = ("hidden", "test", "validation")
 FEATURES = ("hidden_rows", "hidden_features", "foreign", "test_rows", "test_features")
+
+
+def _thinned(stored: NpzFile, name: str, most: int) -> tuple[NDArray[Any], int]:
+    """At most so many rows of a stored array, every `step`-th, and that step; read in parts."""
+    assert stored.zip is not None  # it is open
+    with stored.zip.open(f"{name}.npy") as stream:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError(f"{name} is of another version")
+        (rows, columns), fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        if fortran or dtype.hasobject:
+            raise ValueError(f"{name} lies otherwise than it was written")
+        step, found = max(-(-rows // most), 1), []
+        for start in range(0, rows, step * AT_ONCE):
+            count = min(step * AT_ONCE, rows - start)
+            part = np.frombuffer(stream.read(count * columns * dtype.itemsize), dtype).reshape(count, columns)
+            found.append(part[::step].copy())
+    return np.concatenate(found), step
 
 
 def _said(values: dict[str, NDArray[Any]], name: str) -> Said | None:
@@ -118,6 +145,10 @@ def _said(values: dict[str, NDArray[Any]], name: str) -> Said | None:
     rows = {len(said), said.members.shape[-1], len(said) if said.truth is None else len(said.truth)}
     if said.probabilities.ndim != 2 or said.members.ndim != 2 or len(rows) != 1:
         raise ValueError(f"the arrays of {name} do not fit each other")
+    labels = [said.members] if said.truth is None else [said.members, said.truth[None]]
+    classes = said.probabilities.shape[1]
+    if any(given.dtype != np.uint8 or given.ndim != 2 or (given >= classes).any() for given in labels):
+        raise ValueError(f"the labels of {name} are none")
     if name != "hidden" and said.truth is None:
         raise KeyError(f"{name}_truth")
     return said

@@ -1,11 +1,26 @@
 """Do a dataclass's fields hold what they are declared to hold?  A JSON file that was edited may say anything."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pipeline.errors import printable
+
+LARGEST = 1e300  # of numbers: what is beyond, or no number at all, is nobody's accuracy
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none, or one that nobody writes.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("JSON with too many brackets in each other") from None
 
 
 def require_types(instance: Any) -> None:
@@ -37,7 +52,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin is not None:  # Mapping
         return isinstance(value, Mapping) and all(_fits(k, parts[0]) and _fits(v, parts[1]) for k, v in value.items())
     if kind is float:
-        return type(value) in (int, float)
+        return type(value) in (int, float) and abs(value) <= LARGEST
     if kind is int:
         return type(value) is int  # True is an int, too
     return isinstance(value, NoneType if kind is None else kind)

@@ -5,7 +5,6 @@ It is the last file that a stage writes, so a folder with a manifest is complete
 
 import dataclasses
 import hashlib
-import json
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any, Self
 from pipeline.config import fingerprint
 from pipeline.errors import BadData
 from pipeline.store import atomic
+from pipeline.store.fields import parse, require_types
 
 NAME = "manifest.json"
 
@@ -68,9 +68,12 @@ class Manifest:
         if not path.is_file():
             return None
         try:
-            values = json.loads(path.read_bytes())
+            values = parse(path.read_bytes())
             files = {name: FileRecord(**record) for name, record in values["files"].items()}
-            return cls(**{**values, "files": files})
+            manifest = cls(**{**values, "files": files})
+            for part in (manifest, *files.values()):
+                require_types(part)
+            return manifest
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise BadData(f"{path} is damaged or of another version ({error}): run the stage with --force") from error
 

@@ -196,8 +196,10 @@ def _array(raw: object, dtype: object, shape: object, order: Literal["C", "F"], 
     if needed != len(raw):
         raise Malformed(f"an array of shape {sizes} takes {needed} bytes, but {len(raw)} are there")
     array: NDArray[np.generic] = np.ndarray(sizes, dtype.complete, buffer=raw, order=order)
-    if dtype.code == "b1" and array.size and array.view(np.uint8).max() > 1:
-        raise Malformed("an array of bool holds something else than 0 and 1")
+    if dtype.code == "b1" and array.size:
+        budget.spend(len(raw))  # not a copy, but a walk over all bytes
+        if array.view(np.uint8).max() > 1:
+            raise Malformed("an array of bool holds something else than 0 and 1")
     if not (array.flags.aligned and array.dtype.isnative):
         budget.spend(len(raw))
         array = array.astype(array.dtype.newbyteorder("="))

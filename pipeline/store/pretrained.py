@@ -18,6 +18,7 @@ from safetensors.numpy import save as to_bytes
 
 from pipeline.errors import BadData, MissingInput, PipelineError, UsageError
 from pipeline.store import atomic, runs
+from pipeline.store.fields import parse
 from pipeline.store.manifest import FileRecord, Manifest, versions
 from pipeline.store.runs import PRETRAINED, Run, RunCard, RunResult
 
@@ -37,7 +38,7 @@ def open_run(models: Path, folder: Path, name: str | None) -> Run:
     card = _find(folder, name)
     weights = f"{card.stem}.safetensors"
     try:
-        values = json.loads(card.read_bytes())
+        values = parse(card.read_bytes())
         manifest = Manifest("export", {weights: FileRecord(**values["weights"])})
         run_card, result = RunCard.from_dict(values["run"]), RunResult(**values["result"])
         origin = f"{values['trained_on']}, with `{values['command']}` at commit {values['commit'][:12]}"

@@ -11,7 +11,6 @@
 data/models/LATEST names the run that train finished last.  Nothing here needs torch.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from pipeline.config import PARAMETER_BUDGET, check_slug
 from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.recipes import TrainConfig, ValidationSet
 from pipeline.store import atomic
-from pipeline.store.fields import require_types
+from pipeline.store.fields import parse, require_types
 from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.names import absent, few
 
@@ -236,7 +235,7 @@ def _finished(models: Path) -> list[str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_bytes())
+        values = parse(path.read_bytes())
     except FileNotFoundError:
         raise MissingInput(f"{path} is missing: {ANEW}") from None
     except ValueError as error:

@@ -1,7 +1,6 @@
 """RUN.json beside submissions/RUN.csv: where a CSV comes from, so that a score can be traced to its runs."""
 
 import dataclasses
-import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Literal, Self
 from pipeline.config import check_slug
 from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.store import atomic
-from pipeline.store.fields import require_types
+from pipeline.store.fields import parse, require_types
 from pipeline.store.manifest import FileRecord
 
 Measure = Literal["none", "norms", "undo", "prior"]  # against a shift, see pipeline.gap.closing
@@ -64,7 +63,7 @@ class Sidecar:
         if not path.is_file():
             return None
         try:
-            card = cls(**json.loads(path.read_bytes()))
+            card = cls(**parse(path.read_bytes()))
             card._require_sense()
         except (ValueError, TypeError, UsageError) as error:
             raise BadData(f"{path} is damaged or of another version ({printable(error)}): {again(csv)}") from error

@@ -3,7 +3,6 @@
 What was found stays in execution.json, so that an interrupted run goes on as it began, to the same weights.
 """
 
-import json
 import math
 import shutil
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pipeline.config import CLASSES, IMAGE_SIZE
 from pipeline.errors import BadData, Say
 from pipeline.recipes import Compile, TrainConfig
 from pipeline.store import atomic
+from pipeline.store.fields import parse
 from pipeline.training.device import Device, Precision
 from pipeline.training.state import start
 from pipeline.training.step import Step
@@ -70,7 +70,7 @@ def _begun(path: Path, kind: str) -> tuple[Precision, bool] | None:
     if not path.is_file():
         return None
     try:
-        values = json.loads(path.read_bytes())
+        values = parse(path.read_bytes())
         return (values["precision"], values["compiled"]) if values["device"] == kind else None
     except (ValueError, LookupError, TypeError) as error:
         raise BadData(f"{path} is damaged ({error}): remove it, or train the run again with --force") from error

@@ -51,6 +51,15 @@ def test_a_submission_by_hand_is_recognised_by_name_size_and_time(tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("date", "run"), [("9999-12-31T23:59:59Z", "run1"), ("0001-01-01T00:00:00Z", ""), ("soon", "")]
+)
+def test_a_date_that_nobody_means_is_a_date(tmp_path: Path, date: str, run: str) -> None:
+    csv = write_csv(tmp_path, "sub.csv", 1)
+    odd = dataclasses.replace(listed(5, "sub.csv", "", csv.stat().st_size), date=date)
+    assert news(tmp_path, odd)[0].run == run
+
+
+@pytest.mark.parametrize(
     ("created", "run"),
     [("2025-03-01T12:09:00+00:00", "run1"), ("2025-03-01T13:09:00+01:00", "run1"), ("2025-03-01T12:11:00+00:00", "")],
 )

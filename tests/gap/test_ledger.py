@@ -102,7 +102,11 @@ def test_a_note_stays_one_cell(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
-    [("time,", "when,", "line 1"), (",83.439,", ",eighty,", "line 2"), (",7,", ",seven,", "line 2")],
+    [
+        ("time,", "when,", "line 1"),
+        *((",83.439,", f",{cell},", "line 2") for cell in ("eighty", "inf", "nan", "1e308")),
+        (",7,", ",seven,", "line 2"),
+    ],
 )
 def test_a_hand_edited_line_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
     book = tmp_path / "ledger.csv"

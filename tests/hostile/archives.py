@@ -133,6 +133,14 @@ BOMBS: dict[str, Maker] = {
     "huge by its header": lambda: patched_zip(24, struct.pack("<I", 2**32 - 2), files=_HONEST),
     "many members": lambda: zip_of({**_HONEST, **{f"{n:x}": b"" for n in range(1001)}}),
     "many members of a tar": lambda: tar_of({**_HONEST, **{f"{n:x}": b"" for n in range(1001)}}, tarfile.GNU_FORMAT),
+    "folders in each other": lambda: zip_of({**_HONEST, "/".join("a" * 33): b""}),
+    "many folders": lambda: zip_of(
+        {**_HONEST, **{"/".join(f"{n}.{k}" for k in range(30)) + "/a": b"" for n in range(40)}}
+    ),
+    "many folders of a tar": lambda: tar_of({"/".join(f"{n}.{k}" for k in range(20)) + "/a": b"" for n in range(60)}),
+    "many members of a gzip": lambda: gzip.compress(b"", mtime=0) * 500_000 + gzip.compress(_TAR, mtime=0),
+    "a gzip with a long name": lambda: _with_gzip_name(b"x" * 10_000_000)[:-8] + b"\0" * 8,
+    "a gzip with a long tail": lambda: gzip.compress(_TAR, mtime=0) + b"\0" * 10_000_000,
     "a huge table of contents": lambda: zip_of({f"{n:0900}": b"" for n in range(600)}),
     "a table of contents of exabytes": lambda: as_zip64(_ZIP, directory=2**62),
 }
@@ -199,6 +207,12 @@ WITHOUT_HIDDEN: dict[str, Maker] = {
 }
 
 
+def _with_gzip_name(name: bytes) -> bytes:
+    """The competition as tar.gz whose header names the file."""
+    packed = gzip.compress(_TAR, mtime=0)
+    return packed[:3] + b"\x08" + packed[4:10] + name + b"\0" + packed[10:]
+
+
 def _with_folder(name: str) -> dict[str, bytes]:
     """The competition with a folder in the place of a file."""
     return {f"{key}/inside" if key == name else key: data for key, data in _HONEST.items()}
@@ -225,6 +239,7 @@ TAKEN: dict[str, Maker] = {
     "a zip": made(_ZIP),
     "a tar": made(_TAR),
     "a tar.gz": lambda: gzip.compress(_TAR),
+    "a tar.gz with a name": lambda: _with_gzip_name(b"competition.tar"),
     "the training data packed": lambda: zip_of(_with_packed(_PACKED)),
     "the training data packed, in its folder": lambda: zip_of(
         _with_packed(_PACKED, "cifar-10-python/cifar-10-python.tar.gz")

@@ -124,6 +124,10 @@ LARGE: dict[str, Callable[[], bytes]] = {
         raw(b"\0" * 80_000) + b"\x94(" + dtype("u2", ">") + b"\x94"
         + (EMPTY_ARRAY + b"(K\x01M\x40\x9c\x85h\x01\x89h\x00tb") * 3000 + b"t\x86"
     ),
+    "bools looked at again and again": lambda: (
+        name("numpy.core.numeric", "_frombuffer") + b"\x94(" + raw(b"\0" * 5_000_000) + dtype("b1")
+        + b"J@KL\0\x85" + text("C") + b"t\x94(" + b"h\x00h\x01R" * 90_000 + b"t\x87"
+    ),
     "encoded again and again": lambda: (
         long_text("a" * 100_000) + b"\x94("
         + (name("_codecs", "encode") + b"h\x00" + text("latin1") + b"\x86R") * 5000 + b"t\x86"

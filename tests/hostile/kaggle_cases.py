@@ -33,6 +33,11 @@ DOWNLOAD: Sequence[Case] = (
     Case("401 for the token", "download", "IntrospectToken:status=401", 5, SETTINGS, short=True),
     Case("a token that is valid no more", "download", ways.token_alone('IntrospectToken:body={"active": false}'), 5,
          SETTINGS, short=True),
+    *(
+        Case(f"nonsense about the token, {text or 'nothing'}", "download",
+             ways.token_alone(f"IntrospectToken:body{text and '='}{text}"), 6, LATER)
+        for text in ("", "7", "null", "[]", "<p>")
+    ),
     Case("403 for the token", "download", ways.token_alone("IntrospectToken:status=403"), 5, SETTINGS),
     Case("a token that nobody can read", "download", ways.unreadable_token, 5, SETTINGS),
     Case("403, rules not accepted", "download", "ListDataFiles:status=403", 5, RULES, command=(), short=True),

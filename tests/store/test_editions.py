@@ -112,3 +112,13 @@ def test_a_folder_without_or_with_two_hidden_sets(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     with pytest.raises(BadData, match="several"):
         editions.find_hidden(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar_test_nolabel.pkl", "cifar-10-python/cifar-10-batches-py/data_batch_2"])
+def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path, name: str) -> None:
+    source = write_download(tmp_path)
+    with (source / name).open("r+b") as stream:
+        stream.truncate(pickle_reader.MAX_BYTES + 1)  # takes no disk
+    find = editions.find_hidden if name.endswith(".pkl") else editions.find_batches
+    with pytest.raises(BadData, match="are the limit"):
+        find(source)

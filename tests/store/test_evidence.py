@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline.errors import BadData
 from pipeline.store.evidence import Evidence, Said, path_of
@@ -59,4 +60,29 @@ def test_arrays_that_do_not_fit_are_bad_data(tmp_path: Path, evidence: Evidence)
     unlabelled = dataclasses.replace(evidence.test, truth=None)
     dataclasses.replace(evidence, test=unlabelled).write(csv)
     with pytest.raises(BadData, match="test_truth"):
+        Evidence.read(csv)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 100])
+def test_of_very_many_answers_some_are_enough(
+    tmp_path: Path, evidence: Evidence, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.store.evidence.AT_ONCE", 2)
+    csv = tmp_path / "sub.csv"
+    evidence.write(csv)
+    found = Evidence.read(csv, most)
+    step = -(-7 // most)
+    assert found is not None and len(found.hidden) <= most
+    np.testing.assert_array_equal(found.hidden.probabilities, evidence.hidden.probabilities[::step])
+    np.testing.assert_array_equal(found.hidden.members, evidence.hidden.members[:, ::step])
+    np.testing.assert_array_equal(found.test.probabilities, evidence.test.probabilities)
+
+
+@pytest.mark.parametrize(
+    "truth", [np.full(5, 255, np.uint8), np.zeros(5), np.zeros((5, 1), np.uint8), np.array(["1"] * 5)]
+)
+def test_labels_that_are_none_are_bad_data(tmp_path: Path, evidence: Evidence, truth: NDArray[np.uint8]) -> None:
+    csv = tmp_path / "sub.csv"
+    dataclasses.replace(evidence, test=dataclasses.replace(evidence.test, truth=truth)).write(csv)
+    with pytest.raises(BadData, match=r"the labels of test are none|do not fit"):
         Evidence.read(csv)

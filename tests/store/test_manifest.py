@@ -40,7 +40,11 @@ def test_the_record_is_the_sha256(tmp_path: Path) -> None:
     assert FileRecord.of(tmp_path / "empty") == FileRecord(0, expected)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"stage": 1, "files": {"a": {}}}', '{"files": []}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"stage": 1, "files": {"a": {}}}', '{"files": []}', "[" * 100_000,
+     '{"stage": "s", "files": {}, "inputs": []}', '{"stage": "s", "files": {"a": {"size": "1", "sha256": "b"}}}'],
+)  # fmt: skip
 def test_a_damaged_manifest_is_bad_data(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(BadData, match=r"manifest\.json"):

@@ -42,3 +42,19 @@ def test_a_tag_is_found_again_also_that_of_a_large_ensemble() -> None:
     long = sidecar.tag("+".join(f"paper-{k:08x}" for k in range(50)), "f" * 64, None)
     assert len(long) < 150 and long.endswith(" val=unknown")
     assert sidecar.carries(long, "f" * 64) and not sidecar.carries(long, "e" * 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("test_accuracy", 10**400), ("test_accuracy", float("nan")), ("rows", True), ("run", "a; rm -r")],
+)
+def test_values_that_nobody_writes_are_bad_data(tmp_path: Path, name: str, value: object) -> None:
+    (tmp_path / "sub.json").write_text(json.dumps({**dataclasses.asdict(CARD), name: value}))
+    with pytest.raises(BadData, match=r"sub\.json is damaged .*pipeline\.predict"):
+        Sidecar.read(tmp_path / "sub.csv")
+
+
+def test_json_that_is_nested_too_deeply_is_bad_data(tmp_path: Path) -> None:
+    (tmp_path / "sub.json").write_text("[" * 100_000)
+    with pytest.raises(BadData, match="too many brackets"):
+        Sidecar.read(tmp_path / "sub.csv")
