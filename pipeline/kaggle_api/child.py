@@ -169,7 +169,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _authenticated() -> Any:
-    """The client, which authenticates when it is imported; what it cannot read makes it raise anything."""
+    """The client, which authenticates when it is imported.
+
+    Whatever it raises then means that it cannot read the credentials, unless Kaggle has answered: so that is listened to.
+    """
     heard: list[requests.Response] = []
     send = requests.Session.send
 

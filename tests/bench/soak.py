@@ -50,14 +50,22 @@ Part = Callable[[argparse.Namespace, Path], tuple[dict[str, Any], Bad]]
 def crafted_files(_: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Bad]:
     """Every case with a fresh interpreter."""
     bad, codes = [], Counter[int]()
+    seconds, over = [0.0], [0.0]
     with checking.target(folder, fresh=True) as target:
         for case in tqdm(list(checking.every_case()), desc="files", disable=None):
             try:
-                codes[target.check(case).code] += 1
+                outcome = target.check(case)
             except AssertionError as error:
                 bad.append(str(error))
-    ran = sum("canary" in text for text in bad)
-    return {"cases": codes.total() + len(bad), "codes": dict(sorted(codes.items())), "code run": ran}, bad
+                continue
+            codes[outcome.code] += 1
+            seconds.append(outcome.cpu)
+            over.append((outcome.peak - target.usual[case.stage] - 3 * len(case.content())) / 1e6)
+    return {
+        "cases": codes.total() + len(bad), "codes": dict(sorted(codes.items())),
+        "code run": sum("canary" in text for text in bad), "processor seconds at most": round(max(seconds), 2),
+        "MB over the usual and three times the file at most": round(max(over)),
+    }, bad  # fmt: skip
 
 
 def kaggle(_: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Bad]:
