@@ -171,7 +171,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 def _authenticated() -> Any:
     """The client, which authenticates when it is imported.
 
-    Whatever it raises then means that it cannot read the credentials, unless Kaggle has answered: so that is listened to.
+    Whatever it raises then means that it cannot read the credentials, unless Kaggle has answered: that is listened to.
     """
     heard: list[requests.Response] = []
     send = requests.Session.send
