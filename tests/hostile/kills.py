@@ -151,8 +151,8 @@ def _ending(number: signal.Signals, handled: bool, code: int | None, errors: str
         return [Fault("does not end", errors[-300:])]
     faults = []
     # -SIGINT is 130 to a shell.  CPython ends so if the interrupt passed through an exec("..."), as in an import of
-    # PyTorch, also where it was caught in the end.
-    fine = (0, 130, -signal.SIGINT) if handled and number != signal.SIGKILL else (0, 130, -number)
+    # PyTorch, also where it was caught in the end; and with 1 where Python itself was still starting.
+    fine = (0, 130, -signal.SIGINT) if handled and number != signal.SIGKILL else (0, 1, 130, -number)
     if code not in fine:
         faults.append(Fault("exit code", f"{code}: {errors[-300:]}"))
     if code == 130 and ("Traceback" in errors or "Exception ignored" in errors):
