@@ -68,35 +68,33 @@ class Processed:
         Raises:
             BadData: the file is damaged.
         """
-        return self._mapped(name)
-
-    def rows(self, name: ArrayName, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """The rows (R,) of one array, read from the file.
-
-        Of a mapped array, the neighbourhood of each row that was looked at stays in memory, up to the whole file.
-
-        Raises:
-            BadData: the file is shorter than it was.
-        """
-        mapped = self._mapped(name)
-        if not mapped.flags.c_contiguous:  # of an older version, which kept the order of the download's files
-            return np.asarray(mapped[rows])
-        found = np.empty((len(rows), *mapped.shape[1:]), mapped.dtype)
-        # The places in `rows` where a stretch of neighbours begins, and the end.
-        begins = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()
-        with (self.folder / f"{name}.npy").open("rb", buffering=0) as stream:
-            for first, end in pairwise([*begins, len(rows)]):
-                stream.seek(mapped.offset + int(rows[first]) * found.strides[0])
-                if stream.readinto(found[first:end].data) != found[first:end].nbytes:
-                    raise BadData(f"{stream.name} has become shorter: {self._cure}")
-        return found
-
-    def _mapped(self, name: ArrayName) -> "np.memmap[Any, np.dtype[Any]]":
         path = self.folder / f"{name}.npy"
         try:
             return np.lib.format.open_memmap(path, mode="r")
         except ValueError as error:
             raise BadData(f"{path} is damaged ({error}): {self._cure}") from error
+
+    def rows(self, name: ArrayName, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """The rows (R,) of one array; of a mapped one, read from its file.
+
+        There the neighbourhood of each row that was looked at would stay in memory, up to the whole file.
+
+        Raises:
+            BadData: the file is shorter than it was.
+        """
+        array = self.array(name)
+        # In Fortran order were files of an older version, which kept the order of the download's.
+        if not isinstance(array, np.memmap) or not array.flags.c_contiguous:
+            return np.asarray(array[rows])
+        found = np.empty((len(rows), *array.shape[1:]), array.dtype)
+        # The places in `rows` where a stretch of neighbours begins, and the end.
+        begins = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()
+        with (self.folder / f"{name}.npy").open("rb", buffering=0) as stream:
+            for first, end in pairwise([*begins, len(rows)]):
+                stream.seek(array.offset + int(rows[first]) * found.strides[0])
+                if stream.readinto(found[first:end].data) != found[first:end].nbytes:
+                    raise BadData(f"{stream.name} has become shorter: {self._cure}")
+        return found
 
     @property
     def _cure(self) -> str:
