@@ -93,11 +93,8 @@ def append(path: Path, entries: Iterable[Entry]) -> None:
             # A header that is torn, or a file whose name is lost, would take all lines with it.
             atomic.write_bytes(path, (",".join(COLUMNS) + "\n").encode())
         _widen(path)
-        try:
+        with atomic.naming(path):
             _append(path, text)
-        except OSError as error:  # a full disk, which does not say whose
-            error.filename = str(path)
-            raise
 
 
 def _append(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ Kaggle's client takes over whatever JSON it is given, so a field may hold anythi
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from pipeline.errors import (
     AccessDenied,
@@ -18,6 +18,7 @@ from pipeline.errors import (
     printable,
 )
 from pipeline.kaggle_api import credentials
+from pipeline.store.fields import require_types
 
 T = TypeVar("T")
 
@@ -30,14 +31,15 @@ def typed(kind: type[T], values: Any) -> T:
     Raises:
         NetworkError: a field has another type, or is a number that cannot be meant.
     """
-    hints = get_type_hints(kind)
-    if not isinstance(values, dict) or values.keys() != hints.keys():
-        raise _nonsense(f"{kind.__name__}: {values!r}")
-    for name, expected in hints.items():
-        value = values[name]
-        if type(value) is not expected or (expected is int and not 0 <= value <= LARGEST):
+    try:
+        found = kind(**values)
+        require_types(found)
+    except TypeError as error:
+        raise _nonsense(f"{kind.__name__}: {error}") from None
+    for name, value in vars(found).items():
+        if isinstance(value, int) and not 0 <= value <= LARGEST:
             raise _nonsense(f"{kind.__name__}.{name} is {value!r}")
-    return kind(**values)
+    return found
 
 
 def typed_list(kind: type[T], items: Any) -> list[T]:

@@ -146,14 +146,15 @@ def _check_names(archive: Path, members: Sequence[_Member]) -> None:
     keys = [unicodedata.normalize("NFC", member.name).casefold() for member in members]
     files = {key for key, member in zip(keys, members, strict=True) if not member.is_folder}
     seen: set[str] = set()
-    above: set[str] = set()  # folders that no member stands for
+    folders: set[str] = set()  # that hold a member, or such a folder
     for key, member in zip(keys, members, strict=True):
-        folders = key.split("/")[:-1]
-        if key in seen or any("/".join(folders[:n]) in files for n in range(1, len(folders) + 1)):
+        parts = key.split("/")
+        above = {"/".join(parts[:n]) for n in range(1, len(parts))}
+        if key in seen or above & files:
             raise _bad(archive, f"holds the name {printable(member.name)} twice, or as file and folder")
         seen.add(key)
-        above.update("/".join(folders[:n]) for n in range(1, len(folders) + 1))
-    if len(above) > MAX_MEMBERS:
+        folders |= above
+    if len(folders) > MAX_MEMBERS:
         raise _bad(archive, f"holds more than {MAX_MEMBERS} folders")
     if not files or "" in files:
         raise _bad(archive, "holds no files, or one without a name")

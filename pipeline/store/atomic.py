@@ -34,13 +34,13 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = partial(path)
     make_folder(path.parent)
     try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except Exception as error:
+        with naming(path):
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+    except Exception:
         temporary.unlink(missing_ok=True)
-        _name(error, path)
         raise
 
 
@@ -68,11 +68,9 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     make_folder(path.parent)
     temporary.mkdir()
     try:
-        yield temporary
-        publish_folder(temporary, path)
-    except OSError as error:
-        _name(error, path)
-        raise
+        with naming(path):
+            yield temporary
+            publish_folder(temporary, path)
     finally:
         _restore(path)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -91,10 +89,15 @@ def publish_folder(temporary: Path, path: Path) -> None:
     _remove(_old(path))
 
 
-def _name(error: Exception, path: Path) -> None:
-    """Say in the error which file could not be written: the system does so when opening one, not when writing."""
-    if isinstance(error, OSError) and error.filename is None:
-        error.filename = str(path)
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within the block a refusal of the system's names `path`: by itself it does so when opening, not when writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def _remove(folder: Path) -> None:

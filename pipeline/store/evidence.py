@@ -90,10 +90,9 @@ class Evidence:
             return None
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                values = {name: stored[name] for name in stored.files if most is None or name != HIDDEN}
-                if most is not None:
-                    values[HIDDEN], step = _thinned(stored, HIDDEN, most)
-                    values["hidden_members"] = values["hidden_members"][:, ::step]
+                values = {name: stored[name] for name in stored.files if name != HIDDEN}
+                values[HIDDEN], step = _thinned(stored, HIDDEN, most)
+                values["hidden_members"] = values["hidden_members"][:, ::step]
             hidden, test = _said(values, "hidden"), _said(values, "test")
             if hidden is None or test is None:
                 raise KeyError("hidden or test")
@@ -116,7 +115,7 @@ SETS = ("hidden", "test", "validation")
 FEATURES = ("hidden_rows", "hidden_features", "foreign", "test_rows", "test_features")
 
 
-def _thinned(stored: NpzFile, name: str, most: int) -> tuple[NDArray[Any], int]:
+def _thinned(stored: NpzFile, name: str, most: int | None) -> tuple[NDArray[Any], int]:
     """At most so many rows of a stored array, every `step`-th, and that step; read in parts."""
     assert stored.zip is not None  # it is open
     with stored.zip.open(f"{name}.npy") as stream:
@@ -125,7 +124,7 @@ def _thinned(stored: NpzFile, name: str, most: int) -> tuple[NDArray[Any], int]:
         (rows, columns), fortran, dtype = np.lib.format.read_array_header_1_0(stream)
         if fortran or dtype.hasobject:
             raise ValueError(f"{name} lies otherwise than it was written")
-        step, found = max(-(-rows // most), 1), []
+        step, found = max(-(-rows // (most or rows or 1)), 1), []
         for start in range(0, rows, step * AT_ONCE):
             count = min(step * AT_ONCE, rows - start)
             part = np.frombuffer(stream.read(count * columns * dtype.itemsize), dtype).reshape(count, columns)

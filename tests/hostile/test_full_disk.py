@@ -1,19 +1,16 @@
 """A full disk is told in one line, nothing is lost by it, and the same command finishes after space was made."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from pipeline.gap import ledger
 from pipeline.rehearsal.state import Settings
 from pipeline.store import runs
 from tests.hostile.surroundings import NAMESPACE, needs_mounts, shell
-from tests.support import ROOT, SLUG, clean_environment, error_line, here, predicted_place, serve, tree
+from tests.support import ROOT, SLUG, clean_environment, error_line, here, serve, tree
 
 CSV = "submissions/tiny-run.csv"
 # Runs a command on a small disk, and keeps what is on it.
@@ -23,17 +20,6 @@ mount -t tmpfs -o size={kilobytes}k tmpfs disk && cp -a kept/. disk/ || exit 99
 cp -a disk/. between
 exit $code
 """
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return predicted_place(tmp_path_factory.mktemp("template"))
-
-
-@pytest.fixture
-def place(template: Path, tmp_path: Path) -> Path:
-    """A folder in which a run has been trained and its CSV written."""
-    return shutil.copytree(template, tmp_path / "Übung 1", symlinks=True)
 
 
 @dataclass(frozen=True)

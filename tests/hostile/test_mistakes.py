@@ -11,21 +11,10 @@ import pytest
 
 from pipeline.store import runs
 from tests.hostile.mistakes import CSV, RENAMED, RUN, TABLES, Mistake, move, remove
-from tests.support import SLUG, clean_environment, error_line, here, predicted_place, serve, stage, tree, write_run
+from tests.support import SLUG, clean_environment, error_line, here, serve, stage, tree, write_run
 
 # Where a stage goes on to Kaggle although it should not, nobody answers.
 NOWHERE = {"KAGGLE_API_TOKEN": "a-token", **dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")}
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return predicted_place(tmp_path_factory.mktemp("template"))
-
-
-@pytest.fixture
-def place(template: Path, tmp_path: Path) -> Path:
-    """A folder in which a run has been trained and its CSV written."""
-    return shutil.copytree(template, tmp_path / "Übung 1", symlinks=True)
 
 
 Stage = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -19,17 +19,7 @@ from pipeline.rehearsal import cifar_format
 from pipeline.rehearsal.catalog import Catalog
 from tests.hostile.known_secrets import OF_KAGGLE, SECRETS, QuotingServer, leaks, quoting_kaggle, way
 from tests.hostile.mistakes import SIDECAR, Does, edit, nothing, of_run, remove, several, values, write
-from tests.support import ROOT, SLUG, clean_environment, here, predicted_place, stage
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return predicted_place(tmp_path_factory.mktemp("template"))
-
-
-@pytest.fixture
-def place(template: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(template, tmp_path / "place", symlinks=True)
+from tests.support import ROOT, SLUG, clean_environment, here, stage
 
 
 @pytest.fixture

@@ -16,22 +16,11 @@ from pipeline.store.runs import Run
 from pipeline.training import inference
 from pipeline.training.engine import Task
 from tests.hostile.surroundings import NAMESPACE, needs_mounts, shell
-from tests.support import ROOT, SLUG, clean_environment, error_line, here, predicted_place, tree
+from tests.support import ROOT, SLUG, clean_environment, error_line, here, tree
 from tests.training.tiny import take_float32, write_tiny
 
 CSV = "submissions/tiny-run.csv"
 TRAIN = ("--competition", SLUG, "--preset", "rehearsal", "--epochs", "2", "--device", "cpu")
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return predicted_place(tmp_path_factory.mktemp("template"))
-
-
-@pytest.fixture
-def place(template: Path, tmp_path: Path) -> Path:
-    """A folder in which a run has been trained and its CSV written."""
-    return shutil.copytree(template, tmp_path / "Übung 1", symlinks=True)
 
 
 # --- a device that fails ----------------------------------------------------------------------------------------
