@@ -31,7 +31,7 @@ from pipeline.recipes import PRESETS
 from pipeline.rehearsal import cifar_format
 from pipeline.rehearsal.standin import StandIn, standin
 from pipeline.rehearsal.state import Settings
-from pipeline.store import atomic, runs
+from pipeline.store import atomic, epochs, runs
 from pipeline.store.manifest import Manifest, records
 from pipeline.store.processed import Processed
 from pipeline.store.runs import RunCard, RunResult
@@ -154,7 +154,9 @@ def write_run(cwd: Path, name: str = "tiny-run", seed: int = 0) -> Path:
     weights.save(folder / runs.WEIGHTS, build(config.model, seed).state_dict(), config.model)
     result = RunResult("split", 91.0, 0.3, 10, 90.0, 20, 3, 12, 90.5, 1000, 100.0, 60.0, "cpu", "fp32")
     atomic.write_json(folder / runs.RESULT, result.to_dict())
-    (folder / runs.METRICS).write_text("{}\n")
+    epochs.write(
+        folder / runs.METRICS, [epochs.EpochRow(k, 1e-3, 2.0, 60.0, 0.3, 80.0 + k, 100.0, 5.0) for k in (1, 2, 3)]
+    )
     files = [folder / n for n in (runs.CONFIG, runs.WEIGHTS, runs.RESULT, runs.METRICS)]
     Manifest("train", records(folder, files)).write(folder)
     runs.point_latest(models, name)

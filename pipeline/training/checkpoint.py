@@ -9,7 +9,7 @@ import torch
 
 from pipeline.errors import BadData
 from pipeline.store import atomic
-from pipeline.training.metrics import EpochRow
+from pipeline.store.epochs import EpochRow
 from pipeline.training.state import State
 
 PLAIN = ("epoch", "step", "updates", "training_seconds", "validation_seconds", "best_weights")

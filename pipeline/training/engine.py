@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 from pipeline.recipes import TrainConfig
+from pipeline.store import epochs
 from pipeline.store.runs import CHECKPOINT, METRICS, TENSORBOARD
 from pipeline.training import checkpoint, metrics
 from pipeline.training.batches import TrainingImages
@@ -48,10 +49,10 @@ class Task:
         """Whether to look at the loss after `done` steps of an epoch: always on a CPU, which never waits."""
         return self.device.torch_device.type == "cpu" or done % 50 == 0 or done == self.training.steps
 
-    def ends(self, rows: Sequence[metrics.EpochRow]) -> bool:
+    def ends(self, rows: Sequence[epochs.EpochRow]) -> bool:
         """Whether no epoch follows on these: all are done, or the last ones brought nothing (early stopping)."""
         patience = self.config.early_stopping
-        stale = bool(rows) and len(rows) - metrics.best_row(rows).epoch
+        stale = bool(rows) and len(rows) - epochs.best_row(rows).epoch
         return len(rows) >= self.config.epochs or (patience > 0 and stale >= patience)
 
 
@@ -93,12 +94,12 @@ def _publish(task: Task, state: State, board: metrics.Board | None, progress: Pr
     """Write and tell what the finished epoch brought."""
     row = state.rows[-1]
     if board is not None:
-        metrics.write(task.folder / METRICS, state.rows)
+        epochs.write(task.folder / METRICS, state.rows)
         board.add(row)
     _save(task, state)
     progress.epoch(row)
     if task.ends(state.rows) and row.epoch < task.config.epochs:
-        progress.line(f"stopped early: no better epoch than {metrics.best_row(state.rows).epoch} since")
+        progress.line(f"stopped early: no better epoch than {epochs.best_row(state.rows).epoch} since")
 
 
 def _save(task: Task, state: State) -> None:
@@ -143,7 +144,7 @@ def finite_loss(state: State, world: World = ALONE) -> float:
     return loss
 
 
-def _validate(task: Task, state: State, stop: StopRequest) -> metrics.EpochRow:
+def _validate(task: Task, state: State, stop: StopRequest) -> epochs.EpochRow:
     """Evaluate after the epoch's last step, and sum the epoch up."""
     state.require_finite()
     started = perf_counter()
@@ -154,7 +155,7 @@ def _validate(task: Task, state: State, stop: StopRequest) -> metrics.EpochRow:
     finally:
         state.validation_seconds += perf_counter() - started
     rows = len(task.training)
-    return metrics.EpochRow(
+    return epochs.EpochRow(
         epoch=state.epoch + 1,
         rate=task.rate(state.epoch, state.step - 1),
         train_loss=task.world.total(state.loss_sum).item() / rows,

@@ -7,7 +7,7 @@ from time import perf_counter
 from tqdm import tqdm
 
 from pipeline.errors import Say
-from pipeline.training.metrics import EpochRow
+from pipeline.store.epochs import EpochRow
 
 FIRST_ESTIMATE = 20  # steps: enough for the first slow ones to count little
 

@@ -16,10 +16,10 @@ from pipeline.model.resnet import ResNet
 from pipeline.model.summary import trainable_parameters
 from pipeline.model.whitening import whiten
 from pipeline.recipes import Compile
-from pipeline.store import atomic
+from pipeline.store import atomic, epochs
 from pipeline.store.processed import Processed
 from pipeline.store.runs import CHECKPOINT, METRICS, RESULT, WEIGHTS, RunCard, RunResult
-from pipeline.training import checkpoint, metrics
+from pipeline.training import checkpoint
 from pipeline.training.batches import TrainingImages
 from pipeline.training.calibration import settle
 from pipeline.training.device import Device, device_advice
@@ -80,7 +80,7 @@ def run(
         current.selected.load_state_dict(current.best_weights)
         result = _result(task, current, data)
     if world.first:
-        metrics.write(folder / METRICS, current.rows)
+        epochs.write(folder / METRICS, current.rows)
         weights.save(folder / WEIGHTS, current.best_weights, card.config.model)
         atomic.write_json(folder / RESULT, result.to_dict())
     return result
@@ -152,7 +152,7 @@ def _result(task: Task, current: State, data: Processed) -> RunResult:
 
     A test_batch that took no part in the selection is evaluated here, once.
     """
-    best = metrics.best_row(current.rows)
+    best = epochs.best_row(current.rows)
     if task.config.validation == "test_batch":
         test, test_accuracy = task.validation, best.validation_accuracy
     else:

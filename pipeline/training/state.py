@@ -8,10 +8,10 @@ from torch import Tensor
 from pipeline.errors import PipelineError
 from pipeline.model.resnet import ResNet, build
 from pipeline.recipes import TrainConfig
+from pipeline.store.epochs import EpochRow, best_row
 from pipeline.training import optimizers
 from pipeline.training.averages import Averages
 from pipeline.training.device import Device
-from pipeline.training.metrics import EpochRow, best_row
 
 
 @dataclass

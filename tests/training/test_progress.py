@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from pipeline.training.metrics import EpochRow
+from pipeline.store.epochs import EpochRow
 from pipeline.training.progress import Progress, duration
 
 ROW = EpochRow(3, 1e-3, 2.0, 20.0, 1.9, 30.0, 100.0, 65.4)
