@@ -6,8 +6,8 @@ usage() {
     cat <<'TEXT'
 Usage: ./run_all.sh [OPTIONS]
 
-From the Kaggle download to a checked submission.  Makes .venv and installs what is needed, then runs
-download, preprocess, train, predict and check.  Stages whose output is complete do nothing, so after an
+From the Kaggle download to a checked submission and its report.  Makes .venv and installs what is needed, then
+runs download, preprocess, train, predict, check and report.  Stages whose output is complete do nothing, so after an
 interruption run the same command again.
 
   --rehearsal         everything offline against a stand-in for Kaggle with an embedded competition;
@@ -19,7 +19,7 @@ interruption run the same command again.
                       stand-in serves
   --preset NAME       network and recipe                 (default: paper; with --rehearsal: rehearsal)
   --epochs N          passes over the training images    (default: the preset's)
-  --run NAME          the run's name                     (default: made from its options)
+  --run RUN           the run's name                     (default: made from its options)
   --device NAME       auto, cuda, mps or cpu             (default: auto)
   --setup             only make .venv and install
   -h, --help          this text
@@ -141,6 +141,8 @@ fi
 
 # --- the stages -----------------------------------------------------------------------------------------------
 
+export PIPELINE_SCRIPT=run_all.sh # so that no stage tells what comes next
+
 # A stage runs in the background, so that SIGTERM to this script reaches it at once: it saves, and ends with
 # 130.  Ctrl-C reaches it from the terminal.
 child= interrupted=no signalled=no
@@ -176,3 +178,4 @@ if [[ $submit == yes ]]; then
     stage submit --competition "$slug"
 fi
 stage check --competition "$slug"
+stage report ${run[@]+"${run[@]}"}

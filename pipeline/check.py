@@ -30,6 +30,7 @@ from pipeline.gap.judgement import judge, record
 from pipeline.gap.pictures import draw
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import Kaggle
+from pipeline.progress import duration
 from pipeline.store import runs
 from pipeline.store.evidence import Evidence
 from pipeline.store.manifest import Manifest
@@ -73,6 +74,8 @@ def check(
     else:
         end = clock() + wait
         entries = join.sync(book, slug, kaggle)
+        if wait and any(entry.status == ledger.PENDING for entry in entries):
+            kaggle.tell(f"check: being scored, waiting for up to {duration(wait)}")
         while clock() < end and any(entry.status == ledger.PENDING for entry in entries):
             kaggle.sleep(POLL)
             entries = join.sync(book, slug, kaggle)
@@ -112,33 +115,21 @@ def _newest_csv(csvs: Sequence[LocalCsv], paths: Paths) -> LocalCsv | None:
 
 
 @cli.stage_command("""
-python -m pipeline.check                       the default competition
-python -m pipeline.check --csv submissions/sub.csv    that CSV
-python -m pipeline.check --json                for programs; accuracies in per cent
-python -m pipeline.check --pictures submissions    and what is foreign or uncertain, as pictures
-python -m pipeline.check --fail-over 12        exit code 1 if the newest gap is over 12 points
+python -m pipeline.check                             the default competition
+python -m pipeline.check --csv submissions/sub.csv   that CSV
+python -m pipeline.check --json                      for programs; accuracies in per cent
+python -m pipeline.check --pictures submissions      and what is foreign or uncertain, as pictures
+python -m pipeline.check --fail-over 12              exit code 1 if the newest gap is over 12 points
 """)
 @cli.competition
-@click.option(
-    "--csv", metavar="CSV", type=click.Path(path_type=Path, dir_okay=False),
-    help="The CSV to judge, written by predict; by default the newest of the run that train finished last.",
-)  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option(
-    "--fail-over", metavar="POINTS", type=cli.Finite(), help="End with exit code 1 if the newest gap is larger."
-)  # fmt: skip
-@click.option(
-    "--wait",
-    metavar="SECONDS",
-    type=cli.Finite(min=0),
-    default=30.0,
-    show_default=True,
-    help="How long to wait for a submission that is being scored.",
-)
-@click.option(
-    "--pictures", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False),
-    help="Draw the most foreign and the least certain hidden images and the distributions of the answers there.",
-)  # fmt: skip
+@cli.csv("The CSV to judge, written by predict; by default the newest of the run that train finished last.")
+@cli.as_json
+@click.option("--fail-over", metavar="POINTS", type=cli.Finite(min=-100, max=100),
+              help="End with exit code 1 if the newest gap is larger.")  # fmt: skip
+@cli.wait(30, "a submission that is being scored")
+@click.option("--pictures", metavar="FOLDER", type=cli.FOLDER,
+              help="Draw the most foreign and the least certain hidden images and the distributions of the answers "
+              "there.")  # fmt: skip
 @cli.timeout
 @cli.processed
 @cli.models

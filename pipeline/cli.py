@@ -13,10 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-try:
-    import click
-except ModuleNotFoundError:
-    sys.exit("error: click is not installed: run `./run_all.sh --setup`, then `source .venv/bin/activate`")
+import click
+from click.shell_completion import shell_complete
 
 from pipeline.config import DEFAULT_COMPETITION, Paths, check_slug
 from pipeline.errors import INTERRUPTED, PipelineError, UsageError, printable
@@ -28,6 +26,14 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_FOLDER = {errno.ENOTDIR, errno.EEXIST}
 
+COMPETITION = "PIPELINE_COMPETITION"  # the environment's variables
+COMPLETE = "_PIPELINE_COMPLETE"
+# As in README and in `run_all.sh --help`; pipeline.errors says more.
+EXIT_CODES = (
+    "Exit codes: 0 fine, 1 other, 2 usage, 3 an earlier stage's output is missing, 4 bad data, 5 credentials or "
+    "rules, 6 network or Kaggle down, 7 daily limit, 8 scored ERROR, 130 interrupted."
+)
+
 
 def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
     """Run a stage's command line and return its exit code (see pipeline.errors).
@@ -35,13 +41,16 @@ def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
     Errors print one line on stderr; `--debug` prints the traceback too.  A mistake of ours always prints it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    program = f"python -m pipeline.{module}".rstrip(".")
+    if COMPLETE in os.environ:  # a shell asks (pipeline.__main__)
+        return shell_complete(command, {}, program, COMPLETE, os.environ[COMPLETE])
     _open_streams()
     # Set, not inherited: a script's background commands inherit an ignored SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     context: click.Context | None = None
     try:
-        with command.make_context(f"python -m pipeline.{module}", arguments) as context:
+        with command.make_context(program, arguments) as context:
             _require_current_folder()
             command.invoke(context)
         return 0
@@ -158,31 +167,9 @@ def _harmless(message: str) -> str:
 
 # --- options: one spelling, one help text, in every stage ---------------------------------------------------
 
-
-def check_slug_option(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """Click callback: the slug, checked."""
-    return None if value is None else check_slug(value)
-
-
-def _folder(flag: str, default: Path, what: str) -> Callable[[Command], Command]:
-    return click.option(
-        flag, type=click.Path(path_type=Path, file_okay=False), default=default, show_default=True, help=what
-    )
-
-
-competition = click.option(
-    "--competition", "slug", metavar="SLUG", envvar="PIPELINE_COMPETITION", default=DEFAULT_COMPETITION,
-    show_default=True, callback=check_slug_option, help="As in its URL; or $PIPELINE_COMPETITION.",
-)  # fmt: skip
-raw = _folder("--raw", Paths.raw, "Folder of the downloads.")
-processed = _folder("--processed", Paths.processed, "Folder of the checked arrays.")
-models = _folder("--models", Paths.models, "Folder of the runs.")
-submissions = _folder("--submissions", Paths.submissions, "Folder of the CSVs and the ledger.")
-force = click.option("--force", is_flag=True, help="Redo it even if the output is complete.")
-device = click.option(
-    "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True,
-    help="auto takes CUDA when there is one, else MPS, else the CPU.",
-)  # fmt: skip
+WHOLE, REAL = "N", "X"  # how --help spells a number
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 class Finite(click.FloatRange):
@@ -196,8 +183,56 @@ class Finite(click.FloatRange):
         return number
 
 
+def slug(text: str, **default: Any) -> Callable[[Command], Command]:
+    """--competition; `text` is its help, `default` where its value comes from."""
+    return click.option("--competition", "slug", metavar="SLUG", callback=_check_slug, help=text, **default)
+
+
+def _check_slug(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    return None if value is None else check_slug(value)
+
+
+def csv(text: str) -> Callable[[Command], Command]:
+    """--csv: one that is there; `text` is its help."""
+    return click.option("--csv", metavar="CSV", type=FILE, help=text)
+
+
+def run_name(text: str) -> Callable[[Command], Command]:
+    """--run: one; `text` is its help."""
+    return click.option("--run", "run_name", metavar="RUN", help=text)
+
+
+def run_names(text: str) -> Callable[[Command], Command]:
+    """--run: one or several (`spread`); `text` is its help."""
+    return click.option("--run", "names", metavar="RUN...", multiple=True, help=text)
+
+
+def wait(seconds: int, what: str) -> Callable[[Command], Command]:
+    """--wait, by default for so many seconds, for `what`."""
+    return click.option("--wait", metavar="SECONDS", type=Finite(min=0), default=seconds, show_default=True,
+                        help=f"How long to wait for {what}.")  # fmt: skip
+
+
+def _folder(flag: str, default: Path, what: str) -> Callable[[Command], Command]:
+    return click.option(flag, metavar="FOLDER", type=FOLDER, default=default, show_default=True, help=what)
+
+
+competition = slug(
+    "As in its URL; or $PIPELINE_COMPETITION.",
+    default=DEFAULT_COMPETITION, show_default=True, envvar=COMPETITION,
+)  # fmt: skip
+raw = _folder("--raw", Paths.raw, "Folder of the downloads.")
+processed = _folder("--processed", Paths.processed, "Folder of the checked arrays.")
+models = _folder("--models", Paths.models, "Folder of the runs.")
+submissions = _folder("--submissions", Paths.submissions, "Folder of the CSVs and the ledger.")
+force = click.option("--force", is_flag=True, help="Redo it even if the output is complete.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+device = click.option(
+    "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True,
+    help="auto takes CUDA when there is one, else MPS, else the CPU.",
+)  # fmt: skip
 timeout = click.option(
-    "--timeout", metavar="SECONDS", type=Finite(min=1), default=60.0, show_default=True,
+    "--timeout", metavar="SECONDS", type=Finite(min=1), default=60, show_default=True,
     help="Wall-clock limit of each answer from Kaggle; of a download, without a new byte.",
 )  # fmt: skip
 
@@ -206,19 +241,23 @@ def _remember_debug(context: click.Context, _parameter: click.Parameter, value: 
     context.meta[_DEBUG] = value
 
 
-debug = click.option(
-    "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_remember_debug,
-    help="Show the traceback of an error.",
-)  # fmt: skip
-
-
 def stage_command(examples: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A stage's click command, with `--help` that ends in `examples`, and `--debug`."""
-    epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples.strip().splitlines())
+    """A stage's click command, with `--debug`, and a `--help` that ends in `examples` and the exit codes."""
+    lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
+    epilog = f"\b\nExamples:\n{lines}\n\n{EXIT_CODES}"
 
     def decorate(function: Callable[..., None]) -> click.Command:
-        return click.command(
+        command = click.command(
             epilog=epilog, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-        )(debug(function))
+        )(function)
+        command.params.append(_debug())  # the last but --help
+        return command
 
     return decorate
+
+
+def _debug() -> click.Option:
+    return click.Option(
+        ["--debug"], is_flag=True, expose_value=False, is_eager=True, callback=_remember_debug,
+        help="Show the traceback of an error.",
+    )  # fmt: skip

@@ -3,11 +3,13 @@
 import dataclasses
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import click
 
-from pipeline.errors import UsageError
+from pipeline import cli
+from pipeline.errors import BadData, UsageError
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -17,6 +19,7 @@ BELONGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "momentum": ("optimizer", ("sgd", "rmsprop")),
     "validation_fraction": ("validation", ("split",)),
 }
+BASELINES = ("resnet18", "resnet34")  # over the budget: train wants to be told that this is known
 TAUGHT = ("distillation_weight", "distillation_temperature")
 
 
@@ -33,8 +36,11 @@ def fields() -> dict[str, tuple[Any, str]]:
 def options(command: Command) -> Command:
     """Give a click command --preset, --model, --se and an option for each field; all but --preset default to None."""
     for name, (kind, text) in reversed(fields().items()):
-        command = click.option(*_spelling(name, kind), type=_click_type(kind), default=None, help=text)(command)
-    command = click.option("--se", type=int, help="Squeeze-and-excitation with this reduction; 0: none.")(command)
+        command = click.option(*_spelling(name, kind), type=_click_type(kind), metavar=_metavar(kind), default=None,
+                               help=text)(command)  # fmt: skip
+    command = click.option(
+        "--se", metavar=cli.WHOLE, type=int, help="Squeeze-and-excitation with this reduction; 0: none."
+    )(command)
     command = click.option("--model", type=click.Choice(list(MODELS)), help="Another network than the preset's.")(
         command
     )
@@ -45,6 +51,11 @@ def options(command: Command) -> Command:
 def _spelling(name: str, kind: Any) -> tuple[str, str]:
     plain = flag(name)
     return (f"{plain}/--no-{plain[2:]}", name) if kind is bool else (plain, name)
+
+
+def _metavar(kind: Any) -> str | None:
+    """Numbers have one; choices and switches are shown by click."""
+    return {int: cli.WHOLE, float: cli.REAL}.get(kind)
 
 
 def _click_type(kind: Any) -> Any:
@@ -74,6 +85,59 @@ def chosen(preset: str, given: Mapping[str, Any], *, taught: bool = False) -> Tr
     for name in TAUGHT:
         _require(name not in changes or taught, f"{flag(name)} belongs to --teacher: name the runs that teach")
     return config
+
+
+def arguments(config: TrainConfig) -> list[str]:
+    """The options of train that give this recipe: what its preset does not say, and has an effect.
+
+    Raises:
+        BadData: this version of the pipeline has no such preset or network.
+    """
+    preset, network = PRESETS.get(config.preset), MODELS.get(config.model.name)
+    if preset is None or network is None or dataclasses.replace(network, se=config.model.se) != config.model:
+        raise BadData(
+            f"the recipe {config.preset} with the network {config.model.name} is of another version of the pipeline"
+        )
+    given = ["--preset", config.preset]
+    if network.name != preset.model.name:
+        given += ["--model", network.name]
+    if config.model.se != (network if network.name != preset.model.name else preset.model).se:
+        given += ["--se", str(config.model.se)]
+    if config.epochs != preset.epochs:  # train changes the warm-up with them
+        given += ["--epochs", str(config.epochs)]
+        preset = preset.with_epochs(config.epochs)
+    for name in fields():
+        if name != "epochs" and getattr(config, name) != getattr(preset, name) and _takes_effect(config, name):
+            given += _option(name, getattr(config, name))
+    return given
+
+
+def in_full(config: TrainConfig, submissions: Path) -> list[str]:
+    """All options with which train makes this recipe's network again: also who taught it, and whose labels it learned.
+
+    Raises:
+        BadData: this version of the pipeline has no such preset or network.
+    """
+    options = arguments(config)
+    if config.teachers:
+        options += ["--teacher", *(teacher.partition("@")[0] for teacher in config.teachers)]
+    if config.pseudo_labels:
+        csv = submissions / config.pseudo_labels.rpartition("@")[0]
+        options += ["--pseudo-labels", str(csv), "--rules-allow-pseudo-labels"]
+    return options + (["--baseline"] if config.model.name in BASELINES else [])
+
+
+def _takes_effect(config: TrainConfig, name: str) -> bool:
+    """Whether the field means something in this recipe; where it does not, train refuses the option."""
+    other, values = BELONGS.get(name, ("", ()))
+    return bool(config.teachers) if name in TAUGHT else not other or getattr(config, other) in values
+
+
+def _option(name: str, value: object) -> list[str]:
+    """A field as train spells it; repr, because the run shall have the very same number."""
+    if isinstance(value, bool):
+        return [flag(name if value else f"no_{name}")]
+    return [flag(name), value if isinstance(value, str) else repr(value)]
 
 
 def _require(condition: bool, message: str) -> None:

@@ -7,21 +7,23 @@ folder or archive that is already here (--from).  A download that was cut goes o
 CIFAR-10 itself comes from its home page when the competition carries no training data.
 """
 
+import dataclasses
 import os
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import click
-from tqdm import tqdm
 
-from pipeline import cli
+from pipeline import cli, next_steps
 from pipeline.config import Paths, competition
 from pipeline.errors import BadData, MissingInput, NetworkError, PipelineError, Say, UsageError, printable
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import MARKER, Kaggle, RemoteFile
+from pipeline.progress import BYTES, Meter, duration, megabytes
 from pipeline.store import archive, atomic, cifar10, editions
 from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.manifest import FileRecord, Manifest, records, versions
@@ -62,6 +64,7 @@ def download(
         source = next((folder / slug for folder in inputs if (folder / slug).is_dir()), None)
     if not force and (found := _found(target, source, say)):
         return found
+    began = monotonic()
     if source is None:
         _from_kaggle(slug, target, kaggle, say)
     elif source.is_dir():
@@ -74,7 +77,8 @@ def download(
         raise MissingInput(f"--from {source} does not exist")
     manifest = Manifest.read(target)
     assert manifest is not None
-    say(f"download: {target} holds {len(manifest.files)} files, {_size(manifest) / 1e6:.1f} MB")
+    size, spent = megabytes(_size(manifest)), duration(monotonic() - began)
+    say(f"download: {target} holds {len(manifest.files)} files, {size}, in {spent}")
     return Downloaded(target, len(manifest.files), _size(manifest), done=True)
 
 
@@ -119,7 +123,7 @@ def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, say: Say) -> None:
         cache = target.with_name(f".{slug}.download")  # survives a kill: the client resumes in it
         for last_try in (False, True):
             cache.mkdir(parents=True, exist_ok=True)
-            _fetch(slug, cache, kaggle, say)
+            _fetch(slug, cache, kaggle, sum(file.size for file in listed), say)
             try:
                 with atomic.replacing_folder(target) as folder:
                     archive.extract(_archive_in(cache, slug), folder)
@@ -135,15 +139,11 @@ def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, say: Say) -> None:
                 return
 
 
-def _fetch(slug: str, cache: Path, kaggle: Kaggle, say: Say) -> None:
-    with tqdm(desc=f"{slug}.zip", unit="B", unit_scale=True, unit_divisor=1024, disable=None) as bar:
-
-        def progress(size: int) -> None:
-            bar.n = size
-            bar.refresh()
-
-        kaggle.download(slug, cache, progress)
-    say(f"download: {_archive_in(cache, slug).stat().st_size / 1e6:.1f} MB came")
+def _fetch(slug: str, cache: Path, kaggle: Kaggle, most: int, say: Say) -> None:
+    """Bring the archive, of at most about `most` bytes, into `cache`."""
+    with Meter("download:", most, BYTES, say) as meter:
+        dataclasses.replace(kaggle, tell=meter.telling(kaggle.tell)).download(slug, cache, meter.update)
+    say(f"download: {megabytes(_archive_in(cache, slug).stat().st_size)} came, unpacking and checking them")
 
 
 def _archive_in(cache: Path, slug: str) -> Path:
@@ -256,7 +256,9 @@ def command(slug: str, raw: Path, source: Path | None, timeout: float, force: bo
     Resumes a download that was cut.  In a Kaggle notebook the mounted files are used in place.
     """  # fmt: skip
     kaggle = Kaggle(os.environ, timeout, tell=cli.say)
-    download(slug, Paths(raw=raw), kaggle, cli.say, source=source, force=force)
+    paths = Paths(raw=raw)
+    download(slug, paths, kaggle, cli.say, source=source, force=force)
+    next_steps.announce(next_steps.command("preprocess", slug, paths), cli.say, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,18 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import get_args
 
 import click
 import numpy as np
 
-from pipeline import cli
+from pipeline import cli, next_steps
 from pipeline.config import DEFAULT_COMPETITION, PARAMETER_BUDGET, Paths, check_slug, competition
 from pipeline.errors import BadData, Say, UsageError
 from pipeline.gap import join, ledger
 from pipeline.gap.findings import expected
 from pipeline.gap.judgement import is_recorded, judge, record
 from pipeline.kaggle_api import submission_format
+from pipeline.progress import duration
 from pipeline.store import atomic, evidence, runs, sidecar
 from pipeline.store.ensemble import Ensemble
 from pipeline.store.manifest import FileRecord, versions
@@ -158,9 +160,9 @@ def _write(
     from pipeline.training.device import choose, device_advice  # noqa: PLC0415
     from pipeline.training.inference import Panel  # noqa: PLC0415
 
-    device = choose(device_name)
+    began, device = monotonic(), choose(device_name)
     with device_advice(device, batch_size):
-        panel = Panel(inference.load(ensemble.runs, device), draft.tta, batch_size)
+        panel = Panel(inference.load(ensemble.runs, device), draft.tta, batch_size, say)
         test, validation = inference.ask_locally(ensemble, panel, data)
         # Of a single run as it is, result.json knows the accuracies.
         recorded = None
@@ -177,11 +179,14 @@ def _write(
         rows = submission_format.write(temporary, ((ids[part], labels[part]) for part in parts))
         digest, now = FileRecord.of(temporary).sha256, datetime.now(UTC).isoformat(timespec="seconds")
         dataclasses.replace(examined.evidence, csv_sha256=digest).write(csv)
-        written = dataclasses.replace(draft, csv_sha256=digest, rows=rows, created=now, measure=examined.measure)
+        written = dataclasses.replace(
+            draft, csv_sha256=digest, rows=rows, created=now, measure=examined.measure,
+            device=f"{device.description}, {panel.members[0].device.precision}",
+        )  # fmt: skip
         written.write(csv)
     counts = np.bincount(labels, minlength=len(data.class_names))
     share = ", ".join(f"{n} {100 * c / rows:.1f} %" for n, c in zip(data.class_names, counts.tolist(), strict=True))
-    say(f"predict: {rows:,} rows -> {csv}, for {written.competition}: {share}")
+    say(f"predict: {rows:,} rows -> {csv}, for {written.competition}, in {duration(monotonic() - began)}: {share}")
     if written.validation_set == "test_batch":
         say("predict: its local accuracy is optimistic: the best epoch was selected on the same test_batch")
     return written
@@ -203,25 +208,21 @@ python -m pipeline.predict --run paper-1f3a9c2b           that run, into submiss
 python -m pipeline.predict --run A B C --tta flip         three runs and their mirror images, averaged
 python -m pipeline.predict --run pretrained               the network that came with the project
 """)
-@click.option(
-    "--run", "names", metavar="RUN...", multiple=True,
-    help="Runs under --models, or pretrained, or pretrained-NAME for one of several; by default the run that train "
-    "finished last.  The probabilities of several are averaged.",
-)  # fmt: skip
+@cli.run_names(
+    "Runs under --models, or pretrained, or pretrained-NAME for one of several; by default the run that train finished "
+    "last; the probabilities of several are averaged."
+)
 @click.option("--tta", type=click.Choice(get_args(Tta)), default="none", show_default=True,
               help="Average over each image and its mirror image (flip), and both shifted (flip-shift).")  # fmt: skip
 @click.option("--adapt", type=click.Choice(get_args(Adapt)), default="auto", show_default=True,
               help="Against a shift of the hidden images: norms take their statistics, a mistake is undone, the "
               "prior of the classes is corrected; auto: what a trial on labelled images recommends.")  # fmt: skip
-@click.option("--competition", "slug", metavar="SLUG", callback=cli.check_slug_option,
-              help="Whose hidden images; by default the run's own, for pretrained as in the other stages.")  # fmt: skip
-@click.option(
-    "--out",
-    metavar="CSV",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The CSV to write; by default submissions/RUN.csv, or ensemble-HASH.csv there for several runs.",
-)
-@click.option("--batch-size", type=click.IntRange(min=1), default=512, show_default=True, help="Images at once.")
+@cli.slug("As in its URL; by default the run's own, for pretrained as in the other stages.")
+@click.option("--out", metavar="CSV", type=cli.FILE,
+              help="The CSV to write; by default submissions/RUN.csv, or ensemble-HASH.csv there for several "
+              "runs.")  # fmt: skip
+@click.option("--batch-size", metavar=cli.WHOLE, type=click.IntRange(min=1), default=512, show_default=True,
+              help="Images at once.")  # fmt: skip
 @cli.device
 @cli.processed
 @cli.models
@@ -234,9 +235,12 @@ def command(
     """Label the hidden images with a run, or with several, and write the submission and its sidecar."""
     paths = Paths(processed=processed, models=models, submissions=submissions)
     if slug is None and any(map(runs.is_pretrained, names)):
-        slug = check_slug(os.environ.get("PIPELINE_COMPETITION", DEFAULT_COMPETITION))
-    predict(paths, cli.say, names=names, slug=slug, tta=tta, adapt=adapt, out=out, device=device,
-            batch_size=batch_size, force=force)  # fmt: skip
+        slug = check_slug(os.environ.get(cli.COMPETITION, DEFAULT_COMPETITION))
+    done = predict(paths, cli.say, names=names, slug=slug, tta=tta, adapt=adapt, out=out, device=device,
+                   batch_size=batch_size, force=force)  # fmt: skip
+    if done.sidecar.submittable and not any(map(runs.is_pretrained, done.sidecar.runs)):
+        following = next_steps.command("submit", done.sidecar.competition, paths, "--csv", str(done.csv))
+        next_steps.announce(following, cli.say, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,18 +6,21 @@ Reads the pickles with our own reader (no code in them can run), checks what the
 pixels lie, and writes plain .npy arrays with a manifest.  Needs no torch.
 """
 
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import cli
+from pipeline import cli, next_steps
 from pipeline.config import IMAGE_SIZE, Paths
 from pipeline.errors import BadData, MissingInput, Say
+from pipeline.progress import Meter, duration
 from pipeline.store import atomic, editions, layout
 from pipeline.store.editions import Hidden, Labelled
 from pipeline.store.manifest import FileRecord, Manifest, records, versions
@@ -48,6 +51,7 @@ def preprocess(slug: str, paths: Paths, say: Say, *, force: bool = False) -> Pre
         say(f"preprocess: {target} is complete for this download, nothing to do")
         return Preprocessed(target, manifest.facts, done=False)
 
+    began = monotonic()
     _verify(raw, sources)
     batches = editions.find_batches(raw)
     if batches is None:
@@ -56,20 +60,23 @@ def preprocess(slug: str, paths: Paths, say: Say, *, force: bool = False) -> Pre
     test = editions.read_batches(batches, (editions.TEST_BATCH,))
     hidden_file = editions.find_hidden(raw)
     hidden = editions.read_hidden(hidden_file)
+    with Meter("preprocess: looking at the hidden images,", len(hidden), "images", say) as meter:
+        seen = _statistics(meter.each(hidden.chunks()))
     facts = {
         "class_names": editions.read_class_names(batches),
         "train": _statistics(editions.in_chunks(train.images)),
         "test": _statistics(editions.in_chunks(test.images)),
-        "hidden": _statistics(hidden.chunks()) | _hidden_facts(hidden, hidden_file, train),
+        "hidden": seen | _hidden_facts(hidden, hidden_file, train),
     }
     _report(facts, say)
     with atomic.lock(target), atomic.replacing_folder(target) as folder:
         for name, array in _arrays(train, test, hidden).items():
             np.save(folder / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
-        _save_images(folder / "hidden_images.npy", hidden)
+        with Meter("preprocess: writing the hidden images,", len(hidden), "images", say) as meter:
+            _save_images(folder / "hidden_images.npy", len(hidden), meter.each(hidden.chunks()))
         files = records(folder, folder.glob("*.npy"))
         Manifest("preprocess", files, inputs, facts, versions("numpy")).write(folder)
-    say(f"preprocess: {target} is complete")
+    say(f"preprocess: {target} holds {len(files)} arrays, in {duration(monotonic() - began)}")
     return Preprocessed(target, facts, done=True)
 
 
@@ -111,12 +118,12 @@ def _arrays(train: Labelled, test: Labelled, hidden: Hidden) -> dict[ArrayName, 
     }
 
 
-def _save_images(path: Path, hidden: Hidden) -> None:
-    """`np.save` for images that need not fit into memory."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(hidden), IMAGE_SIZE, IMAGE_SIZE, 3)}
+def _save_images(path: Path, count: int, chunks: Iterable[layout.Images]) -> None:
+    """`np.save` for `count` images that need not fit into memory."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, IMAGE_SIZE, IMAGE_SIZE, 3)}
     with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
-        for images in hidden.chunks():
+        for images in chunks:
             stream.write(np.ascontiguousarray(images).data)
 
 
@@ -176,7 +183,9 @@ def command(slug: str, raw: Path, processed: Path, force: bool) -> None:
 
     No code in a downloaded file can run here.  Detects scrambled pixels and swapped channels.
     """
-    preprocess(slug, Paths(raw=raw, processed=processed), cli.say, force=force)
+    paths = Paths(raw=raw, processed=processed)
+    preprocess(slug, paths, cli.say, force=force)
+    next_steps.announce(next_steps.command("train", slug, paths), cli.say, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from pipeline import cli
+from pipeline import cli, next_steps
 from pipeline.config import PARAMETER_BUDGET, Paths
 from pipeline.errors import (
     AccessDenied,
@@ -32,6 +32,7 @@ from pipeline.gap.ledger import Entry
 from pipeline.kaggle_api import credentials, submission_format
 from pipeline.kaggle_api.client import Kaggle, Submission
 from pipeline.kaggle_api.once import Clock, Sending, look, send
+from pipeline.progress import FIRST_LINE, LINES, duration
 from pipeline.store import atomic, runs, sidecar
 from pipeline.store.manifest import FileRecord
 from pipeline.store.processed import Processed
@@ -143,18 +144,21 @@ def _taken(ref: int, draft: Entry, book: Path, clock: Clock, say: Say) -> Entry:
 def _await_score(entry: Entry, kaggle: Kaggle, book: Path, clock: Clock, say: Say) -> Entry:
     """Poll for the score of this very ref until the deadline."""
     assert entry.ref is not None
-    start = clock.monotonic()
+    start, tell = clock.monotonic(), FIRST_LINE
     while entry.status == ledger.PENDING and clock.deadline:
         found = _own(entry, kaggle, book)
         if found is not None and found.status.lower() != ledger.PENDING:
             entry = join.updated(entry, found)
             ledger.append(book, [entry])
-        elif clock.monotonic() - start > clock.deadline:
+        elif (waited := clock.monotonic() - start) > clock.deadline:
             raise NetworkError(
                 f"ref {entry.ref} was accepted and has no score after {clock.deadline:.0f} s: "
                 "look later with `python -m pipeline.check`"
             )
         else:
+            if waited >= tell:
+                tell = waited + LINES
+                say(f"submit: being scored for {duration(waited)}, waiting for up to {duration(clock.deadline)}")
             clock.sleep(clock.poll)
     if entry.status == ledger.ERROR:
         raise ScoringError(f"Kaggle could not score ref {entry.ref}: {entry.note or 'no reason given'}")
@@ -200,38 +204,13 @@ python -m pipeline.submit                                the CSV of the run that
 python -m pipeline.submit --csv submissions/sub.csv      that CSV
 python -m pipeline.submit --csv other.csv --competition SLUG
 """)
-@click.option(
-    "--csv",
-    "csv",
-    metavar="CSV",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The submission; by default submissions/RUN.csv of the run that train finished last.",
-)
-@click.option(
-    "--competition",
-    "slug",
-    metavar="SLUG",
-    envvar="PIPELINE_COMPETITION",
-    callback=cli.check_slug_option,
-    help="Needed for a CSV that predict did not write.",
-)
+@cli.csv("The CSV to submit; by default submissions/RUN.csv of the run that train finished last.")
+@cli.slug("As in its URL; or $PIPELINE_COMPETITION; needed for a CSV that predict did not write.",
+          envvar=cli.COMPETITION)  # fmt: skip
 @click.option("--again", is_flag=True, help="Submit this very CSV once more, at the cost of a daily submission.")
-@click.option(
-    "--wait",
-    metavar="SECONDS",
-    type=cli.Finite(min=0),
-    default=900.0,
-    show_default=True,
-    help="How long to wait for the score; 0 does not wait.",
-)
-@click.option(
-    "--poll",
-    metavar="SECONDS",
-    type=cli.Finite(min=0.1),
-    default=5.0,
-    show_default=True,
-    help="Between two looks at Kaggle.",
-)
+@cli.wait(900, "the score")
+@click.option("--poll", metavar="SECONDS", type=cli.Finite(min=0.1), default=5, show_default=True,
+              help="Between two looks at Kaggle.")  # fmt: skip
 @cli.timeout
 @cli.processed
 @cli.models
@@ -244,7 +223,9 @@ def command(
     paths = Paths(processed=processed, models=models, submissions=submissions)
     csv = csv if csv is not None else submissions / f"{runs.latest(models)}.csv"
     clock = Clock(deadline=wait, poll=poll)
-    submit(csv, paths, Kaggle(os.environ, timeout, tell=cli.say), cli.say, slug=slug, again=again, clock=clock)
+    kaggle = Kaggle(os.environ, timeout, tell=cli.say)
+    done = submit(csv, paths, kaggle, cli.say, slug=slug, again=again, clock=clock)
+    next_steps.announce(next_steps.command("check", done.entry.competition, paths), cli.say, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

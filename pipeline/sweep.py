@@ -21,7 +21,7 @@ from filelock import FileLock
 from pipeline import cli, cli_recipes
 from pipeline.config import DEFAULT_COMPETITION, Paths, fingerprint
 from pipeline.errors import PipelineError, Say, UsageError
-from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
+from pipeline.recipes import MODELS, PRESETS, TrainConfig
 from pipeline.search.space import Choice, Space
 from pipeline.search.specs import FORMS, parse
 from pipeline.store import atomic, runs
@@ -165,22 +165,9 @@ def train_command(plan: Plan, params: dict[str, Any]) -> str:
 
     A warm-up that was searched keeps its share of the epochs.
     """
-    preset = PRESETS[plan.space.base.preset]
-    config = plan.space.config(params).with_epochs(params.get("epochs", preset.epochs))
-    arguments = ["python", "-m", "pipeline.train", "--preset", preset.preset]
-    for name in dict.fromkeys(("seed", *params)):
-        other, values = cli_recipes.BELONGS.get(name, ("", ()))
-        idle = other and getattr(config, other) not in values  # and train would refuse it
-        if not idle and getattr(config, name) != getattr(preset, name):
-            arguments += _option(name, params[name] if name == "model" else getattr(config, name))
-    return shlex.join([*arguments, *_places(plan)])
-
-
-def _option(name: str, value: object) -> list[str]:
-    """A field as train spells it; repr, because the run shall have the very same number."""
-    if isinstance(value, bool):
-        return [flag(name if value else f"no_{name}")]
-    return [flag(name), value if isinstance(value, str) else repr(value)]
+    epochs = params.get("epochs", PRESETS[plan.space.base.preset].epochs)
+    config = plan.space.config(params).with_epochs(epochs)
+    return shlex.join(["python", "-m", "pipeline.train", *cli_recipes.arguments(config), *_places(plan)])
 
 
 def _places(plan: Plan) -> list[str]:
@@ -204,16 +191,16 @@ python -m pipeline.sweep --search dropout=0:0.5 --storage postgresql://host/swee
 @cli.competition
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="fast", show_default=True,
               help="What the trials begin with.")  # fmt: skip
-@click.option("--epochs", type=int, help="Of each trial; the warm-up keeps its share.")
-@click.option("--seed", type=int, help="Of the trials' training, and of the search.")
+@click.option("--epochs", metavar=cli.WHOLE, type=int, help="Of each trial; the warm-up keeps its share.")
+@click.option("--seed", metavar=cli.WHOLE, type=int, help="Of the trials' training, and of the search.")
 @click.option("--search", "searches", metavar="FIELD=SPEC", multiple=True,
-              help=f"Any option of train, and its values: {FORMS}.  Repeat it.")  # fmt: skip
-@click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True,
+              help=f"Any option of train, and its values: {FORMS}; may be repeated.")  # fmt: skip
+@click.option("--trials", metavar=cli.WHOLE, type=click.IntRange(min=1), default=20, show_default=True,
               help="Complete ones, of all workers together.")  # fmt: skip
 @click.option("--name", metavar="NAME", help="The study's name; by default made from its options.")
 @click.option("--storage", metavar="URL", envvar="PIPELINE_STORAGE",
-              help="Database of the study; or $PIPELINE_STORAGE, which hides a password.  "
-                   "By default sweeps.sqlite3 in --models.")  # fmt: skip
+              help="Database of the study; or $PIPELINE_STORAGE, which hides a password; by default "
+                   "sweeps.sqlite3 in --models.")  # fmt: skip
 @click.option("--heartbeat", metavar="SECONDS", type=click.IntRange(min=1), default=Plan.heartbeat, show_default=True,
               help="Signs of life; a worker without two of them is dead, and its trial tried again.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Keep the folders of all runs, not only of the best.")

@@ -9,15 +9,15 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from pipeline import cli, cli_recipes
+from pipeline import cli, cli_recipes, next_steps
 from pipeline.config import Paths
 from pipeline.errors import Say, UsageError
+from pipeline.progress import duration
 from pipeline.recipes import Compile, TrainConfig
 from pipeline.store import runs
 from pipeline.store.manifest import Manifest
@@ -28,7 +28,6 @@ from pipeline.store.runs import Run, RunCard
 if TYPE_CHECKING:
     pass
 
-NEXT = "python -m pipeline.predict --out submissions/sub.csv"
 OVER = "a baseline over the budget: its predictions cannot be submitted"
 
 
@@ -165,8 +164,7 @@ def _report(run: Run, say: Say) -> None:
     result = run.result
     flattered = " (optimistic: the best epoch was selected on it)" if result.optimistic else ""
     source = f"test_batch{flattered}" if result.optimistic else "split off the training images"
-    spent = timedelta(seconds=round(result.seconds))
-    last = result.last_validation_accuracy
+    spent, last = duration(result.seconds), result.last_validation_accuracy
     for line in (
         "",
         f"run         {run.name}",
@@ -176,7 +174,7 @@ def _report(run: Run, say: Say) -> None:
         f"time        {spent}  {result.images_per_second:.0f} images/s, {result.device}, {result.precision}",
         f"weights     {run.folder / runs.WEIGHTS}",
         "",
-        f"next: {NEXT}" if run.result.submittable else OVER,
+        *([] if result.submittable else [OVER]),
     ):
         say(line)
 
@@ -197,12 +195,12 @@ torchrun --nproc_per_node=2 -m -- pipeline.train    one run on two GPUs, or in t
 @cli.competition
 @cli_recipes.options
 @click.option("--teacher", "teachers", metavar="RUN...", multiple=True, help="Finished runs to learn from as well.")
-@click.option("--pseudo-labels", metavar="CSV", type=click.Path(path_type=Path, dir_okay=False),
+@click.option("--pseudo-labels", metavar="CSV", type=cli.FILE,
               help="A CSV of predict's: learn from the hidden images with its labels as well.")  # fmt: skip
 @click.option("--rules-allow-pseudo-labels", is_flag=True,
               help="Say that you have read the rules, and that they allow --pseudo-labels.")  # fmt: skip
 @click.option("--baseline", is_flag=True, help="Allow a network over the budget; it cannot be submitted.")
-@click.option("--run", "run_name", metavar="RUN", help="The run's name; by default made from its options.")
+@cli.run_name("The run's name; by default made from its options.")
 @click.option("--compile", "compile_", type=click.Choice(get_args(Compile)), default="auto", show_default=True,
               help="Compile the network; auto does where the run is long enough to gain from it.")  # fmt: skip
 @cli.device
@@ -240,10 +238,13 @@ def command(
     if dry_run:
         return
     paths = Paths(processed=processed, models=models)
-    train(
+    run = train(
         config, paths, slug, run_name=run_name, device=device, teachers=teachers, pseudo_labels=pseudo_labels,
         baseline=baseline, compile_=compile_, force=force,
     )  # fmt: skip
+    if run.result.submittable and _reports():
+        following = next_steps.command("predict", slug, paths, "--out", str(paths.submissions / "sub.csv"))
+        next_steps.announce(following, cli.say, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

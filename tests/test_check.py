@@ -73,9 +73,11 @@ def test_a_submission_that_is_being_scored_is_waited_for(place: Path, monkeypatc
         submit_by_hand(place, kaggle)
         impatient = json.loads(check(place, kaggle.environment, "--wait", "0", "--json").stdout)
         assert len(now) == 1
-        patient = json.loads(check(place, kaggle.environment, "--json").stdout)
+        waiting = check(place, kaggle.environment, "--json")
+        patient = json.loads(waiting.stdout)
     assert (impatient["status"], impatient["public"]) == ("pending", None)
     assert patient["status"] == "complete" and patient["public"] is not None
+    assert waiting.stderr == "check: being scored, waiting for up to 0:00:30\n"
     assert len(now) == 3  # two looks in vain, 2 seconds after each
 
 

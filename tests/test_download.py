@@ -58,6 +58,10 @@ def test_the_download_is_the_competitions_files_and_is_done_once(tmp_path: Path,
         first = fetch(tmp_path, kaggle.environment)
         assert first.returncode == 0, first.stderr
         assert content(target(tmp_path)) == content(source)
+        *_, came, end, following = first.stdout.splitlines()
+        assert came == "download: 0.5 MB came, unpacking and checking them"
+        assert end.startswith(f"download: data/raw/{SLUG} holds 8 files, 0.5 MB, in 0:00:0")
+        assert following == f"next: python -m pipeline.preprocess --competition {SLUG}"
         again = fetch(tmp_path, kaggle.environment)
         assert "nothing to do" in again.stdout
         assert kaggle.count("DownloadDataFiles") == 1

@@ -48,6 +48,8 @@ def test_the_commands_of_the_readme_work_as_written(place: Path) -> None:
     result = stage("predict", "--out", "submissions/sub.csv", cwd=place)
     assert result.returncode == 0, result.stderr
     assert "run tiny-run (preset rehearsal, competition tiny)" in result.stdout
+    assert "predict: 30 rows -> submissions/sub.csv, for tiny, in 0:00:" in result.stdout
+    assert result.stdout.splitlines()[-1] == "next: python -m pipeline.submit --csv submissions/sub.csv"
     csv = place / "submissions/sub.csv"
     lines = csv.read_bytes().split(b"\n")
     assert lines[0] == b"ID,Labels" and lines[-1] == b""

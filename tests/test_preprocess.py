@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import preprocess as stages
+from pipeline import progress
 from pipeline.store.processed import Processed
-from tests.support import ROOT, SLUG, clean_environment, error_line, images, stage, tree, write_download
+from tests.support import ROOT, SLUG, clean_environment, error_line, images, paths_in, stage, tree, write_download
 
 HIDDEN = "cifar_test_nolabel.pkl"
 
@@ -32,6 +34,18 @@ def test_arrays_are_the_files_images(tmp_path: Path) -> None:
     assert data.array("hidden_ids").tolist() == list(range(100, 130))
     assert data.array("test_labels").dtype == np.int64
     assert data.class_names[0] == "zero"
+    *_, end, following = result.stdout.splitlines()
+    assert end.startswith(f"preprocess: data/processed/{SLUG} holds 6 arrays, in 0:00:0")
+    assert following == f"next: python -m pipeline.train --competition {SLUG}"
+
+
+def test_a_long_one_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_download(raw(tmp_path))
+    monkeypatch.setattr(progress, "FIRST_LINE", 0.0)
+    lines: list[str] = []
+    stages.preprocess(SLUG, paths_in(tmp_path), lines.append)
+    shares = [line for line in lines if line.endswith(" 100 %")]
+    assert shares == [f"preprocess: {what} the hidden images, 100 %" for what in ("looking at", "writing")]
 
 
 def test_again_it_does_nothing_and_after_a_change_it_does(tmp_path: Path) -> None:

@@ -102,7 +102,9 @@ def test_with_credentials_it_installs_and_runs_the_stages_in_order(project: Proj
     result = project.run("--submit", PIPELINE_PYTHON=str(project.fake), KAGGLE_API_TOKEN="t")
     assert result.returncode == 0, result.stderr
     modules = [call.split()[2] for call in project.calls() if "--dry-run" not in call]
-    stages = [f"pipeline.{name}" for name in ("download", "preprocess", "train", "predict", "submit", "check")]
+    stages = [
+        f"pipeline.{name}" for name in ("download", "preprocess", "train", "predict", "submit", "check", "report")
+    ]
     assert modules == ["pipeline.kaggle_api.credentials", "pip", *stages]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import AccessDenied
+from pipeline.errors import AccessDenied, NetworkError
 from pipeline.gap import ledger
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.kaggle_api.once import Clock
@@ -40,6 +40,7 @@ def test_the_command_submits_once_and_waits_for_its_own_score(place: Path) -> No
         first = stage("submit", "--poll", "0.1", cwd=place, environ=kaggle.environment)
         assert first.returncode == 0, first.stderr
         assert "is scored: public " in first.stdout
+        assert first.stdout.splitlines()[-1] == f"next: python -m pipeline.check --competition {SLUG}"
         again = stage("submit", cwd=place, environ=kaggle.environment)
         assert "not sending it twice" in again.stdout
         assert kaggle.count("CreateSubmission") == 1
@@ -48,6 +49,15 @@ def test_the_command_submits_once_and_waits_for_its_own_score(place: Path) -> No
     entry = book(place)[-1]
     assert (entry.run, entry.local_validation, entry.local_test) == ("tiny-run", 91.0, 90.0)
     assert entry.public is not None and entry.private is not None and entry.gap_public is not None
+
+
+def test_who_waits_long_for_a_score_hears_of_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slept = [0.0]
+    clock = Clock(deadline=100, poll=35.0, sleep=slept.append, monotonic=lambda: sum(slept))
+    with serve(place, settings=Settings(pending_seconds=1000.0)) as kaggle, pytest.raises(NetworkError):
+        send(place, kaggle, clock)
+    said = [line for line in capsys.readouterr().out.splitlines() if "being scored" in line]
+    assert said == ["submit: being scored for 0:00:35, waiting for up to 0:01:40"]
 
 
 def test_again_costs_another_submission(place: Path) -> None:

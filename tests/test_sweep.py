@@ -130,7 +130,8 @@ def test_a_study_finds_the_best_run_and_predict_would_take_it(place: Place, caps
     assert run.card.config.optimizer == found.params["optimizer"]
     assert place.runs() == {run.name}
     lines = output.splitlines()
-    assert len([line for line in lines if line.startswith("trial ") and "best" in line]) == 2
+    first, second = [line for line in lines if line.startswith("trial ") and "best" in line]
+    assert re.search(r"  1 of 2, 0:00:\d\d to go$", first) and second.endswith("  2 of 2")
     assert f"{found.value:.2f} %" in lines[lines.index("the best of 2 complete trials:") + 2]
     for plot in re.findall(r"^plot +(.*)$", output, re.MULTILINE):
         assert Path(plot).read_bytes().startswith(b"\x89PNG")

@@ -15,13 +15,14 @@ from pipeline import predict, train
 from pipeline.config import Paths
 from pipeline.errors import UsageError
 from pipeline.recipes import PRESETS, ModelConfig
-from pipeline.store import atomic
+from pipeline.store import atomic, machine
 from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.processed import Processed
 from pipeline.store.run_folder import default_name
 from pipeline.store.runs import CHECKPOINT, WEIGHTS, Run
 from pipeline.store.sidecar import Sidecar
 from pipeline.training.engine import Task
+from tests.training.test_metrics import events
 from tests.training.tiny import SLUG, take_float32, write_tiny
 
 EPOCHS = 3
@@ -82,7 +83,11 @@ def test_a_run_learns_and_is_complete(uninterrupted: Place) -> None:
     assert not run.result.optimistic
     assert run.manifest.inputs == {"data": run.card.data}
     assert set(run.manifest.files) == {"config.json", "weights.safetensors", "metrics.jsonl", "result.json"}
-    assert list((run.folder / "tensorboard").iterdir())
+    assert run.result.system == machine.description()
+    board = events(run.folder / "tensorboard")
+    assert [step for step, _ in board["validation/accuracy"]] == [1, 2, 3]
+    ((_, text),) = board["result/text_summary"]
+    assert f"| test accuracy | {run.result.test_accuracy:.2f} |" in text.decode()
 
 
 def test_a_complete_run_is_left_alone_without_pytorch(uninterrupted: Place) -> None:
@@ -93,6 +98,9 @@ def test_a_complete_run_is_left_alone_without_pytorch(uninterrupted: Place) -> N
     done = python(script, uninterrupted.arguments())
     assert done.returncode == 0, done.stderr
     assert "is complete already" in done.stdout
+    folders = f"--processed {uninterrupted.paths.processed} --models {uninterrupted.paths.models}"
+    following = f"next: python -m pipeline.predict {folders} --out submissions/sub.csv"
+    assert done.stdout.splitlines()[-2:] == ["", following]
     assert uninterrupted.run().name == default_name(uninterrupted.run().card)
     assert uninterrupted_files(uninterrupted) == before
 
@@ -158,6 +166,9 @@ def test_a_stopped_run_saves_mid_epoch_and_goes_on_to_bit_identical_weights(
     assert "going on from the checkpoint: 1 epochs and 4 steps are done" in capsys.readouterr().out
     assert place.run().weights_sha256 == uninterrupted.run().weights_sha256
     assert losses(place) == losses(uninterrupted)
+    board, whole = (events(where.run().folder / "tensorboard") for where in (place, uninterrupted))
+    assert {tag: len(shown) for tag, shown in board.items()} == {tag: len(shown) for tag, shown in whole.items()}
+    assert len(board["train/first batch"]) == 1 and board["train/first batch"] == whole["train/first batch"]
 
 
 def losses(place: Place) -> list[tuple[float, float]]:

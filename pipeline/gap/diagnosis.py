@@ -22,6 +22,7 @@ from pipeline.gap.damage import Found
 Verdict = Literal["none", "preprocessing", "label_shift", "corruption", "natural", "unknown"]
 
 KEPT = 0.002  # of accuracy that the submission's path may lose on labelled images: bfloat16 may move one label in 1,000
+ROUNDED = 2.5  # labels: what it may move of a small set, however large a share that is
 SMALL = 0.02  # one more in 50 images below some confidence: less is nothing, however significant it is
 MOVED = 0.10  # share of images that change their class, from which classes are said to have shifted
 MORE_THAN_CLASSES = 0.25  # of that share: a loss of confidence beyond it is no by-product of shifted classes
@@ -108,7 +109,7 @@ def diagnose(
     foreign = shift.foreign(seen.local_features, weights[seen.local_rows], seen.hidden_features)
     pixels = damage.find(local, hidden)
     right = seen.local.labels == seen.truth
-    contract = None if seen.recorded is None else float(right.mean()) - seen.recorded
+    contract = None if seen.recorded is None else _contract(right, seen.recorded)
     samples = [damage.sampled(images, LOOKED_UP) for images in (hidden, local)]
     nearest = duplicates.nearest(np.concatenate(samples), training)
     alike = [part.mean() for part in np.split(nearest.alike, [len(samples[0])])]
@@ -128,6 +129,12 @@ def diagnose(
     )
     verdict, reason = conclude(diagnosis, found.local, names)
     return dataclasses.replace(diagnosis, verdict=verdict, reason=reason), foreign.scores
+
+
+def _contract(right: NDArray[np.bool_], recorded: float) -> float:
+    """The accuracy now, less the recorded one; a label or two that bfloat16 moves are nothing in a small set."""
+    moved = float(right.mean()) - recorded
+    return moved if abs(moved) * len(right) > ROUNDED else 0.0
 
 
 def conclude(seen: Diagnosis, expected: NDArray[np.float64], names: Sequence[str]) -> tuple[Verdict, str]:

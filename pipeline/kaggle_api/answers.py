@@ -64,11 +64,14 @@ def ref(file: Path, value: Mapping[str, Any]) -> int:
     return found
 
 
-def refusal(slug: str, credential: str, reply: Mapping[str, Any]) -> PipelineError:
-    """Our error for what the child reports; `credential` says where the credentials come from."""
+def refusal(subject: str, credential: str, reply: Mapping[str, Any]) -> PipelineError:
+    """Our error for what the child reports.
+
+    `subject` is a competition's slug or a kernel's USER/NAME, `credential` says where the credentials come from.
+    """
     kind, message = reply["kind"], printable(reply["message"])
     if kind == "http":
-        return _refused(slug, credential, reply, message)
+        return _refused(subject, credential, reply, message)
     if kind == "credentials":
         return AccessDenied(f"Kaggle accepts none of the credentials found: {credentials.CURE}")
     if kind == "install":
@@ -84,16 +87,15 @@ def refusal(slug: str, credential: str, reply: Mapping[str, Any]) -> PipelineErr
     return NetworkError(text, unanswered=reply["creating"])
 
 
-def _refused(slug: str, credential: str, reply: Mapping[str, Any], message: str) -> PipelineError:
+def _refused(subject: str, credential: str, reply: Mapping[str, Any], message: str) -> PipelineError:
     """Kaggle itself refused, with a status."""
     status = int(reply["status"])
     if status == 401:
         return AccessDenied(f"Kaggle refused the credentials in {credential} (401): {credentials.CURE}")
     if status == 403:
-        rules = f"https://www.kaggle.com/competitions/{slug}/rules"
-        return AccessDenied(f"Kaggle refused (403, {message}): join the competition and accept its rules at {rules}")
+        return AccessDenied(f"Kaggle refused (403, {message}): {_permission(subject)}")
     if status == 404:
-        return UsageError(f"Kaggle knows no such thing (404, {message}): is --competition {slug} spelled right?")
+        return UsageError(f"Kaggle knows no such thing (404, {message}): {_spelling(subject)}")
     if status == 400 and re.search("submission.*(limit|allowance)|(limit|daily).*submission", message, re.I):
         return SubmissionLimit(f"Kaggle refused the submission ({message}): the limit resets at 00:00 UTC")
     if status == 429 or status >= 500:
@@ -102,6 +104,19 @@ def _refused(slug: str, credential: str, reply: Mapping[str, Any], message: str)
         perhaps_at_work = status >= 500 and reply["creating"]
         return NetworkError(text, retry_after=_seconds(reply), unanswered=perhaps_at_work)
     return BadData(f"Kaggle refused the request ({status}, {message})")
+
+
+def _permission(subject: str) -> str:
+    if "/" in subject:
+        page = f"https://www.kaggle.com/code/{subject}"
+        return f"is the kernel at {page}, and your phone verified at https://www.kaggle.com/settings, as GPUs need it?"
+    return f"join the competition and accept its rules at https://www.kaggle.com/competitions/{subject}/rules"
+
+
+def _spelling(subject: str) -> str:
+    if "/" in subject:
+        return f"is the kernel still at https://www.kaggle.com/code/{subject}?"
+    return f"is --competition {subject} spelled right?"
 
 
 def _nonsense(what: str, *, unanswered: bool = False) -> NetworkError:

@@ -31,6 +31,7 @@ LOCAL = {
     errno.ENOENT,
     errno.ENOTDIR,
 }  # this machine's own
+CREATING = {"submit": "/CreateSubmission"}  # calls that make something, and the end of the URL that does
 API = re.compile(r"/v1/[\w.]+Service/\w+")  # in the URL of a call; anything else is storage
 QUERY = re.compile(r"\?[^\s'\")]*=[^\s'\")]*")  # of a signed URL: whoever has it has the file
 
@@ -159,13 +160,13 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     except ImportError as error:
         return _refusal("install", error)
     except (requests.exceptions.InvalidJSONError, requests.exceptions.TooManyRedirects) as error:
-        return _refusal("other", error, creating=request["call"] == "submit")
+        return _refusal("other", error, creating=request["call"] in CREATING)
     except requests.exceptions.RequestException as error:
         return _request_failed(request, error)
     except OSError as error:
-        return _refusal("disk" if error.errno in LOCAL else "network", error, creating=request["call"] == "submit")
+        return _refusal("disk" if error.errno in LOCAL else "network", error, creating=request["call"] in CREATING)
     except Exception as error:  # whatever the client raises becomes an answer
-        return _refusal("other", error, creating=request["call"] == "submit")
+        return _refusal("other", error, creating=request["call"] in CREATING)
 
 
 def _authenticated() -> Any:
@@ -209,10 +210,10 @@ def _check_answer(response: requests.Response) -> None:
 
 
 def _request_failed(request: dict[str, Any], error: requests.exceptions.RequestException) -> dict[str, Any]:
-    """A refusal; `creating` tells whether it was the very request that makes a submission."""
+    """A refusal; `creating` tells whether it was the very request that makes a submission, or a kernel."""
     sent = error.request if error.response is None else error.response.request
-    unknown = sent is None and request["call"] == "submit"
-    creating = unknown or (sent is not None and str(sent.url).endswith("/CreateSubmission"))
+    end = CREATING.get(request["call"])
+    creating = end is not None and (sent is None or str(sent.url).endswith(end))
     if error.response is None:
         return _refusal("network", error, creating=creating)
     after = error.response.headers.get("Retry-After")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import tenacity
 
@@ -34,6 +34,9 @@ PASSED_ON = {
     "SSL_CERT_FILE", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR",
     "KAGGLE_API_ENVIRONMENT", "KAGGLE_API_V1_TOKEN", "KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_DATA_PROXY_URL",
 }  # fmt: skip
+
+T = TypeVar("T")
+Watch = tuple[Path, Callable[[int], None]]  # a folder that grows, and who is told its bytes
 
 
 @dataclass(frozen=True)
@@ -91,20 +94,20 @@ class Kaggle:
 
     def files(self, slug: str) -> list[RemoteFile]:
         """The competition's files."""
-        return answers.typed_list(RemoteFile, self._read(slug, {"call": "files", "slug": slug}))
+        return answers.typed_list(RemoteFile, self.read(slug, {"call": "files", "slug": slug}))
 
     def limits(self, slug: str) -> Limits:
         """Today's submission limits."""
-        return answers.typed(Limits, self._read(slug, {"call": "limits", "slug": slug}))
+        return answers.typed(Limits, self.read(slug, {"call": "limits", "slug": slug}))
 
     def submissions(self, slug: str) -> list[Submission]:
         """All of the team's submissions, newest first."""
-        return answers.typed_list(Submission, self._read(slug, {"call": "submissions", "slug": slug}))
+        return answers.typed_list(Submission, self.read(slug, {"call": "submissions", "slug": slug}))
 
     def submission(self, slug: str, ref: int) -> Submission | None:
         """The submission `ref`, or None while Kaggle does not know it yet."""
         try:
-            found = answers.typed(Submission, self._read(slug, {"call": "submission", "ref": ref}))
+            found = answers.typed(Submission, self.read(slug, {"call": "submission", "ref": ref}))
         except UsageError:  # 404: it answers so for a moment right after submitting
             return None
         if found.ref != ref:
@@ -120,7 +123,7 @@ class Kaggle:
         there = _bytes_in(folder)
         while True:
             try:
-                self._retrying()(lambda: self._call(slug, request, DOWNLOAD_LIMIT, (folder, progress)))
+                self.retrying(lambda: self.call(slug, request, DOWNLOAD_LIMIT, (folder, progress)))
             except NetworkError as error:
                 before, there = there, _bytes_in(folder)
                 if there <= before:
@@ -136,12 +139,14 @@ class Kaggle:
             NetworkError: also when it is unknown whether Kaggle took it.
         """
         request = {"call": "submit", "slug": slug, "file": str(file), "message": message}
-        return answers.ref(file, self._call(slug, request, max(self.timeout, self.upload_timeout)))
+        return answers.ref(file, self.call(slug, request, max(self.timeout, self.upload_timeout)))
 
-    def _read(self, slug: str, request: dict[str, Any]) -> Any:
-        return self._retrying()(lambda: self._call(slug, request, self.timeout))
+    def read(self, subject: str, request: dict[str, Any], script: Path | None = None) -> Any:
+        """What the child answers to a call that changes nothing; `subject` and `script` as in `call`."""
+        return self.retrying(lambda: self.call(subject, request, self.timeout, script=script))
 
-    def _retrying(self) -> tenacity.Retrying:
+    def retrying(self, call: Callable[[], T]) -> T:
+        """The answer to a call that may be repeated: after a NetworkError, as the class says."""
         exponential = tenacity.wait_exponential(self.backoff, max=60) + tenacity.wait_random(0, self.backoff)
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -149,7 +154,7 @@ class Kaggle:
             asked = error.retry_after if isinstance(error, NetworkError) else None
             return min(asked, 300.0) if asked is not None else exponential(state)
 
-        return tenacity.Retrying(
+        tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(NetworkError),
             stop=tenacity.stop_after_attempt(self.attempts),
             wait=wait,
@@ -157,24 +162,30 @@ class Kaggle:
             before_sleep=self._tell_of_retry,
             reraise=True,
         )
+        return tries(call)
 
     def _tell_of_retry(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         self.tell(f"kaggle: {error}; trying again in {state.upcoming_sleep:.0f} s")
 
-    def _call(
+    def call(
         self,
-        slug: str,
+        subject: str,
         request: dict[str, Any],
         limit: float,
-        watch: tuple[Path, Callable[[int], None]] | None = None,
+        watch: Watch | None = None,
+        script: Path | None = None,
     ) -> Any:
+        """One call, tried once, for at most `limit` seconds.
+
+        `subject` is what an error is about, a competition's slug or a kernel's USER/NAME; `script` another child's.
+        """
         credential = credentials.require(self.environ)
         environment = {name: value for name, value in self.environ.items() if name in PASSED_ON}
         with tempfile.TemporaryFile() as output:
             # -P: the child's own folder must not shadow installed packages.
             with subprocess.Popen(
-                [sys.executable, "-P", str(CHILD)],
+                [sys.executable, "-P", str(script or CHILD)],
                 stdin=subprocess.PIPE, stdout=output, stderr=subprocess.DEVNULL, env=environment,
             ) as child:  # fmt: skip
                 try:
@@ -193,12 +204,10 @@ class Kaggle:
             ) from None
         reply = credentials.hide(reply, credentials.secrets(self.environ))
         if not reply["ok"]:
-            raise answers.refusal(slug, credential, reply)
+            raise answers.refusal(subject, credential, reply)
         return reply["value"]
 
-    def _wait(
-        self, child: subprocess.Popen[bytes], limit: float, watch: tuple[Path, Callable[[int], None]] | None
-    ) -> None:
+    def _wait(self, child: subprocess.Popen[bytes], limit: float, watch: Watch | None) -> None:
         """Wait for the child within `limit` seconds and, when watching, within `timeout` of the last byte."""
         start = last = time.monotonic()
         size = -1
@@ -235,7 +244,7 @@ def _send(stdin: IO[bytes] | None, request: dict[str, Any]) -> None:
 def _bytes_in(folder: Path) -> int:
     """Bytes of what was downloaded so far, without the client's own marker."""
     total = 0
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
         with suppress(FileNotFoundError):
-            total += 0 if path.name.endswith(MARKER) else path.stat().st_size
+            total += 0 if path.name.endswith(MARKER) or path.is_dir() else path.stat().st_size
     return total

@@ -20,7 +20,7 @@ python -m pipeline.model --json                for programs
 )
 @click.option("--model", "name", type=click.Choice(list(MODELS)), default="paper", show_default=True,
               help="The network.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the table.")
+@cli.as_json
 def command(name: str, as_json: bool) -> None:
     """Print a network's layers, parameters, multiply-accumulates (MACs) and memory."""
     from pipeline.model.summary import summarise  # noqa: PLC0415 - torch takes seconds; --help need not wait

@@ -5,6 +5,7 @@ outputs of all modules but containers, BasicBlocks included, and as much again f
 2**20 bytes.  Functions (ReLU, pooling) have no module and go uncounted.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,24 @@ class Layer:
     kind: str
     output: tuple[int, ...]  # shape, without the batch
     parameters: int  # its own; a BasicBlock's belong to its layers
+    macs: int  # multiply-accumulates of one image, likewise its own
+
+    @property
+    def part(self) -> str:
+        """Which part of the network it belongs to: "stem", "stage 1", "stage 2"... or "head"."""
+        first, *rest = self.name.split(".")
+        return f"stage {int(rest[0]) + 1}" if first == "stages" else "head" if first == "fc" else "stem"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The stem, a stage or the head: what its layers cost together."""
+
+    name: str
+    layers: int  # convolutions and linear ones
+    output: tuple[int, ...]  # shape, without the batch
+    parameters: int
+    macs: int
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,17 @@ class Summary:
     trainable: int
     macs: int  # multiply-accumulates of convolutions and linear layers
     layers: tuple[Layer, ...]
+
+    @property
+    def parts(self) -> list[Part]:
+        """The network in a few lines."""
+        found = []
+        for name, group in itertools.groupby(self.layers, key=lambda layer: layer.part):
+            layers = list(group)
+            weighted = sum(layer.kind in ("Conv2d", "Linear") for layer in layers)
+            parameters, macs = sum(layer.parameters for layer in layers), sum(layer.macs for layer in layers)
+            found.append(Part(name, weighted, layers[-1].output, parameters, macs))
+        return found
 
     @property
     def input_mb(self) -> float:
@@ -78,26 +108,32 @@ def summarise(config: ModelConfig) -> Summary:
     """Count everything about the network that `config` describes."""
     network = build_without_memory(config).eval()
     layers: list[Layer] = []
+    counter = FlopCounterMode(display=False)
     for name, module in network.named_modules():
         if module is not network and not isinstance(module, nn.Sequential):
-            module.register_forward_hook(_recorder(layers, name))
-    counter = FlopCounterMode(display=False)
+            module.register_forward_hook(_recorder(layers, name, counter))
     with torch.no_grad(), counter:
         network(torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE, device="meta"))
     return Summary(
         parameters=sum(p.numel() for p in network.parameters()),
         trainable=trainable_parameters(network),
-        macs=counter.get_total_flops() // 2,  # one multiplication and one addition each
+        macs=_macs(counter.get_total_flops()),
         layers=tuple(layers),
     )
 
 
-def _recorder(layers: list[Layer], name: str) -> Any:
+def _macs(flops: int) -> int:
+    return flops // 2  # one multiplication and one addition each
+
+
+def _recorder(layers: list[Layer], name: str, counter: FlopCounterMode) -> Any:
     """A forward hook that appends the module's card to `layers`."""
 
     def record(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         own = sum(p.numel() for p in module.parameters(recurse=False))
-        layers.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), own))
+        nested = any(True for _ in module.children())
+        flops = 0 if nested else sum(counter.get_flop_counts().get(f"{ResNet.__name__}.{name}", {}).values())
+        layers.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), own, _macs(flops)))
 
     return record
 

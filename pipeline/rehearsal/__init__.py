@@ -8,6 +8,7 @@ server         HTTP: which request is which call, proxying, faults
 connections    the transport: threads, TLS, bodies, ranges
 replies        answers and refusals
 service        the calls of Kaggle's competition API, JSON in and JSON out
+kernels        scripts that are pushed to it, and really run here
 faults         failures on demand: `CreateSubmission:status=500*1`
 state          what it remembers between two invocations: submissions, uploads, the daily limit
 scoring        the metric, and Kaggle's complaints about a CSV

@@ -33,21 +33,21 @@ python -m pipeline.rehearsal --fault DownloadDataFiles:cut=100000*1 -- python -m
 
 @cli.stage_command(EXAMPLES)
 @click.option(
-    "--folder", type=click.Path(path_type=Path),
-    help="Serve these files, laid out as the competition's download is, under the slug rehearsal-NAME. "
-    f"By default an embedded competition of 1,797 handwritten digits, {digits.SLUG}.",
+    "--folder", metavar="FOLDER", type=cli.FOLDER,
+    help="Serve these files, laid out as the competition's download is, under the slug rehearsal-NAME; by default an "
+    f"embedded competition of 1,797 handwritten digits, {digits.SLUG}.",
 )  # fmt: skip
 @click.option(
-    "--labels", type=click.Path(path_type=Path),
-    help="CSV ID,Labels to score submissions with; without it those to --folder get no score.",
+    "--labels", metavar="CSV", type=cli.FILE,
+    help="ID,Labels to score submissions with; without it those to --folder get no score.",
 )  # fmt: skip
 @click.option(
     "--fault", "faults", metavar="CALL:KIND[=ARG][*TIMES]", multiple=True,
     help="Fail on demand, see pipeline/rehearsal/faults.py; may be repeated.",
 )  # fmt: skip
 @click.option(
-    "--state", type=click.Path(path_type=Path, file_okay=False),
-    help=f"Folder of what the stand-in remembers.  [default: {STATES}/SLUG]",
+    "--state", metavar="FOLDER", type=cli.FOLDER,
+    help=f"Folder of what the stand-in remembers; by default {STATES}/SLUG.",
 )  # fmt: skip
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def rehearse(

@@ -60,7 +60,7 @@ class Catalog:
                 if path.name.startswith(".") or path.name.lower() in credentials.FILES or not path.is_file():
                     continue
                 name = path.relative_to(self._folder).as_posix()
-                found[name] = _served(name, path)
+                found[name] = served(name, path)
         return dict(sorted(found.items()))
 
     def archive(self) -> ServedFile:
@@ -72,7 +72,7 @@ class Catalog:
                 self._note.unlink(missing_ok=True)
                 self._build(files)
                 atomic.write_json(self._note, {"files": wanted})
-            return _served(self._zip.name, self._zip)
+            return served(self._zip.name, self._zip)
 
     def _noted(self) -> str | None:
         try:
@@ -94,6 +94,7 @@ class Catalog:
                     shutil.copyfileobj(source, target, 1024 * 1024)
 
 
-def _served(name: str, path: Path) -> ServedFile:
+def served(name: str, path: Path) -> ServedFile:
+    """The file as it is now, under that name."""
     status = path.stat()
     return ServedFile(name, path, status.st_size, status.st_mtime_ns)

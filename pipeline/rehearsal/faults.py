@@ -15,7 +15,7 @@
     DownloadDataFiles:flip                one bit in the middle is wrong (flip=N: in byte N)
     DownloadDataFiles:truncate=1000       only the first 1,000 bytes, as if that were all (truncate: half)
 
-On DownloadDataFile(s), cut, flip and truncate strike the file that the answer leads to.
+On DownloadDataFile(s) and ListKernelSessionOutput, cut, flip and truncate strike the file that the answer leads to.
 """
 
 import json
@@ -29,6 +29,7 @@ from pipeline.errors import UsageError
 API_CALLS = (
     "ListDataFiles", "DownloadDataFile", "DownloadDataFiles", "StartSubmissionUpload", "CreateSubmission",
     "GetSubmissionLimits", "ListSubmissions", "GetSubmission", "GetLeaderboard", "IntrospectToken",
+    "GetKernel", "SaveKernel", "GetKernelSessionStatus", "ListKernelSessionOutput",
 )  # fmt: skip
 DOWNLOAD, UPLOAD = "Download", "Upload"  # the GET of a file and the PUT of a submission: plain HTTP, no call
 CALLS = (*API_CALLS, DOWNLOAD, UPLOAD)

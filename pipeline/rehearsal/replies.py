@@ -2,13 +2,19 @@
 
 import json
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+USERNAME = "rehearsal"
+MAX_PAGE_SIZE = 200
+DEFAULT_PAGE_SIZE = 20
 CHUNK = 256 * 1024  # bytes read from disk at once
 JSON = {"Content-Type": "application/json; charset=utf-8"}
+
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,3 +86,27 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     if start >= size:
         raise Refusal(416, "Requested range not satisfiable", {"Content-Range": f"bytes */{size}"})
     return start, stop
+
+
+def signed(url: str) -> str:
+    """A link to storage: like Kaggle's it carries a signature, and needs no credentials."""
+    return f"{url}?X-Goog-Expires=345600&X-Goog-Signature={secrets.token_hex(32)}"
+
+
+def page(request: Json, name: str, items: list[Json]) -> Reply:
+    """One page of `items`; the token of the next is the number of items before it."""
+    size = request.get("pageSize") or DEFAULT_PAGE_SIZE
+    token, number = request.get("pageToken") or "", request.get("page") or 1
+    if not isinstance(size, int) or not isinstance(number, int) or not str(token).isascii():
+        bad_request("pageSize and page are numbers")
+    if token and not str(token).isdecimal():
+        bad_request("Invalid page token")
+    size = max(1, min(size, MAX_PAGE_SIZE))
+    start = int(token) if token else max(0, number - 1) * size
+    rest = len(items) - (start + size)
+    return json_reply({name: items[start : start + size], "nextPageToken": str(start + size) if rest > 0 else ""})
+
+
+def bad_request(message: str) -> NoReturn:
+    """Refuse what nobody can mean."""
+    raise Refusal(400, message)

@@ -18,14 +18,17 @@ from urllib.parse import urlsplit
 from pipeline.errors import printable
 from pipeline.rehearsal.connections import Connection, ConnectionServer
 from pipeline.rehearsal.faults import ANSWERS, CONTENT, DOWNLOAD, REFUSALS, UPLOAD, Fault, Faults
+from pipeline.rehearsal.kernels import KERNELS
 from pipeline.rehearsal.replies import JSON, Refusal, Reply, gateway_page, json_reply, refusal
 from pipeline.rehearsal.service import Service
 
 ADDRESS = "127.0.0.1"
 KAGGLE_HOSTS = frozenset({"api.kaggle.com", "www.kaggle.com"})  # those that TLS is ended for
+KERNEL_OUTPUT = "ListKernelSessionOutput"
 OFFLINE = "Offline"  # in the log: a request for another host
 
-_API = re.compile(r"(?:/api)?/v1/(?:competitions\.CompetitionApiService|security\.OAuthService)/(\w+)")
+_SERVICES = r"competitions\.CompetitionApiService|security\.OAuthService|kernels\.KernelsApiService"
+_API = re.compile(rf"(?:/api)?/v1/(?:{_SERVICES})/(\w+)")
 _STORAGE, _UPLOAD, _LOOP = "/storage/", "/upload/", "/loop"
 _LOOPING = Reply(302, headers={"Location": _LOOP})
 
@@ -90,7 +93,8 @@ class Handler(Connection):
             return self.server.service.call(call, _json_object(body), base)
 
         # What damages a download strikes the file itself, not the redirect to it.
-        self._serve(call, act, damaged_by=() if call.startswith("DownloadDataFile") else (call,))
+        leads_to_files = call.startswith("DownloadDataFile") or call == KERNEL_OUTPUT
+        self._serve(call, act, damaged_by=() if leads_to_files else (call,))
 
     def do_GET(self) -> None:  # noqa: N802
         """The content of a file, to where a download was redirected."""
@@ -108,7 +112,7 @@ class Handler(Connection):
             file = self.server.service.file(name)
             return Reply(200, file.path, file.headers())
 
-        call = "DownloadDataFile" if "/" in name else "DownloadDataFiles"
+        call = KERNEL_OUTPUT if name.startswith(KERNELS) else "DownloadDataFile" if "/" in name else "DownloadDataFiles"
         self._serve(DOWNLOAD, act, damaged_by=(DOWNLOAD, call))
 
     def do_PUT(self) -> None:  # noqa: N802

@@ -1,31 +1,25 @@
-"""The calls of Kaggle's competition API that the genuine client makes: JSON in, JSON out.
+"""The calls of Kaggle's API that the genuine client makes: JSON in, JSON out.
 
-Names and fields are those of kagglesdk's competition_api_service; what it leaves out when it has the
-default value is missing here too.
+Names and fields are those of kagglesdk's competition_api_service, and of its kernels_api_service
+(pipeline.rehearsal.kernels); what it leaves out when it has the default value is missing here too.
 """
 
-import secrets
 from collections.abc import Callable
-from typing import Any, NoReturn
 from urllib.parse import quote, unquote
 
 from pipeline.rehearsal.catalog import Catalog, ServedFile
-from pipeline.rehearsal.replies import Refusal, Reply, json_reply
+from pipeline.rehearsal.kernels import KERNELS, Kernels
+from pipeline.rehearsal.replies import USERNAME, Json, Refusal, Reply, bad_request, json_reply, page, signed
 from pipeline.rehearsal.state import State, timestamp
 
-MAX_PAGE_SIZE = 200
-DEFAULT_PAGE_SIZE = 20
-USERNAME = "rehearsal"
 TEAM_ID = 1
-
-Json = dict[str, Any]
 
 
 class Service:
     """One competition's API.  `call` raises Refusal for what Kaggle would refuse."""
 
-    def __init__(self, slug: str, catalog: Catalog, state: State) -> None:
-        self._slug, self._catalog, self._state = slug, catalog, state
+    def __init__(self, slug: str, catalog: Catalog, state: State, kernels: Kernels) -> None:
+        self._slug, self._catalog, self._state, self._kernels = slug, catalog, state, kernels
         self._calls: dict[str, Callable[[Json, str], Reply]] = {
             "ListDataFiles": self._list_data_files,
             "DownloadDataFile": self._download_data_file,
@@ -37,6 +31,10 @@ class Service:
             "GetSubmission": self._get_submission,
             "GetLeaderboard": self._get_leaderboard,
             "IntrospectToken": self._introspect_token,
+            "GetKernel": lambda request, _: kernels.get(request),
+            "SaveKernel": lambda request, _: kernels.save(request),
+            "GetKernelSessionStatus": lambda request, _: kernels.status(request),
+            "ListKernelSessionOutput": kernels.output,
         }
 
     def call(self, name: str, request: Json, base: str) -> Reply:
@@ -48,7 +46,9 @@ class Service:
         return self._calls[name](request, base)
 
     def file(self, path: str) -> ServedFile:
-        """The file that a download URL stands for; `path` is `SLUG.zip` or `files/NAME`, percent-encoded."""
+        """The file that a link stands for; `path` is `SLUG.zip`, `files/NAME` or `kernels/NAME`, percent-encoded."""
+        if path.startswith(KERNELS):
+            return self._kernels.file(unquote(path.removeprefix(KERNELS)))
         folder, _, name = unquote(path).partition("/")
         if folder == f"{self._slug}.zip" and not name:
             return self._catalog.archive()
@@ -79,7 +79,7 @@ class Service:
             }
             for file in self._catalog.files().values()
         ]
-        return _page(request, "files", files)
+        return page(request, "files", files)
 
     def _download_data_file(self, request: Json, base: str) -> Reply:
         self._check_slug(request.get("competitionName"))
@@ -99,7 +99,7 @@ class Service:
         self._check_slug(request.get("competitionName"))
         size, name = request.get("contentLength", 0), request.get("fileName", "")
         if not isinstance(size, int) or not isinstance(name, str) or not name:
-            _bad_request("contentLength and fileName are required")
+            bad_request("contentLength and fileName are required")
         token = self._state.start_upload(name, size)
         return json_reply({"token": token, "createUrl": f"{base}/upload/{token}"})
 
@@ -116,7 +116,7 @@ class Service:
 
     def _list_submissions(self, request: Json, base: str) -> Reply:
         self._check_slug(request.get("competitionName"))
-        return _page(request, "submissions", self._state.submissions())
+        return page(request, "submissions", self._state.submissions())
 
     def _get_submission(self, request: Json, base: str) -> Reply:
         for submission in self._state.submissions():
@@ -137,7 +137,7 @@ class Service:
                     "score": best["publicScore"],
                 }
             )
-        return _page(request, "submissions", rows)
+        return page(request, "submissions", rows)
 
     # --- accounts -------------------------------------------------------------------------------------------
 
@@ -146,24 +146,5 @@ class Service:
 
 
 def _signed(url: str) -> Reply:
-    """A redirect to storage; like Kaggle's, the URL carries a signature and needs no credentials."""
-    signature = secrets.token_hex(32)
-    return Reply(302, headers={"Location": f"{url}?X-Goog-Expires=345600&X-Goog-Signature={signature}"})
-
-
-def _page(request: Json, name: str, items: list[Json]) -> Reply:
-    """One page of `items`; the token of the next is the number of items before it."""
-    size = request.get("pageSize") or DEFAULT_PAGE_SIZE
-    token, page = request.get("pageToken") or "", request.get("page") or 1
-    if not isinstance(size, int) or not isinstance(page, int) or not str(token).isascii():
-        _bad_request("pageSize and page are numbers")
-    if token and not str(token).isdecimal():
-        _bad_request("Invalid page token")
-    size = max(1, min(size, MAX_PAGE_SIZE))
-    start = int(token) if token else max(0, page - 1) * size
-    rest = len(items) - (start + size)
-    return json_reply({name: items[start : start + size], "nextPageToken": str(start + size) if rest > 0 else ""})
-
-
-def _bad_request(message: str) -> NoReturn:
-    raise Refusal(400, message)
+    """A redirect to storage."""
+    return Reply(302, headers={"Location": signed(url)})

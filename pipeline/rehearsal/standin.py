@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +19,11 @@ from pipeline.errors import MissingInput, UsageError
 from pipeline.rehearsal import digits
 from pipeline.rehearsal.catalog import Catalog
 from pipeline.rehearsal.faults import Faults, parse
+from pipeline.rehearsal.kernels import Kernels
+from pipeline.rehearsal.replies import USERNAME
 from pipeline.rehearsal.scoring import Truth
 from pipeline.rehearsal.server import ADDRESS, Call, Server
-from pipeline.rehearsal.service import USERNAME, Service
+from pipeline.rehearsal.service import Service
 from pipeline.rehearsal.state import Settings, State
 from pipeline.store import atomic
 
@@ -96,11 +98,12 @@ def standin(
         if folder is None:
             folder, labels = _embedded(state)
         memory.truth = None if labels is None else Truth.read(labels)
-        server = Server(Service(slug, Catalog(slug, folder, state), memory), ordered, clock, tls)
-        with _running(server):
+        variables = os.environ if environ is None else environ
+        kernels = Kernels(state / "kernels", slug, folder, variables)
+        server = Server(Service(slug, Catalog(slug, folder, state), memory, kernels), ordered, clock, tls)
+        with closing(kernels), _running(server):
             client_folder = state / "kaggle-config"
             client_folder.mkdir(exist_ok=True)
-            variables = os.environ if environ is None else environ
             environment = _environment(variables, slug, server.port, client_folder, production=tls is not None)
             yield StandIn(slug, source, server.port, environment, memory, server)
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import median
 
 from optuna import TrialPruned
 from optuna.exceptions import UpdateFinishedTrialError
@@ -11,6 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.errors import PipelineError, Say, UsageError
+from pipeline.progress import duration
 from pipeline.recipes import TrainConfig
 from pipeline.search import study as studies
 from pipeline.search.report import settings
@@ -111,7 +113,7 @@ class Worker:
         if trial.state == TrialState.COMPLETE:
             self.in_a_row.clear()
             self.tidy()
-            self.say(f"{line}  {self._outcome(trial)}")
+            self.say(f"{line}  {self._outcome(trial)}{self._to_go()}")
         elif reason := trial.user_attrs.get(REASON):  # a surplus one has none
             kind = "failed" if trial.state == TrialState.FAIL else "refused"
             self.in_a_row[kind] += 1
@@ -123,6 +125,15 @@ class Worker:
         best, run = studies.ranking(self.study)[0], trial.user_attrs[RUN]
         own = run == run_name(self.study.study_name, trial.number)
         return f"{trial.value:.2f} %{'' if own else f' (run {run})'}  best {best.value:.2f} % (trial {best.number})"
+
+    def _to_go(self) -> str:
+        """How many trials are complete, and how long the others take all workers, if they take as long."""
+        complete = studies.ranking(self.study)
+        left = self.total - len(complete)
+        workers = 1 + studies.seats_taken(self.study) - len(complete)
+        seconds = median(trial.duration.total_seconds() if trial.duration else 0.0 for trial in complete)
+        to_go = f", {duration(left * seconds / workers)} to go" if left > 0 else ""
+        return f"  {len(complete)} of {self.total}{to_go}"
 
 
 def run_name(study_name: str, number: int) -> str:

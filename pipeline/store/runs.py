@@ -6,6 +6,7 @@
     result.json           the selected epoch and its accuracies
     tensorboard/          the same as events
     checkpoint.pt         where an interrupted run goes on
+    execution.json        its precision, and whether it is compiled
     manifest.json         written last: with it the run is complete
 
 data/models/LATEST names the run that train finished last.  Nothing here needs torch.
@@ -26,6 +27,7 @@ from pipeline.store.names import absent, few
 
 CONFIG, WEIGHTS, METRICS, RESULT = "config.json", "weights.safetensors", "metrics.jsonl", "result.json"
 CHECKPOINT, TENSORBOARD, LATEST = "checkpoint.pt", "tensorboard", "LATEST"
+EXECUTION = "execution.json"
 RESERVED = ("latest", "ledger")  # data/models/LATEST; submissions/ledger.csv would be RUN.csv
 PRETRAINED = "pretrained"  # `--run pretrained` and `--run pretrained-NAME` mean data/pretrained
 ANEW = "train the run again with --force, or name another --run"
@@ -95,6 +97,7 @@ class RunResult:
     device: str
     precision: str  # "fp32" or "bf16"
     bf16_agreement: float | None = None  # per cent of the validation images labelled as in fp32; None: not measured
+    system: str | None = None  # what trained it: system, processor, cores and memory; None: not noted
 
     @property
     def submittable(self) -> bool:

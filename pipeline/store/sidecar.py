@@ -47,6 +47,7 @@ class Sidecar:
     pseudo_labels: list[str] = field(default_factory=list)  # CSVs whose labels of the hidden images were learned
     mirrored: bool = True  # whether the runs have learned from mirror images as well
     submittable: bool = True  # False: a network is over the competition's parameter budget
+    device: str = ""  # that answered, and its precision
 
     def write(self, csv: Path) -> None:
         """Write it beside `csv`, atomically."""

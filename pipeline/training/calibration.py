@@ -17,11 +17,11 @@ from pipeline.errors import BadData, Say
 from pipeline.recipes import Compile, TrainConfig
 from pipeline.store import atomic
 from pipeline.store.fields import parse
+from pipeline.store.runs import EXECUTION
 from pipeline.training.device import Device, Precision
 from pipeline.training.state import start
 from pipeline.training.step import Step
 
-EXECUTION = "execution.json"  # in the run's folder
 ROUNDS = 3  # steps that are timed; the fastest counts
 
 # Compiling is tried where a tenth of the training time, about what it can save, is more than it costs once.

@@ -37,6 +37,7 @@ class Task:
     card: str  # fingerprint of the run's card
     teachers: Teachers | None = None
     world: World = ALONE
+    class_names: Sequence[str] = ()  # for people
 
     def rate(self, epoch: int, step: int) -> float:
         """The learning rate of a step; both counts are 0-based."""
@@ -56,15 +57,14 @@ class Task:
         return len(rows) >= self.config.epochs or (patience > 0 and stale >= patience)
 
 
-def fit(task: Task, state: State, progress: Progress) -> None:
-    """Train from `state` to the last epoch.
+def fit(task: Task, state: State, progress: Progress, board: metrics.Board | None = None) -> None:
+    """Train from `state` to the last epoch, and show each one on `board`.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step under way is finished and saved.
         PipelineError: the loss or the weights are no longer finite; the last checkpoint is kept.
     """
     step = Step(state, task.config, task.device, task.teachers, task.world)
-    board = metrics.Board(task.folder / TENSORBOARD, done=state.epoch) if task.world.first else None
     try:
         with stop_on_signals() as stop:
             while not task.ends(state.rows):
@@ -74,9 +74,16 @@ def fit(task: Task, state: State, progress: Progress) -> None:
         where = f"in epoch {state.epoch + 1} after step {state.step} of {task.training.steps}"
         progress.line(f"stopped {where}: the checkpoint is saved")
         raise KeyboardInterrupt from None
-    finally:
-        if board is not None:
-            board.close()
+
+
+def open_board(task: Task, state: State) -> metrics.Board:
+    """TensorBoard's events; of a run that begins, first what the network is about to see."""
+    fresh = not state.rows and not state.step
+    board = metrics.Board(task.folder / TENSORBOARD, done=state.epoch, fresh=fresh)
+    if fresh and task.class_names:
+        # Drawn anew for the first epoch, to the same numbers: randomness has no state here (see batches.draw).
+        board.batch(*task.training.batch(task.training.draw(0), 0), task.class_names)
+    return board
 
 
 def _epoch(task: Task, state: State, step: Step, progress: Progress, stop: StopRequest) -> None:
@@ -93,12 +100,14 @@ def _epoch(task: Task, state: State, step: Step, progress: Progress, stop: StopR
 def _publish(task: Task, state: State, board: metrics.Board | None, progress: Progress) -> None:
     """Write and tell what the finished epoch brought."""
     row = state.rows[-1]
-    if board is not None:
+    if task.world.first:
         epochs.write(task.folder / METRICS, state.rows)
+    if board is not None:
         board.add(row)
     _save(task, state)
-    progress.epoch(row)
-    if task.ends(state.rows) and row.epoch < task.config.epochs:
+    ended = task.ends(state.rows)
+    progress.epoch(row, ended)
+    if ended and row.epoch < task.config.epochs:
         progress.line(f"stopped early: no better epoch than {epochs.best_row(state.rows).epoch} since")
 
 
@@ -125,7 +134,7 @@ def _train(task: Task, state: State, step: Step, progress: Progress, stop: StopR
             step(images, targets, rate)
             if task.reports(state.step):
                 loss = finite_loss(state, world) / task.training.seen(state.step)
-                progress.steps(state.epoch * steps + state.step, loss, rate)
+                progress.steps(state.epoch * steps + state.step, loss)
             if world.alone or task.reports(state.step):
                 stop.check(lambda requested: world.any(requested, task.device.torch_device))
     finally:

@@ -5,21 +5,21 @@ this leaves their labels as they are.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from pipeline.config import CLASSES
-from pipeline.errors import BadData
+from pipeline.errors import BadData, Say
 from pipeline.model import weights
 from pipeline.model.folding import folded
 from pipeline.model.inputs import normalise
 from pipeline.model.resnet import ResNet
+from pipeline.progress import Meter
 from pipeline.store.ensemble import Ensemble
 from pipeline.store.evidence import Said
 from pipeline.store.processed import ArrayName, Processed, even_rows
@@ -32,6 +32,9 @@ from pipeline.training.split import split
 from pipeline.training.views import views
 
 PRECISIONS: tuple[Precision, Precision] = ("fp32", "bf16")
+PASSES: dict[ArrayName, str] = {  # what they are asked about, for people
+    "test_images": "test_batch", "train_images": "validation", "hidden_images": "hidden images",
+}  # fmt: skip
 ENOUGH = 99.9  # per cent of labels alike in bf16 and fp32: at most 0.1 points of accuracy are at stake, mostly far less
 
 
@@ -52,6 +55,7 @@ class Panel:
     members: Sequence[Member]
     tta: Tta
     batch_size: int
+    say: Say = lambda _: None  # is told how far it is
 
     def answers(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The averaged probabilities (N, 10) of uint8 images (N, 32, 32, 3) that fit into memory.
@@ -140,10 +144,14 @@ def ask(
     # Made beforehand: kept among what each batch frees, small results would spread over ever more memory.
     probabilities = np.empty((len(rows), CLASSES), dtype=np.float32)
     alone = np.empty((len(panel.members), len(rows)), dtype=np.uint8)
-    for part, pixels in _batches(data, name, rows, panel.batch_size, name.removesuffix("_images")):
-        given = answers(panel.members, np.ascontiguousarray(prepare(pixels)), panel.tta)
-        probabilities[part] = given.mean(dim=(0, 1)).cpu().numpy()
-        alone[:, part] = given[:, 0].argmax(dim=2).cpu().numpy()
+    with Meter(f"predict: {PASSES[name]}", len(rows), "images", panel.say) as meter:
+        for start in range(0, len(rows), panel.batch_size):
+            part = slice(start, start + panel.batch_size)
+            pixels = data.rows(name, rows[part])  # only a batch is in memory
+            given = answers(panel.members, np.ascontiguousarray(prepare(pixels)), panel.tta)
+            probabilities[part] = given.mean(dim=(0, 1)).cpu().numpy()
+            alone[:, part] = given[:, 0].argmax(dim=2).cpu().numpy()
+            meter.add(len(pixels))
     return Said(probabilities, alone, None if truth is None else truth.astype(np.uint8))
 
 
@@ -194,18 +202,6 @@ def sampled_features(
         for part in np.array_split(rows, -(-len(rows) // BATCH))
     ]
     return rows, np.concatenate(found)
-
-
-def _batches(
-    data: Processed, name: ArrayName, rows: NDArray[np.int64], batch_size: int, what: str
-) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-    """(where in `rows`, images) a batch, with a progress bar; only a batch is in memory."""
-    with tqdm(total=len(rows), desc=what, unit="image", disable=None) as bar:
-        for start in range(0, len(rows), batch_size):
-            part = slice(start, start + batch_size)
-            images = data.rows(name, rows[part])
-            yield part, images
-            bar.update(len(images))
 
 
 def agreement(network: ResNet, images: EvaluationImages, device: Device) -> float:

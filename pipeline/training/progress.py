@@ -1,60 +1,48 @@
-"""What the user sees while a run trains: a line an epoch, and on a terminal a bar with the time to go."""
+"""What the user sees while a run trains: a line an epoch, and how the epoch under way stands."""
 
-import sys
-from datetime import timedelta
-from time import perf_counter
-
-from tqdm import tqdm
+from collections.abc import Callable
+from time import monotonic
 
 from pipeline.errors import Say
+from pipeline.progress import Meter, duration
 from pipeline.store.epochs import EpochRow
-
-FIRST_ESTIMATE = 20  # steps: enough for the first slow ones to count little
 
 
 class Progress:
-    """Reports on a run of `epochs` times `steps`, of which `done` steps are done already."""
+    """Reports on a run of `epochs` times `steps` of `images`, of which `done` steps are done already."""
 
-    def __init__(self, say: Say, epochs: int, steps: int, done: int, shown: bool = True) -> None:
-        self._say = say
-        self._epochs = epochs
-        self._total = epochs * steps
-        self._first = self._done = done
-        self._started = perf_counter()
-        self._estimated = False
-        # Without a terminal the bar would fill a log with control codes.
-        self._bar = tqdm(total=self._total, initial=done, unit="step", disable=not (shown and sys.stderr.isatty()))
+    def __init__(
+        self, say: Say, epochs: int, steps: int, images: int, done: int, *,
+        shown: bool = True, clock: Callable[[], float] = monotonic,
+    ) -> None:  # fmt: skip
+        self._epochs, self._steps, self._images = epochs, steps, images
+        # Of the last one or two epochs, so that validations and checkpoints count in the time to go.
+        self._meter = Meter(
+            "train:", epochs * images, "images", say,
+            done=done * images // steps, shown=shown, window=float("inf"), clock=clock,
+        )  # fmt: skip
 
-    def steps(self, done: int, loss: float, rate: float) -> None:
+    def steps(self, done: int, loss: float) -> None:
         """`done` steps of the run are done; `loss` is the epoch's mean so far."""
-        self._bar.set_postfix(loss=f"{loss:.3f}", rate=f"{rate:.2e}", refresh=False)
-        self._bar.update(done - self._done)
-        self._done = done
-        taken = done - self._first
-        if not self._estimated and taken >= FIRST_ESTIMATE and done < self._total:
-            self._estimated = True
-            left = (perf_counter() - self._started) / taken * (self._total - done)
-            self.line(f"about {duration(left)} of training to go, and the validations")
+        note = f"epoch {-(-done // self._steps)}/{self._epochs}, loss {loss:.3f}"
+        self._meter.update(done * self._images // self._steps, note)
 
-    def epoch(self, row: EpochRow) -> None:
-        """One line for an epoch."""
+    def epoch(self, row: EpochRow, last: bool) -> None:
+        """One line for an epoch; `last` says that none follows."""
+        self._meter.mark()
+        left = self._meter.seconds_left
         self.line(
             f"epoch {row.epoch:>{len(str(self._epochs))}}/{self._epochs}  rate {row.rate:.2e}  "
             f"train {row.train_loss:.3f} {row.train_accuracy:.2f} %  "
             f"validation {row.validation_loss:.3f} {row.validation_accuracy:.2f} %  "
             f"{row.images_per_second:.0f} images/s  {duration(row.seconds)}"
+            + ("" if last or left is None else f", {duration(left)} to go")
         )
 
     def line(self, text: str) -> None:
         """A line that does not get mixed up with the bar."""
-        with tqdm.external_write_mode():
-            self._say(text)
+        self._meter.line(text)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
-        self._bar.close()
-
-
-def duration(seconds: float) -> str:
-    """A time span as h:mm:ss."""
-    return str(timedelta(seconds=round(seconds)))
+        """Take the bar away."""
+        self._meter.close()

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,16 +17,17 @@ from pipeline.model.resnet import ResNet
 from pipeline.model.summary import trainable_parameters
 from pipeline.model.whitening import whiten
 from pipeline.recipes import Compile
-from pipeline.store import atomic, epochs
+from pipeline.store import atomic, epochs, machine
 from pipeline.store.processed import Processed
 from pipeline.store.runs import CHECKPOINT, METRICS, RESULT, WEIGHTS, RunCard, RunResult
 from pipeline.training import checkpoint
 from pipeline.training.batches import TrainingImages
 from pipeline.training.calibration import settle
 from pipeline.training.device import Device, device_advice
-from pipeline.training.engine import Task, fit
+from pipeline.training.engine import Task, fit, open_board
 from pipeline.training.evaluation import EvaluationImages, evaluate
 from pipeline.training.inference import agreement
+from pipeline.training.metrics import Board
 from pipeline.training.processes import ALONE, World, share_batch_norms
 from pipeline.training.progress import Progress
 from pipeline.training.split import Split
@@ -64,21 +66,14 @@ def run(
         task = replace(task, device=_settled(task, compile_, say))
         if teachers:
             task = replace(task, teachers=Teachers(teachers, card.config.distillation_temperature, task.device))
-        current = start(card.config, task.device)
-        if (folder / CHECKPOINT).is_file():
-            checkpoint.load(folder / CHECKPOINT, current, task.card)
-        elif card.config.model.whitened:
-            sample = data.array("train_images")[rows.train[:WHITENING_SAMPLE]]
-            whiten(current.network, torch.from_numpy(sample).to(device.torch_device))
-        if not world.alone:
-            share_batch_norms(current.network)
-        if not world.first:
-            current.loss_sum.zero_()
-            current.correct.zero_()
+        current = _begin(task, data, rows)
         _announce(task, current, say)
-        _fit(task, current, say)
-        current.selected.load_state_dict(current.best_weights)
-        result = _result(task, current, data)
+        with closing(open_board(task, current)) if world.first else nullcontext() as board:
+            _fit(task, current, board, say)
+            current.selected.load_state_dict(current.best_weights)
+            result = _result(task, current, data)
+            if board is not None:
+                board.result(result.to_dict(), result.epochs)
     if world.first:
         epochs.write(folder / METRICS, current.rows)
         weights.save(folder / WEIGHTS, current.best_weights, card.config.model)
@@ -102,7 +97,10 @@ def _task(
         learned = np.concatenate([learned, data.array("hidden_images")])
         known = np.concatenate([known, pseudo_labels])
     training = TrainingImages(learned, known, card.config, on)
-    return Task(card.config, training, validation, device, folder, fingerprint(card.to_dict()), world=world)
+    return Task(
+        card.config, training, validation, device, folder, fingerprint(card.to_dict()),
+        world=world, class_names=data.class_names,
+    )  # fmt: skip
 
 
 def _settled(task: Task, compile_: Compile, say: Say) -> Device:
@@ -112,6 +110,22 @@ def _settled(task: Task, compile_: Compile, say: Say) -> Device:
         settle(task.config, task.device, compile_, task.folder, steps, say)
     task.world.wait()
     return settle(task.config, task.device, compile_, task.folder, steps, say)
+
+
+def _begin(task: Task, data: Processed, rows: Split) -> State:
+    """Where the run's checkpoint stands, or before the first step."""
+    current = start(task.config, task.device)
+    if (task.folder / CHECKPOINT).is_file():
+        checkpoint.load(task.folder / CHECKPOINT, current, task.card)
+    elif task.config.model.whitened:
+        sample = data.array("train_images")[rows.train[:WHITENING_SAMPLE]]
+        whiten(current.network, torch.from_numpy(sample).to(task.device.torch_device))
+    if not task.world.alone:
+        share_batch_norms(current.network)
+    if not task.world.first:
+        current.loss_sum.zero_()
+        current.correct.zero_()
+    return current
 
 
 def _announce(task: Task, current: State, say: Say) -> None:
@@ -138,11 +152,12 @@ def _announce(task: Task, current: State, say: Say) -> None:
         say(f"going on from the checkpoint: {current.epoch} epochs and {current.step} steps are done")
 
 
-def _fit(task: Task, current: State, say: Say) -> None:
-    steps = task.training.steps
-    progress = Progress(say, task.config.epochs, steps, current.epoch * steps + current.step, task.world.first)
+def _fit(task: Task, current: State, board: Board | None, say: Say) -> None:
+    steps, images = task.training.steps, len(task.training)
+    done = current.epoch * steps + current.step
+    progress = Progress(say, task.config.epochs, steps, images, done, shown=task.world.first)
     try:
-        fit(task, current, progress)
+        fit(task, current, progress, board)
     finally:
         progress.close()
 
@@ -177,4 +192,5 @@ def _result(task: Task, current: State, data: Processed) -> RunResult:
         device=task.device.description,
         precision=task.device.precision,
         bf16_agreement=agreement(current.selected, task.validation, task.device) if fast_bf16 else None,
+        system=machine.description(),
     )

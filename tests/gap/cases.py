@@ -1,10 +1,48 @@
-"""What several tests of gap/ begin with."""
+"""What several tests of gap/ and reporting/ begin with."""
 
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from pipeline.gap.corruptions import Done
 from pipeline.gap.damage import Found
 from pipeline.gap.diagnosis import Diagnosis
+from pipeline.gap.memory import remember
+from pipeline.store.evidence import Evidence, Said
+from pipeline.store.processed import Processed
 
 NOTHING = Diagnosis(
     verdict="none", reason="no difference beyond sampling noise", pixels=Found(0.2, (), 0.2, (("red", 0.1),), False),
     contract=0.0, auc=0.5, softmax_ks=0.01, harder=0.01, harder_limit=0.03, label_distance=0.0, prior=(0.1,) * 10,
     reweighted_accuracy=0.9, alike=(0.01, 0.01),
 )  # fmt: skip
+HARDER = dataclasses.replace(
+    NOTHING, verdict="natural", reason="undamaged images that are harder", auc=0.73, softmax_ks=0.12, harder=0.1,
+    pixels=Found(0.4, (Done("blur", 0.5),), 0.3, (), False),
+)  # fmt: skip
+
+
+def answers(count: int, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Made-up probabilities (count, 10)."""
+    return np.random.default_rng(seed).dirichlet(np.full(10, 0.3), count).astype(np.float32)
+
+
+def answered(data: Processed) -> Evidence:
+    """Made-up answers to all images; every second hidden one lends its features."""
+    truth = np.array(data.array("test_labels"), np.uint8)
+    hidden, test = answers(len(data.array("hidden_ids")), 0), answers(len(truth), 1)
+    rows, test_rows = np.arange(0, len(hidden), 2), np.arange(len(truth))
+    return Evidence(
+        csv_sha256="sha",
+        runs=("a",),
+        hidden=Said(hidden, hidden.argmax(axis=1).astype(np.uint8)[None], None),
+        test=Said(test, test.argmax(axis=1).astype(np.uint8)[None], truth),
+        validation=None,
+        hidden_rows=rows,
+        hidden_features=np.zeros((len(rows), 3), dtype=np.float32),
+        foreign=np.random.default_rng(2).normal(size=len(rows)).astype(np.float32),
+        test_rows=test_rows,
+        test_features=np.zeros((len(truth), 3), dtype=np.float32),
+        examination=remember(HARDER, [], "none"),
+    )

@@ -220,6 +220,12 @@ def test_a_path_that_loses_accuracy_is_found_out() -> None:
     assert found.contract == pytest.approx(0.02) and found.verdict == "preprocessing"
 
 
+def test_two_labels_are_rounding_in_a_small_set_too() -> None:
+    for labels, said in ((2, "none"), (3, "preprocessing")):
+        seen = observed(TRUTH, recorded=1 - labels / COUNT)  # two are more than one in 500
+        assert diagnose(seen, IMAGES, IMAGES, IMAGES[:9], NAMES)[0].verdict == said
+
+
 def test_only_an_even_sample_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "LOOKED_UP", 2)  # the first and the last
     training = np.concatenate([IMAGES[:1], IMAGES[-1:]])

@@ -2,7 +2,9 @@
 
 import functools
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ import torch
 
 from pipeline import train
 from pipeline.errors import UsageError
+from pipeline.gap import damage
 from pipeline.gap.corruptions import Images, brightened, swapped_channels
+from pipeline.gap.damage import Found
 from pipeline.gap.examination import Examined, Local, examine
 from pipeline.gap.memory import recall
 from pipeline.store.manifest import Manifest, records
@@ -32,6 +36,22 @@ def change(folder: Path, **arrays: Images) -> None:
         np.save(folder / f"{name}.npy", values)
     facts = Processed.open(folder).manifest.facts
     Manifest("preprocess", records(folder, folder.glob("*.npy")), facts=facts).write(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def searched_once() -> Iterator[None]:
+    """The search for damages takes seconds, and finds the same in the same images."""
+    known: dict[tuple[bytes, bytes], Found] = {}
+    search = damage.find
+
+    def find(labelled: Images, hidden: Images) -> Found:
+        key = labelled.tobytes(), hidden.tobytes()
+        if key not in known:
+            known[key] = search(labelled, hidden)
+        return known[key]
+
+    with mock.patch.object(damage, "find", find):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import torch
+
 from pipeline.gap import ledger
 from tests.hostile.kill_cases import CASES, Case, Template, command, kaggle_for
 from tests.hostile.leftovers import Fault, double_submissions, half_files, held_locks, lost_lines, unlike
+from tests.support import here
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 DYING = 5.0  # seconds that a child of a killed process may need to notice
@@ -87,7 +90,7 @@ def kill_once(rng: random.Random, stage: str, template: Template, folder: Path) 
         code, faults = _kill(case, number, group, moment, folder, environ)
         faults += half_files(folder) + lost_lines(before, folder)
         _let_minutes_pass(folder / "submissions" / ledger.NAME, before)
-        again = _run(case, folder, environ)
+        again = _again(case, folder, environ)
     if again.returncode:
         blocked = "another run is at work" in again.stderr
         faults.append(Fault("blocked lock" if blocked else "rerun", f"{again.returncode}, {again.stderr[-300:]}"))
@@ -106,11 +109,20 @@ def _let_minutes_pass(book: Path, before: bytes) -> None:
         book.write_bytes(before + dated)
 
 
-def _run(case: Case, folder: Path, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command(case), cwd=folder, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-        timeout=TIMEOUT, check=False,
-    )  # fmt: skip
+def _again(case: Case, folder: Path, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    """The command once more: in this process, which need not import PyTorch again."""
+    if case.script:
+        return subprocess.run(
+            command(case), cwd=folder, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+            timeout=TIMEOUT, check=False,
+        )  # fmt: skip
+    _, module, *options = case.arguments
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in `environ`: with more of them, weights would differ in their last bits
+    try:
+        return here(module.removeprefix("pipeline."), *options, cwd=folder, environ=environ)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _kill(

@@ -13,7 +13,7 @@ from tests.hostile.checking import HIDDEN, SLUG, Case, Target, every_case, targe
 from tests.hostile.packing import competition
 from tests.hostile.pickles import alone
 
-CASES = list(every_case(share=4))
+CASES = list(every_case(share=12))
 FRESH = [
     "hidden: call: os.system",
     "hidden: bomb: small dicts again and again",

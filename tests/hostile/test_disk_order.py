@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -14,9 +14,10 @@ from pipeline import train
 from pipeline.store import atomic
 from pipeline.store.runs import METRICS, TENSORBOARD
 from pipeline.training.engine import Task
+from tests.hostile import order_of_stages
 from tests.hostile.disk_order import Watch, watching
 from tests.hostile.order_of_stages import REPORT, RUN
-from tests.support import ROOT, clean_environment
+from tests.support import clean_environment
 from tests.training.tiny import SLUG, write_tiny
 
 RAW, PROCESSED, MODEL = "data/raw/tiny", "data/processed/tiny", f"data/models/{RUN}"
@@ -40,10 +41,8 @@ FINAL_NAMES = {
 @pytest.fixture(scope="module")
 def order(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     place = tmp_path_factory.mktemp("order")
-    environ = {**clean_environment(), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.hostile.order_of_stages"]
-    done = subprocess.run(command, cwd=place, env=environ, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
+    with mock.patch.dict(os.environ, clean_environment(), clear=True), chdir(place):
+        order_of_stages.main()
     report: dict[str, Any] = json.loads((place / REPORT).read_text())
     return report
 

@@ -7,8 +7,9 @@ import torch
 
 from pipeline.errors import BadData
 from pipeline.recipes import PRESETS
+from pipeline.store.runs import EXECUTION
 from pipeline.training import calibration
-from pipeline.training.calibration import EXECUTION, settle
+from pipeline.training.calibration import settle
 from pipeline.training.device import Device
 
 CONFIG = dataclasses.replace(PRESETS["rehearsal"], batch_size=4)

@@ -1,5 +1,6 @@
 import dataclasses
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,11 @@ from pipeline.errors import BadData, PipelineError
 from pipeline.model.inputs import normalise
 from pipeline.model.resnet import build
 from pipeline.recipes import PRESETS, TrainConfig
-from pipeline.store.runs import CHECKPOINT
+from pipeline.store.runs import CHECKPOINT, TENSORBOARD
 from pipeline.training import checkpoint
 from pipeline.training.batches import TrainingImages
 from pipeline.training.device import Device
-from pipeline.training.engine import Task, fit
+from pipeline.training.engine import Task, fit, open_board
 from pipeline.training.evaluation import EvaluationImages
 from pipeline.training.progress import Progress
 from pipeline.training.state import State, start
@@ -34,7 +35,7 @@ def task(folder: Path, config: TrainConfig = CONFIG) -> Task:
 
 
 def silent(epochs: int) -> Progress:
-    return Progress(lambda _: None, epochs, 4, 0)
+    return Progress(lambda _: None, epochs, 4, 100, 0)
 
 
 def test_fused_adam_on_channels_last_equals_the_plain_one() -> None:
@@ -83,6 +84,24 @@ def test_the_rates_of_a_run_are_the_schedules(tmp_path: Path) -> None:
     # 8 steps, a third of an epoch (4/3 steps) of warm-up.
     assert [row.rate for row in state.rows] == pytest.approx([1e-3 * 5 / (8 - 4 / 3), 1e-3 / (8 - 4 / 3)])
     assert [row.epoch for row in state.rows] == [1, 2]
+
+
+def test_what_tensorboard_is_shown_changes_no_weight(tmp_path: Path) -> None:
+    weights = []
+    for name, names in (("plain", ()), ("shown", [f"class{k}" for k in range(10)])):
+        (tmp_path / name).mkdir()
+        state = start(CONFIG, CPU)
+        job = dataclasses.replace(task(tmp_path / name), class_names=names)
+        with closing(open_board(job, state)) as board:
+            fit(job, state, silent(2), board)
+        weights.append(state.network.state_dict())
+    assert same_tensors(*weights)
+    assert size(tmp_path / "shown") > size(tmp_path / "plain") + 50_000
+
+
+def size(folder: Path) -> int:
+    """Bytes of the events in a run's folder."""
+    return sum(path.stat().st_size for path in (folder / TENSORBOARD).iterdir())
 
 
 def test_a_loss_that_explodes_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

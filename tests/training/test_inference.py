@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from pipeline import progress
 from pipeline.errors import BadData
 from pipeline.model import weights
 from pipeline.model.folding import folded
@@ -154,6 +155,21 @@ def test_local_accuracy_is_measured_on_the_images_that_validated_all(tmp_path: P
         change(folder, validation="test_batch")
     *_, local = measured()
     assert local.validation == local.test
+
+
+def test_who_is_asked_for_long_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "FIRST_LINE", 0.0)
+    monkeypatch.setattr(progress, "LINES", 0.0)
+    prepare(tmp_path)
+    data = Processed.open(tmp_path / "data/processed" / SLUG)
+    lines: list[str] = []
+    panel = Panel([member("a", 0, np.array(data.array("hidden_images")))], "none", 10, lines.append)
+    inference.ask(panel, data, "test_images", np.arange(20))
+    inference.ask(panel, data, "hidden_images", np.arange(30))
+    told = [line.split(", ")[0] for line in lines]
+    assert told == [*(f"predict: test_batch {share} %" for share in (50, 100)),
+                    *(f"predict: hidden images {share} %" for share in (33, 66, 100))]  # fmt: skip
+    assert lines[3].endswith(" to go") and " images/s, 0:00:00" in lines[3]
 
 
 def test_what_is_said_is_in_the_order_of_the_rows_whatever_the_batch(tmp_path: Path) -> None:

@@ -1,7 +1,13 @@
+import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tensorboard.backend.event_processing.plugin_event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
 
@@ -10,6 +16,31 @@ from pipeline.training.metrics import Board
 
 ROW = EpochRow(1, 1e-3, 2.0, 20.0, 1.9, 30.0, 100.0, 5.0)
 ROWS = [ROW, replace(ROW, epoch=2, validation_accuracy=40.0), replace(ROW, epoch=3, validation_accuracy=40.0)]
+KINDS = ("scalars", "images", "text", "custom_scalars")
+NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "\x1b]0;truck\n"]
+
+
+def events(folder: Path) -> dict[str, list[tuple[int, Any]]]:
+    """What TensorBoard shows: of each tag the steps, and what is there: numbers, text, or a picture's bytes."""
+    found = EventAccumulator(str(folder), tensor_size_guidance=dict.fromkeys(KINDS, 0))
+    found.Reload()
+    return {tag: [(e.step, _content(e.tensor_proto)) for e in found.Tensors(tag)] for tag in found.Tags()["tensors"]}
+
+
+def _content(tensor: Any) -> Any:
+    values = [*tensor.float_val, *tensor.string_val] or [np.frombuffer(tensor.tensor_content, np.float32)[0]]
+    return values[-1]  # before a picture's bytes come its width and height
+
+
+def batch(rows: int) -> torch.Tensor:
+    """Images (rows, 32, 32, 3), each of one grey of its own."""
+    return torch.arange(rows, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 32, 32, 3)
+
+
+def shown(board: dict[str, list[tuple[int, Any]]]) -> NDArray[np.uint8]:
+    """The picture of the first batch (H, W, 3)."""
+    ((_, image),) = board["train/first batch"]
+    return np.asarray(Image.open(io.BytesIO(image)))
 
 
 def test_tensorboard_shows_each_epoch_once_after_a_resume(tmp_path: Path) -> None:
@@ -18,6 +49,57 @@ def test_tensorboard_shows_each_epoch_once_after_a_resume(tmp_path: Path) -> Non
         for row in rows:
             board.add(row)
         board.close()
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    assert [event.step for event in events.Scalars("validation/accuracy")] == [1, 2, 3]
+    assert events(tmp_path)["validation/accuracy"] == [(1, 30.0), (2, 40.0), (3, 40.0)]
+
+
+def test_a_run_that_begins_again_withdraws_all_and_one_that_goes_on_keeps_the_batch(tmp_path: Path) -> None:
+    for fresh in (True, True, False):  # the first was killed before its first checkpoint
+        board = Board(tmp_path, 0, fresh)
+        if fresh:
+            board.batch(batch(64), torch.arange(64) % 10, NAMES)
+        board.add(ROW)
+        board.close()
+    found = events(tmp_path)
+    assert found["train/loss"] == [(1, 2.0)]
+    assert len(found["train/first batch"]) == 1
+    ((_, layout),) = found["custom_scalars__config__"]
+    assert b"train/accuracy" in layout and b"validation/loss" in layout
+
+
+def test_the_batch_is_a_grid_of_its_first_64_images_with_their_labels(tmp_path: Path) -> None:
+    board = Board(tmp_path, 0, fresh=True)
+    board.batch(batch(100), torch.arange(100) % 10, NAMES)
+    board.close()
+    picture = shown(events(tmp_path))
+    assert picture.shape == (8 * 78, 8 * 66, 3)
+    tiles = picture.reshape(8, 78, 8, 66, 3).swapaxes(1, 2).reshape(64, 78, 66, 3)
+    assert np.array_equal(tiles[:, :64, :64], np.arange(64, dtype=np.uint8).reshape(-1, 1, 1, 1).repeat(64, 1).repeat(
+        64, 2).repeat(3, 3))  # fmt: skip
+    captions = tiles[:, 64:]
+    assert all((caption < 100).any() for caption in captions)
+    assert np.array_equal(captions[0], captions[10])  # both are airplanes
+    assert not np.array_equal(captions[0], captions[1])
+
+
+def test_mixed_images_have_both_labels(tmp_path: Path) -> None:
+    shares = torch.eye(10)[[3, 3, 3]] * 0.6 + torch.eye(10)[[3, 5, 8]] * 0.4
+    pictures: list[NDArray[np.uint8]] = []
+    for targets in (shares, torch.tensor([3, 3, 3])):
+        folder = tmp_path / str(len(pictures))
+        board = Board(folder, 0, fresh=True)
+        board.batch(batch(3).float() + 0.4, targets, NAMES)
+        board.close()
+        pictures.append(shown(events(folder)).reshape(78, 8, 66, 3).swapaxes(0, 1))
+    mixed, plain = pictures
+    assert np.array_equal(mixed[0], plain[0])
+    assert not np.array_equal(mixed[1][64:], plain[1][64:])
+    assert not np.array_equal(mixed[1][64:], mixed[2][64:])
+
+
+def test_the_result_is_one_table_however_often_it_is_written(tmp_path: Path) -> None:
+    for accuracy in (91.0, 92.0):
+        board = Board(tmp_path, done=3)
+        board.result({"test_accuracy": accuracy, "device": "cpu"}, 3)
+        board.close()
+    ((_, text),) = events(tmp_path)["result/text_summary"]
+    assert b"| test accuracy | 92.00 |\n| device | cpu |" in text

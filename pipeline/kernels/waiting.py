@@ -1,0 +1,67 @@
+"""Waiting for a kernel's end, and why it failed."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.errors import NetworkError, PipelineError, Say, printable
+from pipeline.kaggle_api import kernels
+from pipeline.kaggle_api.client import Kaggle
+from pipeline.kernels.order import AGAIN, Note
+from pipeline.progress import duration
+
+LOG_LINES = 15  # of a failed kernel's log
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time, as an argument: how long to wait for the kernel's end, how often to look, and what a second is."""
+
+    deadline: float = 43_200.0  # seconds; no kernel may run longer than twelve hours
+    poll: float = 15.0  # seconds between two looks
+    reminder: float = 600.0  # seconds after which it is said again that the kernel runs
+    sleep: Callable[[float], None] = time.sleep
+    monotonic: Callable[[], float] = time.monotonic
+
+
+def wait_for(note: Note, kaggle: Kaggle, say: Say, clock: Clock) -> None:
+    """Look until the kernel is complete.
+
+    Raises:
+        PipelineError: it failed, or was cancelled.
+        NetworkError: it did not end in time.
+    """
+    start = told_at = clock.monotonic()
+    told = ""
+    while True:
+        session, now = kernels.session(kaggle, note.ref, note.version), clock.monotonic()
+        if session.status != told or now - told_at >= clock.reminder:
+            say(f"kernel: {note.ref} is {_words(session.status)}, after {duration(now - start)}")
+            told, told_at = session.status, now
+        if session.status == kernels.COMPLETE:
+            return
+        if session.status not in kernels.WAITING:
+            raise _failed(note, session, kaggle, say)
+        if now - start >= clock.deadline:
+            raise NetworkError(
+                f"{note.ref} did not end within {clock.deadline:.0f} s: run the same command again, or "
+                f"`python -m pipeline.kernel fetch --run {note.order.run}`, to go on waiting"
+            )
+        clock.sleep(clock.poll)
+
+
+def _failed(note: Note, session: kernels.Session, kaggle: Kaggle, say: Say) -> PipelineError:
+    """Say the end of the log; the error."""
+    try:
+        log = kernels.log_lines(kaggle, note.ref, note.version)
+    except PipelineError as error:
+        log = [f"no log: {error}"]
+    for line in log[-LOG_LINES:]:
+        say(f"| {line}")
+    why = f" ({printable(session.message)})" if session.message else ""
+    return PipelineError(f"the kernel is {_words(session.status)}{why}, see {note.url}; mend it, then {AGAIN}")
+
+
+def _words(status: str) -> str:
+    """CANCEL_REQUESTED -> cancel requested."""
+    return printable(status.lower().replace("_", " "))

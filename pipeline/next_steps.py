@@ -1,0 +1,38 @@
+"""Which command comes next, spelled so that it finds the same competition and the same folders."""
+
+import shlex
+from collections.abc import Mapping
+
+from pipeline.config import DEFAULT_COMPETITION, Paths
+from pipeline.errors import Say
+
+SCRIPT = "PIPELINE_SCRIPT"  # in the environment of run_all.sh's stages: it runs what comes next itself
+
+# The folders that a stage has options for.  A CSV knows its competition, and so does a run.
+FOLDERS: Mapping[str, tuple[str, ...]] = {
+    "download": ("raw",),
+    "preprocess": ("raw", "processed"),
+    "train": ("processed", "models"),
+    "predict": ("processed", "models", "submissions"),
+    "submit": ("processed", "models", "submissions"),
+    "report": ("processed", "models", "submissions"),
+    "check": ("processed", "models", "submissions"),
+}
+KNOW_THEIR_COMPETITION = ("predict", "submit", "report")
+
+
+def command(stage: str, slug: str, paths: Paths, *more: str) -> str:
+    """The command that runs `stage`, with `more` options."""
+    words = ["python", "-m", f"pipeline.{stage}"]
+    if slug != DEFAULT_COMPETITION and stage not in KNOW_THEIR_COMPETITION:
+        words += ["--competition", slug]
+    for name in FOLDERS[stage]:
+        if (folder := getattr(paths, name)) != getattr(Paths, name):
+            words += [f"--{name}", str(folder)]
+    return shlex.join([*words, *more])
+
+
+def announce(following: str, say: Say, environ: Mapping[str, str]) -> None:
+    """Say which command follows, unless a script is about to run it."""
+    if SCRIPT not in environ:
+        say(f"next: {following}")

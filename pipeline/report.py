@@ -1,0 +1,145 @@
+"""What a person looks at: data/models/RUN/report/index.html, one page with everything in it, and its figures as PNG.
+
+    python -m pipeline.report
+
+Asks nobody and computes nothing anew, so it also shows a run that is still being trained, and works offline.
+"""
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline import cli, cli_recipes
+from pipeline.config import Paths
+from pipeline.errors import BadData, Say
+from pipeline.gap import contact_sheets
+from pipeline.progress import megabytes
+from pipeline.reporting.material import Material, gather
+from pipeline.store import atomic
+
+if TYPE_CHECKING:
+    from pipeline.reporting.page import Figures
+
+PAGE = "index.html"
+FOLDER = "report"  # in the run's folder
+NEWEST = 20  # submissions in the table
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The page, and the pictures beside it."""
+
+    page: Path
+    pictures: tuple[Path, ...]
+
+
+def report(
+    paths: Paths, say: Say, *, run_name: str | None = None, out: Path | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Reported:  # fmt: skip
+    """Write the report of a run; one that was there is replaced.
+
+    Args:
+        run_name: the run; by default the one that train finished last, or, if none has, the one it began last.
+        out: the folder to write; by default data/models/RUN/report.
+
+    Raises:
+        MissingInput: there is no such run.
+        BadData: the run's files or the ledger are damaged.
+    """
+    known = gather(paths, run_name)
+    # matplotlib and PyTorch take seconds to import.
+    from pipeline.model.summary import summarise  # noqa: PLC0415
+    from pipeline.reporting import page, theme  # noqa: PLC0415
+
+    folder = out if out is not None else known.folder / FOLDER
+    with theme.style(), atomic.lock(folder), atomic.replacing_folder(folder) as temporary:
+        figures = _draw(known)
+        html = page.render(known, summarise(known.card.config.model), figures, _reproduce(known), now(), NEWEST)
+        written = [theme.write_png(drawn, temporary).name for drawn in figures.all()]
+        for sheet in figures.sheets.values():
+            contact_sheets.draw(sheet).savefig(temporary / f"{sheet.name}.png", dpi=110)
+            written.append(f"{sheet.name}.png")
+        (temporary / PAGE).write_text(html, encoding="utf-8")
+    for line in known.missing:
+        say(f"report: {line}")
+    say(f"report: {folder / PAGE}, {megabytes(len(html.encode()))}, and {len(written)} pictures beside it")
+    say(f"report: open {(folder / PAGE).resolve().as_uri()} in a browser")
+    return Reported(folder / PAGE, tuple(folder / name for name in written))
+
+
+def _draw(known: Material) -> "Figures":
+    """Everything that can be drawn of what is known."""
+    from pipeline.reporting import answer_figures, score_figures, training_figures  # noqa: PLC0415
+    from pipeline.reporting.page import Figures  # noqa: PLC0415
+
+    draft = None
+    if known.judged is not None and known.own is None:
+        draft = known.foretold.get(known.judged.csv.sidecar.csv_sha256)
+    points = score_figures.points(known.entries, known.foretold, draft)
+    scores = score_figures.draw(points, known.competition.line) if points else []
+    training = training_figures.draw(known.rows, known.card.config) if known.rows else []
+    if known.evidence is None or known.data is None:
+        return Figures(training=training, scores=scores)
+    names = known.data.class_names
+    sheets = [kind(known.evidence, known.data) for kind in contact_sheets.KINDS]
+    return Figures(
+        training=training,
+        scores=scores,
+        answers=answer_figures.labelled(known.evidence, names),
+        hidden=answer_figures.hidden(known.evidence, names),
+        sheets={sheet.name: sheet for sheet in sheets if sheet.tiles},
+    )
+
+
+def _reproduce(known: Material) -> list[str]:
+    """The commands that make the run and its CSV again; of a recipe of another version, why there are none."""
+    slug = known.competition.slug
+    again = f"{known.name}-again"
+    try:
+        recipe = cli_recipes.in_full(known.card.config, Paths.submissions)
+    except BadData as error:
+        return [f"# {error}"]
+    commands = [["download", "--competition", slug], ["preprocess", "--competition", slug]]
+    commands.append(["train", "--competition", slug, *recipe, "--run", again])
+    sidecar = known.judged.csv.sidecar if known.judged else None
+    predict = ["predict", "--run", again]
+    if sidecar is not None:
+        predict = ["predict", "--run", *([again] if len(sidecar.runs) == 1 else sidecar.runs)]
+        predict += ["--tta", sidecar.tta, "--adapt", sidecar.adapt]
+    commands.append(predict)
+    return [shlex.join(["python", "-m", f"pipeline.{stage}", *options]) for stage, *options in commands]
+
+
+@cli.stage_command("""
+python -m pipeline.report                         the run that train finished last
+python -m pipeline.report --run paper-1f3a9c2b    that run, also while it is being trained
+python -m pipeline.report --out FOLDER            into a folder of your own
+""")
+@cli.run_name("The run; by default the one that train finished last.")
+@click.option("--out", metavar="FOLDER", type=cli.FOLDER, help="The folder to write; by default report in the run's.")
+@cli.processed
+@cli.models
+@cli.submissions
+def command(run_name: str | None, out: Path | None, processed: Path, models: Path, submissions: Path) -> None:
+    """Write a run's report: one HTML page that opens from disk, and its figures as PNG.
+
+    Works half-way through a run, and with no submission yet.
+    """
+    paths = Paths(processed=processed, models=models, submissions=submissions)
+    report(paths, cli.say, run_name=run_name, out=out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage; the exit code."""
+    return cli.run(command, "report", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""What needs starting once for several tests."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+
+# For a module and not for the session: while it is open, asyncio.run() is refused in this thread.
+@pytest.fixture(scope="module")
+def window() -> Iterator["Page"]:
+    """A window of a real Chromium, for tests.browser.looked_at; without one, the test is skipped."""
+    from tests.browser import chromium, opened
+
+    program = chromium()
+    if program is None:
+        pytest.skip("no Chromium: set $CHROMIUM or install one")
+    with opened(program) as window:
+        yield window

@@ -1,0 +1,102 @@
+"""The runner by itself; that it runs the stages is tested in tests/test_kernel.py."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.kernels import runner
+from tests.support import ROOT
+
+STAGES = ("download", "preprocess", "train", "predict")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules that a file may import, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def packages(module: str, seen: set[Path]) -> set[str]:
+    """Packages from elsewhere that a module of ours needs, and the modules that it needs."""
+    stem = ROOT.joinpath(*module.split("."))
+    path = next((p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()), None)
+    if path is None or path in seen:
+        return set()
+    seen.add(path)
+    found = set()
+    for name in imported(path):
+        top = name.split(".")[0]
+        found |= packages(name, seen) if top == "pipeline" else {top} - sys.stdlib_module_names
+    return found
+
+
+def test_it_looks_for_all_that_the_stages_import() -> None:
+    seen: set[Path] = set()
+    needed = set().union(*(packages(f"pipeline.{stage}", seen) for stage in STAGES))
+    assert needed - {"tensorboard"} == set(runner.NEEDED) - {"tensorboard"}  # PyTorch imports that
+
+
+def test_each_of_these_is_in_the_requirements() -> None:
+    listed = (ROOT / "requirements.txt").read_text()
+    for package in runner.NEEDED.values():
+        assert f"\n{package}>" in listed, package
+
+
+def test_it_needs_nothing_but_python_itself() -> None:
+    found = {name.split(".")[0] for name in imported(Path(runner.__file__))}
+    assert found <= sys.stdlib_module_names
+
+
+@pytest.fixture
+def installs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that would install something; nothing runs."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_more: Any) -> subprocess.CompletedProcess[bytes]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(runner, "NEEDED", {"numpy": "numpy", "no_such_module": "tqdm"})
+    return commands
+
+
+def test_what_is_missing_is_named_without_internet(
+    monkeypatch: pytest.MonkeyPatch, installs: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "ORDER", {"internet": False})
+    assert runner.complete(ROOT) == 1
+    assert "this machine lacks tqdm: push the kernel again with --internet --force" in capsys.readouterr().out
+    assert not installs
+
+
+def test_what_is_missing_is_installed_with_internet(
+    monkeypatch: pytest.MonkeyPatch, installs: list[list[str]], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(runner, "ORDER", {"internet": True})
+    (tmp_path / "requirements.txt").write_text("tqdm-other>=1\ntqdm>=4.66,<5  # bars\nnumpy>=1\n")
+    assert runner.complete(tmp_path) == 0
+    assert installs == [[sys.executable, "-m", "pip", "install", "--quiet", "tqdm>=4.66,<5"]]
+
+
+@pytest.mark.parametrize("below", ["tiny", "competitions/tiny", None])
+def test_it_finds_the_files_where_kaggle_puts_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], below: str | None
+) -> None:
+    monkeypatch.setattr(runner, "INPUT", tmp_path)
+    monkeypatch.setattr(runner, "ORDER", {"competition": "tiny"})
+    if below is None:
+        assert runner.main() == 1
+        assert f"error: tiny is not below {tmp_path}: join the competition" in capsys.readouterr().out
+    else:
+        (tmp_path / below).mkdir(parents=True)
+        assert runner.competition_files("tiny") == tmp_path / below

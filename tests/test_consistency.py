@@ -1,0 +1,259 @@
+"""One word everywhere: the command lines among themselves, and with the README, the map and run_all.sh."""
+
+import functools
+import importlib
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import click
+import pytest
+
+import pipeline
+from pipeline import cli, errors
+from tests import readme
+from tests.support import ROOT
+
+README = (ROOT / "README.md").read_text()
+SCRIPT = (ROOT / "run_all.sh").read_text()
+
+# Options of one name whose help or default is not the same everywhere, and why.
+OTHER_HELP = {
+    "--batch-size": "training takes a step at once, predicting only what fits",
+    "--competition": "predict and submit know it from the run and the CSV",
+    "--csv": "each command has a default of its own",
+    "--epochs": "a sweep's are its trials'",
+    "--dry-run": "what a kernel would be sent can be looked at",
+    "--model": "train has a preset's by default",
+    "--out": "each command writes another kind of file",
+    "--preset": "a sweep begins with it",
+    "--run": "train names a run, others take one that is there",
+    "--seed": "a sweep's is the search's as well",
+    "--wait": "each command waits for something else",
+}
+OTHER_DEFAULT = {
+    "--batch-size": "training has the preset's",
+    "--competition": "predict and submit know it from the run and the CSV",
+    "--model": "train has the preset's",
+    "--poll": "a training takes longer than a score",
+    "--preset": "a sweep has many short runs, and a fast network",
+    "--wait": "a score comes within minutes, check only looks by",
+}
+OTHER_METAVAR = {
+    "--out": "each command writes another kind of file",
+    "--run": "some take several",
+}
+METAVARS = {"CALL:KIND[=ARG][*TIMES]", "CSV", "FIELD=SPEC", "FOLDER", "N", "NAME", "PATH", "POINTS", "RUN",
+            "RUN...", "SECONDS", "SLUG", "URL", "X", "ZIP"}  # fmt: skip
+FOREIGN = {"--nproc_per_node", "--run-path"}  # torchrun's
+
+
+def modules() -> Iterator[str]:
+    """The commands' modules: "train", and "model" for pipeline/model/__main__.py."""
+    for path in sorted((ROOT / "pipeline").glob("[!_]*.py")) + sorted((ROOT / "pipeline").glob("*/__main__.py")):
+        if "@cli.stage_command(" in path.read_text():
+            yield path.parent.name if path.stem == "__main__" else path.stem
+
+
+@functools.cache
+def commands() -> dict[str, click.Command]:
+    """All commands; those of a group by two words."""
+    found: dict[str, click.Command] = {}
+    for name in MODULES:
+        package = (ROOT / "pipeline" / name / "__main__.py").exists()
+        module = importlib.import_module(f"pipeline.{name}.__main__" if package else f"pipeline.{name}")
+        known = [value for value in vars(module).values() if isinstance(value, click.Command)]
+        groups = [value for value in known if isinstance(value, click.Group)]
+        if groups:
+            found |= {f"{name} {sub}": value for group in groups for sub, value in group.commands.items()}
+        else:
+            (found[name],) = known
+    return found
+
+
+MODULES = list(modules())
+NAMES = list(commands())
+
+
+def options(name: str) -> list[click.Option]:
+    return [p for p in commands()[name].params if isinstance(p, click.Option)]
+
+
+def flags(name: str) -> set[str]:
+    return {flag for p in options(name) for flag in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
+
+
+def kind(option: click.Option) -> str:
+    return repr(option.type) if isinstance(option.type, click.Choice) else option.type.name.removesuffix(" range")
+
+
+def default(option: click.Option) -> object:
+    """None where there is none."""
+    return option.to_info_dict()["default"]
+
+
+def parse(words: Sequence[str]) -> None:
+    """Take a command apart with its own parser.
+
+    Raises:
+        click.UsageError: one of its options or values is none.
+    """
+    taken = 1 if words[0] in NAMES else 2
+    name, arguments = " ".join(words[:taken]), list(words[taken:])
+    if name not in NAMES:
+        raise click.UsageError(f"{name}: there is no such command")
+    for option in options(name):
+        if option.metavar is not None and option.metavar.endswith("..."):
+            arguments = cli.spread(arguments, option.opts[0])
+    context = commands()[name].make_context(name, arguments)
+    rest: Sequence[str] = context.params.get("command", ())  # a rehearsal's
+    if tuple(rest[:2]) == ("python", "-m"):
+        parse_line(shlex.join(rest))
+
+
+def parse_line(line: str) -> None:
+    """The same for a line; of "a | b" or "source <(a)", the first command of the pipeline's."""
+    found = re.search(r"(?:-m|-m --) pipeline(?:\.(\w+))?(?: ([^)|>&;#]*))?", line)
+    if found is not None and found[1] is not None and not found[1].isupper():
+        parse([found[1], *shlex.split(found[2] or "")])
+
+
+# --- among themselves ---------------------------------------------------------------------------------------
+
+
+def test_an_option_is_the_same_in_every_command() -> None:
+    seen: dict[str, tuple[str, click.Option]] = {}
+    for name in NAMES:
+        for option in options(name):
+            flag = option.opts[0]
+            other, first = seen.setdefault(flag, (name, option))
+            where = f"{flag} of {other} and {name}"
+            if flag not in OTHER_METAVAR:
+                assert (first.metavar, kind(first)) == (option.metavar, kind(option)), where
+            assert flag in OTHER_HELP or first.help == option.help, where
+            assert flag in OTHER_DEFAULT or default(first) == default(option), where
+
+
+def test_the_exceptions_are_some() -> None:
+    """An entry that is no longer needed would hide the next difference."""
+    everything = [option for name in NAMES for option in options(name)]
+
+    def differing(value: Callable[[click.Option], object]) -> set[str]:
+        seen = {(o.opts[0], str(value(o))) for o in everything}
+        return {flag for flag, _ in seen if sum(flag == other for other, _ in seen) > 1}
+
+    assert set(OTHER_HELP) <= differing(lambda option: option.help)
+    assert set(OTHER_DEFAULT) <= differing(default)
+    assert set(OTHER_METAVAR) <= differing(lambda option: option.metavar)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_is_in_one_form(name: str) -> None:
+    for option in options(name):
+        text, flag = option.help or "", option.opts[0]
+        assert text.endswith(".") and text.count("[default") == 0, f"{flag}: {text}"
+        assert not re.search(r"\w\. \w|Repeat|the default", text), f"{flag}: {text}"
+        if not option.is_flag and not isinstance(option.type, click.Choice):
+            assert option.metavar in METAVARS, f"{flag} {option.metavar}"
+        if default(option) not in (None, (), False):
+            assert option.show_default, f"{flag}: its default is not shown"
+    assert options(name)[-1].opts == ["--debug"]
+
+
+def test_numbers_have_their_letter_and_folders_their_word() -> None:
+    kinds = {"IntParamType": {"N"}, "IntRange": {"N", "SECONDS"}, "FloatParamType": {"X"},
+             "Finite": {"SECONDS", "POINTS"}}  # fmt: skip
+    for name in NAMES:
+        for option in options(name):
+            assert option.metavar in kinds.get(type(option.type).__name__, {option.metavar}), (name, option.opts)
+            if isinstance(option.type, click.Path):
+                words = {(True, False): {"FOLDER"}, (False, True): {"CSV", "ZIP"}, (True, True): {"PATH"}}
+                assert option.metavar in words[option.type.dir_okay, option.type.file_okay], (name, option.opts)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_examples_that_it_understands(name: str) -> None:
+    epilog = commands()[name].epilog or ""
+    assert epilog.startswith("\b\nExamples:\n") and epilog.endswith(cli.EXIT_CODES)
+    examples = [re.split(r"\s{2,}", line.strip())[0] for line in epilog.splitlines()[2:] if line.startswith("  ")]
+    assert any(f"pipeline.{name}" in line for line in examples)
+    for line in examples:
+        parse_line(line)
+
+
+# --- with the README, the map, run_all.sh ---------------------------------------------------------------------
+
+
+def readmes_commands() -> list[str]:
+    """The lines of README's programs, and what stands between backticks."""
+    programs = [block for block in readme.blocks(README) if block.language]
+    lines = [line for block in programs for line in block.text.replace("\\\n", " ").splitlines()]
+    return [*lines, *readme.spans(README)]
+
+
+def test_the_readmes_commands_are_understood() -> None:
+    lines = [line for line in readmes_commands() if "pipeline." in line and "-m" in line]
+    assert len(lines) > 5
+    for line in lines:
+        parse_line(line)
+
+
+def test_the_readmes_flags_exist() -> None:
+    known = set().union(*map(flags, NAMES), FOREIGN, re.findall(r"^  (--[a-z]+)", SCRIPT, flags=re.MULTILINE))
+    for line in readmes_commands():
+        if not line.startswith(("$ kaggle", "$ git", "$ pip", "torch", "tensorboard", "#SBATCH")):
+            found = re.findall(r"(?<![\w-])--[a-z][\w-]*", line)
+            assert set(found) <= known, line
+
+
+def test_commands_that_messages_name_exist() -> None:
+    """`python -m pipeline.X --flag` in a string or a docstring is what somebody will type."""
+    for path in sorted((ROOT / "pipeline").rglob("*.py")):
+        for name, rest in re.findall(r"python -m pipeline\.(\w+)((?: [^`\"'\\\n]*)?)", path.read_text()):
+            assert name in MODULES or (ROOT / "pipeline" / name).is_dir(), f"{path}: {name}"
+            if name in MODULES and name != "rehearsal":
+                given = re.findall(r"(?<![\w-])--[a-z][\w-]*", re.split(r"\s{2,}", rest.strip())[0])
+                known = set().union(*(flags(other) for other in NAMES if other.split()[0] == name))
+                assert set(given) <= known, f"{path}: {name}{rest}"
+
+
+def test_the_map_has_all_commands() -> None:
+    text = pipeline.__doc__ or ""
+    assert set(re.findall(r"python -m pipeline\.(\w+)", text)) == set(MODULES)
+
+
+def test_exit_codes_are_the_same_everywhere() -> None:
+    classes: set[type[errors.PipelineError]] = {errors.PipelineError}
+    while (more := classes | {sub for c in classes for sub in c.__subclasses__()}) != classes:
+        classes = more
+    codes = {0, errors.INTERRUPTED, *(c.exit_code for c in classes if c.__module__ == errors.__name__)}
+    documented = re.findall(r"^    (\d+) ", errors.__doc__ or "", flags=re.MULTILINE)
+    told = re.findall(r"(?:: |, )(\d+) ", cli.EXIT_CODES)
+    listed = [row[0] for row in readme.table(README, "Exit codes")]
+    assert set(map(int, listed)) == set(map(int, documented)) == set(map(int, told)) == codes
+    assert " ".join(SCRIPT[SCRIPT.index("Exit codes:") :].split("TEXT")[0].split()) == cli.EXIT_CODES
+
+
+def test_the_script_spells_as_the_stages_do() -> None:
+    """What run_all.sh hands on to a stage has the stage's metavar."""
+    stages = {o.opts[0]: o.metavar for name in ("train", "download", "predict") for o in options(name)}
+    for flag, metavar in re.findall(r"^  (--[a-z]+) ([A-Z]+)", SCRIPT, flags=re.MULTILINE):
+        if (stage := stages.get(flag)) is not None:
+            assert metavar == stage.rstrip("."), flag
+
+
+def test_words_that_mean_something_else_elsewhere_are_not_used() -> None:
+    """The labelled sets are "validation" and "test_batch", the competition's "hidden"; MB are of 1e6 bytes."""
+    others = re.compile(
+        r"\b(test[ -]set|held-out|hold-?out|val_acc|dev set|leaderboard|percent(?!-)|percentages?|[KMG]iB)\b"
+    )
+    paths = [ROOT / "README.md", ROOT / "run_all.sh", *sorted((ROOT / "pipeline").rglob("*.py"))]
+    found = [f"{p.relative_to(ROOT)}: {word}" for p in paths for word in others.findall(p.read_text())]
+    assert found == []
+
+
+def test_folders_have_one_default() -> None:
+    """That of the README's tree."""
+    defaults = {o.opts[0]: d for name in NAMES for o in options(name) if isinstance(d := default(o), Path)}
+    assert {flag: str(path) for flag, path in defaults.items() if flag[2:] != path.name} == {}

@@ -1,0 +1,213 @@
+import dataclasses
+import html
+import re
+import shutil
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from pipeline.gap import ledger
+from pipeline.store import epochs, runs
+from tests import browser
+from tests.support import (
+    error_line,
+    here,
+    paths_in,
+    predicted_place,
+    prepare,
+    serve,
+    stage,
+    tree,
+    write_run,
+)
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+RUN = "tiny-run"
+TRAINING, ANSWERS, SHEETS = {"rate", "accuracy", "loss"}, {"confusion", "classes", "labels", "confidence"}, {"foreign"}
+SCORES = {"scores", "line"}
+
+
+def page(place: Path, run: str = RUN) -> str:
+    """The page as it is in the file."""
+    return (place / "data/models" / run / "report/index.html").read_text(encoding="utf-8")
+
+
+def words(place: Path, run: str = RUN) -> str:
+    """What a person reads, on one line."""
+    body = page(place, run).partition("<body>")[2]
+    text = html.unescape(re.sub(r"<[^>]+>", " ", body)).replace("\N{NO-BREAK SPACE}", " ")
+    return " ".join(text.split())
+
+
+def pictures(place: Path, run: str = RUN) -> set[str]:
+    return {path.stem for path in (place / "data/models" / run / "report").glob("*.png")}
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place with a run, a scored submission of its CSV, and the report."""
+    place = predicted_place(tmp_path_factory.mktemp("place"))
+    with serve(place) as kaggle:
+        assert here("submit", "--poll", 0.1, cwd=place, environ=kaggle.environment).returncode == 0
+    result = here("report", cwd=place)
+    assert result.returncode == 0, result.stderr
+    assert "index.html" in result.stdout and "file:///" in result.stdout
+    return place
+
+
+def begun(place: Path, done: int) -> Path:
+    """A place with a run of which `done` epochs are over, and no manifest yet."""
+    prepare(place)
+    folder = write_run(place)
+    for name in (runs.RESULT, runs.WEIGHTS, "manifest.json"):
+        (folder / name).unlink()
+    epochs.write(folder / runs.METRICS, epochs.read(folder / runs.METRICS)[:done])
+    (place / "data/models" / runs.LATEST).unlink()
+    return place
+
+
+# --- what it says -----------------------------------------------------------------------------------------
+
+
+def test_the_page_tells_the_result_the_prediction_and_the_score(reported: Path) -> None:
+    entries = ledger.read(paths_in(reported).submissions / ledger.NAME)
+    scored, foretold = entries[-1], next(e for e in entries if e.predicted is not None)
+    said = words(reported)
+    for text in (
+        "Local 90.00 %",
+        "Validation 91.00 %",
+        f"Expected on Kaggle {foretold.predicted:.1f} %",
+        f"90 %: {foretold.predicted_low:.1f} to {foretold.predicted_high:.1f} %",
+        f"Kaggle, public {scored.public:.2f} % private {scored.private:.2f} %",
+        f"Gap {scored.gap_public:.2f} points local minus public",
+        "78,330 trainable, of 5,000,000 allowed",
+        "stage 3 3 64 × 4 × 4 57,728",  # noqa: RUF001
+        "python -m pipeline.predict --run tiny-run-again --tta none --adapt auto",
+        "python -m pipeline.train --competition tiny --preset rehearsal --run tiny-run-again",
+        "--epochs 12",
+    ):
+        assert text in said, text
+
+
+def test_its_figures_lie_beside_it_as_pictures(reported: Path) -> None:
+    assert pictures(reported) == TRAINING | ANSWERS | SCORES | SHEETS | {"mistakes", "uncertain"}
+    for path in (reported / "data/models" / RUN / "report").glob("*.png"):
+        with Image.open(path) as image:
+            assert image.format == "PNG" and image.width >= 800
+            assert len(image.convert("L").getcolors() or []) > 2
+
+
+def test_the_page_holds_all_that_it_shows(reported: Path) -> None:
+    text = page(reported)
+    assert not re.search(r'(src|href)="(?!data:|#)', text) and "@import" not in text and "url(http" not in text
+    assert text.count("<svg") == len(TRAINING | ANSWERS | SCORES)
+    for svg in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL):
+        ET.fromstring(svg.replace("xlink:href", "href"))  # is XML
+
+
+def test_text_from_files_is_no_html(reported: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(reported, tmp_path / "place", symlinks=True)
+    book = paths_in(place).submissions / ledger.NAME
+    evil = dataclasses.replace(ledger.read(book)[-1], status="<script>alert(1)</script>", run="<b>bold</b>")
+    ledger.append(book, [evil])
+    assert here("report", cwd=place).returncode == 0
+    assert "<script>alert" not in page(place) and "<b>bold" not in page(place)
+    assert "<script>alert(1)</script>" in words(place)
+
+
+# --- in a browser -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_overlaps_is_cut_or_too_small(
+    reported: Path, window: "Page", width: int, scheme: browser.Scheme
+) -> None:
+    look = browser.looked_at(window, reported / "data/models" / RUN / "report/index.html", width, scheme)
+    assert look.problems == [] and look.height > 2000
+
+
+def test_it_prints_whole(reported: Path, window: "Page") -> None:
+    a4 = 718  # px between the margins
+    look = browser.looked_at(window, reported / "data/models" / RUN / "report/index.html", a4, "light", "print")
+    assert look.problems == []
+
+
+def test_a_run_half_way_can_be_read_as_well(tmp_path: Path, window: "Page") -> None:
+    assert here("report", cwd=begun(tmp_path, 1)).returncode == 0
+    for width in (1280, 390):
+        look = browser.looked_at(window, tmp_path / "data/models" / RUN / "report/index.html", width, "light")
+        assert look.problems == []
+
+
+# --- what is not there yet --------------------------------------------------------------------------------
+
+
+def test_half_way_through_a_run_it_shows_what_there_is(tmp_path: Path) -> None:
+    result = here("report", cwd=begun(tmp_path, 2))
+    assert result.returncode == 0 and "not finished" in result.stdout
+    assert pictures(tmp_path) == TRAINING
+    said = words(tmp_path)
+    assert "Progress 2 of 12 epochs about 0:00:50 of training to go" in said
+    assert "Validation so far 82.00 %" in said and "Local" not in said
+
+
+def test_before_the_first_epoch_has_ended(tmp_path: Path) -> None:
+    assert here("report", "--run", RUN, cwd=begun(tmp_path, 0)).returncode == 0
+    assert "No epoch has ended yet" in words(tmp_path) and pictures(tmp_path) == set()
+
+
+def test_before_anything_is_predicted_it_says_how(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    write_run(tmp_path)
+    result = here("report", cwd=tmp_path)
+    assert result.returncode == 0 and "python -m pipeline.predict --run tiny-run" in result.stdout
+    assert pictures(tmp_path) == TRAINING and "Nothing has been submitted yet" in words(tmp_path)
+
+
+def test_before_anything_is_submitted_the_prediction_is_drawn(tmp_path: Path) -> None:
+    place = predicted_place(tmp_path)
+    assert here("report", cwd=place).returncode == 0
+    assert pictures(place) > TRAINING | ANSWERS | SCORES
+    assert "Expected on Kaggle" in words(place) and "Kaggle, public" not in words(place)
+
+
+def test_answers_of_other_weights_are_not_the_runs(tmp_path: Path) -> None:
+    place = predicted_place(tmp_path)
+    shutil.rmtree(place / "data/models" / RUN)
+    write_run(place, seed=1)
+    result = here("report", cwd=place)
+    assert result.returncode == 0 and "No answers are shown" in result.stdout
+    assert pictures(place) == TRAINING
+
+
+def test_without_the_images_the_rest_is_shown(tmp_path: Path) -> None:
+    place = predicted_place(tmp_path)
+    shutil.rmtree(place / "data/processed")
+    result = here("report", cwd=place)
+    assert result.returncode == 0 and "python -m pipeline.preprocess" in result.stdout
+    assert pictures(place) == TRAINING | SCORES
+
+
+# --- errors -----------------------------------------------------------------------------------------------
+
+
+def test_without_a_run_it_names_train(tmp_path: Path) -> None:
+    assert "python -m pipeline.train" in error_line(stage("report", cwd=tmp_path), 3)
+
+
+def test_a_name_that_is_nearly_right_is_suggested(reported: Path) -> None:
+    assert "did you mean tiny-run?" in error_line(here("report", "--run", "tiny", cwd=reported), 3)
+
+
+def test_a_damaged_file_is_named_and_the_old_report_stays(reported: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(reported, tmp_path / "place", symlinks=True)
+    before = tree(place / "data/models" / RUN / "report")
+    (place / "data/models" / RUN / runs.METRICS).write_text("{}\n" * 100)
+    line = error_line(here("report", cwd=place), 4)
+    assert runs.METRICS in line and tree(place / "data/models" / RUN / "report") == before

@@ -1,0 +1,319 @@
+"""The command through its real command line, beside what the stages have left; see tests/overview/places.py."""
+
+import importlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import cli
+from pipeline.config import DEFAULT_COMPETITION
+from pipeline.gap import ledger
+from pipeline.store import atomic, runs
+from tests.overview.places import answer, begin, finish, note
+from tests.support import ROOT, SLUG, clean_environment, here, prepare
+
+NEXT = ("next: ", "then: ")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Download and preprocess are done."""
+    return prepare(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture
+def place(prepared: Path, tmp_path: Path) -> Path:
+    shutil.copytree(prepared / "data", tmp_path / "data")
+    return tmp_path
+
+
+def shown(place: Path, *arguments: str, slug: str | None = SLUG) -> list[str]:
+    """The screen's lines; nothing may have changed, and nothing gone wrong."""
+    before = files(place)
+    named = [] if slug is None else ["--competition", slug]
+    done = here("status", *named, *arguments, cwd=place)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert files(place) == before
+    return done.stdout.splitlines()
+
+
+def files(place: Path) -> dict[Path, float]:
+    return {path: path.stat().st_mtime for path in place.rglob("*")}
+
+
+def following(place: Path, **options: Any) -> str:
+    """The command that comes next, without `python -m pipeline.`; its stage must know the options."""
+    (line,) = [line for line in shown(place, **options) if line.startswith(NEXT)]
+    words = shlex.split(line[len(NEXT[0]) :].rpartition(" -- ")[2])
+    assert words[:2] == ["python", "-m"]
+    stage = importlib.import_module(words[2])
+    stage.command.make_context(
+        "stage", cli.spread(cli.spread(words[3:], "--run") if "predict" in words[2] else words[3:], "--teacher")
+    )
+    return shlex.join([words[2].removeprefix("pipeline."), *words[3:]])
+
+
+def line(place: Path, name: str) -> str:
+    """What is on the screen beside `name`, of a table its newest row; without the space between columns."""
+    screen = shown(place)
+    (at,) = [k for k, text in enumerate(screen) if text.startswith(f"{name:<12}")]
+    table = screen[at].split()[-1] in ("test", "public")
+    return " ".join(screen[at + table].split()[not table :])
+
+
+# --- from nothing to a submission -------------------------------------------------------------------------
+
+
+def test_an_empty_clone_is_told_how_to_begin_and_without_torch(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pipeline import status; code = status.main([]); print(sorted(sys.modules)); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env={**clean_environment(), "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    *screen, modules = done.stdout.splitlines()
+    assert screen[-3:] == [
+        "next: python -m pipeline.download",
+        "      (nothing is here yet)",
+        "      (or try it offline first: ./run_all.sh --rehearsal)",
+    ]
+    heavy = ("torch", "pandas", "scipy", "sklearn", "matplotlib", "optuna", "kaggle")
+    assert not [name for name in heavy if f"'{name}'" in modules]
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_stage_follows_on_the_one_before(prepared: Path, tmp_path: Path) -> None:
+    """The whole way; each command is one that its stage understands."""
+    assert following(tmp_path) == "download --competition tiny"
+    shutil.copytree(prepared / "data/raw", tmp_path / "data/raw")
+    assert line(tmp_path, "raw").startswith("complete: 8 files, ")
+    assert following(tmp_path) == "preprocess --competition tiny"
+    shutil.copytree(prepared / "data/processed", tmp_path / "data/processed")
+    assert line(tmp_path, "processed") == "complete: 100 train, 20 test, 30 hidden images"
+    assert following(tmp_path) == "train --competition tiny"
+
+    folder = begin(tmp_path, done=3)
+    with atomic.lock(folder):
+        assert f"{folder.name} training 3/12 63.00 % at " in line(tmp_path, "runs")
+        assert line(tmp_path, "runs").endswith(" UTC, 0:09:00 to go")
+        assert following(tmp_path) == "predict"
+        assert any(text.startswith("then: ") for text in shown(tmp_path))
+    assert f"{folder.name} interrupted 3/12 63.00 % 20" in line(tmp_path, "runs")
+    assert following(tmp_path) == "train --competition tiny --preset rehearsal"
+
+    finish(tmp_path)
+    assert line(tmp_path, "runs") == f"{folder.name} finished 91.00 % 90.00 % LATEST"
+    assert following(tmp_path) == "predict"
+    csv = answer(tmp_path, folder.name)
+    note(csv, ledger.PREDICTED)
+    assert line(tmp_path, "CSVs") == f"{csv.name} 90.00 % 82.50 % not submitted"
+    assert following(tmp_path) == f"submit --csv submissions/{csv.name}"
+    note(csv, ledger.SENDING, ref=None)
+    assert "sending" in line(tmp_path, "CSVs")
+    assert following(tmp_path) == f"submit --csv submissions/{csv.name}"
+    note(csv, ledger.PENDING)
+    assert following(tmp_path) == "check --competition tiny"
+    note(csv, ledger.COMPLETE, public=82.0)
+    assert line(tmp_path, "CSVs") == f"{csv.name} 90.00 % 82.50 % 82.00 % complete"
+    assert line(tmp_path, "ledger").startswith("best public 82.00 %, 1 submission, ")
+    assert (line(tmp_path, "report"), following(tmp_path)) == ("none yet", "report")
+    page = folder / "report/index.html"
+    page.parent.mkdir()
+    page.write_text("<html></html>")
+    assert line(tmp_path, "report") == f"data/models/{folder.name}/report/index.html"
+    assert following(tmp_path) == "check --competition tiny"
+
+
+# --- stale --------------------------------------------------------------------------------------------------
+
+
+def test_another_download_makes_arrays_runs_and_answers_stale_one_after_the_other(place: Path, tmp_path: Path) -> None:
+    folder = finish(place)
+    note(answer(place, folder.name), ledger.COMPLETE, public=80.0)
+    other = prepare(tmp_path / "other", seed=50)
+    shutil.rmtree(place / "data/raw")
+    shutil.copytree(other / "data/raw", place / "data/raw")
+    assert line(place, "processed").endswith("made of another download")
+    assert following(place) == "preprocess --competition tiny"
+    shutil.rmtree(place / "data/processed")
+    shutil.copytree(other / "data/processed", place / "data/processed")
+    assert f"{folder.name} stale 91.00 %" in line(place, "runs")
+    assert line(place, "CSVs").endswith("80.00 % stale: of other hidden images")
+    assert following(place) == "train --competition tiny --preset rehearsal"
+
+
+def edited(place: Path, _name: str) -> None:
+    with next((place / "submissions").glob("*.csv")).open("a") as stream:
+        stream.write("3,4\n")
+
+
+def trained_anew(place: Path, name: str) -> None:
+    finish(place, name, weights="other")
+
+
+def cut_short(place: Path, name: str) -> None:
+    atomic.partial(place / f"submissions/{name}.csv").touch()
+
+
+@pytest.mark.parametrize(
+    ("change", "why", "command"),
+    [
+        (edited, "stale: edited", "predict --force"),
+        (trained_anew, "stale: mine was trained anew", "predict"),
+        (cut_short, "stale: predict was interrupted", "predict"),
+    ],
+)
+def test_answers_that_are_not_the_runs_are_stale(
+    place: Path, change: Callable[[Path, str], None], why: str, command: str
+) -> None:
+    finish(place, "mine")
+    answer(place, "mine")
+    assert following(place) == "submit --csv submissions/mine.csv"
+    change(place, "mine")
+    assert why in line(place, "CSVs")
+    assert following(place) == command
+
+
+@pytest.mark.parametrize(
+    "changed", ["metrics.jsonl", "result.json", "../../../submissions/ledger.csv", "../../../submissions/mine.json"]
+)
+def test_a_report_is_stale_when_what_it_shows_has_changed(place: Path, changed: str) -> None:
+    folder = finish(place, "mine")
+    note(answer(place, "mine"), ledger.COMPLETE, public=80.0)
+    page = folder / "report/index.html"
+    page.parent.mkdir()
+    page.write_text("<html></html>")
+    assert following(place) == "check --competition tiny"
+    os.utime(folder / changed, (time.time() + 5, time.time() + 5))
+    assert line(place, "report") == "stale: data/models/mine/report/index.html"
+    assert following(place) == "report"
+
+
+# --- which run, which recipe --------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_goes_on_with_its_own_options(place: Path) -> None:
+    begin(place, "mine", seed=3, learning_rate=0.0125, teachers=("a@0", "b@1"), pseudo_labels="x.csv@2")
+    assert following(place) == (
+        "train --competition tiny --preset rehearsal --seed 3 --learning-rate 0.0125 --teacher a b "
+        "--pseudo-labels submissions/x.csv --rules-allow-pseudo-labels --run mine"
+    )
+
+
+def test_without_latest_the_newest_run_is_named(place: Path) -> None:
+    finish(place, "mine")
+    (place / "data/models" / runs.LATEST).write_text("other")
+    finish_elsewhere = place / "data/models/other"
+    assert not finish_elsewhere.exists()
+    assert following(place) == "predict --run mine"
+    answer(place, "mine")
+    note(place / "submissions/mine.csv", ledger.COMPLETE)
+    assert following(place) == "report --run mine"
+
+
+def test_a_network_over_the_budget_is_not_to_be_submitted(place: Path) -> None:
+    finish(place, "mine", parameters=6_000_000)
+    assert "over the budget" in line(place, "runs")
+    assert following(place) == "report"
+
+
+# --- which competition --------------------------------------------------------------------------------------
+
+
+def test_who_only_rehearsed_finds_the_rehearsal(prepared: Path, tmp_path: Path) -> None:
+    for kind in ("raw", "processed"):
+        shutil.copytree(prepared / f"data/{kind}/{SLUG}", tmp_path / f"data/{kind}/rehearsal-digits")
+    assert shown(tmp_path, slug=None)[0] == f"nothing is here of {DEFAULT_COMPETITION}; this is the only other one"
+    assert following(tmp_path, slug=None) == "train --competition rehearsal-digits --preset rehearsal"
+    asked = shown(tmp_path, slug=DEFAULT_COMPETITION)
+    assert asked[0].split() == ["competition", DEFAULT_COMPETITION]
+    assert "also here   rehearsal-digits" in asked
+    shutil.rmtree(tmp_path / "data/processed")
+    (tmp_path / "data/raw/rehearsal-digits/manifest.json").unlink()
+    shutil.move(tmp_path / "data/raw/rehearsal-digits", tmp_path / "data/raw/.rehearsal-digits.download")
+    (command,) = [text for text in shown(tmp_path, slug="rehearsal-digits") if text.startswith("next")]
+    assert command == (
+        "next: python -m pipeline.rehearsal -- python -m pipeline.download --competition rehearsal-digits"
+    )
+
+
+def test_other_folders_are_named_in_the_command(place: Path, tmp_path: Path) -> None:
+    shutil.move(place / "data/processed", place / "arrays")
+    (text,) = [t for t in shown(place, "--processed", "arrays", "--models", "a b") if t.startswith("next")]
+    assert text == "next: python -m pipeline.train --competition tiny --processed arrays --models 'a b'"
+
+
+# --- damage, many things, programs --------------------------------------------------------------------------
+
+DAMAGE = {
+    "data/raw/tiny/manifest.json": "--force",
+    "data/processed/tiny/manifest.json": "--force",
+    "data/models/mine/config.json": "--force",
+    "data/models/mine/result.json": "--force",
+    "data/models/mine/manifest.json": "--force",
+    "data/models/half/metrics.jsonl": "train the run again",
+    "data/models/LATEST": "--run",
+    "submissions/mine.json": "python -m pipeline.predict",
+    "submissions/ledger.csv": "restore it or move the file away",
+}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "\x1b[31m\n"])
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_shown_with_its_cure(place: Path, name: str, content: str) -> None:
+    finish(place, "mine")
+    begin(place, "half")
+    note(answer(place, "mine"), ledger.COMPLETE, public=80.0)
+    (place / name).write_text(content)
+    text = "\n".join(shown(place))
+    assert "\x1b" not in text
+    if content or name.endswith("json"):  # an empty ledger and no epochs are none
+        assert "damaged: " in text and Path(name).name.split(".")[0] in text and DAMAGE[name] in text
+    following(place)
+
+
+def test_missing_files_are_damage(place: Path) -> None:
+    finish(place, "mine")
+    (place / "data/models/mine/weights.safetensors").unlink()
+    assert following(place) == "train --competition tiny --force --preset rehearsal --run mine"
+    (place / "data/processed/tiny/hidden_ids.npy").unlink()
+    assert following(place) == "preprocess --competition tiny --force"
+    assert line(place, "processed") == "damaged (see below)"
+
+
+def test_a_screen_is_enough_for_very_much(place: Path) -> None:
+    names = [f"a-very-long-name-for-a-run-{'x' * 80}-{k}" for k in range(9)]
+    for name in names:
+        finish(place, name)
+        answer(place, name)
+    answer(place, *names, csv="\x1b]0;y" * 20 + ".csv")
+    screen = shown(place)
+    assert len(screen) <= 24 and max(map(len, screen[:-3])) <= 100
+    assert "and 4 older" in screen[9] and "and 6 older" in screen[15]
+    assert "\x1b" not in "".join(screen)
+
+
+def test_json_is_for_programs(place: Path) -> None:
+    finish(place, "mine")
+    note(answer(place, "mine"), ledger.COMPLETE, public=80.0)
+    found = json.loads("\n".join(shown(place, "--json")))
+    assert (found["competition"], found["raw"]["state"], found["processed"]["state"]) == (SLUG, "complete", "complete")
+    (run,), (csv,) = found["runs"], found["csvs"]
+    assert (run["name"], run["state"], run["test"], run["latest"]) == ("mine", "finished", 90.0, True)
+    assert (csv["path"], csv["public"], csv["submission"]) == ("submissions/mine.csv", 80.0, "complete")
+    assert found["ledger"]["best_public"] == 80.0 and found["next"] == "python -m pipeline.report"
+
+
+def test_a_wrong_option_is_a_usage_error(tmp_path: Path) -> None:
+    assert here("status", "--competition", "a/b", cwd=tmp_path).returncode == 2
