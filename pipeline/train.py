@@ -171,7 +171,7 @@ def _report(run: Run, say: Say) -> None:
         f"validation  {result.validation_accuracy:.2f} %  {result.validation_rows:,} images, {source}",
         f"test        {result.test_accuracy:.2f} %  {result.test_rows:,} images, test_batch{flattered}",
         f"best epoch  {result.best_epoch} of {result.epochs} (the last: {last:.2f} %)",
-        f"time        {spent}  {result.images_per_second:.0f} images/s, {result.device}, {result.precision}",
+        f"time        {spent}  {result.images_per_second:,.0f} images/s, {result.device}, {result.precision}",
         f"weights     {run.folder / runs.WEIGHTS}",
         "",
         *([] if result.submittable else [OVER]),

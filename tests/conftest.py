@@ -20,3 +20,8 @@ def window() -> Iterator["Page"]:
         pytest.skip("no Chromium: set $CHROMIUM or install one")
     with opened(program) as window:
         yield window
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long tests, which have a time limit of their own, come first: at the end one worker would wait for them."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)

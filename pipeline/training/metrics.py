@@ -15,7 +15,7 @@ from pipeline.errors import printable
 from pipeline.store.epochs import EpochRow
 
 SIDE = 8  # images a side of the grid
-ZOOM = 2  # pixels of the grid for one of an image
+ZOOM = 3  # pixels of the grid for one of an image
 CAPTION = 14  # pixels below each image
 LONGEST = 20  # characters of a class's name
 MIXED = 0.1  # share of a label, from which it is in the caption

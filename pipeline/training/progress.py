@@ -35,7 +35,7 @@ class Progress:
             f"epoch {row.epoch:>{len(str(self._epochs))}}/{self._epochs}  rate {row.rate:.2e}  "
             f"train {row.train_loss:.3f} {row.train_accuracy:.2f} %  "
             f"validation {row.validation_loss:.3f} {row.validation_accuracy:.2f} %  "
-            f"{row.images_per_second:.0f} images/s  {duration(row.seconds)}"
+            f"{row.images_per_second:,.0f} images/s  {duration(row.seconds)}"
             + ("" if last or left is None else f", {duration(left)} to go")
         )
 
