@@ -25,3 +25,12 @@ def window() -> Iterator["Page"]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long tests, which have a time limit of their own, come first: at the end one worker would wait for them."""
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
+@pytest.fixture(scope="module")
+def quick_client() -> Iterator[None]:
+    """The kaggle client's calls from this process take a tenth of their time; see tests.forked_client."""
+    from tests.forked_client import forked_client
+
+    with forked_client():
+        yield

@@ -1,24 +1,18 @@
 """The rows of kaggle_cases that are marked short; the long form has all of them, each in a place of its own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.forked_client import forked_client
 from tests.hostile.kaggle_cases import CASES
 from tests.hostile.kaggle_place import Stage
 from tests.hostile.kaggle_runs import Case, run_cases
 from tests.hostile.kaggle_ways import CannotProvoke
 
+pytestmark = pytest.mark.usefixtures("quick_client")  # the long form does without
+
 SHORT = [case for case in CASES if case.short]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_client() -> Iterator[None]:
-    """The long form does without."""
-    with forked_client():
-        yield
 
 
 def leaves_no_trace(case: Case) -> bool:

@@ -71,11 +71,11 @@ def test_the_batch_is_a_grid_of_its_first_64_images_with_their_labels(tmp_path: 
     board.batch(batch(100), torch.arange(100) % 10, NAMES)
     board.close()
     picture = shown(events(tmp_path))
-    assert picture.shape == (8 * 78, 8 * 66, 3)
-    tiles = picture.reshape(8, 78, 8, 66, 3).swapaxes(1, 2).reshape(64, 78, 66, 3)
-    assert np.array_equal(tiles[:, :64, :64], np.arange(64, dtype=np.uint8).reshape(-1, 1, 1, 1).repeat(64, 1).repeat(
-        64, 2).repeat(3, 3))  # fmt: skip
-    captions = tiles[:, 64:]
+    assert picture.shape == (8 * 110, 8 * 98, 3)
+    tiles = picture.reshape(8, 110, 8, 98, 3).swapaxes(1, 2).reshape(64, 110, 98, 3)
+    grey = np.arange(64, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    assert np.array_equal(tiles[:, :96, :96], np.broadcast_to(grey, (64, 96, 96, 3)))
+    captions = tiles[:, 96:]
     assert all((caption < 100).any() for caption in captions)
     assert np.array_equal(captions[0], captions[10])  # both are airplanes
     assert not np.array_equal(captions[0], captions[1])
@@ -89,11 +89,11 @@ def test_mixed_images_have_both_labels(tmp_path: Path) -> None:
         board = Board(folder, 0, fresh=True)
         board.batch(batch(3).float() + 0.4, targets, NAMES)
         board.close()
-        pictures.append(shown(events(folder)).reshape(78, 8, 66, 3).swapaxes(0, 1))
+        pictures.append(shown(events(folder)).reshape(110, 8, 98, 3).swapaxes(0, 1))
     mixed, plain = pictures
     assert np.array_equal(mixed[0], plain[0])
-    assert not np.array_equal(mixed[1][64:], plain[1][64:])
-    assert not np.array_equal(mixed[1][64:], mixed[2][64:])
+    assert not np.array_equal(mixed[1][96:], plain[1][96:])
+    assert not np.array_equal(mixed[1][96:], mixed[2][96:])
 
 
 def test_the_result_is_one_table_however_often_it_is_written(tmp_path: Path) -> None:
