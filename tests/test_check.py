@@ -13,6 +13,8 @@ from pipeline.kaggle_api.client import Kaggle
 from pipeline.rehearsal.state import Settings
 from tests.support import SLUG, error_line, here, predicted_place, serve, stage, submit_by_hand, write_run
 
+pytestmark = pytest.mark.usefixtures("quick_client")
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:

@@ -75,6 +75,7 @@ def test_a_stages_help_ends_with_examples(tmp_path: Path) -> None:
     assert "Examples:\n    python -m pipeline.train " in result.stdout
 
 
+@pytest.mark.timeout(400)
 def test_the_whole_way_at_kaggles_own_url(tmp_path: Path) -> None:
     """https://api.kaggle.com as a user hits it; a proxy leads it here, a throwaway CA vouches for us."""
     authority = trustme.CA()

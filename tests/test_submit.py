@@ -16,6 +16,7 @@ from pipeline.store.sidecar import Sidecar
 from pipeline.submit import submit
 from tests.support import ROOT, SLUG, error_line, paths_in, predicted_place, serve, stage
 
+pytestmark = pytest.mark.usefixtures("quick_client")
 CLOCK = Clock(deadline=20, poll=0.05, settle=0.2, patience=1.0, look=0.05)
 
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from pipeline.errors import UsageError
 from pipeline.recipes import TrainConfig
@@ -34,6 +33,8 @@ def split(labels: NDArray[np.int64], config: TrainConfig) -> Split:
     if config.validation == "test_batch":
         result = Split(rows, None)
     else:
+        from sklearn.model_selection import train_test_split  # noqa: PLC0415 - a second that preset paper need not take
+
         try:
             train, validation = train_test_split(
                 rows, test_size=config.validation_fraction, stratify=labels, random_state=0
