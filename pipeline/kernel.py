@@ -16,10 +16,10 @@ import click
 
 from pipeline import cli, cli_recipes, next_steps
 from pipeline.config import Paths
-from pipeline.errors import BadData, PipelineError, Say, UsageError
+from pipeline.errors import BadData, PipelineError, Say
 from pipeline.kaggle_api import kernels
 from pipeline.kaggle_api.client import Kaggle
-from pipeline.kernels import outputs, packing
+from pipeline.kernels import outputs, packing, taken
 from pipeline.kernels.order import AGAIN, Note, Order, default_run
 from pipeline.kernels.packing import Parcel
 from pipeline.kernels.waiting import Clock, wait_for
@@ -42,8 +42,8 @@ def push(
     With a deadline of 0 what was just pushed is not waited for: None.
 
     Raises:
-        UsageError: a kernel, a run or a CSV of that name is another one, and not `force`; Kaggle knows no such
-            competition; or the source is too large.
+        UsageError: a kernel, a run or a CSV of that name is another one, or the kernel is not shown any more, and not
+            `force`; Kaggle knows no such competition; or the source is too large.
         AccessDenied: the credentials, or the competition's rules (see pipeline.errors).
         PipelineError: Kaggle refused the kernel, or the kernel failed; its log's end is said.
         NetworkError: Kaggle does not answer, or the kernel did not end in time.
@@ -59,9 +59,9 @@ def push(
         note, pushed = _sent(order, parcel, folder, kaggle, force, say)
         note.write(paths.kernels)
         if pushed and not clock.deadline:
-            say(f"kernel: not waiting; later: {_fetching(note)}")
+            say(f"kernel: not waiting; later: {_fetching(note, paths, force)}")
             return None
-        return _bring(note, paths, kaggle, say, clock)
+        return _bring(note, paths, kaggle, say, clock, force)
 
 
 def fetch(
@@ -78,7 +78,7 @@ def fetch(
         if not force and (run := outputs.here(note.order, paths)) is not None:
             say(f"kernel: run {run.name} and its CSV are here already, nothing to do")
             return run
-        return _bring(note, paths, kaggle, say, clock or Clock())
+        return _bring(note, paths, kaggle, say, clock or Clock(), force)
 
 
 def prepare(order: Order, paths: Paths, kaggle: Kaggle, say: Say) -> Path:
@@ -101,12 +101,8 @@ def _sent(order: Order, parcel: Parcel, folder: Path, kaggle: Kaggle, force: boo
     """Push it, unless Kaggle has it already; what Kaggle has now, and whether it was pushed."""
     found = kernels.find(kaggle, order.kernel)
     note = Note(order, found.user, found.version)
-    if found.source is not None and not force:
-        if order.tag not in found.source:
-            raise UsageError(f"{note.url} is another kernel, or has other options: choose another --run, or {AGAIN}")
+    if taken.runs(note, parcel, found, kaggle) if force else taken.has(note, parcel, found, folder.parent, say):
         say(f"kernel: {note.ref} has this order already, as version {found.version}")
-        if parcel.tag not in found.source:
-            say(f"kernel: the project's files have changed since then: {AGAIN} if it shall have them")
         return note, False
     packing.write(folder, order, parcel, found.user)
     _introduce(order, parcel, folder, found.user, say)
@@ -125,18 +121,18 @@ def _introduce(order: Order, parcel: Parcel, folder: Path, user: str, say: Say) 
     say(f"kernel: it trains run {order.run}: {' '.join(cli_recipes.arguments(order.config))}")
 
 
-def _bring(note: Note, paths: Paths, kaggle: Kaggle, say: Say, clock: Clock) -> Run:
+def _bring(note: Note, paths: Paths, kaggle: Kaggle, say: Say, clock: Clock, force: bool) -> Run:
     """Wait for the kernel, fetch its output, verify it, and put it where the stages look for it."""
-    order, folder = note.order, paths.kernels / note.order.run
+    order, later = note.order, _fetching(note, paths, force)
     try:
-        wait_for(note, kaggle, say, clock)
+        wait_for(note, kaggle, say, clock, later)
+        with outputs.incoming(paths.kernels / order.run) as place:
+            _output(note, place, kaggle, say)
+            run = outputs.verify(order, place)
+            outputs.publish(order, place, paths)
     except KeyboardInterrupt:
-        say(f"kernel: {note.ref} goes on at Kaggle; later: {_fetching(note)}")
+        say(f"kernel: {note.ref} stays at Kaggle; later: {later}")
         raise
-    with outputs.incoming(folder) as place:
-        _output(note, place, kaggle, say)
-        run = outputs.verify(order, place)
-        outputs.publish(order, place, paths)
     csv = outputs.csv_of(order, paths.submissions)
     result = run.result
     say(f"kernel: {result.epochs} epochs on {result.device}, {duration(result.seconds)}, "
@@ -146,8 +142,10 @@ def _bring(note: Note, paths: Paths, kaggle: Kaggle, say: Say, clock: Clock) -> 
     return Run.open(paths.models, order.run)
 
 
-def _fetching(note: Note) -> str:
-    return f"python -m pipeline.kernel fetch --run {note.order.run}"
+def _fetching(note: Note, paths: Paths, force: bool) -> str:
+    """The command that goes on waiting; without --force it would be content with a run that is here."""
+    more = ("--run", note.order.run, *(("--force",) if force else ()))
+    return next_steps.command("kernel fetch", note.order.competition, paths, *more)
 
 
 def _output(note: Note, place: Path, kaggle: Kaggle, say: Say) -> None:

@@ -17,13 +17,14 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "submit": ("processed", "models", "submissions"),
     "report": ("processed", "models", "submissions"),
     "check": ("processed", "models", "submissions"),
+    "kernel fetch": ("models", "submissions"),
 }
-KNOW_THEIR_COMPETITION = ("predict", "submit", "report")
+KNOW_THEIR_COMPETITION = ("predict", "submit", "report", "kernel fetch")
 
 
 def command(stage: str, slug: str, paths: Paths, *more: str) -> str:
     """The command that runs `stage`, with `more` options."""
-    words = ["python", "-m", f"pipeline.{stage}"]
+    words = ["python", "-m", *f"pipeline.{stage}".split()]
     if slug != DEFAULT_COMPETITION and stage not in KNOW_THEIR_COMPETITION:
         words += ["--competition", slug]
     for name in FOLDERS[stage]:

@@ -50,6 +50,12 @@ def kaggle(place: Path) -> Iterator[StandIn]:
 
 
 @pytest.fixture
+def slow(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "slow.py").write_text(f"{QUICK.partition('print')[0]}import time\ntime.sleep(60)\n")
+    monkeypatch.setattr(packing, "RUNNER", place / "slow.py")
+
+
+@pytest.fixture
 def quick(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (place / "quick.py").write_text(QUICK)
     monkeypatch.setattr(packing, "RUNNER", place / "quick.py")
@@ -128,11 +134,32 @@ def test_a_push_whose_answer_is_lost_is_found_again_and_a_failure_told(
     assert "is another kernel, or has other options" in error_line(other, 2)
     anew = run_kernel(place, kaggle, *PUSH, "--internet", "--force", "--wait", "0")
     assert anew.returncode == 0, anew.stderr
-    assert "kernel: not waiting; later: python -m pipeline.kernel fetch --run my-run\n" in anew.stdout
+    assert "kernel: not waiting; later: python -m pipeline.kernel fetch --run my-run --force\n" in anew.stdout
     empty = run_kernel(place, kaggle, "fetch", "--poll", "0.5")
     assert "rehearsal/my-run has put out no data/models/my-run/config.json" in error_line(empty, 4)
     assert kaggle.count("SaveKernel") == 2
     assert not (place / "data/models").exists()
+
+
+def test_a_forced_push_is_not_repeated_while_it_runs(place: Path, kaggle: StandIn, slow: None) -> None:
+    forced = (*PUSH, "--force", "--wait", "0.1", "--models", "my runs")
+    kaggle.misbehave("SaveKernel:accepted-then=500*1")
+    assert "it looks first" in error_line(run_kernel(place, kaggle, *forced), 6)
+    again = run_kernel(place, kaggle, *forced)
+    assert "kernel: rehearsal/my-run has this order already, as version 1\n" in again.stdout
+    fetching = "`python -m pipeline.kernel fetch --models 'my runs' --run my-run --force` goes on waiting"
+    assert fetching in error_line(again, 6)
+    assert kaggle.count("SaveKernel") == 1
+
+
+def test_a_kernel_that_is_not_shown_any_more_is_not_pushed_anew_unasked(
+    place: Path, kaggle: StandIn, slow: None
+) -> None:
+    assert run_kernel(place, kaggle, *PUSH, "--wait", "0").returncode == 0
+    kaggle.misbehave("GetKernel:status=403*1")
+    denied = run_kernel(place, kaggle, *PUSH, "--wait", "0")
+    assert "does not show https://www.kaggle.com/code/rehearsal/my-run, which was pushed" in error_line(denied, 2)
+    assert kaggle.count("SaveKernel") == 1
 
 
 def test_ctrl_c_leaves_the_kernel_running_and_says_how_to_go_on(
@@ -148,7 +175,7 @@ def test_ctrl_c_leaves_the_kernel_running_and_says_how_to_go_on(
     told: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         kernel.push(order, paths_in(Path()), Kaggle({}), told.append, clock=Clock(sleep=interrupt))
-    assert told[-1] == "kernel: me/my-run goes on at Kaggle; later: python -m pipeline.kernel fetch --run my-run"
+    assert told[-1] == "kernel: me/my-run stays at Kaggle; later: python -m pipeline.kernel fetch --run my-run"
 
 
 def test_other_files_of_the_project_do_not_push_it_anew(
@@ -163,7 +190,8 @@ def test_other_files_of_the_project_do_not_push_it_anew(
     with pytest.raises(PipelineError, match="the kernel is error"):
         kernel.push(order, paths_in(Path()), Kaggle({}), told.append)
     assert (
-        "kernel: the project's files have changed since then: push it anew with --force if it shall have them" in told
+        "kernel: the project's files have changed since it was pushed: push it anew with --force if it shall have them"
+        in told
     )
 
 

@@ -14,6 +14,7 @@ def test_a_command_names_what_is_not_the_default() -> None:
     assert next_steps.command("predict", "tiny", paths, "--out", "a b.csv") == (
         "python -m pipeline.predict --models 'my runs' --out 'a b.csv'"
     )
+    assert next_steps.command("kernel fetch", "tiny", Paths()) == "python -m pipeline.kernel fetch"
 
 
 def test_a_script_runs_what_follows_itself() -> None:

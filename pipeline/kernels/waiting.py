@@ -24,8 +24,8 @@ class Clock:
     monotonic: Callable[[], float] = time.monotonic
 
 
-def wait_for(note: Note, kaggle: Kaggle, say: Say, clock: Clock) -> None:
-    """Look until the kernel is complete.
+def wait_for(note: Note, kaggle: Kaggle, say: Say, clock: Clock, later: str) -> None:
+    """Look until the kernel is complete; `later` is the command that goes on waiting.
 
     Raises:
         PipelineError: it failed, or was cancelled.
@@ -43,10 +43,7 @@ def wait_for(note: Note, kaggle: Kaggle, say: Say, clock: Clock) -> None:
         if session.status not in kernels.WAITING:
             raise _failed(note, session, kaggle, say)
         if now - start >= clock.deadline:
-            raise NetworkError(
-                f"{note.ref} did not end within {clock.deadline:.0f} s: run the same command again, or "
-                f"`python -m pipeline.kernel fetch --run {note.order.run}`, to go on waiting"
-            )
+            raise NetworkError(f"{note.ref} did not end within {clock.deadline:.0f} s: `{later}` goes on waiting")
         clock.sleep(clock.poll)
 
 

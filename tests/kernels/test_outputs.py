@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import shutil
 import zipfile
@@ -55,6 +56,14 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def edit_result(folder: Path, **changes: object) -> None:
+    """With a manifest that agrees."""
+    result, manifest = (folder / f"data/models/{RUN}/{name}.json" for name in ("result", "manifest"))
+    edit(result, **changes)
+    record = {"size": result.stat().st_size, "sha256": hashlib.sha256(result.read_bytes()).hexdigest()}
+    edit(manifest, files=json.loads(manifest.read_text())["files"] | {"result.json": record})
+
+
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -75,6 +84,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "no manifest": lambda folder: (folder / f"data/models/{RUN}/manifest.json").unlink(),
     "a manifest that leads outside": other_file_in_manifest,
     "a result of another kind": lambda folder: edit(folder / f"data/models/{RUN}/result.json", epochs="3"),
+    "a time that no clock shows": lambda folder: edit_result(folder, seconds=1e299),
+    "a device of two lines": lambda folder: edit_result(folder, device="cpu\nkernel: fine"),
     "no CSV": lambda folder: (folder / f"submissions/{RUN}.csv").unlink(),
     "an edited CSV": lambda folder: flip(folder / f"submissions/{RUN}.csv"),
     "the CSV of another run": lambda folder: edit(folder / f"submissions/{RUN}.json", run="other"),
@@ -88,8 +99,11 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_anything_else_is_refused(come: Path, damage: str) -> None:
     DAMAGES[damage](come)
-    with pytest.raises(BadData, match=r"the kernel's output is not what was ordered \(.*run the same command again"):
+    with pytest.raises(
+        BadData, match=r"the kernel's output is not what was ordered \(.*run the same command again"
+    ) as told:
         outputs.verify(ORDER, come)
+    assert str(come) not in str(told.value) and "train the run again" not in str(told.value)
 
 
 def test_evidence_that_unpacks_to_too_much_is_not_read(come: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +138,9 @@ def test_what_is_here_and_is_another_is_not_replaced(come: Path, paths: Paths, m
         outputs.here(ORDER, paths)
     (paths.submissions / f"{RUN}.csv").unlink()
     assert outputs.here(ORDER, paths) is None  # the kernel's may come
+    (paths.models / RUN / "checkpoint.pt").touch()
+    with pytest.raises(UsageError, match=f"was trained here, and `python -m pipeline.predict --run {RUN}` writes its"):
+        outputs.here(ORDER, paths)
     (paths.models / RUN / "manifest.json").unlink()
     with pytest.raises(UsageError, match="unfinished"):
         outputs.here(ORDER, paths)

@@ -13,6 +13,7 @@ from pipeline.kernels.order import Note, Order
 from pipeline.kernels.waiting import Clock, wait_for
 from pipeline.recipes import PRESETS
 
+LATER = "python -m pipeline.kernel fetch --run my-run"
 NOTE = Note(Order("tiny", "my-run", PRESETS["rehearsal"]), "user", 2)
 
 
@@ -38,7 +39,7 @@ def script(monkeypatch: pytest.MonkeyPatch, *statuses: str, message: str = "") -
 def test_each_new_status_is_told_and_after_ten_minutes_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
     script(monkeypatch, "QUEUED", "QUEUED", *["RUNNING"] * 8, "COMPLETE")
     told: list[str] = []
-    wait_for(NOTE, Kaggle({}), told.append, Ticking().clock(43_200))
+    wait_for(NOTE, Kaggle({}), told.append, Ticking().clock(43_200), LATER)
     assert told == [
         "kernel: user/my-run is queued, after 0:00:00",
         "kernel: user/my-run is running, after 0:03:20",
@@ -53,8 +54,8 @@ def test_what_takes_too_long_ends_with_how_to_go_on(
 ) -> None:
     script(monkeypatch, "RUNNING")
     time = Ticking()
-    with pytest.raises(NetworkError, match=rf"within {deadline:.0f} s: .* pipeline\.kernel fetch --run my-run`"):
-        wait_for(NOTE, Kaggle({}), lambda _: None, time.clock(deadline))
+    with pytest.raises(NetworkError, match=f"within {deadline:.0f} s: `{LATER}` goes on waiting"):
+        wait_for(NOTE, Kaggle({}), lambda _: None, time.clock(deadline), LATER)
     assert time.now == 100 * (looks - 1)
 
 
@@ -64,7 +65,7 @@ def test_what_will_not_complete_is_told_with_the_end_of_its_log(monkeypatch: pyt
     monkeypatch.setattr(kernels, "log_lines", lambda *_: [f"line {k}" for k in range(100)])
     told: list[str] = []
     with pytest.raises(PipelineError) as caught:
-        wait_for(NOTE, Kaggle({}), told.append, Ticking().clock(43_200))
+        wait_for(NOTE, Kaggle({}), told.append, Ticking().clock(43_200), LATER)
     words = status.lower().replace("_", " ")
     assert str(caught.value).startswith(
         f"the kernel is {words} (it\\nbroke), see https://www.kaggle.com/code/user/my-run"
@@ -80,5 +81,5 @@ def test_a_log_that_does_not_come_does_not_hide_the_failure(monkeypatch: pytest.
     monkeypatch.setattr(kernels, "log_lines", no_log)
     told: list[str] = []
     with pytest.raises(PipelineError, match="the kernel is error, see"):
-        wait_for(NOTE, Kaggle({}), told.append, Ticking().clock(43_200))
+        wait_for(NOTE, Kaggle({}), told.append, Ticking().clock(43_200), LATER)
     assert told[-1] == "| no log: down"
