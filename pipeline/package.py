@@ -4,6 +4,7 @@ From the package a stranger makes the submitted CSV again: the code, the weights
 SETTINGS.json as the only place for paths.  No data goes into it.  PyTorch is not imported.
 """
 
+import shlex
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -105,7 +106,7 @@ def _submission(paths: Paths, names: Sequence[str], csv: Path | None) -> tuple[E
     if card.weights_sha256 != ensemble.weights_sha256:
         raise BadData(
             f"{source} was not predicted with the weights that {runs} has now: "
-            f"{again(source, ensemble.name)}, or name its runs with --csv {source}"
+            f"{again(source, ensemble.name)}, or name its runs with --csv {shlex.quote(str(source))}"
         )
     return ensemble, source, card
 

@@ -106,27 +106,31 @@ def test_a_stranger_makes_the_very_same_csv_and_weights(taught: Path, tmp_path: 
         assert (found.returncode, found.stderr) == (0, ""), found.stdout + found.stderr
         return found.stdout
 
-    assert "30 hidden images" in run("prepare_data.py")
+    in_process(package / "train.py", "--help")
+    assert not (package / "models/student-again/manifest.json").exists()
+    in_process(package / "prepare_data.py")
+    assert "30 hidden images" in run("prepare_data.py")  # whatever an earlier call made
     assert "predict.py: sub.csv is IDENTICAL to the submitted CSV" in run("predict.py", "--device", "cpu")
     assert (package / "results/sub.csv").read_bytes() == submitted
     trained = run("train.py", "--device", "cpu")
     for name in ("teacher", "student"):
         assert f"train.py: the weights of {name}-again are IDENTICAL to those of {name}" in trained
     assert "next: python -m" not in trained  # entry_points.md says what comes next
-    again(package / "predict.py")
+    in_process(package / "predict.py", "--again", "--device", "cpu")
     assert (package / "results/sub-again.csv").read_bytes() == submitted
     assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == ["raw"]
 
 
-def again(script: Path) -> None:
-    """`predict.py --again`, in this process: PyTorch is imported already."""
+def in_process(script: Path, *arguments: str) -> None:
+    """A script of the package in this process: PyTorch is imported already."""
     with (
         mock.patch.dict(os.environ, clean_environment(), clear=True),
-        mock.patch.object(sys, "argv", [str(script), "--again", "--device", "cpu"]),
-        pytest.raises(SystemExit) as ended,
+        mock.patch.object(sys, "argv", [str(script), *arguments]),
     ):
-        runpy.run_path(str(script), run_name="__main__")
-    assert ended.value.code == 0
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        except SystemExit as ended:
+            assert ended.code == 0
 
 
 # --- what is in it ----------------------------------------------------------------------------------------
@@ -253,6 +257,7 @@ WEIGHTS = "data/models/tiny-run/weights.safetensors"
 REFUSALS: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "no CSV": (lambda p: (p / "submissions/tiny-run.csv").unlink(), [], 3, "python -m pipeline.predict --run tiny-run"),
     "no such CSV": (nothing, ["--csv", "x.csv"], 3, "`python -m pipeline.predict --out x.csv` writes it"),
+    "no such CSV with a space": (nothing, ["--csv", "a b.csv"], 3, "pipeline.predict --out 'a b.csv'` writes it"),
     "no such run": (nothing, ["--run", "tiny"], 3, "did you mean tiny-run"),
     "an edited CSV": (edit("submissions/tiny-run.csv", lambda c: c + b"999,1\n"), [], 4, "edited since predict wrote"),
     "no sidecar": (lambda p: (p / "submissions/tiny-run.json").unlink(), [], 4, "was not written by predict"),
@@ -281,6 +286,7 @@ def test_the_sidecar_of_an_older_version_will_do(place: Path) -> None:
     card = json.loads(csv.with_suffix(".json").read_text())
     for name in ("runs", "tta", "adapt", "measure", "pseudo_labels", "mirrored", "submittable"):
         del card[name]
+    card["versions"] = {}
     atomic.write_json(csv.with_suffix(".json"), card)
     assert Sidecar.read(csv) is not None
     assert here("package", cwd=place).returncode == 0

@@ -1,6 +1,8 @@
 """A package's README, scripts and lists, from the templates beside this."""
 
+import functools
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +61,9 @@ def render(subject: Subject) -> dict[str, bytes]:
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters["python"] = json.dumps  # of texts: the same in Python
+    # Of texts: the same in Python, if no character becomes two escapes.
+    environment.filters["python"] = functools.partial(json.dumps, ensure_ascii=False)
+    environment.filters["shell"] = shlex.quote
     environment.filters["duration"] = progress.duration
     values: dict[str, Any] = {
         "subject": subject,

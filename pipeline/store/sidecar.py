@@ -90,7 +90,7 @@ def written_by_predict(csv: Path, competition: str) -> tuple[Sidecar, FileRecord
         BadData: it is another CSV.
     """
     if not csv.is_file():
-        raise MissingInput(f"{csv} is not there: `python -m pipeline.predict --out {csv}` writes it")
+        raise MissingInput(f"{csv} is not there: `python -m pipeline.predict --out {shlex.quote(str(csv))}` writes it")
     known, record = Sidecar.read(csv), FileRecord.of(csv)
     if known is None:
         raise BadData(f"{csv} was not written by predict, nothing is known of it: {again(csv)}")

@@ -52,6 +52,16 @@ def plan(pages_: dict[str, str]) -> dict[str, list[str]]:
     raise AssertionError("train.py has no plan")
 
 
+def test_any_name_of_a_csv_is_the_same_in_the_script_and_in_the_shell(paths: Paths) -> None:
+    name = "mein \u00e9 \U0001f600 'sub'.csv"
+    found = rendered(paths, write_made(paths.models, "run"), csv=name)
+    assigned = next(node for node in ast.parse(found["predict.py"]).body if isinstance(node, ast.Assign))
+    assert ast.literal_eval(assigned.value) == name
+    line = next(line for line in found["entry_points.md"].splitlines() if "pipeline.predict" in line)
+    words = shlex.split(line)
+    assert words[words.index("--out") + 1] == f"SUBMISSION_DIR/{name}"
+
+
 def test_one_run(paths: Paths) -> None:
     found = rendered(paths, write_made(paths.models, "run"), tta="flip", adapt="auto")
     assert plan(found) == {"run": ["--competition", "tiny", "--preset", "rehearsal"]}
