@@ -34,6 +34,7 @@ LOCAL = {
 CREATING = {"submit": "/CreateSubmission"}  # calls that make something, and the end of the URL that does
 API = re.compile(r"/v1/[\w.]+Service/\w+")  # in the URL of a call; anything else is storage
 QUERY = re.compile(r"\?[^\s'\")]*=[^\s'\")]*")  # of a signed URL: whoever has it has the file
+SIGNED_PATH = re.compile(r"/[\w.=~%-]{80,}")  # the links to a kernel's output are signed in their path
 
 
 class Unreadable(Exception):
@@ -231,7 +232,7 @@ def _status(response: requests.Response) -> int:
 
 
 def _refusal(kind: str, error: Exception, **more: Any) -> dict[str, Any]:
-    message = QUERY.sub("?***", f"{type(error).__name__}: {error}")
+    message = SIGNED_PATH.sub("/***", QUERY.sub("?***", f"{type(error).__name__}: {error}"))
     for secret in _secrets():
         message = message.replace(secret, "***")
     return {"ok": False, "kind": kind, "message": message, **more}

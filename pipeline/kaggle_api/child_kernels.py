@@ -14,7 +14,7 @@ What kaggle 2.2.3 to 2.2.5 (kagglesdk 0.1.36 to 0.1.38) do, read in their source
 - A refusal may come with status 200 and a text in `error`; a competition that the user has not joined is left out,
   and named in `invalidCompetitionSources`, while the kernel runs without it.
 - A kernel that does not exist is answered 403 ("Permission 'kernels.get' was denied") or 404.
-- `versionLabel` is `v` and the number; before 0.1.37 only GetKernel has it, and an attribute too many is not sent.
+- `versionLabel` is `v` and the number.
 - The links to a kernel's output are signed, and fetched without credentials; sizes are not listed.
 - The user's name is in kaggle.json; of an access token IntrospectToken tells it when the client is imported.
 """
@@ -60,7 +60,6 @@ def push_kernel(api: Any, folder: str) -> dict[str, Any]:
     answer = api.kernels_push(folder)
     return {
         "version": answer.version_number or 0,
-        "url": answer.url or "",
         "error": answer.error or "",
         "invalid": list(answer.invalid_competition_sources or []),
     }
@@ -96,6 +95,8 @@ def kernel_output(api: Any, user: str, name: str, version: int, wanted: dict[str
             if not token:
                 break
             request.page_token = token
+        else:
+            raise child.Unreadable(f"its list of output files has more than {MAX_PAGES} pages")
     for file_name, url in links.items():
         path, most = wanted[file_name]
         _bring(url, Path(path), most)

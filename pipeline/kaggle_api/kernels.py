@@ -33,7 +33,6 @@ class Pushed:
     """Kaggle's answer to a push; `error` is a refusal, `invalid` names competitions that were left out."""
 
     version: int
-    url: str
     error: str
     invalid: list[str]
 

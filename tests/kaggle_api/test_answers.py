@@ -101,6 +101,10 @@ def test_a_signed_address_is_not_shown() -> None:
     error = OSError("403 for url: https://storage.example/a.zip?X-Expires=5&X-Signature=abc (it is old)")
     shown = json.dumps(child._refusal("storage", error))
     assert "https://storage.example/a.zip?*** (it is old)" in shown and "abc" not in shown
+    # A kernel's output: the signature is a part of the path.
+    error = OSError(f"Max retries exceeded with url: /kf/123/{'eyJhbGci' * 20}..x_-y/data/models/my-run/config.json")
+    shown = json.dumps(child._refusal("network", error))
+    assert "url: /kf/123/***/data/models/my-run/config.json" in shown
 
 
 def test_lists_without_an_end_are_no_lists() -> None:

@@ -13,7 +13,7 @@ from pipeline.kaggle_api.kernels import Found, Output, Pushed, Session
 from pipeline.rehearsal.standin import StandIn, standin
 from tests.support import SLUG
 
-PUSHED = {"version": 2, "url": "u", "error": "", "invalid": []}
+PUSHED = {"version": 2, "error": "", "invalid": []}
 REF = "user/my-run"
 
 
@@ -44,7 +44,7 @@ def push(kaggle: Kaggle) -> Pushed:
 
 
 def test_a_push_is_asked_for_once_and_its_version_is_told(child: Path) -> None:
-    assert push(answering(child, PUSHED)) == Pushed(2, "u", "", [])
+    assert push(answering(child, PUSHED)) == Pushed(2, "", [])
     assert requests(child) == [{"call": "push_kernel", "folder": "folder"}]
 
 
