@@ -17,14 +17,13 @@ from pipeline.kernels.runner import CSV_ENDINGS, RUN_FILES
 from pipeline.store import atomic, evidence, runs
 from pipeline.store.evidence import Evidence
 from pipeline.store.manifest import NAME as MANIFEST
-from pipeline.store.runs import CHECKPOINT, EXECUTION, TENSORBOARD, Run, RunResult
+from pipeline.store.runs import CHECKPOINT, EXECUTION, TENSORBOARD, Run
 from pipeline.store.sidecar import Sidecar, written_by_predict
 
 MB = 10**6
 LARGEST = {  # bytes of a file, by its ending: five million parameters have 20 MB, a million hidden images 300 MB
     ".json": 4 * MB, ".jsonl": 64 * MB, ".safetensors": 64 * MB, ".csv": 64 * MB, ".npz": 512 * MB,
 }  # fmt: skip
-LONGEST_TEXT, MOST = 200, 1e9  # characters and numbers in a result; seconds are the largest
 
 
 def wanted(order: Order) -> dict[str, int]:
@@ -79,7 +78,6 @@ def verify(order: Order, folder: Path) -> Run:
     """
     try:
         run = _checked(Run.open(below(folder).models, order.run), order)
-        _check_result(run.result)
         if changed := run.manifest.changed(run.folder):
             raise BadData(f"{changed[0]} is not as its manifest has it")
         csv = csv_of(order, below(folder).submissions)
@@ -127,17 +125,6 @@ def _checked(run: Run, order: Order) -> Run:
     if set(run.manifest.files) != {name for name in RUN_FILES if name != MANIFEST}:
         raise BadData(f"the manifest of run {run.name} names other files than a run has")
     return run
-
-
-def _check_result(result: RunResult) -> None:
-    """Refuse what nobody trains: the stages show these values."""
-    for name, value in vars(result).items():
-        if isinstance(value, str):
-            possible = value.isprintable() and len(value) <= LONGEST_TEXT
-        else:
-            possible = value is None or 0 <= value <= MOST
-        if not possible:
-            raise BadData(f"{name} of its result cannot be {printable(repr(value), 40)}")
 
 
 def _check_size(npz: Path) -> None:

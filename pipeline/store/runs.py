@@ -30,6 +30,7 @@ CHECKPOINT, TENSORBOARD, LATEST = "checkpoint.pt", "tensorboard", "LATEST"
 EXECUTION = "execution.json"
 RESERVED = ("latest", "ledger")  # data/models/LATEST; submissions/ledger.csv would be RUN.csv
 PRETRAINED = "pretrained"  # `--run pretrained` and `--run pretrained-NAME` mean data/pretrained
+LONGEST, MOST = 200, 1e9  # characters and numbers in a result: seconds are the largest
 ANEW = "train the run again with --force, or name another --run"
 
 
@@ -113,6 +114,21 @@ class RunResult:
         """Plain JSON values."""
         return asdict(self)
 
+    def require_sense(self) -> None:
+        """Check what the stages show.
+
+        Raises:
+            TypeError: a field holds what it cannot hold; names it.
+        """
+        require_types(self)
+        for name, value in vars(self).items():
+            if isinstance(value, str):
+                possible = value.isprintable() and len(value) <= LONGEST
+            else:
+                possible = value is None or 0 <= value <= MOST
+            if not possible:
+                raise TypeError(f"{name} cannot be {printable(repr(value), 40)}")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -142,7 +158,7 @@ class Run:
         manifest = _manifest(folder)
         try:
             result = RunResult(**_read_json(folder / RESULT))
-            require_types(result)
+            result.require_sense()
         except TypeError as error:
             raise BadData(f"{folder / RESULT} is of another version ({printable(error)}): {ANEW}") from error
         return cls(name, folder, RunCard.read(folder), result, manifest)

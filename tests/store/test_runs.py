@@ -1,4 +1,6 @@
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,3 +43,13 @@ def test_a_result_knows_whether_the_competition_allows_its_network(over: int, su
     result = RunResult("split", 91.0, 0.3, 10, 90.0, 20, 3, 12, 90.5, PARAMETER_BUDGET + over, 1.0, 1.0, "cpu", "fp32")
     assert result.submittable == submittable
     assert result.bf16_agreement is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seconds": 1e299}, {"seconds": -1.0}, {"device": "cpu\nrun fine"}, {"system": "x" * 201}]
+)
+def test_a_result_that_cannot_be_shown_is_none(changes: dict[str, Any]) -> None:
+    result = RunResult("split", 91.0, 0.3, 10, 90.0, 20, 3, 12, 90.5, 1000, 1.0, 1.0, "cpu", "fp32")
+    result.require_sense()
+    with pytest.raises(TypeError, match=f"{next(iter(changes))} cannot be "):
+        dataclasses.replace(result, **changes).require_sense()
