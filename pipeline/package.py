@@ -69,9 +69,7 @@ def package(
         requirements=environment.requirements(project.ROOT / "requirements.txt", card.versions),
         machine=here,
     )
-    target = out if out is not None else paths.packages / f"{subject.name}.zip"
-    if target.suffix != ".zip":
-        raise UsageError(f"--out {target}: the name must end in .zip")
+    target = _target(out, paths, subject.name)
     members = contents.members(subject)
     with atomic.lock(target):
         done = _write(target, subject.name, members, force)
@@ -176,6 +174,18 @@ def _raw(processed: Path, data: str, hidden: str) -> Mapping[str, str]:
     if known is None or (training_fingerprint(known), known.fingerprint("hidden_")) != (data, hidden):
         return {}
     return known.inputs
+
+
+def _target(out: Path | None, paths: Paths, name: str) -> Path:
+    """Where the zip goes.
+
+    Raises:
+        UsageError: it has no zip's name.
+    """
+    target = out if out is not None else paths.packages / f"{name}.zip"
+    if target.suffix != ".zip":
+        raise UsageError(f"--out {target}: the name must end in .zip")
+    return target
 
 
 def _write(target: Path, root: str, members: bundle.Members, force: bool) -> bool:
