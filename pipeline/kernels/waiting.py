@@ -20,6 +20,7 @@ class Clock:
     deadline: float = 43_200.0  # seconds; no kernel may run longer than twelve hours
     poll: float = 15.0  # seconds between two looks
     reminder: float = 600.0  # seconds after which it is said again that the kernel runs
+    patience: float = 600.0  # seconds without an answer of Kaggle's: hours of waiting outlast a bad connection
     sleep: Callable[[float], None] = time.sleep
     monotonic: Callable[[], float] = time.monotonic
 
@@ -29,12 +30,20 @@ def wait_for(note: Note, kaggle: Kaggle, say: Say, clock: Clock, later: str) -> 
 
     Raises:
         PipelineError: it failed, or was cancelled.
-        NetworkError: it did not end in time.
+        NetworkError: it did not end in time, or Kaggle does not answer for long.
     """
-    start = told_at = clock.monotonic()
+    start = told_at = seen_at = clock.monotonic()
     told = ""
     while True:
-        session, now = kernels.session(kaggle, note.ref, note.version), clock.monotonic()
+        try:
+            session = kernels.session(kaggle, note.ref, note.version)
+        except NetworkError as error:
+            if clock.monotonic() - seen_at >= min(clock.patience, clock.deadline):
+                raise
+            say(f"kernel: {error}; looking again in {clock.poll:.0f} s")
+            clock.sleep(clock.poll)
+            continue
+        seen_at = now = clock.monotonic()
         if session.status != told or now - told_at >= clock.reminder:
             say(f"kernel: {note.ref} is {_words(session.status)}, after {duration(now - start)}")
             told, told_at = session.status, now

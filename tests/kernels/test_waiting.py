@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
@@ -46,6 +47,26 @@ def test_each_new_status_is_told_and_after_ten_minutes_the_same_again(monkeypatc
         "kernel: user/my-run is running, after 0:13:20",
         "kernel: user/my-run is complete, after 0:16:40",
     ]
+
+
+@pytest.mark.parametrize(("silent", "deadline", "ends"), [(5, 43_200, True), (8, 43_200, False), (1, 0, False)])
+def test_a_bad_connection_is_outlasted_for_ten_minutes(
+    monkeypatch: pytest.MonkeyPatch, silent: int, deadline: float, ends: bool
+) -> None:
+    answers = iter([NetworkError("no answer")] * silent + [Session("RUNNING", ""), Session("COMPLETE", "")])
+
+    def session(*_: object) -> Session:
+        answer = next(answers)
+        if isinstance(answer, NetworkError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(kernels, "session", session)
+    told: list[str] = []
+    with nullcontext() if ends else pytest.raises(NetworkError, match="no answer"):
+        wait_for(NOTE, Kaggle({}), told.append, Ticking().clock(deadline), LATER)
+    assert ("kernel: no answer; looking again in 100 s" in told) == (deadline > 0)
+    assert (told[-1:] == ["kernel: user/my-run is complete, after 0:10:00"]) == ends
 
 
 @pytest.mark.parametrize(("deadline", "looks"), [(0, 1), (250, 4)])
