@@ -47,12 +47,12 @@ def preprocess(slug: str, paths: Paths, say: Say, *, force: bool = False) -> Pre
     sources = _sources(raw)
     inputs = {name: record.sha256 for name, record in sources.items()}
     manifest = None if force else Manifest.read(target)
+    _verify(raw, sources)
     if manifest is not None and manifest.inputs == inputs and not manifest.missing(target):
         say(f"preprocess: {target} is complete for this download, nothing to do")
         return Preprocessed(target, manifest.facts, done=False)
 
     began = monotonic()
-    _verify(raw, sources)
     batches = editions.find_batches(raw)
     if batches is None:
         raise MissingInput(f"{raw} has no CIFAR-10 batches: run `python -m pipeline.download --force`")

@@ -10,7 +10,18 @@ import pytest
 from pipeline import preprocess as stages
 from pipeline import progress
 from pipeline.store.processed import Processed
-from tests.support import ROOT, SLUG, clean_environment, error_line, images, paths_in, stage, tree, write_download
+from tests.support import (
+    ROOT,
+    SLUG,
+    clean_environment,
+    error_line,
+    images,
+    paths_in,
+    prepare,
+    stage,
+    tree,
+    write_download,
+)
 
 HIDDEN = "cifar_test_nolabel.pkl"
 
@@ -58,6 +69,18 @@ def test_again_it_does_nothing_and_after_a_change_it_does(tmp_path: Path) -> Non
     changed = preprocess(tmp_path)
     assert "no ids, so rows are numbered from 0" in changed.stdout
     assert len(Processed.open(tmp_path / "data/processed" / SLUG).array("hidden_ids")) == 5
+
+
+def test_a_file_that_was_exchanged_after_the_download_is_not_taken_for_done(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    before = tree(tmp_path / "data/processed")
+    file = raw(tmp_path) / HIDDEN
+    content = file.read_bytes()
+    file.unlink()  # a link to the source
+    file.write_bytes(content[:-9] + content[-9:].swapcase())  # equally long, as other editions are
+    line = error_line(preprocess(tmp_path), 4)
+    assert "changed since it was downloaded" in line and "pipeline.download --force" in line
+    assert tree(tmp_path / "data/processed") == before
 
 
 def test_scrambled_pixels_and_swapped_channels_are_found(tmp_path: Path) -> None:

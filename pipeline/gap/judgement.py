@@ -91,7 +91,7 @@ def judge(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], k
                 simulated=_simulated(trials, measure),
                 corrupted=diagnosis.verdict == "corruption",
                 mixed=len(diagnosis.pixels.damages) > 1,
-                alarms=_alarms(diagnosis, csv.sidecar),
+                alarms=_alarms(diagnosis, csv.sidecar, measure),
             )
         ),
         temperature,
@@ -108,10 +108,12 @@ def _simulated(trials: Sequence[Trial], measure: Measure) -> float | None:
     return next((trial.after for trial in trials if trial.measure == measure), None)
 
 
-def _alarms(diagnosis: Diagnosis, card: Sidecar) -> list[str]:
+def _alarms(diagnosis: Diagnosis, card: Sidecar, measure: Measure) -> list[str]:
     """Why the answers cannot be trusted."""
     if card.pseudo_labels:
         return ["a run has learned labels of the hidden images: that it is sure of them says nothing"]
+    if measure == "prior" and diagnosis.verdict != "label_shift":
+        return ["--adapt prior makes the network surer of classes of which nothing says that they come more often"]
     if diagnosis.pixels.damages or diagnosis.verdict == "label_shift":
         return []
     if diagnosis.verdict in ("preprocessing", "corruption"):

@@ -136,6 +136,10 @@ def test_answers_that_cannot_be_trusted_are_not(tmp_path: Path) -> None:
         doubted = judge(csv(tmp_path, name, 0.1, 0, "h", found), [], [], KNOWN).forecast
         assert trusted.reliable and not doubted.reliable and doubted.predicted == trusted.predicted
         assert doubted.interval[0] < trusted.predicted - 0.3
+    shifted = dataclasses.replace(NOTHING, verdict="label_shift")
+    for found, reliable in ((NOTHING, False), (shifted, True)):  # corrected classes that are as they were
+        forced = judge(csv(tmp_path, "forced", 0.1, 0, "h", found, [], "prior"), [], [], KNOWN).forecast
+        assert forced.reliable is reliable and ("surer" in "".join(forced.doubts)) is not reliable
     subject = csv(tmp_path, "pseudo", 0.1, 0)
     learned = dataclasses.replace(subject, sidecar=dataclasses.replace(subject.sidecar, pseudo_labels=["x.csv@1"]))
     assert "says nothing" in judge(learned, [], [], KNOWN).forecast.doubts[0]
