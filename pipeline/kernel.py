@@ -77,6 +77,7 @@ def fetch(
     with atomic.lock(paths.kernels / note.order.run):
         if not force and (run := outputs.here(note.order, paths)) is not None:
             say(f"kernel: run {run.name} and its CSV are here already, nothing to do")
+            runs.point_latest(paths.models, run.name)
             return run
         return _bring(note, paths, kaggle, say, clock or Clock(), force)
 
