@@ -17,7 +17,7 @@ import click
 
 from pipeline import cli, cli_recipes
 from pipeline.config import Paths
-from pipeline.errors import BadData, Say
+from pipeline.errors import BadData, Say, UsageError
 from pipeline.gap import contact_sheets
 from pipeline.progress import megabytes
 from pipeline.reporting.material import Material, gather
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 PAGE = "index.html"
 FOLDER = "report"  # in the run's folder
+MARK = '<meta name="generator" content="pipeline.report">'  # a page with it is ours to replace
+SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # files that a file manager leaves wherever somebody looks
 NEWEST = 20  # submissions in the table
 
 
@@ -52,13 +54,15 @@ def report(
     Raises:
         MissingInput: there is no such run.
         BadData: the run's files or the ledger are damaged.
+        UsageError: the folder to write holds something else than a report, which would be lost.
     """
     known = gather(paths, run_name)
+    folder = known.folder / FOLDER if out is None else out.resolve()
+    _require_replaceable(folder)
     # matplotlib and PyTorch take seconds to import.
     from pipeline.model.summary import summarise  # noqa: PLC0415
     from pipeline.reporting import page, theme  # noqa: PLC0415
 
-    folder = out if out is not None else known.folder / FOLDER
     with theme.style(), atomic.lock(folder), atomic.replacing_folder(folder) as temporary:
         figures = _draw(known)
         html = page.render(known, summarise(known.card.config.model), figures, _reproduce(known), now(), NEWEST)
@@ -72,6 +76,17 @@ def report(
     say(f"report: {folder / PAGE}, {megabytes(len(html.encode()))}, and {len(written)} pictures beside it")
     say(f"report: open {(folder / PAGE).resolve().as_uri()} in a browser")
     return Reported(folder / PAGE, tuple(folder / name for name in written))
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Refuse a folder with anything in it that is not a report's: the report takes the place of all of it."""
+    if not folder.is_dir():
+        return
+    page = folder / PAGE
+    ours = page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")
+    for path in sorted(folder.iterdir()):
+        if not ours or not (path == page or path.suffix == ".png" or path.name in SYSTEMS):
+            raise UsageError(f"{folder} holds {path.name}, which is no report's: name a new folder, or an empty one")
 
 
 def _draw(known: Material) -> "Figures":
@@ -123,7 +138,12 @@ python -m pipeline.report --run paper-1f3a9c2b    that run, also while it is bei
 python -m pipeline.report --out FOLDER            into a folder of your own
 """)
 @cli.run_name("The run; by default the one that train finished last.")
-@click.option("--out", metavar="FOLDER", type=cli.FOLDER, help="The folder to write; by default report in the run's.")
+@click.option(
+    "--out",
+    metavar="FOLDER",
+    type=cli.FOLDER,
+    help="A new folder, or a report's; by default report in the run's.",
+)
 @cli.processed
 @cli.models
 @cli.submissions

@@ -201,6 +201,22 @@ def test_without_a_run_it_names_train(tmp_path: Path) -> None:
     assert "python -m pipeline.train" in error_line(stage("report", cwd=tmp_path), 3)
 
 
+@pytest.mark.parametrize("out", ["submissions", ".", "..", "/", "data/models/tiny-run/report"])
+def test_a_folder_with_other_files_is_not_replaced(reported: Path, tmp_path: Path, out: str) -> None:
+    place = shutil.copytree(reported, tmp_path / "place", symlinks=True)
+    (place / "data/models/tiny-run/report/notes.txt").write_text("mine")
+    before = tree(tmp_path)
+    line = error_line(here("report", "--out", out, cwd=place), 2)
+    assert "which is no report's" in line and tree(tmp_path) == before
+
+
+def test_a_folder_of_ones_own_is_made_and_then_replaced(tmp_path: Path) -> None:
+    place = begun(tmp_path, 1)
+    for _ in range(2):
+        assert here("report", "--out", "new/page", cwd=place).returncode == 0
+        assert {path.stem for path in (place / "new/page").iterdir()} == {"index", *TRAINING}
+
+
 def test_a_name_that_is_nearly_right_is_suggested(reported: Path) -> None:
     assert "did you mean tiny-run?" in error_line(here("report", "--run", "tiny", cwd=reported), 3)
 
