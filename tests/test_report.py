@@ -1,5 +1,6 @@
 import dataclasses
 import html
+import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
@@ -13,6 +14,7 @@ from pipeline.gap import ledger
 from pipeline.store import epochs, runs
 from tests import browser
 from tests.support import (
+    SLUG,
     error_line,
     here,
     paths_in,
@@ -143,6 +145,31 @@ def test_a_run_half_way_can_be_read_as_well(tmp_path: Path, window: "Page") -> N
     for width in (1280, 390):
         look = browser.looked_at(window, tmp_path / "data/models" / RUN / "report/index.html", width, "light")
         assert look.problems == []
+
+
+def test_class_names_may_be_anything(reported: Path, tmp_path: Path, window: "Page") -> None:
+    place = shutil.copytree(reported, tmp_path / "place", symlinks=True)
+    manifest = place / "data/processed" / SLUG / "manifest.json"
+    values = json.loads(manifest.read_text())
+    names = [
+        'a<b>&"c"',
+        "$5",
+        r"$\frac{$",
+        "x" * 40,
+        "_under",
+        "日本語の名前",
+        "<script>alert(1)</script>",
+        "é",
+        "100 %",
+        "0",
+    ]
+    values["facts"]["class_names"] = names
+    manifest.write_text(json.dumps(values))
+    result = here("report", cwd=place)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "<script>alert" not in page(place) and "x" * 40 in words(place)
+    look = browser.looked_at(window, place / "data/models" / RUN / "report/index.html", 390, "light")
+    assert look.problems == []
 
 
 # --- what is not there yet --------------------------------------------------------------------------------

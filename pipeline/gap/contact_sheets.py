@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import printable
 from pipeline.gap import duplicates
 from pipeline.store.evidence import Evidence
 from pipeline.store.processed import Processed
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 8
 MOST = 24  # images on a sheet
+WIDEST = 20  # characters of a line, where a sheet is a picture
 HIDDEN, LOCAL = "#c2410c", "#1d4ed8"  # one colour for each set, in all pictures
 
 
@@ -115,5 +117,5 @@ def draw(sheet: Sheet) -> "Figure":
             line, column = divmod(index, COLUMNS)
             axes = grid[layers * line + layer, column]
             axes.imshow(tile.image, interpolation="nearest")
-            axes.set_title("\n".join(tile.lines), fontsize=8, y=1)
+            axes.set_title("\n".join(printable(line, WIDEST) for line in tile.lines), fontsize=8, y=1)
     return figure

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.gap import contact_sheets
+from pipeline.gap import contact_sheets, lettering
 from pipeline.gap.contact_sheets import HIDDEN, LOCAL
 from pipeline.gap.diagnosis import Diagnosis
 from pipeline.store import atomic
@@ -29,12 +29,13 @@ LEGEND = 24  # points between axes and title, for the legend
 def draw(evidence: Evidence, found: Diagnosis, data: Processed, folder: Path, name: str) -> list[Path]:
     """Write the three pictures; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {
-        "foreign": contact_sheets.draw(contact_sheets.foreign(evidence, data)),
-        "uncertain": contact_sheets.draw(contact_sheets.uncertain(evidence, data)),
-        "answers": _answers(evidence, found, data.class_names),
-    }
-    return [_write(figure, folder / f"{name}-{kind}.png") for kind, figure in pictures.items()]
+    with lettering.plain():
+        pictures = {
+            "foreign": contact_sheets.draw(contact_sheets.foreign(evidence, data)),
+            "uncertain": contact_sheets.draw(contact_sheets.uncertain(evidence, data)),
+            "answers": _answers(evidence, found, data.class_names),
+        }
+        return [_write(figure, folder / f"{name}-{kind}.png") for kind, figure in pictures.items()]
 
 
 def _write(figure: "Figure", path: Path) -> Path:
@@ -70,7 +71,7 @@ def classes(axes: "Axes", evidence: Evidence, names: Sequence[str]) -> None:
     ):
         shares = 100 * np.bincount(labels, minlength=len(names)) / len(labels)
         axes.bar(places + offset, shares, 0.4, color=colour, label=text)
-    axes.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_xticks(places, lettering.short(names), rotation=60, ha="right", rotation_mode="anchor")
     axes.set_ylabel("images, %")
 
 

@@ -107,4 +107,4 @@ def _ledger(known: Ledger) -> str:
         return "nothing submitted yet"
     best = "no score yet" if known.best_public is None else f"best public {known.best_public:.2f} %"
     plural = "" if known.total == 1 else "s"
-    return f"{best}, {known.total:,} submission{plural}, {known.today} today (UTC); Kaggle was not asked"
+    return f"{best}, {known.total:,} submission{plural}, {known.today:,} today (UTC); Kaggle was not asked"

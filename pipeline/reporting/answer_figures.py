@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from pipeline.gap import pictures
+from pipeline.gap import lettering, pictures
 from pipeline.gap.contact_sheets import HIDDEN, LOCAL
 from pipeline.reporting.theme import Drawn, blank
 from pipeline.store.evidence import Evidence, Said
@@ -47,8 +47,8 @@ def _confusion(said: Said, names: Sequence[str]) -> Drawn:
         if share >= 0.5:
             axes.text(given, true, f"{share:.0f}", ha="center", va="center", fontsize=11)
     places = range(len(names))
-    axes.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks(places, names)
+    axes.set_xticks(places, lettering.short(names), rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(places, lettering.short(names))
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), xlabel="predicted", ylabel="true")
     axes.grid(visible=False)
     axes.tick_params(length=0)
@@ -69,7 +69,7 @@ def _by_class(said: Said, names: Sequence[str]) -> Drawn:
     axes.barh(places, accuracy, 0.7, color=LOCAL, alpha=DEEPEST)
     for place, value in zip(places.tolist(), accuracy.tolist(), strict=True):
         axes.text(2, place, f"{value:.1f}", va="center", fontsize=12)
-    axes.set_yticks(places, names)
+    axes.set_yticks(places, lettering.short(names))
     axes.set(xlim=(0, 100), ylim=(len(names) - 0.5, -0.5), xlabel="accuracy on test_batch, %")
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)

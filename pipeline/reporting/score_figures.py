@@ -28,10 +28,17 @@ class Point:
     private: float | None
 
 
+NOTHING = Point(None, None, None, None, None, None)
+
+
 def points(entries: Sequence[Entry], foretold: Mapping[str, Entry], draft: Entry | None) -> list[Point]:
-    """One for each submission, oldest first; last the prediction of a CSV that has not been submitted, if any."""
+    """One for each submission of which something is known, oldest first.
+
+    Last comes the prediction of a CSV that has not been submitted, if any.
+    """
     found = [_point(entry, foretold.get(entry.csv_sha256)) for entry in entries]
-    return [*found, *([_point(draft, draft)] if draft is not None else [])][-NEWEST:]
+    found += [_point(draft, draft)] if draft is not None else []
+    return [point for point in found if point != NOTHING][-NEWEST:]
 
 
 def _point(entry: Entry, foretold: Entry | None) -> Point:
@@ -58,7 +65,7 @@ def _by_submission(known: Sequence[Point]) -> Drawn:
             axes.plot(places, _numbers(values), color=colour, marker=marker, linewidth=1, label=name)
     _predictions(axes, places.astype(np.float64), known)
     axes.set(xlim=(0.4, len(known) + 0.6), xlabel=_order(known), ylabel="accuracy, %")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     figure.legend(loc="outside upper left", ncols=2, handlelength=1.6, columnspacing=1.2)
     return Drawn("scores", "Local, predicted and scored", f"By submission: {_words(known)}.", figure)
 
@@ -108,8 +115,9 @@ def _predictions(axes: Axes, places: np.typing.NDArray[np.float64], known: Seque
     guess, low, high = (_numbers([getattr(p, n) for p in known]) for n in ("predicted", "low", "high"))
     if not np.isfinite(guess).any():
         return
-    # Below the scores that it foretells.
-    axes.errorbar(places, guess, yerr=[guess - low, high - guess], color=TRAIN, fmt="_", markersize=9, capsize=4,
+    # Below the scores that it foretells.  Whoever edits the ledger can leave a prediction outside its interval.
+    reach = np.maximum([guess - low, high - guess], 0)
+    axes.errorbar(places, guess, yerr=reach, color=TRAIN, fmt="_", markersize=9, capsize=4,
                   elinewidth=1.5, zorder=1.9, label="predicted, 90 %")  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def result_row(known: Material, summary: Summary) -> list[Card]:
     cards.append(Card("Parameters", f"{summary.trainable:,}", f"trainable, of {PARAMETER_BUDGET:,} allowed"))
     if known.result is not None:
         r = known.result
-        note = f"{r.epochs} epochs, {r.images_per_second:,.0f} images/s, {r.device}, {r.precision}"
+        note = f"{_epochs(r.epochs)}, {r.images_per_second:,.0f} images/s, {r.device}, {r.precision}"
         cards.append(Card("Training", duration(r.seconds), note))
     return cards
 
@@ -78,13 +78,17 @@ def _measured(known: Material) -> list[Card]:
 
 def _so_far(known: Material) -> list[Card]:
     if not known.rows:
-        return [Card("Progress", f"0 of {known.card.config.epochs} epochs", "the first has not ended yet")]
+        return [Card("Progress", f"0 of {_epochs(known.card.config.epochs)}", "the first has not ended yet")]
     done, total, best = len(known.rows), known.card.config.epochs, best_row(known.rows)
     left = sum(row.seconds for row in known.rows) / done * (total - done)
     return [
         Card("Validation so far", per_cent(best.validation_accuracy), f"epoch {best.epoch}, the best yet"),
-        Card("Progress", f"{done} of {total} epochs", f"about {duration(left)} of training to go"),
+        Card("Progress", f"{done} of {_epochs(total)}", f"about {duration(left)} of training to go"),
     ]
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count:,} epochs"
 
 
 def _kaggle(known: Material) -> list[Card]:

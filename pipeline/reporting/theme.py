@@ -17,6 +17,7 @@ from xml.sax.saxutils import quoteattr
 import matplotlib
 from matplotlib.figure import Figure
 
+from pipeline.gap import lettering
 from pipeline.gap.contact_sheets import HIDDEN, LOCAL
 from pipeline.store import atomic
 
@@ -69,7 +70,7 @@ class Drawn:
 @contextmanager
 def style() -> Iterator[None]:
     """Draw in this look."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), lettering.plain():
         yield
 
 

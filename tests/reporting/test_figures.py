@@ -86,6 +86,8 @@ def test_submissions_are_points_with_what_was_foretold() -> None:
         Point(93.0, 82.0, 79.0, 85.0, None, None),
     ]
     assert len(score_figures.points([ENTRY] * 50, {}, None)) == score_figures.NEWEST
+    nothing = dataclasses.replace(ENTRY, local_test=None, public=None, private=None, status="pending")
+    assert score_figures.points([nothing, ENTRY], {}, None) == [Point(90.0, None, None, None, 80.0, 81.0)]
 
 
 def test_scores_are_drawn_over_local_accuracy_and_on_the_line() -> None:
@@ -99,6 +101,15 @@ def test_scores_are_drawn_over_local_accuracy_and_on_the_line() -> None:
     assert lines(over_local)["public"][0] == [90.0, 93.0]
     assert "95 % locally, 84.4 % on Kaggle" in over_local.alt
     assert "published line" not in lines(score_figures.draw(known, None)[1])
+
+
+def test_a_single_submission_has_a_whole_number() -> None:
+    (axes,) = score_figures.draw([Point(90.0, None, None, None, 80.0, None)], None)[0].figure.axes
+    assert [tick for tick in axes.get_xticks() if 0.4 <= tick <= 1.6] == [1.0]
+
+
+def test_a_prediction_outside_its_interval_is_drawn() -> None:
+    assert len(score_figures.draw([Point(90.0, 90.0, 92.0, 95.0, None, None)], None)) == 2
 
 
 def test_a_submission_that_is_not_from_here_has_no_local_accuracy() -> None:
