@@ -22,7 +22,7 @@ import click
 from pipeline import cli
 from pipeline.config import Paths, competition
 from pipeline.errors import AccessDenied, BadData, MissingInput, NetworkError, PipelineError
-from pipeline.gap import join, ledger
+from pipeline.gap import contact_sheets, join, ledger
 from pipeline.gap.comparison import compare
 from pipeline.gap.findings import Findings, show, table
 from pipeline.gap.join import LocalCsv
@@ -34,7 +34,6 @@ from pipeline.progress import duration
 from pipeline.store import runs
 from pipeline.store.evidence import Evidence
 from pipeline.store.manifest import Manifest
-from pipeline.store.processed import Processed
 
 POLL = 2.0  # seconds between two looks at Kaggle's list, while something is being scored
 
@@ -52,7 +51,8 @@ def check(
     Raises:
         NetworkError, AccessDenied: Kaggle was asked and did not answer.
         MissingInput: pictures are wanted, and the data is not preprocessed here.
-        BadData: the ledger is damaged; `csv` was not written by predict, was edited, or cannot be judged.
+        BadData: the ledger is damaged; `csv` was not written by predict, was edited, or cannot be judged; pictures are
+            wanted, and the images here are others by now.
     """
     book = paths.submissions / ledger.NAME
     csvs = join.local_csvs(paths.submissions, slug)
@@ -82,8 +82,8 @@ def check(
     drawn: Sequence[Path] = ()
     if pictures is not None and judged is not None:
         whole = Evidence.read(judged.csv.path) or judged.evidence  # of very many answers a judgement knows some
-        drawn = draw(whole, judged.diagnosis, Processed.open(paths.processed / slug), pictures,
-                     judged.csv.path.stem)  # fmt: skip
+        data = contact_sheets.images(judged.csv, whole, paths.processed / slug)
+        drawn = draw(whole, judged.diagnosis, data, pictures, judged.csv.path.stem)
     only = subject.sidecar.csv_sha256 if subject is not None and csv is not None else None
     compared = compare(competition(slug), entries, csvs, _facts(paths.processed / slug), not_asked, only)
     return Findings(compared, subject, judged, not_judged, ledger.predictions(ledger.read(book), slug), drawn)

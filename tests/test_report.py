@@ -221,6 +221,19 @@ def test_without_the_images_the_rest_is_shown(tmp_path: Path) -> None:
     assert pictures(place) == TRAINING | SCORES
 
 
+def test_images_that_are_others_by_now_are_not_shown(reported: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(reported, tmp_path / "place", symlinks=True)
+    other = prepare(tmp_path / "other", hidden=10)
+    shutil.rmtree(place / "data/processed")
+    shutil.copytree(other / "data/processed", place / "data/processed")
+    result = here("report", cwd=place)
+    assert result.returncode == 0 and "holds other images than submissions/tiny-run.csv is of" in result.stdout
+    assert pictures(place) == TRAINING | SCORES
+    line = error_line(here("check", "--pictures", "drawn", "--csv", "submissions/tiny-run.csv", "--competition", SLUG,
+                           cwd=place), 4)  # fmt: skip
+    assert "holds other images" in line and not list(place.glob("drawn/*"))
+
+
 # --- errors -----------------------------------------------------------------------------------------------
 
 

@@ -9,15 +9,18 @@ Hidden ones come with the training image that each resembles most.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import printable
+from pipeline.errors import BadData, printable
 from pipeline.gap import duplicates
+from pipeline.gap.join import LocalCsv
 from pipeline.store.evidence import Evidence
 from pipeline.store.processed import Processed
+from pipeline.store.sidecar import again
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +47,20 @@ class Sheet:
     title: str
     tiles: Sequence[Tile]
     below: Sequence[Tile] = ()  # as many as tiles, or none
+
+
+def images(csv: LocalCsv, evidence: Evidence, folder: Path) -> Processed:
+    """The images in `folder`, if they are those that the answers of `csv` are of.
+
+    Raises:
+        MissingInput: preprocess has not run.
+        BadData: they are others by now, or damaged.
+    """
+    data, card = Processed.open(folder), csv.sidecar
+    truth = evidence.test.known_truth
+    if data.hidden_fingerprint != card.hidden or not np.array_equal(data.array("test_labels"), truth):
+        raise BadData(f"{folder} holds other images than {csv.path} is of: restore it, or {again(csv.path, card.run)}")
+    return data
 
 
 def foreign(evidence: Evidence, data: Processed) -> Sheet:

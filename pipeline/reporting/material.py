@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.config import Competition, Paths, competition
 from pipeline.errors import BadData, MissingInput
-from pipeline.gap import join, ledger
+from pipeline.gap import contact_sheets, join, ledger
 from pipeline.gap.join import LocalCsv
 from pipeline.gap.judgement import Judgement, judge
 from pipeline.gap.ledger import Entry
@@ -63,11 +63,6 @@ def gather(paths: Paths, name: str | None) -> Material:
             f"The run is not finished: `python -m pipeline.status --competition {card.competition}` names the command "
             "that goes on with it."
         )
-    try:
-        data: Processed | None = Processed.open(paths.processed / card.competition)
-    except (MissingInput, BadData) as error:
-        data = None
-        missing.append(f"No images are shown: {error}.")
     lines = ledger.read(paths.submissions / ledger.NAME)
     csvs = join.local_csvs(paths.submissions, card.competition)
     csv, judged, evidence = _csv_of(run, csvs), None, None
@@ -81,6 +76,8 @@ def gather(paths: Paths, name: str | None) -> Material:
             judged, evidence = judge(csv, csvs, lines, known), Evidence.read(csv.path)
         except BadData as error:
             missing.append(f"No prediction is shown: {error}.")
+    data, without = _images(paths.processed / known.slug, csv, evidence)
+    missing += without
     entries = ledger.current(lines, card.competition)
     if not any(entry.ref for entry in entries):
         missing.append("Nothing has been submitted yet, so no score is known.")
@@ -115,6 +112,16 @@ def _folder(models: Path, name: str | None) -> Path:
     if folder not in begun:
         raise MissingInput(absent(models, name, sorted(path.name for path in begun), None))
     return folder
+
+
+def _images(folder: Path, csv: LocalCsv | None, evidence: Evidence | None) -> tuple[Processed | None, list[str]]:
+    """The images that `csv` answers, or why none can be shown; without one, whether there are any."""
+    try:
+        if csv is None or evidence is None:
+            return Processed.open(folder), []
+        return contact_sheets.images(csv, evidence, folder), []
+    except (MissingInput, BadData) as error:
+        return None, [f"No images are shown: {error}."]
 
 
 def _csv_of(run: Run | None, csvs: Sequence[LocalCsv]) -> LocalCsv | None:
