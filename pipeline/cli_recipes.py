@@ -11,6 +11,8 @@ import click
 from pipeline import cli
 from pipeline.errors import BadData, UsageError
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
+from pipeline.store.run_folder import default_name
+from pipeline.store.runs import RunCard
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -125,6 +127,15 @@ def in_full(config: TrainConfig, submissions: Path) -> list[str]:
         csv = submissions / config.pseudo_labels.rpartition("@")[0]
         options += ["--pseudo-labels", str(csv), "--rules-allow-pseudo-labels"]
     return options + (["--baseline"] if config.model.name in BASELINES else [])
+
+
+def of_run(card: RunCard, name: str, submissions: Path) -> list[str]:
+    """The options with which train goes on with the run `name`, or trains it anew."""
+    named = [] if name == default_name(card) else ["--run", name]
+    try:
+        return [*in_full(card.config, submissions), *named]
+    except BadData:  # of a network that is no preset's
+        return ["--run", name]
 
 
 def _takes_effect(config: TrainConfig, name: str) -> bool:

@@ -20,17 +20,26 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "kernel fetch": ("models", "submissions"),
 }
 KNOW_THEIR_COMPETITION = ("predict", "submit", "report", "kernel fetch")
+TALKING = ("download", "submit", "check", "kernel fetch")  # to Kaggle, or in a rehearsal to its stand-in
+REHEARSAL, DIGITS = "rehearsal-", "rehearsal-digits"  # how the stand-in names its competitions; the embedded one
 
 
 def command(stage: str, slug: str, paths: Paths, *more: str) -> str:
-    """The command that runs `stage`, with `more` options."""
+    """The command that runs `stage`, with `more` options; of a rehearsal what talks to Kaggle runs at its stand-in."""
     words = ["python", "-m", *f"pipeline.{stage}".split()]
     if slug != DEFAULT_COMPETITION and stage not in KNOW_THEIR_COMPETITION:
         words += ["--competition", slug]
     for name in FOLDERS[stage]:
         if (folder := getattr(paths, name)) != getattr(Paths, name):
             words += [f"--{name}", str(folder)]
-    return shlex.join([*words, *more])
+    rehearsed = slug.startswith(REHEARSAL)
+    if rehearsed and stage == "train" and "--preset" not in more:
+        words += ["--preset", "rehearsal"]
+    text = shlex.join([*words, *more])
+    if rehearsed and stage in TALKING:
+        served = "" if slug == DIGITS else "--folder DIR "
+        return f"python -m pipeline.rehearsal {served}-- {text}"
+    return text
 
 
 def announce(following: str, say: Say, environ: Mapping[str, str]) -> None:

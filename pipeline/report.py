@@ -5,7 +5,6 @@
 Asks nobody and computes nothing anew, so it also shows a run that is still being trained, and works offline.
 """
 
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline import cli, cli_recipes
+from pipeline import cli, cli_recipes, next_steps
 from pipeline.config import Paths
 from pipeline.errors import BadData, Say, UsageError
 from pipeline.gap import contact_sheets
@@ -115,21 +114,18 @@ def _draw(known: Material) -> "Figures":
 
 def _reproduce(known: Material) -> list[str]:
     """The commands that make the run and its CSV again; of a recipe of another version, why there are none."""
-    slug = known.competition.slug
-    again = f"{known.name}-again"
+    slug, again = known.competition.slug, f"{known.name}-again"
     try:
         recipe = cli_recipes.in_full(known.card.config, Paths.submissions)
     except BadData as error:
         return [f"# {error}"]
-    commands = [["download", "--competition", slug], ["preprocess", "--competition", slug]]
-    commands.append(["train", "--competition", slug, *recipe, "--run", again])
-    sidecar = known.judged.csv.sidecar if known.judged else None
-    predict = ["predict", "--run", again]
-    if sidecar is not None:
-        predict = ["predict", "--run", *([again] if len(sidecar.runs) == 1 else sidecar.runs)]
-        predict += ["--tta", sidecar.tta, "--adapt", sidecar.adapt]
-    commands.append(predict)
-    return [shlex.join(["python", "-m", f"pipeline.{stage}", *options]) for stage, *options in commands]
+    names, how = [again], []
+    if known.judged is not None:
+        sidecar = known.judged.csv.sidecar
+        names = [again if name == known.name else name for name in sidecar.runs]
+        how = ["--tta", sidecar.tta, "--adapt", sidecar.adapt]
+    commands = (("download",), ("preprocess",), ("train", *recipe, "--run", again), ("predict", "--run", *names, *how))
+    return [next_steps.command(stage, slug, Paths(), *options) for stage, *options in commands]
 
 
 @cli.stage_command("""

@@ -17,15 +17,11 @@ from click.core import ParameterSource
 
 from pipeline import cli, cli_recipes, next_steps
 from pipeline.config import Paths
-from pipeline.errors import BadData
 from pipeline.overview import screen, todo, whole
 from pipeline.overview.runs import RunState
 from pipeline.overview.todo import Step
 from pipeline.overview.whole import Overview
 from pipeline.store.run_folder import default_name
-
-TALKING = ("download", "submit", "check")  # to Kaggle, or in a rehearsal to its stand-in
-REHEARSAL, DIGITS = "rehearsal-", "rehearsal-digits"  # how the stand-in names its competitions; the embedded one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,26 +46,15 @@ def status(slug: str, paths: Paths, *, look_around: bool = False,
 
 def _command(step: Step, known: Overview, paths: Paths) -> str:
     """The step's command, as it is to be typed."""
-    slug, options = known.competition, list(step.options)
-    if step.again is not None:
-        options += _recipe(step.again, paths)
-    elif step.stage == "train" and slug.startswith(REHEARSAL):
-        options += ["--preset", "rehearsal"]
-    text = next_steps.command(step.stage, slug, paths, *options)
-    if slug.startswith(REHEARSAL) and step.stage in TALKING:
-        served = "" if slug == DIGITS else "--folder DIR "
-        return f"python -m pipeline.rehearsal {served}-- {text}"
-    return text
+    again = [] if step.again is None else _recipe(step.again, paths)
+    return next_steps.command(step.stage, known.competition, paths, *step.options, *again)
 
 
 def _recipe(run: RunState, paths: Paths) -> list[str]:
     """The options that train this very run; on other images it is another run."""
     assert run.card is not None
-    try:
-        options = cli_recipes.in_full(run.card.config, paths.submissions)
-    except BadData:  # of a network that is no preset's
-        return ["--run", run.name]
-    return options if run.stale or run.name == default_name(run.card) else [*options, "--run", run.name]
+    name = default_name(run.card) if run.stale else run.name
+    return cli_recipes.of_run(run.card, name, paths.submissions)
 
 
 def show(found: Status) -> list[str]:

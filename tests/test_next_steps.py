@@ -17,6 +17,18 @@ def test_a_command_names_what_is_not_the_default() -> None:
     assert next_steps.command("kernel fetch", "tiny", Paths()) == "python -m pipeline.kernel fetch"
 
 
+def test_a_rehearsal_goes_on_at_the_stand_in() -> None:
+    at_standin = "python -m pipeline.rehearsal -- "
+    assert next_steps.command("check", "rehearsal-digits", Paths()) == (
+        f"{at_standin}python -m pipeline.check --competition rehearsal-digits"
+    )
+    assert next_steps.command("submit", "rehearsal-digits", Paths()).startswith(at_standin)
+    assert next_steps.command("predict", "rehearsal-digits", Paths()) == "python -m pipeline.predict"
+    train = next_steps.command("train", "rehearsal-digits", Paths())
+    assert train == "python -m pipeline.train --competition rehearsal-digits --preset rehearsal"
+    assert next_steps.command("train", "rehearsal-digits", Paths(), "--preset", "fast").count("--preset") == 1
+
+
 def test_a_script_runs_what_follows_itself() -> None:
     said: list[str] = []
     next_steps.announce("python -m pipeline.train", said.append, {next_steps.SCRIPT: "run_all.sh"})

@@ -180,6 +180,7 @@ def test_half_way_through_a_run_it_shows_what_there_is(tmp_path: Path) -> None:
     assert result.returncode == 0 and "not finished" in result.stdout
     assert pictures(tmp_path) == TRAINING
     said = words(tmp_path)
+    assert "`python -m pipeline.train --competition tiny --preset rehearsal --run tiny-run` goes on" in result.stdout
     assert "Progress 2 of 12 epochs about 0:00:50 of training to go" in said
     assert "Validation so far 82.00 %" in said and "Local" not in said
 

@@ -283,6 +283,29 @@ def test_damage_is_shown_with_its_cure(place: Path, name: str, content: str) -> 
     following(place)
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("submissions/ledger.csv", "check --competition tiny"),
+        ("submissions/mine.json", "predict --force"),
+        ("data/models/mine/config.json", "train --competition tiny --force"),
+    ],
+)
+def test_what_comes_next_does_not_stumble_over_damage(place: Path, name: str, command: str) -> None:
+    finish(place, "mine")
+    note(answer(place, "mine"), ledger.COMPLETE, public=80.0)
+    (place / name).write_text("{")
+    assert following(place) == command
+    assert any(text.startswith("then: ") for text in shown(place)) == ("ledger" in name)
+    assert "not submitted" not in "".join(shown(place))
+
+
+def test_a_run_without_its_config_is_damaged(place: Path) -> None:
+    (finish(place, "mine") / runs.CONFIG).unlink()
+    assert line(place, "runs") == "mine damaged"
+    assert following(place) == "train --competition tiny --force"
+
+
 def test_missing_files_are_damage(place: Path) -> None:
     finish(place, "mine")
     (place / "data/models/mine/weights.safetensors").unlink()

@@ -12,7 +12,7 @@ from pipeline.store import atomic, runs
 from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.sidecar import Sidecar
 
-NOT_SUBMITTED = "not submitted"
+NOT_SUBMITTED, UNKNOWN = "not submitted", "not known"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class CsvState:
     local: float | None = None  # on test_batch
     predicted: float | None = None  # the public score, foretold
     public: float | None = None
-    submission: str = NOT_SUBMITTED  # or its state in the ledger: sending, pending, complete, error
+    submission: str = NOT_SUBMITTED  # or UNKNOWN, or its state in the ledger: sending, pending, complete, error
     stale: str = ""  # why it is no longer what its runs say; "": it is
     submittable: bool = True
     problem: str = ""  # what is damaged, and what helps
@@ -41,16 +41,17 @@ class CsvState:
 
 
 def read(
-    folder: Path, models: Path, slug: str, hidden: str | None, lines: Sequence[Entry]
+    folder: Path, models: Path, slug: str, hidden: str | None, lines: Sequence[Entry] | None
 ) -> list[CsvState]:  # fmt: skip
     """The CSVs in `folder` that predict wrote for the competition `slug`, the newest first.
 
     Args:
         models: the folder of the runs.
         hidden: the fingerprint of the hidden images, if it is known.
-        lines: the ledger's.
+        lines: the ledger's; None if it is damaged.
     """
-    states, foretold = ledger.current(lines, slug), ledger.predictions(lines, slug)
+    states, foretold = ledger.current(lines or (), slug), ledger.predictions(lines or (), slug)
+    unsent = UNKNOWN if lines is None else NOT_SUBMITTED
     found = []
     for path in folder.glob("[!.]*.csv"):
         if path.name == ledger.NAME or not path.is_file():
@@ -73,7 +74,7 @@ def read(
                 card.test_accuracy,
                 known.predicted if known else None,
                 public[-1] if public else None,
-                sent[-1].status if sent else NOT_SUBMITTED,
+                sent[-1].status if sent else unsent,
                 _stale(path, card, models, hidden),
                 card.submittable,
             )

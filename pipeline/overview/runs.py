@@ -53,8 +53,7 @@ def read(models: Path, slug: str, data: str | None) -> tuple[list[RunState], set
     """
     latest, problem = _latest(models)
     found, others = [], set()
-    for config in models.glob(f"[!.]*/{runs.CONFIG}"):
-        folder = config.parent
+    for folder in {path.parent for name in (runs.CONFIG, MANIFEST) for path in models.glob(f"[!.]*/{name}")}:
         try:
             card = RunCard.read(folder)
         except (BadData, MissingInput) as error:
@@ -81,7 +80,7 @@ def _read(folder: Path, card: RunCard, *, stale: bool, latest: bool) -> RunState
     except (BadData, MissingInput) as error:
         return RunState(folder.name, "damaged", changed, latest=latest, problem=str(error), card=card)
     best = epochs.best_row(rows).validation_accuracy if rows else None
-    left = rows[-1].seconds * (card.config.epochs - len(rows)) if rows else None
+    left = epochs.seconds_left(rows, card.config.epochs) if rows else None
     return RunState(
         folder.name, "training" if training else "interrupted", changed, len(rows), card.config.epochs, best,
         seconds_left=left, stale=stale, latest=latest, card=card,

@@ -70,7 +70,9 @@ def _run(known: Overview) -> Step | None:
     stale = next((run for run in known.runs if run.stale), None)
     if stale is not None:
         return Step("train", f"the images have changed since run {stale.name} learned from them", again=stale)
-    return Step("train", "no run is finished")
+    # Its options cannot be read, so it may be the very run that these make.
+    unknown = any(run.card is None for run in known.runs)
+    return Step("train", "no run is finished", ["--force"] if unknown else [])
 
 
 def _csv(known: Overview) -> Step | None:
@@ -83,9 +85,9 @@ def _csv(known: Overview) -> Step | None:
     if not usable:
         why = f"the answers of run {run.name} are {'stale' if own else 'missing'}"
         # predict replaces what it wrote itself, but nothing that somebody edited.
-        edited = any(csv.stale == "edited" and Path(csv.path).stem == run.name for csv in own)
-        return Step("predict", why, [*([] if run.latest else ["--run", run.name]), *(["--force"] if edited else [])])
-    if _sent(usable) or not usable[0].submittable:
+        edited = any((csv.stale == "edited" or csv.problem) and Path(csv.path).stem == run.name for csv in known.csvs)
+        return Step("predict", why, [*_of_run(known), *(["--force"] if edited else [])])
+    if known.ledger.problem or _sent(usable) or not usable[0].submittable:
         return None
     return Step("submit", f"the answers of run {run.name} are not submitted", ["--csv", usable[0].path])
 
@@ -97,7 +99,7 @@ def _sent(csvs: Sequence[CsvState]) -> bool:
 def _after(known: Overview) -> Step:
     """When all answers are submitted."""
     if known.ledger.problem:
-        return Step("check", "the ledger is damaged")
+        return Step("check", "once the ledger is mended, as said above", wait=True)
     if known.ledger.open:
         return Step("check", "a submission has no score yet")
     if known.report is not None and known.report.state != "complete":

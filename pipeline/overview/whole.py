@@ -88,7 +88,7 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
     except BadData as error:
         lines, problem = [], str(error)
     hidden = manifest.fingerprint("hidden_") if manifest else None
-    known = csvs.read(paths.submissions, paths.models, slug, hidden, lines)
+    known = csvs.read(paths.submissions, paths.models, slug, hidden, None if problem else lines)
     for folder in (paths.raw, paths.processed):
         others |= {path.name for path in folder.glob("[!.]*") if path.is_dir()}
     return Overview(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import cli_recipes, next_steps
 from pipeline.config import Competition, Paths, competition
 from pipeline.errors import BadData, MissingInput
 from pipeline.gap import contact_sheets, join, ledger
@@ -59,10 +60,9 @@ def gather(paths: Paths, name: str | None) -> Material:
     run = Run.open(paths.models, folder.name) if finished else None
     known, missing = competition(card.competition), []
     if run is None:
-        missing.append(
-            f"The run is not finished: `python -m pipeline.status --competition {card.competition}` names the command "
-            "that goes on with it."
-        )
+        again = cli_recipes.of_run(card, folder.name, paths.submissions)
+        command = next_steps.command("train", card.competition, paths, *again)
+        missing.append(f"The run is not finished. Unless it is being trained just now, `{command}` goes on with it.")
     lines = ledger.read(paths.submissions / ledger.NAME)
     csvs = join.local_csvs(paths.submissions, card.competition)
     csv, judged, evidence = _csv_of(run, csvs), None, None

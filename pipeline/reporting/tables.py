@@ -10,7 +10,7 @@ from pipeline.model.summary import Summary
 from pipeline.progress import duration
 from pipeline.recipes import PRESETS, TrainConfig, flag
 from pipeline.reporting.material import Material
-from pipeline.store.epochs import best_row
+from pipeline.store.epochs import best_row, seconds_left
 
 UNKNOWN = "-"
 
@@ -80,7 +80,7 @@ def _so_far(known: Material) -> list[Card]:
     if not known.rows:
         return [Card("Progress", f"0 of {_epochs(known.card.config.epochs)}", "the first has not ended yet")]
     done, total, best = len(known.rows), known.card.config.epochs, best_row(known.rows)
-    left = sum(row.seconds for row in known.rows) / done * (total - done)
+    left = seconds_left(known.rows, total)
     return [
         Card("Validation so far", per_cent(best.validation_accuracy), f"epoch {best.epoch}, the best yet"),
         Card("Progress", f"{done} of {_epochs(total)}", f"about {duration(left)} of training to go"),

@@ -33,6 +33,12 @@ def best_row(rows: Sequence[EpochRow]) -> EpochRow:
     return max(rows, key=lambda row: row.validation_accuracy)
 
 
+def seconds_left(rows: Sequence[EpochRow], total: int) -> float:
+    """How long training goes on to `total` epochs, as the last one or two of `rows` took; they are not empty."""
+    last = rows[-2:]
+    return sum(row.seconds for row in last) / len(last) * max(total - len(rows), 0)
+
+
 def write(path: Path, rows: Sequence[EpochRow]) -> None:
     """Write metrics.jsonl as a whole: a kill can neither tear a line nor repeat one."""
     atomic.write_bytes(path, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadData
-from pipeline.store.epochs import EpochRow, best_row, read, write
+from pipeline.store.epochs import EpochRow, best_row, read, seconds_left, write
 
 ROW = EpochRow(1, 1e-3, 2.0, 20.0, 1.9, 30.0, 100.0, 5.0)
 ROWS = [ROW, replace(ROW, epoch=2, validation_accuracy=40.0), replace(ROW, epoch=3, validation_accuracy=40.0)]
@@ -36,6 +36,12 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert read(tmp_path / "metrics.jsonl") == []
     write(tmp_path / "metrics.jsonl", ROWS)
     assert read(tmp_path / "metrics.jsonl") == ROWS
+
+
+def test_a_slow_first_epoch_says_nothing_of_the_time_to_go() -> None:
+    slow, *rest = [replace(ROW, epoch=k, seconds=s) for k, s in ((1, 900.0), (2, 10.0), (3, 20.0))]
+    assert seconds_left([slow], 80) == 79 * 900
+    assert seconds_left([slow, *rest], 80) == 77 * 15
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", "{", '{"epoch": 1}', "\xff"])
