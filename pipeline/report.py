@@ -53,11 +53,13 @@ def report(
     Raises:
         MissingInput: there is no such run.
         BadData: the run's files or the ledger are damaged.
-        UsageError: the folder to write holds something else than a report, which would be lost.
+        UsageError: `out` holds something else than a report, which would be lost.
     """
     known = gather(paths, run_name)
-    folder = known.folder / FOLDER if out is None else out.resolve()
-    _require_replaceable(folder)
+    folder = known.folder / FOLDER
+    if out is not None:
+        folder = out.resolve()
+        _require_replaceable(folder)
     # matplotlib and PyTorch take seconds to import.
     from pipeline.model.summary import summarise  # noqa: PLC0415
     from pipeline.reporting import page, theme  # noqa: PLC0415

@@ -236,6 +236,7 @@ def test_who_only_rehearsed_finds_the_rehearsal(prepared: Path, tmp_path: Path) 
         shutil.copytree(prepared / f"data/{kind}/{SLUG}", tmp_path / f"data/{kind}/rehearsal-digits")
     assert shown(tmp_path, slug=None)[0] == f"nothing is here of {DEFAULT_COMPETITION}; this is the only other one"
     assert following(tmp_path, slug=None) == "train --competition rehearsal-digits --preset rehearsal"
+    (tmp_path / "data/raw/no competition").mkdir()
     asked = shown(tmp_path, slug=DEFAULT_COMPETITION)
     assert asked[0].split() == ["competition", DEFAULT_COMPETITION]
     assert "also here   rehearsal-digits" in asked

@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.config import Paths
-from pipeline.errors import BadData
+from pipeline.config import Paths, check_slug
+from pipeline.errors import BadData, UsageError
 from pipeline.gap import ledger
 from pipeline.gap.ledger import Entry
 from pipeline.overview import csvs, data, runs
@@ -90,11 +90,18 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
     hidden = manifest.fingerprint("hidden_") if manifest else None
     known = csvs.read(paths.submissions, paths.models, slug, hidden, None if problem else lines)
     for folder in (paths.raw, paths.processed):
-        others |= {path.name for path in folder.glob("[!.]*") if path.is_dir()}
+        others |= {path.name for path in folder.glob("[!.]*") if path.is_dir() and _is_slug(path.name)}
     return Overview(
         slug, raw, processed, found, known, _report(paths, found, known), _ledger(book, slug, lines, problem, now),
         sorted(others - {slug}), latest,
     )  # fmt: skip
+
+
+def _is_slug(name: str) -> bool:
+    try:
+        return bool(check_slug(name))
+    except UsageError:
+        return False
 
 
 def _ledger(book: Path, slug: str, lines: Sequence[Entry], problem: str, now: datetime) -> Ledger:

@@ -45,7 +45,9 @@ def per_cent(value: float | None) -> str:
 def result_row(known: Material, summary: Summary) -> list[Card]:
     """What a person wants to know first."""
     cards = [*_measured(known), *_kaggle(known)]
-    cards.append(Card("Parameters", f"{summary.trainable:,}", f"trainable, of {PARAMETER_BUDGET:,} allowed"))
+    over = summary.trainable > PARAMETER_BUDGET
+    budget = f"over the {PARAMETER_BUDGET:,} allowed: not submittable" if over else f"of {PARAMETER_BUDGET:,} allowed"
+    cards.append(Card("Parameters", f"{summary.trainable:,}", f"trainable, {budget}"))
     if known.result is not None:
         r = known.result
         note = f"{_epochs(r.epochs)}, {r.images_per_second:,.0f} images/s, {r.device}, {r.precision}"

@@ -1,9 +1,13 @@
 import dataclasses
+from pathlib import Path
 
 from pipeline.gap.ledger import Entry
 from pipeline.model.summary import summarise
 from pipeline.recipes import MODELS, PRESETS
 from pipeline.reporting import tables
+from pipeline.reporting.material import gather
+from tests.overview.places import begin
+from tests.support import paths_in, prepare
 
 ENTRY = Entry("2025-03-01T10:20:30+00:00", "slug", "a", "sha", 7, 91.0, 90.0, 80.0, None, "complete")
 
@@ -33,6 +37,15 @@ def test_submissions_come_newest_first() -> None:
         "7", "2025-03-01 10:20", "a", "90.00", "82.0 (79.0 to 85.1)", "80.00", "-", "10.00", "complete",
     )  # fmt: skip
     assert len(tables.submissions([ENTRY] * 30, {}, 20).rows) == 20
+
+
+def test_a_network_over_the_budget_is_said_to_be(tmp_path: Path) -> None:
+    begin(prepare(tmp_path))
+    known = gather(paths_in(tmp_path), None)
+    expected = {"rehearsal": "of 5,000,000 allowed", "resnet18": "over the 5,000,000 allowed: not submittable"}
+    for name, words in expected.items():
+        (card,) = [c for c in tables.result_row(known, summarise(MODELS[name])) if c.label == "Parameters"]
+        assert card.note == f"trainable, {words}"
 
 
 def test_what_differs_from_the_preset_is_said() -> None:
