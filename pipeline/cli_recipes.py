@@ -134,8 +134,8 @@ def of_run(card: RunCard, name: str, submissions: Path) -> list[str]:
     named = [] if name == default_name(card) else ["--run", name]
     try:
         return [*in_full(card.config, submissions), *named]
-    except BadData:  # of a network that is no preset's
-        return ["--run", name]
+    except BadData:  # of another version of the pipeline: what it would train under that name is not that run
+        return ["--run", f"{name}-again"]
 
 
 def _takes_effect(config: TrainConfig, name: str) -> bool:

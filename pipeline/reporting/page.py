@@ -18,6 +18,7 @@ from pipeline.model.summary import Summary
 from pipeline.reporting import tables, theme
 from pipeline.reporting.material import Material
 from pipeline.reporting.theme import Drawn
+from pipeline.store.evidence import Evidence
 
 HERE = Path(__file__).parent
 
@@ -71,12 +72,18 @@ def render(
         layers=tables.layers(summary),
         submissions=tables.submissions(known.entries, known.foretold, newest) if known.entries else None,
         methods=tables.methods(known),
+        accuracy=_accuracy(known.evidence),
         diagnosis=judged.diagnosis if judged else None,
         doubts=list(judged.forecast.doubts) if judged else [],
         advice=[str(step) for step in judged.advice] if judged else [],
         recipe=tables.recipe(known.card.config),
         reproduce=reproduce,
     )
+
+
+def _accuracy(evidence: Evidence | None) -> float | None:
+    """Of the answers on test_batch: one view or several, of one network or several, as for the CSV."""
+    return None if evidence is None else float((evidence.test.labels == evidence.test.known_truth).mean())
 
 
 def _unbroken(value: Any) -> Any:

@@ -13,6 +13,7 @@ from pipeline.reporting.material import Material
 from pipeline.store.epochs import best_row, seconds_left
 
 UNKNOWN = "-"
+SPELLED = {"teachers": "teacher"}  # where an option has another name than its field
 
 
 @dataclass(frozen=True)
@@ -198,13 +199,14 @@ def methods(known: Material) -> Table | None:
 
 def recipe(config: TrainConfig) -> Table:
     """Every option of the run, and where it is not the preset's."""
-    preset, rows = PRESETS[config.preset].to_dict(), []
-    for name, value in config.to_dict().items():
-        usual = preset[name]
-        if name != "model":
-            rows.append((flag(name), _brief(value), "" if value == usual else f"preset: {_brief(usual)}"))
-    model = config.to_dict()["model"]
-    rows.insert(1, ("--model", str(model["name"]), "" if model == preset["model"] else "not the preset's"))
+    values, rows = config.to_dict(), []
+    preset = PRESETS[config.preset].to_dict() if config.preset in PRESETS else values  # else of another version
+    for name, value in values.items():
+        spelled, usual = flag(SPELLED.get(name, name)), preset[name]
+        if name == "model":
+            rows.append((spelled, str(value["name"]), "" if value == usual else "not the preset's"))
+        else:
+            rows.append((spelled, _brief(value), "" if value == usual else f"preset: {_brief(usual)}"))
     return Table("Options of the run", ("option", "value", "changed"), rows)
 
 

@@ -2,7 +2,7 @@
 
 In the page colours follow the reader's scheme: each colour below is drawn as it is, and in the SVG replaced by the
 CSS variable of its name, which report.css gives a light and a dark value.  Text stays text, so that it can be
-selected, found and read aloud, and is never smaller than it was drawn: a figure is WIDTH wide at least.
+selected and found, and is never smaller than it was drawn: a figure is WIDTH wide at least.
 """
 
 import io

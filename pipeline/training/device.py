@@ -33,7 +33,9 @@ class Device:
         """For people and for result.json: the kind, and its model where that is known."""
         if self.torch_device.type == "cuda":
             return f"cuda ({torch.cuda.get_device_name(self.torch_device)})"
-        return f"{self.torch_device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+        threads = torch.get_num_threads()
+        plural = "" if threads == 1 else "s"
+        return f"{self.torch_device.type} ({platform.machine()}, {threads} thread{plural})"
 
     def autocast(self) -> torch.autocast:
         """A context in which convolutions and linear layers compute in the device's precision."""

@@ -51,6 +51,9 @@ def test_a_network_over_the_budget_is_said_to_be(tmp_path: Path) -> None:
 def test_what_differs_from_the_preset_is_said() -> None:
     config = dataclasses.replace(PRESETS["fast"], cutout=4, teachers=("a@1", "b@2"), model=MODELS["wide"])
     rows = {row[0]: row[1:] for row in tables.recipe(config).rows}
-    assert rows["--cutout"] == ("4", "preset: 8") and rows["--teachers"] == ("a@1, b@2", "preset: none")
+    assert rows["--cutout"] == ("4", "preset: 8") and rows["--teacher"] == ("a@1, b@2", "preset: none")
     assert rows["--model"] == ("wide", "not the preset's") and rows["--epochs"] == ("24", "")
+    assert [row[0] for row in tables.recipe(config).rows][:2] == ["--preset", "--model"]
+    other = tables.recipe(dataclasses.replace(config, preset="of-another-version"))
+    assert {row[2] for row in other.rows} == {""}
     assert rows["--decay-norms"] == ("no", "") and rows["--weight-decay"] == ("0.0005", "")
