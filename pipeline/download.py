@@ -93,12 +93,12 @@ def _found(target: Path, source: Path | None, say: Say) -> Downloaded | None:
         if not target.exists():
             return None
         if source is not None and source.resolve() != target.resolve():
-            raise UsageError(f"{target} was laid out by hand: replace it with --force, or move it away")
+            raise UsageError(f"{target} was laid out by hand: {_replacing(target, source)}")
         say(f"download: {target} was laid out by hand, nothing to do")
         return Downloaded(target, 0, 0, done=False)
     origin = manifest.inputs.get("source")
     if source is not None and origin != _origin(source):
-        raise UsageError(f"{target} came from {origin}: replace it with --force")
+        raise UsageError(f"{target} came from {origin}: {_replacing(target, source)}")
     # What is used in place is not ours and may change, and the editions of a competition are equally long.
     changed = manifest.missing(target) if origin == KAGGLE else manifest.changed(target)
     if changed:
@@ -227,6 +227,13 @@ def _verify(folder: Path, listed: Sequence[RemoteFile], known: dict[str, str]) -
                 f"{path.name} has sha256 {digest}, not the {known[path.name]} of this competition's file: "
                 "it is damaged, or another file of that name"
             )
+
+
+def _replacing(target: Path, source: Path) -> str:
+    """The cure; whole, for run_all.sh has no --force to add."""
+    paths = Paths(raw=target.parent)
+    command = next_steps.command("download", target.name, paths, "--from", str(source), "--force")
+    return f"move it away, or replace it with `{command}`"
 
 
 def _size(manifest: Manifest) -> int:

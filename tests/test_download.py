@@ -1,6 +1,8 @@
 import hashlib
 import http.server
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -181,8 +183,10 @@ def test_a_folder_is_used_in_place(tmp_path: Path, source: Path) -> None:
 def test_another_source_wants_force(tmp_path: Path, source: Path) -> None:
     other = write_download(tmp_path / "other", seed=50)
     stage("download", "--competition", SLUG, "--from", source, cwd=tmp_path)
-    assert "--force" in error_line(stage("download", "--competition", SLUG, "--from", other, cwd=tmp_path), 2)
-    stage("download", "--competition", SLUG, "--from", other, "--force", cwd=tmp_path)
+    told = error_line(stage("download", "--competition", SLUG, "--from", other, cwd=tmp_path), 2)
+    cure = re.search("`python -m pipeline.download (.+)`", told)
+    assert cure is not None
+    stage("download", *shlex.split(cure[1]), cwd=tmp_path)
     assert content(target(tmp_path)) == content(other)
 
 
