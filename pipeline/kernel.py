@@ -84,9 +84,10 @@ def fetch(
 
 def prepare(order: Order, paths: Paths, kaggle: Kaggle, say: Say) -> Path:
     """Write what `push` would send, and send nothing; the folder.  Kaggle is asked for the user's name at most."""
+    name = order.kernel  # a name that Kaggle would not take is refused before it is asked
     parcel, folder = packing.pack(order), paths.kernels / order.run
     try:
-        user = kernels.find(kaggle, order.kernel).user
+        user = kernels.find(kaggle, name).user
     except PipelineError as error:
         user = UNKNOWN_USER
         say(f"kernel: your name on Kaggle is not known ({error})")

@@ -223,6 +223,12 @@ def test_a_dry_run_needs_nobodys_name(tmp_path: Path, quick: None) -> None:
     assert '"id": "YOUR-KAGGLE-NAME/my-run"' in (tmp_path / "data/kernels/my-run/kernel-metadata.json").read_text()
 
 
+def test_a_name_that_kaggle_would_not_take_is_all_that_is_told(tmp_path: Path, quick: None) -> None:
+    done = run_kernel(tmp_path, None, "push", "--run", "mine", "--dry-run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --run mine: a kernel's name has from 5 to 50 letters, digits and hyphens\n"
+
+
 def test_help_is_there_without_pytorch(tmp_path: Path) -> None:
     shown = stage("kernel", "push", "--help", cwd=tmp_path)
     assert (shown.returncode, shown.stderr) == (0, "")
