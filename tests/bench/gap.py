@@ -196,7 +196,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def summarise(rows: Sequence[dict[str, Any]], local: float) -> dict[str, Any]:
-    """What the issue is to reach; points and shares."""
+    """What is to be reached; points and shares."""
     errors = np.array([abs(row["predicted"] - row["accuracy"]) for row in rows])
     naive = np.array([abs(local - row["accuracy"]) for row in rows])
     corrupted = [row for row in rows if row["right"] == "corruption" and local - row["plain"] > 5]
