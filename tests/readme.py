@@ -191,8 +191,9 @@ def spans(text: str) -> list[str]:
 
 
 def links(text: str) -> list[str]:
-    """The targets of all links but those that lead out of the project."""
-    return [t for t in re.findall(r"\]\(([^)\s]+)\)", prose(text)) if not re.match(r"[a-z]+:", t)]
+    """The targets of all links and the pictures but those that lead out of the project."""
+    targets = re.findall(r"""(?<=\]\()[^)\s]+(?=\))|(?<=src=")[^"]+""", prose(text))
+    return [target for target in targets if not re.match(r"[a-z]+:", target)]
 
 
 def anchors(text: str) -> set[str]:
