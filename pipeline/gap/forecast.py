@@ -16,8 +16,8 @@ from pipeline.gap import calibration, estimators
 from pipeline.gap.calibration import Answers
 from pipeline.gap.expected import on_line
 
-# Root mean square errors on CIFAR-10 under natural shifts, in the order in which methods predict.  simulated comes before
-# aline: it is there only where a damage or shifted classes were found, and there aline errs more.
+# Root mean square errors on CIFAR-10 under natural shifts, in the order in which methods predict.  simulated comes
+# before aline: it is there only where a damage or shifted classes were found, and there aline errs more.
 # anchored, published line: the published pairs of the competition.  aline: recomputed on published predictions
 # (tests/bench/gap.py).  simulated: on stand-ins made there.  atc, doc, cot: Garg et al. 2022, table 1, and Lu et al.
 # 2023, of whose mean absolute errors 1.2 times is taken.
