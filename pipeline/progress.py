@@ -146,6 +146,9 @@ class Meter:
         """Take the bar away, and leave the terminal at the begin of a line."""
         if self._bar is not None:
             self._bar.close()
+            # An interrupt between tqdm's writing a line and its noting how long it is leaves that line there.
+            sys.stderr.write(f"\r{' ' * _columns()}\r")
+            sys.stderr.flush()
 
 
 def _number(rate: float) -> str:

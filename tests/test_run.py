@@ -46,7 +46,7 @@ def test_everything_is_done_in_its_turn(tmp_path: Path) -> None:
         "run_all.sh --setup",
         "python -m ruff check .",
         "python -m ruff format --check .",
-        "python -m pytest -n 3 -k word",
+        "python -m pytest -n 2 -k word",
         "python -m mypy",
     ]
 
@@ -59,7 +59,7 @@ def test_what_fails_is_in_the_exit_code_and_the_others_are_done(
 ) -> None:
     result = run(tmp_path, CHROMIUM="bash", **codes)
     assert result.returncode == code
-    assert result.stdout.splitlines()[-2:] == ["python -m pytest -n 3 -k word", "python -m mypy"]
+    assert result.stdout.splitlines()[-2:] == ["python -m pytest -n 2 -k word", "python -m mypy"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may install")
@@ -72,4 +72,4 @@ def test_a_chromium_is_installed_quietly_and_its_failure_is_shown(tmp_path: Path
     lines = result.stderr.splitlines()
     assert lines[0].startswith("apt-get ") and lines[0].endswith(" update"), lines
     assert lines[1:] == ["no Chromium: the browser tests are skipped"]
-    assert "python -m pytest -n 3 -k word" in result.stdout
+    assert "python -m pytest -n 2 -k word" in result.stdout
