@@ -19,7 +19,7 @@ from pipeline.config import Paths
 from pipeline.errors import BadData, Say, UsageError
 from pipeline.gap import contact_sheets
 from pipeline.progress import megabytes
-from pipeline.reporting.material import Material, gather
+from pipeline.reporting.material import Material, gather, identity
 from pipeline.store import atomic
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PAGE = "index.html"
 FOLDER = "report"  # in the run's folder
 MARK = '<meta name="generator" content="pipeline.report">'  # a page with it is ours to replace
+INPUTS = '<meta name="inputs" content="{}">'  # what it is made of
 SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # files that a file manager leaves wherever somebody looks
 NEWEST = 20  # submissions in the table
 
@@ -42,9 +43,9 @@ class Reported:
 
 def report(
     paths: Paths, say: Say, *, run_name: str | None = None, out: Path | None = None,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    force: bool = False, now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Reported:  # fmt: skip
-    """Write the report of a run; one that was there is replaced.
+    """Write the report of a run; one that was there is replaced, unless it is made of the same.
 
     Args:
         run_name: the run; by default the one that train finished last, or, if none has, the one it began last.
@@ -60,13 +61,33 @@ def report(
     if out is not None:
         folder = out.resolve()
         _require_replaceable(folder)
+    inputs = identity(known, paths)
+    if not force and _is_of(folder / PAGE, inputs):
+        say(f"report: {folder / PAGE} is complete, nothing to do")
+        return _told(folder, say)
+    _write(known, folder, inputs, now(), say)
+    return _told(folder, say)
+
+
+def _told(folder: Path, say: Say) -> Reported:
+    say(f"report: open {(folder / PAGE).resolve().as_uri()} in a browser")
+    return Reported(folder / PAGE, tuple(sorted(folder.glob("*.png"))))
+
+
+def _is_of(page: Path, inputs: str) -> bool:
+    """Whether the page is there, and made of these."""
+    return page.is_file() and INPUTS.format(inputs) in page.read_text(encoding="utf-8", errors="replace")
+
+
+def _write(known: Material, folder: Path, inputs: str, now: datetime, say: Say) -> None:
     # matplotlib and PyTorch take seconds to import.
     from pipeline.model.summary import summarise  # noqa: PLC0415
     from pipeline.reporting import page, theme  # noqa: PLC0415
 
     with theme.style(), atomic.lock(folder), atomic.replacing_folder(folder) as temporary:
         figures = _draw(known)
-        html = page.render(known, summarise(known.card.config.model), figures, _reproduce(known), now(), NEWEST)
+        summary = summarise(known.card.config.model)
+        html = page.render(known, summary, figures, _reproduce(known), now, NEWEST, MARK + INPUTS.format(inputs))
         written = [theme.write_png(drawn, temporary).name for drawn in figures.all()]
         for sheet in figures.sheets.values():
             contact_sheets.draw(sheet).savefig(temporary / f"{sheet.name}.png", dpi=110)
@@ -75,8 +96,6 @@ def report(
     for line in known.missing:
         say(f"report: {line}")
     say(f"report: {folder / PAGE}, {megabytes(len(html.encode()))}, and {len(written)} pictures beside it")
-    say(f"report: open {(folder / PAGE).resolve().as_uri()} in a browser")
-    return Reported(folder / PAGE, tuple(folder / name for name in written))
 
 
 def _require_replaceable(folder: Path) -> None:
@@ -145,13 +164,16 @@ python -m pipeline.report --out FOLDER            into a folder of your own
 @cli.processed
 @cli.models
 @cli.submissions
-def command(run_name: str | None, out: Path | None, processed: Path, models: Path, submissions: Path) -> None:
+@cli.force
+def command(
+    run_name: str | None, out: Path | None, processed: Path, models: Path, submissions: Path, force: bool
+) -> None:
     """Write a run's report: one HTML page that opens from disk, and its figures as PNG.
 
     Works half-way through a run, and with no submission yet.
     """
     paths = Paths(processed=processed, models=models, submissions=submissions)
-    report(paths, cli.say, run_name=run_name, out=out)
+    report(paths, cli.say, run_name=run_name, out=out, force=force)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

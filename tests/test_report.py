@@ -112,6 +112,18 @@ def test_the_page_holds_all_that_it_shows(reported: Path) -> None:
         ET.fromstring(svg.replace("xlink:href", "href"))  # is XML
 
 
+def test_the_same_is_not_written_again_and_what_has_changed_is(reported: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(reported, tmp_path / "place", symlinks=True)
+    before = tree(place / "data/models" / RUN / "report")
+    again = here("report", cwd=place)
+    assert "nothing to do" in again.stdout and "file:///" in again.stdout
+    assert tree(place / "data/models" / RUN / "report") == before
+    book = paths_in(place).submissions / ledger.NAME
+    ledger.append(book, [dataclasses.replace(ledger.read(book)[-1], public=12.34)])
+    assert "nothing to do" not in here("report", cwd=place).stdout and "12.34" in words(place)
+    assert "nothing to do" not in here("report", "--force", cwd=place).stdout
+
+
 def test_text_from_files_is_no_html(reported: Path, tmp_path: Path) -> None:
     place = shutil.copytree(reported, tmp_path / "place", symlinks=True)
     book = paths_in(place).submissions / ledger.NAME

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import cli_recipes, next_steps
-from pipeline.config import Competition, Paths, competition
+from pipeline.config import Competition, Paths, competition, fingerprint
 from pipeline.errors import BadData, MissingInput
 from pipeline.gap import contact_sheets, join, ledger
 from pipeline.gap.join import LocalCsv
 from pipeline.gap.judgement import Judgement, judge
 from pipeline.gap.ledger import Entry
-from pipeline.store import epochs, runs
+from pipeline.store import epochs, project, runs
 from pipeline.store.epochs import EpochRow
 from pipeline.store.evidence import Evidence
-from pipeline.store.manifest import Manifest
+from pipeline.store.evidence import path_of as evidence_of
+from pipeline.store.manifest import NAME as MANIFEST
+from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.names import absent
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run, RunCard, RunResult
@@ -96,6 +98,18 @@ def gather(paths: Paths, name: str | None) -> Material:
         foretold=ledger.predictions(lines, card.competition),
         missing=missing,
     )
+
+
+def identity(known: Material, paths: Paths) -> str:
+    """sha256 (hex) of all that a report is made of: equal identity, equal page, but for the time that it tells."""
+    files = [known.folder / name for name in (runs.CONFIG, runs.METRICS, runs.RESULT, MANIFEST)]
+    files += [paths.processed / known.competition.slug / MANIFEST, paths.submissions / ledger.NAME]
+    files += sorted(paths.submissions.glob("*.json"))  # other runs' CSVs count in a prediction
+    if known.judged is not None:
+        files.append(evidence_of(known.judged.csv.path))
+    contents = {str(path): FileRecord.of(path).sha256 for path in files if path.is_file()}
+    code = {name: FileRecord.of(path).sha256 for name, path in project.files().items()}
+    return fingerprint([contents, code, list(known.missing)])
 
 
 def _folder(models: Path, name: str | None) -> Path:

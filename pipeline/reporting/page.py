@@ -39,8 +39,9 @@ class Figures:
 
 
 def render(
-    known: Material, summary: Summary, figures: Figures, reproduce: Sequence[str], now: datetime, newest: int
-) -> str:
+    known: Material, summary: Summary, figures: Figures, reproduce: Sequence[str], now: datetime, newest: int,
+    marks: str,
+) -> str:  # fmt: skip
     """The page as HTML.
 
     Args:
@@ -50,6 +51,7 @@ def render(
         reproduce: the commands that make the run and its CSV again.
         now: the time that the page tells, UTC.
         newest: how many submissions the table shows.
+        marks: HTML for its head, by which it is known again.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -63,6 +65,7 @@ def render(
     judged = known.judged
     return environment.get_template("report.html.j2").render(
         known=known,
+        marks=Markup(marks),
         css=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         now=now.strftime("%Y-%m-%d %H:%M UTC"),
         cards=tables.result_row(known, summary),
