@@ -156,20 +156,20 @@ def submissions(entries: Sequence[Entry], foretold: Mapping[str, Entry], newest:
     rows = [
         (
             str(entry.ref),
-            entry.time[:16].replace("T", " "),
-            entry.run or UNKNOWN,
             _number(entry.local_test),
             _predicted(foretold.get(entry.csv_sha256)),
             _number(entry.public),
             _number(entry.private),
             _number(entry.gap_public),
             entry.status,
+            entry.run or UNKNOWN,
+            entry.time[:16].replace("T", " "),
         )
         for entry in reversed(entries[-newest:])
     ]
-    head = ("ref", "time (UTC)", "run", "local", "predicted (90 %)", "public", "private", "gap", "status")
+    head = ("ref", "local", "predicted (90 %)", "public", "private", "gap", "status", "run", "time (UTC)")
     caption = "Submissions, the newest first; accuracies in per cent, the gap in points"
-    return Table(caption, head, rows, (3, 4, 5, 6, 7))
+    return Table(caption, head, rows, (1, 2, 3, 4, 5))
 
 
 def _predicted(entry: Entry | None) -> str:

@@ -32,9 +32,9 @@ def test_every_layer_is_listed_with_its_costs() -> None:
 def test_submissions_come_newest_first() -> None:
     foretold = dataclasses.replace(ENTRY, predicted=82.04, predicted_low=79.0, predicted_high=85.06)
     table = tables.submissions([ENTRY, dataclasses.replace(ENTRY, ref=8, csv_sha256="x")], {"sha": foretold}, 20)
-    assert table.rows[0][0] == "8" and table.rows[0][4] == "-"
+    assert table.rows[0][0] == "8" and table.rows[0][2] == "-"
     assert table.rows[1] == (
-        "7", "2025-03-01 10:20", "a", "90.00", "82.0 (79.0 to 85.1)", "80.00", "-", "10.00", "complete",
+        "7", "90.00", "82.0 (79.0 to 85.1)", "80.00", "-", "10.00", "complete", "a", "2025-03-01 10:20",
     )  # fmt: skip
     assert len(tables.submissions([ENTRY] * 30, {}, 20).rows) == 20
 
