@@ -33,3 +33,11 @@ Stages know parts; parts never know stages:
     rehearsal/             a stand-in for Kaggle on 127.0.0.1 and its embedded competition
                            (python -m pipeline.rehearsal -- COMMAND)
 """
+
+import sys
+from importlib.util import find_spec
+
+# To forget the environment is the commonest mistake, and a traceback no help.  (Credentials are looked for before
+# there is one.)
+if "-m" in sys.orig_argv and "pipeline.kaggle_api.credentials" not in sys.orig_argv and find_spec("tqdm") is None:
+    sys.exit("error: the packages are not installed here: `./run_all.sh --setup`, then `source .venv/bin/activate`")
