@@ -137,7 +137,8 @@ def _bring(note: Note, paths: Paths, kaggle: Kaggle, say: Say, clock: Clock, for
         raise
     csv = outputs.csv_of(order, paths.submissions)
     result = run.result
-    say(f"kernel: {result.epochs} epochs on {result.device}, {duration(result.seconds)}, "
+    epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"
+    say(f"kernel: {epochs} on {result.device}, {duration(result.seconds)}, "
         f"test {result.test_accuracy:.2f} % ({result.test_rows:,} images, test_batch)")  # fmt: skip
     say(f"kernel: {paths.models / order.run} and {csv} are here, verified")
     next_steps.announce(next_steps.command("check", order.competition, paths, "--csv", str(csv)), say, os.environ)
