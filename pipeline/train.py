@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
 
@@ -24,9 +24,6 @@ from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed, training_fingerprint
 from pipeline.store.run_folder import claimed, complete, default_name, require_same
 from pipeline.store.runs import Run, RunCard
-
-if TYPE_CHECKING:
-    pass
 
 OVER = "a baseline over the budget: its predictions cannot be submitted"
 
