@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from pipeline.gap import ledger
+from pipeline.gap import contact_sheets, ledger
+from pipeline.reporting import theme
 from pipeline.store import epochs, runs
 from tests import browser
 from tests.support import (
@@ -48,6 +49,13 @@ def words(place: Path, run: str = RUN) -> str:
 
 def pictures(place: Path, run: str = RUN) -> set[str]:
     return {path.stem for path in (place / "data/models" / run / "report").glob("*.png")}
+
+
+@pytest.fixture(autouse=True)
+def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which are drawn faster; those of `reported`, which is made before, are as large as a user's."""
+    monkeypatch.setattr(contact_sheets, "MOST", 4)
+    monkeypatch.setattr(theme, "PNG_SCALE", 1.0)
 
 
 @pytest.fixture(scope="module")
