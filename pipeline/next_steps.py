@@ -26,12 +26,7 @@ REHEARSAL, DIGITS = "rehearsal-", "rehearsal-digits"  # how the stand-in names i
 
 def command(stage: str, slug: str, paths: Paths, *more: str) -> str:
     """The command that runs `stage`, with `more` options; of a rehearsal what talks to Kaggle runs at its stand-in."""
-    words = ["python", "-m", *f"pipeline.{stage}".split()]
-    if slug != DEFAULT_COMPETITION and stage not in KNOW_THEIR_COMPETITION:
-        words += ["--competition", slug]
-    for name in FOLDERS[stage]:
-        if (folder := getattr(paths, name)) != getattr(Paths, name):
-            words += [f"--{name}", str(folder)]
+    words = ["python", "-m", *f"pipeline.{stage}".split(), *places(stage, slug, paths)]
     rehearsed = slug.startswith(REHEARSAL)
     if rehearsed and stage == "train" and "--preset" not in more:
         words += ["--preset", "rehearsal"]
@@ -40,6 +35,15 @@ def command(stage: str, slug: str, paths: Paths, *more: str) -> str:
         served = "" if slug == DIGITS else "--folder DIR "
         return f"python -m pipeline.rehearsal {served}-- {text}"
     return text
+
+
+def places(stage: str, slug: str, paths: Paths) -> list[str]:
+    """The options that lead `stage` to the competition and the folders, where they are not the default."""
+    given = [] if slug == DEFAULT_COMPETITION or stage in KNOW_THEIR_COMPETITION else ["--competition", slug]
+    for name in FOLDERS[stage]:
+        if (folder := getattr(paths, name)) != getattr(Paths, name):
+            given += [f"--{name}", str(folder)]
+    return given
 
 
 def announce(following: str, say: Say, environ: Mapping[str, str]) -> None:

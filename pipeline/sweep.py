@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from filelock import FileLock
 
-from pipeline import cli, cli_recipes
-from pipeline.config import DEFAULT_COMPETITION, Paths, fingerprint
+from pipeline import cli, cli_recipes, next_steps
+from pipeline.config import Paths, fingerprint
 from pipeline.errors import PipelineError, Say, UsageError
 from pipeline.recipes import MODELS, PRESETS, TrainConfig
 from pipeline.search.space import Choice, Space
@@ -167,17 +167,8 @@ def train_command(plan: Plan, params: dict[str, Any]) -> str:
     """
     epochs = params.get("epochs", PRESETS[plan.space.base.preset].epochs)
     config = plan.space.config(params).with_epochs(epochs)
-    return shlex.join(["python", "-m", "pipeline.train", *cli_recipes.arguments(config), *_places(plan)])
-
-
-def _places(plan: Plan) -> list[str]:
-    """The arguments that lead another stage to the same data, where they are not the default."""
-    given = {
-        "--competition": (plan.slug, DEFAULT_COMPETITION),
-        "--processed": (str(plan.paths.processed), str(Paths.processed)),
-        "--models": (str(plan.paths.models), str(Paths.models)),
-    }
-    return [part for name, (value, default) in given.items() if value != default for part in (name, value)]
+    places = next_steps.places("train", plan.slug, plan.paths)
+    return shlex.join(["python", "-m", "pipeline.train", *cli_recipes.arguments(config), *places])
 
 
 @cli.stage_command(
