@@ -32,7 +32,6 @@ from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.progress import duration
 from pipeline.store import runs
-from pipeline.store.evidence import Evidence
 from pipeline.store.manifest import Manifest
 
 POLL = 2.0  # seconds between two looks at Kaggle's list, while something is being scored
@@ -81,7 +80,7 @@ def check(
             entries = join.sync(book, slug, kaggle)
     drawn: Sequence[Path] = ()
     if pictures is not None and judged is not None:
-        whole = Evidence.read(judged.csv.path) or judged.evidence  # of very many answers a judgement knows some
+        whole = judged.whole()
         data = contact_sheets.images(judged.csv, whole, paths.processed / slug)
         drawn = draw(whole, judged.diagnosis, data, pictures, judged.csv.path.stem)
     only = subject.sidecar.csv_sha256 if subject is not None and csv is not None else None

@@ -41,6 +41,16 @@ class Judgement:
     trials: tuple[Trial, ...]
     measure: Measure
 
+    def whole(self) -> Evidence:
+        """The evidence with all answers: of very many hidden images a judgement knows some.
+
+        Raises:
+            BadData: it is damaged.
+        """
+        if len(self.evidence.hidden) == self.csv.sidecar.rows:
+            return self.evidence
+        return Evidence.read(self.csv.path) or self.evidence
+
     @property
     def advice(self) -> list[Step]:
         """What to do next."""

@@ -75,7 +75,8 @@ def gather(paths: Paths, name: str | None) -> Material:
         )
     if csv is not None:
         try:
-            judged, evidence = judge(csv, csvs, lines, known), Evidence.read(csv.path)
+            found = judge(csv, csvs, lines, known)
+            judged, evidence = found, found.whole()
         except BadData as error:
             missing.append(f"No prediction is shown: {error}.")
     data, without = _images(paths.processed / known.slug, csv, evidence)
