@@ -17,16 +17,16 @@ import click
 from pipeline import cli, cli_recipes, next_steps
 from pipeline.config import Paths
 from pipeline.errors import BadData, Say, UsageError
-from pipeline.gap import contact_sheets
+from pipeline.gap import contact_sheets, pictures
 from pipeline.progress import megabytes
 from pipeline.reporting.material import Material, gather, identity
 from pipeline.store import atomic
+from pipeline.store.runs import REPORT
 
 if TYPE_CHECKING:
     from pipeline.reporting.page import Figures
 
-PAGE = "index.html"
-FOLDER = "report"  # in the run's folder
+PAGE = REPORT.name
 MARK = '<meta name="generator" content="pipeline.report">'  # a page with it is ours to replace
 INPUTS = '<meta name="inputs" content="{}">'  # what it is made of
 SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # files that a file manager leaves wherever somebody looks
@@ -57,7 +57,7 @@ def report(
         UsageError: `out` holds something else than a report, which would be lost.
     """
     known = gather(paths, run_name)
-    folder = known.folder / FOLDER
+    folder = known.folder / REPORT.parent
     if out is not None:
         folder = out.resolve()
         _require_replaceable(folder)
@@ -90,7 +90,7 @@ def _write(known: Material, folder: Path, inputs: str, now: datetime, say: Say) 
         html = page.render(known, summary, figures, _reproduce(known), now, NEWEST, MARK + INPUTS.format(inputs))
         written = [theme.write_png(drawn, temporary).name for drawn in figures.all()]
         for sheet in figures.sheets.values():
-            contact_sheets.draw(sheet).savefig(temporary / f"{sheet.name}.png", dpi=110)
+            contact_sheets.draw(sheet).savefig(temporary / f"{sheet.name}.png", dpi=pictures.DPI)
             written.append(f"{sheet.name}.png")
         (temporary / PAGE).write_text(html, encoding="utf-8")
     for line in known.missing:

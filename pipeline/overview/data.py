@@ -41,15 +41,25 @@ def in_use(path: Path) -> bool:
         return False
 
 
-def download(folder: Path) -> Folder:
-    """data/raw/SLUG."""
+def _manifest(folder: Path, at_work: str) -> Manifest | Folder | None:
+    """The manifest of what a stage has completed, None without one; else what is the matter with the folder."""
     path = str(folder)
     if in_use(folder):
-        return Folder(path, "under way", "a download is under way")
+        return Folder(path, "under way", f"{at_work} is under way")
     try:
         manifest = Manifest.read(folder)
     except BadData as error:
         return Folder(path, "damaged", str(error))
+    if manifest is not None and (missing := manifest.missing(folder)):
+        return Folder(path, "damaged", f"{folder / missing[0]} is missing or has another size")
+    return manifest
+
+
+def download(folder: Path) -> Folder:
+    """data/raw/SLUG."""
+    path, manifest = str(folder), _manifest(folder, "a download")
+    if isinstance(manifest, Folder):
+        return manifest
     if manifest is None:
         if folder.is_dir():
             return Folder(path, "complete", "laid out by hand")
@@ -58,8 +68,6 @@ def download(folder: Path) -> Folder:
             size = sum(file.stat().st_size for file in cache.iterdir() if file.is_file())
             return Folder(path, "interrupted", f"interrupted after {megabytes(size)}")
         return Folder(path, "absent", "nothing yet")
-    if missing := manifest.missing(folder):
-        return Folder(path, "damaged", f"{folder / missing[0]} is missing or has another size")
     size = sum(record.size for record in manifest.files.values())
     text = f"{len(manifest.files)} files, {megabytes(size)}, from {manifest.inputs.get('source', 'an unknown place')}"
     return Folder(path, "complete", text, manifest)
@@ -67,17 +75,11 @@ def download(folder: Path) -> Folder:
 
 def arrays(folder: Path, raw: Folder) -> Folder:
     """data/processed/SLUG, made of the download `raw`."""
-    path = str(folder)
-    if in_use(folder):
-        return Folder(path, "under way", "preprocess is under way")
-    try:
-        manifest = Manifest.read(folder)
-    except BadData as error:
-        return Folder(path, "damaged", str(error))
+    path, manifest = str(folder), _manifest(folder, "preprocess")
+    if isinstance(manifest, Folder):
+        return manifest
     if manifest is None:
         return Folder(path, "absent", "nothing yet")
-    if missing := manifest.missing(folder):
-        return Folder(path, "damaged", f"{folder / missing[0]} is missing or has another size")
     text = _counts(manifest.facts)
     if raw.manifest is not None and manifest.inputs != {n: r.sha256 for n, r in raw.manifest.files.items()}:
         return Folder(path, "stale", f"{text}, made of another download", manifest)

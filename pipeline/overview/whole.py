@@ -16,9 +16,7 @@ from pipeline.overview.data import Folder
 from pipeline.overview.runs import RunState
 from pipeline.store import sidecar
 from pipeline.store.processed import training_fingerprint
-from pipeline.store.runs import METRICS, RESULT
-
-PAGE = Path("report/index.html")  # in a run's folder
+from pipeline.store.runs import METRICS, REPORT, RESULT
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def _report(paths: Paths, found: Sequence[RunState], known: Sequence[CsvState]) 
     if run is None:
         return None
     folder = paths.models / run.name
-    page = folder / PAGE
+    page = folder / REPORT
     shown = [folder / METRICS, folder / RESULT, paths.submissions / ledger.NAME]
     shown += [sidecar.path_of(Path(csv.path)) for csv in known if run.name in csv.runs]
     if not page.is_file():

@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 
 from pipeline.gap import lettering
 from pipeline.gap.contact_sheets import HIDDEN, LOCAL
-from pipeline.store import atomic
 
 INK, MUTED, GRID, TRAIN, PRIVATE = "#1c2128", "#59636e", "#d1d9e0", "#0f766e", "#7e22ce"
 VARIABLES = {
@@ -101,9 +100,8 @@ def _view_box(svg: str) -> str:
 
 
 def write_png(drawn: Drawn, folder: Path) -> Path:
-    """Write the figure as folder/NAME.png, on white."""
+    """Write the figure as folder/NAME.png, on white.  That the folder appears complete is the caller's to see to."""
     path = folder / f"{drawn.name}.png"
     drawn.figure.axes[0].set_title(drawn.title, loc="left")  # in the page it is text above the figure
-    with atomic.replacing(path) as temporary:
-        drawn.figure.savefig(temporary, format="png", dpi=72 * PNG_SCALE, facecolor="white")
+    drawn.figure.savefig(path, format="png", dpi=72 * PNG_SCALE, facecolor="white")
     return path

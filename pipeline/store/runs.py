@@ -7,6 +7,7 @@
     tensorboard/          the same as events
     checkpoint.pt         where an interrupted run goes on
     execution.json        its precision, and whether it is compiled
+    report/               what report draws of it, in index.html
     manifest.json         written last: with it the run is complete
 
 data/models/LATEST names the run that train finished last.  Nothing here needs torch.
@@ -27,7 +28,7 @@ from pipeline.store.names import absent, few
 
 CONFIG, WEIGHTS, METRICS, RESULT = "config.json", "weights.safetensors", "metrics.jsonl", "result.json"
 CHECKPOINT, TENSORBOARD, LATEST = "checkpoint.pt", "tensorboard", "LATEST"
-EXECUTION = "execution.json"
+EXECUTION, REPORT = "execution.json", Path("report/index.html")
 RESERVED = ("latest", "ledger")  # data/models/LATEST; submissions/ledger.csv would be RUN.csv
 PRETRAINED = "pretrained"  # `--run pretrained` and `--run pretrained-NAME` mean data/pretrained
 LONGEST, MOST = 200, 1e9  # characters and numbers in a result: seconds are the largest
