@@ -8,7 +8,7 @@ again goes on where the last one ended: what Kaggle has already is not pushed tw
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,12 @@ from pipeline.store.runs import Run
 
 UNKNOWN_USER = "YOUR-KAGGLE-NAME"
 
-POLL = click.option("--poll", metavar="SECONDS", type=cli.Finite(min=0.1), default=15, show_default=True,
-                    help="Between two looks at Kaggle.")  # fmt: skip
+WAITING = (  # the options of what waits for a kernel and fetches its run
+    cli.wait(43200, "the kernel's end"),
+    click.option("--poll", metavar="SECONDS", type=cli.Finite(min=0.1), default=15, show_default=True,
+                 help="Between two looks at Kaggle."),
+    cli.timeout, cli.models, cli.submissions, cli.force,
+)  # fmt: skip
 
 
 def push(
@@ -160,6 +164,12 @@ def _output(note: Note, place: Path, kaggle: Kaggle, say: Say) -> None:
         raise BadData(f"{note.ref} has put out no {missing[0]}: see {note.url}, then {AGAIN}")
 
 
+def _waiting(function: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(WAITING):
+        function = option(function)
+    return function
+
+
 @cli.stage_command("""
 python -m pipeline.kernel push                           the paper's network and recipe on Kaggle's GPU
 python -m pipeline.kernel push --preset best --seed 1    any recipe of train
@@ -174,12 +184,7 @@ python -m pipeline.kernel push --internet --force        anew, and install there
 @click.option("--accelerator", metavar="NAME",
               help="As Kaggle spells it, NvidiaTeslaT4 for example; none for the CPU; by default a GPU of Kaggle's "
               "choice.")  # fmt: skip
-@cli.wait(43200, "the kernel's end")
-@POLL
-@cli.timeout
-@cli.models
-@cli.submissions
-@cli.force
+@_waiting
 @click.option("--dry-run", is_flag=True, help="Write into data/kernels/RUN what would be sent, and stop.")
 def push_command(
     slug: str, preset: str, run_name: str | None, internet: bool, accelerator: str | None, wait: float,
@@ -208,12 +213,7 @@ python -m pipeline.kernel fetch                      the kernel that was pushed 
 python -m pipeline.kernel fetch --run RUN --wait 0   that run's, if it has ended
 """)
 @cli.run_name("The run whose kernel was pushed; by default the last.")
-@cli.wait(43200, "the kernel's end")
-@POLL
-@cli.timeout
-@cli.models
-@cli.submissions
-@cli.force
+@_waiting
 def fetch_command(
     run_name: str | None, wait: float, poll: float, timeout: float, models: Path, submissions: Path, force: bool
 ) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from pipeline import cli, cli_recipes, train
+from pipeline.config import PARAMETER_BUDGET
 from pipeline.errors import BadData
+from pipeline.model.summary import summarise
 from pipeline.recipes import MODELS, PRESETS, TrainConfig
 from tests.test_cli_recipes import EFFECTS
 
@@ -61,6 +63,11 @@ def test_what_this_version_cannot_say_is_refused() -> None:
     ):
         with pytest.raises(BadData, match="of another version of the pipeline"):
             cli_recipes.arguments(config)
+
+
+def test_the_baselines_are_the_networks_over_the_budget() -> None:
+    over = [name for name, model in MODELS.items() if summarise(model).trainable > PARAMETER_BUDGET]
+    assert sorted(over) == sorted(cli_recipes.BASELINES)
 
 
 def test_who_taught_a_network_is_an_option_as_well() -> None:
