@@ -21,18 +21,18 @@ import click
 
 from pipeline import cli
 from pipeline.config import Paths, competition
+from pipeline.console import duration
 from pipeline.errors import AccessDenied, BadData, MissingInput, NetworkError, PipelineError
-from pipeline.gap import contact_sheets, join, ledger
-from pipeline.gap.comparison import compare
-from pipeline.gap.findings import Findings, show, table
-from pipeline.gap.join import LocalCsv
-from pipeline.gap.judgement import judge, record
-from pipeline.gap.pictures import draw
+from pipeline.gap import comparison
+from pipeline.gap.assessment import judge, record
+from pipeline.gap.comparison import Findings, compare, show, table
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import Kaggle
-from pipeline.progress import duration
-from pipeline.store import runs
+from pipeline.reporting import figures
+from pipeline.reporting.figures import draw_pictures
+from pipeline.store import ledger, runs, submissions
 from pipeline.store.manifest import Manifest
+from pipeline.store.submissions import LocalCsv
 
 POLL = 2.0  # seconds between two looks at Kaggle's list, while something is being scored
 
@@ -45,7 +45,7 @@ def check(
 
     The prediction is written into the ledger before Kaggle is asked for scores.  Without credentials only the
     ledger is looked at.  Submissions that are being scored just now are waited for, up to `wait` seconds.
-    `pictures` is the folder for pictures of what is foreign and uncertain (pipeline.gap.pictures).
+    `pictures` is the folder for pictures of what is foreign and uncertain (pipeline.reporting.figures).
 
     Raises:
         NetworkError, AccessDenied: Kaggle was asked and did not answer.
@@ -54,8 +54,8 @@ def check(
             wanted, and the images here are others by now.
     """
     book = paths.submissions / ledger.NAME
-    csvs = join.local_csvs(paths.submissions, slug)
-    subject = _newest_csv(csvs, paths) if csv is None else join.local_csv(csv, slug)
+    csvs = submissions.local_csvs(paths.submissions, slug)
+    subject = _newest_csv(csvs, paths) if csv is None else submissions.local_csv(csv, slug)
     judged = not_judged = None
     if subject is not None:
         try:
@@ -72,17 +72,17 @@ def check(
         not_asked, entries = str(error), ledger.current(ledger.read(book), slug)
     else:
         end = clock() + wait
-        entries = join.sync(book, slug, kaggle)
+        entries = comparison.sync(book, slug, kaggle)
         if wait and any(entry.status == ledger.PENDING for entry in entries):
             kaggle.tell(f"check: being scored, waiting for up to {duration(wait)}")
         while clock() < end and any(entry.status == ledger.PENDING for entry in entries):
             kaggle.sleep(POLL)
-            entries = join.sync(book, slug, kaggle)
+            entries = comparison.sync(book, slug, kaggle)
     drawn: Sequence[Path] = ()
     if pictures is not None and judged is not None:
         whole = judged.whole()
-        data = contact_sheets.images(judged.csv, whole, paths.processed / slug)
-        drawn = draw(whole, judged.diagnosis, data, pictures, judged.csv.path.stem)
+        data = figures.images(judged.csv, whole, paths.processed / slug)
+        drawn = draw_pictures(whole, judged.diagnosis, data, pictures, judged.csv.path.stem)
     only = subject.sidecar.csv_sha256 if subject is not None and csv is not None else None
     compared = compare(competition(slug), entries, csvs, _facts(paths.processed / slug), not_asked, only)
     return Findings(compared, subject, judged, not_judged, ledger.predictions(ledger.read(book), slug), drawn)

@@ -11,8 +11,7 @@ import click
 from pipeline import cli
 from pipeline.errors import BadData, UsageError
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
-from pipeline.store.run_folder import default_name
-from pipeline.store.runs import RunCard
+from pipeline.store.runs import RunCard, default_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -18,13 +18,13 @@ from time import monotonic
 
 import click
 
-from pipeline import cli, next_steps
+from pipeline import cli, commands
 from pipeline.config import Paths, competition
+from pipeline.console import BYTES, Meter, duration, megabytes
 from pipeline.errors import BadData, MissingInput, NetworkError, PipelineError, Say, UsageError, printable
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import MARKER, Kaggle, RemoteFile
-from pipeline.progress import BYTES, Meter, duration, megabytes
-from pipeline.store import archive, atomic, cifar10, editions
+from pipeline.store import archive, atomic, cifar
 from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.manifest import FileRecord, Manifest, records, versions
 
@@ -167,11 +167,11 @@ def _from_folder(source: Path, target: Path, say: Say) -> None:
     if here == there or here in there.parents or there in here.parents:
         raise UsageError(f"--from {source} and {target} lie in each other: move the files elsewhere first")
     say(f"download: using the files in {source} in place")
-    files = [editions.find_hidden(source)]
-    if batches := editions.find_batches(source):
-        files += [batches / name for name in editions.CIFAR_FILES]
+    files = [cifar.find_hidden(source)]
+    if batches := cifar.find_batches(source):
+        files += [batches / name for name in cifar.CIFAR_FILES]
     else:
-        files += sorted(source.rglob(cifar10.ARCHIVE))[:1]
+        files += sorted(source.rglob(cifar.ARCHIVE))[:1]
     with atomic.lock(target), atomic.replacing_folder(target) as folder:
         for file in files:
             link = folder / file.relative_to(source)
@@ -182,16 +182,16 @@ def _from_folder(source: Path, target: Path, say: Say) -> None:
 
 def _finish(folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile], say: Say) -> None:
     """Verify what lies in `folder`, add CIFAR-10 if it is not among it, and write the manifest."""
-    editions.find_hidden(folder)
+    cifar.find_hidden(folder)
     _verify(folder, listed, competition(target.name).file_sha256)
-    if editions.find_batches(folder) is None:
-        packed = next(iter(sorted(folder.rglob(cifar10.ARCHIVE))), None)
+    if cifar.find_batches(folder) is None:
+        packed = next(iter(sorted(folder.rglob(cifar.ARCHIVE))), None)
         if packed is None:
             say("download: the competition carries no training data; CIFAR-10 comes from its home page")
-            packed = cifar10.fetch(target.with_name(".cifar-10.download"))
+            packed = cifar.fetch(target.with_name(".cifar-10.download"))
         home = _new_folder(folder / "cifar-10-python")
         archive.extract(packed, home)
-        if editions.find_batches(home) is None:
+        if cifar.find_batches(home) is None:
             raise BadData(f"{packed} holds no CIFAR-10 batches: remove it and run again")
     for path in (folder / MANIFEST, atomic.partial(folder / MANIFEST)):
         if path.is_dir():
@@ -232,7 +232,7 @@ def _verify(folder: Path, listed: Sequence[RemoteFile], known: dict[str, str]) -
 def _replacing(target: Path, source: Path) -> str:
     """The cure; whole, for run_all.sh has no --force to add."""
     paths = Paths(raw=target.parent)
-    command = next_steps.command("download", target.name, paths, "--from", str(source), "--force")
+    command = commands.command("download", target.name, paths, "--from", str(source), "--force")
     return f"move it away, or replace it with `{command}`"
 
 
@@ -265,7 +265,7 @@ def command(slug: str, raw: Path, source: Path | None, timeout: float, force: bo
     kaggle = Kaggle(os.environ, timeout, tell=cli.say)
     paths = Paths(raw=raw)
     download(slug, paths, kaggle, cli.say, source=source, force=force)
-    next_steps.announce(next_steps.command("preprocess", slug, paths), cli.say, os.environ)
+    commands.announce(commands.command("preprocess", slug, paths), cli.say, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,8 +14,9 @@ from typing import Any
 
 import click
 
-from pipeline import cli, cli_recipes, next_steps
+from pipeline import cli, cli_recipes, commands
 from pipeline.config import Paths
+from pipeline.console import BYTES, Meter, duration
 from pipeline.errors import BadData, PipelineError, Say
 from pipeline.kaggle_api import kernels
 from pipeline.kaggle_api.client import Kaggle
@@ -23,7 +24,6 @@ from pipeline.kernels import outputs, packing, taken
 from pipeline.kernels.order import AGAIN, Note, Order, default_run
 from pipeline.kernels.packing import Parcel
 from pipeline.kernels.waiting import Clock, wait_for
-from pipeline.progress import BYTES, Meter, duration
 from pipeline.recipes import PRESETS
 from pipeline.store import atomic, runs
 from pipeline.store.runs import Run
@@ -145,14 +145,14 @@ def _bring(note: Note, paths: Paths, kaggle: Kaggle, say: Say, clock: Clock, for
     say(f"kernel: {epochs} on {result.device}, {duration(result.seconds)}, "
         f"test {result.test_accuracy:.2f} % ({result.test_rows:,} images, test_batch)")  # fmt: skip
     say(f"kernel: {paths.models / order.run} and {csv} are here, verified")
-    next_steps.announce(next_steps.command("check", order.competition, paths, "--csv", str(csv)), say, os.environ)
+    commands.announce(commands.command("check", order.competition, paths, "--csv", str(csv)), say, os.environ)
     return Run.open(paths.models, order.run)
 
 
 def _fetching(note: Note, paths: Paths, force: bool) -> str:
     """The command that goes on waiting; without --force it would be content with a run that is here."""
     more = ("--run", note.order.run, *(("--force",) if force else ()))
-    return next_steps.command("kernel fetch", note.order.competition, paths, *more)
+    return commands.command("kernel fetch", note.order.competition, paths, *more)
 
 
 def _output(note: Note, place: Path, kaggle: Kaggle, say: Say) -> None:

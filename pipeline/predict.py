@@ -19,19 +19,18 @@ from typing import get_args
 import click
 import numpy as np
 
-from pipeline import cli, next_steps
+from pipeline import cli, commands
 from pipeline.config import DEFAULT_COMPETITION, PARAMETER_BUDGET, Paths, check_slug, competition
+from pipeline.console import duration
 from pipeline.errors import BadData, Say, UsageError
-from pipeline.gap import join, ledger
-from pipeline.gap.findings import expected
-from pipeline.gap.judgement import is_recorded, judge, record
+from pipeline.gap.assessment import is_recorded, judge, record
+from pipeline.gap.comparison import expected
 from pipeline.kaggle_api import submission_format
-from pipeline.progress import duration
-from pipeline.store import atomic, evidence, runs, sidecar
-from pipeline.store.ensemble import Ensemble
+from pipeline.store import atomic, ledger, runs, submissions
 from pipeline.store.manifest import FileRecord, versions
 from pipeline.store.processed import Processed
-from pipeline.store.sidecar import Adapt, Sidecar, Tta
+from pipeline.store.runs import Ensemble
+from pipeline.store.submissions import Adapt, Sidecar, Tta
 
 
 @dataclass(frozen=True)
@@ -79,11 +78,16 @@ def predict(
         if _same(found, draft):
             say(f"predict: {csv} is complete for this run, nothing to do")
             # A run that was killed after the CSV has not predicted its score; an older CSV has nothing to do it by.
-            if not is_recorded(paths.submissions / ledger.NAME, found.csv_sha256) and evidence.path_of(csv).exists():
+            if (
+                not is_recorded(paths.submissions / ledger.NAME, found.csv_sha256)
+                and submissions.evidence_path(csv).exists()
+            ):
                 _foretell(csv, found, paths, say)
             return Predicted(csv, found, done=False)
-    if not force and not sidecar.is_ours(csv):
-        raise UsageError(f"{sidecar.path_of(csv)} is no sidecar of predict's: choose another --out, or --force")
+    if not force and not submissions.is_ours(csv):
+        raise UsageError(
+            f"{submissions.sidecar_path(csv)} is no sidecar of predict's: choose another --out, or --force"
+        )
     with atomic.lock(csv):
         written = _write(ensemble, data, draft, csv, device, batch_size, say)
     _foretell(csv, written, paths, say)
@@ -155,7 +159,7 @@ def _write(
 ) -> Sidecar:
     """Measure and predict, then publish the evidence, the sidecar and, last, the CSV."""
     # PyTorch takes seconds to import, and a CSV that is complete is found without it.
-    from pipeline.gap.examination import Local, examine  # noqa: PLC0415
+    from pipeline.gap.adapt import Local, examine  # noqa: PLC0415
     from pipeline.training import inference  # noqa: PLC0415
     from pipeline.training.device import choose, device_advice  # noqa: PLC0415
     from pipeline.training.inference import Panel  # noqa: PLC0415
@@ -194,8 +198,8 @@ def _write(
 
 def _foretell(csv: Path, written: Sidecar, paths: Paths, say: Say) -> None:
     """Say what public score to expect, and keep it in the ledger before anybody knows the score."""
-    subject, book = join.local_csv(csv, written.competition), paths.submissions / ledger.NAME
-    others = join.local_csvs(paths.submissions, written.competition)
+    subject, book = submissions.local_csv(csv, written.competition), paths.submissions / ledger.NAME
+    others = submissions.local_csvs(paths.submissions, written.competition)
     judged = judge(subject, others, ledger.read(book), competition(written.competition))
     record(book, judged, datetime.now(UTC))
     for line in expected(judged):
@@ -239,8 +243,8 @@ def command(
     done = predict(paths, cli.say, names=names, slug=slug, tta=tta, adapt=adapt, out=out, device=device,
                    batch_size=batch_size, force=force)  # fmt: skip
     if done.sidecar.submittable and not any(map(runs.is_pretrained, done.sidecar.runs)):
-        following = next_steps.command("submit", done.sidecar.competition, paths, "--csv", str(done.csv))
-        next_steps.announce(following, cli.say, os.environ)
+        following = commands.command("submit", done.sidecar.competition, paths, "--csv", str(done.csv))
+        commands.announce(following, cli.say, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

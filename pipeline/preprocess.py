@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import cli, next_steps
+from pipeline import cli, commands
 from pipeline.config import IMAGE_SIZE, Paths
+from pipeline.console import Meter, duration
 from pipeline.errors import BadData, MissingInput, Say
-from pipeline.progress import Meter, duration
-from pipeline.store import atomic, editions, layout
-from pipeline.store.editions import Hidden, Labelled
+from pipeline.store import atomic, cifar
+from pipeline.store.cifar import Hidden, Labelled
 from pipeline.store.manifest import FileRecord, Manifest, records, versions
 from pipeline.store.processed import ArrayName
 
@@ -52,19 +52,19 @@ def preprocess(slug: str, paths: Paths, say: Say, *, force: bool = False) -> Pre
         return Preprocessed(target, manifest.facts, done=False)
 
     began = monotonic()
-    batches = editions.find_batches(raw)
+    batches = cifar.find_batches(raw)
     if batches is None:
         raise MissingInput(f"{raw} has no CIFAR-10 batches: run `python -m pipeline.download --force`")
-    train = editions.read_batches(batches, editions.TRAIN_BATCHES)
-    test = editions.read_batches(batches, (editions.TEST_BATCH,))
-    hidden_file = editions.find_hidden(raw)
-    hidden = editions.read_hidden(hidden_file)
+    train = cifar.read_batches(batches, cifar.TRAIN_BATCHES)
+    test = cifar.read_batches(batches, (cifar.TEST_BATCH,))
+    hidden_file = cifar.find_hidden(raw)
+    hidden = cifar.read_hidden(hidden_file)
     with Meter("preprocess: looking at the hidden images,", len(hidden), "images", say) as meter:
         seen = _statistics(meter.each(hidden.chunks()))
     facts = {
-        "class_names": editions.read_class_names(batches),
-        "train": _statistics(editions.in_chunks(train.images)),
-        "test": _statistics(editions.in_chunks(test.images)),
+        "class_names": cifar.read_class_names(batches),
+        "train": _statistics(cifar.in_chunks(train.images)),
+        "test": _statistics(cifar.in_chunks(test.images)),
         "hidden": seen | _hidden_facts(hidden, hidden_file, train),
     }
     _report(facts, say)
@@ -83,7 +83,7 @@ def _raw_folder(raw: Path, slug: str) -> Path:
     """raw/SLUG, or `raw` itself when that is laid out like a download."""
     if (raw / slug).is_dir():
         return raw / slug
-    if any((raw / name).is_file() for name in editions.HIDDEN_NAMES):
+    if any((raw / name).is_file() for name in cifar.HIDDEN_NAMES):
         return raw
     raise MissingInput(f"{raw / slug} does not exist: run `python -m pipeline.download --competition {slug}` first")
 
@@ -99,9 +99,9 @@ def _sources(raw: Path) -> dict[str, FileRecord]:
             path = raw / changed[0]
             raise BadData(f"{path} changed since it was downloaded: run `python -m pipeline.download --force`")
         return dict(manifest.files)
-    files = [editions.find_hidden(raw)]
-    if batches := editions.find_batches(raw):
-        files += [batches / name for name in editions.CIFAR_FILES]
+    files = [cifar.find_hidden(raw)]
+    if batches := cifar.find_batches(raw):
+        files += [batches / name for name in cifar.CIFAR_FILES]
     return records(raw, files)
 
 
@@ -115,7 +115,7 @@ def _arrays(train: Labelled, test: Labelled, hidden: Hidden) -> dict[ArrayName, 
     }
 
 
-def _save_images(path: Path, count: int, chunks: Iterable[layout.Images]) -> None:
+def _save_images(path: Path, count: int, chunks: Iterable[cifar.Images]) -> None:
     """`np.save` for `count` images that need not fit into memory."""
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, IMAGE_SIZE, IMAGE_SIZE, 3)}
     with path.open("wb") as stream:
@@ -124,7 +124,7 @@ def _save_images(path: Path, count: int, chunks: Iterable[layout.Images]) -> Non
             stream.write(np.ascontiguousarray(images).data)
 
 
-def _statistics(chunks: Iterable[layout.Images]) -> dict[str, Any]:
+def _statistics(chunks: Iterable[cifar.Images]) -> dict[str, Any]:
     """Number of images, and mean and deviation of each channel over all pixels, in 0..1."""
     counts, total = np.zeros((3, 256), dtype=np.int64), 0
     for images in chunks:
@@ -149,7 +149,7 @@ def _hidden_facts(hidden: Hidden, path: Path, train: Labelled) -> dict[str, Any]
         "layout": hidden.layout.name,
         "layout_expected": hidden.layout.expected,
         "smoothness": hidden.layout.smoothness,
-        "channel_order": layout.channel_order(hidden.sample(), train.images),
+        "channel_order": cifar.channel_order(hidden.sample(), train.images),
     }
 
 
@@ -182,7 +182,7 @@ def command(slug: str, raw: Path, processed: Path, force: bool) -> None:
     """
     paths = Paths(raw=raw, processed=processed)
     preprocess(slug, paths, cli.say, force=force)
-    next_steps.announce(next_steps.command("train", slug, paths), cli.say, os.environ)
+    commands.announce(commands.command("train", slug, paths), cli.say, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

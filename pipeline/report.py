@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline import cli, cli_recipes, next_steps
+from pipeline import cli, cli_recipes, commands
 from pipeline.config import Paths
+from pipeline.console import megabytes
 from pipeline.errors import BadData, Say, UsageError
-from pipeline.gap import contact_sheets, pictures
-from pipeline.progress import megabytes
-from pipeline.reporting.material import Material, gather, identity
+from pipeline.reporting import figures
+from pipeline.reporting.page import Material, gather, identity
 from pipeline.store import atomic
 from pipeline.store.runs import REPORT
 
@@ -82,15 +82,15 @@ def _is_of(page: Path, inputs: str) -> bool:
 def _write(known: Material, folder: Path, inputs: str, now: datetime, say: Say) -> None:
     # matplotlib and PyTorch take seconds to import.
     from pipeline.model.summary import summarise  # noqa: PLC0415
-    from pipeline.reporting import page, theme  # noqa: PLC0415
+    from pipeline.reporting import page  # noqa: PLC0415
 
-    with theme.style(), atomic.lock(folder), atomic.replacing_folder(folder) as temporary:
-        figures = _draw(known)
+    with figures.style(), atomic.lock(folder), atomic.replacing_folder(folder) as temporary:
+        drawn_figures = _draw(known)
         summary = summarise(known.card.config.model)
-        html = page.render(known, summary, figures, _reproduce(known), now, NEWEST, MARK + INPUTS.format(inputs))
-        written = [theme.write_png(drawn, temporary).name for drawn in figures.all()]
-        for sheet in figures.sheets.values():
-            contact_sheets.draw(sheet).savefig(temporary / f"{sheet.name}.png", dpi=pictures.DPI)
+        html = page.render(known, summary, drawn_figures, _reproduce(known), now, NEWEST, MARK + INPUTS.format(inputs))
+        written = [figures.write_png(drawn, temporary).name for drawn in drawn_figures.all()]
+        for sheet in drawn_figures.sheets.values():
+            figures.draw_contact_sheets(sheet).savefig(temporary / f"{sheet.name}.png", dpi=figures.DPI)
             written.append(f"{sheet.name}.png")
         (temporary / PAGE).write_text(html, encoding="utf-8")
     for line in known.missing:
@@ -111,24 +111,23 @@ def _require_replaceable(folder: Path) -> None:
 
 def _draw(known: Material) -> "Figures":
     """Everything that can be drawn of what is known."""
-    from pipeline.reporting import answer_figures, score_figures, training_figures  # noqa: PLC0415
     from pipeline.reporting.page import Figures  # noqa: PLC0415
 
     draft = None
     if known.judged is not None and known.own is None:
         draft = known.foretold.get(known.judged.csv.sidecar.csv_sha256)
-    points = score_figures.points(known.entries, known.foretold, draft)
-    scores = score_figures.draw(points, known.competition.line) if points else []
-    training = training_figures.draw(known.rows, known.card.config) if known.rows else []
+    points = figures.points(known.entries, known.foretold, draft)
+    scores = figures.draw_scores(points, known.competition.line) if points else []
+    training = figures.draw_training(known.rows, known.card.config) if known.rows else []
     if known.evidence is None or known.data is None:
         return Figures(training=training, scores=scores)
     names = known.data.class_names
-    sheets = [kind(known.evidence, known.data) for kind in contact_sheets.KINDS]
+    sheets = [kind(known.evidence, known.data) for kind in figures.KINDS]
     return Figures(
         training=training,
         scores=scores,
-        answers=answer_figures.labelled(known.evidence, names),
-        hidden=answer_figures.hidden(known.evidence, names),
+        answers=figures.labelled(known.evidence, names),
+        hidden=figures.hidden(known.evidence, names),
         sheets={sheet.name: sheet for sheet in sheets if sheet.tiles},
     )
 
@@ -145,8 +144,8 @@ def _reproduce(known: Material) -> list[str]:
         sidecar = known.judged.csv.sidecar
         names = [again if name == known.name else name for name in sidecar.runs]
         how = ["--tta", sidecar.tta, "--adapt", sidecar.adapt]
-    commands = (("download",), ("preprocess",), ("train", *recipe, "--run", again), ("predict", "--run", *names, *how))
-    return [next_steps.command(stage, slug, Paths(), *options) for stage, *options in commands]
+    stages = (("download",), ("preprocess",), ("train", *recipe, "--run", again), ("predict", "--run", *names, *how))
+    return [commands.command(stage, slug, Paths(), *options) for stage, *options in stages]
 
 
 @cli.stage_command("""

@@ -15,13 +15,13 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from pipeline import cli, cli_recipes, next_steps
+from pipeline import cli, cli_recipes, commands
 from pipeline.config import Paths
 from pipeline.overview import screen, todo, whole
 from pipeline.overview.runs import RunState
 from pipeline.overview.todo import Step
 from pipeline.overview.whole import Overview
-from pipeline.store.run_folder import default_name
+from pipeline.store.runs import default_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def status(slug: str, paths: Paths, *, look_around: bool = False,
 def _command(step: Step, known: Overview, paths: Paths) -> str:
     """The step's command, as it is to be typed."""
     again = [] if step.again is None else _recipe(step.again, paths)
-    return next_steps.command(step.stage, known.competition, paths, *step.options, *again)
+    return commands.command(step.stage, known.competition, paths, *step.options, *again)
 
 
 def _recipe(run: RunState, paths: Paths) -> list[str]:

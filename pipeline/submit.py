@@ -15,8 +15,9 @@ from pathlib import Path
 
 import click
 
-from pipeline import cli, next_steps
+from pipeline import cli, commands
 from pipeline.config import PARAMETER_BUDGET, Paths
+from pipeline.console import FIRST_LINE, LINES, duration
 from pipeline.errors import (
     AccessDenied,
     BadData,
@@ -27,16 +28,15 @@ from pipeline.errors import (
     SubmissionLimit,
     UsageError,
 )
-from pipeline.gap import join, ledger
-from pipeline.gap.ledger import Entry
+from pipeline.gap import comparison
 from pipeline.kaggle_api import credentials, submission_format
 from pipeline.kaggle_api.client import Kaggle, Submission
 from pipeline.kaggle_api.once import Clock, Sending, look, send
-from pipeline.progress import FIRST_LINE, LINES, duration
-from pipeline.store import atomic, runs, sidecar
+from pipeline.store import atomic, ledger, runs, submissions
+from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord
 from pipeline.store.processed import Processed
-from pipeline.store.sidecar import Sidecar
+from pipeline.store.submissions import Sidecar
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,13 @@ def _send(
 ) -> tuple[Entry, bool]:
     """The ledger's entry for this CSV's submission, and whether it was sent now."""
     # The ledger first learns what was sent by hand, by a run that was killed, or before the ledger was lost.
-    states = join.sync(book, draft.competition, kaggle, also=[draft])
+    states = comparison.sync(book, draft.competition, kaggle, also=[draft])
     before = [entry for entry in states if entry.csv_sha256 == draft.csv_sha256 and entry.ref is not None]
     if before and not again:
         newest = before[-1]
         say(f"submit: {csv} was submitted before, as ref {newest.ref} ({newest.status}); not sending it twice")
         return newest, False
-    description = sidecar.tag(draft.run or "unknown", draft.csv_sha256, draft.local_validation)
+    description = submissions.tag(draft.run or "unknown", draft.csv_sha256, draft.local_validation)
     sending = Sending(csv, draft.csv_sha256, draft.competition, description, {entry.ref for entry in before})
     if seconds := _may_turn_up(states, draft, clock):
         say(f"submit: an earlier run may have sent it just now; looking for its tag in Kaggle's list, {seconds:.0f} s")
@@ -129,7 +129,7 @@ def _may_turn_up(states: Sequence[Entry], draft: Entry, clock: Clock) -> float:
     sent = [entry.time for entry in states if entry.csv_sha256 == draft.csv_sha256 and entry.ref is None]
     if not sent:
         return 0.0
-    age = (join.instant(clock.now()) - join.instant(sent[-1])).total_seconds()
+    age = (comparison.instant(clock.now()) - comparison.instant(sent[-1])).total_seconds()
     return min(max(clock.patience - age, 0.0), clock.patience)  # a clock that was put back makes nobody wait longer
 
 
@@ -148,7 +148,7 @@ def _await_score(entry: Entry, kaggle: Kaggle, book: Path, clock: Clock, say: Sa
     while entry.status == ledger.PENDING and clock.deadline:
         found = _own(entry, kaggle, book)
         if found is not None and found.status.lower() != ledger.PENDING:
-            entry = join.updated(entry, found)
+            entry = comparison.updated(entry, found)
             ledger.append(book, [entry])
         elif (waited := clock.monotonic() - start) > clock.deadline:
             raise NetworkError(
@@ -178,7 +178,7 @@ def _own(entry: Entry, kaggle: Kaggle, book: Path) -> Submission | None:
     assert entry.ref is not None
 
     def ours(item: Submission) -> bool:
-        return sidecar.carries(item.description, entry.csv_sha256) or entry.note == join.BY_HAND
+        return submissions.carries(item.description, entry.csv_sha256) or entry.note == comparison.BY_HAND
 
     try:
         with suppress(AccessDenied):  # another team's, perhaps: the list tells whether it is ours
@@ -225,7 +225,7 @@ def command(
     clock = Clock(deadline=wait, poll=poll)
     kaggle = Kaggle(os.environ, timeout, tell=cli.say)
     done = submit(csv, paths, kaggle, cli.say, slug=slug, again=again, clock=clock)
-    next_steps.announce(next_steps.command("check", done.entry.competition, paths), cli.say, os.environ)
+    commands.announce(commands.command("check", done.entry.competition, paths), cli.say, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from filelock import FileLock
 
-from pipeline import cli, cli_recipes, next_steps
+from pipeline import cli, cli_recipes, commands
 from pipeline.config import Paths, fingerprint
 from pipeline.errors import PipelineError, Say, UsageError
 from pipeline.recipes import MODELS, PRESETS, TrainConfig
@@ -167,7 +167,7 @@ def train_command(plan: Plan, params: dict[str, Any]) -> str:
     """
     epochs = params.get("epochs", PRESETS[plan.space.base.preset].epochs)
     config = plan.space.config(params).with_epochs(epochs)
-    places = next_steps.places("train", plan.slug, plan.paths)
+    places = commands.places("train", plan.slug, plan.paths)
     return shlex.join(["python", "-m", "pipeline.train", *cli_recipes.arguments(config), *places])
 
 

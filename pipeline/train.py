@@ -14,16 +14,15 @@ from typing import Any, get_args
 
 import click
 
-from pipeline import cli, cli_recipes, next_steps
+from pipeline import cli, cli_recipes, commands
 from pipeline.config import Paths
+from pipeline.console import duration
 from pipeline.errors import Say, UsageError
-from pipeline.progress import duration
 from pipeline.recipes import Compile, TrainConfig
 from pipeline.store import runs
 from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed, training_fingerprint
-from pipeline.store.run_folder import claimed, complete, default_name, require_same
-from pipeline.store.runs import Run, RunCard
+from pipeline.store.runs import Run, RunCard, claimed, complete, default_name, require_same
 
 OVER = "a baseline over the budget: its predictions cannot be submitted"
 
@@ -67,7 +66,7 @@ def train(
     taught_by = [Run.open(paths.models, name) for name in sorted(teachers)]  # their order means nothing
     config = dataclasses.replace(config, teachers=tuple(f"{t.name}@{t.weights_sha256[:12]}" for t in taught_by))
     if pseudo_labels is not None:
-        from pipeline.training import pseudo_labels as labelled  # noqa: PLC0415
+        from pipeline.training import session as labelled  # noqa: PLC0415
 
         config = dataclasses.replace(config, pseudo_labels=labelled.identity(pseudo_labels, slug))
     first = _reports()
@@ -112,9 +111,9 @@ def _train(job: _Job, say: Say) -> Run:
     """Check everything that can be checked, then train in the run's folder."""
     # PyTorch takes seconds to import, and a complete run gets by without it.
     from pipeline.model.summary import check_budget  # noqa: PLC0415
-    from pipeline.training import processes, pseudo_labels, session, teachers  # noqa: PLC0415
+    from pipeline.training import device, session, step  # noqa: PLC0415
+    from pipeline.training.batches import split  # noqa: PLC0415
     from pipeline.training.device import choose  # noqa: PLC0415
-    from pipeline.training.split import split  # noqa: PLC0415
 
     if not job.baseline:
         check_budget(job.config.model)
@@ -122,11 +121,11 @@ def _train(job: _Job, say: Say) -> Run:
     data = Processed.open(job.paths.processed / job.slug)
     rows = split(data.array("train_labels"), job.config)
     card = RunCard(job.slug, data.training_fingerprint, job.config)
-    labels = None if job.pseudo_labels is None else pseudo_labels.read(job.pseudo_labels, data)
-    networks = [teachers.network(run, card) for run in job.teachers]
+    labels = None if job.pseudo_labels is None else session.read(job.pseudo_labels, data)
+    networks = [step.network(run, card) for run in job.teachers]
     name = job.run_name or default_name(card)
     folder = job.paths.models / name
-    with processes.join(chosen.torch_device) as world, claimed(folder, card, job.force, world.first):
+    with device.join(chosen.torch_device) as world, claimed(folder, card, job.force, world.first):
         world.wait()  # until the folder is as it should be
         session.run(
             card, data, rows, chosen, folder, say,
@@ -240,8 +239,8 @@ def command(
         baseline=baseline, compile_=compile_, force=force,
     )  # fmt: skip
     if run.result.submittable and _reports():
-        following = next_steps.command("predict", slug, paths, "--out", str(paths.submissions / "sub.csv"))
-        next_steps.announce(following, cli.say, os.environ)
+        following = commands.command("predict", slug, paths, "--out", str(paths.submissions / "sub.csv"))
+        commands.announce(following, cli.say, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,10 +28,10 @@ from pipeline.kaggle_api.client import Kaggle
 from pipeline.predict import predict
 from pipeline.preprocess import preprocess
 from pipeline.recipes import PRESETS
-from pipeline.rehearsal import cifar_format
-from pipeline.rehearsal.standin import StandIn, standin
+from pipeline.rehearsal import digits
+from pipeline.rehearsal.mock import StandIn, standin
 from pipeline.rehearsal.state import Settings
-from pipeline.store import atomic, epochs, runs
+from pipeline.store import atomic, runs
 from pipeline.store.manifest import Manifest, records
 from pipeline.store.processed import Processed
 from pipeline.store.runs import RunCard, RunResult
@@ -59,10 +59,10 @@ def write_download(folder: Path, hidden: int = 30, seed: int = 0) -> Path:
     labels = [i % 10 for i in range(20)]
     for k, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
         names = [f"{name}_{i}.png" for i in range(20)]
-        (batches / name).write_bytes(cifar_format.batch(name, images(20, seed + k), labels, names))
-    (batches / "batches.meta").write_bytes(cifar_format.batches_meta(20, NAMES))
+        (batches / name).write_bytes(digits.batch(name, images(20, seed + k), labels, names))
+    (batches / "batches.meta").write_bytes(digits.batches_meta(20, NAMES))
     ids = np.arange(100, 100 + hidden, dtype=np.int64)
-    (folder / "cifar_test_nolabel.pkl").write_bytes(cifar_format.hidden(images(hidden, seed + 9), ids))
+    (folder / "cifar_test_nolabel.pkl").write_bytes(digits.hidden(images(hidden, seed + 9), ids))
     return folder
 
 
@@ -143,7 +143,7 @@ def prepare(cwd: Path, **options: int) -> Path:
 
 def write_run(cwd: Path, name: str = "tiny-run", seed: int = 0) -> Path:
     """A finished run with untrained weights, made the latest; its folder."""
-    from pipeline.model import weights
+    from pipeline.model import resnet
     from pipeline.model.resnet import build
 
     models = cwd / "data/models"
@@ -151,12 +151,10 @@ def write_run(cwd: Path, name: str = "tiny-run", seed: int = 0) -> Path:
     data = Processed.open(cwd / "data/processed" / SLUG)
     config = dataclasses.replace(PRESETS["rehearsal"], seed=seed)
     atomic.write_json(folder / runs.CONFIG, RunCard(SLUG, data.training_fingerprint, config).to_dict())
-    weights.save(folder / runs.WEIGHTS, build(config.model, seed).state_dict(), config.model)
+    resnet.save(folder / runs.WEIGHTS, build(config.model, seed).state_dict(), config.model)
     result = RunResult("split", 91.0, 0.3, 10, 90.0, 20, 3, 12, 90.5, 1000, 100.0, 60.0, "cpu", "fp32")
     atomic.write_json(folder / runs.RESULT, result.to_dict())
-    epochs.write(
-        folder / runs.METRICS, [epochs.EpochRow(k, 1e-3, 2.0, 60.0, 0.3, 80.0 + k, 100.0, 5.0) for k in (1, 2, 3)]
-    )
+    runs.write(folder / runs.METRICS, [runs.EpochRow(k, 1e-3, 2.0, 60.0, 0.3, 80.0 + k, 100.0, 5.0) for k in (1, 2, 3)])
     files = [folder / n for n in (runs.CONFIG, runs.WEIGHTS, runs.RESULT, runs.METRICS)]
     Manifest("train", records(folder, files)).write(folder)
     runs.point_latest(models, name)

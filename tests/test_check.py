@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.gap import ledger
-from pipeline.gap.ledger import Entry
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.rehearsal.state import Settings
+from pipeline.store import ledger
+from pipeline.store.ledger import Entry
 from tests.support import SLUG, error_line, here, predicted_place, serve, stage, submit_by_hand, write_run
 
 pytestmark = pytest.mark.usefixtures("quick_client")
@@ -94,7 +94,7 @@ def test_a_strangers_submission_has_no_local_value(place: Path) -> None:
 
 
 def test_without_labels_it_says_that_there_is_no_score(place: Path) -> None:
-    from pipeline.rehearsal.standin import standin
+    from pipeline.rehearsal.mock import standin
 
     with standin(place / "source", place / "state", slug=SLUG) as kaggle:
         submit_by_hand(place, kaggle)

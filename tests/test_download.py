@@ -23,11 +23,11 @@ from pipeline.config import DEFAULT_COMPETITION, Paths
 from pipeline.download import download
 from pipeline.errors import BadData, NetworkError
 from pipeline.kaggle_api.client import Kaggle, RemoteFile
-from pipeline.rehearsal import connections
+from pipeline.rehearsal import server
+from pipeline.rehearsal.mock import standin
 from pipeline.rehearsal.replies import byte_range
-from pipeline.rehearsal.standin import standin
-from pipeline.store import cifar10
-from pipeline.store.editions import find_batches
+from pipeline.store import cifar
+from pipeline.store.cifar import find_batches
 from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed
 from tests.support import ROOT, SLUG, error_line, images, indiscreet_kaggle, stage, tree, write_download
@@ -79,7 +79,7 @@ def test_a_killed_download_goes_on_where_it_stopped(
         asked.append(text)
         return byte_range(text, size)
 
-    monkeypatch.setattr(connections, "byte_range", remembering)
+    monkeypatch.setattr(server, "byte_range", remembering)
     (source / "ballast.bin").write_bytes(os.urandom(4_000_000))
     command = [sys.executable, "-m", "pipeline.download", "--competition", SLUG]
     # The first connection breaks after 2 MB; the client waits before it goes on, and is killed meanwhile.
@@ -352,7 +352,7 @@ def test_missing_training_data_comes_from_cifars_home_page(
 
 def test_a_wrong_md5_is_a_network_error(tmp_path: Path, home_page: tuple[str, str]) -> None:
     with pytest.raises(NetworkError, match="CIFAR-10 did not come"):
-        cifar10.fetch(tmp_path / "cache", home_page[0], "0" * 32, backoff=0.01)
+        cifar.fetch(tmp_path / "cache", home_page[0], "0" * 32, backoff=0.01)
 
 
 def test_a_folder_with_half_of_the_batches_is_refused(tmp_path: Path, source: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from pipeline.rehearsal.standin import standin
+from pipeline.rehearsal.mock import standin
 from tests.readme import fresh_project, run
 from tests.support import ROOT, SLUG, here, stage, write_download, write_run
 

@@ -19,7 +19,7 @@ from pipeline.kernels import packing
 from pipeline.kernels.order import Order
 from pipeline.kernels.waiting import Clock
 from pipeline.recipes import PRESETS
-from pipeline.rehearsal.standin import StandIn, standin
+from pipeline.rehearsal.mock import StandIn, standin
 from pipeline.store.runs import Run
 from tests.support import SLUG, error_line, here, paths_in, prepare, stage, write_download
 

@@ -13,17 +13,15 @@ import pytest
 import torch
 
 from pipeline.kaggle_api import submission_format
-from pipeline.model import weights
-from pipeline.model.inputs import normalise
-from pipeline.model.resnet import build
+from pipeline.model import resnet
+from pipeline.model.resnet import build, normalise
 from pipeline.predict import predict
 from pipeline.recipes import PRESETS
-from pipeline.store import atomic, runs, sidecar
+from pipeline.store import atomic, runs, submissions
 from pipeline.store.manifest import FileRecord, Manifest, records
-from pipeline.store.pretrained import export
 from pipeline.store.processed import Processed
-from pipeline.store.runs import Run
-from pipeline.store.sidecar import Sidecar
+from pipeline.store.runs import Run, export
+from pipeline.store.submissions import Sidecar
 from tests.support import ROOT, SLUG, clean_environment, error_line, here, paths_in, prepare, stage, tree, write_run
 
 
@@ -74,7 +72,7 @@ def test_a_complete_csv_is_found_without_pytorch(place: Path) -> None:
 def test_labels_are_the_networks_and_do_not_depend_on_the_batch(place: Path) -> None:
     run = Run.open(place / "data/models", None)
     data = Processed.open(place / "data/processed" / SLUG)
-    network = weights.load(run.folder / runs.WEIGHTS, run.card.config.model)
+    network = resnet.load(run.folder / runs.WEIGHTS, run.card.config.model)
     with torch.inference_mode():  # in float32: for this run nobody has measured that bfloat16 agrees
         logits = network(normalise(torch.from_numpy(np.array(data.array("hidden_images")))))
     expected = logits.argmax(dim=1).numpy()
@@ -125,7 +123,7 @@ def test_labels_are_the_most_probable_on_average(place: Path) -> None:
         with torch.no_grad():  # centred, so that the labels of an untrained network differ at all
             network.fc.bias.sub_(network(normalise(hidden)).mean(0))
             given += [network(normalise(view)).softmax(1) for view in (hidden, hidden.flip(2))]
-        weights.save(folder / runs.WEIGHTS, network.state_dict(), network.config)
+        resnet.save(folder / runs.WEIGHTS, network.state_dict(), network.config)
         rewrite(folder, runs.CONFIG, lambda card: None)
     csv = predict(paths_in(place), print, names=["tiny-run", "b-run"], tta="flip", device="cpu").csv
     found = submission_format.validate(csv, data.array("hidden_ids"))
@@ -160,7 +158,7 @@ def test_runs_without_a_common_validation_set_have_no_validation_accuracy(place:
     predicted = predict(paths_in(place), said.append, names=["tiny-run", "b-run"], device="cpu")
     assert predicted.sidecar.validation_accuracy is None
     assert any(line.endswith("validation unknown") for line in said)
-    assert sidecar.tag("x", "f" * 64, predicted.sidecar.validation_accuracy).endswith("val=unknown")
+    assert submissions.tag("x", "f" * 64, predicted.sidecar.validation_accuracy).endswith("val=unknown")
 
 
 def test_runs_that_do_not_go_together_are_refused(place: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import console
 from pipeline import preprocess as stages
-from pipeline import progress
 from pipeline.store.processed import Processed
 from tests.support import (
     ROOT,
@@ -52,7 +52,7 @@ def test_arrays_are_the_files_images(tmp_path: Path) -> None:
 
 def test_a_long_one_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_download(raw(tmp_path))
-    monkeypatch.setattr(progress, "FIRST_LINE", 0.0)
+    monkeypatch.setattr(console, "FIRST_LINE", 0.0)
     lines: list[str] = []
     stages.preprocess(SLUG, paths_in(tmp_path), lines.append)
     shares = [line for line in lines if line.endswith(" 100 %")]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.progress import BYTES, Meter, duration, megabytes
+from pipeline.console import BYTES, Meter, duration, megabytes
 from tests.support import ROOT
 
 
@@ -85,7 +85,7 @@ def test_durations_are_rounded_to_seconds() -> None:
 WORK = """
 import signal, time
 from pipeline.cli import say
-from pipeline.progress import Meter
+from pipeline.console import Meter
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     with Meter("predict: hidden images", 1000, "images", say) as meter:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from pipeline.gap import contact_sheets, ledger
-from pipeline.reporting import theme
-from pipeline.store import epochs, runs
+from pipeline.reporting import figures
+from pipeline.store import ledger, runs
 from tests import browser
 from tests.support import (
     SLUG,
@@ -54,8 +53,8 @@ def pictures(place: Path, run: str = RUN) -> set[str]:
 @pytest.fixture(autouse=True)
 def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which are drawn faster; those of `reported`, which is made before, are as large as a user's."""
-    monkeypatch.setattr(contact_sheets, "MOST", 4)
-    monkeypatch.setattr(theme, "PNG_SCALE", 1.0)
+    monkeypatch.setattr(figures, "MOST", 4)
+    monkeypatch.setattr(figures, "PNG_SCALE", 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +75,7 @@ def begun(place: Path, done: int) -> Path:
     folder = write_run(place)
     for name in (runs.RESULT, runs.WEIGHTS, "manifest.json"):
         (folder / name).unlink()
-    epochs.write(folder / runs.METRICS, epochs.read(folder / runs.METRICS)[:done])
+    runs.write(folder / runs.METRICS, runs.read(folder / runs.METRICS)[:done])
     (place / "data/models" / runs.LATEST).unlink()
     return place
 

@@ -16,8 +16,7 @@ import pytest
 
 from pipeline import cli
 from pipeline.config import DEFAULT_COMPETITION
-from pipeline.gap import ledger
-from pipeline.store import atomic, runs
+from pipeline.store import atomic, ledger, runs
 from tests.overview.places import answer, begin, finish, note
 from tests.support import ROOT, SLUG, clean_environment, here, prepare
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import AccessDenied, NetworkError
-from pipeline.gap import ledger
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.kaggle_api.once import Clock
-from pipeline.rehearsal.standin import StandIn
+from pipeline.rehearsal.mock import StandIn
 from pipeline.rehearsal.state import Settings
-from pipeline.store.sidecar import Sidecar
+from pipeline.store import ledger
+from pipeline.store.submissions import Sidecar
 from pipeline.submit import submit
 from tests.support import ROOT, SLUG, error_line, paths_in, predicted_place, serve, stage
 

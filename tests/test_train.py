@@ -15,13 +15,12 @@ from pipeline import predict, train
 from pipeline.config import Paths
 from pipeline.errors import UsageError
 from pipeline.recipes import PRESETS, ModelConfig
-from pipeline.store import atomic, machine
+from pipeline.store import atomic
 from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.processed import Processed
-from pipeline.store.run_folder import default_name
-from pipeline.store.runs import CHECKPOINT, WEIGHTS, Run
-from pipeline.store.sidecar import Sidecar
-from pipeline.training.engine import Task
+from pipeline.store.runs import CHECKPOINT, WEIGHTS, Run, default_name
+from pipeline.store.submissions import Sidecar
+from pipeline.training.loop import Task
 from tests.training.test_metrics import events
 from tests.training.tiny import SLUG, take_float32, write_tiny
 
@@ -83,7 +82,7 @@ def test_a_run_learns_and_is_complete(uninterrupted: Place) -> None:
     assert not run.result.optimistic
     assert run.manifest.inputs == {"data": run.card.data}
     assert set(run.manifest.files) == {"config.json", "weights.safetensors", "metrics.jsonl", "result.json"}
-    assert run.result.system == machine.description()
+    assert run.result.system == atomic.description()
     board = events(run.folder / "tensorboard")
     assert [step for step, _ in board["validation/accuracy"]] == [1, 2, 3]
     ((_, text),) = board["result/text_summary"]
@@ -118,7 +117,7 @@ DYING = """
 import os, signal, sys
 import pytest
 from pipeline import predict, train
-from pipeline.training.engine import Task
+from pipeline.training.loop import Task
 from tests.training.tiny import take_float32
 take_float32(pytest.MonkeyPatch())
 rate = Task.rate

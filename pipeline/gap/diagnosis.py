@@ -1,8 +1,8 @@
 """What is the matter with the hidden images: one word, its reason, and the size of every effect that was looked at.
 
 The checks come in this order, and the first that finds something gives the verdict: the contract (the labelled images
-through the very path of the submission), the pixels (mistakes and corruptions, pipeline.gap.damage), then the answers
-and features (pipeline.gap.shift).  Fractions in 0..1, but for distances of pixel statistics.
+through the very path of the submission), the pixels (mistakes and corruptions, pipeline.gap.corruption_fit), then the
+answers and features (pipeline.gap.shift).  Fractions in 0..1, but for distances of pixel statistics.
 """
 
 import dataclasses
@@ -14,10 +14,10 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.gap import damage, duplicates, shift
-from pipeline.gap.calibration import Answers
+from pipeline.gap import corruption_fit, shift
+from pipeline.gap.corruption_fit import Found
 from pipeline.gap.corruptions import DAMAGES, Done, Images
-from pipeline.gap.damage import Found
+from pipeline.gap.estimators import Answers
 
 Verdict = Literal["none", "preprocessing", "label_shift", "corruption", "natural", "unknown"]
 
@@ -107,11 +107,11 @@ def diagnose(
     weights = found.weights(seen.truth)
     harder = shift.harder(seen.local, weights, seen.hidden)
     foreign = shift.foreign(seen.local_features, weights[seen.local_rows], seen.hidden_features)
-    pixels = damage.find(local, hidden)
+    pixels = corruption_fit.find(local, hidden)
     right = seen.local.labels == seen.truth
     contract = None if seen.recorded is None else _contract(right, seen.recorded)
-    samples = [damage.sampled(images, LOOKED_UP) for images in (hidden, local)]
-    nearest = duplicates.nearest(np.concatenate(samples), training)
+    samples = [corruption_fit.sampled(images, LOOKED_UP) for images in (hidden, local)]
+    nearest = shift.nearest(np.concatenate(samples), training)
     alike = [part.mean() for part in np.split(nearest.alike, [len(samples[0])])]
     diagnosis = Diagnosis(
         verdict="unknown",

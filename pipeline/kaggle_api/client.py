@@ -7,6 +7,7 @@ Submitting is never repeated here: whether that is safe is for the submit stage 
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,8 +20,132 @@ from typing import IO, Any, TypeVar
 
 import tenacity
 
-from pipeline.errors import NetworkError, Say, UsageError
-from pipeline.kaggle_api import answers, credentials
+from pipeline.errors import (
+    AccessDenied,
+    BadData,
+    NetworkError,
+    PipelineError,
+    Say,
+    SubmissionLimit,
+    UsageError,
+    printable,
+)
+from pipeline.kaggle_api import credentials
+from pipeline.store.manifest import require_types
+
+# --- What the child process answers, checked: values of the right types, or one of our errors that names
+
+
+Answer = TypeVar("Answer")
+
+LARGEST = 2**63 - 1  # of Kaggle's numbers; none is negative
+
+
+def typed(kind: type[Answer], values: Any) -> Answer:
+    """The dataclass `kind` of these fields.
+
+    Raises:
+        NetworkError: a field has another type, or is a number that cannot be meant.
+    """
+    try:
+        found = kind(**values)
+        require_types(found)
+    except TypeError as error:
+        raise _nonsense(f"{kind.__name__}: {error}") from None
+    for name, value in vars(found).items():
+        if isinstance(value, int) and not 0 <= value <= LARGEST:
+            raise _nonsense(f"{kind.__name__}.{name} is {value!r}")
+    return found
+
+
+def typed_list(kind: type[Answer], items: Any) -> list[Answer]:
+    """A list of them."""
+    if not isinstance(items, list):
+        raise _nonsense(f"{items!r} is no list")
+    return [typed(kind, item) for item in items]
+
+
+def ref(file: Path, value: Mapping[str, Any]) -> int:
+    """The ref in the answer to the submission of `file`.
+
+    Raises:
+        NetworkError: there is none; `unanswered` unless Kaggle was not even asked to take the file.
+    """
+    if not value["uploaded"]:
+        raise NetworkError(f"{file} could not be uploaded to Kaggle: check the network and run again")
+    found = value["ref"]
+    if type(found) is not int or not 0 < found <= LARGEST:
+        what = printable(f"{found!r}, {value['message']}")
+        raise NetworkError(f"Kaggle named no ref for the submission ({what}): run again", unanswered=True)
+    return found
+
+
+def refusal(subject: str, credential: str, reply: Mapping[str, Any]) -> PipelineError:
+    """Our error for what the child reports.
+
+    `subject` is a competition's slug or a kernel's USER/NAME, `credential` says where the credentials come from.
+    """
+    kind, message = reply["kind"], printable(reply["message"])
+    if kind == "http":
+        return _refused(subject, credential, reply, message)
+    if kind == "credentials":
+        return AccessDenied(f"Kaggle accepts none of the credentials found: {credentials.CURE}")
+    if kind == "install":
+        return PipelineError(f"the kaggle client does not load ({message}): pip install -r requirements.txt")
+    if kind == "disk":
+        return PipelineError(f"this system refused the kaggle client ({message}): free space, or check permissions")
+    if kind == "storage":  # its links are signed and grow old: a new one may do
+        text = f"the link that Kaggle gave does not lead to the file ({reply['status']}, {message})"
+        return NetworkError(f"{text}: run again, for a new link", retry_after=_seconds(reply))
+    if kind == "other":
+        return _nonsense(message, unanswered=reply["creating"])
+    text = f"cannot reach Kaggle ({message}): check the network and run again"
+    return NetworkError(text, unanswered=reply["creating"])
+
+
+def _refused(subject: str, credential: str, reply: Mapping[str, Any], message: str) -> PipelineError:
+    """Kaggle itself refused, with a status."""
+    status = int(reply["status"])
+    if status == 401:
+        return AccessDenied(f"Kaggle refused the credentials in {credential} (401): {credentials.CURE}")
+    if status == 403:
+        return AccessDenied(f"Kaggle refused (403, {message}): {_permission(subject)}")
+    if status == 404:
+        return UsageError(f"Kaggle knows no such thing (404, {message}): {_spelling(subject)}")
+    if status == 400 and re.search("submission.*(limit|allowance)|(limit|daily).*submission", message, re.I):
+        return SubmissionLimit(f"Kaggle refused the submission ({message}): the limit resets at 00:00 UTC")
+    if status == 429 or status >= 500:
+        text = f"Kaggle is busy or down ({status}, {message}): try again later"
+        # Whoever answered, perhaps a gateway in Kaggle's place: the request may be carried out all the same.
+        perhaps_at_work = status >= 500 and reply["creating"]
+        return NetworkError(text, retry_after=_seconds(reply), unanswered=perhaps_at_work)
+    return BadData(f"Kaggle refused the request ({status}, {message})")
+
+
+def _permission(subject: str) -> str:
+    if "/" in subject:
+        page = f"https://www.kaggle.com/code/{subject}"
+        return f"is the kernel at {page}, and your phone verified at https://www.kaggle.com/settings, as GPUs need it?"
+    return f"join the competition and accept its rules at https://www.kaggle.com/competitions/{subject}/rules"
+
+
+def _spelling(subject: str) -> str:
+    if "/" in subject:
+        return f"is the kernel still at https://www.kaggle.com/code/{subject}?"
+    return f"is --competition {subject} spelled right?"
+
+
+def _nonsense(what: str, *, unanswered: bool = False) -> NetworkError:
+    text = f"Kaggle's answer makes no sense to its client ({printable(what)})"
+    return NetworkError(f"{text}: try again later; if it stays so, pip install -U kaggle", unanswered=unanswered)
+
+
+def _seconds(reply: Mapping[str, Any]) -> float | None:
+    try:
+        return max(0.0, float(reply.get("retry_after") or ""))
+    except ValueError:
+        return None
+
 
 CHILD = Path(__file__).with_name("child.py")
 MARKER = ".kaggle-partial"  # ending of the file by which the client knows how to go on
@@ -94,20 +219,20 @@ class Kaggle:
 
     def files(self, slug: str) -> list[RemoteFile]:
         """The competition's files."""
-        return answers.typed_list(RemoteFile, self.read(slug, {"call": "files", "slug": slug}))
+        return typed_list(RemoteFile, self.read(slug, {"call": "files", "slug": slug}))
 
     def limits(self, slug: str) -> Limits:
         """Today's submission limits."""
-        return answers.typed(Limits, self.read(slug, {"call": "limits", "slug": slug}))
+        return typed(Limits, self.read(slug, {"call": "limits", "slug": slug}))
 
     def submissions(self, slug: str) -> list[Submission]:
         """All of the team's submissions, newest first."""
-        return answers.typed_list(Submission, self.read(slug, {"call": "submissions", "slug": slug}))
+        return typed_list(Submission, self.read(slug, {"call": "submissions", "slug": slug}))
 
     def submission(self, slug: str, ref: int) -> Submission | None:
         """The submission `ref`, or None while Kaggle does not know it yet."""
         try:
-            found = answers.typed(Submission, self.read(slug, {"call": "submission", "ref": ref}))
+            found = typed(Submission, self.read(slug, {"call": "submission", "ref": ref}))
         except UsageError:  # 404: it answers so for a moment right after submitting
             return None
         if found.ref != ref:
@@ -139,7 +264,7 @@ class Kaggle:
             NetworkError: also when it is unknown whether Kaggle took it.
         """
         request = {"call": "submit", "slug": slug, "file": str(file), "message": message}
-        return answers.ref(file, self.call(slug, request, max(self.timeout, self.upload_timeout)))
+        return ref(file, self.call(slug, request, max(self.timeout, self.upload_timeout)))
 
     def read(self, subject: str, request: dict[str, Any], script: Path | None = None) -> Any:
         """What the child answers to a call that changes nothing; `subject` and `script` as in `call`."""
@@ -204,7 +329,7 @@ class Kaggle:
             ) from None
         reply = credentials.hide(reply, credentials.secrets(self.environ))
         if not reply["ok"]:
-            raise answers.refusal(subject, credential, reply)
+            raise refusal(subject, credential, reply)
         return reply["value"]
 
     def _wait(self, child: subprocess.Popen[bytes], limit: float, watch: Watch | None) -> None:

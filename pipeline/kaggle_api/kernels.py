@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import AccessDenied, NetworkError, PipelineError, UsageError, printable
-from pipeline.kaggle_api import answers, credentials
+from pipeline.kaggle_api import client, credentials
 from pipeline.kaggle_api.client import DOWNLOAD_LIMIT, Kaggle
 
 CHILD = Path(__file__).with_name("child_kernels.py")
@@ -59,7 +59,7 @@ def find(kaggle: Kaggle, name: str) -> Found:
     Raises:
         AccessDenied: the credentials name no user.
     """
-    found = answers.typed(Found, kaggle.read(f"you/{name}", {"call": "find_kernel", "name": name}, CHILD))
+    found = client.typed(Found, kaggle.read(f"you/{name}", {"call": "find_kernel", "name": name}, CHILD))
     if not found.user:
         raise AccessDenied(f"the credentials name no user, to whom the kernel would belong: {credentials.CURE}")
     return found
@@ -76,7 +76,7 @@ def push(kaggle: Kaggle, folder: Path, ref: str, competition: str) -> Pushed:
     request = {"call": "push_kernel", "folder": str(folder)}
     limit = max(kaggle.timeout, kaggle.upload_timeout)
     try:
-        pushed = answers.typed(Pushed, kaggle.call(ref, request, limit, script=CHILD))
+        pushed = client.typed(Pushed, kaggle.call(ref, request, limit, script=CHILD))
     except NetworkError as error:
         if not error.unanswered:
             raise
@@ -95,7 +95,7 @@ def push(kaggle: Kaggle, folder: Path, ref: str, competition: str) -> Pushed:
 
 def session(kaggle: Kaggle, ref: str, version: int) -> Session:
     """How the run of a version stands."""
-    return answers.typed(Session, kaggle.read(ref, {"call": "kernel_session", **_which(ref, version)}, CHILD))
+    return client.typed(Session, kaggle.read(ref, {"call": "kernel_session", **_which(ref, version)}, CHILD))
 
 
 def output(
@@ -109,13 +109,13 @@ def output(
     places = {name: (str(folder / name), most) for name, most in wanted.items()}
     request = {"call": "kernel_output", **_which(ref, version), "wanted": places}
     watch = (folder, progress)
-    return answers.typed(Output, kaggle.retrying(lambda: kaggle.call(ref, request, DOWNLOAD_LIMIT, watch, CHILD)))
+    return client.typed(Output, kaggle.retrying(lambda: kaggle.call(ref, request, DOWNLOAD_LIMIT, watch, CHILD)))
 
 
 def log_lines(kaggle: Kaggle, ref: str, version: int) -> list[str]:
     """The lines of a version's log, which comes as plain text or as a JSON list of {stream_name, time, data}."""
     request = {"call": "kernel_output", **_which(ref, version), "wanted": {}}
-    log = answers.typed(Output, kaggle.read(ref, request, CHILD)).log
+    log = client.typed(Output, kaggle.read(ref, request, CHILD)).log
     with suppress(ValueError, TypeError, KeyError, RecursionError):  # then it is plain text
         log = "".join(str(event["data"]) for event in json.loads(log))
     return [printable(line) for line in log.splitlines() if line.strip()]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.errors import NetworkError, Say
 from pipeline.kaggle_api.client import Kaggle, Submission
-from pipeline.store import sidecar
+from pipeline.store import submissions
 
 TRIES = 3  # of submitting, each after a search for the tag
 LONGEST_WAIT = 300.0  # seconds that Kaggle can make us wait before the next try
@@ -49,7 +49,7 @@ class Sending:
 
     def find(self, listed: Iterable[Submission]) -> int | None:
         """The ref of the newest submission that carries the tag and is none of `before`."""
-        refs = (s.ref for s in listed if s.ref not in self.before and sidecar.carries(s.description, self.sha256))
+        refs = (s.ref for s in listed if s.ref not in self.before and submissions.carries(s.description, self.sha256))
         return max(refs, default=None)
 
     def lost(self, why: str) -> NetworkError:

@@ -9,8 +9,8 @@ from pipeline.config import check_slug, fingerprint
 from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.recipes import TrainConfig
 from pipeline.store import atomic, runs
-from pipeline.store.fields import parse, require_types
-from pipeline.store.names import few
+from pipeline.store.manifest import parse, require_types
+from pipeline.store.runs import few
 
 NOTE = "note.json"
 LONGEST = 50  # characters of a kernel's title

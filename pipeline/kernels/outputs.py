@@ -12,13 +12,12 @@ from pathlib import Path
 
 from pipeline.config import Paths
 from pipeline.errors import BadData, MissingInput, UsageError, printable
+from pipeline.kernel_runner import CSV_ENDINGS, RUN_FILES
 from pipeline.kernels.order import Order
-from pipeline.kernels.runner import CSV_ENDINGS, RUN_FILES
-from pipeline.store import atomic, evidence, runs
-from pipeline.store.evidence import Evidence
+from pipeline.store import atomic, runs, submissions
 from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.runs import CHECKPOINT, EXECUTION, TENSORBOARD, Run
-from pipeline.store.sidecar import Sidecar, written_by_predict
+from pipeline.store.submissions import Evidence, Sidecar, written_by_predict
 
 MB = 10**6
 LARGEST = {  # bytes of a file, by its ending: five million parameters have 20 MB, a million hidden images 300 MB
@@ -82,7 +81,7 @@ def verify(order: Order, folder: Path) -> Run:
             raise BadData(f"{changed[0]} is not as its manifest has it")
         csv = csv_of(order, below(folder).submissions)
         known, _ = written_by_predict(csv, order.competition)
-        _check_size(evidence.path_of(csv))
+        _check_size(submissions.evidence_path(csv))
         _check_csv(known, Evidence.read(csv), run)
     except (BadData, MissingInput) as error:
         # Where it lay, and what mends a run of here, helps nobody.

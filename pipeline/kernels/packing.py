@@ -18,7 +18,7 @@ from pipeline import cli_recipes
 from pipeline.config import fingerprint
 from pipeline.errors import UsageError
 from pipeline.kernels.order import Order
-from pipeline.store import atomic, project
+from pipeline.store import atomic
 
 METADATA, MAIN = "kernel-metadata.json", "main.py"
 RUNNER = Path(__file__).with_name("runner.py")
@@ -42,7 +42,7 @@ def pack(order: Order) -> Parcel:
     Raises:
         UsageError: it is larger than Kaggle takes.
     """
-    contents = {name: path.read_bytes() for name, path in project.files().items()}
+    contents = {name: path.read_bytes() for name, path in atomic.files().items()}
     tag = f"files={fingerprint({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})}"
     packed = "\n".join(textwrap.wrap(base64.b64encode(_archive(contents)).decode(), WIDTH))
     values = {

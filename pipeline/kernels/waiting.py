@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline.console import duration
 from pipeline.errors import NetworkError, PipelineError, Say, printable
 from pipeline.kaggle_api import kernels
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.kernels.order import AGAIN, Note
-from pipeline.progress import duration
 
 LOG_LINES = 15  # of a failed kernel's log
 

@@ -9,12 +9,26 @@ Convolutions have no bias, since a batch normalisation follows each, but for the
 unit variance already.
 """
 
+import copy
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, dropout, relu
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pipeline.config import CLASSES
+from pipeline.config import CLASSES, MEAN, STD
+from pipeline.errors import BadData
 from pipeline.recipes import ModelConfig
+from pipeline.store import atomic
 
 
 class SqueezeExcitation(nn.Module):
@@ -130,3 +144,106 @@ def build_without_memory(config: ModelConfig) -> ResNet:
     """The network on the meta device: shapes only, for counting."""
     with torch.device("meta"):
         return ResNet(config)
+
+
+# --- From stored pixels to what the networks take: training and prediction must share this to the bit.
+
+
+def normalise(images: Tensor) -> Tensor:
+    """RGB images (B, H, W, 3), 0..255, uint8 or float32 -> float32 (B, 3, H, W), (x / 255 - MEAN) / STD a channel.
+
+    The pixels stay where they are: the result has the channels_last layout that convolutions like best.
+    """
+    mean, std = _constants(images.device)
+    return torch.sub(images.permute(0, 3, 1, 2), mean).div_(std)  # two passes over memory instead of three
+
+
+@functools.cache
+def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    """MEAN and STD times 255, (3, 1, 1): made once, since a copy to the device would make each step wait."""
+    mean, std = (torch.tensor(values, device=device).mul(255).view(3, 1, 1) for values in (MEAN, STD))
+    return mean, std
+
+
+# --- A stem that is computed from the images instead of learned.
+
+
+EPSILON = 5e-4  # added to the variances: the faintest directions are noise and must not be blown up (Jordan 2024)
+
+SLICE = 500  # images whose patches are in memory at once: 4 * 8 times the size of the pixels
+
+
+@torch.no_grad()
+def whiten(network: ResNet, images: Tensor) -> None:
+    """Set the stem's filters of `network` from uint8 images (N, 32, 32, 3); a few thousand suffice."""
+    directions, variances = _principal(normalise(images).cpu())
+    scaled = (directions / (variances + EPSILON).sqrt()[:, None]).view(-1, 3, 2, 2)
+    network.conv1.weight.copy_(torch.cat([scaled, -scaled]))
+    assert network.conv1.bias is not None  # for the type checker: a whitened stem has one
+    network.conv1.bias.zero_()
+
+
+def _principal(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The directions (12, 12), a row each, and variances (12,) of 2x2 patches of (N, 3, H, W), largest first."""
+    moments, count = torch.zeros(12, 12, dtype=torch.float64), 0
+    for first in range(0, len(images), SLICE):
+        patches = (
+            images[first : first + SLICE]
+            .double()
+            .unfold(2, 2, 1)
+            .unfold(3, 2, 1)
+            .permute(0, 2, 3, 1, 4, 5)
+            .reshape(-1, 12)
+        )
+        moments += patches.T @ patches
+        count += len(patches)
+    variances, directions = torch.linalg.eigh(moments / count)
+    return directions.T.flip(0), variances.flip(0)
+
+
+# --- Batch normalisations folded into the convolutions before them: the same function, in fewer steps.
+
+
+def folded(network: ResNet) -> ResNet:
+    """A copy in evaluation mode, channels_last, without norms after convolutions; logits agree within rounding.
+
+    In all our modules a batch normalisation is applied to what the child just before it gives.  One after a pooling
+    stays: a channel with a negative scale would turn the largest value into the smallest.
+    """
+    result = copy.deepcopy(network).eval()
+    for module in list(result.modules()):
+        for (name, convolution), (follower, norm) in pairwise(list(module.named_children())):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module.register_module(name, fuse_conv_bn_eval(convolution, norm))
+                module.register_module(follower, nn.Identity())
+    return result.to(memory_format=torch.channels_last)
+
+
+# --- weights.safetensors: a network's parameters and buffers, float32, with its ModelConfig in the metada
+
+
+def save(path: Path, state: Mapping[str, Tensor], config: ModelConfig) -> None:
+    """Write a state dict of the network `config`, atomically.  Equal weights give equal bytes."""
+    tensors = {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).cpu().contiguous()
+        for name, tensor in state.items()
+    }
+    # One key only: safetensors writes several in a random order, and the file's sha256 would vary.
+    metadata = {"model": json.dumps(dataclasses.asdict(config))}
+    atomic.write_bytes(path, to_bytes(tensors, metadata))
+
+
+def load(path: Path, config: ModelConfig) -> ResNet:
+    """The network `config` with the weights in `path`: float32, on the CPU, channels_last, in evaluation mode.
+
+    Raises:
+        BadData: the file is damaged, or belongs to another network.
+    """
+    try:
+        state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+        network = build_without_memory(config)
+        network.load_state_dict(state, assign=True)
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadData(f"{path} holds no weights of model {config.name} ({reason}): train it again") from error
+    return network.to(memory_format=torch.channels_last).eval()

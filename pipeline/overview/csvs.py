@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BadData
-from pipeline.gap import ledger
-from pipeline.gap.ledger import Entry
-from pipeline.store import atomic, runs
+from pipeline.store import atomic, ledger, runs
+from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord, Manifest
-from pipeline.store.sidecar import Sidecar
+from pipeline.store.submissions import Sidecar
 
 NOT_SUBMITTED, UNKNOWN = "not submitted", "not known"
 

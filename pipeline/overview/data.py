@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.console import megabytes
 from pipeline.errors import BadData, PipelineError
-from pipeline.progress import megabytes
 from pipeline.store import atomic
 from pipeline.store.manifest import Manifest
 

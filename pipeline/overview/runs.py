@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pipeline.errors import BadData, MissingInput
 from pipeline.overview.data import in_use
-from pipeline.store import epochs, runs
+from pipeline.store import runs
 from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.runs import Run, RunCard
 
@@ -76,11 +76,11 @@ def _read(folder: Path, card: RunCard, *, stale: bool, latest: bool) -> RunState
                 folder.name, "finished", changed, result.epochs, card.config.epochs, result.validation_accuracy,
                 result.test_accuracy, stale=stale, latest=latest, submittable=result.submittable, card=card,
             )  # fmt: skip
-        rows = epochs.read(folder / runs.METRICS)
+        rows = runs.read(folder / runs.METRICS)
     except (BadData, MissingInput) as error:
         return RunState(folder.name, "damaged", changed, latest=latest, problem=str(error), card=card)
-    best = epochs.best_row(rows).validation_accuracy if rows else None
-    left = epochs.seconds_left(rows, card.config.epochs) if rows else None
+    best = runs.best_row(rows).validation_accuracy if rows else None
+    left = runs.seconds_left(rows, card.config.epochs) if rows else None
     return RunState(
         folder.name, "training" if training else "interrupted", changed, len(rows), card.config.epochs, best,
         seconds_left=left, stale=stale, latest=latest, card=card,

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.console import duration
 from pipeline.errors import printable
 from pipeline.overview.csvs import CsvState
 from pipeline.overview.data import Folder
 from pipeline.overview.runs import RunState
 from pipeline.overview.whole import Ledger, Overview
-from pipeline.progress import duration
 
 WIDTH = 100
 NAME = 28  # characters of a name

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.gap import ledger
 from pipeline.overview.csvs import NOT_SUBMITTED, CsvState
 from pipeline.overview.data import Folder
 from pipeline.overview.runs import RunState, subject
 from pipeline.overview.whole import Overview
+from pipeline.store import ledger
 
 UNDER_WAY = "under way"
 

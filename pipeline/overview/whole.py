@@ -8,13 +8,12 @@ from typing import Any, Literal
 
 from pipeline.config import Paths, check_slug
 from pipeline.errors import BadData, UsageError
-from pipeline.gap import ledger
-from pipeline.gap.ledger import Entry
 from pipeline.overview import csvs, data, runs
 from pipeline.overview.csvs import CsvState
 from pipeline.overview.data import Folder
 from pipeline.overview.runs import RunState
-from pipeline.store import sidecar
+from pipeline.store import ledger, submissions
+from pipeline.store.ledger import Entry
 from pipeline.store.processed import training_fingerprint
 from pipeline.store.runs import METRICS, REPORT, RESULT
 
@@ -123,7 +122,7 @@ def _report(paths: Paths, found: Sequence[RunState], known: Sequence[CsvState]) 
     folder = paths.models / run.name
     page = folder / REPORT
     shown = [folder / METRICS, folder / RESULT, paths.submissions / ledger.NAME]
-    shown += [sidecar.path_of(Path(csv.path)) for csv in known if run.name in csv.runs]
+    shown += [submissions.sidecar_path(Path(csv.path)) for csv in known if run.name in csv.runs]
     if not page.is_file():
         return Report(str(page), "absent")
     newest = max((path.stat().st_mtime for path in shown if path.is_file()), default=0.0)

@@ -17,7 +17,7 @@ import click
 from pipeline import cli
 from pipeline.errors import INTERRUPTED, UsageError
 from pipeline.rehearsal import digits
-from pipeline.rehearsal.standin import StandIn, slug_of, standin
+from pipeline.rehearsal.mock import StandIn, slug_of, standin
 
 STATES = Path("data/rehearsal")
 PATIENCE = 30.0  # seconds that an interrupted command has to end by itself

@@ -11,8 +11,8 @@ from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from pipeline.console import duration
 from pipeline.errors import PipelineError, Say, UsageError
-from pipeline.progress import duration
 from pipeline.recipes import TrainConfig
 from pipeline.search import study as studies
 from pipeline.search.report import settings

@@ -7,6 +7,8 @@ Callers that may run twice at once hold the `lock` of the place meanwhile.
 import errno
 import json
 import os
+import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -167,3 +169,49 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+# --- What kind of machine this is, for people: `Linux 6.1.0 x86_64, AMD EPYC 9R14, 2 cores, 24 GB`.
+
+
+CPUINFO = Path("/proc/cpuinfo")  # Linux has the processor's name there
+
+
+def description() -> str:
+    """Operating system, processor, the cores and the memory (GB of 10**9 bytes) as far as they are known."""
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    cores = os.cpu_count() or 1
+    parts = [system, _processor(), f"{cores} core{'s' if cores > 1 else ''}", _memory()]
+    return ", ".join(part for part in parts if part)
+
+
+def _processor() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", CPUINFO.read_text(errors="replace"), re.MULTILINE)
+    except OSError:
+        found = None
+    return " ".join(found[1].split()) if found else platform.processor()
+
+
+def _memory() -> str:
+    try:
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return ""
+    return f"{size / 1e9:.0f} GB"
+
+
+# --- The project's own files, as far as somebody needs them who runs it elsewhere: a Kaggle kernel, a win
+
+
+ROOT = Path(__file__).resolve().parents[2]
+TOP = ("requirements.txt", "run_all.sh")
+ENDINGS = (".py", ".j2", ".css")
+
+
+def files() -> dict[str, Path]:
+    """Name (relative, with forward slashes) -> path of each, sorted; no data, no tests, nothing hidden."""
+    found = [ROOT / name for name in TOP if (ROOT / name).is_file()]
+    found += [path for path in (ROOT / "pipeline").rglob("*") if path.suffix in ENDINGS and path.is_file()]
+    names = {path.relative_to(ROOT).as_posix(): path for path in found}
+    return {name: names[name] for name in sorted(names) if not any(part.startswith(".") for part in name.split("/"))}

@@ -4,15 +4,18 @@ What torchvision's RandomCrop and RandomHorizontalFlip do on PIL images one by o
 All random numbers of an epoch are drawn at its start from (seed, epoch), so that any step can be made again.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.config import IMAGE_SIZE
+from pipeline.errors import UsageError
 from pipeline.recipes import TrainConfig
-from pipeline.training import augmentations, mixing
-from pipeline.training.augmentations import Drawn
+from pipeline.training import augment
+from pipeline.training.augment import Drawn
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
@@ -44,7 +47,7 @@ def draw(rows: int, config: TrainConfig, epoch: int) -> Drawn:
         # Half of the images begin mirrored; then each is seen from both sides in turn (Jordan 2024, arXiv:2404.00498).
         first = torch.rand(rows, generator=_generator(config.seed, config.epochs)) < 0.5
         drawn["flip"] = first[drawn["order"]] ^ (epoch % 2 == 1)
-    for part in (*augmentations.chosen(config), mixing.chosen(config)):
+    for part in (*augment.chosen(config), augment.chosen_mixing(config)):
         if part is not None:
             drawn |= part.draw(rows, generator)
     return drawn
@@ -68,8 +71,8 @@ class TrainingImages:
         rows, pad = len(images), config.crop_padding
         self.config = config
         self.labels = torch.tensor(labels, device=device)
-        self._augmentations = augmentations.chosen(config)
-        self._mixing = mixing.chosen(config)
+        self._augmentations = augment.chosen(config)
+        self._mixing = augment.chosen_mixing(config)
         padded = torch.zeros(rows, IMAGE_SIZE + 2 * pad, IMAGE_SIZE + 2 * pad, 3, dtype=torch.uint8)
         padded[:, pad : pad + IMAGE_SIZE, pad : pad + IMAGE_SIZE] = torch.tensor(images)
         # A view of all crops, (N, 2p+1, 2p+1, 32, 32, 3), which takes no memory: one index picks a crop.
@@ -107,3 +110,47 @@ class TrainingImages:
             images = augmentation.apply(images, drawn)
         labels = self.labels[drawn["order"]]
         return (images, labels) if self._mixing is None else self._mixing.apply(images, labels, drawn)
+
+
+# --- Which of the processed images train, and which select the best epoch.
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of the processed training images, ascending.
+
+    `validation` is None where the labelled test_batch validates (the paper's protocol).
+    """
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64] | None
+
+
+def split(labels: NDArray[np.int64], config: TrainConfig) -> Split:
+    """Cut the validation set out of the training images, each class in proportion.
+
+    The cut is the same for every seed: so several runs can be compared, averaged and calibrated on images that
+    none of them has learned from.
+
+    Raises:
+        UsageError: there are too few images for that, or fewer than one batch.
+    """
+    rows = np.arange(len(labels))
+    if config.validation == "test_batch":
+        result = Split(rows, None)
+    else:
+        from sklearn.model_selection import train_test_split  # noqa: PLC0415 - a second that preset paper need not take
+
+        try:
+            train, validation = train_test_split(
+                rows, test_size=config.validation_fraction, stratify=labels, random_state=0
+            )
+        except ValueError as error:  # a class with fewer than two images, or an empty side
+            raise UsageError(f"cannot cut a validation split out of {len(labels)} images: {error}") from error
+        result = Split(np.sort(train), np.sort(validation))
+    if config.batch_size > len(result.train):
+        raise UsageError(
+            f"--batch-size {config.batch_size} is larger than the training set "
+            f"({len(result.train)} images): use --batch-size {len(result.train)} or less"
+        )
+    return result

@@ -16,7 +16,7 @@ from pipeline.config import CLASSES, IMAGE_SIZE
 from pipeline.errors import BadData, Say
 from pipeline.recipes import Compile, TrainConfig
 from pipeline.store import atomic
-from pipeline.store.fields import parse
+from pipeline.store.manifest import parse
 from pipeline.store.runs import EXECUTION
 from pipeline.training.device import Device, Precision
 from pipeline.training.state import start

@@ -1,9 +1,10 @@
 """Labels for images from one network or several: probabilities, averaged over the networks and over their views.
 
-The networks are folded (see pipeline.model.folding), and compute in bfloat16 only where training has measured that
+The networks are folded (see pipeline.model.resnet), and compute in bfloat16 only where training has measured that
 this leaves their labels as they are.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,24 +13,151 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from pipeline.config import CLASSES
+from pipeline.console import Meter
 from pipeline.errors import BadData, Say
-from pipeline.model import weights
-from pipeline.model.folding import folded
-from pipeline.model.inputs import normalise
-from pipeline.model.resnet import ResNet
-from pipeline.progress import Meter
-from pipeline.store.ensemble import Ensemble
-from pipeline.store.evidence import Said
+from pipeline.model import resnet
+from pipeline.model.resnet import ResNet, folded, normalise
 from pipeline.store.processed import ArrayName, Processed, even_rows
-from pipeline.store.runs import Run
-from pipeline.store.sidecar import Tta
-from pipeline.training.adaptation import adapted
-from pipeline.training.device import Device, Precision
-from pipeline.training.evaluation import BATCH, EvaluationImages, logits
-from pipeline.training.split import split
-from pipeline.training.views import views
+from pipeline.store.runs import Ensemble, Run
+from pipeline.store.submissions import Said, Tta
+from pipeline.training.batches import split
+from pipeline.training.device import ALONE, Device, Precision, World
+
+# --- Loss and accuracy of a network on a labelled set.
+
+
+BATCH = 512  # images; the result does not depend on it beyond rounding
+
+
+@dataclass(frozen=True)
+class Score:
+    """Loss: mean cross entropy in nats, without label smoothing.  Accuracy in per cent."""
+
+    loss: float
+    accuracy: float
+
+
+class EvaluationImages:
+    """uint8 images (N, 32, 32, 3) with labels (N,), resident on `device`."""
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], device: torch.device) -> None:
+        self.images = torch.tensor(images, device=device)
+        self.labels = torch.tensor(labels, device=device)
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.labels)
+
+
+def logits(network: Callable[[Tensor], Tensor], images: Tensor, device: Device) -> Tensor:
+    """Float32 logits (B, 10) of images (B, 32, 32, 3), 0..255, that lie on the device."""
+    with device.autocast():
+        output = network(normalise(images))
+    return output.float()
+
+
+@torch.inference_mode()
+def evaluate(
+    network: nn.Module,
+    data: EvaluationImages,
+    device: Device,
+    before_batch: Callable[[], None] = lambda: None,
+    world: World = ALONE,
+) -> Score:
+    """Evaluate on all of `data`, each process on its share; `before_batch` may raise to stop early.
+
+    Leaves the network in eval mode.
+    """
+    network.eval()
+    loss = torch.zeros((), device=device.torch_device)
+    correct = torch.zeros((), dtype=torch.int64, device=device.torch_device)
+    for first in range(0, len(data), BATCH):
+        before_batch()
+        labels = world.share(data.labels[first : first + BATCH])
+        # forward(): a network that was compiled for training is not compiled once more for this.
+        output = logits(network.forward, world.share(data.images[first : first + BATCH]), device)
+        loss += nn.functional.cross_entropy(output, labels, reduction="sum")
+        correct += (output.argmax(1) == labels).sum()
+    return Score(world.total(loss).item() / len(data), 100 * world.total(correct).item() / len(data))
+
+
+# --- Test-time augmentation: the views of an image over which a network's probabilities are averaged.
+
+
+def views(images: Tensor, tta: Tta) -> list[Tensor]:
+    """The views of uint8 images (B, H, W, 3), each of the same shape; the first is always `images` itself.
+
+    "none" has 1 view.  "flip" has 2: the images and their mirror images.  "flip-shift" has 6: these, and both
+    shifted by one pixel up and left, and down and right: the views of Jordan (2024, arXiv:2404.00498), here of equal
+    weight.  What comes in
+    at the border is black, since the random crops of training have shown black borders to the network; Jordan's
+    trained on reflected ones.
+    """
+    if tta == "none":
+        return [images]
+    shown = [images]
+    if tta == "flip-shift":
+        height, width = images.shape[1:3]
+        padded = pad(images, (0, 0, 1, 1, 1, 1))
+        shown += [padded[:, first : first + height, first : first + width].contiguous() for first in (2, 0)]
+    return shown + [view.flip(2) for view in shown]
+
+
+# --- Batch normalisations that take their statistics from the images to be labelled.
+
+
+TINY = 1e-6  # a channel that is silent on the reference
+ADAPTATION_BATCH = 250  # images whose statistics are averaged
+
+
+def adapted(network: ResNet, images: NDArray[np.uint8], reference: NDArray[np.uint8]) -> ResNet:
+    """A copy in evaluation mode, its statistics changed as they differ between images and labelled `reference` images.
+
+    Training has gathered statistics of augmented images, and the weights belong to those: to put the statistics of
+    plain images in their place would cost a point or two even where nothing is wrong.  So means are moved by the
+    difference, and variances by the ratio: images like the reference change nothing.
+
+    Args:
+        network: as trained.
+        images: uint8 (N, 32, 32, 3), at least 2; those to be labelled, or many of them.
+        reference: uint8 (M, 32, 32, 3), likewise, like the training images.
+    """
+    result = copy.deepcopy(network).eval()
+    measured = (_norms(_with_statistics(network, these)) for these in (images, reference))
+    for norm, there, here in zip(_norms(result), *measured, strict=True):
+        mean, var = _statistics(norm)
+        (mean_there, var_there), (mean_here, var_here) = _statistics(there), _statistics(here)
+        mean += mean_there - mean_here
+        var *= (var_there + TINY) / (var_here + TINY)
+    return result
+
+
+def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Its running mean and variance, (channels,)."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    return norm.running_mean, norm.running_var
+
+
+def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+@torch.no_grad()
+def _with_statistics(network: ResNet, images: NDArray[np.uint8]) -> ResNet:
+    """A copy whose norms hold the statistics of the images, averaged over batches of nearly equal size; float32."""
+    result = copy.deepcopy(network).eval()
+    for norm in _norms(result):
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average
+        norm.train()
+    device = next(result.parameters()).device
+    for part in np.array_split(images, -(-len(images) // ADAPTATION_BATCH)):
+        result(normalise(torch.from_numpy(part).to(device)))
+    return result
+
 
 PRECISIONS: tuple[Precision, Precision] = ("fp32", "bf16")
 PASSES: dict[ArrayName, str] = {  # what they are asked about, for people
@@ -67,7 +195,7 @@ class Panel:
         return np.concatenate([answers(self.members, part, self.tta).mean(dim=(0, 1)).cpu().numpy() for part in parts])
 
     def adapted(self, images: NDArray[np.uint8], reference: NDArray[np.uint8]) -> "Panel":
-        """The same members, their norms adapted to images (N, 32, 32, 3): see pipeline.training.adaptation."""
+        """The same members, their norms adapted to images (N, 32, 32, 3): see pipeline.training.inference."""
         networks = [adapted(m.network, images, reference) for m in self.members]
         return dataclasses.replace(
             self, members=[member(m.name, n, m.device) for m, n in zip(self.members, networks, strict=True)]
@@ -98,7 +226,7 @@ def load(runs: Sequence[Run], device: Device) -> list[Member]:
     members = []
     for run in runs:
         run.check_weights()
-        network = weights.load(run.weights, run.card.config.model).to(device.torch_device)
+        network = resnet.load(run.weights, run.card.config.model).to(device.torch_device)
         agrees = run.result.bf16_agreement is not None and run.result.bf16_agreement >= ENOUGH
         members.append(member(run.name, network, device if agrees else dataclasses.replace(device, precision="fp32")))
     return members

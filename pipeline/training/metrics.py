@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.config import CLASSES, IMAGE_SIZE
 from pipeline.errors import printable
-from pipeline.store.epochs import EpochRow
+from pipeline.store.runs import EpochRow
 
 SIDE = 8  # images a side of the grid
 ZOOM = 3  # pixels of the grid for one of an image

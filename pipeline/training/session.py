@@ -12,27 +12,24 @@ from numpy.typing import NDArray
 
 from pipeline.config import fingerprint
 from pipeline.errors import Say
-from pipeline.model import weights
-from pipeline.model.resnet import ResNet
+from pipeline.kaggle_api import submission_format
+from pipeline.model import resnet
+from pipeline.model.resnet import ResNet, whiten
 from pipeline.model.summary import trainable_parameters
-from pipeline.model.whitening import whiten
 from pipeline.recipes import Compile
-from pipeline.store import atomic, epochs, machine
+from pipeline.store import atomic, runs
 from pipeline.store.processed import Processed
 from pipeline.store.runs import CHECKPOINT, METRICS, RESULT, WEIGHTS, RunCard, RunResult
-from pipeline.training import checkpoint
-from pipeline.training.batches import TrainingImages
+from pipeline.store.submissions import written_by_predict
+from pipeline.training import state
+from pipeline.training.batches import Split, TrainingImages
 from pipeline.training.calibration import settle
-from pipeline.training.device import Device, device_advice
-from pipeline.training.engine import Task, fit, open_board
-from pipeline.training.evaluation import EvaluationImages, evaluate
-from pipeline.training.inference import agreement
+from pipeline.training.device import ALONE, Device, World, device_advice, share_batch_norms
+from pipeline.training.inference import EvaluationImages, agreement, evaluate
+from pipeline.training.loop import Progress, Task, fit, open_board
 from pipeline.training.metrics import Board
-from pipeline.training.processes import ALONE, World, share_batch_norms
-from pipeline.training.progress import Progress
-from pipeline.training.split import Split
 from pipeline.training.state import State, start
-from pipeline.training.teachers import Teachers
+from pipeline.training.step import Teachers
 
 WHITENING_SAMPLE = 5000  # images, as Jordan (2024) takes
 
@@ -75,8 +72,8 @@ def run(
             if board is not None:
                 board.result(result.to_dict(), result.epochs)
     if world.first:
-        epochs.write(folder / METRICS, current.rows)
-        weights.save(folder / WEIGHTS, current.best_weights, card.config.model)
+        runs.write(folder / METRICS, current.rows)
+        resnet.save(folder / WEIGHTS, current.best_weights, card.config.model)
         atomic.write_json(folder / RESULT, result.to_dict())
     return result
 
@@ -116,7 +113,7 @@ def _begin(task: Task, data: Processed, rows: Split) -> State:
     """Where the run's checkpoint stands, or before the first step."""
     current = start(task.config, task.device)
     if (task.folder / CHECKPOINT).is_file():
-        checkpoint.load(task.folder / CHECKPOINT, current, task.card)
+        state.load(task.folder / CHECKPOINT, current, task.card)
     elif task.config.model.whitened:
         sample = data.array("train_images")[rows.train[:WHITENING_SAMPLE]]
         whiten(current.network, torch.from_numpy(sample).to(task.device.torch_device))
@@ -167,7 +164,7 @@ def _result(task: Task, current: State, data: Processed) -> RunResult:
 
     A test_batch that took no part in the selection is evaluated here, once.
     """
-    best = epochs.best_row(current.rows)
+    best = runs.best_row(current.rows)
     if task.config.validation == "test_batch":
         test, test_accuracy = task.validation, best.validation_accuracy
     else:
@@ -192,5 +189,28 @@ def _result(task: Task, current: State, data: Processed) -> RunResult:
         device=task.device.description,
         precision=task.device.precision,
         bf16_agreement=agreement(current.selected, task.validation, task.device) if fast_bf16 else None,
-        system=machine.description(),
+        system=atomic.description(),
     )
+
+
+# --- Learning from the hidden images with the labels that a CSV gives them (Lee 2013, "Pseudo-Label").
+
+
+def identity(csv: Path, competition: str) -> str:
+    """NAME.csv@ and the first digits of its sha256, for the run's config.
+
+    Raises:
+        MissingInput: it is not there.
+        BadData: predict did not write it for the competition, or it was edited since.
+    """
+    _, record = written_by_predict(csv, competition)
+    return f"{csv.name}@{record.sha256[:12]}"
+
+
+def read(csv: Path, data: Processed) -> NDArray[np.int64]:
+    """The labels of the hidden images (H,), in their order.
+
+    Raises:
+        BadData: the CSV is not of these hidden images.
+    """
+    return submission_format.validate(csv, np.asarray(data.array("hidden_ids"))).astype(np.int64)

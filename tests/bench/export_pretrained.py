@@ -18,14 +18,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pipeline.config import Paths  # found only after the line above
-from pipeline.model import weights
-from pipeline.store import pretrained
+from pipeline.model import resnet
+from pipeline.store import runs
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run
+from pipeline.training.batches import split
 from pipeline.training.device import Device, choose
-from pipeline.training.evaluation import EvaluationImages
-from pipeline.training.inference import network_labels
-from pipeline.training.split import split
+from pipeline.training.inference import EvaluationImages, network_labels
 
 
 def measured_images(run: Run, data: Processed, device: Device) -> EvaluationImages:
@@ -58,13 +57,13 @@ def main() -> None:
     config = run.card.config.model
 
     def agreement(halved: Path) -> float:
-        full, half = (weights.load(path, config).to(device.torch_device) for path in (run.weights, halved))
+        full, half = (resnet.load(path, config).to(device.torch_device) for path in (run.weights, halved))
         alike = network_labels(full, images, device) == network_labels(half, images, device)
         return 100 * int(alike.sum()) / len(images)
 
     command = ["git", "rev-parse", arguments.commit]
     commit = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout
-    written = pretrained.export(
+    written = runs.export(
         run, Paths.pretrained, arguments.name, trained_on=arguments.trained_on, command=arguments.command,
         commit=commit.strip(), agreement=agreement,
     )  # fmt: skip

@@ -46,7 +46,7 @@ def seeds() -> dict[str, bytes]:
 
 def readers(folder: Path) -> list[Callable[[bytes], object]]:
     """What an input can be given to; `folder` is for the files that are read by name."""
-    from pipeline.store import archive, editions, pickle_reader
+    from pipeline.store import archive, cifar, pickles
 
     path = folder / "input"
 
@@ -58,11 +58,11 @@ def readers(folder: Path) -> list[Callable[[bytes], object]]:
         return call
 
     def batch(_: Path) -> object:
-        return editions.read_batches(folder, ("input",))
+        return cifar.read_batches(folder, ("input",))
 
     def names(_: Path) -> object:
-        (folder / editions.META).write_bytes(path.read_bytes())
-        return editions.read_class_names(folder)
+        (folder / cifar.META).write_bytes(path.read_bytes())
+        return cifar.read_class_names(folder)
 
     def unpacked(archived: Path) -> object:
         with tempfile.TemporaryDirectory(dir=folder) as inside:
@@ -70,7 +70,7 @@ def readers(folder: Path) -> list[Callable[[bytes], object]]:
             assert all(file.resolve().is_relative_to(inside) and file.is_file() for file in files)
         return files
 
-    return [pickle_reader.loads, *map(written, (editions.read_hidden, batch, names, unpacked))]
+    return [pickles.loads, *map(written, (cifar.read_hidden, batch, names, unpacked))]
 
 
 def work(flags: list[str]) -> None:
@@ -78,7 +78,7 @@ def work(flags: list[str]) -> None:
     atheris = importlib.import_module("atheris")
     with atheris.instrument_imports(include=["pipeline.store", "tarfile", "zipfile"]):
         import pipeline.store.archive
-        import pipeline.store.editions  # noqa: F401 - imported here to be instrumented
+        import pipeline.store.cifar  # noqa: F401 - imported here to be instrumented
     from pipeline.errors import BadData
 
     with tempfile.TemporaryDirectory() as folder:

@@ -28,19 +28,17 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
 from pipeline.config import Competition
-from pipeline.gap import closing
-from pipeline.gap.examination import Local, examine
+from pipeline.gap import adapt
+from pipeline.gap.adapt import Local, examine
+from pipeline.gap.assessment import judge
 from pipeline.gap.forecast import Forecast
-from pipeline.gap.join import LocalCsv
-from pipeline.gap.judgement import judge
-from pipeline.store.evidence import Said
 from pipeline.store.processed import ArrayName, Processed
 from pipeline.store.runs import Run
-from pipeline.store.sidecar import Sidecar
+from pipeline.store.submissions import LocalCsv, Said, Sidecar
 from pipeline.training import inference
+from pipeline.training.batches import split
 from pipeline.training.device import choose
 from pipeline.training.inference import Panel
-from pipeline.training.split import split
 from tests.bench import published, side_by_side
 from tests.bench.stand_ins import CLASSES, StandIn, stand_ins
 
@@ -105,8 +103,8 @@ class Bench:
         truth = np.asarray(self.data.array("test_labels"))[stand_in.rows]
         hidden: dict[str, NDArray[Any]] = {"hidden_images": images, "hidden_ids": np.arange(len(images))}
         data = dataclasses.replace(self.local, exchanged=self.local.exchanged | hidden)
-        plain = closing.right(self.panel.answers(images), truth)
-        norms = closing.right(self.panel.adapted(images, self.local.array("test_images")).answers(images), truth)
+        plain = adapt.right(self.panel.answers(images), truth)
+        norms = adapt.right(self.panel.adapted(images, self.local.array("test_images")).answers(images), truth)
         examined = examine(self.panel, data, self.said, "auto", lambda line: None)
         csv = self._csv(data, examined.evidence, truth)
         after = float((examined.evidence.hidden.labels == truth).mean())

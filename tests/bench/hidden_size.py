@@ -25,12 +25,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
-from pipeline.model import weights
+from pipeline.model import resnet
 from pipeline.model.resnet import build
 from pipeline.recipes import PRESETS
-from pipeline.rehearsal import cifar_format
-from pipeline.rehearsal.standin import standin
-from pipeline.store import atomic, editions, runs
+from pipeline.rehearsal import digits
+from pipeline.rehearsal.mock import standin
+from pipeline.store import atomic, cifar, runs
 from pipeline.store.manifest import Manifest, records
 from pipeline.store.processed import Processed
 from pipeline.store.runs import RunCard, RunResult
@@ -45,14 +45,14 @@ def write_download(folder: Path, hidden: int, train: int) -> None:
     batches = folder / "cifar-10-python" / "cifar-10-batches-py"
     batches.mkdir(parents=True)
     generator = np.random.default_rng(0)
-    for name in (*editions.TRAIN_BATCHES, editions.TEST_BATCH):
-        rows = TEST_IMAGES if name == editions.TEST_BATCH else train // len(editions.TRAIN_BATCHES)
+    for name in (*cifar.TRAIN_BATCHES, cifar.TEST_BATCH):
+        rows = TEST_IMAGES if name == cifar.TEST_BATCH else train // len(cifar.TRAIN_BATCHES)
         images = generator.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8)
         labels = [k % 10 for k in range(rows)]
-        (batches / name).write_bytes(cifar_format.batch(name, images, labels, [f"{k}.png" for k in range(rows)]))
-    (batches / editions.META).write_bytes(cifar_format.batches_meta(train // 5, [str(k) for k in range(10)]))
+        (batches / name).write_bytes(digits.batch(name, images, labels, [f"{k}.png" for k in range(rows)]))
+    (batches / cifar.META).write_bytes(digits.batches_meta(train // 5, [str(k) for k in range(10)]))
     images = np.tile(generator.integers(0, 256, (10_000, 32, 32, 3), dtype=np.uint8), (hidden // 10_000, 1, 1, 1))
-    with (folder / editions.HIDDEN_NAMES[0]).open("wb") as stream:
+    with (folder / cifar.HIDDEN_NAMES[0]).open("wb") as stream:
         pickle.dump({b"data": images, b"ids": np.arange(hidden)}, stream, protocol=4)
 
 
@@ -60,7 +60,7 @@ def write_run(folder: Path, data: Processed) -> None:
     """A run of untrained weights."""
     config = PRESETS["rehearsal"]
     atomic.write_json(folder / runs.CONFIG, RunCard(SLUG, data.training_fingerprint, config).to_dict())
-    weights.save(folder / runs.WEIGHTS, build(config.model, 0).state_dict(), config.model)
+    resnet.save(folder / runs.WEIGHTS, build(config.model, 0).state_dict(), config.model)
     result = RunResult("split", 0.0, 0.0, 10, 0.0, 100, 1, 1, 0.0, 78_330, 0.0, 0.0, "none", "fp32")
     atomic.write_json(folder / runs.RESULT, dataclasses.asdict(result))
     (folder / runs.METRICS).write_text("")

@@ -18,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
-from pipeline.model.inputs import normalise
+from pipeline.model.resnet import normalise
 from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.training.batches import TrainingImages
 from tests.bench import side_by_side

@@ -19,9 +19,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
-from pipeline.model.folding import folded
-from pipeline.model.inputs import normalise
-from pipeline.model.resnet import build
+from pipeline.model.resnet import build, folded, normalise
 from pipeline.recipes import MODELS
 from pipeline.training.device import Device, choose
 from pipeline.training.inference import Member, answers

@@ -13,8 +13,8 @@ import click
 from PIL import Image
 
 from pipeline.config import DEFAULT_COMPETITION, KNOWN_COMPETITIONS
-from pipeline.reporting import score_figures, theme
-from pipeline.reporting.score_figures import Point
+from pipeline.reporting import figures
+from pipeline.reporting.figures import Point
 from tests.browser import chromium, looked_at, opened
 from tests.gap.cases import PAIRS
 
@@ -46,12 +46,12 @@ def _report(page: Path) -> Image.Image:
 
 def _gap() -> Image.Image:
     line = KNOWN_COMPETITIONS[DEFAULT_COMPETITION].line
-    with theme.style(), tempfile.TemporaryDirectory() as folder:
-        drawn = score_figures.draw([_point(*pair) for pair in (*PAIRS, PAPER)], line)[1]
+    with figures.style(), tempfile.TemporaryDirectory() as folder:
+        drawn = figures.draw_scores([_point(*pair) for pair in (*PAIRS, PAPER)], line)[1]
         drawn.figure.axes[0].annotate(
             "the paper", PAPER, (12, -18), textcoords="offset points", arrowprops={"arrowstyle": "-"}
         )
-        with Image.open(theme.write_png(drawn, Path(folder))) as picture:
+        with Image.open(figures.write_png(drawn, Path(folder))) as picture:
             return picture.convert("RGB")
 
 

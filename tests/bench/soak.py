@@ -31,10 +31,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
-from pipeline.gap import ledger
+from pipeline.rehearsal.mock import StandIn, standin
 from pipeline.rehearsal.scoring import COMPLETE, Outcome
-from pipeline.rehearsal.standin import StandIn, standin
 from pipeline.rehearsal.state import Submission
+from pipeline.store import ledger
 from tests.bench import side_by_side
 from tests.hostile import checking, kaggle_cases, kaggle_ways, kills
 from tests.support import SLUG, stage, write_download

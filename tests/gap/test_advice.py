@@ -3,13 +3,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.gap import advice
-from pipeline.gap.advice import ENSEMBLE, FLIP, STUDENT, Step, advise, worth_of_a_point
-from pipeline.gap.closing import Trial
+from pipeline.gap import assessment
+from pipeline.gap.adapt import Trial
+from pipeline.gap.assessment import ENSEMBLE, FLIP, STUDENT, Step, advise, worth_of_a_point
+from pipeline.gap.corruption_fit import Found
 from pipeline.gap.corruptions import Done
-from pipeline.gap.damage import Found
 from pipeline.gap.estimators import probit_line
-from pipeline.store.sidecar import Measure, Sidecar
+from pipeline.store.submissions import Measure, Sidecar
 from tests.gap.cases import NOTHING
 
 ALIKE = Found(0.3, (), 0.3, (), False)
@@ -64,7 +64,7 @@ def test_measures_come_first_by_what_they_gain_in_points() -> None:
     steps = said(trials=(GOOD, BAD, BETTER))
     assert [step.do for step in steps[:2]] == ["`predict --adapt undo`", "`predict --adapt norms`"]
     assert [step.gain for step in steps[:2]] == pytest.approx([30.0, 10.0])
-    assert {step.source for step in steps[:2]} == {advice.OWN}
+    assert {step.source for step in steps[:2]} == {assessment.OWN}
     assert "prior" not in texts(steps)
 
 

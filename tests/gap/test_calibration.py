@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import BadData
-from pipeline.gap.calibration import Answers, accuracy, likelihood_loss, temperature
+from pipeline.gap.estimators import Answers, accuracy, likelihood_loss, temperature
 
 ONE = np.array([[0.5, 0.3, 0.2]])
 

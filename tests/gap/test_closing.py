@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.gap import closing
-from pipeline.gap.calibration import Answers
-from pipeline.gap.closing import Panel, Trial, choice, trial_of_prior, trials_of_damage
+from pipeline.gap import adapt
+from pipeline.gap.adapt import Predictor, Trial, choice, trial_of_prior, trials_of_damage
+from pipeline.gap.corruption_fit import Found
 from pipeline.gap.corruptions import Done, Images
-from pipeline.gap.damage import Found
+from pipeline.gap.estimators import Answers
 from pipeline.gap.shift import Classes
 
 SWAPPED = Found(2.0, (Done("channels swapped, BGR for RGB"),), 0.2, (), False)
@@ -38,7 +38,7 @@ class Colour:
         means = images.mean(axis=(1, 2), dtype=np.float32)
         return np.asarray(means / means.sum(axis=1, keepdims=True), dtype=np.float32)
 
-    def adapted(self, images: Images, reference: Images) -> Panel:
+    def adapted(self, images: Images, reference: Images) -> Predictor:
         return self
 
 
@@ -52,11 +52,11 @@ class Light:
         lighter = images.mean(axis=(1, 2, 3)) > self.centre
         return np.asarray(np.eye(2)[lighter.astype(int)], dtype=np.float32)
 
-    def adapted(self, images: Images, reference: Images) -> Panel:
+    def adapted(self, images: Images, reference: Images) -> Predictor:
         return Light(self.centre + float(images.mean() - reference.mean()))
 
 
-def tried(panel: Panel, found: Found, reference: Images, images: Images, *truth: int) -> list[Trial]:
+def tried(panel: Predictor, found: Found, reference: Images, images: Images, *truth: int) -> list[Trial]:
     """Trials on `images`, the first half of what is at hand being the reference, whose labels are all wrong."""
     assert len(reference) == len(images) == len(truth)
     return trials_of_damage(panel, found, np.concatenate([reference, images]), np.array([9] * len(truth) + [*truth]))
@@ -105,7 +105,7 @@ def test_two_damages_are_both_done_in_their_order_and_not_undone() -> None:
 def test_a_measure_must_gain_half_a_point_and_cost_less_than_one(
     gain: float, unharmed: float, recommended: bool
 ) -> None:
-    assert (closing.WORTH_IT, closing.HARMLESS) == (0.005, 0.01)
+    assert (adapt.WORTH_IT, adapt.HARMLESS) == (0.005, 0.01)
     trial = Trial("norms", 0.6, 0.6 + gain, unharmed)
     assert trial.recommended is recommended
     assert choice("auto", [trial]) == ("norms" if recommended else "none")

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.config import DEFAULT_COMPETITION, Competition, competition
 from pipeline.gap.comparison import TEST_ROWS, compare
-from pipeline.gap.ledger import Entry
+from pipeline.store.ledger import Entry
 
 OURS = Entry("", "c", "run", "abc", 7, 94.3, 94.3, 83.439, 83.5, "complete")
 FACTS = {"test": {"images": 10_000}, "hidden": {"images": 10_000}}

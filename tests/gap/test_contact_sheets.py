@@ -4,9 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.gap import contact_sheets, duplicates
-from pipeline.store.evidence import Said
+from pipeline.gap import shift
+from pipeline.reporting import figures
 from pipeline.store.processed import Processed
+from pipeline.store.submissions import Said
 from tests.gap.cases import answered
 from tests.support import NAMES, SLUG, prepare
 
@@ -22,21 +23,19 @@ def test_foreign_and_unsure_images_come_with_what_they_resemble_most(data: Proce
     images, ids = data.array("hidden_images"), data.array("hidden_ids")
     train, labels = data.array("train_images"), data.array("train_labels")
     for sheet, first in (
-        (contact_sheets.foreign(evidence, data), evidence.hidden_rows[evidence.foreign.argmax()]),
-        (contact_sheets.uncertain(evidence, data), evidence.hidden.probabilities.max(axis=1).argmin()),
+        (figures.foreign(evidence, data), evidence.hidden_rows[evidence.foreign.argmax()]),
+        (figures.uncertain(evidence, data), evidence.hidden.probabilities.max(axis=1).argmin()),
     ):
         assert len(sheet.tiles) == len(sheet.below) == 24
         assert np.array_equal(sheet.tiles[0].image, images[first])
         probabilities = evidence.hidden.probabilities[first]
         name = NAMES[probabilities.argmax()]
         assert sheet.tiles[0].lines == (f"{name} {100 * probabilities.max():.0f} %", f"id {ids[first]}")
-        near = duplicates.nearest(images[first : first + 1], train)
+        near = shift.nearest(images[first : first + 1], train)
         assert np.array_equal(sheet.below[0].image, train[near.rows[0]])
         assert sheet.below[0].lines == (NAMES[labels[near.rows[0]]], f"r {near.correlations[0]:.2f}")
     foreignness = dict(zip(ids[evidence.hidden_rows].tolist(), evidence.foreign.tolist(), strict=True))
-    order = [
-        foreignness[int(tile.lines[1].removeprefix("id "))] for tile in contact_sheets.foreign(evidence, data).tiles
-    ]
+    order = [foreignness[int(tile.lines[1].removeprefix("id "))] for tile in figures.foreign(evidence, data).tiles]
     assert order == sorted(foreignness.values(), reverse=True)[:24]
 
 
@@ -48,14 +47,14 @@ def test_the_surest_of_the_wrong_answers_are_shown(data: Processed) -> None:
     probabilities[np.arange(20), given] = 0.6
     probabilities[8, 2] = 0.9
     test = Said(probabilities, given[None], truth)
-    sheet = contact_sheets.mistakes(dataclasses.replace(answered(data), test=test), data)
+    sheet = figures.mistakes(dataclasses.replace(answered(data), test=test), data)
     assert [tile.lines for tile in sheet.tiles] == [("two 90 %", "is eight"), ("nine 60 %", "is three")]
     assert np.array_equal(sheet.tiles[0].image, data.array("test_images")[8])
 
 
 def test_a_picture_has_the_images_and_what_is_said_of_them(data: Processed) -> None:
-    sheet = contact_sheets.uncertain(answered(data), data)
-    axes = [axes for axes in contact_sheets.draw(sheet).axes if axes.images]
+    sheet = figures.uncertain(answered(data), data)
+    axes = [axes for axes in figures.draw_contact_sheets(sheet).axes if axes.images]
     assert len(axes) == 48
     for shown, tile in ((axes[0], sheet.tiles[0]), (axes[8], sheet.below[0]), (axes[16], sheet.tiles[8])):
         assert np.array_equal(np.asarray(shown.images[0].get_array()), tile.image)
@@ -66,7 +65,7 @@ def test_a_few_images_as_foreign_as_each_other_leave_places_empty(tmp_path: Path
     """As shift.foreign judges a single image."""
     data = Processed.open(prepare(tmp_path, hidden=3) / "data/processed" / SLUG)
     evidence = dataclasses.replace(answered(data), foreign=np.zeros(2, dtype=np.float32))
-    assert len(contact_sheets.foreign(evidence, data).tiles) == 2
-    assert len(contact_sheets.uncertain(evidence, data).tiles) == 3
-    nothing = dataclasses.replace(contact_sheets.uncertain(evidence, data), tiles=(), below=())
-    assert not any(axes.images for axes in contact_sheets.draw(nothing).axes)
+    assert len(figures.foreign(evidence, data).tiles) == 2
+    assert len(figures.uncertain(evidence, data).tiles) == 3
+    nothing = dataclasses.replace(figures.uncertain(evidence, data), tiles=(), below=())
+    assert not any(axes.images for axes in figures.draw_contact_sheets(nothing).axes)

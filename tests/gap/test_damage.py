@@ -5,9 +5,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from pipeline.gap import corruptions, damage
+from pipeline.gap import corruption_fit, corruptions
+from pipeline.gap.corruption_fit import Found, find
 from pipeline.gap.corruptions import DAMAGES, Done, Images
-from pipeline.gap.damage import Found, find
 
 BGR, SCRAMBLED, INVERTED = "channels swapped, BGR for RGB", "pixels scrambled, HWC read as CHW", "values inverted"
 
@@ -39,7 +39,7 @@ def hidden() -> Images:
 
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Let no other damages be known: each takes its time."""
-    monkeypatch.setattr(damage, "DAMAGES", {name: DAMAGES[name] for name in names})
+    monkeypatch.setattr(corruption_fit, "DAMAGES", {name: DAMAGES[name] for name in names})
 
 
 def test_samples_of_one_kind_do_not_differ(labelled: Images, hidden: Images) -> None:
@@ -83,7 +83,7 @@ def test_two_damages_are_named_in_the_order_of_their_doing(
 ) -> None:
     """Noise that came before the loss of contrast would be fainter."""
     only(monkeypatch, BGR, "contrast", "gaussian noise", "exposure")
-    monkeypatch.setattr(damage, "REFINED", 5)
+    monkeypatch.setattr(corruption_fit, "REFINED", 5)
     found = find(labelled[:75], corruptions.noisy(corruptions.flattened(hidden, 0.35), 14.0))
     assert [done.name for done in found.damages] == ["contrast", "gaussian noise"]
     assert found.damages[1].strength == pytest.approx(14, rel=0.3)
@@ -108,11 +108,11 @@ def test_images_are_spoilt_only_from_a_distance_on(
     monkeypatch: pytest.MonkeyPatch, labelled: Images, hidden: Images
 ) -> None:
     only(monkeypatch, BGR, "blur")
-    monkeypatch.setattr(damage, "REFINED", 2)
+    monkeypatch.setattr(corruption_fit, "REFINED", 2)
     labelled, noisy = labelled[:75], corruptions.noisy(hidden, 12.0)
     found = find(labelled, noisy)
     for times, spoilt in ((found.distance / found.limit - 0.01, True), (found.distance / found.limit + 0.01, False)):
-        monkeypatch.setattr(damage, "STRANGE", times)
+        monkeypatch.setattr(corruption_fit, "STRANGE", times)
         assert find(labelled, noisy).spoilt is spoilt
 
 
@@ -143,7 +143,7 @@ def test_small_samples_differ_by_chance(labelled: Images, hidden: Images) -> Non
     """Twice the root of 16 statistics times 1/30 + 1/25, where each has a variance of 1."""
     found = find(labelled[:30], hidden[:25])
     assert found.limit == pytest.approx(2 * (16 * (1 / 30 + 1 / 25)) ** 0.5)
-    assert found.distance > damage.NOTICEABLE and not found.noticeable and found.damages == ()
+    assert found.distance > corruption_fit.NOTICEABLE and not found.noticeable and found.damages == ()
 
 
 def test_fewer_images_than_the_sample_are_taken_as_they_are(labelled: Images) -> None:

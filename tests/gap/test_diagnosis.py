@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.gap import damage, diagnosis
-from pipeline.gap.calibration import Answers
+from pipeline.gap import corruption_fit, diagnosis
+from pipeline.gap.corruption_fit import Found
 from pipeline.gap.corruptions import Done, Images
-from pipeline.gap.damage import Found
 from pipeline.gap.diagnosis import APART, KEPT, MOVED, SMALL, Diagnosis, Observed, Verdict, conclude, diagnose
+from pipeline.gap.estimators import Answers
 from tests.gap.cases import NOTHING
 from tests.support import NAMES
 from tests.support import images as smooth_images
@@ -71,7 +71,7 @@ def test_damages_are_named_with_what_they_explain() -> None:
 )
 def test_pixels_that_nothing_explains_are_unknown_unless_spoilt(distance: float, spoilt: bool, said: Verdict) -> None:
     pixels = strange(distance, spoilt=spoilt)
-    assert damage.STRANGE * damage.NOTICEABLE == 1.2 and verdict(pixels=pixels) == said
+    assert corruption_fit.STRANGE * corruption_fit.NOTICEABLE == 1.2 and verdict(pixels=pixels) == said
     if said != "none":
         assert "as no known damage would make them (red +0.1, green -0.1, noise +0.1 deviations" in reason(
             pixels=dataclasses.replace(pixels, outstanding=(("red", 0.1), ("green", -0.1), ("noise", 0.06)))

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from pipeline.gap import duplicates
+from pipeline.gap import shift
 from pipeline.gap.corruptions import Images, brightened, flattened
-from pipeline.gap.duplicates import ALIKE, nearest, thumbnails
+from pipeline.gap.shift import ALIKE, nearest, thumbnails
 
 RNG = np.random.default_rng(0)
 
@@ -69,7 +69,7 @@ def test_training_images_in_parts_are_all_compared(monkeypatch: pytest.MonkeyPat
     images = np.concatenate([TRAINING[[0, 6, 7, 49]], blocks(5)])
     whole = nearest(images, TRAINING)
     assert whole.rows[:4].tolist() == [0, 6, 7, 49]
-    monkeypatch.setattr(duplicates, "PART", part)
+    monkeypatch.setattr(shift, "PART", part)
     found = nearest(images, TRAINING)
     assert np.array_equal(found.rows, whole.rows)
     np.testing.assert_allclose(found.correlations, whole.correlations, atol=1e-6)

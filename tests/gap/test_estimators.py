@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.gap import estimators
-from pipeline.gap.calibration import Answers
-from pipeline.gap.estimators import probit
+from pipeline.gap.estimators import Answers, probit
 
 
 def two(*first: float) -> Answers:

@@ -12,15 +12,14 @@ import torch
 
 from pipeline import train
 from pipeline.errors import UsageError
-from pipeline.gap import damage
+from pipeline.gap import corruption_fit
+from pipeline.gap.adapt import Examined, Local, examine, recall
+from pipeline.gap.corruption_fit import Found
 from pipeline.gap.corruptions import Images, brightened, swapped_channels
-from pipeline.gap.damage import Found
-from pipeline.gap.examination import Examined, Local, examine
-from pipeline.gap.memory import recall
 from pipeline.store.manifest import Manifest, records
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run
-from pipeline.store.sidecar import Adapt
+from pipeline.store.submissions import Adapt
 from pipeline.training import inference
 from pipeline.training.device import Device
 from pipeline.training.inference import Panel
@@ -42,7 +41,7 @@ def change(folder: Path, **arrays: Images) -> None:
 def searched_once() -> Iterator[None]:
     """The search for damages takes seconds, and finds the same in the same images."""
     known: dict[tuple[bytes, bytes], Found] = {}
-    search = damage.find
+    search = corruption_fit.find
 
     def find(labelled: Images, hidden: Images) -> Found:
         key = labelled.tobytes(), hidden.tobytes()
@@ -50,7 +49,7 @@ def searched_once() -> Iterator[None]:
             known[key] = search(labelled, hidden)
         return known[key]
 
-    with mock.patch.object(damage, "find", find):
+    with mock.patch.object(corruption_fit, "find", find):
         yield
 
 

@@ -1,6 +1,6 @@
-from pipeline.gap import ledger
-from pipeline.gap.findings import SHOWN, table
-from pipeline.gap.ledger import Entry
+from pipeline.gap.comparison import SHOWN, table
+from pipeline.store import ledger
+from pipeline.store.ledger import Entry
 
 
 def entry(ref: int) -> Entry:

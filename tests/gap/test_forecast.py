@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import DEFAULT_COMPETITION, competition
 from pipeline.gap import estimators
-from pipeline.gap.calibration import Answers
+from pipeline.gap.estimators import Answers
 from pipeline.gap.forecast import ERRORS, FAR_APART, NINETY, Forecast, Known, forecast
 
 RNG = np.random.default_rng(0)

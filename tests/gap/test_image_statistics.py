@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.gap import image_statistics
+from pipeline.gap import corruption_fit
+from pipeline.gap.corruption_fit import NAMES, QUALITY, measure
 from pipeline.gap.corruptions import Images
-from pipeline.gap.image_statistics import NAMES, QUALITY, measure
 
 
 def statistic(name: str, images: Images) -> NDArray[np.float64]:
@@ -141,4 +141,4 @@ def test_wrapping_does_not_happen() -> None:
     """Differences of bytes would: 0 - 255 is 1."""
     edge = grey(np.broadcast_to(np.where(PIXEL < 16, 255, 0), (32, 32)))
     assert statistic("edges", edge) == pytest.approx(np.log1p(255 / 31 / 2), rel=1e-5)
-    assert image_statistics.measure(edge)[0, NAMES.index("red - blue")] == 0
+    assert corruption_fit.measure(edge)[0, NAMES.index("red - blue")] == 0

@@ -4,13 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.gap import join
-from pipeline.gap.ledger import Entry
+from pipeline.gap import comparison
 from pipeline.kaggle_api import submission_format
 from pipeline.kaggle_api.client import Submission
-from pipeline.store import sidecar
+from pipeline.store import submissions
+from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord
-from pipeline.store.sidecar import Sidecar
+from pipeline.store.submissions import Sidecar
 
 SENT = "2025-03-01T12:00:00"  # Kaggle's times carry no zone and mean UTC
 
@@ -30,14 +30,14 @@ def listed(
     return Submission(ref, SENT, description, name, size, "COMPLETE", public, "", "")
 
 
-def news(folder: Path, *submissions: Submission, known: tuple[Entry, ...] = ()) -> list[Entry]:
-    return join.news(known, submissions, join.local_csvs(folder, "c"), "c")
+def news(folder: Path, *sent: Submission, known: tuple[Entry, ...] = ()) -> list[Entry]:
+    return comparison.news(known, sent, submissions.local_csvs(folder, "c"), "c")
 
 
 def test_our_tag_is_recognised_whatever_the_files_name(tmp_path: Path) -> None:
     csv = write_csv(tmp_path, "sub.csv", 1)
     sha = FileRecord.of(csv).sha256
-    (entry,) = news(tmp_path, listed(5, description=sidecar.tag("run1", sha, 94.3)))
+    (entry,) = news(tmp_path, listed(5, description=submissions.tag("run1", sha, 94.3)))
     assert (entry.ref, entry.run, entry.csv_sha256, entry.local_test) == (5, "run1", sha, 94.1)
     assert (entry.public, entry.private, entry.status, entry.note) == (83.439, None, "complete", "")
 
@@ -46,7 +46,7 @@ def test_a_submission_by_hand_is_recognised_by_name_size_and_time(tmp_path: Path
     csv = write_csv(tmp_path, "sub.csv", 1)
     size = csv.stat().st_size
     (entry,) = news(tmp_path, listed(5, "sub.csv", "hello", size))
-    assert (entry.run, entry.note) == ("run1", join.BY_HAND)
+    assert (entry.run, entry.note) == ("run1", comparison.BY_HAND)
     assert news(tmp_path, listed(6, "sub.csv", "hello", size))[0].run == "run1"
 
 
@@ -105,7 +105,7 @@ def test_the_time_is_when_it_was_submitted(tmp_path: Path) -> None:
 
 def test_a_line_about_to_be_sent_becomes_the_submission(tmp_path: Path) -> None:
     sending = Entry("", "c", "run9", "f" * 64, None, 90.0, 89.0, None, None, "sending")
-    (entry,) = news(tmp_path, listed(5, description=sidecar.tag("run9", "f" * 64, 90.0)), known=(sending,))
+    (entry,) = news(tmp_path, listed(5, description=submissions.tag("run9", "f" * 64, 90.0)), known=(sending,))
     assert (entry.ref, entry.run, entry.local_test) == (5, "run9", 89.0)
 
 

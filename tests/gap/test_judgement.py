@@ -8,17 +8,15 @@ import pytest
 
 from pipeline.config import Competition
 from pipeline.errors import BadData
-from pipeline.gap import judgement, ledger
-from pipeline.gap.closing import Trial
+from pipeline.gap import assessment
+from pipeline.gap.adapt import Trial, remember
+from pipeline.gap.assessment import judge, record
+from pipeline.gap.corruption_fit import Found
 from pipeline.gap.corruptions import Done
-from pipeline.gap.damage import Found
 from pipeline.gap.diagnosis import Diagnosis
-from pipeline.gap.join import LocalCsv
-from pipeline.gap.judgement import judge, record
-from pipeline.gap.ledger import Entry
-from pipeline.gap.memory import remember
-from pipeline.store.evidence import Evidence, Said
-from pipeline.store.sidecar import Measure, Sidecar
+from pipeline.store import ledger
+from pipeline.store.ledger import Entry
+from pipeline.store.submissions import Evidence, LocalCsv, Measure, Said, Sidecar
 from tests.gap.cases import NOTHING
 
 RNG = np.random.default_rng(0)
@@ -102,9 +100,9 @@ def test_a_prediction_is_recorded_once_and_never_after_the_score(three: list[Loc
 def test_earlier_errors_count_once_they_have_a_score(three: list[LocalCsv]) -> None:
     second = three[1]
     foretold = dataclasses.replace(scored(second, 1, 80.0), ref=None, public=None, status="predicted", predicted=82.0)
-    assert judgement.miss(foretold, scored(second, 1, 80.0)) == pytest.approx(2.0)
-    assert judgement.miss(None, scored(second, 1, 80.0)) is None
-    assert judgement.miss(foretold, foretold) is None
+    assert assessment.miss(foretold, scored(second, 1, 80.0)) == pytest.approx(2.0)
+    assert assessment.miss(None, scored(second, 1, 80.0)) is None
+    assert assessment.miss(foretold, foretold) is None
     assert ledger.predictions([foretold, scored(second, 1, 80.0)], "c") == {"sha-b": foretold}
     assert ledger.predictions([scored(second, 1, 80.0), foretold], "c") == {}
 

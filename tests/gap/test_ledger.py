@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadData
-from pipeline.gap import ledger
-from pipeline.gap.ledger import Entry
+from pipeline.store import ledger
+from pipeline.store.ledger import Entry
 
 ENTRY = Entry(
     "2025-01-01T00:00:00+00:00",

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from pipeline.errors import BadData
-from pipeline.gap.closing import Trial
+from pipeline.gap.adapt import Trial, recall, remember
+from pipeline.gap.corruption_fit import Found
 from pipeline.gap.corruptions import Done
-from pipeline.gap.damage import Found
 from pipeline.gap.diagnosis import Diagnosis
-from pipeline.gap.memory import recall, remember
-from pipeline.store.evidence import Evidence, Said
+from pipeline.store.submissions import Evidence, Said
 
 FOUND = Diagnosis(
     verdict="corruption",

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.gap import contact_sheets, pictures
 from pipeline.gap.diagnosis import Diagnosis
+from pipeline.reporting import figures
 from pipeline.store.processed import Processed
 from tests.gap.cases import HARDER, answered
 from tests.support import NAMES, SLUG, prepare
@@ -24,7 +24,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Processed:
 
 def test_three_pictures_are_written(data: Processed, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "submissions"
-    written = pictures.draw(answered(data), HARDER, data, folder, "run")
+    written = figures.draw_pictures(answered(data), HARDER, data, folder, "run")
     names = ["run-foreign.png", "run-uncertain.png", "run-answers.png"]
     assert written == [folder / name for name in names] and sorted(p.name for p in folder.iterdir()) == sorted(names)
     for path, width, height in zip(written, (1100, 1100, 1300), (1000, 1000, 400), strict=True):
@@ -43,19 +43,19 @@ def drawn(
         kept[path.stem.removeprefix("run-")] = figure
         return path
 
-    monkeypatch.setattr(pictures, "_write", keep)
-    monkeypatch.setattr(contact_sheets, "MOST", 8)  # which is faster
-    pictures.draw(answered(data), found, data, folder, "run")
+    monkeypatch.setattr(figures, "_write", keep)
+    monkeypatch.setattr(figures, "MOST", 8)  # which is faster
+    figures.draw_pictures(answered(data), found, data, folder, "run")
     return kept
 
 
 def test_the_sheets_are_of_their_kinds(data: Processed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    figures = drawn(monkeypatch, data, tmp_path)
-    for kind, make in (("foreign", contact_sheets.foreign), ("uncertain", contact_sheets.uncertain)):
+    found = drawn(monkeypatch, data, tmp_path)
+    for kind, make in (("foreign", figures.foreign), ("uncertain", figures.uncertain)):
         sheet = make(answered(data), data)
-        titles = [axes.get_title() for axes in figures[kind].axes if axes.images]
+        titles = [axes.get_title() for axes in found[kind].axes if axes.images]
         assert titles == ["\n".join(tile.lines) for tile in (*sheet.tiles, *sheet.below)]
-        assert figures[kind].get_suptitle().startswith(sheet.title)
+        assert found[kind].get_suptitle().startswith(sheet.title)
 
 
 def test_answers_are_counted_in_per_cent(data: Processed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

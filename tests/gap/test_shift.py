@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.gap import shift
-from pipeline.gap.calibration import Answers
+from pipeline.gap.estimators import Answers
 from pipeline.gap.shift import CHANCE, Classes
 
 RNG = np.random.default_rng(0)

@@ -81,7 +81,7 @@ FUNCTIONS = {
     "joblib.load": name("joblib", "load") + text("canary") + b"\x85R",
     "torch.load": name("torch", "load") + text("canary") + b"\x85R",
     "torch.hub": name("torch.hub", "load") + text("canary/canary") + text("x") + b"\x86R",
-    "our own reader": name("pipeline.store.pickle_reader", "loads") + raw(_NESTED) + b"\x85R",
+    "our own reader": name("pipeline.store.pickles", "loads") + raw(_NESTED) + b"\x85R",
     "numpy.testing": name("numpy.testing._private.utils", "runstring") + text("x") + b"}\x86R",
     "numpy.f2py": name("numpy.f2py.crackfortran", "myeval") + text("1") + b"\x85R",
     "numpy.load": name("numpy", "load") + text("canary.npy") + b"NN\x87R",

@@ -17,12 +17,11 @@ import numpy as np
 from pipeline.check import check
 from pipeline.download import download
 from pipeline.errors import PipelineError
-from pipeline.gap import ledger
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.kaggle_api.once import Clock
-from pipeline.rehearsal.standin import StandIn, standin
+from pipeline.rehearsal.mock import StandIn, standin
 from pipeline.rehearsal.state import Settings, Submission
-from pipeline.store import sidecar
+from pipeline.store import ledger, submissions
 from pipeline.store.manifest import FileRecord
 from pipeline.submit import submit
 from tests.support import SLUG, paths_in, predicted_place, stage, tree, write_download
@@ -107,9 +106,9 @@ class Place:
 
     def submit_ours(self) -> int:
         """As an earlier run of ours has sent it; its ref."""
-        known = sidecar.Sidecar.read(self.csv)
+        known = submissions.Sidecar.read(self.csv)
         assert known is not None
-        tag = sidecar.tag(known.run, self.sha256, known.validation_accuracy)
+        tag = submissions.tag(known.run, self.sha256, known.validation_accuracy)
         return self.submit_directly(self.csv.read_bytes(), self.csv.name, tag)
 
 

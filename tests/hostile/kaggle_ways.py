@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pipeline.gap import ledger
-from pipeline.gap.ledger import Entry
 from pipeline.rehearsal.scoring import Truth
 from pipeline.rehearsal.state import FIRST_REF, Settings
-from pipeline.store import atomic
+from pipeline.store import atomic, ledger
+from pipeline.store.ledger import Entry
 from tests.hostile.kaggle_place import CLOCK, Outcome, Place, Stage, at_once, lines, outcome
 from tests.support import ROOT, SLUG, submit_by_hand
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.rehearsal.standin import StandIn
+from pipeline.rehearsal.mock import StandIn
 from pipeline.store import atomic
 from tests.support import ROOT, SLUG, clean_environment, serve, write_download
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.gap import ledger
+from pipeline.store import ledger
 from tests.hostile.kill_cases import CASES, Case, Template, command, kaggle_for
 from tests.hostile.leftovers import Fault, double_submissions, half_files, held_locks, lost_lines, unlike
 from tests.support import here

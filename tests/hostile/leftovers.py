@@ -14,12 +14,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from pipeline.errors import PipelineError
-from pipeline.gap import ledger
-from pipeline.store import atomic, runs
-from pipeline.store.evidence import Evidence
+from pipeline.store import atomic, ledger, runs
 from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.manifest import FileRecord, Manifest
-from pipeline.store.sidecar import Sidecar
+from pipeline.store.submissions import Evidence, Sidecar
 from tests.hostile.kill_cases import RUN
 from tests.support import SLUG
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.rehearsal import cifar_format
+from pipeline.rehearsal import digits
 from tests.hostile.opcodes import long_text, raw, text
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -116,8 +116,8 @@ BATCH: Mapping[str, bytes] = {
 META: Mapping[str, bytes] = {
     "not a dictionary": b"\x80\x02K\x07.",
     "no names": pickle.dumps({b"num_vis": 3072}, protocol=2),
-    "nine names": cifar_format.batches_meta(20, NAMES[:9]),
-    "eleven names": cifar_format.batches_meta(20, [*NAMES, "eleven"]),
+    "nine names": digits.batches_meta(20, NAMES[:9]),
+    "eleven names": digits.batches_meta(20, [*NAMES, "eleven"]),
     "names are text": pickle.dumps({"label_names": "0123456789"}, protocol=2),
     "names are a dictionary": pickle.dumps({"label_names": dict.fromkeys(NAMES)}, protocol=2),
     "names are an array": pickle.dumps({"label_names": np.arange(10)}, protocol=2),
@@ -132,7 +132,7 @@ def _meta_of(first: bytes) -> bytes:
 
 # These load; what they hold must not reach the terminal as it is, nor take memory.
 META_TAKEN: Mapping[str, Callable[[], bytes]] = {
-    "escapes in names": lambda: cifar_format.batches_meta(20, [f"{ESCAPE}{name}" for name in NAMES]),
+    "escapes in names": lambda: digits.batches_meta(20, [f"{ESCAPE}{name}" for name in NAMES]),
     "a name of 50 MB": lambda: _meta_of(raw("\U0001f600".encode() + b"a" * 50_000_000)),
     "a name that is no UTF-8": lambda: _meta_of(raw(b"\xff\xfe\x00")),
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import check, download, predict, preprocess, submit, train
-from pipeline.gap import ledger
+from pipeline.store import ledger
 from tests.hostile.disk_order import Watch, watching
 from tests.support import SLUG, serve, write_download
 

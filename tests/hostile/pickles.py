@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from pipeline.rehearsal import cifar_format
+from pipeline.rehearsal import digits
 from tests.hostile.arrays import ARRAYS
 from tests.hostile.bombs import BOMBS, PARTS, UNBALANCED, made
 from tests.hostile.calls import CALLS, SYSTEM
@@ -19,7 +19,7 @@ from tests.hostile.opcodes import array, beside_images, frame
 Maker = Callable[[], bytes]
 
 _HONEST = pickle.dumps({b"data": images(2), b"ids": np.arange(2)}, protocol=4)
-_PYTHON_2 = cifar_format.batch("x", images(2), [1, 2], ["a.png", "b.png"])
+_PYTHON_2 = digits.batch("x", images(2), [1, 2], ["a.png", "b.png"])
 
 
 def _zip() -> bytes:

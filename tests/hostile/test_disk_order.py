@@ -13,7 +13,7 @@ import pytest
 from pipeline import train
 from pipeline.store import atomic
 from pipeline.store.runs import METRICS, TENSORBOARD
-from pipeline.training.engine import Task
+from pipeline.training.loop import Task
 from tests.hostile import order_of_stages
 from tests.hostile.disk_order import Watch, watching
 from tests.hostile.order_of_stages import REPORT, RUN

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.gap import ledger
 from pipeline.rehearsal.state import Settings
-from pipeline.store import runs
+from pipeline.store import ledger, runs
 from tests.hostile.surroundings import NAMESPACE, needs_mounts, shell
 from tests.support import ROOT, SLUG, clean_environment, error_line, here, serve, tree
 

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import BadData
-from pipeline.rehearsal import cifar_format
+from pipeline.rehearsal import digits
 from pipeline.store.archive import extract
-from pipeline.store.pickle_reader import loads
+from pipeline.store.pickles import loads
 from tests.hostile.meanings import images
 from tests.hostile.opcodes import EMPTY_ARRAY, array, dtype, frame, frombuffer, name, raw, text
 from tests.hostile.packing import pax_record, tar_of, tar_with, with_pax, zip_of
@@ -30,7 +30,7 @@ VALUE = {b"data": SMALL, "ids": np.arange(2), b"more": [1, -1, 2**40, 1.5, None,
 HONEST = [
     *(pickle.dumps(VALUE, protocol) for protocol in (2, 3, 4, 5)),
     pickle.dumps({"f": np.asfortranarray(SMALL), "big": np.arange(3, dtype=">i8")}, 5),
-    cifar_format.batch("x", images(1), [3], ["a.png"]),
+    digits.batch("x", images(1), [3], ["a.png"]),
 ]
 
 

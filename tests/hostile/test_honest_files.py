@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.store import editions, pickle_reader
+from pipeline.store import cifar, pickles
 from tests.hostile import write_honest
 
 FOLDER = Path(__file__).with_name("honest")
@@ -56,7 +56,7 @@ def test_every_value_is_what_was_written(writer: str, tmp_path: Path) -> None:
     path = tmp_path / "some.pkl"
     for name, honest in (HIDDEN | NUMBERS).items():
         path.write_bytes(written(writer)[name])
-        found = pickle_reader.read(path)
+        found = pickles.read(path)
         assert isinstance(found, dict) and list(found) == list(honest.value), name
         for key, value in honest.value.items():
             assert_same(found[key], value)
@@ -70,7 +70,7 @@ def test_every_hidden_set_has_the_images_and_the_ids(writer: str, layout: str, t
         if f"-{layout}-" not in name:
             continue
         path.write_bytes(written(writer)[name])
-        hidden = editions.read_hidden(path)
+        hidden = cifar.read_hidden(path)
         assert len(hidden) == 2 and hidden.layout.expected, name
         np.testing.assert_array_equal(next(hidden.chunks()), write_honest.images(), strict=True)
         own = {"ids", b"ids"} & set(honest.value)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import predict
-from pipeline.gap import ledger
+from pipeline.store import ledger
 from tests.hostile.kill_cases import Template
 from tests.hostile.kills import kill_once
 from tests.support import prepare, write_run

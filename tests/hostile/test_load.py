@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.gap import ledger
-from pipeline.gap.findings import SHOWN
+from pipeline.gap.comparison import SHOWN
+from pipeline.store import ledger
 from tests.bench.soak import write_ledger
 from tests.support import SLUG, here
 

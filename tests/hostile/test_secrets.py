@@ -15,7 +15,7 @@ import pytest
 from pipeline.errors import PipelineError
 from pipeline.kaggle_api import client, credentials
 from pipeline.kaggle_api.client import Kaggle
-from pipeline.rehearsal import cifar_format
+from pipeline.rehearsal import digits
 from pipeline.rehearsal.catalog import Catalog
 from tests.hostile.known_secrets import OF_KAGGLE, SECRETS, QuotingServer, leaks, quoting_kaggle, way
 from tests.hostile.mistakes import SIDECAR, Does, edit, nothing, of_run, remove, several, values, write
@@ -210,7 +210,7 @@ def hostile_meta(place: Path) -> None:
     """Class names that clear the screen."""
     path = place / f"data/raw/{SLUG}/cifar-10-python/cifar-10-batches-py/batches.meta"
     path.unlink()  # a link
-    path.write_bytes(cifar_format.batches_meta(20, [f"{n}{CLEAR[:7]}\n" for n in range(10)]))
+    path.write_bytes(digits.batches_meta(20, [f"{n}{CLEAR[:7]}\n" for n in range(10)]))
 
 
 def hostile_keys(place: Path) -> None:

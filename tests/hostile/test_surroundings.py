@@ -14,7 +14,7 @@ from pipeline.errors import AccessDenied
 from pipeline.kaggle_api import credentials
 from pipeline.store.runs import Run
 from pipeline.training import inference
-from pipeline.training.engine import Task
+from pipeline.training.loop import Task
 from tests.hostile.surroundings import NAMESPACE, needs_mounts, shell
 from tests.support import ROOT, SLUG, clean_environment, error_line, here, tree
 from tests.training.tiny import take_float32, write_tiny

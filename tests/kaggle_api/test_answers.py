@@ -5,23 +5,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import (
-    AccessDenied,
-    BadData,
-    NetworkError,
-    PipelineError,
-    SubmissionLimit,
-    UsageError,
-)
-from pipeline.kaggle_api import answers, child
+from pipeline.errors import AccessDenied, BadData, NetworkError, PipelineError, SubmissionLimit, UsageError
+from pipeline.kaggle_api import child, client
 from pipeline.kaggle_api.client import Limits, RemoteFile
 
 LIMITS = Limits(1, 2, 3, by_total=False)
 
 
 def test_what_has_the_right_types_is_taken() -> None:
-    assert answers.typed(Limits, asdict(LIMITS)) == LIMITS
-    assert answers.typed_list(RemoteFile, [{"name": "a", "size": 0}]) == [RemoteFile("a", 0)]
+    assert client.typed(Limits, asdict(LIMITS)) == LIMITS
+    assert client.typed_list(RemoteFile, [{"name": "a", "size": 0}]) == [RemoteFile("a", 0)]
 
 
 @pytest.mark.parametrize(
@@ -29,30 +22,30 @@ def test_what_has_the_right_types_is_taken() -> None:
 )
 def test_what_has_not_is_a_network_error_of_one_line(changed: dict[str, Any]) -> None:
     with pytest.raises(NetworkError, match="makes no sense to its client"):
-        answers.typed(Limits, asdict(LIMITS) | changed)
+        client.typed(Limits, asdict(LIMITS) | changed)
     with pytest.raises(NetworkError) as caught:
-        answers.typed(RemoteFile, {"name": ["\n"] * 1000, "size": 1})
+        client.typed(RemoteFile, {"name": ["\n"] * 1000, "size": 1})
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("nonsense", [None, 7, "x", {"name": "a"}, [7]])
 def test_no_list_is_none(nonsense: Any) -> None:
     with pytest.raises(NetworkError):
-        answers.typed_list(RemoteFile, nonsense)
+        client.typed_list(RemoteFile, nonsense)
 
 
 @pytest.mark.parametrize("ref", [0, -5, "7", None, True, 1.5, 2**63])
 def test_a_submission_without_a_ref_may_have_arrived(ref: object) -> None:
     with pytest.raises(NetworkError) as caught:
-        answers.ref(Path("s.csv"), {"ref": ref, "message": "", "uploaded": True})
+        client.ref(Path("s.csv"), {"ref": ref, "message": "", "uploaded": True})
     assert caught.value.unanswered
 
 
 def test_a_failed_upload_has_not() -> None:
     with pytest.raises(NetworkError, match=r"s\.csv could not be uploaded") as caught:
-        answers.ref(Path("s.csv"), {"ref": 0, "message": "", "uploaded": False})
+        client.ref(Path("s.csv"), {"ref": 0, "message": "", "uploaded": False})
     assert not caught.value.unanswered
-    assert answers.ref(Path("s.csv"), {"ref": 7, "message": "", "uploaded": True}) == 7
+    assert client.ref(Path("s.csv"), {"ref": 7, "message": "", "uploaded": True}) == 7
 
 
 @pytest.mark.parametrize(
@@ -77,14 +70,14 @@ def test_refusals(
     kind: str, status: int | None, creating: bool, error: type[PipelineError], unanswered: bool | None
 ) -> None:
     reply = {"kind": kind, "status": status, "creating": creating, "message": "m", "retry_after": None}
-    found = answers.refusal("tiny", "here", reply)
+    found = client.refusal("tiny", "here", reply)
     assert type(found) is error
     assert getattr(found, "unanswered", None) == unanswered
 
 
 def test_the_limit_is_known_by_kaggles_words() -> None:
     words = "Submission not allowed: Your team has used its daily Submission allowance (5) today"
-    found = answers.refusal("tiny", "here", {"kind": "http", "status": 400, "message": words})
+    found = client.refusal("tiny", "here", {"kind": "http", "status": 400, "message": words})
     assert isinstance(found, SubmissionLimit)
 
 

@@ -7,8 +7,8 @@ import pytest
 from pipeline.errors import AccessDenied, NetworkError
 from pipeline.kaggle_api import client
 from pipeline.kaggle_api.client import Kaggle
+from pipeline.rehearsal.mock import standin
 from pipeline.rehearsal.scoring import Outcome
-from pipeline.rehearsal.standin import standin
 from pipeline.rehearsal.state import FIRST_REF, Submission
 from tests.support import SLUG
 

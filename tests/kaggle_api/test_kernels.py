@@ -10,7 +10,7 @@ from pipeline.errors import AccessDenied, NetworkError, PipelineError, UsageErro
 from pipeline.kaggle_api import kernels
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.kaggle_api.kernels import Found, Output, Pushed, Session
-from pipeline.rehearsal.standin import StandIn, standin
+from pipeline.rehearsal.mock import StandIn, standin
 from tests.support import SLUG
 
 PUSHED = {"version": 2, "error": "", "invalid": []}

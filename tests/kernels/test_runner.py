@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.kernels import runner
+from pipeline import kernel_runner
 from tests.support import ROOT
 
 STAGES = ("download", "preprocess", "train", "predict")
@@ -42,17 +42,17 @@ def packages(module: str, seen: set[Path]) -> set[str]:
 def test_it_looks_for_all_that_the_stages_import() -> None:
     seen: set[Path] = set()
     needed = set().union(*(packages(f"pipeline.{stage}", seen) for stage in STAGES))
-    assert needed - {"tensorboard"} == set(runner.NEEDED) - {"tensorboard"}  # PyTorch imports that
+    assert needed - {"tensorboard"} == set(kernel_runner.NEEDED) - {"tensorboard"}  # PyTorch imports that
 
 
 def test_each_of_these_is_in_the_requirements() -> None:
     listed = (ROOT / "requirements.txt").read_text()
-    for package in runner.NEEDED.values():
+    for package in kernel_runner.NEEDED.values():
         assert f"\n{package}>" in listed, package
 
 
 def test_it_needs_nothing_but_python_itself() -> None:
-    found = {name.split(".")[0] for name in imported(Path(runner.__file__))}
+    found = {name.split(".")[0] for name in imported(Path(kernel_runner.__file__))}
     assert found <= sys.stdlib_module_names
 
 
@@ -66,15 +66,15 @@ def installs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(runner, "NEEDED", {"numpy": "numpy", "no_such_module": "tqdm"})
+    monkeypatch.setattr(kernel_runner, "NEEDED", {"numpy": "numpy", "no_such_module": "tqdm"})
     return commands
 
 
 def test_what_is_missing_is_named_without_internet(
     monkeypatch: pytest.MonkeyPatch, installs: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(runner, "ORDER", {"internet": False})
-    assert runner.complete(ROOT) == 1
+    monkeypatch.setattr(kernel_runner, "ORDER", {"internet": False})
+    assert kernel_runner.complete(ROOT) == 1
     assert "this machine lacks tqdm: push the kernel again with --internet --force" in capsys.readouterr().out
     assert not installs
 
@@ -82,9 +82,9 @@ def test_what_is_missing_is_named_without_internet(
 def test_what_is_missing_is_installed_with_internet(
     monkeypatch: pytest.MonkeyPatch, installs: list[list[str]], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(runner, "ORDER", {"internet": True})
+    monkeypatch.setattr(kernel_runner, "ORDER", {"internet": True})
     (tmp_path / "requirements.txt").write_text("tqdm-other>=1\ntqdm>=4.66,<5  # bars\nnumpy>=1\n")
-    assert runner.complete(tmp_path) == 0
+    assert kernel_runner.complete(tmp_path) == 0
     assert installs == [[sys.executable, "-m", "pip", "install", "--quiet", "tqdm>=4.66,<5"]]
 
 
@@ -92,11 +92,11 @@ def test_what_is_missing_is_installed_with_internet(
 def test_it_finds_the_files_where_kaggle_puts_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], below: str | None
 ) -> None:
-    monkeypatch.setattr(runner, "INPUT", tmp_path)
-    monkeypatch.setattr(runner, "ORDER", {"competition": "tiny"})
+    monkeypatch.setattr(kernel_runner, "INPUT", tmp_path)
+    monkeypatch.setattr(kernel_runner, "ORDER", {"competition": "tiny"})
     if below is None:
-        assert runner.main() == 1
+        assert kernel_runner.main() == 1
         assert f"error: tiny is not below {tmp_path}: join the competition" in capsys.readouterr().out
     else:
         (tmp_path / below).mkdir(parents=True)
-        assert runner.competition_files("tiny") == tmp_path / below
+        assert kernel_runner.competition_files("tiny") == tmp_path / below

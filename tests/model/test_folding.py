@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.model.folding import folded
-from pipeline.model.resnet import ResNet, build
+from pipeline.model.resnet import ResNet, build, folded
 from pipeline.recipes import MODELS, ModelConfig
 
 CONFIGS = {  # and the batch normalisations that stay, those after a pooling

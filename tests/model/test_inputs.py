@@ -1,7 +1,7 @@
 import torch
 
 from pipeline.config import MEAN, STD
-from pipeline.model.inputs import normalise
+from pipeline.model.resnet import normalise
 
 
 def test_normalising_is_the_papers_and_ends_channels_last() -> None:

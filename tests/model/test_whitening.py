@@ -3,10 +3,8 @@ import pytest
 import torch
 
 from pipeline.errors import UsageError
-from pipeline.model.inputs import normalise
-from pipeline.model.resnet import build
+from pipeline.model.resnet import build, normalise, whiten
 from pipeline.model.summary import summarise
-from pipeline.model.whitening import whiten
 from pipeline.recipes import MODELS, ModelConfig
 
 CONFIG = ModelConfig("whitened", 24, (24,), (1,), (2,), whitened=True)

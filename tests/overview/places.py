@@ -5,15 +5,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pipeline.gap import ledger
-from pipeline.gap.ledger import Entry
 from pipeline.recipes import PRESETS
-from pipeline.store import atomic, epochs, runs
-from pipeline.store.epochs import EpochRow
+from pipeline.store import atomic, ledger, runs
+from pipeline.store.ledger import Entry
 from pipeline.store.processed import Processed
-from pipeline.store.run_folder import complete, default_name
-from pipeline.store.runs import Run, RunCard, RunResult
-from pipeline.store.sidecar import Sidecar
+from pipeline.store.runs import EpochRow, Run, RunCard, RunResult, complete, default_name
+from pipeline.store.submissions import Sidecar
 from tests.support import SLUG
 
 ROW = EpochRow(1, 1e-3, 2.0, 20.0, 1.9, 61.2, 100.0, 60.0)
@@ -28,7 +25,7 @@ def begin(place: Path, name: str | None = None, *, done: int = 3, weights: str =
     folder = place / "data/models" / (name or default_name(card))
     atomic.write_json(folder / runs.CONFIG, card.to_dict())
     rows = [dataclasses.replace(ROW, epoch=k, validation_accuracy=60.0 + k) for k in range(1, done + 1)]
-    epochs.write(folder / runs.METRICS, rows)
+    runs.write(folder / runs.METRICS, rows)
     (folder / runs.WEIGHTS).write_text(weights)
     return folder
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from pipeline.rehearsal.standin import StandIn, standin
+from pipeline.rehearsal.mock import StandIn, standin
 
 CLIENT = Path(sys.executable).with_name("kaggle")
 SLUG = "rehearsal-real"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.rehearsal import cifar_format, digits
+from pipeline.rehearsal import digits
 from pipeline.rehearsal.catalog import Catalog
 
 
@@ -23,7 +23,7 @@ def test_batch_reads_as_the_original_files_do() -> None:
     images = rng.integers(0, 256, (1500, 32, 32, 3), dtype=np.uint8)  # over 1,000: two APPENDS
     labels = rng.integers(0, 10, 1500).tolist()
     names = [f"cat_{i}.png" for i in range(1500)]
-    content = cifar_format.batch("training batch 1 of 5", images, labels, names)
+    content = digits.batch("training batch 1 of 5", images, labels, names)
     assert content.startswith(b"\x80\x02}q\x01(U\x0bbatch_labelq\x02")  # protocol 2, Python 2 str, slots from 1
     read = pickle.loads(content, encoding="bytes")
     assert list(read) == [b"batch_label", b"labels", b"data", b"filenames"]
@@ -37,19 +37,19 @@ def test_batch_reads_as_the_original_files_do() -> None:
 
 
 def test_batch_needs_an_encoding_as_the_original_files_do() -> None:
-    content = cifar_format.batch("b", np.full((1, 32, 32, 3), 200, np.uint8), [0], ["x.png"])
+    content = digits.batch("b", np.full((1, 32, 32, 3), 200, np.uint8), [0], ["x.png"])
     with pytest.raises(UnicodeDecodeError):
         pickle.loads(content)
 
 
 def test_batches_meta() -> None:
-    meta = pickle.loads(cifar_format.batches_meta(10_000, ["airplane", "truck"]), encoding="bytes")
+    meta = pickle.loads(digits.batches_meta(10_000, ["airplane", "truck"]), encoding="bytes")
     assert meta == {b"num_cases_per_batch": 10_000, b"label_names": [b"airplane", b"truck"], b"num_vis": 3072}
 
 
 def test_hidden_is_protocol_4_with_bytes_keys() -> None:
     images = np.zeros((2, 32, 32, 3), np.uint8)
-    content = cifar_format.hidden(images, np.arange(2, dtype=np.int64))
+    content = digits.hidden(images, np.arange(2, dtype=np.int64))
     assert content[:2] == b"\x80\x04"
     read = pickle.loads(content)
     assert read[b"data"].shape == (2, 32, 32, 3)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import MissingInput, UsageError
+from pipeline.rehearsal.mock import StandIn, slug_of, standin
 from pipeline.rehearsal.replies import Refusal, byte_range
-from pipeline.rehearsal.standin import StandIn, slug_of, standin
 
 CONTENT = bytes(range(256)) * 40  # 10,240 bytes
 SLUG = "rehearsal-small"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import BadData, MissingInput
-from pipeline.store import editions, pickle_reader
+from pipeline.store import cifar, pickles
 from tests.support import images, write_download
 
 N = 40
@@ -27,7 +27,7 @@ def test_every_edition_of_the_hidden_set(tmp_path: Path, protocol: int, keys: ty
     stored = pixels.transpose(0, 3, 1, 2).reshape(N, 3072) if flat else pixels
     content: dict[str, Any] = {"data": stored} | ({"ids": np.arange(7, 7 + N)} if with_ids else {})
     named = {key.encode() if keys is bytes else key: value for key, value in content.items()}
-    hidden = editions.read_hidden(dump(tmp_path / "hidden.pkl", named, protocol))
+    hidden = cifar.read_hidden(dump(tmp_path / "hidden.pkl", named, protocol))
     assert np.array_equal(np.concatenate(list(hidden.chunks())), pixels)
     assert hidden.own_ids == with_ids
     assert hidden.ids.tolist() == list(range(7, 7 + N) if with_ids else range(N))
@@ -52,7 +52,7 @@ def test_every_edition_of_the_hidden_set(tmp_path: Path, protocol: int, keys: ty
 )
 def test_a_wrong_hidden_set_is_refused(tmp_path: Path, content: Any, said: str) -> None:
     with pytest.raises(BadData, match=said):
-        editions.read_hidden(dump(tmp_path / "hidden.pkl", content))
+        cifar.read_hidden(dump(tmp_path / "hidden.pkl", content))
 
 
 @pytest.mark.parametrize("flat", [False, True])
@@ -63,11 +63,11 @@ def test_a_large_hidden_set_is_mapped_and_read_in_chunks(
     stored = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(50, -1) if flat else pixels
     path = tmp_path / "cifar_test_nolabel.pkl"
     path.write_bytes(pickle.dumps({b"data": stored, b"ids": np.arange(50, 0, -1)}))
-    monkeypatch.setattr(pickle_reader, "IN_MEMORY", 1000)
-    monkeypatch.setattr(editions, "CHUNK", 7)
-    monkeypatch.setattr(editions, "SAMPLE", 20)
-    monkeypatch.setattr(editions, "STRETCHES", 4)
-    hidden = editions.read_hidden(path)
+    monkeypatch.setattr(pickles, "IN_MEMORY", 1000)
+    monkeypatch.setattr(cifar, "CHUNK", 7)
+    monkeypatch.setattr(cifar, "SAMPLE", 20)
+    monkeypatch.setattr(cifar, "STRETCHES", 4)
+    hidden = cifar.read_hidden(path)
     owner: object = hidden.raw.base
     assert isinstance(owner, mmap.mmap)
     assert [len(chunk) for chunk in hidden.chunks()] == [*(7 * [7]), 1]
@@ -77,20 +77,20 @@ def test_a_large_hidden_set_is_mapped_and_read_in_chunks(
 
 
 def test_batches_and_class_names(tmp_path: Path) -> None:
-    folder = editions.find_batches(write_download(tmp_path / "download"))
+    folder = cifar.find_batches(write_download(tmp_path / "download"))
     assert folder is not None
-    train = editions.read_batches(folder, editions.TRAIN_BATCHES)
+    train = cifar.read_batches(folder, cifar.TRAIN_BATCHES)
     assert train.images.shape == (100, 32, 32, 3)
     assert np.array_equal(train.images[20:40], images(20, 1))
     assert train.labels.tolist() == [i % 10 for i in range(20)] * 5
-    assert editions.read_class_names(folder)[3] == "three"
+    assert cifar.read_class_names(folder)[3] == "three"
 
 
 def test_a_missing_batch_is_named(tmp_path: Path) -> None:
     write_download(tmp_path)
     next(tmp_path.rglob("data_batch_3")).unlink()
     with pytest.raises(BadData, match="lacks data_batch_3"):
-        editions.find_batches(tmp_path)
+        cifar.find_batches(tmp_path)
 
 
 def test_labels_are_checked(tmp_path: Path) -> None:
@@ -102,23 +102,23 @@ def test_labels_are_checked(tmp_path: Path) -> None:
         flat = images(4).transpose(0, 3, 1, 2).reshape(4, 3072)
         dump(tmp_path / "test_batch", {"data": flat, "labels": labels})
         with pytest.raises(BadData, match=said):
-            editions.read_batches(tmp_path, ("test_batch",))
+            cifar.read_batches(tmp_path, ("test_batch",))
 
 
 def test_a_folder_without_or_with_two_hidden_sets(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match="no hidden set"):
-        editions.find_hidden(tmp_path)
-    for name in editions.HIDDEN_NAMES:
+        cifar.find_hidden(tmp_path)
+    for name in cifar.HIDDEN_NAMES:
         (tmp_path / name).touch()
     with pytest.raises(BadData, match="several"):
-        editions.find_hidden(tmp_path)
+        cifar.find_hidden(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar_test_nolabel.pkl", "cifar-10-python/cifar-10-batches-py/data_batch_2"])
 def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path, name: str) -> None:
     source = write_download(tmp_path)
     with (source / name).open("r+b") as stream:
-        stream.truncate(pickle_reader.MAX_BYTES + 1)  # takes no disk
-    find = editions.find_hidden if name.endswith(".pkl") else editions.find_batches
+        stream.truncate(pickles.MAX_BYTES + 1)  # takes no disk
+    find = cifar.find_hidden if name.endswith(".pkl") else cifar.find_batches
     with pytest.raises(BadData, match="are the limit"):
         find(source)

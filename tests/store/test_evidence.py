@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.errors import BadData
-from pipeline.store.evidence import Evidence, Said, path_of
+from pipeline.store.submissions import Evidence, Said, evidence_path
 
 
 def said(count: int, *, labelled: bool) -> Said:
@@ -44,9 +44,9 @@ def test_it_survives_the_file(tmp_path: Path, evidence: Evidence, with_split: bo
 def test_every_torn_file_is_bad_data(tmp_path: Path, evidence: Evidence) -> None:
     csv = tmp_path / "sub.csv"
     evidence.write(csv)
-    content = path_of(csv).read_bytes()
+    content = evidence_path(csv).read_bytes()
     for end in (0, 1, 100, len(content) // 2, len(content) - 1):
-        path_of(csv).write_bytes(content[:end])
+        evidence_path(csv).write_bytes(content[:end])
         with pytest.raises(BadData, match="predict again with --force"):
             Evidence.read(csv)
 
@@ -67,7 +67,7 @@ def test_arrays_that_do_not_fit_are_bad_data(tmp_path: Path, evidence: Evidence)
 def test_of_very_many_answers_some_are_enough(
     tmp_path: Path, evidence: Evidence, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.store.evidence.AT_ONCE", 2)
+    monkeypatch.setattr("pipeline.store.submissions.AT_ONCE", 2)
     csv = tmp_path / "sub.csv"
     evidence.write(csv)
     found = Evidence.read(csv, most)

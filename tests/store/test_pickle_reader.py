@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 import pipeline.store
 from pipeline.errors import BadData
-from pipeline.rehearsal.cifar_format import Python2Pickle
-from pipeline.store import pickle_reader
-from pipeline.store.pickle_reader import loads, read
+from pipeline.rehearsal.digits import Python2Pickle
+from pipeline.store import pickles
+from pipeline.store.pickles import loads, read
 from tests.hostile.opcodes import array, beside_images, dtype, frame, frombuffer, raw, text
 from tests.hostile.pickles import ARRAYS, BOMBS, CALLS, IMPOSTORS, REFUSED, TAILS, alone
 
@@ -306,7 +306,7 @@ def test_a_file_is_refused_whether_it_is_read_or_mapped(
     path = Path("some.pkl")
     path.write_bytes(content)
     when_read = told(lambda: read(path))
-    monkeypatch.setattr(pickle_reader, "IN_MEMORY", 0 if content else 1)
+    monkeypatch.setattr(pickles, "IN_MEMORY", 0 if content else 1)
     assert told(lambda: read(path)) == when_read
     path.unlink()
     assert not canary()

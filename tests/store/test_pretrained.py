@@ -8,8 +8,8 @@ import torch
 from safetensors.numpy import load_file
 
 from pipeline.errors import BadData, MissingInput, PipelineError, UsageError
-from pipeline.model import weights
-from pipeline.store import pretrained, runs
+from pipeline.model import resnet
+from pipeline.store import runs
 from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.runs import Run
 from tests.support import prepare, write_run
@@ -25,7 +25,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def export(run: Run, folder: Path, name: str = "tiny") -> Run:
-    return pretrained.export(
+    return runs.export(
         run, folder, name, trained_on="gradients", command="make it", commit=COMMIT, agreement=lambda path: 99.5
     )
 
@@ -34,7 +34,7 @@ def test_an_exported_run_opens_as_a_run(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "pretrained"
     written = export(run, folder)
     for name in ("pretrained", "pretrained-tiny"):
-        assert pretrained.open_run(tmp_path / "no-models", folder, name) == written
+        assert runs.open_run(tmp_path / "no-models", folder, name) == written
     assert (written.name, written.card, written.result) == ("pretrained-tiny", run.card, run.result)
     assert written.origin == "gradients, with `make it` at commit 0123456789ab"
     assert {path.name for path in folder.iterdir()} == {"tiny.json", "tiny.safetensors"}
@@ -50,7 +50,7 @@ def test_kernels_are_halved_and_come_back_as_float32(run: Run, tmp_path: Path) -
     stored, original = load_file(written.weights), load_file(run.weights)
     assert {v.dtype for v in stored.values() if v.ndim > 1} == {np.dtype(np.float16)}
     assert all(np.array_equal(v, original[k]) for k, v in stored.items() if v.ndim < 2)
-    network, full = (weights.load(r.weights, run.card.config.model) for r in (written, run))
+    network, full = (resnet.load(r.weights, run.card.config.model) for r in (written, run))
     assert {p.dtype for p in network.parameters()} == {torch.float32}
     for found, expected in zip(network.parameters(), full.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
@@ -64,9 +64,9 @@ def test_the_agreement_is_measured_on_the_file_before_the_card_completes_it(run:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pretrained.export(run, folder, "tiny", trained_on="", command="", commit="", agreement=stopped)
+        runs.export(run, folder, "tiny", trained_on="", command="", commit="", agreement=stopped)
     with pytest.raises(MissingInput, match="no network came with the project"):
-        pretrained.open_run(tmp_path, folder, "pretrained")
+        runs.open_run(tmp_path, folder, "pretrained")
 
 
 def test_of_several_one_must_be_named(run: Run, tmp_path: Path) -> None:
@@ -74,10 +74,10 @@ def test_of_several_one_must_be_named(run: Run, tmp_path: Path) -> None:
     export(run, folder, "a")
     export(run, folder, "b-2")
     with pytest.raises(UsageError, match="name one of pretrained-a, pretrained-b-2"):
-        pretrained.open_run(tmp_path, folder, "pretrained")
+        runs.open_run(tmp_path, folder, "pretrained")
     with pytest.raises(MissingInput, match="there is pretrained-a, pretrained-b-2"):
-        pretrained.open_run(tmp_path, folder, "pretrained-c")
-    assert pretrained.open_run(tmp_path, folder, "pretrained-b-2").name == "pretrained-b-2"
+        runs.open_run(tmp_path, folder, "pretrained-c")
+    assert runs.open_run(tmp_path, folder, "pretrained-b-2").name == "pretrained-b-2"
 
 
 def test_damaged_files_are_bad_data(run: Run, tmp_path: Path) -> None:
@@ -86,25 +86,25 @@ def test_damaged_files_are_bad_data(run: Run, tmp_path: Path) -> None:
     content = written.weights.read_bytes()
     written.weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(BadData, match=r"tiny\.safetensors is damaged: restore it with git"):
-        pretrained.open_run(tmp_path, folder, "pretrained").check_weights()
+        runs.open_run(tmp_path, folder, "pretrained").check_weights()
     written.weights.write_bytes(content[:-1])
     with pytest.raises(BadData, match="missing or damaged: restore it with git"):
-        pretrained.open_run(tmp_path, folder, "pretrained")
+        runs.open_run(tmp_path, folder, "pretrained")
     (folder / "tiny.json").write_text("{}")
     with pytest.raises(BadData, match=r"tiny\.json is damaged"):
-        pretrained.open_run(tmp_path, folder, "pretrained")
+        runs.open_run(tmp_path, folder, "pretrained")
 
 
 def test_what_does_not_fit_half_precision_or_git_is_not_exported(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "pretrained"
-    monkeypatch.setattr(pretrained, "MAX_BYTES", 1000)
+    monkeypatch.setattr(runs, "MAX_BYTES", 1000)
     with pytest.raises(PipelineError, match="over the 1,000 for files in git"):
         export(run, folder)
-    network = weights.load(run.weights, run.card.config.model)
+    network = resnet.load(run.weights, run.card.config.model)
     torch.nn.init.constant_(network.fc.weight, 1e6)
-    weights.save(run.weights, network.state_dict(), network.config)
+    resnet.save(run.weights, network.state_dict(), network.config)
     manifest = Manifest("train", {runs.WEIGHTS: FileRecord.of(run.weights)})
     with pytest.raises(PipelineError, match=r"fc\.weight holds values over 65504"):
         export(dataclasses.replace(run, manifest=manifest), folder)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadData
-from pipeline.store import sidecar
-from pipeline.store.sidecar import Sidecar
+from pipeline.store import submissions
+from pipeline.store.submissions import Sidecar
 
 CARD = Sidecar(
     "c", "a+b", "f" * 64, 5, "w", "h", None, "split", 94.1, "2025-03-01T11:00:00+00:00", {"torch": "2.14"},
@@ -34,14 +34,14 @@ def test_a_damaged_sidecar_is_bad_data_and_not_ours(tmp_path: Path, content: str
     (tmp_path / "sub.json").write_text(content)
     with pytest.raises(BadData, match=r"sub\.json is damaged or of another version"):
         Sidecar.read(tmp_path / "sub.csv")
-    assert not sidecar.is_ours(tmp_path / "sub.csv")
+    assert not submissions.is_ours(tmp_path / "sub.csv")
 
 
 def test_a_tag_is_found_again_also_that_of_a_large_ensemble() -> None:
-    assert sidecar.tag("run1", "f" * 64, 94.3) == f"run=run1 sha={'f' * 12} val=94.30"
-    long = sidecar.tag("+".join(f"paper-{k:08x}" for k in range(50)), "f" * 64, None)
+    assert submissions.tag("run1", "f" * 64, 94.3) == f"run=run1 sha={'f' * 12} val=94.30"
+    long = submissions.tag("+".join(f"paper-{k:08x}" for k in range(50)), "f" * 64, None)
     assert len(long) < 150 and long.endswith(" val=unknown")
-    assert sidecar.carries(long, "f" * 64) and not sidecar.carries(long, "e" * 64)
+    assert submissions.carries(long, "f" * 64) and not submissions.carries(long, "e" * 64)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.model.inputs import normalise
-from pipeline.model.resnet import ResNet, build
+from pipeline.model.resnet import ResNet, build, normalise
 from pipeline.recipes import MODELS
-from pipeline.training import adaptation
-from pipeline.training.adaptation import adapted
+from pipeline.training import inference
+from pipeline.training.inference import adapted
 from tests.support import images as smooth_images
 
 
@@ -57,7 +56,7 @@ def flatter(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def test_statistics_move_as_the_images_do(
     batch: int, images: NDArray[np.uint8], network: ResNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adaptation, "BATCH", batch)
+    monkeypatch.setattr(inference, "BATCH", batch)
     mean, var = statistics(norms(network)[0])
     mean.copy_(torch.arange(16.0))  # as training may have left them
     var.copy_(torch.linspace(0.5, 2, 16))

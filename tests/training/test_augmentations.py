@@ -5,8 +5,16 @@ import torch
 
 from pipeline.config import MEAN
 from pipeline.recipes import PRESETS
-from pipeline.training.augmentations import Augmentation, Cutout, RandomErasing, chosen, rectangle
-from pipeline.training.policies import AugMix, RandAugment, TrivialAugment
+from pipeline.training.augment import (
+    Augmentation,
+    AugMix,
+    Cutout,
+    RandAugment,
+    RandomErasing,
+    TrivialAugment,
+    chosen,
+    rectangle,
+)
 
 GREY = torch.tensor([round(255 * mean) for mean in MEAN], dtype=torch.uint8)
 WHITE = torch.full((200, 32, 32, 3), 255, dtype=torch.uint8)

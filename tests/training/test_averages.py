@@ -3,7 +3,7 @@ import torch
 
 from pipeline.model.resnet import build
 from pipeline.recipes import MODELS
-from pipeline.training.averages import Averages
+from pipeline.training.optim import Averages
 
 
 def test_the_average_is_the_weighted_mean_of_what_was_visited() -> None:

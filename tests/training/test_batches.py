@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.recipes import PRESETS, TrainConfig
-from pipeline.training.augmentations import Drawn
+from pipeline.training.augment import Drawn
 from pipeline.training.batches import TrainingImages, draw, steps_per_epoch
 
 CPU = torch.device("cpu")

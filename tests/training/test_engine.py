@@ -8,16 +8,14 @@ import pytest
 import torch
 
 from pipeline.errors import BadData, PipelineError
-from pipeline.model.inputs import normalise
-from pipeline.model.resnet import build
+from pipeline.model.resnet import build, normalise
 from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.store.runs import CHECKPOINT, TENSORBOARD
-from pipeline.training import checkpoint
+from pipeline.training import state as states
 from pipeline.training.batches import TrainingImages
 from pipeline.training.device import Device
-from pipeline.training.engine import Task, fit, open_board
-from pipeline.training.evaluation import EvaluationImages
-from pipeline.training.progress import Progress
+from pipeline.training.inference import EvaluationImages
+from pipeline.training.loop import Progress, Task, fit, open_board
 from pipeline.training.state import State, start
 from pipeline.training.step import Step
 
@@ -126,7 +124,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     with torch.no_grad():
         state.network.fc.bias[0] = float("nan")
     with pytest.raises(PipelineError, match="the weights are no longer finite"):
-        checkpoint.save(tmp_path / CHECKPOINT, state, "card")
+        states.save(tmp_path / CHECKPOINT, state, "card")
     assert not list(tmp_path.iterdir())
 
 
@@ -139,7 +137,7 @@ def test_the_best_epochs_weights_are_kept(tmp_path: Path) -> None:
 
 
 def saved_state(folder: Path) -> Path:
-    checkpoint.save(folder / CHECKPOINT, start(CONFIG, CPU), "card")
+    states.save(folder / CHECKPOINT, start(CONFIG, CPU), "card")
     return folder / CHECKPOINT
 
 
@@ -160,19 +158,19 @@ def test_a_damaged_checkpoint_is_bad_data(tmp_path: Path, damage: Callable[[Path
     path = saved_state(tmp_path)
     damage(path)
     with pytest.raises(BadData, match=r"checkpoint\.pt is damaged .*--force"):
-        checkpoint.load(path, start(CONFIG, CPU), "card")
+        states.load(path, start(CONFIG, CPU), "card")
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     path = saved_state(tmp_path)
     with pytest.raises(BadData, match="belongs to another run"):
-        checkpoint.load(path, start(CONFIG, CPU), "other card")
+        states.load(path, start(CONFIG, CPU), "other card")
 
 
 def test_a_checkpoint_brings_everything_back(tmp_path: Path) -> None:
     state, fresh = start(CONFIG, CPU), start(dataclasses.replace(CONFIG, seed=1), CPU)
     fit(task(tmp_path), state, silent(2))
-    checkpoint.load(tmp_path / CHECKPOINT, fresh, "card")
+    states.load(tmp_path / CHECKPOINT, fresh, "card")
     assert (fresh.epoch, fresh.step, fresh.rows) == (2, 0, state.rows)
     assert same_tensors(fresh.network.state_dict(), state.network.state_dict())
     assert same_tensors(fresh.best_weights, state.best_weights)
@@ -194,8 +192,8 @@ def test_a_checkpoint_leaves_the_rate_as_this_device_keeps_it(tmp_path: Path) ->
     path = tmp_path / CHECKPOINT
     saved, fresh = start(config, CPU), start(config, CPU)
     Step(saved, config, CPU)(torch.tensor(IMAGES[:32]), torch.tensor(LABELS[:32]), 0.1)
-    checkpoint.save(path, saved, "card")
+    states.save(path, saved, "card")
     fresh.optimizer.param_groups[0]["lr"] = torch.tensor(0.5)
-    checkpoint.load(path, fresh, "card")
+    states.load(path, fresh, "card")
     assert isinstance(fresh.optimizer.param_groups[0]["lr"], torch.Tensor)
     assert same_moments(fresh, saved)

@@ -2,11 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.model.inputs import normalise
-from pipeline.model.resnet import build
+from pipeline.model.resnet import build, normalise
 from pipeline.recipes import MODELS
 from pipeline.training.device import Device
-from pipeline.training.evaluation import EvaluationImages, evaluate
+from pipeline.training.inference import EvaluationImages, evaluate
 
 
 def test_evaluation_equals_the_plain_way() -> None:

@@ -8,24 +8,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline import progress
+from pipeline import console
 from pipeline.errors import BadData
-from pipeline.model import weights
-from pipeline.model.folding import folded
-from pipeline.model.inputs import normalise
-from pipeline.model.resnet import ResNet, build
+from pipeline.model import resnet
+from pipeline.model.resnet import ResNet, build, folded, normalise
 from pipeline.recipes import MODELS
 from pipeline.store import atomic, runs
-from pipeline.store.ensemble import Ensemble
 from pipeline.store.manifest import Manifest, records
 from pipeline.store.processed import Processed
-from pipeline.store.runs import Run
-from pipeline.store.sidecar import Tta
+from pipeline.store.runs import Ensemble, Run
+from pipeline.store.submissions import Tta
 from pipeline.training import inference
+from pipeline.training.batches import split
 from pipeline.training.device import Device
-from pipeline.training.evaluation import EvaluationImages
-from pipeline.training.inference import Member, Panel
-from pipeline.training.split import split
+from pipeline.training.inference import EvaluationImages, Member, Panel
 from tests.support import SLUG, prepare, write_run
 
 CPU = Device(torch.device("cpu"), "fp32")
@@ -114,7 +110,7 @@ def change(folder: Path, network: ResNet | None = None, **config: Any) -> None:
     """Give a run other weights, or another config."""
     card = runs.RunCard.read(folder)
     if network is not None:
-        weights.save(folder / runs.WEIGHTS, network.state_dict(), network.config)
+        resnet.save(folder / runs.WEIGHTS, network.state_dict(), network.config)
     card = dataclasses.replace(card, config=dataclasses.replace(card.config, **config))
     atomic.write_json(folder / runs.CONFIG, card.to_dict())
     names = (runs.CONFIG, runs.WEIGHTS, runs.RESULT, runs.METRICS)
@@ -158,8 +154,8 @@ def test_local_accuracy_is_measured_on_the_images_that_validated_all(tmp_path: P
 
 
 def test_who_is_asked_for_long_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "FIRST_LINE", 0.0)
-    monkeypatch.setattr(progress, "LINES", 0.0)
+    monkeypatch.setattr(console, "FIRST_LINE", 0.0)
+    monkeypatch.setattr(console, "LINES", 0.0)
     prepare(tmp_path)
     data = Processed.open(tmp_path / "data/processed" / SLUG)
     lines: list[str] = []

@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from pipeline.training.interrupts import Stopped, stop_on_signals
+from pipeline.training.loop import Stopped, stop_on_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (  # t
     EventAccumulator,
 )
 
-from pipeline.store.epochs import EpochRow
+from pipeline.store.runs import EpochRow
 from pipeline.training.metrics import Board
 
 ROW = EpochRow(1, 1e-3, 2.0, 20.0, 1.9, 30.0, 100.0, 5.0)

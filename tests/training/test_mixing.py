@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from pipeline.training.mixing import CutMix, Mixing, Mixup, Ricap
+from pipeline.training.augment import CutMix, Mixing, Mixup, Ricap
 
 ROWS = 64
 GENERATOR = torch.Generator().manual_seed(0)

@@ -8,7 +8,7 @@ from torch.nn import Parameter
 
 from pipeline.model.resnet import build
 from pipeline.recipes import PRESETS
-from pipeline.training import optimizers
+from pipeline.training import optim
 
 CONFIG = dataclasses.replace(PRESETS["rehearsal"], learning_rate=0.05, weight_decay=0.01, momentum=0.8)
 Maker = Callable[[Iterator[Parameter]], torch.optim.Optimizer]
@@ -23,9 +23,9 @@ PLAIN: dict[str, Maker] = {
 @pytest.mark.parametrize("name", PLAIN)
 def test_each_optimizer_is_pytorchs_plain_one(name: Any) -> None:
     ours, theirs = build(CONFIG.model, 0), build(CONFIG.model, 0)
-    fast = optimizers.build(ours, dataclasses.replace(CONFIG, optimizer=name))
+    fast = optim.build(ours, dataclasses.replace(CONFIG, optimizer=name))
     slow = PLAIN[name](theirs.parameters())
-    optimizers.set_rate(fast, 0.02)
+    optim.set_rate(fast, 0.02)
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -40,7 +40,7 @@ def test_each_optimizer_is_pytorchs_plain_one(name: Any) -> None:
 def test_norms_and_biases_decay_only_if_asked() -> None:
     network = build(CONFIG.model, 0)
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    optimizer = optimizers.build(network, dataclasses.replace(CONFIG, optimizer="adamw", decay_norms=False))
+    optimizer = optim.build(network, dataclasses.replace(CONFIG, optimizer="adamw", decay_norms=False))
     for p in network.parameters():
         p.grad = torch.zeros_like(p)
     optimizer.step()
@@ -48,5 +48,5 @@ def test_norms_and_biases_decay_only_if_asked() -> None:
         decayed = p.dim() > 1
         assert torch.equal(p, before[name]) != decayed, name
     # With decay_norms all of them shrink.
-    group = optimizers.build(network, CONFIG).param_groups
+    group = optim.build(network, CONFIG).param_groups
     assert len(group) == 1 and len(group[0]["params"]) == len(before)

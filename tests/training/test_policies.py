@@ -7,17 +7,18 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from pipeline.config import IMAGE_SIZE
-from pipeline.training.operations import Operation, operate
-from pipeline.training.policies import (
+from pipeline.training.augment import (
     AUGMIX_OPERATIONS,
     BINS,
     RAND,
     TRIVIAL,
     AugMix,
+    Operation,
     RandAugment,
     Ranges,
     TrivialAugment,
     magnitudes,
+    operate,
 )
 
 SIGNED = list(Operation)[Operation.SHEAR_X : Operation.SHARPNESS + 1]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from pipeline import train
 from pipeline.store import runs
-from pipeline.training.processes import ALONE, World, join
+from pipeline.training.device import ALONE, World, join
 from tests.support import ROOT
 from tests.training import two_processes
 from tests.training.tiny import SLUG, write_tiny

@@ -1,7 +1,7 @@
 import pytest
 
-from pipeline.store.epochs import EpochRow
-from pipeline.training.progress import Progress
+from pipeline.store.runs import EpochRow
+from pipeline.training.loop import Progress
 
 ROW = EpochRow(3, 1e-3, 2.0, 20.0, 1.9, 30.0, 100.0, 65.4)
 SHOWN = "epoch  3/12  rate 1.00e-03  train 2.000 20.00 %  validation 1.900 30.00 %  100 images/s  0:01:05"

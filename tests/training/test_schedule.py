@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pipeline.training.schedule import learning_rate
+from pipeline.training.optim import learning_rate
 
 
 def test_the_rate_rises_then_falls_linearly() -> None:

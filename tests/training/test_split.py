@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.recipes import PRESETS
-from pipeline.training.split import split
+from pipeline.training.batches import split
 
 CONFIG = PRESETS["rehearsal"]
 LABELS = np.repeat(np.arange(10), 100)

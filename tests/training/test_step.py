@@ -10,10 +10,9 @@ from torch.nn.functional import cross_entropy, softmax
 from pipeline.model.resnet import build
 from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.training.device import Device
-from pipeline.training.evaluation import logits
+from pipeline.training.inference import logits
 from pipeline.training.state import State, start
-from pipeline.training.step import Step, _changing, _restore, summed_loss
-from pipeline.training.teachers import Teachers
+from pipeline.training.step import Step, Teachers, _changing, _restore, summed_loss
 
 CPU = Device(torch.device("cpu"), "fp32")
 CONFIG = dataclasses.replace(PRESETS["rehearsal"], batch_size=32)

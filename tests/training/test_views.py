@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from pipeline.store.sidecar import Tta
-from pipeline.training.views import views
+from pipeline.store.submissions import Tta
+from pipeline.training.inference import views
 
 
 @pytest.fixture

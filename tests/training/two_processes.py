@@ -19,8 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.model.resnet import build
 from pipeline.recipes import PRESETS
-from pipeline.training.device import Device
-from pipeline.training.processes import World, share_batch_norms
+from pipeline.training.device import Device, World, share_batch_norms
 from pipeline.training.state import start
 from pipeline.training.step import Step
 

@@ -4,25 +4,119 @@ Inside an epoch the host waits for the device only where Task.reports says so: o
 """
 
 import math
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
+from types import FrameType
 
+from pipeline.console import Meter, duration
+from pipeline.errors import Say
 from pipeline.recipes import TrainConfig
-from pipeline.store import epochs
-from pipeline.store.runs import CHECKPOINT, METRICS, TENSORBOARD
-from pipeline.training import checkpoint, metrics
+from pipeline.store import runs
+from pipeline.store.runs import CHECKPOINT, METRICS, TENSORBOARD, EpochRow
+from pipeline.training import metrics
+from pipeline.training import state as states
 from pipeline.training.batches import TrainingImages
-from pipeline.training.device import Device
-from pipeline.training.evaluation import EvaluationImages, evaluate
-from pipeline.training.interrupts import Stopped, StopRequest, stop_on_signals
-from pipeline.training.processes import ALONE, World
-from pipeline.training.progress import Progress
-from pipeline.training.schedule import learning_rate
+from pipeline.training.device import ALONE, Device, World
+from pipeline.training.inference import EvaluationImages, evaluate
+from pipeline.training.optim import learning_rate
 from pipeline.training.state import State, diverged
-from pipeline.training.step import Step
-from pipeline.training.teachers import Teachers
+from pipeline.training.step import Step, Teachers
+
+# --- Ctrl-C and SIGTERM while training: finish the step, save, then stop.  A second one stops at once.
+
+
+class Stopped(Exception):
+    """The user asked to stop, and the step under way is finished."""
+
+
+class StopRequest:
+    """Whether the user has asked to stop."""
+
+    requested = False
+
+    def check(self, anywhere: Callable[[bool], bool] = bool) -> None:
+        """Between two steps, where nothing is half done.
+
+        Args:
+            anywhere: tells from this process's request whether any process that trains along has one.
+
+        Raises:
+            Stopped: the user has asked for it.
+        """
+        if anywhere(self.requested):
+            raise Stopped
+
+    def handle(self, _signal: int, _frame: FrameType | None) -> None:
+        """The signals' handler."""
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Within the block, SIGINT and SIGTERM only set the request.
+
+    Python takes signals in its main thread only: elsewhere nothing is installed, and nothing is requested.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    previous = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+# --- What the user sees while a run trains: a line an epoch, and how the epoch under way stands.
+
+
+class Progress:
+    """Reports on a run of `epochs` times `steps` of `images`, of which `done` steps are done already."""
+
+    def __init__(
+        self, say: Say, epochs: int, steps: int, images: int, done: int, *,
+        shown: bool = True, clock: Callable[[], float] = monotonic,
+    ) -> None:  # fmt: skip
+        self._epochs, self._steps, self._images = epochs, steps, images
+        # Of the last one or two epochs, so that validations and checkpoints count in the time to go.
+        self._meter = Meter(
+            "train:", epochs * images, "images", say,
+            done=done * images // steps, shown=shown, window=float("inf"), clock=clock,
+        )  # fmt: skip
+
+    def steps(self, done: int, loss: float) -> None:
+        """`done` steps of the run are done; `loss` is the epoch's mean so far."""
+        note = f"epoch {-(-done // self._steps)}/{self._epochs}, loss {loss:.3f}"
+        self._meter.update(done * self._images // self._steps, note)
+
+    def epoch(self, row: EpochRow, last: bool) -> None:
+        """One line for an epoch; `last` says that none follows."""
+        self._meter.mark()
+        left = self._meter.seconds_left
+        self.line(
+            f"epoch {row.epoch:>{len(str(self._epochs))}}/{self._epochs}  rate {row.rate:.2e}  "
+            f"train {row.train_loss:.3f} {row.train_accuracy:.2f} %  "
+            f"validation {row.validation_loss:.3f} {row.validation_accuracy:.2f} %  "
+            f"{row.images_per_second:,.0f} images/s  {duration(row.seconds)}"
+            + ("" if last or left is None else f", {duration(left)} to go")
+        )
+
+    def line(self, text: str) -> None:
+        """A line that does not get mixed up with the bar."""
+        self._meter.line(text)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._meter.close()
 
 
 @dataclass(frozen=True)
@@ -50,10 +144,10 @@ class Task:
         """Whether to look at the loss after `done` steps of an epoch: always on a CPU, which never waits."""
         return self.device.torch_device.type == "cpu" or done % 50 == 0 or done == self.training.steps
 
-    def ends(self, rows: Sequence[epochs.EpochRow]) -> bool:
+    def ends(self, rows: Sequence[runs.EpochRow]) -> bool:
         """Whether no epoch follows on these: all are done, or the last ones brought nothing (early stopping)."""
         patience = self.config.early_stopping
-        stale = bool(rows) and len(rows) - epochs.best_row(rows).epoch
+        stale = bool(rows) and len(rows) - runs.best_row(rows).epoch
         return len(rows) >= self.config.epochs or (patience > 0 and stale >= patience)
 
 
@@ -101,21 +195,21 @@ def _publish(task: Task, state: State, board: metrics.Board | None, progress: Pr
     """Write and tell what the finished epoch brought."""
     row = state.rows[-1]
     if task.world.first:
-        epochs.write(task.folder / METRICS, state.rows)
+        runs.write(task.folder / METRICS, state.rows)
     if board is not None:
         board.add(row)
     _save(task, state)
     ended = task.ends(state.rows)
     progress.epoch(row, ended)
     if ended and row.epoch < task.config.epochs:
-        progress.line(f"stopped early: no better epoch than {epochs.best_row(state.rows).epoch} since")
+        progress.line(f"stopped early: no better epoch than {runs.best_row(state.rows).epoch} since")
 
 
 def _save(task: Task, state: State) -> None:
     """Save the checkpoint; with several processes the first does, with the sums of all."""
     state.loss_sum, state.correct = task.world.total(state.loss_sum), task.world.total(state.correct)
     if task.world.first:
-        checkpoint.save(task.folder / CHECKPOINT, state, task.card)
+        states.save(task.folder / CHECKPOINT, state, task.card)
     else:
         state.loss_sum.zero_()
         state.correct.zero_()
@@ -153,7 +247,7 @@ def finite_loss(state: State, world: World = ALONE) -> float:
     return loss
 
 
-def _validate(task: Task, state: State, stop: StopRequest) -> epochs.EpochRow:
+def _validate(task: Task, state: State, stop: StopRequest) -> runs.EpochRow:
     """Evaluate after the epoch's last step, and sum the epoch up."""
     state.require_finite()
     started = perf_counter()
@@ -164,7 +258,7 @@ def _validate(task: Task, state: State, stop: StopRequest) -> epochs.EpochRow:
     finally:
         state.validation_seconds += perf_counter() - started
     rows = len(task.training)
-    return epochs.EpochRow(
+    return runs.EpochRow(
         epoch=state.epoch + 1,
         rate=task.rate(state.epoch, state.step - 1),
         train_loss=task.world.total(state.loss_sum).item() / rows,

@@ -6,18 +6,118 @@
 Keys may be bytes or str, images HWC or flat, ids present or absent.  All are pickles, read by our own reader.
 """
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tenacity
 from numpy.typing import NDArray
 
-from pipeline.config import CLASSES
-from pipeline.errors import BadData, MissingInput, printable
-from pipeline.store import layout, pickle_reader
-from pipeline.store.layout import Images, Layout
+from pipeline.config import CLASSES, IMAGE_SIZE
+from pipeline.errors import BadData, MissingInput, NetworkError, printable
+from pipeline.store import pickles
+
+# --- How the pixels of an image file lie in memory: found by looking, because the wrong guess raises no e
+
+
+Images = NDArray[np.uint8]
+S = IMAGE_SIZE
+LAYOUT_SAMPLE = 512  # images that are looked at
+FEW = 30  # images, of which a mean colour says nothing
+CLEAR = 1.25  # another reading must be this many times smoother to be believed against the file's own shape
+
+
+def _as_is(images: Images) -> Images:
+    return images
+
+
+def _flat_channel_first(images: Images) -> Images:
+    return np.ascontiguousarray(images.reshape(-1, 3, S, S).transpose(0, 2, 3, 1))
+
+
+def _flat_channel_last(images: Images) -> Images:
+    return images.reshape(-1, S, S, 3)
+
+
+def _channel_first(images: Images) -> Images:
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+
+
+def _unscramble(images: Images) -> Images:
+    """Undo `hwc.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)`, the trap that scrambles every image."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(-1, S, S, 3)
+
+
+Reading = Callable[[Images], Images]
+
+# For each shape of one row: the readings, the expected one first.
+READINGS: dict[tuple[int, ...], dict[str, Reading]] = {
+    (S, S, 3): {
+        "HWC": _as_is,
+        "CHW data in an HWC shape": _flat_channel_first,
+        "HWC data that was reshaped to CHW and transposed": _unscramble,
+    },
+    (3, S, S): {"CHW": _channel_first, "HWC data in a CHW shape": _flat_channel_last},
+    (3 * S * S,): {"flat CHW": _flat_channel_first, "flat HWC": _flat_channel_last},
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The reading that was chosen."""
+
+    name: str
+    expected: bool  # whether it is what the file's shape says
+    smoothness: dict[str, float]  # mean absolute difference of neighbouring pixels, per reading, 0..255
+
+
+def roughness(images: Images) -> float:
+    """Mean absolute difference between neighbouring pixels of uint8 (N, 32, 32, 3), in grey levels 0..255."""
+    x = images.astype(np.int16)
+    return float((np.abs(np.diff(x, axis=1)).mean() + np.abs(np.diff(x, axis=2)).mean()) / 2)
+
+
+def detect(images: Images) -> Layout:
+    """Find out how `images`, uint8 (N, 32, 32, 3), (N, 3, 32, 32) or (N, 3072), must be read.
+
+    The file's own shape is believed unless another reading is clearly smoother.
+    """
+    sample = images[:: max(1, len(images) // LAYOUT_SAMPLE)][:LAYOUT_SAMPLE]
+    readings = READINGS[images.shape[1:]]
+    rough = {name: roughness(read(sample)) for name, read in readings.items()}
+    expected, best = next(iter(readings)), min(rough, key=rough.__getitem__)
+    chosen = best if rough[expected] > CLEAR * rough[best] else expected
+    return Layout(chosen, chosen == expected, {name: round(value, 2) for name, value in rough.items()})
+
+
+def read(images: Images, layout: Layout) -> Images:
+    """`images` as uint8 (N, 32, 32, 3)."""
+    return READINGS[images.shape[1:]][layout.name](images)
+
+
+def channel_order(images: Images, reference: Images) -> str:
+    """ "RGB", "BGR" or "unclear": whether the colour of `images` leans the way `reference` (RGB) leans.
+
+    Both uint8 (N, 32, 32, 3).  Compares red minus blue, averaged over images, in units of its standard
+    error; grey images, few images and sets without a lean stay unclear.
+    """
+    if min(len(images), len(reference)) < FEW:
+        return "unclear"
+    lean, error = _lean(images)
+    reference_lean, reference_error = _lean(reference)
+    if abs(reference_lean) < 4 * reference_error or abs(lean) < 4 * error:
+        return "unclear"
+    return "RGB" if lean * reference_lean > 0 else "BGR"
+
+
+def _lean(images: Images) -> tuple[float, float]:
+    """Mean of red minus blue over images, and its standard error, in grey levels."""
+    per_image = images[..., 0].mean(axis=(1, 2)) - images[..., 2].mean(axis=(1, 2))
+    return float(per_image.mean()), float(per_image.std() / np.sqrt(len(per_image))) + 1e-6
+
 
 TRAIN_BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
 TEST_BATCH, META = "test_batch", "batches.meta"
@@ -43,7 +143,7 @@ class Hidden:
     There may be more images than fit into memory, so they are made upright where they are asked for.
     """
 
-    raw: NDArray[np.uint8] = field(repr=False)  # (N, ...), in one of the shapes of pipeline.store.layout
+    raw: NDArray[np.uint8] = field(repr=False)  # (N, ...), in one of the shapes of pipeline.store.cifar
     ids: NDArray[np.int64]  # (N,), unique
     own_ids: bool  # False: the file had none, so they are 0..N-1
     layout: Layout
@@ -54,13 +154,13 @@ class Hidden:
 
     def sample(self) -> Images:
         """At most SAMPLE of the images, from all over the file."""
-        return layout.read(_sample(self.raw), self.layout)
+        return read(_sample(self.raw), self.layout)
 
     def chunks(self) -> Iterator[Images]:
         """All images, CHUNK at a time."""
         for part in in_chunks(self.raw):
-            yield layout.read(part, self.layout)
-            pickle_reader.forget(self.raw)
+            yield read(part, self.layout)
+            pickles.forget(self.raw)
 
 
 def in_chunks(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
@@ -107,8 +207,8 @@ def require_size(path: Path) -> None:
     Raises:
         BadData: it has more bytes than pickle_reader.MAX_BYTES.
     """
-    if (size := path.stat().st_size) > pickle_reader.MAX_BYTES:
-        raise BadData(f"{path} has {size} bytes, and {pickle_reader.MAX_BYTES} are the limit: is it the competition's?")
+    if (size := path.stat().st_size) > pickles.MAX_BYTES:
+        raise BadData(f"{path} has {size} bytes, and {pickles.MAX_BYTES} are the limit: is it the competition's?")
 
 
 def read_batches(folder: Path, names: tuple[str, ...]) -> Labelled:
@@ -133,7 +233,7 @@ def read_hidden(path: Path) -> Hidden:
     raw = _images(_get(content, "data", path), path)
     ids = _find(content, "ids", path)
     numbers = np.arange(len(raw)) if ids is None else _ids(ids, len(raw), path)
-    return Hidden(raw, numbers, ids is not None, layout.detect(_sample(raw)))
+    return Hidden(raw, numbers, ids is not None, detect(_sample(raw)))
 
 
 def _sample(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -144,14 +244,14 @@ def _sample(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
     parts = []
     for start in np.linspace(0, len(raw) - long, STRETCHES).astype(int):
         parts.append(raw[start : start + long].copy())
-        pickle_reader.forget(raw)
+        pickles.forget(raw)
     return np.concatenate(parts)
 
 
 def _read_batch(path: Path) -> Labelled:
     content = _dictionary(path)
     raw = _images(_get(content, "data", path), path)
-    found = layout.detect(raw)
+    found = detect(raw)
     if not found.expected:
         raise BadData(f"{path}: the images are scrambled ({found.name}): this is no CIFAR-10 batch; download it again")
     labels = np.asarray(_plain_integers(_get(content, "labels", path), path), dtype=np.int64)
@@ -159,11 +259,11 @@ def _read_batch(path: Path) -> Labelled:
         raise BadData(f"{path}: {len(raw)} images but {labels.size} labels")
     if labels.min() < 0 or labels.max() >= CLASSES:
         raise BadData(f"{path}: a label is outside 0..{CLASSES - 1}")
-    return Labelled(layout.read(raw, found), labels)
+    return Labelled(read(raw, found), labels)
 
 
 def _dictionary(path: Path) -> dict[Any, Any]:
-    content = pickle_reader.read(path)
+    content = pickles.read(path)
     if not isinstance(content, dict):
         raise BadData(f"{path} holds a {type(content).__name__}, not a dictionary of arrays")
     return content
@@ -185,7 +285,7 @@ def _get(content: dict[Any, Any], key: str, path: Path) -> Any:
 
 
 def _images(value: Any, path: Path) -> Images:
-    if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.shape[1:] not in layout.READINGS:
+    if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.shape[1:] not in READINGS:
         what = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
         raise BadData(f"{path}: data is {what}, expected uint8 (N, 32, 32, 3) or (N, 3072)")
     if not len(value):
@@ -211,3 +311,41 @@ def _plain_integers(value: Any, path: Path) -> Any:
     if isinstance(value, list) and all(type(item) is int and abs(item) < 2**63 for item in value):
         return np.array(value, dtype=np.int64)
     raise BadData(f"{path}: labels or ids are not whole numbers")
+
+
+# --- CIFAR-10 from its home page, for competitions that carry no training data.
+
+
+ARCHIVE = "cifar-10-python.tar.gz"
+TIMEOUT = 60.0  # seconds without a byte
+TRIES = 3
+
+
+def fetch(cache: Path, url: str | None = None, md5: str | None = None, backoff: float = 2.0) -> Path:
+    """Download the archive into `cache` with torchvision's downloader and its MD5; one that is good is kept.
+
+    Raises:
+        NetworkError: the home page cannot be reached, or sends something else.
+    """
+    from torchvision.datasets import CIFAR10  # noqa: PLC0415 - seconds to import, and seldom needed
+    from torchvision.datasets.utils import download_url  # noqa: PLC0415
+
+    cache.mkdir(parents=True, exist_ok=True)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)  # torchvision's downloader knows none
+    try:
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((OSError, RuntimeError)),
+            stop=tenacity.stop_after_attempt(TRIES),
+            wait=tenacity.wait_exponential(multiplier=backoff, max=60),
+            reraise=True,
+        ):
+            with attempt:
+                download_url(url or CIFAR10.url, str(cache), ARCHIVE, md5 or CIFAR10.tgz_md5)
+    except (OSError, RuntimeError) as error:  # RuntimeError is torchvision's word for a wrong MD5
+        raise NetworkError(
+            f"CIFAR-10 did not come ({printable(error)}): run again, or put {ARCHIVE} into {cache}"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+    return cache / ARCHIVE

@@ -1,0 +1,313 @@
+"""RUN.json beside submissions/RUN.csv: where a CSV comes from, so that a score can be traced to its runs."""
+
+import dataclasses
+import json
+import re
+import shlex
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+from numpy.typing import NDArray
+
+from pipeline.config import check_slug
+from pipeline.errors import BadData, MissingInput, UsageError, printable
+from pipeline.store import atomic
+from pipeline.store.manifest import FileRecord, parse, require_types
+
+Measure = Literal["none", "norms", "undo", "prior"]  # against a shift, see pipeline.gap.adapt
+Adapt = Literal["auto", Measure]
+Tta = Literal["none", "flip", "flip-shift"]  # test-time augmentation, see pipeline.training.inference
+
+RUNS = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._+-]*")  # "A", or "A+B"
+TAG_RUN = 100  # characters of the run's name in a tag: an ensemble's is long, and Kaggle may cut a description
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What predict knew when it wrote the CSV.  Accuracies in per cent.
+
+    The fields with defaults are absent from the sidecars of older versions, which averaged nothing.
+    """
+
+    competition: str
+    run: str  # of an ensemble "A+B"
+    csv_sha256: str
+    rows: int
+    weights_sha256: str  # of an ensemble the fingerprint of its members'
+    hidden: str  # fingerprint of the hidden images and ids
+    validation_accuracy: float | None  # None: the runs share no validation set
+    validation_set: str  # "test_batch" (optimistic) or "split"
+    test_accuracy: float
+    created: str  # ISO 8601, UTC
+    versions: Mapping[str, str]
+    runs: Mapping[str, str] = field(default_factory=dict)  # name -> weights_sha256, one entry for each run
+    tta: Tta = "none"
+    adapt: Adapt = "none"  # what was asked for
+    measure: Measure = "none"  # what came of it
+    pseudo_labels: list[str] = field(default_factory=list)  # CSVs whose labels of the hidden images were learned
+    mirrored: bool = True  # whether the runs have learned from mirror images as well
+    submittable: bool = True  # False: a network is over the competition's parameter budget
+    device: str = ""  # that answered, and its precision
+
+    def write(self, csv: Path) -> None:
+        """Write it beside `csv`, atomically."""
+        atomic.write_json(sidecar_path(csv), dataclasses.asdict(self))
+
+    @classmethod
+    def read(cls, csv: Path) -> Self | None:
+        """The sidecar of `csv`, or None if it has none.
+
+        Raises:
+            BadData: the sidecar is damaged.
+        """
+        path = sidecar_path(csv)
+        if not path.is_file():
+            return None
+        try:
+            card = cls(**parse(path.read_bytes()))
+            card._require_sense()
+        except (ValueError, TypeError, UsageError) as error:
+            raise BadData(f"{path} is damaged or of another version ({printable(error)}): {again(csv)}") from error
+        return card
+
+    def _require_sense(self) -> None:
+        """Check what becomes part of a path, a message to Kaggle or a command to copy.
+
+        Raises:
+            TypeError, ValueError, UsageError: a field holds what it cannot hold.
+        """
+        require_types(self)
+        check_slug(self.competition)
+        if not RUNS.fullmatch(self.run):
+            raise ValueError("run is no name of a run")
+
+
+def written_by_predict(csv: Path, competition: str) -> tuple[Sidecar, FileRecord]:
+    """The sidecar of a CSV that predict wrote for `competition` and nobody edited, and the CSV's size and sha256.
+
+    Raises:
+        MissingInput: it is not there.
+        BadData: it is another CSV.
+    """
+    if not csv.is_file():
+        raise MissingInput(f"{csv} is not there: `python -m pipeline.predict --out {shlex.quote(str(csv))}` writes it")
+    known, record = Sidecar.read(csv), FileRecord.of(csv)
+    if known is None:
+        raise BadData(f"{csv} was not written by predict, nothing is known of it: {again(csv)}")
+    if known.competition != competition:
+        raise BadData(f"{csv} is for {known.competition}: add --competition {known.competition}")
+    if known.csv_sha256 != record.sha256:
+        raise BadData(f"{csv} was edited since predict wrote it: {again(csv, known.run)}")
+    return known, record
+
+
+def again(csv: Path, run: str = "") -> str:
+    """What to do about a CSV that is not as predict wrote it; `run` names its runs, where that is known."""
+    names = f" --run {run.replace('+', ' ')}" if run else ""
+    return f"write it again with `python -m pipeline.predict{names} --out {shlex.quote(str(csv))} --force`"
+
+
+def sidecar_path(csv: Path) -> Path:
+    """submissions/sub.csv -> submissions/sub.json."""
+    return csv.with_suffix(".json")
+
+
+def is_ours(csv: Path) -> bool:
+    """Whether the place of the sidecar of `csv` is free, or holds a sidecar."""
+    try:
+        return Sidecar.read(csv) is not None or not sidecar_path(csv).exists()
+    except BadData:
+        return False
+
+
+def tag(run: str, csv_sha256: str, validation_accuracy: float | None) -> str:
+    """The description a submission carries, by which it is found again: `run=... sha=... val=...`."""
+    value = "unknown" if validation_accuracy is None else f"{validation_accuracy:.2f}"
+    return f"run={run[:TAG_RUN]} sha={csv_sha256[:12]} val={value}"
+
+
+def carries(description: str, csv_sha256: str) -> bool:
+    """Whether a submission's description names this CSV."""
+    return f"sha={csv_sha256[:12]}" in description.split()
+
+
+# --- RUN.npz beside submissions/RUN.csv: what the networks said, by which check judges the CSV before it
+
+
+@dataclass(frozen=True)
+class Said:
+    """What R networks say of N images, in the images' order."""
+
+    probabilities: NDArray[np.float32]  # (N, classes): averaged over networks and views, as for the CSV
+    members: NDArray[np.uint8]  # (R, N): the label that each network gives alone, to the image as it is
+    truth: NDArray[np.uint8] | None  # (N,): the true labels, None for hidden images
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.probabilities)
+
+    @property
+    def known_truth(self) -> NDArray[np.uint8]:
+        """The true labels (N,) of labelled images."""
+        assert self.truth is not None  # Evidence.read has seen to that
+        return self.truth
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The most probable classes, (N,), ties to the lower."""
+        found: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return found
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The answers behind one CSV."""
+
+    csv_sha256: str
+    runs: tuple[str, ...]  # names of the R networks
+    hidden: Said
+    test: Said
+    validation: Said | None  # None: the networks share no validation split
+    hidden_rows: NDArray[np.int64]  # (n,), ascending: the hidden images whose features these are
+    hidden_features: NDArray[np.float32]  # (n, F): what the first network's linear layer sees
+    foreign: NDArray[np.float32]  # (n,): how unlike labelled images each of them is, by pipeline.gap.shift
+    test_rows: NDArray[np.int64]  # (m,), ascending
+    test_features: NDArray[np.float32]  # (m, F)
+    examination: Mapping[str, Any]  # what pipeline.gap.adapt found, JSON values
+
+    def write(self, csv: Path) -> None:
+        """Write it beside `csv`, atomically."""
+        values = {"csv_sha256": np.array(self.csv_sha256), "runs": np.array(self.runs)}
+        values["examination"] = np.array(json.dumps(self.examination))
+        for name in FEATURES:
+            values[name] = getattr(self, name)
+        for name in SETS:
+            said = getattr(self, name)
+            if said is not None:
+                parts = {f"{name}_{part.name}": getattr(said, part.name) for part in dataclasses.fields(Said)}
+                values |= {key: value for key, value in parts.items() if value is not None}
+        with atomic.replacing(evidence_path(csv)) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **values)  # type: ignore[arg-type]  # numpy's stubs take its option for an array
+
+    @classmethod
+    def read(cls, csv: Path, most: int | None = None) -> Self | None:
+        """The evidence of `csv`, or None if there is none.
+
+        Args:
+            most: so many of the answers to hidden images are enough, evenly spread; the others take no memory.
+
+        Raises:
+            BadData: it is damaged.
+        """
+        path = evidence_path(csv)
+        if not path.is_file():
+            return None
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+                values = {name: stored[name] for name in stored.files if name != HIDDEN}
+                values[HIDDEN], step = _thinned(stored, HIDDEN, most)
+                values["hidden_members"] = values["hidden_members"][:, ::step]
+            hidden, test = _said(values, "hidden"), _said(values, "test")
+            if hidden is None or test is None:
+                raise KeyError("hidden or test")
+            return cls(
+                csv_sha256=str(values["csv_sha256"]),
+                runs=tuple(str(name) for name in values["runs"]),
+                hidden=hidden,
+                test=test,
+                validation=_said(values, "validation"),
+                examination=parse(str(values["examination"])),
+                **{name: values[name] for name in FEATURES},
+            )
+        except (OSError, ValueError, TypeError, KeyError, EOFError, OverflowError, zipfile.BadZipFile) as error:
+            raise BadData(f"{path} is damaged or of another version ({error}): predict again with --force") from error
+
+
+HIDDEN = "hidden_probabilities"
+AT_ONCE = 4096  # rows that are kept, at a time
+SETS = ("hidden", "test", "validation")
+FEATURES = ("hidden_rows", "hidden_features", "foreign", "test_rows", "test_features")
+
+
+def _thinned(stored: NpzFile, name: str, most: int | None) -> tuple[NDArray[Any], int]:
+    """At most so many rows of a stored array, every `step`-th, and that step; read in parts."""
+    assert stored.zip is not None  # it is open
+    with stored.zip.open(f"{name}.npy") as stream:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError(f"{name} is of another version")
+        (rows, columns), fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        if fortran or dtype.hasobject:
+            raise ValueError(f"{name} lies otherwise than it was written")
+        step, found = max(-(-rows // (most or rows or 1)), 1), []
+        for start in range(0, rows, step * AT_ONCE):
+            count = min(step * AT_ONCE, rows - start)
+            part = np.frombuffer(stream.read(count * columns * dtype.itemsize), dtype).reshape(count, columns)
+            found.append(part[::step].copy())
+    return np.concatenate(found), step
+
+
+def _said(values: dict[str, NDArray[Any]], name: str) -> Said | None:
+    """One of the SETS.
+
+    Raises:
+        ValueError, KeyError: its arrays do not fit each other, or one is not there.
+    """
+    if f"{name}_probabilities" not in values:
+        return None
+    said = Said(values[f"{name}_probabilities"], values[f"{name}_members"], values.get(f"{name}_truth"))
+    rows = {len(said), said.members.shape[-1], len(said) if said.truth is None else len(said.truth)}
+    if said.probabilities.ndim != 2 or said.members.ndim != 2 or len(rows) != 1:
+        raise ValueError(f"the arrays of {name} do not fit each other")
+    labels = [said.members] if said.truth is None else [said.members, said.truth[None]]
+    classes = said.probabilities.shape[1]
+    if any(given.dtype != np.uint8 or given.ndim != 2 or (given >= classes).any() for given in labels):
+        raise ValueError(f"the labels of {name} are none")
+    if name != "hidden" and said.truth is None:
+        raise KeyError(f"{name}_truth")
+    return said
+
+
+def evidence_path(csv: Path) -> Path:
+    """submissions/sub.csv -> submissions/sub.npz."""
+    return csv.with_suffix(".npz")
+
+
+@dataclass(frozen=True)
+class LocalCsv:
+    """A CSV of ours that is still what its sidecar says."""
+
+    path: Path
+    size: int  # bytes
+    sidecar: Sidecar
+
+
+def local_csvs(folder: Path, competition: str) -> list[LocalCsv]:
+    """The CSVs in `folder` that predict wrote for `competition` and nobody changed since."""
+    found = []
+    for path in sorted(folder.glob("*.csv")):
+        try:
+            known = Sidecar.read(path)
+        except BadData:
+            continue  # predict and submit complain about it; here it only cannot be recognised
+        if known is None or known.competition != competition:
+            continue
+        record = FileRecord.of(path)
+        if known.csv_sha256 == record.sha256:
+            found.append(LocalCsv(path, record.size, known))
+    return found
+
+
+def local_csv(path: Path, competition: str) -> LocalCsv:
+    """The CSV at `path`.
+
+    Raises:
+        MissingInput: it is not there.
+        BadData: predict did not write it for `competition`, or it was edited since.
+    """
+    known, record = written_by_predict(path, competition)
+    return LocalCsv(path, record.size, known)

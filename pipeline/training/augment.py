@@ -1,0 +1,504 @@
+"""Augmentations of a batch of uint8 images, with random numbers of its own for every image.
+
+Each draws for all rows of an epoch at once, so that any step can be made again, and is then applied batch by
+batch on the device, without making the host wait.  Those of torchvision work on one image or draw once a batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from pipeline.config import CLASSES, IMAGE_SIZE, MEAN
+from pipeline.recipes import TrainConfig
+
+# --- The fourteen operations of TrivialAugment and RandAugment, for a whole batch at once, each image wit
+
+
+LEVELS = 256  # grey levels of a channel
+PIXELS = IMAGE_SIZE * IMAGE_SIZE
+CENTRE = (IMAGE_SIZE - 1) / 2  # the image's centre, in pixel indices
+
+
+class Operation(IntEnum):
+    """What is done to an image, and what its magnitude means; in torchvision's order."""
+
+    IDENTITY = 0
+    SHEAR_X = 1  # columns a row, away from the upper edge
+    SHEAR_Y = 2  # rows a column, away from the left edge
+    TRANSLATE_X = 3  # whole pixels to the right
+    TRANSLATE_Y = 4  # whole pixels down
+    ROTATE = 5  # degrees counterclockwise
+    BRIGHTNESS = 6  # BRIGHTNESS to SHARPNESS: -1 .. 1, from nothing of the property to twice as much
+    COLOR = 7
+    CONTRAST = 8
+    SHARPNESS = 9
+    POSTERIZE = 10  # bits kept, 0 .. 8
+    SOLARIZE = 11  # the lowest level that is inverted
+    AUTOCONTRAST = 12
+    EQUALIZE = 13
+
+
+def operate(images: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
+    """The uint8 images (B, 32, 32, 3) after one operation (B,) int64 each, of the magnitude (B,) float32."""
+    operation, magnitude = operation.view(-1, 1, 1, 1), magnitude.view(-1, 1, 1, 1)
+    warped = warp(images, operation, magnitude)
+    planes = warped.permute(0, 3, 1, 2).contiguous()  # channels apart: a CPU is 1.5 times as fast so
+    grey = luminance(planes)
+    planes = blend(planes, grey, operation, magnitude)
+    return look_up(planes, grey, operation, magnitude).permute(0, 2, 3, 1).contiguous()
+
+
+def amount(operation: Tensor, magnitude: Tensor, *of: Operation) -> Tensor:
+    """The magnitude where the operation is one of those, else 0, which leaves an image alone."""
+    chosen = torch.zeros_like(operation, dtype=torch.bool)
+    for one in of:
+        chosen = chosen | (operation == one)
+    return torch.where(chosen, magnitude, 0.0)
+
+
+def warp(images: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
+    """Shear, translate or rotate images (B, 32, 32, 3): the nearest pixel, and black from outside the image."""
+    geometric = Operation.SHEAR_X, Operation.SHEAR_Y, Operation.TRANSLATE_X, Operation.TRANSLATE_Y, Operation.ROTATE
+    amounts = (amount(operation, magnitude, one).view(-1, 1, 1) for one in geometric)
+    shear_x, shear_y, right, down, degrees = amounts
+    cos, sin = degrees.deg2rad().cos(), degrees.deg2rad().sin()
+    x = torch.arange(IMAGE_SIZE, device=images.device) - CENTRE
+    y = x.view(-1, 1)
+    # Where each pixel comes from.  A shear keeps the upper or left edge, half an image from the centre.
+    half = IMAGE_SIZE / 2
+    column = (x * cos + y * (shear_x - sin) + (half * shear_x - right + CENTRE)).round()
+    row = (y * cos + x * (shear_y + sin) + (half * shear_y - down + CENTRE)).round()
+    inside = (column == column.clamp(0, IMAGE_SIZE - 1)) & (row == row.clamp(0, IMAGE_SIZE - 1))
+    pixels = torch.cat((images.reshape(-1, 3), images.new_zeros(1, 3)))  # the last one is black
+    first = torch.arange(len(images), device=images.device).view(-1, 1, 1) * PIXELS
+    source = torch.where(inside, first + (row * IMAGE_SIZE + column).long(), len(pixels) - 1)
+    return pixels.index_select(0, source.flatten()).view(images.shape)
+
+
+def luminance(planes: Tensor) -> Tensor:
+    """Whole grey levels (B, 1, 32, 32) as float32, by the weights of ITU-R BT.601 as torchvision has them."""
+    red, green, blue = planes.float().unbind(1)
+    return (0.2989 * red + 0.587 * green + 0.114 * blue).floor().unsqueeze(1)
+
+
+def blend(planes: Tensor, grey: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
+    """Color: towards or away from the grey image (B, 1, 32, 32).  Sharpness: likewise with the smoothed image."""
+    pixels = planes.float()
+    target = torch.where(operation == Operation.SHARPNESS, smoothed(pixels), grey)
+    strength = amount(operation, magnitude, Operation.COLOR, Operation.SHARPNESS)
+    return pixels.lerp(target, -strength).clamp_(0, LEVELS - 1).to(torch.uint8)
+
+
+def smoothed(planes: Tensor) -> Tensor:
+    """Float planes (B, 3, 32, 32) under Pillow's SMOOTH filter: ones around a five; the border stays as it is."""
+    rows = (planes[..., :-2, :] + planes[..., 1:-1, :]).add_(planes[..., 2:, :])
+    box = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:])
+    result = planes.clone()
+    result[..., 1:-1, 1:-1] = box.add_(planes[..., 1:-1, 1:-1], alpha=4).div_(13).round_()
+    return result
+
+
+def look_up(planes: Tensor, grey: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
+    """All other operations turn equal levels of an image's channel into equal levels: one table for each channel."""
+    device = planes.device
+    first = torch.arange(3 * len(planes), device=device).view(-1, 3, 1, 1) * LEVELS
+    entry = planes.long().add_(first).flatten()  # of each pixel, in the tables laid end to end
+    counts = torch.zeros(3 * len(planes) * LEVELS, device=device)
+    counts.scatter_add_(0, entry, torch.ones((), device=device).expand_as(entry))
+    table = tables(counts.view(-1, 3, LEVELS), grey, operation, magnitude)
+    return table.flatten().index_select(0, entry).view(planes.shape)
+
+
+def tables(counts: Tensor, grey: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
+    """The new level of each level, uint8 (B, 3, 256), from the channels' histograms: float32 counts (B, 3, 256)."""
+    operation, magnitude = operation.view(-1, 1, 1), magnitude.view(-1, 1, 1)
+    level = torch.arange(LEVELS, device=counts.device, dtype=torch.float32)
+    # Contrast: towards or away from the mean grey.  Brightness: likewise with black.
+    target = torch.where(operation == Operation.CONTRAST, grey.mean((2, 3)).view(-1, 1, 1), 0.0)
+    strength = amount(operation, magnitude, Operation.BRIGHTNESS, Operation.CONTRAST)
+    table = level.lerp(target, -strength)
+    step = torch.where(operation == Operation.POSTERIZE, 8 - magnitude, 0.0).exp2().round()  # exp2 is not exact
+    table = torch.where(operation == Operation.POSTERIZE, level - level % step, table)
+    inverted = (operation == Operation.SOLARIZE) & (level >= magnitude)
+    table = torch.where(inverted, LEVELS - 1 - level, table)
+    upto = counts.cumsum(-1)
+    table = torch.where(operation == Operation.AUTOCONTRAST, stretched(level, upto), table)
+    table = torch.where(operation == Operation.EQUALIZE, equalized(level, counts, upto), table)
+    return table.clamp(0, LEVELS - 1).to(torch.uint8)
+
+
+def stretched(level: Tensor, upto: Tensor) -> Tensor:
+    """AutoContrast's tables (B, 3, 256): the darkest level becomes 0 and the brightest 255.
+
+    `upto` counts the pixels of each level and below.  torchvision's brightest level is often 254, by rounding.
+    """
+    darkest = (upto == 0).sum(-1, keepdim=True)
+    brightest = (upto < PIXELS).sum(-1, keepdim=True)
+    return torch.where(brightest > darkest, (level - darkest) * (LEVELS - 1) / (brightest - darkest), level)
+
+
+def equalized(level: Tensor, counts: Tensor, upto: Tensor) -> Tensor:
+    """Equalize's tables (B, 3, 256) by Pillow's rule: one new level for each `step` darker pixels.
+
+    `step` spreads all pixels but those of the brightest level over 255 levels; where they are too few, nothing changes.
+    """
+    step = (torch.where(upto < PIXELS, upto, 0.0).amax(-1, keepdim=True) / (LEVELS - 1)).floor()
+    darker = upto - counts
+    even = ((darker + (step / 2).floor()) / step.clamp(min=1)).floor()
+    return torch.where(step > 0, even, level)
+
+
+# --- TrivialAugment, RandAugment and AugMix with draws of its own for every image: what torchvision does
+
+
+BINS = 31  # magnitudes of an operation, evenly spaced
+
+# The magnitudes of an operation's weakest and strongest bin, as torchvision has them; the others have no magnitude.
+Ranges = dict[Operation, tuple[float, float]]
+
+# "Wide" in https://arxiv.org/abs/2103.10158, table 7; 32 pixels leave nothing of a CIFAR-10 image.
+TRIVIAL: Ranges = {
+    Operation.SHEAR_X: (0, 0.99),
+    Operation.SHEAR_Y: (0, 0.99),
+    Operation.TRANSLATE_X: (0, 32),
+    Operation.TRANSLATE_Y: (0, 32),
+    Operation.ROTATE: (0, 135),
+    Operation.BRIGHTNESS: (0, 0.99),
+    Operation.COLOR: (0, 0.99),
+    Operation.CONTRAST: (0, 0.99),
+    Operation.SHARPNESS: (0, 0.99),
+    Operation.POSTERIZE: (8, 2),
+    Operation.SOLARIZE: (255, 0),
+}
+
+# https://arxiv.org/abs/1909.13719; its 150 pixels belong to images of 331.
+RAND: Ranges = {
+    Operation.SHEAR_X: (0, 0.3),
+    Operation.SHEAR_Y: (0, 0.3),
+    Operation.TRANSLATE_X: (0, 150 / 331 * IMAGE_SIZE),
+    Operation.TRANSLATE_Y: (0, 150 / 331 * IMAGE_SIZE),
+    Operation.ROTATE: (0, 30),
+    Operation.BRIGHTNESS: (0, 0.9),
+    Operation.COLOR: (0, 0.9),
+    Operation.CONTRAST: (0, 0.9),
+    Operation.SHARPNESS: (0, 0.9),
+    Operation.POSTERIZE: (8, 4),
+    Operation.SOLARIZE: (255, 0),
+}
+
+# AugMix leaves out what corruptions do, so that they remain unseen; its pixels are a third of the image.
+AUGMIX: Ranges = {
+    Operation.SHEAR_X: (0, 0.3),
+    Operation.SHEAR_Y: (0, 0.3),
+    Operation.TRANSLATE_X: (0, IMAGE_SIZE / 3),
+    Operation.TRANSLATE_Y: (0, IMAGE_SIZE / 3),
+    Operation.ROTATE: (0, 30),
+    Operation.POSTERIZE: (8, 4),
+    Operation.SOLARIZE: (255, 0),
+}
+AUGMIX_OPERATIONS = (*AUGMIX, Operation.AUTOCONTRAST, Operation.EQUALIZE)
+
+SIGNED = (Operation.SHEAR_X, Operation.SHARPNESS)  # from the one to the other: half of the draws are negative
+
+
+def magnitudes(ranges: Ranges) -> Tensor:
+    """Each operation's magnitudes, float32 (14, 31): from weak to strong, without sign; 0 where there is none."""
+    table = torch.zeros(len(Operation), BINS)
+    for operation, (weakest, strongest) in ranges.items():
+        table[operation] = torch.linspace(weakest, strongest, BINS)
+    table[Operation.TRANSLATE_X : Operation.TRANSLATE_Y + 1].trunc_()  # whole pixels
+    table[Operation.POSTERIZE].round_()  # whole bits
+    return table
+
+
+@dataclass(frozen=True)
+class TrivialAugment:
+    """One operation an image, any of the fourteen at any of its magnitudes (torchvision's TrivialAugmentWide)."""
+
+    def draw(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """For `rows` images on the CPU: policy_operation, int64, and policy_magnitude, float32, both (rows, 1)."""
+        bins = torch.randint(BINS, (rows, 1), generator=generator)
+        return _drawn(magnitudes(TRIVIAL), bins, generator)
+
+    def apply(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+        """The uint8 images (B, 32, 32, 3), on any device, after their operations; `drawn` holds their B draws."""
+        return _applied(images, drawn)
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """Some operations an image, one after the other, all of the same strength; torchvision's defaults."""
+
+    operations: int = 2  # an image; the same one may come twice
+    bin: int = 9  # of 31, 0 is the weakest
+
+    def draw(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """For `rows` images on the CPU: policy_operation, int64, policy_magnitude, float32: (rows, operations)."""
+        bins = torch.full((rows, self.operations), self.bin)
+        return _drawn(magnitudes(RAND), bins, generator)
+
+    def apply(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+        """The uint8 images (B, 32, 32, 3), on any device, after their operations; `drawn` holds their B draws."""
+        return _applied(images, drawn)
+
+
+@dataclass(frozen=True)
+class AugMix:
+    """The image blended with a mixture of chains of operations (Hendrycks et al. 2020, arXiv:1912.02781).
+
+    Against corruptions of the hidden images.  Without the paper's consistency loss, which triples the work of a step.
+    """
+
+    chains: int = 3
+    depth: int = 3  # at most this many operations a chain
+    bins: int = 9  # of 31, the weakest: the paper's severity 3 of 10
+
+    def draw(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """For `rows` images on the CPU.
+
+        policy_operation, int64, policy_magnitude, float32: (rows, chains * depth), chain after chain;
+        policy_weight: float32 (rows, chains), of the chains in the mixture, from a flat Dirichlet distribution;
+        policy_share: float32 (rows,), of the mixture in the result, 0..1, from a flat Beta distribution.
+        """
+        shape = rows, self.chains * self.depth
+        bins = torch.randint(self.bins, shape, generator=generator)
+        drawn = _drawn(magnitudes(AUGMIX), bins, generator, AUGMIX_OPERATIONS)
+        lengths = torch.randint(1, self.depth + 1, (rows, self.chains, 1), generator=generator)
+        beyond = (torch.arange(self.depth) >= lengths).view(shape)
+        drawn["policy_operation"] = torch.where(beyond, int(Operation.IDENTITY), drawn["policy_operation"])
+        flat = -torch.rand(rows, self.chains, generator=generator).clamp(min=1e-6).log()
+        share = torch.rand(rows, generator=generator)
+        return drawn | {"policy_weight": flat / flat.sum(1, keepdim=True), "policy_share": share}
+
+    def apply(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+        """The uint8 images (B, 32, 32, 3), on any device, after their mixtures; `drawn` holds their B draws."""
+        mixture = torch.zeros(images.shape, device=images.device)
+        for chain in range(self.chains):
+            part = slice(chain * self.depth, (chain + 1) * self.depth)
+            steps = {name: drawn[name][:, part] for name in ("policy_operation", "policy_magnitude")}
+            mixture += drawn["policy_weight"][:, chain].view(-1, 1, 1, 1) * _applied(images, steps)
+        return images.float().lerp(mixture, drawn["policy_share"].view(-1, 1, 1, 1)).round().to(torch.uint8)
+
+
+def _drawn(
+    table: Tensor, bins: Tensor, generator: torch.Generator, among: Sequence[Operation] = tuple(Operation)
+) -> dict[str, Tensor]:
+    """Operations and signs for bins (rows, n), with the magnitudes from the table (14, 31)."""
+    operation = torch.tensor(among)[torch.randint(len(among), bins.shape, generator=generator)]
+    negative = torch.randint(2, bins.shape, generator=generator) == 1
+    first, last = SIGNED
+    magnitude = table[operation, bins]
+    flipped = negative & (operation >= first) & (operation <= last)
+    return {"policy_operation": operation, "policy_magnitude": torch.where(flipped, -magnitude, magnitude)}
+
+
+def _applied(images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+    """The images after each column of operations (B, n) in turn."""
+    columns = zip(drawn["policy_operation"].unbind(1), drawn["policy_magnitude"].unbind(1), strict=True)
+    for operation, magnitude in columns:
+        images = operate(images, operation, magnitude)
+    return images
+
+
+Drawn = dict[str, Tensor]  # random numbers by name, each of shape (rows, ...)
+
+
+class Augmentation(Protocol):
+    """Changes images and leaves their labels."""
+
+    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
+        """Random numbers for `rows` images, on the CPU."""
+
+    def apply(self, images: Tensor, drawn: Drawn) -> Tensor:
+        """uint8 (B, 32, 32, 3), 0..255 -> the same shape and type; `drawn` has the numbers of these B images."""
+
+
+def chosen(config: TrainConfig) -> list[Augmentation]:
+    """What `config` asks for, in the order of application; crop and flip come before (pipeline.training.batches)."""
+    found: list[Augmentation] = []
+    if config.policy == "trivialaugment":
+        found.append(TrivialAugment())
+    if config.policy == "randaugment":
+        found.append(RandAugment())
+    if config.policy == "augmix":
+        found.append(AugMix())
+    if config.cutout:
+        found.append(Cutout(config.cutout))
+    if config.erasing:
+        found.append(RandomErasing(config.erasing))
+    return found
+
+
+def rectangle(top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """Where rectangles lie, bool (B, 32, 32, 1), from four tensors (B,); what lies outside the image is cut off."""
+    line = torch.arange(IMAGE_SIZE, device=top.device)
+    rows = (line >= top[:, None]) & (line < (top + height)[:, None])
+    columns = (line >= left[:, None]) & (line < (left + width)[:, None])
+    return (rows[:, :, None] & columns[:, None, :]).unsqueeze(3)
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """A grey square, its centre anywhere in the image (DeVries and Taylor 2017, arXiv:1708.04552).
+
+    Grey is the mean pixel, which normalisation turns into zero, as the paper's squares are.
+    """
+
+    side: int  # pixels
+
+    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
+        """The squares' centres."""
+        return {"cutout": torch.randint(IMAGE_SIZE, (rows, 2), generator=generator)}
+
+    def apply(self, images: Tensor, drawn: Drawn) -> Tensor:
+        """Paint the squares."""
+        top, left = (drawn["cutout"] - self.side // 2).unbind(1)
+        side = torch.full_like(top, self.side)
+        # Filled there: a copy from the host would make it wait.
+        grey = torch.stack([images.new_full((), round(255 * mean)) for mean in MEAN])
+        return torch.where(rectangle(top, left, side, side), grey, images)
+
+
+@dataclass(frozen=True)
+class RandomErasing:
+    """With `probability` a rectangle in one random colour (Zhong et al. 2017, arXiv:1708.04896).
+
+    Its area is 2 to 33 % of the image's, its aspect ratio 0.3 to 3.3, as torchvision's are.
+    """
+
+    probability: float
+
+    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
+        """Whether, where, how large and in which colour."""
+        uniform = torch.rand(rows, 5, generator=generator)
+        area = IMAGE_SIZE**2 * (0.02 + 0.31 * uniform[:, 0])
+        ratio = torch.exp(torch.log(torch.tensor(3.3)) * (2 * uniform[:, 1] - 1))
+        sides = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).round().clamp(1, IMAGE_SIZE)
+        sides *= uniform[:, 2:3] < self.probability
+        corner = (uniform[:, 3:] * (IMAGE_SIZE + 1 - sides)).floor()
+        return {
+            "erasing": torch.cat([corner, sides], 1).long(),
+            "erasing_colour": torch.randint(256, (rows, 3), generator=generator, dtype=torch.uint8),
+        }
+
+    def apply(self, images: Tensor, drawn: Drawn) -> Tensor:
+        """Paint the rectangles."""
+        colour = drawn["erasing_colour"][:, None, None, :]
+        return torch.where(rectangle(*drawn["erasing"].unbind(1)), colour, images)
+
+
+# --- Mixup, CutMix and RICAP: images made of several, with targets in proportion; each image has its own
+
+
+class Mixing(Protocol):
+    """Mixes the images of a batch, and their labels."""
+
+    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
+        """Random numbers for `rows` images, on the CPU."""
+
+    def apply(self, images: Tensor, labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """uint8 (B, 32, 32, 3), int64 (B,) -> images of that shape, 0..255, float32 targets (B, 10) that sum to 1."""
+
+
+def chosen_mixing(config: TrainConfig) -> Mixing | None:
+    """What `config` asks for; it allows one at a time."""
+    if config.mixup:
+        return Mixup(config.mixup)
+    if config.cutmix:
+        return CutMix(config.cutmix)
+    if config.ricap:
+        return Ricap(config.ricap)
+    return None
+
+
+def _beta(alpha: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draws from Beta(alpha, alpha), float32: PyTorch's own take no generator."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, shape).astype(np.float32))
+
+
+def _blend(labels: Tensor, share: Tensor) -> Tensor:
+    """Targets (B, 10): `share` (B,) of the image's own label, the rest of its neighbour's."""
+    own = one_hot(labels, CLASSES).float()
+    return torch.lerp(own.roll(1, 0), own, share[:, None])
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Two images, blended (Zhang et al. 2017, arXiv:1710.09412)."""
+
+    alpha: float
+
+    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
+        """The share of each image."""
+        return {"mixup": _beta(self.alpha, (rows,), generator)}
+
+    def apply(self, images: Tensor, labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Blend; the images become float32."""
+        share = drawn["mixup"]
+        pixels = images.float()
+        return torch.lerp(pixels.roll(1, 0), pixels, share[:, None, None, None]), _blend(labels, share)
+
+
+@dataclass(frozen=True)
+class CutMix:
+    """A rectangle of another image, pasted at its own place (Yun et al. 2019, arXiv:1905.04899)."""
+
+    alpha: float
+
+    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
+        """The rectangle's corner and sides in pixels: its centre lies anywhere, its area is 1 - Beta before cutting."""
+        side = IMAGE_SIZE * (1 - _beta(self.alpha, (rows,), generator)).sqrt()
+        centre = torch.randint(IMAGE_SIZE, (rows, 2), generator=generator)
+        corner = (centre - side[:, None] / 2).round()
+        return {"cutmix": torch.cat([corner, side[:, None].round().expand(-1, 2)], 1).long()}
+
+    def apply(self, images: Tensor, labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Paste, and count what the rectangle really covers."""
+        inside = rectangle(*drawn["cutmix"].unbind(1))
+        share = 1 - inside.float().mean((1, 2, 3))
+        return torch.where(inside, images.roll(1, 0), images), _blend(labels, share)
+
+
+@dataclass(frozen=True)
+class Ricap:
+    """Four images in the quarters around a random point (Takahashi et al. 2018, arXiv:1811.09030)."""
+
+    beta: float
+
+    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
+        """The point (row, column) in pixels, and where each quarter is cut out of its image, as shares of the room."""
+        return {
+            "ricap_point": (IMAGE_SIZE * _beta(self.beta, (rows, 2), generator)).round().long(),
+            "ricap_origin": torch.rand(rows, 4, 2, generator=generator),
+        }
+
+    def apply(self, images: Tensor, labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Cut and patch: quarter q (0: top left, 1: top right, 2: bottom left, 3: bottom right) is image i - q's."""
+        point, origin = drawn["ricap_point"], drawn["ricap_origin"]
+        batch = len(images)
+        line = torch.arange(IMAGE_SIZE, device=images.device)
+        below = line >= point[:, :1]  # (B, 32): whether a row lies in the lower half
+        right = line >= point[:, 1:]
+        quarter = 2 * below[:, :, None].long() + right[:, None, :].long()  # (B, 32, 32)
+        # The sides of the four quarters, (B, 4, 2), and the pixel of its image at which each begins.
+        first, second = point[:, None, :], IMAGE_SIZE - point[:, None, :]
+        four = torch.arange(4, device=images.device)
+        lower = torch.stack([four >= 2, four % 2 == 1], 1)
+        sides = torch.where(lower, second, first)
+        begin = (origin * (IMAGE_SIZE - sides + 1)).long() - torch.where(lower, first, 0)
+        which = torch.arange(batch, device=images.device)[:, None, None]
+        offset = begin[which, quarter]  # (B, 32, 32, 2)
+        source = (which - quarter) % batch
+        patched = images[source, line[:, None] + offset[..., 0], line + offset[..., 1]]
+        own = one_hot(labels, CLASSES).float()
+        areas = sides.prod(2).float() / IMAGE_SIZE**2
+        targets = sum(areas[:, q, None] * own.roll(q, 0) for q in range(4))
+        assert isinstance(targets, Tensor)
+        return patched, targets
