@@ -60,11 +60,11 @@ eval "$(python -m pipeline completion bash)"     then TAB completes stages, opti
 def command(what: Literal["completion"] | None, shell: Literal["bash", "zsh"] | None) -> None:
     """Print the map of the pipeline, or what completes its commands in a shell."""
     if what is None:
-        cli.say(pipeline.__doc__ or "")
+        cli.log(pipeline.__doc__ or "")
         return
     stages = " ".join(dict.fromkeys(re.findall(r"python -m (pipeline\.\w+)", pipeline.__doc__ or "")))
     script = SCRIPT.replace("@STAGES@", stages).replace("@VARIABLE@", cli.COMPLETE)
-    cli.say((ZSH if shell == "zsh" else "") + script.lstrip())
+    cli.log((ZSH if shell == "zsh" else "") + script.lstrip())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -146,12 +146,12 @@ def command(
         lines = ledger.read(submissions / ledger.NAME)
         entries = ledger.current(lines, slug)
         if entries and not as_json:
-            cli.say(table(entries, ledger.predictions(lines, slug)))
+            cli.log(table(entries, ledger.predictions(lines, slug)))
         raise
     if as_json:
-        cli.say(json.dumps(checked.to_dict(), indent=2))
+        cli.log(json.dumps(checked.to_dict(), indent=2))
     else:
-        show(checked, cli.say)
+        show(checked, cli.log)
     newest = checked.comparison.newest
     gap = newest.gap_public if newest else None
     if fail_over is not None and gap is None and newest is not None:

@@ -154,7 +154,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
     """Tell the user something, on stdout, at once."""
     click.echo(_harmless(message))
     sys.stdout.flush()

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 
 from pipeline.config import DEFAULT_COMPETITION, Paths
-from pipeline.errors import Say
+from pipeline.errors import Log
 
 SCRIPT = "PIPELINE_SCRIPT"  # in the environment of run_all.sh's stages: it runs what comes next itself
 
@@ -46,7 +46,7 @@ def places(stage: str, slug: str, paths: Paths) -> list[str]:
     return given
 
 
-def announce(following: str, say: Say, environ: Mapping[str, str]) -> None:
+def announce(following: str, log: Log, environ: Mapping[str, str]) -> None:
     """Say which command follows, unless a script is about to run it."""
     if SCRIPT not in environ:
-        say(f"next: {following}")
+        log(f"next: {following}")

@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 
 from tqdm import tqdm
 
-from pipeline.errors import Say
+from pipeline.errors import Log
 
 Part = TypeVar("Part", bound=Sized)
 
@@ -42,10 +42,10 @@ class Meter:
     """
 
     def __init__(
-        self, what: str, total: int | None, unit: str, say: Say, *,
+        self, what: str, total: int | None, unit: str, log: Log, *,
         done: int = 0, shown: bool = True, window: float = WINDOW, clock: Callable[[], float] = monotonic,
     ) -> None:  # fmt: skip
-        self._what, self._total, self._unit, self._say, self._clock = what, total, unit, say, clock
+        self._what, self._total, self._unit, self._say, self._clock = what, total, unit, log, clock
         self._shown, self._window = shown, window
         self._done = done
         self._marks: list[tuple[float, int]] = []  # (when, done then) at the begin of the last two windows
@@ -133,12 +133,12 @@ class Meter:
         """Say a line that does not get mixed up with the bar."""
         self.telling(self._say)(text)
 
-    def telling(self, say: Say) -> Say:
+    def telling(self, log: Log) -> Log:
         """`say`, so that its lines do not get mixed up with the bar."""
 
         def tell(text: str) -> None:
             with tqdm.external_write_mode():
-                say(text)
+                log(text)
 
         return tell
 

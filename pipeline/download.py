@@ -21,7 +21,7 @@ import click
 from pipeline import cli, commands
 from pipeline.config import Paths, competition
 from pipeline.console import BYTES, Meter, duration, megabytes
-from pipeline.errors import BadData, MissingInput, NetworkError, PipelineError, Say, UsageError, printable
+from pipeline.errors import BadData, Log, MissingInput, NetworkError, PipelineError, UsageError, printable
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import MARKER, Kaggle, RemoteFile
 from pipeline.store import archive, atomic, cifar
@@ -44,7 +44,7 @@ class Downloaded:
 
 
 def download(
-    slug: str, paths: Paths, kaggle: Kaggle, say: Say, *, source: Path | None = None, force: bool = False,
+    slug: str, paths: Paths, kaggle: Kaggle, log: Log, *, source: Path | None = None, force: bool = False,
     inputs: Sequence[Path] = KAGGLE_INPUT,
 ) -> Downloaded:  # fmt: skip
     """Bring the competition's files to data/raw/SLUG.
@@ -62,27 +62,27 @@ def download(
     target = paths.raw / slug
     if source is None:
         source = next((folder / slug for folder in inputs if (folder / slug).is_dir()), None)
-    if not force and (found := _found(target, source, say)):
+    if not force and (found := _found(target, source, log)):
         return found
     began = monotonic()
     if source is None:
-        _from_kaggle(slug, target, kaggle, say)
+        _from_kaggle(slug, target, kaggle, log)
     elif source.is_dir():
-        _from_folder(source, target, say)
+        _from_folder(source, target, log)
     elif source.is_file():
         with atomic.lock(target), atomic.replacing_folder(target) as folder:
             archive.extract(source, folder)
-            _finish(folder, target, _origin(source), (), say)
+            _finish(folder, target, _origin(source), (), log)
     else:
         raise MissingInput(f"--from {source} does not exist")
     manifest = Manifest.read(target)
     assert manifest is not None
     size, spent = megabytes(_size(manifest)), duration(monotonic() - began)
-    say(f"download: {target} holds {len(manifest.files)} files, {size}, in {spent}")
+    log(f"download: {target} holds {len(manifest.files)} files, {size}, in {spent}")
     return Downloaded(target, len(manifest.files), _size(manifest), done=True)
 
 
-def _found(target: Path, source: Path | None, say: Say) -> Downloaded | None:
+def _found(target: Path, source: Path | None, log: Log) -> Downloaded | None:
     """What lies in `target` already, if that is complete and from `source`.
 
     Raises:
@@ -94,7 +94,7 @@ def _found(target: Path, source: Path | None, say: Say) -> Downloaded | None:
             return None
         if source is not None and source.resolve() != target.resolve():
             raise UsageError(f"{target} was laid out by hand: {_replacing(target, source)}")
-        say(f"download: {target} was laid out by hand, nothing to do")
+        log(f"download: {target} was laid out by hand, nothing to do")
         return Downloaded(target, 0, 0, done=False)
     origin = manifest.inputs.get("source")
     if source is not None and origin != _origin(source):
@@ -102,9 +102,9 @@ def _found(target: Path, source: Path | None, say: Say) -> Downloaded | None:
     # What is used in place is not ours and may change, and the editions of a competition are equally long.
     changed = manifest.missing(target) if origin == KAGGLE else manifest.changed(target)
     if changed:
-        say(f"download: {target / printable(changed[0])} is missing or changed, doing it again")
+        log(f"download: {target / printable(changed[0])} is missing or changed, doing it again")
         return None
-    say(f"download: {target} is complete ({len(manifest.files)} files), nothing to do")
+    log(f"download: {target} is complete ({len(manifest.files)} files), nothing to do")
     return Downloaded(target, len(manifest.files), _size(manifest), done=False)
 
 
@@ -112,38 +112,38 @@ def _origin(source: Path) -> str:
     return str(source.resolve())
 
 
-def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, say: Say) -> None:
+def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
     """Download, unpack, verify.  What turns out damaged is downloaded once more from the start."""
     found = credentials.require(kaggle.environ)
     rehearsing = kaggle.environ.get("KAGGLE_API_ENVIRONMENT") == "LOCALHOST"
-    say(f"download: asking {'the stand-in for Kaggle' if rehearsing else f'Kaggle, with the credentials in {found}'}")
+    log(f"download: asking {'the stand-in for Kaggle' if rehearsing else f'Kaggle, with the credentials in {found}'}")
     with atomic.lock(target):
         listed = kaggle.files(slug)
         _require_space(target, listed)
         cache = target.with_name(f".{slug}.download")  # survives a kill: the client resumes in it
         for last_try in (False, True):
             cache.mkdir(parents=True, exist_ok=True)
-            _fetch(slug, cache, kaggle, sum(file.size for file in listed), say)
+            _fetch(slug, cache, kaggle, sum(file.size for file in listed), log)
             try:
                 with atomic.replacing_folder(target) as folder:
                     archive.extract(_archive_in(cache, slug), folder)
-                    _finish(folder, target, KAGGLE, listed, say)
+                    _finish(folder, target, KAGGLE, listed, log)
             except BadData as error:
                 shutil.rmtree(cache)
                 if last_try:
                     raise
-                say(f"download: {error}")
-                say("download: damaged on the way; downloading once more")
+                log(f"download: {error}")
+                log("download: damaged on the way; downloading once more")
             else:
                 shutil.rmtree(cache)
                 return
 
 
-def _fetch(slug: str, cache: Path, kaggle: Kaggle, most: int, say: Say) -> None:
+def _fetch(slug: str, cache: Path, kaggle: Kaggle, most: int, log: Log) -> None:
     """Bring the archive, of at most about `most` bytes, into `cache`."""
-    with Meter("download:", most, BYTES, say) as meter:
+    with Meter("download:", most, BYTES, log) as meter:
         dataclasses.replace(kaggle, tell=meter.telling(kaggle.tell)).download(slug, cache, meter.update)
-    say(f"download: {megabytes(_archive_in(cache, slug).stat().st_size)} came, unpacking and checking them")
+    log(f"download: {megabytes(_archive_in(cache, slug).stat().st_size)} came, unpacking and checking them")
 
 
 def _archive_in(cache: Path, slug: str) -> Path:
@@ -161,12 +161,12 @@ def _require_space(target: Path, listed: Sequence[RemoteFile]) -> None:
         raise PipelineError(f"{target} needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free: free space")
 
 
-def _from_folder(source: Path, target: Path, say: Say) -> None:
+def _from_folder(source: Path, target: Path, log: Log) -> None:
     """Use a folder in place: data/raw/SLUG gets links to the files that matter."""
     here, there = target.resolve(), source.resolve()
     if here == there or here in there.parents or there in here.parents:
         raise UsageError(f"--from {source} and {target} lie in each other: move the files elsewhere first")
-    say(f"download: using the files in {source} in place")
+    log(f"download: using the files in {source} in place")
     files = [cifar.find_hidden(source)]
     if batches := cifar.find_batches(source):
         files += [batches / name for name in cifar.CIFAR_FILES]
@@ -177,17 +177,17 @@ def _from_folder(source: Path, target: Path, say: Say) -> None:
             link = folder / file.relative_to(source)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file.resolve())
-        _finish(folder, target, _origin(source), (), say)
+        _finish(folder, target, _origin(source), (), log)
 
 
-def _finish(folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile], say: Say) -> None:
+def _finish(folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile], log: Log) -> None:
     """Verify what lies in `folder`, add CIFAR-10 if it is not among it, and write the manifest."""
     cifar.find_hidden(folder)
     _verify(folder, listed, competition(target.name).file_sha256)
     if cifar.find_batches(folder) is None:
         packed = next(iter(sorted(folder.rglob(cifar.ARCHIVE))), None)
         if packed is None:
-            say("download: the competition carries no training data; CIFAR-10 comes from its home page")
+            log("download: the competition carries no training data; CIFAR-10 comes from its home page")
             packed = cifar.fetch(target.with_name(".cifar-10.download"))
         home = _new_folder(folder / "cifar-10-python")
         archive.extract(packed, home)
@@ -262,10 +262,10 @@ def command(slug: str, raw: Path, source: Path | None, timeout: float, force: bo
 
     Resumes a download that was cut.  In a Kaggle notebook the mounted files are used in place.
     """  # fmt: skip
-    kaggle = Kaggle(os.environ, timeout, tell=cli.say)
+    kaggle = Kaggle(os.environ, timeout, tell=cli.log)
     paths = Paths(raw=raw)
-    download(slug, paths, kaggle, cli.say, source=source, force=force)
-    commands.announce(commands.command("preprocess", slug, paths), cli.say, os.environ)
+    download(slug, paths, kaggle, cli.log, source=source, force=force)
+    commands.announce(commands.command("preprocess", slug, paths), cli.log, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

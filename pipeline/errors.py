@@ -18,7 +18,7 @@ The text of an error is one line for a person: what is wrong, in which file, and
 
 from collections.abc import Callable
 
-Say = Callable[[str], None]  # how parts and stages tell the user something: they get it as an argument
+Log = Callable[[str], None]  # how parts and stages tell the user something: they get it as an argument
 
 
 class PipelineError(Exception):

@@ -17,7 +17,7 @@ import click
 from pipeline import cli, cli_recipes, commands
 from pipeline.config import Paths
 from pipeline.console import BYTES, Meter, duration
-from pipeline.errors import BadData, PipelineError, Say
+from pipeline.errors import BadData, Log, PipelineError
 from pipeline.kaggle_api import kernels
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.kernels import outputs, packing, taken
@@ -39,7 +39,7 @@ WAITING = (  # the options of what waits for a kernel and fetches its run
 
 
 def push(
-    order: Order, paths: Paths, kaggle: Kaggle, say: Say, *, force: bool = False, clock: Clock | None = None
+    order: Order, paths: Paths, kaggle: Kaggle, log: Log, *, force: bool = False, clock: Clock | None = None
 ) -> Run | None:
     """Have the order carried out on Kaggle and fetch its run, or go on with that, or find it here.
 
@@ -56,20 +56,20 @@ def push(
     parcel, folder = packing.pack(order), paths.kernels / order.run
     with atomic.lock(folder):
         if not force and (run := outputs.here(order, paths)) is not None:
-            say(f"kernel: run {run.name} and its CSV are here already, nothing to do")
+            log(f"kernel: run {run.name} and its CSV are here already, nothing to do")
             runs.point_latest(paths.models, run.name)
             return run
         clock = clock or Clock()
-        note, pushed = _sent(order, parcel, folder, kaggle, force, say)
+        note, pushed = _sent(order, parcel, folder, kaggle, force, log)
         note.write(paths.kernels)
         if pushed and not clock.deadline:
-            say(f"kernel: not waiting; later: {_fetching(note, paths, force)}")
+            log(f"kernel: not waiting; later: {_fetching(note, paths, force)}")
             return None
-        return _bring(note, paths, kaggle, say, clock, force)
+        return _bring(note, paths, kaggle, log, clock, force)
 
 
 def fetch(
-    name: str | None, paths: Paths, kaggle: Kaggle, say: Say, *, force: bool = False, clock: Clock | None = None
+    name: str | None, paths: Paths, kaggle: Kaggle, log: Log, *, force: bool = False, clock: Clock | None = None
 ) -> Run:
     """Wait for a kernel that was pushed from here and fetch its run; by default the one that was pushed last.
 
@@ -80,13 +80,13 @@ def fetch(
     note = Note.read(paths.kernels, name)
     with atomic.lock(paths.kernels / note.order.run):
         if not force and (run := outputs.here(note.order, paths)) is not None:
-            say(f"kernel: run {run.name} and its CSV are here already, nothing to do")
+            log(f"kernel: run {run.name} and its CSV are here already, nothing to do")
             runs.point_latest(paths.models, run.name)
             return run
-        return _bring(note, paths, kaggle, say, clock or Clock(), force)
+        return _bring(note, paths, kaggle, log, clock or Clock(), force)
 
 
-def prepare(order: Order, paths: Paths, kaggle: Kaggle, say: Say) -> Path:
+def prepare(order: Order, paths: Paths, kaggle: Kaggle, log: Log) -> Path:
     """Write what `push` would send, and send nothing; the folder.  Kaggle is asked for the user's name at most."""
     name = order.kernel  # a name that Kaggle would not take is refused before it is asked
     parcel, folder = packing.pack(order), paths.kernels / order.run
@@ -94,58 +94,58 @@ def prepare(order: Order, paths: Paths, kaggle: Kaggle, say: Say) -> Path:
         user = kernels.find(kaggle, name).user
     except PipelineError as error:
         user = UNKNOWN_USER
-        say(f"kernel: your name on Kaggle is not known ({error})")
-        say(f"kernel: to push by hand, put it in the place of {UNKNOWN_USER}")
+        log(f"kernel: your name on Kaggle is not known ({error})")
+        log(f"kernel: to push by hand, put it in the place of {UNKNOWN_USER}")
     with atomic.lock(folder):
         packing.write(folder, order, parcel, user)
-    _introduce(order, parcel, folder, user, say)
-    say(f"kernel: nothing was sent; by hand: kaggle kernels push -p {folder}")
+    _introduce(order, parcel, folder, user, log)
+    log(f"kernel: nothing was sent; by hand: kaggle kernels push -p {folder}")
     return folder
 
 
-def _sent(order: Order, parcel: Parcel, folder: Path, kaggle: Kaggle, force: bool, say: Say) -> tuple[Note, bool]:
+def _sent(order: Order, parcel: Parcel, folder: Path, kaggle: Kaggle, force: bool, log: Log) -> tuple[Note, bool]:
     """Push it, unless Kaggle has it already; what Kaggle has now, and whether it was pushed."""
     found = kernels.find(kaggle, order.kernel)
     note = Note(order, found.user, found.version)
-    if taken.runs(note, parcel, found, kaggle) if force else taken.has(note, parcel, found, folder.parent, say):
-        say(f"kernel: {note.ref} has this order already, as version {found.version}")
+    if taken.runs(note, parcel, found, kaggle) if force else taken.has(note, parcel, found, folder.parent, log):
+        log(f"kernel: {note.ref} has this order already, as version {found.version}")
         return note, False
     packing.write(folder, order, parcel, found.user)
-    _introduce(order, parcel, folder, found.user, say)
+    _introduce(order, parcel, folder, found.user, log)
     kaggle.files(order.competition)  # a kernel without the competition's files would fail after its wait in the queue
     Note(order, found.user, version=0).write(folder.parent)  # whatever the answer, fetch takes the newest version
     pushed = kernels.push(kaggle, folder, note.ref, order.competition)
-    say(f"kernel: Kaggle took it as version {pushed.version}: {note.url}")
+    log(f"kernel: Kaggle took it as version {pushed.version}: {note.url}")
     return Note(order, found.user, pushed.version), True
 
 
-def _introduce(order: Order, parcel: Parcel, folder: Path, user: str, say: Say) -> None:
+def _introduce(order: Order, parcel: Parcel, folder: Path, user: str, log: Log) -> None:
     machine = (order.accelerator or "a GPU") if order.gpu else "no GPU"
     internet = "with" if order.internet else "without"
-    say(f"kernel: {user}/{order.kernel}, private, {machine}, {internet} internet, files of {order.competition}")
-    say(f"kernel: {parcel.files} files of the project, {len(parcel.source) / 1e3:.0f} kB as {folder / packing.MAIN}")
-    say(f"kernel: it trains run {order.run}: {' '.join(cli_recipes.arguments(order.config))}")
+    log(f"kernel: {user}/{order.kernel}, private, {machine}, {internet} internet, files of {order.competition}")
+    log(f"kernel: {parcel.files} files of the project, {len(parcel.source) / 1e3:.0f} kB as {folder / packing.MAIN}")
+    log(f"kernel: it trains run {order.run}: {' '.join(cli_recipes.arguments(order.config))}")
 
 
-def _bring(note: Note, paths: Paths, kaggle: Kaggle, say: Say, clock: Clock, force: bool) -> Run:
+def _bring(note: Note, paths: Paths, kaggle: Kaggle, log: Log, clock: Clock, force: bool) -> Run:
     """Wait for the kernel, fetch its output, verify it, and put it where the stages look for it."""
     order, later = note.order, _fetching(note, paths, force)
     try:
-        wait_for(note, kaggle, say, clock, later)
+        wait_for(note, kaggle, log, clock, later)
         with outputs.incoming(paths.kernels / order.run) as place:
-            _output(note, place, kaggle, say)
+            _output(note, place, kaggle, log)
             run = outputs.verify(order, place)
             outputs.publish(order, place, paths)
     except KeyboardInterrupt:
-        say(f"kernel: {note.ref} stays at Kaggle; later: {later}")
+        log(f"kernel: {note.ref} stays at Kaggle; later: {later}")
         raise
     csv = outputs.csv_of(order, paths.submissions)
     result = run.result
     epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"
-    say(f"kernel: {epochs} on {result.device}, {duration(result.seconds)}, "
+    log(f"kernel: {epochs} on {result.device}, {duration(result.seconds)}, "
         f"test {result.test_accuracy:.2f} % ({result.test_rows:,} images, test_batch)")  # fmt: skip
-    say(f"kernel: {paths.models / order.run} and {csv} are here, verified")
-    commands.announce(commands.command("check", order.competition, paths, "--csv", str(csv)), say, os.environ)
+    log(f"kernel: {paths.models / order.run} and {csv} are here, verified")
+    commands.announce(commands.command("check", order.competition, paths, "--csv", str(csv)), log, os.environ)
     return Run.open(paths.models, order.run)
 
 
@@ -155,10 +155,10 @@ def _fetching(note: Note, paths: Paths, force: bool) -> str:
     return commands.command("kernel fetch", note.order.competition, paths, *more)
 
 
-def _output(note: Note, place: Path, kaggle: Kaggle, say: Say) -> None:
+def _output(note: Note, place: Path, kaggle: Kaggle, log: Log) -> None:
     """Bring what the kernel has put out into `place`."""
     wanted = outputs.wanted(note.order)
-    with Meter(f"kernel: {note.order.run}", None, BYTES, say) as meter:
+    with Meter(f"kernel: {note.order.run}", None, BYTES, log) as meter:
         came = kernels.output(kaggle, note.ref, note.version, wanted, place, meter.update)
     if missing := [name for name in wanted if name not in came.files]:
         raise BadData(f"{note.ref} has put out no {missing[0]}: see {note.url}, then {AGAIN}")
@@ -201,11 +201,11 @@ def push_command(
         check_budget(config.model)
     run = runs.check_name(run_name or default_run(slug, config))
     order = Order(slug, run, config, internet, accelerator)
-    paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, tell=cli.say)
+    paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, tell=cli.log)
     if dry_run:
-        prepare(order, paths, kaggle, cli.say)
+        prepare(order, paths, kaggle, cli.log)
     else:
-        push(order, paths, kaggle, cli.say, force=force, clock=Clock(wait, poll))
+        push(order, paths, kaggle, cli.log, force=force, clock=Clock(wait, poll))
 
 
 @cli.stage_command("""
@@ -218,8 +218,8 @@ def fetch_command(
     run_name: str | None, wait: float, poll: float, timeout: float, models: Path, submissions: Path, force: bool
 ) -> None:
     """Wait for a kernel that was pushed from here, and fetch its run and its CSV."""
-    paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, tell=cli.say)
-    fetch(run_name, paths, kaggle, cli.say, force=force, clock=Clock(wait, poll))
+    paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, tell=cli.log)
+    fetch(run_name, paths, kaggle, cli.log, force=force, clock=Clock(wait, poll))
 
 
 command = click.Group(

@@ -22,7 +22,7 @@ import numpy as np
 from pipeline import cli, commands
 from pipeline.config import DEFAULT_COMPETITION, PARAMETER_BUDGET, Paths, check_slug, competition
 from pipeline.console import duration
-from pipeline.errors import BadData, Say, UsageError
+from pipeline.errors import BadData, Log, UsageError
 from pipeline.gap.assessment import is_recorded, judge, record
 from pipeline.gap.comparison import expected
 from pipeline.kaggle_api import submission_format
@@ -43,7 +43,7 @@ class Predicted:
 
 
 def predict(
-    paths: Paths, say: Say, *, names: Sequence[str] = (), slug: str | None = None, tta: Tta = "none",
+    paths: Paths, log: Log, *, names: Sequence[str] = (), slug: str | None = None, tta: Tta = "none",
     adapt: Adapt = "auto", out: Path | None = None, device: str = "auto", batch_size: int = 512, force: bool = False,
 ) -> Predicted:  # fmt: skip
     """Write the labels for the hidden images: of one run, or of several whose probabilities are averaged.
@@ -63,7 +63,7 @@ def predict(
     """
     ensemble = Ensemble.open(paths.models, paths.pretrained, names)
     data = Processed.open(paths.processed / (slug or ensemble.competition))
-    _introduce(ensemble, data, say)
+    _introduce(ensemble, data, log)
     csv = out if out is not None else paths.submissions / ensemble.csv_name
     if csv.suffix != ".csv":
         raise UsageError(f"--out {csv}: the name must end in .csv (its sidecar ends in .json)")
@@ -76,25 +76,25 @@ def predict(
         if found is None or found.csv_sha256 != FileRecord.of(csv).sha256:
             raise UsageError(f"{csv} was not written by predict, or edited since: choose another --out, or --force")
         if _same(found, draft):
-            say(f"predict: {csv} is complete for this run, nothing to do")
+            log(f"predict: {csv} is complete for this run, nothing to do")
             # A run that was killed after the CSV has not predicted its score; an older CSV has nothing to do it by.
             if (
                 not is_recorded(paths.submissions / ledger.NAME, found.csv_sha256)
                 and submissions.evidence_path(csv).exists()
             ):
-                _foretell(csv, found, paths, say)
+                _foretell(csv, found, paths, log)
             return Predicted(csv, found, done=False)
     if not force and not submissions.is_ours(csv):
         raise UsageError(
             f"{submissions.sidecar_path(csv)} is no sidecar of predict's: choose another --out, or --force"
         )
     with atomic.lock(csv):
-        written = _write(ensemble, data, draft, csv, device, batch_size, say)
-    _foretell(csv, written, paths, say)
+        written = _write(ensemble, data, draft, csv, device, batch_size, log)
+    _foretell(csv, written, paths, log)
     return Predicted(csv, written, done=True)
 
 
-def _introduce(ensemble: Ensemble, data: Processed, say: Say) -> None:
+def _introduce(ensemble: Ensemble, data: Processed, log: Log) -> None:
     """Say what predicts, and on what terms.
 
     Raises:
@@ -102,21 +102,21 @@ def _introduce(ensemble: Ensemble, data: Processed, say: Say) -> None:
     """
     slug = data.folder.name
     for run in ensemble.runs:
-        say(f"predict: run {run.name} (preset {run.card.config.preset}, competition {slug})")
+        log(f"predict: run {run.name} (preset {run.card.config.preset}, competition {slug})")
         if run.origin is not None:
-            say(f"predict: {run.name} came with the project, trained on {run.origin}")
-            say("predict: the competition forbids pretrained weights: to compete, train a network of your own")
+            log(f"predict: {run.name} came with the project, trained on {run.origin}")
+            log("predict: the competition forbids pretrained weights: to compete, train a network of your own")
         elif data.training_fingerprint != run.card.data and slug != run.card.competition:
             raise BadData(f"{data.folder} holds other training images than {run.name} learned from: name another --run")
         elif data.training_fingerprint != run.card.data:
             raise BadData(f"{data.folder} changed since run {run.name} was trained on it: train again, or restore it")
         if not run.result.submittable:
-            say(
+            log(
                 f"predict: NOT SUBMITTABLE: run {run.name} has {run.result.trainable_parameters:,} trainable "
                 f"parameters, and the competition allows {PARAMETER_BUDGET:,}"
             )
     if len(ensemble.runs) > 1:
-        say(
+        log(
             f"predict: {len(ensemble.runs)} runs are averaged: the competition's budget of {PARAMETER_BUDGET:,} "
             f"parameters is for a network, these have {ensemble.parameters:,} together, and on ensembles it is silent"
         )
@@ -155,7 +155,7 @@ def _same(found: Sidecar, draft: Sidecar) -> bool:
 
 
 def _write(
-    ensemble: Ensemble, data: Processed, draft: Sidecar, csv: Path, device_name: str, batch_size: int, say: Say
+    ensemble: Ensemble, data: Processed, draft: Sidecar, csv: Path, device_name: str, batch_size: int, log: Log
 ) -> Sidecar:
     """Measure and predict, then publish the evidence, the sidecar and, last, the CSV."""
     # PyTorch takes seconds to import, and a CSV that is complete is found without it.
@@ -166,7 +166,7 @@ def _write(
 
     began, device = monotonic(), choose(device_name)
     with device_advice(device, batch_size):
-        panel = Panel(inference.load(ensemble.runs, device), draft.tta, batch_size, say)
+        panel = Panel(inference.load(ensemble.runs, device), draft.tta, batch_size, log)
         test, validation = inference.ask_locally(ensemble, panel, data)
         # Of a single run as it is, result.json knows the accuracies.
         recorded = None
@@ -175,8 +175,8 @@ def _write(
         else:
             local = inference.worth(ensemble, test, validation)
             draft = dataclasses.replace(draft, test_accuracy=local.test, validation_accuracy=local.validation)
-            say(f"predict: {local}")
-        examined = examine(panel, data, Local(test, validation, recorded), draft.adapt, say)
+            log(f"predict: {local}")
+        examined = examine(panel, data, Local(test, validation, recorded), draft.adapt, log)
     ids, labels = np.asarray(data.array("hidden_ids")), examined.evidence.hidden.labels
     with atomic.replacing(csv) as temporary:
         parts = (slice(start, start + batch_size) for start in range(0, len(ids), batch_size))
@@ -190,20 +190,20 @@ def _write(
         written.write(csv)
     counts = np.bincount(labels, minlength=len(data.class_names))
     share = ", ".join(f"{n} {100 * c / rows:.1f} %" for n, c in zip(data.class_names, counts.tolist(), strict=True))
-    say(f"predict: {rows:,} rows -> {csv}, for {written.competition}, in {duration(monotonic() - began)}: {share}")
+    log(f"predict: {rows:,} rows -> {csv}, for {written.competition}, in {duration(monotonic() - began)}: {share}")
     if written.validation_set == "test_batch":
-        say("predict: its local accuracy is optimistic: the best epoch was selected on the same test_batch")
+        log("predict: its local accuracy is optimistic: the best epoch was selected on the same test_batch")
     return written
 
 
-def _foretell(csv: Path, written: Sidecar, paths: Paths, say: Say) -> None:
+def _foretell(csv: Path, written: Sidecar, paths: Paths, log: Log) -> None:
     """Say what public score to expect, and keep it in the ledger before anybody knows the score."""
     subject, book = submissions.local_csv(csv, written.competition), paths.submissions / ledger.NAME
     others = submissions.local_csvs(paths.submissions, written.competition)
     judged = judge(subject, others, ledger.read(book), competition(written.competition))
     record(book, judged, datetime.now(UTC))
     for line in expected(judged):
-        say(f"predict: {line}")
+        log(f"predict: {line}")
 
 
 @cli.stage_command("""
@@ -240,11 +240,11 @@ def command(
     paths = Paths(processed=processed, models=models, submissions=submissions)
     if slug is None and any(map(runs.is_pretrained, names)):
         slug = check_slug(os.environ.get(cli.COMPETITION, DEFAULT_COMPETITION))
-    done = predict(paths, cli.say, names=names, slug=slug, tta=tta, adapt=adapt, out=out, device=device,
+    done = predict(paths, cli.log, names=names, slug=slug, tta=tta, adapt=adapt, out=out, device=device,
                    batch_size=batch_size, force=force)  # fmt: skip
     if done.sidecar.submittable and not any(map(runs.is_pretrained, done.sidecar.runs)):
         following = commands.command("submit", done.sidecar.competition, paths, "--csv", str(done.csv))
-        commands.announce(following, cli.say, os.environ)
+        commands.announce(following, cli.log, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

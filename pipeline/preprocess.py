@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline import cli, commands
 from pipeline.config import IMAGE_SIZE, Paths
 from pipeline.console import Meter, duration
-from pipeline.errors import BadData, MissingInput, Say
+from pipeline.errors import BadData, Log, MissingInput
 from pipeline.store import atomic, cifar
 from pipeline.store.cifar import Hidden, Labelled
 from pipeline.store.manifest import FileRecord, Manifest, records, versions
@@ -36,7 +36,7 @@ class Preprocessed:
     done: bool
 
 
-def preprocess(slug: str, paths: Paths, say: Say, *, force: bool = False) -> Preprocessed:
+def preprocess(slug: str, paths: Paths, log: Log, *, force: bool = False) -> Preprocessed:
     """Turn the download into checked arrays.
 
     Raises:
@@ -48,7 +48,7 @@ def preprocess(slug: str, paths: Paths, say: Say, *, force: bool = False) -> Pre
     inputs = {name: record.sha256 for name, record in sources.items()}
     manifest = None if force else Manifest.read(target)
     if manifest is not None and manifest.inputs == inputs and not manifest.missing(target):
-        say(f"preprocess: {target} is complete for this download, nothing to do")
+        log(f"preprocess: {target} is complete for this download, nothing to do")
         return Preprocessed(target, manifest.facts, done=False)
 
     began = monotonic()
@@ -59,7 +59,7 @@ def preprocess(slug: str, paths: Paths, say: Say, *, force: bool = False) -> Pre
     test = cifar.read_batches(batches, (cifar.TEST_BATCH,))
     hidden_file = cifar.find_hidden(raw)
     hidden = cifar.read_hidden(hidden_file)
-    with Meter("preprocess: looking at the hidden images,", len(hidden), "images", say) as meter:
+    with Meter("preprocess: looking at the hidden images,", len(hidden), "images", log) as meter:
         seen = _statistics(meter.each(hidden.chunks()))
     facts = {
         "class_names": cifar.read_class_names(batches),
@@ -67,15 +67,15 @@ def preprocess(slug: str, paths: Paths, say: Say, *, force: bool = False) -> Pre
         "test": _statistics(cifar.in_chunks(test.images)),
         "hidden": seen | _hidden_facts(hidden, hidden_file, train),
     }
-    _report(facts, say)
+    _report(facts, log)
     with atomic.lock(target), atomic.replacing_folder(target) as folder:
         for name, array in _arrays(train, test, hidden).items():
             np.save(folder / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
-        with Meter("preprocess: writing the hidden images,", len(hidden), "images", say) as meter:
+        with Meter("preprocess: writing the hidden images,", len(hidden), "images", log) as meter:
             _save_images(folder / "hidden_images.npy", len(hidden), meter.each(hidden.chunks()))
         files = records(folder, folder.glob("*.npy"))
         Manifest("preprocess", files, inputs, facts, versions("numpy")).write(folder)
-    say(f"preprocess: {target} holds {len(files)} arrays, in {duration(monotonic() - began)}")
+    log(f"preprocess: {target} holds {len(files)} arrays, in {duration(monotonic() - began)}")
     return Preprocessed(target, facts, done=True)
 
 
@@ -153,18 +153,18 @@ def _hidden_facts(hidden: Hidden, path: Path, train: Labelled) -> dict[str, Any]
     }
 
 
-def _report(facts: Mapping[str, Any], say: Say) -> None:
+def _report(facts: Mapping[str, Any], log: Log) -> None:
     """Say what was found, and warn of what people have fallen for."""
     for name in ("train", "test", "hidden"):
         found = facts[name]
-        say(f"preprocess: {found['images']:,} {name} images, channel means {found['mean']}")
+        log(f"preprocess: {found['images']:,} {name} images, channel means {found['mean']}")
     hidden = facts["hidden"]
     ids = "its own ids" if hidden["own_ids"] else "no ids, so rows are numbered from 0"
-    say(f"preprocess: {hidden['file']}: {hidden['layout']}, channel order {hidden['channel_order']}, {ids}")
+    log(f"preprocess: {hidden['file']}: {hidden['layout']}, channel order {hidden['channel_order']}, {ids}")
     if not hidden["layout_expected"]:
-        say("preprocess: WARNING: that is not what its shape says; by shape, every image would be scrambled")
+        log("preprocess: WARNING: that is not what its shape says; by shape, every image would be scrambled")
     if hidden["channel_order"] == "BGR":
-        say("preprocess: WARNING: its colours lean the other way than the training images'; is it BGR?")
+        log("preprocess: WARNING: its colours lean the other way than the training images'; is it BGR?")
 
 
 @cli.stage_command("""
@@ -181,8 +181,8 @@ def command(slug: str, raw: Path, processed: Path, force: bool) -> None:
     No code in a downloaded file can run here.  Detects scrambled pixels and swapped channels.
     """
     paths = Paths(raw=raw, processed=processed)
-    preprocess(slug, paths, cli.say, force=force)
-    commands.announce(commands.command("train", slug, paths), cli.say, os.environ)
+    preprocess(slug, paths, cli.log, force=force)
+    commands.announce(commands.command("train", slug, paths), cli.log, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ import click
 from pipeline import cli, cli_recipes, commands
 from pipeline.config import Paths
 from pipeline.console import megabytes
-from pipeline.errors import BadData, Say, UsageError
+from pipeline.errors import BadData, Log, UsageError
 from pipeline.reporting import figures
 from pipeline.reporting.page import Material, gather, identity
 from pipeline.store import atomic
@@ -42,7 +42,7 @@ class Reported:
 
 
 def report(
-    paths: Paths, say: Say, *, run_name: str | None = None, out: Path | None = None,
+    paths: Paths, log: Log, *, run_name: str | None = None, out: Path | None = None,
     force: bool = False, now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Reported:  # fmt: skip
     """Write the report of a run; one that was there is replaced, unless it is made of the same.
@@ -63,14 +63,14 @@ def report(
         _require_replaceable(folder)
     inputs = identity(known, paths)
     if not force and _is_of(folder / PAGE, inputs):
-        say(f"report: {folder / PAGE} is complete, nothing to do")
-        return _told(folder, say)
-    _write(known, folder, inputs, now(), say)
-    return _told(folder, say)
+        log(f"report: {folder / PAGE} is complete, nothing to do")
+        return _told(folder, log)
+    _write(known, folder, inputs, now(), log)
+    return _told(folder, log)
 
 
-def _told(folder: Path, say: Say) -> Reported:
-    say(f"report: open {(folder / PAGE).resolve().as_uri()} in a browser")
+def _told(folder: Path, log: Log) -> Reported:
+    log(f"report: open {(folder / PAGE).resolve().as_uri()} in a browser")
     return Reported(folder / PAGE, tuple(sorted(folder.glob("*.png"))))
 
 
@@ -79,7 +79,7 @@ def _is_of(page: Path, inputs: str) -> bool:
     return page.is_file() and INPUTS.format(inputs) in page.read_text(encoding="utf-8", errors="replace")
 
 
-def _write(known: Material, folder: Path, inputs: str, now: datetime, say: Say) -> None:
+def _write(known: Material, folder: Path, inputs: str, now: datetime, log: Log) -> None:
     # matplotlib and PyTorch take seconds to import.
     from pipeline.model.summary import summarise  # noqa: PLC0415
     from pipeline.reporting import page  # noqa: PLC0415
@@ -94,8 +94,8 @@ def _write(known: Material, folder: Path, inputs: str, now: datetime, say: Say) 
             written.append(f"{sheet.name}.png")
         (temporary / PAGE).write_text(html, encoding="utf-8")
     for line in known.missing:
-        say(f"report: {line}")
-    say(f"report: {folder / PAGE}, {megabytes(len(html.encode()))}, and {len(written)} pictures beside it")
+        log(f"report: {line}")
+    log(f"report: {folder / PAGE}, {megabytes(len(html.encode()))}, and {len(written)} pictures beside it")
 
 
 def _require_replaceable(folder: Path) -> None:
@@ -172,7 +172,7 @@ def command(
     Works half-way through a run, and with no submission yet.
     """
     paths = Paths(processed=processed, models=models, submissions=submissions)
-    report(paths, cli.say, run_name=run_name, out=out, force=force)
+    report(paths, cli.log, run_name=run_name, out=out, force=force)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -96,10 +96,10 @@ def command(
     found = status(slug, paths, look_around=not chosen)
     if as_json:
         values = found.known.to_dict() | {"next": found.command, "why": found.step.why, "wait": found.step.wait}
-        cli.say(json.dumps(values, indent=2))
+        cli.log(json.dumps(values, indent=2))
     else:
         for line in show(found):
-            cli.say(line)
+            cli.log(line)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,9 +21,9 @@ from pipeline.console import FIRST_LINE, LINES, duration
 from pipeline.errors import (
     AccessDenied,
     BadData,
+    Log,
     MissingInput,
     NetworkError,
-    Say,
     ScoringError,
     SubmissionLimit,
     UsageError,
@@ -48,7 +48,7 @@ class Submitted:
 
 
 def submit(
-    csv: Path, paths: Paths, kaggle: Kaggle, say: Say, *, slug: str | None = None, again: bool = False,
+    csv: Path, paths: Paths, kaggle: Kaggle, log: Log, *, slug: str | None = None, again: bool = False,
     clock: Clock | None = None,
 ) -> Submitted:  # fmt: skip
     """Validate and submit `csv`, and wait for its score.
@@ -70,8 +70,8 @@ def submit(
     submission_format.validate(csv, data.array("hidden_ids"))
     book = paths.submissions / ledger.NAME
     with atomic.lock(paths.submissions / "submit"):
-        entry, done = _send(csv, draft, kaggle, book, again, clock, say)
-    return Submitted(_await_score(entry, kaggle, book, clock, say), done)
+        entry, done = _send(csv, draft, kaggle, book, again, clock, log)
+    return Submitted(_await_score(entry, kaggle, book, clock, log), done)
 
 
 def _draft(csv: Path, slug: str | None) -> Entry:
@@ -99,7 +99,7 @@ def _draft(csv: Path, slug: str | None) -> Entry:
 
 
 def _send(
-    csv: Path, draft: Entry, kaggle: Kaggle, book: Path, again: bool, clock: Clock, say: Say
+    csv: Path, draft: Entry, kaggle: Kaggle, book: Path, again: bool, clock: Clock, log: Log
 ) -> tuple[Entry, bool]:
     """The ledger's entry for this CSV's submission, and whether it was sent now."""
     # The ledger first learns what was sent by hand, by a run that was killed, or before the ledger was lost.
@@ -107,21 +107,21 @@ def _send(
     before = [entry for entry in states if entry.csv_sha256 == draft.csv_sha256 and entry.ref is not None]
     if before and not again:
         newest = before[-1]
-        say(f"submit: {csv} was submitted before, as ref {newest.ref} ({newest.status}); not sending it twice")
+        log(f"submit: {csv} was submitted before, as ref {newest.ref} ({newest.status}); not sending it twice")
         return newest, False
     description = submissions.tag(draft.run or "unknown", draft.csv_sha256, draft.local_validation)
     sending = Sending(csv, draft.csv_sha256, draft.competition, description, {entry.ref for entry in before})
     if seconds := _may_turn_up(states, draft, clock):
-        say(f"submit: an earlier run may have sent it just now; looking for its tag in Kaggle's list, {seconds:.0f} s")
+        log(f"submit: an earlier run may have sent it just now; looking for its tag in Kaggle's list, {seconds:.0f} s")
         if (found := look(sending, kaggle, clock, seconds)) is not None:
-            return _taken(found, draft, book, clock, say), False
+            return _taken(found, draft, book, clock, log), False
     limits = kaggle.limits(draft.competition)
     if limits.allowed == 0 and limits.total > 0:
         when = "this competition takes no more" if limits.by_total else "try again after 00:00 UTC"
         raise SubmissionLimit(f"no submission is left ({limits.today} today, {limits.total} in all): {when}")
-    say(f"submit: sending {csv} to {draft.competition} as {description!r}")
+    log(f"submit: sending {csv} to {draft.competition} as {description!r}")
     ledger.append(book, [dataclasses.replace(draft, time=clock.now(), status=ledger.SENDING)])
-    return _taken(send(sending, kaggle, clock, say), draft, book, clock, say), True
+    return _taken(send(sending, kaggle, clock, log), draft, book, clock, log), True
 
 
 def _may_turn_up(states: Sequence[Entry], draft: Entry, clock: Clock) -> float:
@@ -133,15 +133,15 @@ def _may_turn_up(states: Sequence[Entry], draft: Entry, clock: Clock) -> float:
     return min(max(clock.patience - age, 0.0), clock.patience)  # a clock that was put back makes nobody wait longer
 
 
-def _taken(ref: int, draft: Entry, book: Path, clock: Clock, say: Say) -> Entry:
+def _taken(ref: int, draft: Entry, book: Path, clock: Clock, log: Log) -> Entry:
     """The ledger's new line for a submission that Kaggle has."""
     entry = dataclasses.replace(draft, time=clock.now(), ref=ref, status=ledger.PENDING)
     ledger.append(book, [entry])
-    say(f"submit: Kaggle took it as ref {ref}")
+    log(f"submit: Kaggle took it as ref {ref}")
     return entry
 
 
-def _await_score(entry: Entry, kaggle: Kaggle, book: Path, clock: Clock, say: Say) -> Entry:
+def _await_score(entry: Entry, kaggle: Kaggle, book: Path, clock: Clock, log: Log) -> Entry:
     """Poll for the score of this very ref until the deadline."""
     assert entry.ref is not None
     start, tell = clock.monotonic(), FIRST_LINE
@@ -158,14 +158,14 @@ def _await_score(entry: Entry, kaggle: Kaggle, book: Path, clock: Clock, say: Sa
         else:
             if waited >= tell:
                 tell = waited + LINES
-                say(f"submit: being scored for {duration(waited)}, waiting for up to {duration(clock.deadline)}")
+                log(f"submit: being scored for {duration(waited)}, waiting for up to {duration(clock.deadline)}")
             clock.sleep(clock.poll)
     if entry.status == ledger.ERROR:
         raise ScoringError(f"Kaggle could not score ref {entry.ref}: {entry.note or 'no reason given'}")
     if entry.status == ledger.COMPLETE:
         known = {"public": entry.public, "private": entry.private}
         scores = [f"{name} {value:.2f} %" for name, value in known.items() if value is not None]
-        say(f"submit: ref {entry.ref} is scored: {', '.join(scores) or 'no score is shown'}")
+        log(f"submit: ref {entry.ref} is scored: {', '.join(scores) or 'no score is shown'}")
     return entry
 
 
@@ -223,9 +223,9 @@ def command(
     paths = Paths(processed=processed, models=models, submissions=submissions)
     csv = csv if csv is not None else submissions / f"{runs.latest(models)}.csv"
     clock = Clock(deadline=wait, poll=poll)
-    kaggle = Kaggle(os.environ, timeout, tell=cli.say)
-    done = submit(csv, paths, kaggle, cli.say, slug=slug, again=again, clock=clock)
-    commands.announce(commands.command("check", done.entry.competition, paths), cli.say, os.environ)
+    kaggle = Kaggle(os.environ, timeout, tell=cli.log)
+    done = submit(csv, paths, kaggle, cli.log, slug=slug, again=again, clock=clock)
+    commands.announce(commands.command("check", done.entry.competition, paths), cli.log, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from pipeline import cli, cli_recipes, commands
 from pipeline.config import Paths, fingerprint
-from pipeline.errors import PipelineError, Say, UsageError
+from pipeline.errors import Log, PipelineError, UsageError
 from pipeline.recipes import MODELS, PRESETS, TrainConfig
 from pipeline.search.space import Choice, Space
 from pipeline.search.specs import FORMS, parse
@@ -49,7 +49,7 @@ class Plan:
     device: str = "auto"
 
 
-def sweep(plan: Plan, storage: str, say: Say = cli.say) -> None:
+def sweep(plan: Plan, storage: str, log: Log = cli.log) -> None:
     """Join the study, run trials until it has as many complete ones as planned, and report.
 
     Raises:
@@ -69,17 +69,17 @@ def sweep(plan: Plan, storage: str, say: Say = cli.say) -> None:
     with studies.quiet(), studies.opened(storage, plan.heartbeat) as database:
         memory = _memory(plan, data.training_fingerprint)
         study = studies.join(database, plan.name, memory, plan.space.base.seed)
-        say(f"study {plan.name} in {studies.shown(database.engine.url)}: {plan.trials} trials")
+        log(f"study {plan.name} in {studies.shown(database.engine.url)}: {plan.trials} trials")
         if plan.space.base.validation == "test_batch":
-            say("validation: the labelled test_batch, so accuracies are optimistic (--search validation=split)")
+            log("validation: the labelled test_batch, so accuracies are optimistic (--search validation=split)")
         Worker(
             database, study, plan.space, plan.trials, plan.heartbeat,
             train=lambda config, name: _accuracy(plan, config, name),
             tidy=lambda: _tidy(plan, study),
-            say=say,
+            log=log,
         ).work()  # fmt: skip
         _tidy(plan, study)
-        _report(plan, study, say)
+        _report(plan, study, log)
 
 
 def _check_machine(plan: Plan) -> None:
@@ -107,7 +107,7 @@ def _accuracy(plan: Plan, config: TrainConfig, name: str) -> float:
     """The best validation accuracy of a run in per cent; a run that failed is removed."""
     try:
         # A trial is one line: what train says is in the run's metrics.jsonl too.
-        run = train(config, plan.paths, plan.slug, run_name=name, device=plan.device, say=lambda _line: None)
+        run = train(config, plan.paths, plan.slug, run_name=name, device=plan.device, log=lambda _line: None)
     except UsageError:
         raise  # nothing was written, and the folder may be another worker's
     except PipelineError:
@@ -141,23 +141,23 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _report(plan: Plan, study: "Study", say: Say) -> None:
+def _report(plan: Plan, study: "Study", log: Log) -> None:
     from pipeline.search import report  # noqa: PLC0415
     from pipeline.search.study import ranking  # noqa: PLC0415
     from pipeline.search.worker import RUN  # noqa: PLC0415
 
     trials = ranking(study)
     best = trials[0]
-    say(f"\nthe best of {len(trials)} complete trials:")
+    log(f"\nthe best of {len(trials)} complete trials:")
     for line in report.table(trials):
-        say(line)
-    say("")
+        log(line)
+    log("")
     if shares := report.importances(study, plan.space):
-        say(f"importances  {'  '.join(f'{name} {share:.2f}' for name, share in shares.items())}")
-    say(f"best run     {best.user_attrs[RUN]}: the best of many validation accuracies is a little lucky")
+        log(f"importances  {'  '.join(f'{name} {share:.2f}' for name, share in shares.items())}")
+    log(f"best run     {best.user_attrs[RUN]}: the best of many validation accuracies is a little lucky")
     for path in report.plot(study, plan.space, plan.paths.models / plan.name):
-        say(f"plot         {path}")
-    say(f"\nnext, in full: {train_command(plan, best.params)}")
+        log(f"plot         {path}")
+    log(f"\nnext, in full: {train_command(plan, best.params)}")
 
 
 def train_command(plan: Plan, params: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ import click
 from pipeline import cli, cli_recipes, commands
 from pipeline.config import Paths
 from pipeline.console import duration
-from pipeline.errors import Say, UsageError
+from pipeline.errors import Log, UsageError
 from pipeline.recipes import Compile, TrainConfig
 from pipeline.store import runs
 from pipeline.store.manifest import Manifest
@@ -39,7 +39,7 @@ def train(
     baseline: bool = False,
     compile_: Compile = "auto",
     force: bool = False,
-    say: Say = cli.say,
+    log: Log = cli.log,
 ) -> Run:
     """Train on the processed arrays of `slug`, or go on, or find the run complete; make it the latest.
 
@@ -70,16 +70,16 @@ def train(
 
         config = dataclasses.replace(config, pseudo_labels=labelled.identity(pseudo_labels, slug))
     first = _reports()
-    say = say if first else _silent
+    log = log if first else _silent
     run = None if force else _finished(config, paths, slug, run_name)
     if run is None:
         job = _Job(config, paths, slug, run_name, device, taught_by, pseudo_labels, baseline, compile_, force)
-        run = _train(job, say)
+        run = _train(job, log)
     else:
-        say(f"run {run.name} is complete already: nothing to train (--force trains it anew)")
+        log(f"run {run.name} is complete already: nothing to train (--force trains it anew)")
     if first:
         runs.point_latest(paths.models, run.name)
-    _report(run, say)
+    _report(run, log)
     return run
 
 
@@ -107,7 +107,7 @@ class _Job:
     force: bool
 
 
-def _train(job: _Job, say: Say) -> Run:
+def _train(job: _Job, log: Log) -> Run:
     """Check everything that can be checked, then train in the run's folder."""
     # PyTorch takes seconds to import, and a complete run gets by without it.
     from pipeline.model.summary import check_budget  # noqa: PLC0415
@@ -128,7 +128,7 @@ def _train(job: _Job, say: Say) -> Run:
     with device.join(chosen.torch_device) as world, claimed(folder, card, job.force, world.first):
         world.wait()  # until the folder is as it should be
         session.run(
-            card, data, rows, chosen, folder, say,
+            card, data, rows, chosen, folder, log,
             compile_=job.compile_, teachers=networks, pseudo_labels=labels, world=world,
         )  # fmt: skip
         if world.first:
@@ -156,7 +156,7 @@ def _finished(config: TrainConfig, paths: Paths, slug: str, run_name: str | None
     return Run.open(paths.models, name) if Manifest.read(paths.models / name) else None
 
 
-def _report(run: Run, say: Say) -> None:
+def _report(run: Run, log: Log) -> None:
     result = run.result
     flattered = " (optimistic: the best epoch was selected on it)" if result.optimistic else ""
     source = f"test_batch{flattered}" if result.optimistic else "split off the training images"
@@ -172,7 +172,7 @@ def _report(run: Run, say: Say) -> None:
         "",
         *([] if result.submittable else [OVER]),
     ):
-        say(line)
+        log(line)
 
 
 @cli.stage_command(
@@ -240,7 +240,7 @@ def command(
     )  # fmt: skip
     if run.result.submittable and _reports():
         following = commands.command("predict", slug, paths, "--out", str(paths.submissions / "sub.csv"))
-        commands.announce(following, cli.say, os.environ)
+        commands.announce(following, cli.log, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

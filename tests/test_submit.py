@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import AccessDenied, NetworkError
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.kaggle_api.once import Clock
-from pipeline.rehearsal.mock import StandIn
+from pipeline.rehearsal.mock import MockKaggle
 from pipeline.rehearsal.state import Settings
 from pipeline.store import ledger
 from pipeline.store.submissions import Sidecar
@@ -25,7 +25,7 @@ def place(tmp_path: Path) -> Path:
     return predicted_place(tmp_path)
 
 
-def send(place: Path, kaggle: StandIn, clock: Clock = CLOCK, *, again: bool = False) -> ledger.Entry:
+def send(place: Path, kaggle: MockKaggle, clock: Clock = CLOCK, *, again: bool = False) -> ledger.Entry:
     client = Kaggle(kaggle.environment, timeout=8, attempts=3, backoff=0.01)
     csv = place / "submissions/tiny-run.csv"
     return submit(csv, paths_in(place), client, print, again=again, clock=clock).entry

@@ -15,7 +15,7 @@ from typing import Any, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import BadData, Say, UsageError
+from pipeline.errors import BadData, Log, UsageError
 from pipeline.gap import diagnosis, estimators, shift
 from pipeline.gap.corruption_fit import Found
 from pipeline.gap.corruptions import Images
@@ -23,7 +23,7 @@ from pipeline.gap.diagnosis import Diagnosis, Observed
 from pipeline.gap.estimators import Answers
 from pipeline.gap.shift import Classes
 from pipeline.store.processed import ArrayName, Processed, even_rows
-from pipeline.store.submissions import Adapt, Evidence, Measure, Said
+from pipeline.store.submissions import Adapt, Evidence, Measure, Outputs
 from pipeline.training import inference
 from pipeline.training.inference import Panel
 
@@ -139,8 +139,8 @@ ADAPTED = 2000  # hidden and labelled images whose statistics are compared
 class Local:
     """What the panel says of labelled images."""
 
-    test: Said
-    validation: Said | None
+    test: Outputs
+    validation: Outputs | None
     recorded: float | None  # accuracy on the test_batch that training noted, 0..1; None: of other circumstances
 
 
@@ -154,7 +154,7 @@ class Examined:
     measure: Measure  # that was applied
 
 
-def examine(panel: Panel, data: Processed, local: Local, adapt: Adapt, say: Say) -> Examined:
+def examine(panel: Panel, data: Processed, local: Local, adapt: Adapt, log: Log) -> Examined:
     """Ask for the hidden images, say what is the matter with them, and do what `adapt` says about it.
 
     Raises:
@@ -166,7 +166,7 @@ def examine(panel: Panel, data: Processed, local: Local, adapt: Adapt, say: Say)
     (hidden_rows, hidden_features), (test_rows, test_features) = (
         inference.sampled_features(panel.members[0], data, name, SAMPLED) for name in ("hidden_images", "test_images")
     )
-    say("predict: comparing the hidden images with the labelled ones")
+    log("predict: comparing the hidden images with the labelled ones")
     temperature = estimators.fitted(local.test, local.validation)
     seen = Observed(
         local=Answers.checked(local.test.probabilities, "test").at(temperature),
@@ -187,7 +187,7 @@ def examine(panel: Panel, data: Processed, local: Local, adapt: Adapt, say: Say)
     trials = _trials(panel, data, found, seen)
     measure = choice(adapt, trials)
     if measure != "none":
-        say(f"predict: diagnosis {found.verdict}, so answering again with --adapt {measure}")
+        log(f"predict: diagnosis {found.verdict}, so answering again with --adapt {measure}")
         hidden = _again(measure, panel, data, found, hidden, seen.classes.ratio**temperature)
     evidence = Evidence(
         csv_sha256="",
@@ -214,8 +214,8 @@ def _trials(panel: Panel, data: Processed, found: Diagnosis, seen: Observed) -> 
 
 
 def _again(
-    measure: Measure, panel: Panel, data: Processed, found: Diagnosis, hidden: Said, ratio: NDArray[np.float64]
-) -> Said:
+    measure: Measure, panel: Panel, data: Processed, found: Diagnosis, hidden: Outputs, ratio: NDArray[np.float64]
+) -> Outputs:
     """The answers with the measure applied; `ratio` is of classes, for answers that are not calibrated."""
     if measure == "prior":
         scaled = hidden.probabilities * ratio

@@ -96,7 +96,7 @@ Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Assessment:
     """A CSV and what is expected of it."""
 
     csv: LocalCsv
@@ -125,7 +125,7 @@ class Judgement:
         return advise(card, self.diagnosis, self.trials, self.measure, local, predicted)
 
 
-def judge(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], known: Competition) -> Judgement:
+def judge(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], known: Competition) -> Assessment:
     """Predict the public score of `csv`.
 
     Args:
@@ -142,7 +142,7 @@ def judge(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], k
     diagnosis, trials, measure = recall(evidence)
     states, foretold = ledger.current(entries, known.slug), ledger.predictions(entries, known.slug)
     scored = {e.csv_sha256: e for e in states if e.public is not None and e.csv_sha256 != csv.sidecar.csv_sha256}
-    return Judgement(
+    return Assessment(
         csv,
         evidence,
         forecast(
@@ -213,7 +213,7 @@ def is_recorded(book: Path, csv_sha256: str) -> bool:
     )
 
 
-def record(book: Path, judged: Judgement, now: datetime) -> None:
+def record(book: Path, judged: Assessment, now: datetime) -> None:
     """Write the prediction into the ledger, unless it has one of this CSV, or its score, already."""
     card = judged.csv.sidecar
     if is_recorded(book, card.csv_sha256):

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Competition, competition
-from pipeline.errors import Say, printable
+from pipeline.errors import Log, printable
 from pipeline.gap import forecast
-from pipeline.gap.assessment import Judgement, miss
+from pipeline.gap.assessment import Assessment, miss
 from pipeline.gap.forecast import Noise
 from pipeline.kaggle_api.client import Kaggle, Submission
 from pipeline.store import ledger, submissions
@@ -222,7 +222,7 @@ class Findings:
 
     comparison: Comparison
     csv: LocalCsv | None  # the one that is judged
-    judgement: Judgement | None
+    judgement: Assessment | None
     not_judged: str | None  # why there is a CSV and no judgement
     foretold: Mapping[str, Entry]  # the predictions in the ledger, by the CSV's sha256
     pictures: Sequence[Path] = ()  # that were drawn
@@ -268,35 +268,35 @@ def per_cent(fraction: float) -> float:
 # --- what a person reads ----------------------------------------------------------------------------------
 
 
-def show(checked: Findings, say: Say) -> None:
+def show(checked: Findings, log: Log) -> None:
     """Print the table, what it means, and what to expect."""
     compared = checked.comparison
     if compared.not_asked:
-        say(f"check: Kaggle was not asked, this is the ledger alone ({compared.not_asked})")
+        log(f"check: Kaggle was not asked, this is the ledger alone ({compared.not_asked})")
     if compared.submissions:
-        say(table(compared.submissions, checked.foretold))
-        say("")
+        log(table(compared.submissions, checked.foretold))
+        log("")
         for line in [*_meaning(compared), *_record(checked)]:
-            say(line)
+            log(line)
     else:
-        say(f"check: nothing has been submitted to {compared.competition} yet")
+        log(f"check: nothing has been submitted to {compared.competition} yet")
     newest = checked.csv
     if newest is None:
-        say("check: there is no CSV to submit; `python -m pipeline.predict` writes one")
+        log("check: there is no CSV to submit; `python -m pipeline.predict` writes one")
         return
     if checked.judgement is None:
-        say(f"check: no prediction: {checked.not_judged}")
+        log(f"check: no prediction: {checked.not_judged}")
     else:
         for line in expected(checked.judgement):
-            say(f"check: {line}")
+            log(f"check: {line}")
     for path in checked.pictures:
-        say(f"check: picture {path}")
+        log(f"check: picture {path}")
     if newest.sidecar.csv_sha256 not in {entry.csv_sha256 for entry in compared.submissions if entry.ref}:
-        say(f"check: {newest.path} has not been submitted.  To submit it:")
-        say(f"  {submit_command(newest)}")
+        log(f"check: {newest.path} has not been submitted.  To submit it:")
+        log(f"  {submit_command(newest)}")
 
 
-def expected(judged: Judgement) -> list[str]:
+def expected(judged: Assessment) -> list[str]:
     """The prediction, in lines for people."""
     forecast = judged.forecast
     low, high = forecast.interval

@@ -152,11 +152,11 @@ def conclude(seen: Diagnosis, expected: NDArray[np.float64], names: Sequence[str
     return "none", "no difference beyond sampling noise"
 
 
-Said = tuple[Verdict, str] | None
-Check = Callable[[Diagnosis], Said]
+Outputs = tuple[Verdict, str] | None
+Check = Callable[[Diagnosis], Outputs]
 
 
-def _path(seen: Diagnosis) -> Said:
+def _path(seen: Diagnosis) -> Outputs:
     if seen.contract is not None and abs(seen.contract) > KEPT:
         return "preprocessing", (
             f"on the labelled test_batch the network is {100 * seen.contract:+.2f} points off what training noted: "
@@ -165,7 +165,7 @@ def _path(seen: Diagnosis) -> Said:
     return None
 
 
-def _pixels(seen: Diagnosis) -> Said:
+def _pixels(seen: Diagnosis) -> Outputs:
     pixels = seen.pixels
     if pixels.damages:
         kinds = {done.damage.kind for done in pixels.damages}
@@ -179,7 +179,7 @@ def _pixels(seen: Diagnosis) -> Said:
     return None
 
 
-def _answers(seen: Diagnosis) -> Said:
+def _answers(seen: Diagnosis) -> Outputs:
     if seen.harder > max(SMALL, seen.harder_limit, MORE_THAN_CLASSES * seen.label_distance):
         return "natural", (
             f"undamaged images that are harder: of {100 * seen.harder:.0f} % more of them than of labelled ones the "

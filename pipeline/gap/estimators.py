@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import BadData
 from pipeline.store.processed import even_rows
-from pipeline.store.submissions import Said
+from pipeline.store.submissions import Outputs
 
 # --- Temperature scaling: probabilities that mean what they say (Guo et al. 2017, arXiv:1706.04599).
 
@@ -97,7 +97,7 @@ def likelihood_loss(answers: Answers, labels: NDArray[np.integer]) -> float:
     return float(-np.log(chosen.clip(TINY)).mean())
 
 
-def fitted(test: Said, validation: Said | None) -> float:
+def fitted(test: Outputs, validation: Outputs | None) -> float:
     """The temperature by the validation split, or for want of one by the test_batch.
 
     Raises:

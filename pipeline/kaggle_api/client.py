@@ -23,9 +23,9 @@ import tenacity
 from pipeline.errors import (
     AccessDenied,
     BadData,
+    Log,
     NetworkError,
     PipelineError,
-    Say,
     SubmissionLimit,
     UsageError,
     printable,
@@ -215,7 +215,7 @@ class Kaggle:
     attempts: int = 4
     backoff: float = 2.0
     sleep: Callable[[float], None] = time.sleep
-    tell: Say = lambda _: None  # is told of each new try
+    tell: Log = lambda _: None  # is told of each new try
 
     def files(self, slug: str) -> list[RemoteFile]:
         """The competition's files."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.errors import NetworkError, Say
+from pipeline.errors import Log, NetworkError
 from pipeline.kaggle_api.client import Kaggle, Submission
 from pipeline.store import submissions
 
@@ -60,7 +60,7 @@ class Sending:
         )
 
 
-def send(sending: Sending, kaggle: Kaggle, clock: Clock, say: Say) -> int:
+def send(sending: Sending, kaggle: Kaggle, clock: Clock, log: Log) -> int:
     """Submit until there is a ref, looking for the tag after each failure that leaves it open.
 
     Raises:
@@ -70,13 +70,13 @@ def send(sending: Sending, kaggle: Kaggle, clock: Clock, say: Say) -> int:
         try:
             named = kaggle.submit(sending.competition, sending.csv, sending.description)
         except NetworkError as error:
-            say(f"submit: {error}")
+            log(f"submit: {error}")
             asked_to_wait = min(error.retry_after or 0.0, LONGEST_WAIT)
             patience = clock.patience if error.unanswered else max(clock.settle, asked_to_wait)
-            say(f"submit: it may have arrived all the same; looking for its tag in Kaggle's list, {patience:.0f} s")
+            log(f"submit: it may have arrived all the same; looking for its tag in Kaggle's list, {patience:.0f} s")
             found = look(sending, kaggle, clock, patience)
             if found is not None:
-                say(f"submit: it did arrive, as ref {found}")
+                log(f"submit: it did arrive, as ref {found}")
                 return found
             if error.unanswered:
                 raise sending.lost("Kaggle left open whether it took it") from error

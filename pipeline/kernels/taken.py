@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.errors import BadData, MissingInput, Say, UsageError
+from pipeline.errors import BadData, Log, MissingInput, UsageError
 from pipeline.kaggle_api import kernels
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.kaggle_api.kernels import Found
@@ -10,7 +10,7 @@ from pipeline.kernels.order import AGAIN, Note
 from pipeline.kernels.packing import Parcel
 
 
-def has(note: Note, parcel: Parcel, found: Found, folder: Path, say: Say) -> bool:
+def has(note: Note, parcel: Parcel, found: Found, folder: Path, log: Log) -> bool:
     """Whether Kaggle has the order, be it complete or not; `folder` is that of the notes.
 
     Raises:
@@ -22,7 +22,7 @@ def has(note: Note, parcel: Parcel, found: Found, folder: Path, say: Say) -> boo
     if note.order.tag not in found.source:
         raise UsageError(f"{note.url} is another kernel, or has other options: choose another --run, or {AGAIN}")
     if parcel.tag not in found.source:
-        say(f"kernel: the project's files have changed since it was pushed: {AGAIN} if it shall have them")
+        log(f"kernel: the project's files have changed since it was pushed: {AGAIN} if it shall have them")
     return True
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.console import duration
-from pipeline.errors import NetworkError, PipelineError, Say, printable
+from pipeline.errors import Log, NetworkError, PipelineError, printable
 from pipeline.kaggle_api import kernels
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.kernels.order import AGAIN, Note
@@ -25,7 +25,7 @@ class Clock:
     monotonic: Callable[[], float] = time.monotonic
 
 
-def wait_for(note: Note, kaggle: Kaggle, say: Say, clock: Clock, later: str) -> None:
+def wait_for(note: Note, kaggle: Kaggle, log: Log, clock: Clock, later: str) -> None:
     """Look until the kernel is complete; `later` is the command that goes on waiting.
 
     Raises:
@@ -40,30 +40,30 @@ def wait_for(note: Note, kaggle: Kaggle, say: Say, clock: Clock, later: str) -> 
         except NetworkError as error:
             if clock.monotonic() - seen_at >= min(clock.patience, clock.deadline):
                 raise
-            say(f"kernel: {error}; looking again in {clock.poll:.0f} s")
+            log(f"kernel: {error}; looking again in {clock.poll:.0f} s")
             clock.sleep(clock.poll)
             continue
         seen_at = now = clock.monotonic()
         if session.status != told or now - told_at >= clock.reminder:
-            say(f"kernel: {note.ref} is {_words(session.status)}, after {duration(now - start)}")
+            log(f"kernel: {note.ref} is {_words(session.status)}, after {duration(now - start)}")
             told, told_at = session.status, now
         if session.status == kernels.COMPLETE:
             return
         if session.status not in kernels.WAITING:
-            raise _failed(note, session, kaggle, say)
+            raise _failed(note, session, kaggle, log)
         if now - start >= clock.deadline:
             raise NetworkError(f"{note.ref} did not end within {clock.deadline:.0f} s: `{later}` goes on waiting")
         clock.sleep(clock.poll)
 
 
-def _failed(note: Note, session: kernels.Session, kaggle: Kaggle, say: Say) -> PipelineError:
+def _failed(note: Note, session: kernels.Session, kaggle: Kaggle, log: Log) -> PipelineError:
     """Say the end of the log; the error."""
     try:
-        log = kernels.log_lines(kaggle, note.ref, note.version)
+        lines = kernels.log_lines(kaggle, note.ref, note.version)
     except PipelineError as error:
-        log = [f"no log: {error}"]
-    for line in log[-LOG_LINES:]:
-        say(f"| {line}")
+        lines = [f"no log: {error}"]
+    for line in lines[-LOG_LINES:]:
+        log(f"| {line}")
     why = f" ({printable(session.message)})" if session.message else ""
     return PipelineError(f"the kernel is {_words(session.status)}{why}, see {note.url}; mend it, then {AGAIN}")
 

@@ -27,22 +27,22 @@ def command(name: str, as_json: bool) -> None:
 
     summary = summarise(MODELS[name])
     if as_json:
-        cli.say(json.dumps(summary.to_dict(), indent=2))
+        cli.log(json.dumps(summary.to_dict(), indent=2))
         return
-    cli.say(f"{'layer':<28}{'kind':<20}{'output':<16}{'parameters':>12}")
+    cli.log(f"{'layer':<28}{'kind':<20}{'output':<16}{'parameters':>12}")
     for layer in summary.layers:
         shape = " x ".join(str(size) for size in layer.output)
         parameters = f"{layer.parameters:,}" if layer.parameters else ""
-        cli.say(f"{layer.name:<28}{layer.kind:<20}{shape:<16}{parameters:>12}".rstrip())
+        cli.log(f"{layer.name:<28}{layer.kind:<20}{shape:<16}{parameters:>12}".rstrip())
     within = "within" if summary.trainable <= PARAMETER_BUDGET else "OVER"
-    cli.say("")
-    cli.say(f"parameters        {summary.parameters:>12,}")
-    cli.say(f"trainable         {summary.trainable:>12,}   {within} the budget of {PARAMETER_BUDGET:,}")
-    cli.say(f"MACs              {summary.macs / 1e6:>11.1f}M   an image")
-    cli.say(f"input             {summary.input_mb:>12.2f} MB")
-    cli.say(f"forward/backward  {summary.forward_backward_mb:>12.2f} MB")
-    cli.say(f"parameters        {summary.parameters_mb:>12.2f} MB")
-    cli.say(f"total             {summary.total_mb:>12.2f} MB")
+    cli.log("")
+    cli.log(f"parameters        {summary.parameters:>12,}")
+    cli.log(f"trainable         {summary.trainable:>12,}   {within} the budget of {PARAMETER_BUDGET:,}")
+    cli.log(f"MACs              {summary.macs / 1e6:>11.1f}M   an image")
+    cli.log(f"input             {summary.input_mb:>12.2f} MB")
+    cli.log(f"forward/backward  {summary.forward_backward_mb:>12.2f} MB")
+    cli.log(f"parameters        {summary.parameters_mb:>12.2f} MB")
+    cli.log(f"total             {summary.total_mb:>12.2f} MB")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ import click
 from pipeline import cli
 from pipeline.errors import INTERRUPTED, UsageError
 from pipeline.rehearsal import digits
-from pipeline.rehearsal.mock import StandIn, slug_of, standin
+from pipeline.rehearsal.mock import MockKaggle, mock_kaggle, slug_of
 
 STATES = Path("data/rehearsal")
 PATIENCE = 30.0  # seconds that an interrupted command has to end by itself
@@ -65,14 +65,14 @@ def rehearse(
     if labels is not None and folder is None:
         raise UsageError("--labels goes with --folder: the embedded digits have labels of their own")
     state = state or STATES / (digits.SLUG if folder is None else slug_of(folder))
-    with standin(folder, state, labels=labels, faults=faults) as kaggle:
+    with mock_kaggle(folder, state, labels=labels, faults=faults) as kaggle:
         # On stderr, as `time` and `env` do: stdout is COMMAND's.
         click.echo(_greeting(kaggle, state), err=True)
         code = _run(command, kaggle.environment)
     raise click.exceptions.Exit(code)
 
 
-def _greeting(kaggle: StandIn, state: Path) -> str:
+def _greeting(kaggle: MockKaggle, state: Path) -> str:
     count = len(kaggle.state.submissions())
     plural = "" if count == 1 else "s"
     return (

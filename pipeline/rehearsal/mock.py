@@ -34,7 +34,7 @@ _PROXY_VARIABLES = {"http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "no_p
 
 
 @dataclass(frozen=True)
-class StandIn:
+class MockKaggle:
     """A running stand-in."""
 
     slug: str
@@ -65,7 +65,7 @@ def slug_of(folder: Path) -> str:
 
 
 @contextmanager
-def standin(
+def mock_kaggle(
     folder: Path | None,
     state: Path,
     *,
@@ -76,7 +76,7 @@ def standin(
     settings: Settings | None = None,
     environ: Mapping[str, str] | None = None,
     clock: Callable[[], float] = time.time,
-) -> Iterator[StandIn]:
+) -> Iterator[MockKaggle]:
     """Serve `folder` (None: the embedded digits) on 127.0.0.1 while the block runs.
 
     `state` is the folder of its memory, `labels` the CSV to score with, `faults` are specs (see faults.py).
@@ -105,7 +105,7 @@ def standin(
             client_folder = state / "kaggle-config"
             client_folder.mkdir(exist_ok=True)
             environment = _environment(variables, slug, server.port, client_folder, production=tls is not None)
-            yield StandIn(slug, source, server.port, environment, memory, server)
+            yield MockKaggle(slug, source, server.port, environment, memory, server)
 
 
 @contextmanager

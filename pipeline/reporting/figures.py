@@ -28,7 +28,7 @@ from pipeline.store import atomic
 from pipeline.store.ledger import Entry
 from pipeline.store.processed import Processed
 from pipeline.store.runs import EpochRow, best_row
-from pipeline.store.submissions import Evidence, LocalCsv, Said, again
+from pipeline.store.submissions import Evidence, LocalCsv, Outputs, again
 from pipeline.training.optim import learning_rate
 
 # --- Images that a person should look at, with what the network says of them; and a sheet of them as a pi
@@ -356,14 +356,14 @@ def hidden(evidence: Evidence, names: Sequence[str]) -> list[Drawn]:
     return [_classes(evidence, names), _confidence(evidence)]
 
 
-def confusion(said: Said, classes: int) -> NDArray[np.int64]:
+def confusion(said: Outputs, classes: int) -> NDArray[np.int64]:
     """How many images of each true class (rows) got each label (columns)."""
     table = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(table, (said.known_truth, said.labels), 1)
     return table
 
 
-def _confusion(said: Said, names: Sequence[str]) -> Drawn:
+def _confusion(said: Outputs, names: Sequence[str]) -> Drawn:
     counts = confusion(said, len(names))
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     off = shares - np.diag(np.diag(shares))
@@ -392,7 +392,7 @@ def _confusion(said: Said, names: Sequence[str]) -> Drawn:
     return Drawn("confusion", "Confusion, % of each true class", words, figure)
 
 
-def _by_class(said: Said, names: Sequence[str]) -> Drawn:
+def _by_class(said: Outputs, names: Sequence[str]) -> Drawn:
     counts = confusion(said, len(names))
     accuracy = 100 * np.diag(counts) / np.maximum(counts.sum(axis=1), 1)
     figure = blank(370)

@@ -17,7 +17,7 @@ from pipeline import cli_recipes, commands
 from pipeline.config import PARAMETER_BUDGET, Competition, Paths, competition, fingerprint
 from pipeline.console import duration
 from pipeline.errors import BadData, MissingInput
-from pipeline.gap.assessment import Judgement, judge
+from pipeline.gap.assessment import Assessment, judge
 from pipeline.model.summary import Summary
 from pipeline.recipes import PRESETS, TrainConfig, flag
 from pipeline.reporting import figures
@@ -46,7 +46,7 @@ class Material:
     versions: Mapping[str, str]
     competition: Competition
     data: Processed | None
-    judged: Judgement | None  # of its CSV
+    judged: Assessment | None  # of its CSV
     evidence: Evidence | None  # of its CSV, whole
     entries: Sequence[Entry]  # all submissions to the competition, oldest first
     foretold: Mapping[str, Entry]  # their predictions, by the CSV's sha256

@@ -12,7 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.console import duration
-from pipeline.errors import PipelineError, Say, UsageError
+from pipeline.errors import Log, PipelineError, UsageError
 from pipeline.recipes import TrainConfig
 from pipeline.search import study as studies
 from pipeline.search.report import settings
@@ -39,7 +39,7 @@ class Worker:
     heartbeat: int  # seconds
     train: Train
     tidy: Callable[[], None]
-    say: Say
+    log: Log
     in_a_row: Counter[str] = field(default_factory=Counter)  # since the last complete trial
     lost: bool = False  # the trial under way was given to another worker meanwhile
 
@@ -57,7 +57,7 @@ class Worker:
                 self._one_trial()
                 continue
             if not vouched:
-                self.say(f"waiting for other workers' last trials ({under_way} under way)")
+                self.log(f"waiting for other workers' last trials ({under_way} under way)")
             studies.wait(self.database, self.study, self.heartbeat, vouched)
 
     def _one_trial(self) -> None:
@@ -70,7 +70,7 @@ class Worker:
             if not self.lost:
                 raise
             # Perhaps this machine slept, or did not reach the storage.
-            self.say("the trial that just ended was taken for dead meanwhile, and is tried again")
+            self.log("the trial that just ended was taken for dead meanwhile, and is tried again")
 
     def _objective(self, trial: Trial) -> float:
         self.lost = False
@@ -113,11 +113,11 @@ class Worker:
         if trial.state == TrialState.COMPLETE:
             self.in_a_row.clear()
             self.tidy()
-            self.say(f"{line}  {self._outcome(trial)}{self._to_go()}")
+            self.log(f"{line}  {self._outcome(trial)}{self._to_go()}")
         elif reason := trial.user_attrs.get(REASON):  # a surplus one has none
             kind = "failed" if trial.state == TrialState.FAIL else "refused"
             self.in_a_row[kind] += 1
-            self.say(f"{line}  {kind}: {reason}")
+            self.log(f"{line}  {kind}: {reason}")
             if self.in_a_row[kind] > LIMITS[kind]:
                 raise PipelineError(f"{self.in_a_row[kind]} trials {kind} in a row, the last one: {reason}")
 

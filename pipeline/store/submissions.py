@@ -140,7 +140,7 @@ def carries(description: str, csv_sha256: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Said:
+class Outputs:
     """What R networks say of N images, in the images' order."""
 
     probabilities: NDArray[np.float32]  # (N, classes): averaged over networks and views, as for the CSV
@@ -170,9 +170,9 @@ class Evidence:
 
     csv_sha256: str
     runs: tuple[str, ...]  # names of the R networks
-    hidden: Said
-    test: Said
-    validation: Said | None  # None: the networks share no validation split
+    hidden: Outputs
+    test: Outputs
+    validation: Outputs | None  # None: the networks share no validation split
     hidden_rows: NDArray[np.int64]  # (n,), ascending: the hidden images whose features these are
     hidden_features: NDArray[np.float32]  # (n, F): what the first network's linear layer sees
     foreign: NDArray[np.float32]  # (n,): how unlike labelled images each of them is, by pipeline.gap.shift
@@ -189,7 +189,7 @@ class Evidence:
         for name in SETS:
             said = getattr(self, name)
             if said is not None:
-                parts = {f"{name}_{part.name}": getattr(said, part.name) for part in dataclasses.fields(Said)}
+                parts = {f"{name}_{part.name}": getattr(said, part.name) for part in dataclasses.fields(Outputs)}
                 values |= {key: value for key, value in parts.items() if value is not None}
         with atomic.replacing(evidence_path(csv)) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **values)  # type: ignore[arg-type]  # numpy's stubs take its option for an array
@@ -251,7 +251,7 @@ def _thinned(stored: NpzFile, name: str, most: int | None) -> tuple[NDArray[Any]
     return np.concatenate(found), step
 
 
-def _said(values: dict[str, NDArray[Any]], name: str) -> Said | None:
+def _said(values: dict[str, NDArray[Any]], name: str) -> Outputs | None:
     """One of the SETS.
 
     Raises:
@@ -259,7 +259,7 @@ def _said(values: dict[str, NDArray[Any]], name: str) -> Said | None:
     """
     if f"{name}_probabilities" not in values:
         return None
-    said = Said(values[f"{name}_probabilities"], values[f"{name}_members"], values.get(f"{name}_truth"))
+    said = Outputs(values[f"{name}_probabilities"], values[f"{name}_members"], values.get(f"{name}_truth"))
     rows = {len(said), said.members.shape[-1], len(said) if said.truth is None else len(said.truth)}
     if said.probabilities.ndim != 2 or said.members.ndim != 2 or len(rows) != 1:
         raise ValueError(f"the arrays of {name} do not fit each other")

@@ -13,7 +13,7 @@ from time import perf_counter
 import torch
 
 from pipeline.config import CLASSES, IMAGE_SIZE
-from pipeline.errors import BadData, Say
+from pipeline.errors import BadData, Log
 from pipeline.recipes import Compile, TrainConfig
 from pipeline.store import atomic
 from pipeline.store.manifest import parse
@@ -30,7 +30,7 @@ WORTH = 0.1  # share of the training time
 CLEARLY = 0.97  # a compiled step must take less than this share of an uncompiled one's time
 
 
-def settle(config: TrainConfig, device: Device, compile_: Compile, folder: Path, steps: int, say: Say) -> Device:
+def settle(config: TrainConfig, device: Device, compile_: Compile, folder: Path, steps: int, log: Log) -> Device:
     """The device with the precision and the compilation that pay for a run of `steps` steps.
 
     A run that was begun on the same kind of device goes on as it began, unless `compile_` says otherwise.
@@ -48,13 +48,13 @@ def settle(config: TrainConfig, device: Device, compile_: Compile, folder: Path,
     precision = min(seconds, key=seconds.__getitem__)
     chosen = replace(device, precision=precision)
     if len(seconds) > 1:
-        say(f"measured: {', '.join(f'{1000 * s:.0f} ms a step in {p}' for p, s in seconds.items())}")
+        log(f"measured: {', '.join(f'{1000 * s:.0f} ms a step in {p}' for p, s in seconds.items())}")
     compiled = compile_ == "yes"
     if compile_ == "auto" and _may_pay(kind, seconds[precision] * steps):
-        say("measuring whether compiling pays; this takes minutes")
+        log("measuring whether compiling pays; this takes minutes")
         fast = _time(config, replace(chosen, compiled=True))
         compiled = fast < CLEARLY * seconds[precision]
-        say(f"measured: {1000 * seconds[precision]:.0f} ms a step, {1000 * fast:.0f} ms compiled")
+        log(f"measured: {1000 * seconds[precision]:.0f} ms a step, {1000 * fast:.0f} ms compiled")
     return _settled(device, precision, compiled, folder)
 
 

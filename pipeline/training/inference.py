@@ -17,12 +17,12 @@ from torch.nn.functional import pad
 
 from pipeline.config import CLASSES
 from pipeline.console import Meter
-from pipeline.errors import BadData, Say
+from pipeline.errors import BadData, Log
 from pipeline.model import resnet
 from pipeline.model.resnet import ResNet, folded, normalise
 from pipeline.store.processed import ArrayName, Processed, even_rows
 from pipeline.store.runs import Ensemble, Run
-from pipeline.store.submissions import Said, Tta
+from pipeline.store.submissions import Outputs, Tta
 from pipeline.training.batches import split
 from pipeline.training.device import ALONE, Device, Precision, World
 
@@ -183,7 +183,7 @@ class Panel:
     members: Sequence[Member]
     tta: Tta
     batch_size: int
-    say: Say = lambda _: None  # is told how far it is
+    log: Log = lambda _: None  # is told how far it is
 
     def answers(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The averaged probabilities (N, 10) of uint8 images (N, 32, 32, 3) that fit into memory.
@@ -263,7 +263,7 @@ def answers(members: Sequence[Member], pixels: NDArray[np.uint8], tta: Tta) -> T
 def ask(
     panel: Panel, data: Processed, name: ArrayName, rows: NDArray[np.int64],
     truth: NDArray[np.int64] | None = None, prepare: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda x: x,
-) -> Said:  # fmt: skip
+) -> Outputs:  # fmt: skip
     """What the members say of the rows (R,) of the images `name`, batch by batch, each prepared; `truth` is passed on.
 
     Raises:
@@ -272,7 +272,7 @@ def ask(
     # Made beforehand: kept among what each batch frees, small results would spread over ever more memory.
     probabilities = np.empty((len(rows), CLASSES), dtype=np.float32)
     alone = np.empty((len(panel.members), len(rows)), dtype=np.uint8)
-    with Meter(f"predict: {PASSES[name]}", len(rows), "images", panel.say) as meter:
+    with Meter(f"predict: {PASSES[name]}", len(rows), "images", panel.log) as meter:
         for start in range(0, len(rows), panel.batch_size):
             part = slice(start, start + panel.batch_size)
             pixels = data.rows(name, rows[part])  # only a batch is in memory
@@ -280,10 +280,10 @@ def ask(
             probabilities[part] = given.mean(dim=(0, 1)).cpu().numpy()
             alone[:, part] = given[:, 0].argmax(dim=2).cpu().numpy()
             meter.add(len(pixels))
-    return Said(probabilities, alone, None if truth is None else truth.astype(np.uint8))
+    return Outputs(probabilities, alone, None if truth is None else truth.astype(np.uint8))
 
 
-def ask_locally(ensemble: Ensemble, panel: Panel, data: Processed) -> tuple[Said, Said | None]:
+def ask_locally(ensemble: Ensemble, panel: Panel, data: Processed) -> tuple[Outputs, Outputs | None]:
     """What the members say of test_batch, and of what validated all of them; None if nothing in `data` did.
 
     Raises:
@@ -300,7 +300,7 @@ def ask_locally(ensemble: Ensemble, panel: Panel, data: Processed) -> tuple[Said
     return test, ask(panel, data, "train_images", rows, truth[rows])
 
 
-def worth(ensemble: Ensemble, test: Said, validation: Said | None) -> Local:
+def worth(ensemble: Ensemble, test: Outputs, validation: Outputs | None) -> Local:
     """The accuracies of what was said of labelled images."""
     alone = [100 * accuracy(labels, test) for labels in test.members]
     best = int(np.argmax(alone))
@@ -309,7 +309,7 @@ def worth(ensemble: Ensemble, test: Said, validation: Said | None) -> Local:
     return Local(together, validated, ensemble.runs[best].name, alone[best])
 
 
-def accuracy(labels: NDArray[np.integer], said: Said) -> float:
+def accuracy(labels: NDArray[np.integer], said: Outputs) -> float:
     """The share of the labels (N,) that are the true ones of the N images of `said`."""
     return float((labels == said.known_truth).mean())
 

@@ -14,7 +14,7 @@ from time import monotonic, perf_counter
 from types import FrameType
 
 from pipeline.console import Meter, duration
-from pipeline.errors import Say
+from pipeline.errors import Log
 from pipeline.recipes import TrainConfig
 from pipeline.store import runs
 from pipeline.store.runs import CHECKPOINT, METRICS, TENSORBOARD, EpochRow
@@ -83,13 +83,13 @@ class Progress:
     """Reports on a run of `epochs` times `steps` of `images`, of which `done` steps are done already."""
 
     def __init__(
-        self, say: Say, epochs: int, steps: int, images: int, done: int, *,
+        self, log: Log, epochs: int, steps: int, images: int, done: int, *,
         shown: bool = True, clock: Callable[[], float] = monotonic,
     ) -> None:  # fmt: skip
         self._epochs, self._steps, self._images = epochs, steps, images
         # Of the last one or two epochs, so that validations and checkpoints count in the time to go.
         self._meter = Meter(
-            "train:", epochs * images, "images", say,
+            "train:", epochs * images, "images", log,
             done=done * images // steps, shown=shown, window=float("inf"), clock=clock,
         )  # fmt: skip
 

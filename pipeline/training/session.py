@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.config import fingerprint
-from pipeline.errors import Say
+from pipeline.errors import Log
 from pipeline.kaggle_api import submission_format
 from pipeline.model import resnet
 from pipeline.model.resnet import ResNet, whiten
@@ -40,7 +40,7 @@ def run(
     rows: Split,
     device: Device,
     folder: Path,
-    say: Say,
+    log: Log,
     *,
     compile_: Compile = "auto",
     teachers: Sequence[ResNet] = (),
@@ -60,13 +60,13 @@ def run(
     """
     with device_advice(device, card.config.batch_size):
         task = _task(card, data, rows, device, folder, world, pseudo_labels)
-        task = replace(task, device=_settled(task, compile_, say))
+        task = replace(task, device=_settled(task, compile_, log))
         if teachers:
             task = replace(task, teachers=Teachers(teachers, card.config.distillation_temperature, task.device))
         current = _begin(task, data, rows)
-        _announce(task, current, say)
+        _announce(task, current, log)
         with closing(open_board(task, current)) if world.first else nullcontext() as board:
-            _fit(task, current, board, say)
+            _fit(task, current, board, log)
             current.selected.load_state_dict(current.best_weights)
             result = _result(task, current, data)
             if board is not None:
@@ -100,13 +100,13 @@ def _task(
     )  # fmt: skip
 
 
-def _settled(task: Task, compile_: Compile, say: Say) -> Device:
+def _settled(task: Task, compile_: Compile, log: Log) -> Device:
     """Precision and compilation: the first process measures, and the others read what it found."""
     steps = task.config.epochs * task.training.steps
     if task.world.first:
-        settle(task.config, task.device, compile_, task.folder, steps, say)
+        settle(task.config, task.device, compile_, task.folder, steps, log)
     task.world.wait()
-    return settle(task.config, task.device, compile_, task.folder, steps, say)
+    return settle(task.config, task.device, compile_, task.folder, steps, log)
 
 
 def _begin(task: Task, data: Processed, rows: Split) -> State:
@@ -125,34 +125,34 @@ def _begin(task: Task, data: Processed, rows: Split) -> State:
     return current
 
 
-def _announce(task: Task, current: State, say: Say) -> None:
+def _announce(task: Task, current: State, log: Log) -> None:
     config, images, steps = task.config, len(task.training), task.training.steps
     parameters = trainable_parameters(current.network)
-    say(f"run {task.folder.name}: model {config.model.name}, {parameters:,} trainable parameters")
+    log(f"run {task.folder.name}: model {config.model.name}, {parameters:,} trainable parameters")
     processes = "" if task.world.alone else f", {task.world.size} processes"
     compiled = ", compiled (the first step takes minutes)" if task.device.compiled else ""
-    say(f"device {task.device.description}{processes}, precision {task.device.precision}{compiled}")
-    say(
+    log(f"device {task.device.description}{processes}, precision {task.device.precision}{compiled}")
+    log(
         f"{images:,} training images, {config.epochs} epochs of {steps} steps of {config.batch_size} images, "
         f"{config.epochs * steps:,} steps in all"
     )
     if config.pseudo_labels:
-        say(f"the hidden images are among them, labelled by {config.pseudo_labels}: the rules must allow that")
+        log(f"the hidden images are among them, labelled by {config.pseudo_labels}: the rules must allow that")
     if config.validation == "test_batch":
-        say(
+        log(
             f"validation: the labelled test_batch ({len(task.validation):,} images), the paper's protocol. "
             "The best epoch is selected on it, so its accuracy is optimistic"
         )
     else:
-        say(f"validation: {len(task.validation):,} of the training images, split off by class")
+        log(f"validation: {len(task.validation):,} of the training images, split off by class")
     if current.epoch or current.step:
-        say(f"going on from the checkpoint: {current.epoch} epochs and {current.step} steps are done")
+        log(f"going on from the checkpoint: {current.epoch} epochs and {current.step} steps are done")
 
 
-def _fit(task: Task, current: State, board: Board | None, say: Say) -> None:
+def _fit(task: Task, current: State, board: Board | None, log: Log) -> None:
     steps, images = task.training.steps, len(task.training)
     done = current.epoch * steps + current.step
-    progress = Progress(say, task.config.epochs, steps, images, done, shown=task.world.first)
+    progress = Progress(log, task.config.epochs, steps, images, done, shown=task.world.first)
     try:
         fit(task, current, progress, board)
     finally:

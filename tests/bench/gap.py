@@ -34,13 +34,13 @@ from pipeline.gap.assessment import judge
 from pipeline.gap.forecast import Forecast
 from pipeline.store.processed import ArrayName, Processed
 from pipeline.store.runs import Run
-from pipeline.store.submissions import LocalCsv, Said, Sidecar
+from pipeline.store.submissions import LocalCsv, Outputs, Sidecar
 from pipeline.training import inference
 from pipeline.training.batches import split
 from pipeline.training.device import choose
 from pipeline.training.inference import Panel
 from tests.bench import published, side_by_side
-from tests.bench.stand_ins import CLASSES, StandIn, stand_ins
+from tests.bench.stand_ins import CLASSES, SampledSet, stand_ins
 
 BATCH = 500
 DAMAGED = ("corruption", "preprocessing")
@@ -84,7 +84,7 @@ class Bench:
         said = _together([panel, *others], local, "test_images", labels[rows])
         return cls(panel, others, data, local, Local(said, None, None), scratch)
 
-    def sets(self, seed: int, size: int) -> Iterator[StandIn]:
+    def sets(self, seed: int, size: int) -> Iterator[SampledSet]:
         """The stand-ins of a seed."""
         truth = np.asarray(self.data.array("test_labels"))
         hard = [
@@ -97,7 +97,7 @@ class Bench:
         hardness = np.mean(hard, axis=0) if hard else np.full(len(truth), 1 / CLASSES)
         yield from stand_ins(truth, hardness, size, seed)
 
-    def judge(self, stand_in: StandIn) -> dict[str, Any]:
+    def judge(self, stand_in: SampledSet) -> dict[str, Any]:
         """All figures of one set."""
         images = np.ascontiguousarray(stand_in.images(np.asarray(self.data.array("test_images"))))
         truth = np.asarray(self.data.array("test_labels"))[stand_in.rows]
@@ -131,7 +131,7 @@ class Bench:
         return LocalCsv(path, 0, card)
 
 
-def _together(panels: Sequence[Panel], data: Processed, name: ArrayName, truth: NDArray[np.integer]) -> Said:
+def _together(panels: Sequence[Panel], data: Processed, name: ArrayName, truth: NDArray[np.integer]) -> Outputs:
     """What the first says, with the labels that each of them gives."""
     rows = np.arange(len(truth))
     said = [inference.ask(panel, data, name, rows, truth.astype(np.int64)) for panel in panels]

@@ -61,7 +61,7 @@ def main() -> None:
     for flags, change in ROWS.items():
         for seed in range(arguments.seeds):
             config: TrainConfig = dataclasses.replace(base, **change, seed=seed)
-            run = train(config, paths, arguments.competition, device=arguments.device, say=lambda line: None)
+            run = train(config, paths, arguments.competition, device=arguments.device, log=lambda line: None)
             found.setdefault(flags, []).append(run.result.test_accuracy)
     means = {flags: statistics.mean(values) for flags, values in found.items()}
     plain = means["(base)"]

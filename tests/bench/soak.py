@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
-from pipeline.rehearsal.mock import StandIn, standin
+from pipeline.rehearsal.mock import MockKaggle, mock_kaggle
 from pipeline.rehearsal.scoring import COMPLETE, Outcome
 from pipeline.rehearsal.state import Submission
 from pipeline.store import ledger
@@ -140,8 +140,8 @@ def _seconds(folder: Path, environ: dict[str, str]) -> float:
 
 
 @contextmanager
-def _serving(folder: Path) -> Iterator[StandIn]:
-    with standin(write_download(folder / "source"), folder / "state", slug=SLUG) as served:
+def _serving(folder: Path) -> Iterator[MockKaggle]:
+    with mock_kaggle(write_download(folder / "source"), folder / "state", slug=SLUG) as served:
         yield served
 
 

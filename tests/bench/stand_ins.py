@@ -20,7 +20,7 @@ CLASSES = 10
 
 
 @dataclass(frozen=True)
-class StandIn:
+class SampledSet:
     """A hidden set whose labels are known."""
 
     name: str
@@ -33,7 +33,9 @@ class StandIn:
         return self.change(pool[self.rows])
 
 
-def stand_ins(labels: NDArray[np.integer], hardness: NDArray[np.floating], size: int, seed: int) -> Iterator[StandIn]:
+def stand_ins(
+    labels: NDArray[np.integer], hardness: NDArray[np.floating], size: int, seed: int
+) -> Iterator[SampledSet]:
     """Sets of `size` images of a pool, with its labels (N,) and how hard other networks find each image (N,), 0..1."""
     generator = np.random.default_rng(seed)
 
@@ -42,19 +44,19 @@ def stand_ins(labels: NDArray[np.integer], hardness: NDArray[np.floating], size:
         return generator.choice(len(labels), size, replace=False, p=shares)
 
     for number in range(4):
-        yield StandIn(f"none {number + 1}", "none", drawn(), _same)
+        yield SampledSet(f"none {number + 1}", "none", drawn(), _same)
     for name, concentration in (("mild", 4.0), ("mild 2", 4.0), ("strong", 0.7), ("strong 2", 0.7)):
         prior = generator.dirichlet(np.full(CLASSES, concentration))
-        yield StandIn(f"label shift, {name}", "label_shift", by_class(labels, prior, size, generator), _same)
+        yield SampledSet(f"label shift, {name}", "label_shift", by_class(labels, prior, size, generator), _same)
     for name, easy in (("mild", 0.2), ("medium", 0.06), ("strong", 0.02)):
-        yield StandIn(f"natural-hard, {name}", "natural", drawn(easy + hardness), _same)
+        yield SampledSet(f"natural-hard, {name}", "natural", drawn(easy + hardness), _same)
     for name, changes in CORRUPTIONS.items():
         for degree, change in zip(("weak", "strong"), changes, strict=True):
-            yield StandIn(f"{name}, {degree}", "corruption", drawn(), _seeded(change, seed))
+            yield SampledSet(f"{name}, {degree}", "corruption", drawn(), _seeded(change, seed))
     for name, change in MIXES.items():
-        yield StandIn(name, "corruption", drawn(), _seeded(change, seed))
+        yield SampledSet(name, "corruption", drawn(), _seeded(change, seed))
     for name, change in MISTAKES.items():
-        yield StandIn(name, "preprocessing", drawn(), _seeded(change, seed))
+        yield SampledSet(name, "preprocessing", drawn(), _seeded(change, seed))
 
 
 def by_class(

@@ -45,7 +45,7 @@ def main() -> None:
     rows = []
     for seed in range(arguments.seeds):
         run = train(_config(arguments.preset, arguments.epochs, seed), paths, arguments.competition,
-                    device=arguments.device, say=lambda line: None)  # fmt: skip
+                    device=arguments.device, log=lambda line: None)  # fmt: skip
         seconds = run.result.epochs * _images(data, run) / run.result.images_per_second
         plain, views = run.result.test_accuracy, with_views(run, data, arguments.device)
         rows.append({"seed": seed, "seconds": seconds, "accuracy": plain, "with_tta": views})

@@ -10,7 +10,7 @@ from pipeline.gap.corruption_fit import Found
 from pipeline.gap.corruptions import Done
 from pipeline.gap.diagnosis import Diagnosis
 from pipeline.store.processed import Processed
-from pipeline.store.submissions import Evidence, Said
+from pipeline.store.submissions import Evidence, Outputs
 
 # The six published (local, Kaggle) pairs behind the competition's line, in per cent.
 PAIRS = ((93, 81), (94.5, 83.4), (94.7, 84.1), (95.32, 84.97), (95.49, 85.10), (97.09, 88.91))
@@ -39,8 +39,8 @@ def answered(data: Processed) -> Evidence:
     return Evidence(
         csv_sha256="sha",
         runs=("a",),
-        hidden=Said(hidden, hidden.argmax(axis=1).astype(np.uint8)[None], None),
-        test=Said(test, test.argmax(axis=1).astype(np.uint8)[None], truth),
+        hidden=Outputs(hidden, hidden.argmax(axis=1).astype(np.uint8)[None], None),
+        test=Outputs(test, test.argmax(axis=1).astype(np.uint8)[None], truth),
         validation=None,
         hidden_rows=rows,
         hidden_features=np.zeros((len(rows), 3), dtype=np.float32),

@@ -7,7 +7,7 @@ import pytest
 from pipeline.gap import shift
 from pipeline.reporting import figures
 from pipeline.store.processed import Processed
-from pipeline.store.submissions import Said
+from pipeline.store.submissions import Outputs
 from tests.gap.cases import answered
 from tests.support import NAMES, SLUG, prepare
 
@@ -46,7 +46,7 @@ def test_the_surest_of_the_wrong_answers_are_shown(data: Processed) -> None:
     given[[3, 8]] = [9, 2]
     probabilities[np.arange(20), given] = 0.6
     probabilities[8, 2] = 0.9
-    test = Said(probabilities, given[None], truth)
+    test = Outputs(probabilities, given[None], truth)
     sheet = figures.mistakes(dataclasses.replace(answered(data), test=test), data)
     assert [tile.lines for tile in sheet.tiles] == [("two 90 %", "is eight"), ("nine 60 %", "is three")]
     assert np.array_equal(sheet.tiles[0].image, data.array("test_images")[8])

@@ -16,7 +16,7 @@ from pipeline.gap.corruptions import Done
 from pipeline.gap.diagnosis import Diagnosis
 from pipeline.store import ledger
 from pipeline.store.ledger import Entry
-from pipeline.store.submissions import Evidence, LocalCsv, Measure, Said, Sidecar
+from pipeline.store.submissions import Evidence, LocalCsv, Measure, Outputs, Sidecar
 from tests.gap.cases import NOTHING
 
 RNG = np.random.default_rng(0)
@@ -25,14 +25,14 @@ NOW = datetime(2025, 3, 1, tzinfo=UTC)
 KNOWN = Competition("c")
 
 
-def said(truth: np.ndarray, wrong: float, *, labelled: bool, seed: int) -> Said:
+def said(truth: np.ndarray, wrong: float, *, labelled: bool, seed: int) -> Outputs:
     """One network that is wrong this often, on images of which some are hard for every network."""
     hard = np.random.default_rng(7).random(len(truth)) + np.random.default_rng(seed).normal(0, 0.03, len(truth))
     labels = np.where(hard > 1 - wrong, (truth + 1) % 10, truth).astype(np.uint8)
     probabilities = np.full((len(truth), 10), 0.02, dtype=np.float32)
     probabilities[np.arange(len(truth)), labels] = np.where(hard > 0.8, 0.5, 0.82)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return Said(probabilities, labels[None], truth if labelled else None)
+    return Outputs(probabilities, labels[None], truth if labelled else None)
 
 
 def csv(

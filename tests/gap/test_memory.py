@@ -12,7 +12,7 @@ from pipeline.gap.adapt import Trial, recall, remember
 from pipeline.gap.corruption_fit import Found
 from pipeline.gap.corruptions import Done
 from pipeline.gap.diagnosis import Diagnosis
-from pipeline.store.submissions import Evidence, Said
+from pipeline.store.submissions import Evidence, Outputs
 
 FOUND = Diagnosis(
     verdict="corruption",
@@ -35,7 +35,7 @@ TRIALS = (Trial("norms", 0.61, 0.72, -0.004), Trial("undo", 0.61, 0.6, 0.0))
 
 def evidence(examination: Mapping[str, Any]) -> Evidence:
     probabilities, members = np.full((2, 2), 0.5, dtype=np.float32), np.zeros((1, 2), dtype=np.uint8)
-    hidden, test = Said(probabilities, members, None), Said(probabilities, members, np.zeros(2, dtype=np.uint8))
+    hidden, test = Outputs(probabilities, members, None), Outputs(probabilities, members, np.zeros(2, dtype=np.uint8))
     rows, features = np.arange(2), np.zeros((2, 3), dtype=np.float32)
     foreign = np.zeros(2, dtype=np.float32)
     return Evidence("sha", ("a",), hidden, test, None, rows, features, foreign, rows, features, examination)

@@ -19,7 +19,7 @@ from pipeline.download import download
 from pipeline.errors import PipelineError
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.kaggle_api.once import Clock
-from pipeline.rehearsal.mock import StandIn, standin
+from pipeline.rehearsal.mock import MockKaggle, mock_kaggle
 from pipeline.rehearsal.state import Settings, Submission
 from pipeline.store import ledger, submissions
 from pipeline.store.manifest import FileRecord
@@ -46,7 +46,7 @@ class Place:
     """A folder with data, a run and its CSV, and the Kaggle that goes with it."""
 
     cwd: Path
-    kaggle: StandIn
+    kaggle: MockKaggle
     offset: list[float]  # by how many seconds Kaggle's clock is ahead of ours
     client: dict[str, Any] = dataclasses.field(default_factory=dict)  # other settings than usual
     clock: Clock = CLOCK
@@ -139,7 +139,7 @@ def place(folder: Path, name: Stage, settings: Settings | None = None) -> Iterat
     kind = "fetching" if name == "download" else "sending"
     cwd = Path(shutil.copytree(Path(template().name) / kind, folder, symlinks=True, dirs_exist_ok=True))
     offset = [0.0]
-    with standin(
+    with mock_kaggle(
         cwd / "source",
         cwd / "state",
         slug=SLUG,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import MissingInput, UsageError
-from pipeline.rehearsal.mock import StandIn, slug_of, standin
+from pipeline.rehearsal.mock import MockKaggle, mock_kaggle, slug_of
 from pipeline.rehearsal.replies import Refusal, byte_range
 
 CONTENT = bytes(range(256)) * 40  # 10,240 bytes
@@ -32,9 +32,9 @@ def make_folder(parent: Path) -> Path:
 
 
 @pytest.fixture
-def kaggle(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[StandIn]:
+def kaggle(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MockKaggle]:
     faults = getattr(request, "param", ())
-    with standin(make_folder(tmp_path), tmp_path / "state", faults=faults, environ={}) as running:
+    with mock_kaggle(make_folder(tmp_path), tmp_path / "state", faults=faults, environ={}) as running:
         yield running
 
 
@@ -48,7 +48,7 @@ class Answer:
         return json.loads(self.body)
 
 
-def ask(kaggle: StandIn, method: str, url: str, body: bytes = b"", **headers: str) -> Answer:
+def ask(kaggle: MockKaggle, method: str, url: str, body: bytes = b"", **headers: str) -> Answer:
     connection = http.client.HTTPConnection("127.0.0.1", kaggle.port, timeout=10)
     try:
         connection.request(method, url, body, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -57,18 +57,18 @@ def ask(kaggle: StandIn, method: str, url: str, body: bytes = b"", **headers: st
         connection.close()
 
 
-def call(kaggle: StandIn, name: str, **fields: Any) -> Answer:
+def call(kaggle: MockKaggle, name: str, **fields: Any) -> Answer:
     body = json.dumps({"competitionName": SLUG, **fields}).encode()
     return ask(kaggle, "POST", SERVICE + name, body, Authorization="Basic eDp5")
 
 
-def submit(kaggle: StandIn, content: bytes, description: str = "") -> Answer:
+def submit(kaggle: MockKaggle, content: bytes, description: str = "") -> Answer:
     started = call(kaggle, "StartSubmissionUpload", contentLength=len(content), fileName="s.csv").json
     assert ask(kaggle, "PUT", started["createUrl"], content).status == 200
     return call(kaggle, "CreateSubmission", blobFileTokens=started["token"], submissionDescription=description)
 
 
-def test_files_are_paged(kaggle: StandIn) -> None:
+def test_files_are_paged(kaggle: MockKaggle) -> None:
     first = call(kaggle, "ListDataFiles", pageSize=2).json
     assert [(file["name"], file["totalBytes"]) for file in first["files"]] == [
         ("a.bin", 10240),
@@ -81,7 +81,7 @@ def test_files_are_paged(kaggle: StandIn) -> None:
     assert kaggle.count("ListDataFiles") == 3
 
 
-def test_submissions_are_paged_newest_first_by_token_and_by_page(kaggle: StandIn) -> None:
+def test_submissions_are_paged_newest_first_by_token_and_by_page(kaggle: MockKaggle) -> None:
     refs = [submit(kaggle, b"ID,Labels\n0,1\n").json["ref"] for _ in range(5)]
     page = call(kaggle, "ListSubmissions", page=1, pageSize=2).json
     assert [item["ref"] for item in page["submissions"]] == [refs[4], refs[3]]
@@ -97,7 +97,7 @@ def test_submissions_are_paged_newest_first_by_token_and_by_page(kaggle: StandIn
     assert (limits["numToday"], limits["numTotal"], limits["numAllowedNow"]) == (5, 5, 15)
 
 
-def test_downloads_with_ranges(kaggle: StandIn) -> None:
+def test_downloads_with_ranges(kaggle: MockKaggle) -> None:
     redirect = call(kaggle, "DownloadDataFile", fileName="a.bin")
     assert redirect.status == 302
     url = redirect.headers["Location"]
@@ -127,7 +127,7 @@ def test_byte_range() -> None:
         byte_range("bytes=10-", 10)
 
 
-def test_who_may_not(kaggle: StandIn) -> None:
+def test_who_may_not(kaggle: MockKaggle) -> None:
     anonymous = ask(kaggle, "POST", SERVICE + "ListDataFiles", b"{}")
     assert (anonymous.status, anonymous.json["code"]) == (401, 401)
     other = call(kaggle, "ListDataFiles", competitionName="titanic")
@@ -139,7 +139,7 @@ def test_who_may_not(kaggle: StandIn) -> None:
     assert ask(kaggle, "GET", "http://localhost:99999/x").status == 502
 
 
-def test_nothing_else_is_reached(kaggle: StandIn) -> None:
+def test_nothing_else_is_reached(kaggle: MockKaggle) -> None:
     answer = ask(kaggle, "GET", "http://example.com/x")
     assert answer.status == 502
     assert answer.json["message"] == "the rehearsal is offline: example.com is not reached"
@@ -154,7 +154,7 @@ def test_nothing_else_is_reached(kaggle: StandIn) -> None:
     ]
 
 
-def test_chunked_uploads_and_absolute_urls(kaggle: StandIn) -> None:
+def test_chunked_uploads_and_absolute_urls(kaggle: MockKaggle) -> None:
     started = call(kaggle, "StartSubmissionUpload", contentLength=14, fileName="s.csv").json
     connection = http.client.HTTPConnection("127.0.0.1", kaggle.port, timeout=10)
     url = started["createUrl"].replace(f"127.0.0.1:{kaggle.port}", "localhost")
@@ -168,7 +168,7 @@ def test_chunked_uploads_and_absolute_urls(kaggle: StandIn) -> None:
     assert "ref" in call(kaggle, "CreateSubmission", blobFileTokens=started["token"]).json
 
 
-def test_fifty_clients_at_once(kaggle: StandIn) -> None:
+def test_fifty_clients_at_once(kaggle: MockKaggle) -> None:
     url = call(kaggle, "DownloadDataFiles").headers["Location"]
     results: list[int] = []
     start = threading.Barrier(50)
@@ -189,7 +189,7 @@ def test_fifty_clients_at_once(kaggle: StandIn) -> None:
 
 
 @pytest.mark.parametrize("kaggle", [["ListDataFiles:status=429,retry=7*1", "ListDataFiles:html*1"]], indirect=True)
-def test_fault_answers(kaggle: StandIn) -> None:
+def test_fault_answers(kaggle: MockKaggle) -> None:
     busy = call(kaggle, "ListDataFiles")
     assert (busy.status, busy.headers["Retry-After"], busy.json["code"]) == (429, "7", 429)
     page = call(kaggle, "ListDataFiles")
@@ -198,7 +198,7 @@ def test_fault_answers(kaggle: StandIn) -> None:
 
 
 @pytest.mark.parametrize("kaggle", [["ListDataFiles:loop*1", "ListDataFiles:close*1"]], indirect=True)
-def test_faults_that_lead_nowhere(kaggle: StandIn) -> None:
+def test_faults_that_lead_nowhere(kaggle: MockKaggle) -> None:
     redirect = call(kaggle, "ListDataFiles")
     again = ask(kaggle, "GET", redirect.headers["Location"])
     assert (redirect.status, again.status) == (302, 302)
@@ -208,7 +208,7 @@ def test_faults_that_lead_nowhere(kaggle: StandIn) -> None:
     assert call(kaggle, "ListDataFiles").status == 200
 
 
-def test_faults_in_the_answer_do_not_hinder_the_act(kaggle: StandIn) -> None:
+def test_faults_in_the_answer_do_not_hinder_the_act(kaggle: MockKaggle) -> None:
     kaggle.misbehave("CreateSubmission:body*1", 'CreateSubmission:fields={"ref": 7, "more": []}*1')
     assert submit(kaggle, b"ID,Labels\n0,1\n").body == b""
     changed = submit(kaggle, b"ID,Labels\n0,1\n")
@@ -225,7 +225,7 @@ def test_faults_in_the_answer_do_not_hinder_the_act(kaggle: StandIn) -> None:
     [["CreateSubmission:accepted-then=500*1", "CreateSubmission:accepted-then=cut*1", "Upload:cut=5*1"]],
     indirect=True,
 )
-def test_fault_after_the_act(kaggle: StandIn) -> None:
+def test_fault_after_the_act(kaggle: MockKaggle) -> None:
     token = call(kaggle, "StartSubmissionUpload", contentLength=14, fileName="s.csv").json["token"]
     with pytest.raises((http.client.BadStatusLine, OSError)):
         ask(kaggle, "PUT", f"/upload/{token}", b"ID,Labels\n0,1\n")
@@ -248,7 +248,7 @@ def test_fault_after_the_act(kaggle: StandIn) -> None:
     ],
     indirect=True,
 )
-def test_fault_content(kaggle: StandIn) -> None:
+def test_fault_content(kaggle: MockKaggle) -> None:
     url = call(kaggle, "DownloadDataFile", fileName="a.bin").headers["Location"]
     with pytest.raises(http.client.IncompleteRead) as cut:
         ask(kaggle, "GET", url)
@@ -263,7 +263,7 @@ def test_fault_content(kaggle: StandIn) -> None:
 
 def test_stopping_ends_hangs_and_idle_connections(tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
-    with standin(folder, tmp_path / "state", faults=["ListDataFiles:hang=60"], environ={}) as kaggle:
+    with mock_kaggle(folder, tmp_path / "state", faults=["ListDataFiles:hang=60"], environ={}) as kaggle:
         idle = socket.create_connection(("127.0.0.1", kaggle.port))
 
         def quietly() -> None:
@@ -289,7 +289,7 @@ def test_the_environment_leads_here_and_to_nothing_real(tmp_path: Path) -> None:
         "HOME": "/h",
         "PATH": "/bin",
     }
-    with standin(make_folder(tmp_path), tmp_path / "state", environ=base) as kaggle:
+    with mock_kaggle(make_folder(tmp_path), tmp_path / "state", environ=base) as kaggle:
         environment = kaggle.environment
     assert "real" not in "".join(environment.values())
     assert "KAGGLE_PROXY" not in environment
@@ -305,17 +305,17 @@ def test_folders_that_cannot_be_served(tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
     (tmp_path / "empty").mkdir()
     for missing in (tmp_path / "none", tmp_path / "empty"):
-        with pytest.raises(MissingInput, match="--folder"), standin(missing, tmp_path / "state", environ={}):
+        with pytest.raises(MissingInput, match="--folder"), mock_kaggle(missing, tmp_path / "state", environ={}):
             pass
     with (
         pytest.raises(UsageError, match=r"--state .* would be served"),
-        standin(folder, folder / "state", environ={}),
+        mock_kaggle(folder, folder / "state", environ={}),
     ):
         pass
     (folder / "labels.csv").write_text("ID,Labels\n0,1\n")
     with (
         pytest.raises(UsageError, match=r"--labels .* would be served"),
-        standin(folder, tmp_path / "state", labels=folder / "labels.csv", environ={}),
+        mock_kaggle(folder, tmp_path / "state", labels=folder / "labels.csv", environ={}),
     ):
         pass
 
@@ -323,9 +323,9 @@ def test_folders_that_cannot_be_served(tmp_path: Path) -> None:
 def test_one_memory_serves_one_rehearsal_at_a_time(tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
     with (
-        standin(folder, tmp_path / "state", environ={}),
+        mock_kaggle(folder, tmp_path / "state", environ={}),
         pytest.raises(UsageError, match="another run is at work"),
-        standin(folder, tmp_path / "state", environ={}),
+        mock_kaggle(folder, tmp_path / "state", environ={}),
     ):
         pass
 

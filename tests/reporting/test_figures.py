@@ -14,7 +14,7 @@ from pipeline.reporting.figures import Drawn, Point
 from pipeline.store.ledger import Entry
 from pipeline.store.processed import Processed
 from pipeline.store.runs import EpochRow
-from pipeline.store.submissions import Said
+from pipeline.store.submissions import Outputs
 from tests.gap.cases import answered
 from tests.support import NAMES, SLUG, prepare
 
@@ -55,7 +55,7 @@ def test_a_single_epoch_is_a_point() -> None:
 def test_the_confusion_matrix_counts_what_was_taken_for_what() -> None:
     truth = np.array([0, 0, 0, 1, 1, 2], np.uint8)
     given = np.array([0, 0, 2, 1, 1, 1])
-    said = Said(np.eye(3, dtype=np.float32)[given], given.astype(np.uint8)[None], truth)
+    said = Outputs(np.eye(3, dtype=np.float32)[given], given.astype(np.uint8)[None], truth)
     table = figures.confusion(said, 3)
     assert table.tolist() == [[2, 0, 1], [0, 2, 0], [0, 1, 0]]
 

@@ -6,14 +6,14 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.errors import BadData
-from pipeline.store.submissions import Evidence, Said, evidence_path
+from pipeline.store.submissions import Evidence, Outputs, evidence_path
 
 
-def said(count: int, *, labelled: bool) -> Said:
+def said(count: int, *, labelled: bool) -> Outputs:
     rng = np.random.default_rng(count)
     probabilities = rng.dirichlet([1.0] * 10, size=count).astype(np.float32)
     members = rng.integers(0, 10, (2, count)).astype(np.uint8)
-    return Said(probabilities, members, members[0] if labelled else None)
+    return Outputs(probabilities, members, members[0] if labelled else None)
 
 
 @pytest.fixture
