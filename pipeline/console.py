@@ -5,7 +5,7 @@ A log or a notebook gets no control codes.  Nothing here needs torch.
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from datetime import timedelta
 from time import monotonic
 from typing import Self, TypeVar
@@ -32,6 +32,18 @@ def duration(seconds: float) -> str:
 def megabytes(size: float) -> str:
     """A size in bytes as MB of 10**6."""
     return f"{size / 1e6:.1f} MB"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[int] = ()) -> list[str]:
+    """The lines of a table: columns two spaces apart, aligned to the right but for those in `left` (0-based)."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if k in left else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (head, *rows)
+    ]
 
 
 class Meter:
