@@ -24,7 +24,7 @@ from pipeline.config import Paths, competition
 from pipeline.console import duration
 from pipeline.errors import AccessDenied, BadData, MissingInput, NetworkError, PipelineError
 from pipeline.gap import comparison
-from pipeline.gap.assessment import judge, record
+from pipeline.gap.assessment import assess, record
 from pipeline.gap.comparison import Findings, compare, show, table
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import Kaggle
@@ -59,7 +59,7 @@ def check(
     judged = not_judged = None
     if subject is not None:
         try:
-            judged = judge(subject, csvs, ledger.read(book), competition(slug))
+            judged = assess(subject, csvs, ledger.read(book), competition(slug))
             record(book, judged, datetime.now(UTC))
         except BadData as error:
             if csv is not None:

@@ -23,7 +23,7 @@ from pipeline import cli, commands
 from pipeline.config import DEFAULT_COMPETITION, PARAMETER_BUDGET, Paths, check_slug, competition
 from pipeline.console import duration
 from pipeline.errors import BadData, Log, UsageError
-from pipeline.gap.assessment import is_recorded, judge, record
+from pipeline.gap.assessment import assess, is_recorded, record
 from pipeline.gap.comparison import expected
 from pipeline.kaggle_api import submission_format
 from pipeline.store import atomic, ledger, runs, submissions
@@ -157,7 +157,7 @@ def _same(found: Sidecar, draft: Sidecar) -> bool:
 def _write(
     ensemble: Ensemble, data: Processed, draft: Sidecar, csv: Path, device_name: str, batch_size: int, log: Log
 ) -> Sidecar:
-    """Measure and predict, then publish the evidence, the sidecar and, last, the CSV."""
+    """Mitigation and predict, then publish the evidence, the sidecar and, last, the CSV."""
     # PyTorch takes seconds to import, and a CSV that is complete is found without it.
     from pipeline.gap.adapt import Local, examine  # noqa: PLC0415
     from pipeline.training import inference  # noqa: PLC0415
@@ -200,7 +200,7 @@ def _foretell(csv: Path, written: Sidecar, paths: Paths, log: Log) -> None:
     """Say what public score to expect, and keep it in the ledger before anybody knows the score."""
     subject, book = submissions.local_csv(csv, written.competition), paths.submissions / ledger.NAME
     others = submissions.local_csvs(paths.submissions, written.competition)
-    judged = judge(subject, others, ledger.read(book), competition(written.competition))
+    judged = assess(subject, others, ledger.read(book), competition(written.competition))
     record(book, judged, datetime.now(UTC))
     for line in expected(judged):
         log(f"predict: {line}")

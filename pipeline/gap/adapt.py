@@ -23,7 +23,7 @@ from pipeline.gap.diagnosis import Diagnosis, Observed
 from pipeline.gap.estimators import Answers
 from pipeline.gap.shift import Classes
 from pipeline.store.processed import ArrayName, Processed, even_rows
-from pipeline.store.submissions import Adapt, Evidence, Measure, Outputs
+from pipeline.store.submissions import Adapt, Evidence, Mitigation, Outputs
 from pipeline.training import inference
 from pipeline.training.inference import Panel
 
@@ -46,7 +46,7 @@ class Predictor(Protocol):
 class Trial:
     """Accuracies on labelled images that were made like the hidden ones, 0..1."""
 
-    measure: Measure
+    measure: Mitigation
     before: float
     after: float
     unharmed: float  # what the measure changes on labelled images as they are
@@ -82,7 +82,7 @@ def trial_of_prior(local: Answers, truth: NDArray[np.integer], found: Classes) -
     return Trial("prior", before, after, 0.0)
 
 
-def choice(adapt: Adapt, trials: Sequence[Trial]) -> Measure:
+def choice(adapt: Adapt, trials: Sequence[Trial]) -> Mitigation:
     """What was asked for; with "auto" the best of what its trial recommends."""
     if adapt != "auto":
         return adapt
@@ -100,7 +100,7 @@ def right(probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> fl
 # --- How an examination is kept in the evidence beside a CSV, so that check need not repeat it.
 
 
-def remember(found: Diagnosis, trials: Sequence[Trial], measure: Measure) -> Mapping[str, Any]:
+def remember(found: Diagnosis, trials: Sequence[Trial], measure: Mitigation) -> Mapping[str, Any]:
     """JSON values."""
     return {
         "diagnosis": found.to_dict(),
@@ -109,17 +109,17 @@ def remember(found: Diagnosis, trials: Sequence[Trial], measure: Measure) -> Map
     }
 
 
-def recall(evidence: Evidence) -> tuple[Diagnosis, tuple[Trial, ...], Measure]:
+def recall(evidence: Evidence) -> tuple[Diagnosis, tuple[Trial, ...], Mitigation]:
     """The inverse of `remember`.
 
     Raises:
         BadData: it is of another version.
     """
     try:
-        kept = evidence.examination
+        kept = evidence.diagnosis
         trials = tuple(Trial(**trial) for trial in kept["trials"])
-        measure: Measure = kept["measure"]
-        if measure not in get_args(Measure):
+        measure: Mitigation = kept["measure"]
+        if measure not in get_args(Mitigation):
             raise ValueError(f"no measure {measure!r}")
         return Diagnosis.from_dict(kept["diagnosis"]), trials, measure
     except (KeyError, TypeError, ValueError) as error:
@@ -151,7 +151,7 @@ class Examined:
     evidence: Evidence
     diagnosis: Diagnosis
     trials: tuple[Trial, ...]
-    measure: Measure  # that was applied
+    measure: Mitigation  # that was applied
 
 
 def examine(panel: Panel, data: Processed, local: Local, adapt: Adapt, log: Log) -> Examined:
@@ -197,10 +197,10 @@ def examine(panel: Panel, data: Processed, local: Local, adapt: Adapt, log: Log)
         validation=local.validation,
         hidden_rows=hidden_rows,
         hidden_features=hidden_features,
-        foreign=foreign.astype(np.float32),
+        ood_scores=foreign.astype(np.float32),
         test_rows=test_rows,
         test_features=test_features,
-        examination=remember(found, trials, measure),
+        diagnosis=remember(found, trials, measure),
     )
     return Examined(evidence, found, tuple(trials), measure)
 
@@ -214,7 +214,7 @@ def _trials(panel: Panel, data: Processed, found: Diagnosis, seen: Observed) -> 
 
 
 def _again(
-    measure: Measure, panel: Panel, data: Processed, found: Diagnosis, hidden: Outputs, ratio: NDArray[np.float64]
+    measure: Mitigation, panel: Panel, data: Processed, found: Diagnosis, hidden: Outputs, ratio: NDArray[np.float64]
 ) -> Outputs:
     """The answers with the measure applied; `ratio` is of classes, for answers that are not calibrated."""
     if measure == "prior":

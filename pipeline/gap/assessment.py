@@ -22,7 +22,7 @@ from pipeline.gap.estimators import ENOUGH, SLOPE, Answers, probit
 from pipeline.gap.forecast import Forecast, Known, forecast
 from pipeline.store import ledger
 from pipeline.store.ledger import Entry
-from pipeline.store.submissions import Evidence, LocalCsv, Measure, Sidecar
+from pipeline.store.submissions import Evidence, LocalCsv, Mitigation, Sidecar
 
 # --- What to do about the gap, and what it may gain: by the diagnosis, by trials on the very data, and by
 
@@ -34,7 +34,7 @@ OWN = "in a trial on labelled images made like the hidden ones"
 
 
 @dataclass(frozen=True)
-class Step:
+class Advice:
     """One thing to do."""
 
     do: str
@@ -47,42 +47,42 @@ class Step:
 
 
 def advise(
-    card: Sidecar, found: Diagnosis, trials: Sequence[Trial], measure: Measure, local: float, predicted: float
-) -> list[Step]:
+    card: Sidecar, found: Diagnosis, trials: Sequence[Trial], measure: Mitigation, local: float, predicted: float
+) -> list[Advice]:
     """What to do next, the most promising first; accuracies 0..1."""
     steps = sorted(_measures(trials, measure), key=lambda step: -(step.gain or 0))
     if found.verdict == "preprocessing" and not found.pixels.damages:
-        steps.append(Step("predict on the machine that has trained, or train again on this one", None, ""))
+        steps.append(Advice("predict on the machine that has trained, or train again on this one", None, ""))
     if found.verdict == "corruption":
-        steps.append(Step("train with corrupted images: `train --policy augmix`", None, ""))
+        steps.append(Advice("train with corrupted images: `train --policy augmix`", None, ""))
     if found.verdict == "unknown":
-        steps.append(Step("look at the images: `check --pictures submissions`", None, ""))
+        steps.append(Advice("look at the images: `check --pictures submissions`", None, ""))
     return [*steps, *_better(card, worth_of_a_point(local, predicted))]
 
 
-def _measures(trials: Sequence[Trial], measure: Measure) -> list[Step]:
+def _measures(trials: Sequence[Trial], measure: Mitigation) -> list[Advice]:
     """Measures that were tried: those applied, and those that would gain."""
     steps = []
     for trial in trials:
         gain = 100 * (trial.after - trial.before)
         if trial.measure == measure and gain > 0:
-            steps.append(Step(f"keep --adapt {measure}, which is applied", gain, OWN))
+            steps.append(Advice(f"keep --adapt {measure}, which is applied", gain, OWN))
         elif trial.measure == measure:
-            steps.append(Step(f"`predict --adapt none`: {measure} is applied and loses", -gain, OWN))
+            steps.append(Advice(f"`predict --adapt none`: {measure} is applied and loses", -gain, OWN))
         elif measure == "none" and trial.recommended:
-            steps.append(Step(f"`predict --adapt {trial.measure}`", gain, OWN))
+            steps.append(Advice(f"`predict --adapt {trial.measure}`", gain, OWN))
     return steps
 
 
-def _better(card: Sidecar, worth: float) -> list[Step]:
+def _better(card: Sidecar, worth: float) -> list[Advice]:
     """What makes any network better, as far as it is not done yet."""
     source = f"as measured locally, where a point is worth {worth:.1f} here"
     steps = []
     if len(card.runs) < 2:
-        steps.append(Step("average three seeds: `predict --run A B C`", worth * ENSEMBLE, source))
+        steps.append(Advice("average three seeds: `predict --run A B C`", worth * ENSEMBLE, source))
     if card.tta == "none" and card.mirrored:
-        steps.append(Step("average with the mirror images: `predict --tta flip`", worth * FLIP, source))
-    steps.append(Step("one network taught by three: `train --teacher A B C`", worth * STUDENT, source))
+        steps.append(Advice("average with the mirror images: `predict --tta flip`", worth * FLIP, source))
+    steps.append(Advice("one network taught by three: `train --teacher A B C`", worth * STUDENT, source))
     return steps
 
 
@@ -105,7 +105,7 @@ class Assessment:
     temperature: float
     diagnosis: Diagnosis
     trials: tuple[Trial, ...]
-    measure: Measure
+    measure: Mitigation
 
     def whole(self) -> Evidence:
         """The evidence with all answers: of very many hidden images a judgement knows some.
@@ -118,14 +118,14 @@ class Assessment:
         return Evidence.read(self.csv.path) or self.evidence
 
     @property
-    def advice(self) -> list[Step]:
+    def advice(self) -> list[Advice]:
         """What to do next."""
         card = self.csv.sidecar
         local, predicted = card.test_accuracy / 100, self.forecast.predicted
         return advise(card, self.diagnosis, self.trials, self.measure, local, predicted)
 
 
-def judge(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], known: Competition) -> Assessment:
+def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], known: Competition) -> Assessment:
     """Predict the public score of `csv`.
 
     Args:
@@ -177,14 +177,14 @@ def judge(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], k
     )
 
 
-def _simulated(trials: Sequence[Trial], measure: Measure) -> float | None:
+def _simulated(trials: Sequence[Trial], measure: Mitigation) -> float | None:
     """The accuracy on labelled images made like the hidden ones, with the measure that was applied."""
     if measure == "none":
         return trials[0].before if trials else None
     return next((trial.after for trial in trials if trial.measure == measure), None)
 
 
-def _alarms(diagnosis: Diagnosis, card: Sidecar, measure: Measure) -> list[str]:
+def _alarms(diagnosis: Diagnosis, card: Sidecar, measure: Mitigation) -> list[str]:
     """Why the answers cannot be trusted."""
     if card.pseudo_labels:
         return ["a run has learned labels of the hidden images: that it is sure of them says nothing"]

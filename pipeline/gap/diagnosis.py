@@ -27,6 +27,7 @@ SMALL = 0.02  # one more in 50 images below some confidence: less is nothing, ho
 MOVED = 0.10  # share of images that change their class, from which classes are said to have shifted
 MORE_THAN_CLASSES = 0.25  # of that share: a loss of confidence beyond it is no by-product of shifted classes
 LOOKED_UP = 500  # images of each set whose nearest training image is looked for
+RETIRED = ("softmax_ks", "reweighted_accuracy")  # in the evidence of older versions
 APART = 0.80  # AUC from which the network's features of the two sets have little in common
 
 
@@ -57,12 +58,10 @@ class Diagnosis:
     pixels: Found
     contract: float | None  # accuracy now, less the recorded one; None: they are not comparable
     auc: float  # of telling hidden from local features, the local ones weighted by class; .5: not at all
-    softmax_ks: float
     harder: float  # how many more hidden than local images lie below one confidence, at most
     harder_limit: float  # what sampling alone may make of it
     label_distance: float  # total variation of the classes
     prior: tuple[float, ...]  # the estimated share of each class among the hidden images
-    reweighted_accuracy: float  # of the local images, weighted so that their classes come as often
     alike: tuple[float, float]  # the shares of hidden and of local images that nearly are a training image
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,7 +84,8 @@ class Diagnosis:
         outstanding = tuple((str(name), float(by)) for name, by in pixels["outstanding"])
         found = Found(**{**pixels, "damages": done, "outstanding": outstanding})
         tuples = {"prior": tuple(values["prior"]), "alike": tuple(values["alike"])}
-        return cls(**{**values, **tuples, "pixels": found})
+        kept = {key: value for key, value in values.items() if key not in RETIRED}
+        return cls(**{**kept, **tuples, "pixels": found})
 
 
 def diagnose(
@@ -119,12 +119,10 @@ def diagnose(
         pixels=pixels,
         contract=contract,
         auc=foreign.auc,
-        softmax_ks=shift.softmax_ks(seen.local, seen.hidden),
         harder=harder.share,
         harder_limit=harder.limit,
         label_distance=0.0 if found.by_chance else found.distance,
         prior=tuple(float(share) for share in found.hidden),
-        reweighted_accuracy=float((weights * right).mean()),
         alike=(float(alike[0]), float(alike[1])),
     )
     verdict, reason = conclude(diagnosis, found.local, names)

@@ -1,8 +1,6 @@
 """How many of a network's labels are right, on images that have no labels.  Accuracies are fractions in 0..1.
 
-    doc           difference of confidences; Guillory et al. 2021 (arXiv:2107.03315)
     atc           average thresholded confidence; Garg et al. 2022 (arXiv:2201.04234)
-    cot           confidence optimal transport; Lu et al. 2023 (arXiv:2305.15640)
     aline         agreement on the line; Baek et al. 2022 (arXiv:2206.13089)
     probit_line   from a score that is known; Miller et al. 2021, "Accuracy on the line" (arXiv:2107.04649)
 
@@ -19,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import BadData
-from pipeline.store.processed import even_rows
 from pipeline.store.submissions import Outputs
 
 # --- Temperature scaling: probabilities that mean what they say (Guo et al. 2017, arXiv:1706.04599).
@@ -119,17 +116,11 @@ def temperature(answers: Answers, labels: NDArray[np.integer]) -> float:
     return float(np.exp(found.x))
 
 
-TRANSPORTED = 1000  # images in `cot`: the cost grows with the cube of their number
 CLOSE_TO_A_LINE = 0.9  # R^2 below which Baek et al. warn of the agreement line
 LEAST_PAIRS = 3
 NEAR = 0.5  # probits by which an accuracy may lie beyond the agreements that make the line
 SLOPE = 0.85  # of the probit line from one anchor: between .82, the competition's published pairs, and CIFAR-10.1's
 LEAST_ANCHORS = 5  # scores from which a slope is fitted
-
-
-def doc(local: Answers, local_accuracy: float, hidden: Answers) -> float:
-    """Local accuracy, less what the mean confidence falls by."""
-    return min(max(local_accuracy - float(local.confidence.mean() - hidden.confidence.mean()), 0.0), 1.0)
 
 
 def atc(local: Answers, local_accuracy: float, hidden: Answers) -> float:
@@ -139,29 +130,6 @@ def atc(local: Answers, local_accuracy: float, hidden: Answers) -> float:
     if wrong == len(scores):
         return 0.0
     return float((hidden.negative_entropy >= scores[wrong]).mean())
-
-
-def cot(hidden: Answers, prior: NDArray[np.floating]) -> float:
-    """1 - the least mean cost of giving the images labels that are distributed as `prior`, (classes,), sum 1.
-
-    Giving an image the label y costs 1 - p_y.  Of a large set an even sample is taken.
-    """
-    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415
-
-    rows = even_rows(len(hidden), TRANSPORTED)
-    labels = np.repeat(np.arange(len(prior)), _quotas(prior, len(rows)))
-    cost = 1 - hidden.probabilities[rows][:, labels]
-    chosen = linear_sum_assignment(cost)
-    return float(1 - cost[chosen].mean())
-
-
-def _quotas(prior: NDArray[np.floating], count: int) -> NDArray[np.int64]:
-    """`count` things divided as `prior`: whole numbers of that sum, by the largest remainders."""
-    exact = np.asarray(prior, dtype=np.float64) * count
-    quotas = exact.astype(np.int64)
-    for index in np.argsort(quotas - exact)[: count - quotas.sum()]:
-        quotas[index] += 1
-    return quotas
 
 
 @dataclass(frozen=True)

@@ -111,14 +111,6 @@ def harder(local: Answers, weights: Weights, hidden: Answers) -> Harder:
     return Harder(float(more.max()), float(limit))
 
 
-def softmax_ks(local: Answers, hidden: Answers) -> float:
-    """The largest Kolmogorov-Smirnov distance of a class's probabilities, 0..1 (BBSD; Rabanser et al. 2019)."""
-    from scipy.stats import ks_2samp  # noqa: PLC0415
-
-    columns = range(local.probabilities.shape[1])
-    return max(float(ks_2samp(local.probabilities[:, k], hidden.probabilities[:, k]).statistic) for k in columns)
-
-
 @dataclass(frozen=True)
 class Foreign:
     """How well a classifier tells hidden from local images."""

@@ -77,7 +77,7 @@ def images(csv: LocalCsv, evidence: Evidence, folder: Path) -> Processed:
 
 def foreign(evidence: Evidence, data: Processed) -> Sheet:
     """The most foreign of the hidden images whose features were looked at."""
-    rows = evidence.hidden_rows[np.argsort(-evidence.foreign, kind="stable")]
+    rows = evidence.hidden_rows[np.argsort(-evidence.ood_scores, kind="stable")]
     return _hidden("foreign", "Hidden images least like labelled ones", rows[:MOST], evidence, data)
 
 
@@ -300,7 +300,7 @@ def _answers(evidence: Evidence, found: Diagnosis, names: Sequence[str]) -> "Fig
     classes(left, evidence, names)
     left.set_title("Classes", pad=LEGEND)
     confidence(middle, evidence)
-    middle.set_title(f"Confidence (KS {found.softmax_ks:.2f} at most in a class)", pad=LEGEND)
+    middle.set_title("Confidence", pad=LEGEND)
     foreignness(right, evidence)
     right.set_title(f"Foreignness (AUC {found.auc:.2f}; .5: nothing)", pad=LEGEND)
     for axes in (left, middle, right):
@@ -333,7 +333,7 @@ def confidence(axes: "Axes", evidence: Evidence) -> None:
 
 def foreignness(axes: "Axes", evidence: Evidence) -> None:
     """How unlike labelled images the hidden ones of the sample are."""
-    axes.hist(evidence.foreign, 30, color=HIDDEN, label="hidden")
+    axes.hist(evidence.ood_scores, 30, color=HIDDEN, label="hidden")
     axes.axvline(0, color="black", linewidth=1, label="as likely labelled as hidden")
     axes.set_xlabel("score of a classifier, labelled against hidden")
     axes.set_ylabel("images of the sample")

@@ -17,7 +17,7 @@ from pipeline import cli_recipes, commands
 from pipeline.config import PARAMETER_BUDGET, Competition, Paths, competition, fingerprint
 from pipeline.console import duration
 from pipeline.errors import BadData, MissingInput
-from pipeline.gap.assessment import Assessment, judge
+from pipeline.gap.assessment import Assessment, assess
 from pipeline.model.summary import Summary
 from pipeline.recipes import PRESETS, TrainConfig, flag
 from pipeline.reporting import figures
@@ -84,7 +84,7 @@ def gather(paths: Paths, name: str | None) -> Material:
         )
     if csv is not None:
         try:
-            found = judge(csv, csvs, lines, known)
+            found = assess(csv, csvs, lines, known)
             judged, evidence = found, found.whole()
         except BadData as error:
             missing.append(f"No prediction is shown: {error}.")

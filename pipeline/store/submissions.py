@@ -19,8 +19,8 @@ from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.store import atomic
 from pipeline.store.manifest import FileRecord, parse, require_types
 
-Measure = Literal["none", "norms", "undo", "prior"]  # against a shift, see pipeline.gap.adapt
-Adapt = Literal["auto", Measure]
+Mitigation = Literal["none", "norms", "undo", "prior"]  # against a shift, see pipeline.gap.adapt
+Adapt = Literal["auto", Mitigation]
 Tta = Literal["none", "flip", "flip-shift"]  # test-time augmentation, see pipeline.training.inference
 
 RUNS = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._+-]*")  # "A", or "A+B"
@@ -48,7 +48,7 @@ class Sidecar:
     runs: Mapping[str, str] = field(default_factory=dict)  # name -> weights_sha256, one entry for each run
     tta: Tta = "none"
     adapt: Adapt = "none"  # what was asked for
-    measure: Measure = "none"  # what came of it
+    measure: Mitigation = "none"  # what came of it
     pseudo_labels: list[str] = field(default_factory=list)  # CSVs whose labels of the hidden images were learned
     mirrored: bool = True  # whether the runs have learned from mirror images as well
     submittable: bool = True  # False: a network is over the competition's parameter budget
@@ -175,17 +175,16 @@ class Evidence:
     validation: Outputs | None  # None: the networks share no validation split
     hidden_rows: NDArray[np.int64]  # (n,), ascending: the hidden images whose features these are
     hidden_features: NDArray[np.float32]  # (n, F): what the first network's linear layer sees
-    foreign: NDArray[np.float32]  # (n,): how unlike labelled images each of them is, by pipeline.gap.shift
+    ood_scores: NDArray[np.float32]  # (n,): how far out of distribution each of them is, by pipeline.gap.shift
     test_rows: NDArray[np.int64]  # (m,), ascending
     test_features: NDArray[np.float32]  # (m, F)
-    examination: Mapping[str, Any]  # what pipeline.gap.adapt found, JSON values
+    diagnosis: Mapping[str, Any]  # what pipeline.gap.adapt found, JSON values
 
     def write(self, csv: Path) -> None:
         """Write it beside `csv`, atomically."""
         values = {"csv_sha256": np.array(self.csv_sha256), "runs": np.array(self.runs)}
-        values["examination"] = np.array(json.dumps(self.examination))
-        for name in FEATURES:
-            values[name] = getattr(self, name)
+        values["examination"] = np.array(json.dumps(self.diagnosis))
+        values |= {key: getattr(self, name) for name, key in FEATURES.items()}
         for name in SETS:
             said = getattr(self, name)
             if said is not None:
@@ -221,8 +220,8 @@ class Evidence:
                 hidden=hidden,
                 test=test,
                 validation=_said(values, "validation"),
-                examination=parse(str(values["examination"])),
-                **{name: values[name] for name in FEATURES},
+                diagnosis=parse(str(values["examination"])),
+                **{name: values[key] for name, key in FEATURES.items()},
             )
         except (OSError, ValueError, TypeError, KeyError, EOFError, OverflowError, zipfile.BadZipFile) as error:
             raise BadData(f"{path} is damaged or of another version ({error}): predict again with --force") from error
@@ -231,7 +230,10 @@ class Evidence:
 HIDDEN = "hidden_probabilities"
 AT_ONCE = 4096  # rows that are kept, at a time
 SETS = ("hidden", "test", "validation")
-FEATURES = ("hidden_rows", "hidden_features", "foreign", "test_rows", "test_features")
+FEATURES = {  # field -> its array in the file
+    "hidden_rows": "hidden_rows", "hidden_features": "hidden_features", "ood_scores": "foreign",
+    "test_rows": "test_rows", "test_features": "test_features",
+}  # fmt: skip
 
 
 def _thinned(stored: NpzFile, name: str, most: int | None) -> tuple[NDArray[Any], int]:

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pi
 from pipeline.config import Competition
 from pipeline.gap import adapt
 from pipeline.gap.adapt import Local, examine
-from pipeline.gap.assessment import judge
+from pipeline.gap.assessment import assess
 from pipeline.gap.forecast import Forecast
 from pipeline.store.processed import ArrayName, Processed
 from pipeline.store.runs import Run
@@ -97,7 +97,7 @@ class Bench:
         hardness = np.mean(hard, axis=0) if hard else np.full(len(truth), 1 / CLASSES)
         yield from stand_ins(truth, hardness, size, seed)
 
-    def judge(self, stand_in: SampledSet) -> dict[str, Any]:
+    def assess(self, stand_in: SampledSet) -> dict[str, Any]:
         """All figures of one set."""
         images = np.ascontiguousarray(stand_in.images(np.asarray(self.data.array("test_images"))))
         truth = np.asarray(self.data.array("test_labels"))[stand_in.rows]
@@ -108,7 +108,7 @@ class Bench:
         examined = examine(self.panel, data, self.said, "auto", lambda line: None)
         csv = self._csv(data, examined.evidence, truth)
         after = float((examined.evidence.hidden.labels == truth).mean())
-        forecast = judge(csv, [], [], Competition("stand-in")).forecast
+        forecast = assess(csv, [], [], Competition("stand-in")).forecast
         return {
             "set": stand_in.name,
             "right": stand_in.verdict,
@@ -148,7 +148,7 @@ def _figures(forecast: Forecast) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Mitigation and print."""
     parser = side_by_side.parser(__doc__, rounds=1)
     parser.add_argument("--competition", metavar="SLUG", help="a folder below $PIPELINE_PROCESSED")
     parser.add_argument("--models", type=Path, default=Path("data/models"), help="where the runs are")
@@ -171,7 +171,7 @@ def main() -> None:
         rows = []
         for seed in arguments.seeds:
             for stand_in in bench.sets(seed, arguments.size):
-                rows.append(bench.judge(stand_in) | {"seed": seed})
+                rows.append(bench.assess(stand_in) | {"seed": seed})
                 print(line(rows[-1]), file=sys.stderr, flush=True)
     summary = summarise(rows, local)
     side_by_side.report(arguments.json, {**summary, "sets": rows}, [HEAD, *map(line, rows), "", *told(summary)])

@@ -17,11 +17,11 @@ PAIRS = ((93, 81), (94.5, 83.4), (94.7, 84.1), (95.32, 84.97), (95.49, 85.10), (
 
 NOTHING = Diagnosis(
     verdict="none", reason="no difference beyond sampling noise", pixels=Found(0.2, (), 0.2, (("red", 0.1),), False),
-    contract=0.0, auc=0.5, softmax_ks=0.01, harder=0.01, harder_limit=0.03, label_distance=0.0, prior=(0.1,) * 10,
-    reweighted_accuracy=0.9, alike=(0.01, 0.01),
+    contract=0.0, auc=0.5, harder=0.01, harder_limit=0.03, label_distance=0.0, prior=(0.1,) * 10,
+    alike=(0.01, 0.01),
 )  # fmt: skip
 HARDER = dataclasses.replace(
-    NOTHING, verdict="natural", reason="undamaged images that are harder", auc=0.73, softmax_ks=0.12, harder=0.1,
+    NOTHING, verdict="natural", reason="undamaged images that are harder", auc=0.73, harder=0.1,
     pixels=Found(0.4, (Done("blur", 0.5),), 0.3, (), False),
 )  # fmt: skip
 
@@ -44,8 +44,8 @@ def answered(data: Processed) -> Evidence:
         validation=None,
         hidden_rows=rows,
         hidden_features=np.zeros((len(rows), 3), dtype=np.float32),
-        foreign=np.random.default_rng(2).normal(size=len(rows)).astype(np.float32),
+        ood_scores=np.random.default_rng(2).normal(size=len(rows)).astype(np.float32),
         test_rows=test_rows,
         test_features=np.zeros((len(truth), 3), dtype=np.float32),
-        examination=remember(HARDER, [], "none"),
+        diagnosis=remember(HARDER, [], "none"),
     )

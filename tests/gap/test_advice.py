@@ -5,11 +5,11 @@ import pytest
 
 from pipeline.gap import assessment
 from pipeline.gap.adapt import Trial
-from pipeline.gap.assessment import ENSEMBLE, FLIP, STUDENT, Step, advise, worth_of_a_point
+from pipeline.gap.assessment import ENSEMBLE, FLIP, STUDENT, Advice, advise, worth_of_a_point
 from pipeline.gap.corruption_fit import Found
 from pipeline.gap.corruptions import Done
 from pipeline.gap.estimators import probit_line
-from pipeline.store.submissions import Measure, Sidecar
+from pipeline.store.submissions import Mitigation, Sidecar
 from tests.gap.cases import NOTHING
 
 ALIKE = Found(0.3, (), 0.3, (), False)
@@ -18,11 +18,13 @@ DONE = dataclasses.replace(CARD, runs={"a": "w", "b": "w", "c": "w"}, tta="flip"
 GOOD, BETTER, BAD = Trial("norms", 0.6, 0.7, 0.0), Trial("undo", 0.6, 0.9, 0.0), Trial("prior", 0.6, 0.5, 0.0)
 
 
-def said(card: Sidecar = CARD, trials: tuple[Trial, ...] = (), measure: Measure = "none", **found: Any) -> list[Step]:
+def said(
+    card: Sidecar = CARD, trials: tuple[Trial, ...] = (), measure: Mitigation = "none", **found: Any
+) -> list[Advice]:
     return advise(card, dataclasses.replace(NOTHING, **found), trials, measure, 0.95, 0.85)
 
 
-def texts(steps: list[Step]) -> str:
+def texts(steps: list[Advice]) -> str:
     return "\n".join(step.do for step in steps)
 
 
@@ -97,9 +99,9 @@ def test_a_path_that_differs_is_mended_on_the_machine_that_trained() -> None:
 
 
 def test_a_step_says_its_gain_and_where_that_comes_from() -> None:
-    assert str(Step("do this", 1.26, "in a trial")) == "do this (+1.3 points in a trial)"
-    assert str(Step("do this", -0.5, "in a trial")) == "do this (-0.5 points in a trial)"
-    assert str(Step("do this", None, "")) == "do this (gain not measured)"
+    assert str(Advice("do this", 1.26, "in a trial")) == "do this (+1.3 points in a trial)"
+    assert str(Advice("do this", -0.5, "in a trial")) == "do this (-0.5 points in a trial)"
+    assert str(Advice("do this", None, "")) == "do this (gain not measured)"
 
 
 def test_a_measure_that_loses_is_advised_against() -> None:

@@ -23,7 +23,7 @@ def test_foreign_and_unsure_images_come_with_what_they_resemble_most(data: Proce
     images, ids = data.array("hidden_images"), data.array("hidden_ids")
     train, labels = data.array("train_images"), data.array("train_labels")
     for sheet, first in (
-        (figures.foreign(evidence, data), evidence.hidden_rows[evidence.foreign.argmax()]),
+        (figures.foreign(evidence, data), evidence.hidden_rows[evidence.ood_scores.argmax()]),
         (figures.uncertain(evidence, data), evidence.hidden.probabilities.max(axis=1).argmin()),
     ):
         assert len(sheet.tiles) == len(sheet.below) == 24
@@ -34,7 +34,7 @@ def test_foreign_and_unsure_images_come_with_what_they_resemble_most(data: Proce
         near = shift.nearest(images[first : first + 1], train)
         assert np.array_equal(sheet.below[0].image, train[near.rows[0]])
         assert sheet.below[0].lines == (NAMES[labels[near.rows[0]]], f"r {near.correlations[0]:.2f}")
-    foreignness = dict(zip(ids[evidence.hidden_rows].tolist(), evidence.foreign.tolist(), strict=True))
+    foreignness = dict(zip(ids[evidence.hidden_rows].tolist(), evidence.ood_scores.tolist(), strict=True))
     order = [foreignness[int(tile.lines[1].removeprefix("id "))] for tile in figures.foreign(evidence, data).tiles]
     assert order == sorted(foreignness.values(), reverse=True)[:24]
 
@@ -64,7 +64,7 @@ def test_a_picture_has_the_images_and_what_is_said_of_them(data: Processed) -> N
 def test_a_few_images_as_foreign_as_each_other_leave_places_empty(tmp_path: Path) -> None:
     """As shift.foreign judges a single image."""
     data = Processed.open(prepare(tmp_path, hidden=3) / "data/processed" / SLUG)
-    evidence = dataclasses.replace(answered(data), foreign=np.zeros(2, dtype=np.float32))
+    evidence = dataclasses.replace(answered(data), ood_scores=np.zeros(2, dtype=np.float32))
     assert len(figures.foreign(evidence, data).tiles) == 2
     assert len(figures.uncertain(evidence, data).tiles) == 3
     nothing = dataclasses.replace(figures.uncertain(evidence, data), tiles=(), below=())

@@ -12,13 +12,6 @@ def two(*first: float) -> Answers:
     return Answers(np.array([[p, 1 - p] for p in first]))
 
 
-def test_doc_takes_off_what_the_confidence_falls_by() -> None:
-    local, hidden = two(0.9, 0.8, 0.3, 1.0), two(0.6, 0.3)  # mean confidences .85 and .65
-    assert estimators.doc(local, 0.75, hidden) == pytest.approx(0.55)
-    assert estimators.doc(local, 0.1, hidden) == 0
-    assert estimators.doc(hidden, 0.9, local) == 1
-
-
 def test_atc_counts_what_is_as_sure_as_the_surest_part_of_the_right_size() -> None:
     local = two(0.6, 0.7, 0.8, 0.9)
     # Three of four are right, so the threshold lies at the second least sure: .7
@@ -26,19 +19,6 @@ def test_atc_counts_what_is_as_sure_as_the_surest_part_of_the_right_size() -> No
     assert estimators.atc(local, 0.75, local) == 0.75
     assert estimators.atc(local, 0.0, local) == 0
     assert estimators.atc(local, 1.0, two(0.55, 0.6)) == 0.5
-
-
-def test_cot_moves_the_answers_to_the_prior_at_the_least_cost() -> None:
-    hidden = two(0.9, 0.8, 0.6, 0.3)
-    assert estimators.cot(hidden, np.array([0.75, 0.25])) == pytest.approx((0.9 + 0.8 + 0.6 + 0.7) / 4)
-    # Two of each: the third has to be called the second class, at .6
-    assert estimators.cot(hidden, np.array([0.5, 0.5])) == pytest.approx((0.9 + 0.8 + 0.4 + 0.7) / 4)
-
-
-def test_cot_divides_what_does_not_divide() -> None:
-    assert estimators.cot(two(1, 1, 0), np.array([0.6, 0.4])) == 1
-    large = two(*np.random.default_rng(0).permutation(np.repeat([0.9, 0.2], 5000)))
-    assert estimators.cot(large, np.array([0.5, 0.5])) == pytest.approx(0.85, abs=0.02)  # of a sample
 
 
 def test_the_agreement_line_carries_over_to_accuracy() -> None:

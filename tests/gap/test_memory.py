@@ -22,12 +22,10 @@ FOUND = Diagnosis(
     ),
     contract=None,
     auc=0.91,
-    softmax_ks=0.3,
     harder=0.4,
     harder_limit=0.02,
     label_distance=0.1,
     prior=(0.25, 0.75),
-    reweighted_accuracy=0.93,
     alike=(0.0, 0.002),
 )
 TRIALS = (Trial("norms", 0.61, 0.72, -0.004), Trial("undo", 0.61, 0.6, 0.0))

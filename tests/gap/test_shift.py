@@ -138,15 +138,6 @@ def test_harder_exceeds_its_limit_by_chance_no_more_often_than_it_says() -> None
     assert exceeded <= 14  # 6 are expected; more than 14 come once in a thousand times
 
 
-def test_softmax_ks_is_the_largest_distance_of_a_class() -> None:
-    local = Answers(np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.4, 0.5, 0.1], [0.2, 0.7, 0.1]]))
-    hidden = Answers(np.array([[0.7, 0.05, 0.25], [0.5, 0.25, 0.25], [0.3, 0.45, 0.25], [0.1, 0.65, 0.25]]))
-    assert shift.softmax_ks(local, local) == 0
-    # The first two classes differ by one image of four, the third altogether
-    assert shift.softmax_ks(local, hidden) == 1
-    assert shift.softmax_ks(two(0.1, 0.2, 0.3, 0.4), two(0.3, 0.4, 0.5, 0.6)) == 0.5
-
-
 def test_one_distribution_is_not_told_apart() -> None:
     local, hidden = RNG.normal(size=(400, 6)), RNG.normal(size=(400, 6))
     found = shift.foreign(local, np.ones(400), hidden)

@@ -33,7 +33,7 @@ def test_it_survives_the_file(tmp_path: Path, evidence: Evidence, with_split: bo
     evidence.write(csv)
     found = Evidence.read(csv)
     assert found is not None and (found.csv_sha256, found.runs) == ("abc", ("one", "two"))
-    assert found.examination == {"verdict": "none"} and found.foreign.tolist() == [1, 1]
+    assert found.diagnosis == {"verdict": "none"} and found.ood_scores.tolist() == [1, 1]
     np.testing.assert_array_equal(found.hidden.probabilities, evidence.hidden.probabilities)
     np.testing.assert_array_equal(found.test.truth, evidence.test.truth)
     np.testing.assert_array_equal(found.hidden_features, evidence.hidden_features)
