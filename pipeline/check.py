@@ -74,7 +74,7 @@ def check(
         end = clock() + wait
         entries = comparison.sync(book, slug, kaggle)
         if wait and any(entry.status == ledger.PENDING for entry in entries):
-            kaggle.tell(f"check: being scored, waiting for up to {duration(wait)}")
+            kaggle.log(f"check: being scored, waiting for up to {duration(wait)}")
         while clock() < end and any(entry.status == ledger.PENDING for entry in entries):
             kaggle.sleep(POLL)
             entries = comparison.sync(book, slug, kaggle)
@@ -141,7 +141,7 @@ def command(
     paths = Paths(processed=processed, models=models, submissions=submissions)
     tell = partial(click.echo, err=True)  # stdout may be JSON
     try:
-        checked = check(slug, paths, Kaggle(os.environ, timeout, tell=tell), csv=csv, wait=wait, pictures=pictures)
+        checked = check(slug, paths, Kaggle(os.environ, timeout, log=tell), csv=csv, wait=wait, pictures=pictures)
     except NetworkError:
         lines = ledger.read(submissions / ledger.NAME)
         entries = ledger.current(lines, slug)

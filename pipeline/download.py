@@ -142,7 +142,7 @@ def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
 def _fetch(slug: str, cache: Path, kaggle: Kaggle, most: int, log: Log) -> None:
     """Bring the archive, of at most about `most` bytes, into `cache`."""
     with Meter("download:", most, BYTES, log) as meter:
-        dataclasses.replace(kaggle, tell=meter.telling(kaggle.tell)).download(slug, cache, meter.update)
+        dataclasses.replace(kaggle, log=meter.telling(kaggle.log)).download(slug, cache, meter.update)
     log(f"download: {megabytes(_archive_in(cache, slug).stat().st_size)} came, unpacking and checking them")
 
 
@@ -262,7 +262,7 @@ def command(slug: str, raw: Path, source: Path | None, timeout: float, force: bo
 
     Resumes a download that was cut.  In a Kaggle notebook the mounted files are used in place.
     """  # fmt: skip
-    kaggle = Kaggle(os.environ, timeout, tell=cli.log)
+    kaggle = Kaggle(os.environ, timeout, log=cli.log)
     paths = Paths(raw=raw)
     download(slug, paths, kaggle, cli.log, source=source, force=force)
     commands.announce(commands.command("preprocess", slug, paths), cli.log, os.environ)

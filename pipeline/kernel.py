@@ -201,7 +201,7 @@ def push_command(
         check_budget(config.model)
     run = runs.check_name(run_name or default_run(slug, config))
     order = Order(slug, run, config, internet, accelerator)
-    paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, tell=cli.log)
+    paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, log=cli.log)
     if dry_run:
         prepare(order, paths, kaggle, cli.log)
     else:
@@ -218,7 +218,7 @@ def fetch_command(
     run_name: str | None, wait: float, poll: float, timeout: float, models: Path, submissions: Path, force: bool
 ) -> None:
     """Wait for a kernel that was pushed from here, and fetch its run and its CSV."""
-    paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, tell=cli.log)
+    paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, log=cli.log)
     fetch(run_name, paths, kaggle, cli.log, force=force, clock=Clock(wait, poll))
 
 

@@ -1,16 +1,28 @@
-"""Stage 5: a CSV -> Kaggle: a ref, never a guess; never twice; and the score of just that submission.
+"""Stage 5: a CSV -> Kaggle: one submission, whatever Kaggle answers, and the score of that very submission.
 
     python -m pipeline.submit
 
-How a CSV becomes one submission whatever Kaggle answers: pipeline.kaggle_api.once.
+A submission's description carries a tag with the CSV's sha256: what carries it is ours, nothing else.  Under a lock,
+submit reads Kaggle's list and the ledger, and sends only what is in neither.  What follows depends on the answer:
+
+    a ref                 looked up in the list, because an answer may name another submission
+    429, failed upload    not taken: waits as Retry-After says, looks for the tag, sends again (TRIES in all)
+    500, 503, no answer   open, Kaggle may still carry it out: looks for the tag for `patience` seconds; if it does not
+                          show up, ends with exit code 6 and sends nothing more
+    400, 401, 403, 404    refused: ends with the exit code of pipeline.errors
+
+Before sending, the ledger gets a line `sending`.  A later run that finds it, after a kill or an open answer, first
+looks for the tag for the rest of `patience`, and sends again only then.
 """
 
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -31,12 +43,28 @@ from pipeline.errors import (
 from pipeline.gap import comparison
 from pipeline.kaggle_api import credentials, submission_format
 from pipeline.kaggle_api.client import Kaggle, Submission
-from pipeline.kaggle_api.once import Clock, Sending, look, send
 from pipeline.store import atomic, ledger, runs, submissions
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord
 from pipeline.store.processed import Processed
 from pipeline.store.submissions import Sidecar
+
+TRIES = 3  # of sending, each after a search for the tag
+LONGEST_WAIT = 300.0  # seconds that Kaggle can make us wait before the next try
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time limits, and the clock they are measured by."""
+
+    deadline: float = 900.0  # seconds, for the score; 0: do not wait
+    poll: float = 5.0  # seconds between two looks for the score
+    settle: float = 15.0  # seconds of looking for the tag of a refused submission, before it is sent again
+    patience: float = 90.0  # seconds within which a submission shows up whose answer was lost, or never
+    look: float = 5.0  # seconds between two looks for the tag
+    sleep: Callable[[float], None] = time.sleep
+    monotonic: Callable[[], float] = time.monotonic
+    now: Callable[[], str] = lambda: datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -63,140 +91,225 @@ def submit(
         NetworkError: also when the score did not come in time; running it again goes on waiting.
         ScoringError: Kaggle could not score it.
     """
-    clock = clock or Clock()
     draft = _draft(csv, slug)
     credentials.require(kaggle.environ)
     data = Processed.open(paths.processed / draft.competition)
     submission_format.validate(csv, data.array("hidden_ids"))
-    book = paths.submissions / ledger.NAME
+    sender = _Sender(csv, draft, kaggle, paths.submissions / ledger.NAME, clock or Clock(), log)
     with atomic.lock(paths.submissions / "submit"):
-        entry, done = _send(csv, draft, kaggle, book, again, clock, log)
-    return Submitted(_await_score(entry, kaggle, book, clock, log), done)
+        submitted = sender.send_once(again)
+    return dataclasses.replace(submitted, entry=sender.await_score(submitted.entry))
 
 
 def _draft(csv: Path, slug: str | None) -> Entry:
     """The ledger's entry as far as it is known beforehand; a CSV without a sidecar has an unknown run."""
     if not csv.is_file():
         raise MissingInput(f"{csv} does not exist: run `python -m pipeline.predict --out {csv}` first")
-    known, digest = Sidecar.read(csv), FileRecord.of(csv).sha256
-    if known is not None and known.csv_sha256 != digest:
+    sidecar, digest = Sidecar.read(csv), FileRecord.of(csv).sha256
+    if sidecar is None:
+        if slug is None:
+            raise UsageError(f"{csv} was not written by predict: say what it is for with --competition SLUG")
+        return Entry("", slug, "", digest, None, None, None, None, None, "")
+    if sidecar.csv_sha256 != digest:
         raise BadData(
             f"{csv} was edited after predict wrote it: predict again with --force, or rename it and add --competition"
         )
-    if known is not None:
-        if slug is not None and slug != known.competition:
-            raise UsageError(f"{csv} was predicted for {known.competition}, not for --competition {slug}")
-        if not known.submittable:
-            raise UsageError(
-                f"{csv} comes from a network over the competition's {PARAMETER_BUDGET:,} trainable parameters: "
-                "submit a run within them"
+    if slug not in (None, sidecar.competition):
+        raise UsageError(f"{csv} was predicted for {sidecar.competition}, not for --competition {slug}")
+    if not sidecar.submittable:
+        raise UsageError(
+            f"{csv} comes from a network over the competition's {PARAMETER_BUDGET:,} trainable parameters: "
+            "submit a run within them"
+        )
+    local = sidecar.validation_accuracy, sidecar.test_accuracy
+    return Entry("", sidecar.competition, sidecar.run, digest, None, *local, None, None, "")
+
+
+@dataclass(frozen=True)
+class _Sender:
+    """Sends one CSV, and recognises its submission."""
+
+    csv: Path
+    draft: Entry
+    kaggle: Kaggle
+    book: Path  # the ledger
+    clock: Clock
+    log: Log
+
+    @property
+    def tag(self) -> str:
+        """The submission's description."""
+        draft = self.draft
+        return submissions.tag(draft.run or "unknown", draft.csv_sha256, draft.local_validation)
+
+    def send_once(self, again: bool) -> Submitted:
+        """The submission of this CSV that Kaggle has already, or a new one; `again`: a new one in any case."""
+        draft = self.draft
+        # The ledger first learns what was sent by hand, by a run that was killed, or before the ledger was lost.
+        states = comparison.sync(self.book, draft.competition, self.kaggle, also=[draft])
+        own = [entry for entry in states if entry.csv_sha256 == draft.csv_sha256]
+        earlier = {entry.ref: entry for entry in own if entry.ref is not None}
+        if earlier and not again:
+            newest = list(earlier.values())[-1]
+            status = f"as ref {newest.ref} ({newest.status})"
+            self.log(f"submit: {self.csv} was submitted before, {status}; not sending it twice")
+            return Submitted(newest, done=False)
+        if seconds := self._open_for([entry.time for entry in own if entry.ref is None]):
+            self.log(
+                "submit: an earlier run may have sent it just now; "
+                f"looking for its tag in Kaggle's list, {seconds:.0f} s"
             )
-        local = known.validation_accuracy, known.test_accuracy
-        return Entry("", known.competition, known.run, digest, None, *local, None, None, "")
-    if slug is None:
-        raise UsageError(f"{csv} was not written by predict: say what it is for with --competition SLUG")
-    return Entry("", slug, "", digest, None, None, None, None, None, "")
+            if (ref := self._look(earlier, seconds)) is not None:
+                return Submitted(self._accepted(ref), done=False)
+        self._require_one_left()
+        self.log(f"submit: sending {self.csv} to {draft.competition} as {self.tag!r}")
+        ledger.append(self.book, [dataclasses.replace(draft, time=self.clock.now(), status=ledger.SENDING)])
+        return Submitted(self._accepted(self._send(earlier)), done=True)
 
+    def _open_for(self, sent: Sequence[str]) -> float:
+        """For how many more seconds a submission may show up that was sent at these times with no answer."""
+        if not sent:
+            return 0.0
+        patience, now = self.clock.patience, comparison.instant(self.clock.now())
+        age = (now - comparison.instant(sent[-1])).total_seconds()
+        return min(max(patience - age, 0.0), patience)  # a clock that was put back makes nobody wait longer
 
-def _send(
-    csv: Path, draft: Entry, kaggle: Kaggle, book: Path, again: bool, clock: Clock, log: Log
-) -> tuple[Entry, bool]:
-    """The ledger's entry for this CSV's submission, and whether it was sent now."""
-    # The ledger first learns what was sent by hand, by a run that was killed, or before the ledger was lost.
-    states = comparison.sync(book, draft.competition, kaggle, also=[draft])
-    before = [entry for entry in states if entry.csv_sha256 == draft.csv_sha256 and entry.ref is not None]
-    if before and not again:
-        newest = before[-1]
-        log(f"submit: {csv} was submitted before, as ref {newest.ref} ({newest.status}); not sending it twice")
-        return newest, False
-    description = submissions.tag(draft.run or "unknown", draft.csv_sha256, draft.local_validation)
-    sending = Sending(csv, draft.csv_sha256, draft.competition, description, {entry.ref for entry in before})
-    if seconds := _may_turn_up(states, draft, clock):
-        log(f"submit: an earlier run may have sent it just now; looking for its tag in Kaggle's list, {seconds:.0f} s")
-        if (found := look(sending, kaggle, clock, seconds)) is not None:
-            return _taken(found, draft, book, clock, log), False
-    limits = kaggle.limits(draft.competition)
-    if limits.allowed == 0 and limits.total > 0:
-        when = "this competition takes no more" if limits.by_total else "try again after 00:00 UTC"
-        raise SubmissionLimit(f"no submission is left ({limits.today} today, {limits.total} in all): {when}")
-    log(f"submit: sending {csv} to {draft.competition} as {description!r}")
-    ledger.append(book, [dataclasses.replace(draft, time=clock.now(), status=ledger.SENDING)])
-    return _taken(send(sending, kaggle, clock, log), draft, book, clock, log), True
+    def _require_one_left(self) -> None:
+        limits = self.kaggle.limits(self.draft.competition)
+        if limits.allowed == 0 and limits.total > 0:
+            when = "this competition takes no more" if limits.by_total else "try again after 00:00 UTC"
+            raise SubmissionLimit(f"no submission is left ({limits.today} today, {limits.total} in all): {when}")
 
+    def _send(self, earlier: Collection[int]) -> int:
+        """Send it; the ref.  What each answer means is in the module's docstring.
 
-def _may_turn_up(states: Sequence[Entry], draft: Entry, clock: Clock) -> float:
-    """For how many more seconds a submission may turn up that an earlier run sent without seeing what became of it."""
-    sent = [entry.time for entry in states if entry.csv_sha256 == draft.csv_sha256 and entry.ref is None]
-    if not sent:
-        return 0.0
-    age = (comparison.instant(clock.now()) - comparison.instant(sent[-1])).total_seconds()
-    return min(max(clock.patience - age, 0.0), clock.patience)  # a clock that was put back makes nobody wait longer
+        Raises:
+            NetworkError: it did not arrive; or nobody knows, and only the next run can tell.
+        """
+        for remaining in reversed(range(TRIES)):
+            try:
+                named = self.kaggle.submit(self.draft.competition, self.csv, self.tag)
+            except NetworkError as error:
+                self.log(f"submit: {error}")
+                settle = max(self.clock.settle, min(error.retry_after or 0.0, LONGEST_WAIT))
+                seconds = self.clock.patience if error.unanswered else settle
+                self.log(
+                    f"submit: it may have arrived all the same; looking for its tag in Kaggle's list, {seconds:.0f} s"
+                )
+                if (ref := self._look(earlier, seconds)) is not None:
+                    self.log(f"submit: it did arrive, as ref {ref}")
+                    return ref
+                if error.unanswered:
+                    raise self._lost("Kaggle left open whether it took it") from error
+                if not remaining:
+                    raise
+            else:
+                return self._confirmed(named, earlier)
+        raise AssertionError("unreachable")
 
+    def _confirmed(self, named: int, earlier: Collection[int]) -> int:
+        """The ref of our submission; `named` is what Kaggle's answer calls it, which may be another's."""
+        try:
+            listed = self.kaggle.submissions(self.draft.competition)
+            if (ref := self._find(listed, earlier)) is not None:
+                return ref
+            if all(submission.ref != named for submission in listed):
+                return named  # the list is behind the answer
+            ref = self._look(earlier, self.clock.patience)
+        except NetworkError as error:
+            taken = f"Kaggle took {self.csv} as ref {named}, and then: {error}"
+            raise NetworkError(f"{taken}; `python -m pipeline.submit` looks there first") from error
+        if ref is None:
+            raise self._lost(f"Kaggle named ref {named}, which is another submission")
+        return ref
 
-def _taken(ref: int, draft: Entry, book: Path, clock: Clock, log: Log) -> Entry:
-    """The ledger's new line for a submission that Kaggle has."""
-    entry = dataclasses.replace(draft, time=clock.now(), ref=ref, status=ledger.PENDING)
-    ledger.append(book, [entry])
-    log(f"submit: Kaggle took it as ref {ref}")
-    return entry
+    def _look(self, earlier: Collection[int], seconds: float) -> int | None:
+        """The ref of our submission, or None after looking for it for `seconds`."""
+        end = self.clock.monotonic() + seconds
+        while True:
+            self.clock.sleep(self.clock.look)
+            ref = self._find(self.kaggle.submissions(self.draft.competition), earlier)
+            if ref is not None or self.clock.monotonic() >= end:
+                return ref
 
+    def _find(self, listed: Sequence[Submission], earlier: Collection[int]) -> int | None:
+        """The ref of the newest submission that carries our tag and is none of the earlier ones."""
+        sha256 = self.draft.csv_sha256
+        refs = [s.ref for s in listed if s.ref not in earlier and submissions.carries(s.description, sha256)]
+        return max(refs, default=None)
 
-def _await_score(entry: Entry, kaggle: Kaggle, book: Path, clock: Clock, log: Log) -> Entry:
-    """Poll for the score of this very ref until the deadline."""
-    assert entry.ref is not None
-    start, tell = clock.monotonic(), FIRST_LINE
-    while entry.status == ledger.PENDING and clock.deadline:
-        found = _own(entry, kaggle, book)
-        if found is not None and found.status.lower() != ledger.PENDING:
-            entry = comparison.updated(entry, found)
-            ledger.append(book, [entry])
-        elif (waited := clock.monotonic() - start) > clock.deadline:
-            raise NetworkError(
-                f"ref {entry.ref} was accepted and has no score after {clock.deadline:.0f} s: "
-                "look later with `python -m pipeline.check`"
-            )
-        else:
-            if waited >= tell:
-                tell = waited + LINES
-                log(f"submit: being scored for {duration(waited)}, waiting for up to {duration(clock.deadline)}")
-            clock.sleep(clock.poll)
-    if entry.status == ledger.ERROR:
-        raise ScoringError(f"Kaggle could not score ref {entry.ref}: {entry.note or 'no reason given'}")
-    if entry.status == ledger.COMPLETE:
-        known = {"public": entry.public, "private": entry.private}
-        scores = [f"{name} {value:.2f} %" for name, value in known.items() if value is not None]
-        log(f"submit: ref {entry.ref} is scored: {', '.join(scores) or 'no score is shown'}")
-    return entry
+    def _lost(self, why: str) -> NetworkError:
+        """It was sent and does not show up: a second one now might be one too many."""
+        return NetworkError(
+            f"{why}, and {self.csv} is not in its list: run `python -m pipeline.submit` again in some minutes; "
+            "it looks there first"
+        )
 
+    def _accepted(self, ref: int) -> Entry:
+        """The ledger's new line for a submission that Kaggle has."""
+        entry = dataclasses.replace(self.draft, time=self.clock.now(), ref=ref, status=ledger.PENDING)
+        ledger.append(self.book, [entry])
+        self.log(f"submit: Kaggle took it as ref {ref}")
+        return entry
 
-def _own(entry: Entry, kaggle: Kaggle, book: Path) -> Submission | None:
-    """What Kaggle says of this very submission, or None while it does not know it.
+    def await_score(self, entry: Entry) -> Entry:
+        """Poll for the score of this very ref until the deadline."""
+        clock = self.clock
+        start, next_line = clock.monotonic(), FIRST_LINE
+        while entry.status == ledger.PENDING and clock.deadline:
+            current = self._current(entry)
+            if current is not None and current.status.lower() != ledger.PENDING:
+                entry = comparison.updated(entry, current)
+                ledger.append(self.book, [entry])
+            elif (waited := clock.monotonic() - start) > clock.deadline:
+                raise NetworkError(
+                    f"ref {entry.ref} was accepted and has no score after {clock.deadline:.0f} s: "
+                    "look later with `python -m pipeline.check`"
+                )
+            else:
+                if waited >= next_line:
+                    next_line = waited + LINES
+                    limit = duration(clock.deadline)
+                    self.log(f"submit: being scored for {duration(waited)}, waiting for up to {limit}")
+                clock.sleep(clock.poll)
+        if entry.status == ledger.ERROR:
+            raise ScoringError(f"Kaggle could not score ref {entry.ref}: {entry.note or 'no reason given'}")
+        if entry.status == ledger.COMPLETE:
+            known = {"public": entry.public, "private": entry.private}
+            scores = [f"{name} {value:.2f} %" for name, value in known.items() if value is not None]
+            self.log(f"submit: ref {entry.ref} is scored: {', '.join(scores) or 'no score is shown'}")
+        return entry
 
-    Raises:
-        NetworkError: Kaggle did not answer, or `entry` has the ref of a submission that is not ours.
-    """
-    assert entry.ref is not None
+    def _current(self, entry: Entry) -> Submission | None:
+        """What Kaggle says of this very submission, or None while it does not know it.
 
-    def ours(item: Submission) -> bool:
-        return submissions.carries(item.description, entry.csv_sha256) or entry.note == comparison.BY_HAND
+        Raises:
+            NetworkError: Kaggle did not answer, or `entry` has the ref of a submission that is not ours.
+        """
+        assert entry.ref is not None
 
-    try:
-        with suppress(AccessDenied):  # another team's, perhaps: the list tells whether it is ours
-            found = kaggle.submission(entry.competition, entry.ref)
-            if found is None or ours(found):
-                return found
-        listed = [item for item in kaggle.submissions(entry.competition) if item.ref == entry.ref and ours(item)]
-    except NetworkError as error:
-        raise NetworkError(f"ref {entry.ref} was accepted, its score is not known yet: {error}") from error
-    if not listed:
+        def ours(item: Submission) -> bool:
+            return submissions.carries(item.description, entry.csv_sha256) or entry.note == comparison.BY_HAND
+
+        try:
+            with suppress(AccessDenied):  # another team's, perhaps: the list tells whether it is ours
+                found = self.kaggle.submission(entry.competition, entry.ref)
+                if found is None or ours(found):
+                    return found
+            for item in self.kaggle.submissions(entry.competition):
+                if item.ref == entry.ref and ours(item):
+                    return item
+        except NetworkError as error:
+            raise NetworkError(f"ref {entry.ref} was accepted, its score is not known yet: {error}") from error
         # Taken back in the ledger, so that the next run does not hold it for ours either.
-        ledger.append(book, [Entry(entry.time, entry.competition, "", "", entry.ref, None, None, None, None,
-                                   ledger.ERROR, "another submission than the one it was named for")])  # fmt: skip
+        note = "another submission than the one it was named for"
+        nobodys = dataclasses.replace(self.draft, run="", csv_sha256="", local_validation=None, local_test=None)
+        withdrawn = dataclasses.replace(nobodys, time=entry.time, ref=entry.ref, status=ledger.ERROR, note=note)
+        ledger.append(self.book, [withdrawn])
         raise NetworkError(
             f"ref {entry.ref} is another submission than the one that Kaggle named it for: run "
             "`python -m pipeline.submit` again; it looks for its own in Kaggle's list first"
         )
-    return listed[0]
 
 
 @cli.stage_command("""
@@ -223,7 +336,7 @@ def command(
     paths = Paths(processed=processed, models=models, submissions=submissions)
     csv = csv if csv is not None else submissions / f"{runs.latest(models)}.csv"
     clock = Clock(deadline=wait, poll=poll)
-    kaggle = Kaggle(os.environ, timeout, tell=cli.log)
+    kaggle = Kaggle(os.environ, timeout, log=cli.log)
     done = submit(csv, paths, kaggle, cli.log, slug=slug, again=again, clock=clock)
     commands.announce(commands.command("check", done.entry.competition, paths), cli.log, os.environ)
 

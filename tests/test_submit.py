@@ -8,12 +8,11 @@ import pytest
 
 from pipeline.errors import AccessDenied, NetworkError
 from pipeline.kaggle_api.client import Kaggle
-from pipeline.kaggle_api.once import Clock
 from pipeline.rehearsal.mock import MockKaggle
 from pipeline.rehearsal.state import Settings
 from pipeline.store import ledger
 from pipeline.store.submissions import Sidecar
-from pipeline.submit import submit
+from pipeline.submit import Clock, submit
 from tests.support import ROOT, SLUG, error_line, paths_in, predicted_place, serve, stage
 
 pytestmark = pytest.mark.usefixtures("quick_client")

@@ -215,7 +215,7 @@ class Kaggle:
     attempts: int = 4
     backoff: float = 2.0
     sleep: Callable[[float], None] = time.sleep
-    tell: Log = lambda _: None  # is told of each new try
+    log: Log = lambda _: None  # hears of each new try
 
     def files(self, slug: str) -> list[RemoteFile]:
         """The competition's files."""
@@ -253,7 +253,7 @@ class Kaggle:
                 before, there = there, _bytes_in(folder)
                 if there <= before:
                     raise
-                self.tell(f"kaggle: {error}; going on after {there} bytes")
+                self.log(f"kaggle: {error}; going on after {there} bytes")
             else:
                 return
 
@@ -284,14 +284,14 @@ class Kaggle:
             stop=tenacity.stop_after_attempt(self.attempts),
             wait=wait,
             sleep=self.sleep,
-            before_sleep=self._tell_of_retry,
+            before_sleep=self._log_retry,
             reraise=True,
         )
         return tries(call)
 
-    def _tell_of_retry(self, state: tenacity.RetryCallState) -> None:
+    def _log_retry(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        self.tell(f"kaggle: {error}; trying again in {state.upcoming_sleep:.0f} s")
+        self.log(f"kaggle: {error}; trying again in {state.upcoming_sleep:.0f} s")
 
     def call(
         self,

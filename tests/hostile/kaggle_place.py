@@ -18,12 +18,11 @@ from pipeline.check import check
 from pipeline.download import download
 from pipeline.errors import PipelineError
 from pipeline.kaggle_api.client import Kaggle
-from pipeline.kaggle_api.once import Clock
 from pipeline.rehearsal.mock import MockKaggle, mock_kaggle
 from pipeline.rehearsal.state import Settings, Submission
 from pipeline.store import ledger, submissions
 from pipeline.store.manifest import FileRecord
-from pipeline.submit import submit
+from pipeline.submit import Clock, submit
 from tests.support import SLUG, paths_in, predicted_place, stage, tree, write_download
 
 Stage = Literal["download", "submit", "check"]
@@ -72,7 +71,7 @@ class Place:
         """The stage, in this process."""
         told: list[str] = []
         settings = {"timeout": 30.0, "upload_timeout": 30.0, "attempts": 1, "backoff": 0.01, **self.client}
-        kaggle = Kaggle(self.kaggle.environment, tell=told.append, **settings)
+        kaggle = Kaggle(self.kaggle.environment, log=told.append, **settings)
         paths = paths_in(self.cwd)
         try:
             if name == "download":

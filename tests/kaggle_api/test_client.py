@@ -73,7 +73,7 @@ def test_each_new_try_is_told_with_its_reason(child: Path) -> None:
     answering(child, {"ok": False, "kind": "http", "status": 429, "message": "slow down", "retry_after": "7"})
     told: list[str] = []
     slept: list[float] = []
-    kaggle = Kaggle({"KAGGLE_API_TOKEN": "t"}, attempts=3, sleep=slept.append, tell=told.append)
+    kaggle = Kaggle({"KAGGLE_API_TOKEN": "t"}, attempts=3, sleep=slept.append, log=told.append)
     with pytest.raises(NetworkError, match="busy or down"):
         kaggle.files(SLUG)
     line = "kaggle: Kaggle is busy or down (429, slow down): try again later; trying again in 7 s"
