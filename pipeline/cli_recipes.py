@@ -4,11 +4,11 @@ import dataclasses
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
-from pipeline import cli
+from pipeline import cli, recipes
 from pipeline.errors import BadData, UsageError
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
 from pipeline.store.runs import RunCard, default_name
@@ -26,11 +26,9 @@ TAUGHT = ("distillation_weight", "distillation_temperature")
 
 def fields() -> dict[str, tuple[Any, str]]:
     """The fields of TrainConfig that are options: name -> type and help text."""
-    hints = typing.get_type_hints(TrainConfig, include_extras=True)
     return {
-        field.name: typing.get_args(hints[field.name])
-        for field in dataclasses.fields(TrainConfig)
-        if typing.get_origin(hints[field.name]) is Annotated
+        name: (option.kind, option.help + (f"  [{option.allowed}]" if option.allowed else ""))
+        for name, option in recipes.options().items()
     }
 
 

@@ -13,7 +13,7 @@ from pipeline.errors import UsageError
 
 CLASSES = 10
 IMAGE_SIZE = 32  # pixels a side
-PARAMETER_BUDGET = 5_000_000  # trainable parameters; the competition's rule
+PARAMETER_LIMIT = 5_000_000  # trainable parameters; the competition's rule
 
 # The paper's normalisation, in RGB order.  The deviations are the mean of the per-image deviations
 # (over all pixels they are .2470, .2435, .2616); what matters is that training and prediction share them.

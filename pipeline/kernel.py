@@ -196,9 +196,9 @@ def push_command(
     """
     config = cli_recipes.chosen(preset, recipe)
     if config.model not in [known.model for known in PRESETS.values()]:
-        from pipeline.model.summary import check_budget  # noqa: PLC0415 - torch takes seconds
+        from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415 - torch takes seconds
 
-        check_budget(config.model)
+        check_parameter_limit(config.model)
     run = runs.check_name(run_name or default_run(slug, config))
     order = Order(slug, run, config, internet, accelerator)
     paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, log=cli.log)

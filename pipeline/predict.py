@@ -20,7 +20,7 @@ import click
 import numpy as np
 
 from pipeline import cli, commands
-from pipeline.config import DEFAULT_COMPETITION, PARAMETER_BUDGET, Paths, check_slug, competition
+from pipeline.config import DEFAULT_COMPETITION, PARAMETER_LIMIT, Paths, check_slug, competition
 from pipeline.console import duration
 from pipeline.errors import BadData, Log, UsageError
 from pipeline.gap.assessment import assess, is_recorded, record
@@ -113,11 +113,11 @@ def _introduce(ensemble: Ensemble, data: Processed, log: Log) -> None:
         if not run.result.submittable:
             log(
                 f"predict: NOT SUBMITTABLE: run {run.name} has {run.result.trainable_parameters:,} trainable "
-                f"parameters, and the competition allows {PARAMETER_BUDGET:,}"
+                f"parameters, and the competition allows {PARAMETER_LIMIT:,}"
             )
     if len(ensemble.runs) > 1:
         log(
-            f"predict: {len(ensemble.runs)} runs are averaged: the competition's budget of {PARAMETER_BUDGET:,} "
+            f"predict: {len(ensemble.runs)} runs are averaged: the competition's budget of {PARAMETER_LIMIT:,} "
             f"parameters is for a network, these have {ensemble.parameters:,} together, and on ensembles it is silent"
         )
 
@@ -167,13 +167,13 @@ def _write(
     began, device = monotonic(), choose(device_name)
     with device_advice(device, batch_size):
         panel = Panel(inference.load(ensemble.runs, device), draft.tta, batch_size, log)
-        test, validation = inference.ask_locally(ensemble, panel, data)
+        test, validation = inference.predict_holdout(ensemble, panel, data)
         # Of a single run as it is, result.json knows the accuracies.
         recorded = None
         if len(panel.members) == 1 and draft.tta == "none" and data.training_fingerprint == ensemble.data:
             recorded = draft.test_accuracy / 100
         else:
-            local = inference.worth(ensemble, test, validation)
+            local = inference.holdout_scores(ensemble, test, validation)
             draft = dataclasses.replace(draft, test_accuracy=local.test, validation_accuracy=local.validation)
             log(f"predict: {local}")
         examined = examine(panel, data, Local(test, validation, recorded), draft.adapt, log)

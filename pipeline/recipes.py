@@ -1,23 +1,50 @@
-"""What is trained and how: networks, recipes and the presets, in frozen dataclasses.  Nothing here imports torch.
+"""What is trained and how: models, recipes and the presets, in frozen dataclasses.  Nothing here imports torch.
 
 Each annotated field of TrainConfig is an option of `python -m pipeline.train`, and `python -m pipeline.sweep` can
-search over it: the annotation is the option's type and its help text.
+search over it: the annotation holds its type, its range and its help text (see `options`).
 """
 
 import dataclasses
+import functools
 import json
+import math
+import typing
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pipeline.errors import BadData, UsageError
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UsageError(message)
+@dataclass(frozen=True)
+class Range:
+    """The numbers that an option allows: from `low` to `high`, an open end excluded; infinity never."""
+
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        return above and (value < self.high if self.open_high or self.high == math.inf else value <= self.high)
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"{'above' if self.open_low else 'at least'} {self.low:g}"
+        first = f"{'above' if self.open_low else 'from'} {self.low:.10g}"
+        return f"{first} to {'below ' if self.open_high else ''}{self.high:.10g}"
 
 
-# --- networks ---------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Option:
+    """An annotated field of TrainConfig: its type (for choices a Literal), its range if it is a number, its help."""
+
+    kind: Any
+    help: str
+    allowed: Range | None
+
+
+# --- models -----------------------------------------------------------------------------------------------
 
 
 WHITENED_STEM = 2 * 3 * 2 * 2  # the directions of a colour patch of 2x2 pixels, each with its negative
@@ -40,21 +67,19 @@ class ModelConfig:
     whitened: bool = False  # a 2x2 stem of fixed filters, computed from the training images: 24 channels
 
     def __post_init__(self) -> None:
-        """Refuse descriptions that fit no network."""
+        """Refuse descriptions that fit no model."""
         if not len(self.widths) == len(self.blocks) == len(self.strides):
             raise UsageError(f"model {self.name}: widths, blocks and strides differ in length")
-        least = min(self.widths)
-        _require(0 <= self.se <= least, f"--se {self.se}: from 0 (none) to {least}, the least width")
-        _require(
-            not self.whitened or self.stem == WHITENED_STEM,
-            f"model {self.name}: a whitened stem has {WHITENED_STEM} channels, not {self.stem}",
-        )
+        if not 0 <= self.se <= (least := min(self.widths)):
+            raise UsageError(f"--se {self.se}: from 0 (none) to {least}, the least width")
+        if self.whitened and self.stem != WHITENED_STEM:
+            raise UsageError(f"model {self.name}: a whitened stem has {WHITENED_STEM} channels, not {self.stem}")
 
 
 MODELS = {
     model.name: model
     for model in (
-        # The paper's network, 4,893,566 parameters: recovered from its memory table (18.67 MB of parameters).
+        # The paper's model, 4,893,566 parameters: recovered from its memory table (18.67 MB of parameters).
         ModelConfig("paper", 36, (36, 72, 144, 256, 64), (3, 3, 3, 3, 1), (1, 2, 2, 2, 2)),
         # A tenth of a GMAC in few and wide layers, which a CPU computes fast.  Networks of this form, Page's ResNet-9
         # with a residual block in each stage, learned most in equal time of those compared (tests/bench/RESULTS.md).
@@ -63,7 +88,7 @@ MODELS = {
         ModelConfig("wide", 64, (64, 128, 256), (3, 3, 3), (1, 2, 2), se=16),
         # Small enough for a rehearsal on two CPU cores, with the same building blocks.
         ModelConfig("rehearsal", 16, (16, 32, 64), (1, 1, 1), (2, 2, 2)),
-        # torchvision's ResNets with a CIFAR stem: the paper's baselines, over the competition's budget.
+        # torchvision's ResNets with a CIFAR stem: the paper's baselines, over the competition's parameter limit.
         ModelConfig("resnet18", 64, (64, 128, 256, 512), (2, 2, 2, 2), (1, 2, 2, 2)),
         ModelConfig("resnet34", 64, (64, 128, 256, 512), (3, 4, 6, 3), (1, 2, 2, 2)),
     )
@@ -77,14 +102,15 @@ Compile = Literal["auto", "yes", "no"]  # how a run computes, not what: no field
 Optimizer = Literal["adam", "adamw", "sgd", "rmsprop"]
 Schedule = Literal["linear", "cosine", "step", "one-cycle"]
 Flip = Literal["none", "random", "alternating"]
-Policy = Literal["none", "randaugment", "trivialaugment", "augmix"]
-CHOICES = {
-    "validation": get_args(ValidationSet),
-    "optimizer": get_args(Optimizer),
-    "schedule": get_args(Schedule),
-    "flip": get_args(Flip),
-    "policy": get_args(Policy),
-}
+Policy = Literal["none", "trivialaugment"]
+
+MIXING = ("mixup", "cutmix", "ricap")  # at most one of them
+RETIRED = {"erasing": 0.0}  # former fields, and the value at which a run had nothing of them
+
+COUNT = Range(0)
+SHARE = Range(0, 1)
+FRACTION = Range(0, 1, open_high=True)
+POSITIVE = Range(0, open_low=True)
 
 
 @dataclass(frozen=True)
@@ -99,65 +125,52 @@ class TrainConfig:
 
     # "test_batch" is the paper's protocol, and optimistic.
     validation: Annotated[ValidationSet, "What selects the best epoch; test_batch is the paper's way."] = "split"
-    validation_fraction: Annotated[float, "Share of the training images in the validation split."] = 0.1
-    epochs: Annotated[int, "Passes over the training images; the warm-up keeps its share."] = 80
-    batch_size: Annotated[int, "Images a step."] = 128
-    seed: Annotated[int, "Of initialisation, order and augmentation."] = 0
+    validation_fraction: Annotated[
+        float, Range(0, 1, open_low=True, open_high=True), "Share of the training images in the validation split."
+    ] = 0.1
+    epochs: Annotated[int, Range(1), "Passes over the training images; the warm-up keeps its share."] = 80
+    batch_size: Annotated[int, Range(2), "Batch size in images."] = 128  # batch normalisation needs two
+    seed: Annotated[int, Range(0, 2**31 - 1), "Seed of initialisation, order and augmentation."] = 0
 
-    optimizer: Annotated[Optimizer, "sgd has Nesterov's momentum."] = "adam"
-    learning_rate: Annotated[float, "The peak."] = 1e-3
-    momentum: Annotated[float, "Of sgd and rmsprop."] = 0.9
-    weight_decay: Annotated[float, "An L2 penalty; adamw decouples it."] = 1e-4
-    decay_norms: Annotated[bool, "Let norms and biases decay too."] = True
-    schedule: Annotated[Schedule, "Of the rate after the warm-up."] = "linear"
-    warmup_epochs: Annotated[float, "Epochs over which the rate rises to its peak."] = 5.0
-    early_stopping: Annotated[int, "Stop after so many epochs without a better validation accuracy; 0: never."] = 0
+    optimizer: Annotated[Optimizer, "Optimizer; sgd has Nesterov momentum."] = "adam"
+    learning_rate: Annotated[float, POSITIVE, "Peak learning rate."] = 1e-3
+    momentum: Annotated[float, FRACTION, "Momentum (sgd, rmsprop)."] = 0.9
+    weight_decay: Annotated[float, COUNT, "L2 penalty; adamw decouples it."] = 1e-4
+    decay_norms: Annotated[bool, "Apply weight decay to norms and biases, too."] = True
+    schedule: Annotated[Schedule, "Learning rate schedule after the warm-up."] = "linear"
+    warmup_epochs: Annotated[float, COUNT, "Epochs over which the learning rate rises to its peak."] = 5.0
+    early_stopping: Annotated[int, COUNT, "Stop after so many epochs without a better one; 0: never."] = 0
 
-    label_smoothing: Annotated[float, "From 0 to below 1."] = 0.1
-    dropout: Annotated[float, "Probability, before the linear layer."] = 0.0
-    ema_decay: Annotated[float, "Validate and keep the weights' moving average of this decay a step; 0: none."] = 0.0
+    label_smoothing: Annotated[float, FRACTION, "Label smoothing."] = 0.1
+    dropout: Annotated[float, FRACTION, "Dropout probability before the linear layer."] = 0.0
+    ema_decay: Annotated[float, FRACTION, "Decay per step of the weights' EMA, which is then kept; 0: none."] = 0.0
 
-    crop_padding: Annotated[int, "Pixels of black on each side before the random crop."] = 4
+    crop_padding: Annotated[int, Range(0, 16), "Zero-padding before the random crop, in pixels."] = 4
     flip: Annotated[Flip, "Mirror half of the images, or each one in every other epoch."] = "random"
-    policy: Annotated[Policy, "Of colours and shapes, an image; augmix is against corrupted hidden images."] = "none"
-    cutout: Annotated[int, "Side of a grey square in pixels; 0: none."] = 0
-    erasing: Annotated[float, "Probability that a rectangle is painted in one random colour."] = 0.0
-    mixup: Annotated[float, "Blend pairs of images: alpha of the Beta distribution; 0: none."] = 0.0
-    cutmix: Annotated[float, "Paste a rectangle of another image: alpha; 0: none."] = 0.0
-    ricap: Annotated[float, "Patch four images together: beta; 0: none."] = 0.0
+    policy: Annotated[Policy, "Augmentation policy of colours and shapes."] = "none"
+    cutout: Annotated[int, Range(0, 32), "Side of Cutout's grey square, in pixels; 0: none."] = 0
+    mixup: Annotated[float, COUNT, "Mixup: alpha of the Beta distribution; 0: none."] = 0.0
+    cutmix: Annotated[float, COUNT, "CutMix: alpha of the Beta distribution; 0: none."] = 0.0
+    ricap: Annotated[float, COUNT, "RICAP: beta of the Beta distribution; 0: none."] = 0.0
 
-    distillation_weight: Annotated[float, "Share of the teachers in the loss."] = 0.7
-    distillation_temperature: Annotated[float, "Softens the teachers' and the student's probabilities."] = 2.0
+    distillation_weight: Annotated[float, SHARE, "Weight of the teachers in the loss."] = 0.7
+    distillation_temperature: Annotated[float, POSITIVE, "Temperature of the teachers and the student."] = 2.0
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense, before anything is spent."""
-        for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            _require(value in choices, f"{flag(name)} {value}: choose one of {', '.join(choices)}")
-        _require(self.epochs >= 1, f"--epochs {self.epochs}: at least 1")
-        _require(self.batch_size >= 2, f"--batch-size {self.batch_size}: at least 2 (batch normalisation)")
-        _require(
-            0 <= self.warmup_epochs <= self.epochs,
-            f"--warmup-epochs {self.warmup_epochs:g}: from 0 to the {self.epochs} epochs of the run",
-        )
-        _require(self.learning_rate > 0, f"--learning-rate {self.learning_rate:g}: above 0")
-        _require(0 < self.validation_fraction < 1, "--validation-fraction: between 0 and 1")
-        _require(0 <= self.seed < 2**31, "--seed: from 0 to 2147483647")
-        _require(self.early_stopping >= 0, "--early-stopping: a number of epochs, or 0 for never")
-        _require(0 <= self.crop_padding <= 16, f"--crop-padding {self.crop_padding}: from 0 to 16 pixels")
-        _require(0 <= self.cutout <= 32, f"--cutout {self.cutout}: from 0 (none) to 32 pixels")
-        _require(self.distillation_temperature > 0, "--distillation-temperature: above 0")
-        for name in ("momentum", "label_smoothing", "dropout", "ema_decay"):
-            _require(0 <= getattr(self, name) < 1, f"{flag(name)} {getattr(self, name):g}: from 0 to below 1")
-        for name in ("erasing", "distillation_weight"):
-            _require(0 <= getattr(self, name) <= 1, f"{flag(name)} {getattr(self, name):g}: from 0 to 1")
-        for name in ("weight_decay", *MIXING):
-            _require(getattr(self, name) >= 0, f"{flag(name)} {getattr(self, name):g}: 0 or more")
+        for name, option in options().items():
+            value, choices = getattr(self, name), typing.get_args(option.kind)
+            if choices and value not in choices:
+                raise UsageError(f"{flag(name)} {value}: choose one of {', '.join(choices)}")
+            if option.allowed is not None and value not in option.allowed:
+                raise UsageError(f"{flag(name)} {value:.10g}: {option.allowed}")
+        if self.warmup_epochs > self.epochs:
+            raise UsageError(f"--warmup-epochs {self.warmup_epochs:g}: from 0 to the {self.epochs} epochs of the run")
         mixing = [name for name in MIXING if getattr(self, name)]
-        _require(
-            len(mixing) <= 1,
-            f"{' and '.join(map(flag, mixing))} both mix whole images: keep one, and set the others to 0",
-        )
+        if len(mixing) > 1:
+            raise UsageError(
+                f"{' and '.join(map(flag, mixing))} both mix whole images: keep one, and set the others to 0"
+            )
 
     def with_epochs(self, epochs: int) -> Self:
         """The same recipe over `epochs`, its warm-up in the same proportion."""
@@ -175,13 +188,11 @@ class TrainConfig:
             BadData: for unknown keys or values, as a run of another version may have them.
         """
         try:
+            kept = {name: v for name, v in values.items() if name not in RETIRED or v != RETIRED[name]}
             teachers = tuple(values.get("teachers", ()))
-            return cls(**{**values, "model": model_from_dict(values["model"]), "teachers": teachers})
-        except (TypeError, KeyError, AttributeError, UsageError) as error:
+            return cls(**{**kept, "model": model_from_dict(values["model"]), "teachers": teachers})
+        except (TypeError, ValueError, KeyError, AttributeError, UsageError) as error:
             raise BadData(f"this run's config.json is of another version of the pipeline ({error})") from error
-
-
-MIXING = ("mixup", "cutmix", "ricap")
 
 
 def model_from_dict(values: dict[str, Any]) -> ModelConfig:
@@ -194,6 +205,17 @@ def model_from_dict(values: dict[str, Any]) -> ModelConfig:
     return ModelConfig(**named)
 
 
+@functools.cache
+def options() -> dict[str, Option]:
+    """The annotated fields of TrainConfig by name."""
+    found = {}
+    for name, hint in typing.get_type_hints(TrainConfig, include_extras=True).items():
+        if typing.get_origin(hint) is Annotated:
+            kind, *ranges, text = typing.get_args(hint)
+            found[name] = Option(kind, text, ranges[0] if ranges else None)
+    return found
+
+
 def flag(name: str) -> str:
     """The command line's spelling of a field: learning_rate -> --learning-rate."""
     return f"--{name.replace('_', '-')}"
@@ -204,7 +226,7 @@ def flag(name: str) -> str:
 PRESETS = {
     preset.preset: preset
     for preset in (
-        # The paper, exactly: network, recipe and protocol (best epoch on the labelled test_batch).
+        # The paper, exactly: model, recipe and protocol (best epoch on the labelled test_batch).
         TrainConfig("paper", MODELS["paper"], validation="test_batch"),
         # For a laptop or a free notebook.
         TrainConfig(

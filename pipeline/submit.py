@@ -28,7 +28,7 @@ from pathlib import Path
 import click
 
 from pipeline import cli, commands
-from pipeline.config import PARAMETER_BUDGET, Paths
+from pipeline.config import PARAMETER_LIMIT, Paths
 from pipeline.console import FIRST_LINE, LINES, duration
 from pipeline.errors import (
     AccessDenied,
@@ -118,7 +118,7 @@ def _draft(csv: Path, slug: str | None) -> Entry:
         raise UsageError(f"{csv} was predicted for {sidecar.competition}, not for --competition {slug}")
     if not sidecar.submittable:
         raise UsageError(
-            f"{csv} comes from a network over the competition's {PARAMETER_BUDGET:,} trainable parameters: "
+            f"{csv} comes from a network over the competition's {PARAMETER_LIMIT:,} trainable parameters: "
             "submit a run within them"
         )
     local = sidecar.validation_accuracy, sidecar.test_accuracy

@@ -85,7 +85,7 @@ def sweep(plan: Plan, storage: str, log: Log = cli.log) -> None:
 def _check_machine(plan: Plan) -> None:
     """Find what every trial would stumble over, while nothing is spent."""
     # PyTorch takes seconds to import: wrong options are refused before.
-    from pipeline.model.summary import check_budget  # noqa: PLC0415
+    from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415
     from pipeline.training.device import choose  # noqa: PLC0415
 
     choose(plan.device)
@@ -94,7 +94,7 @@ def _check_machine(plan: Plan) -> None:
         if axis.field == "model" and isinstance(axis, Choice):
             models = [MODELS[str(name)] for name in axis.values]
     for model in models:
-        check_budget(model)
+        check_parameter_limit(model)
 
 
 def _memory(plan: Plan, data: str) -> dict[str, Any]:

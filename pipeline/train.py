@@ -110,13 +110,13 @@ class _Job:
 def _train(job: _Job, log: Log) -> Run:
     """Check everything that can be checked, then train in the run's folder."""
     # PyTorch takes seconds to import, and a complete run gets by without it.
-    from pipeline.model.summary import check_budget  # noqa: PLC0415
+    from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415
     from pipeline.training import device, session, step  # noqa: PLC0415
     from pipeline.training.batches import split  # noqa: PLC0415
     from pipeline.training.device import choose  # noqa: PLC0415
 
     if not job.baseline:
-        check_budget(job.config.model)
+        check_parameter_limit(job.config.model)
     chosen = choose(job.device)
     data = Processed.open(job.paths.processed / job.slug)
     rows = split(data.array("train_labels"), job.config)

@@ -35,7 +35,6 @@ EFFECTS: dict[str, list[str]] = {
     "flip": ["--flip", "random"],
     "policy": ["--policy", "trivialaugment"],
     "cutout": ["--cutout", "8"],
-    "erasing": ["--erasing", "1"],
     "mixup": ["--mixup", "1"],
     "cutmix": ["--cutmix", "1"],
     "ricap": ["--ricap", "0.3"],
@@ -84,7 +83,7 @@ def test_each_option_takes_effect(place: Path, field: str) -> None:
 
 
 def test_other_policies_and_schedules_differ_too(place: Path) -> None:
-    options = [("--policy", "randaugment"), ("--policy", "trivialaugment"), ("--schedule", "step"),
+    options = [("--policy", "trivialaugment"), ("--schedule", "step"),
                ("--schedule", "one-cycle"), ("--flip", "alternating"), ("--flip", "random"),
                ("--optimizer", "adamw"), ("--optimizer", "rmsprop")]  # fmt: skip
     runs = [trained(place, f"value-{value}", flag_, value, "--epochs", "2") for flag_, value in options]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline import cli, cli_recipes, train
-from pipeline.config import PARAMETER_BUDGET
+from pipeline.config import PARAMETER_LIMIT
 from pipeline.errors import BadData
 from pipeline.model.summary import summarise
 from pipeline.recipes import MODELS, PRESETS, TrainConfig
@@ -66,7 +66,7 @@ def test_what_this_version_cannot_say_is_refused() -> None:
 
 
 def test_the_baselines_are_the_networks_over_the_budget() -> None:
-    over = [name for name, model in MODELS.items() if summarise(model).trainable > PARAMETER_BUDGET]
+    over = [name for name, model in MODELS.items() if summarise(model).trainable > PARAMETER_LIMIT]
     assert sorted(over) == sorted(cli_recipes.BASELINES)
 
 

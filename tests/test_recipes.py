@@ -1,10 +1,15 @@
 import dataclasses
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.config import fingerprint
 from pipeline.errors import BadData, UsageError
-from pipeline.recipes import MODELS, PRESETS, TrainConfig
+from pipeline.recipes import MODELS, PRESETS, ModelConfig, TrainConfig, options
+
+PRETRAINED = Path(__file__).parents[1] / "data/pretrained/fast.json"
 
 
 def test_the_paper_preset_is_the_papers_recipe() -> None:
@@ -26,41 +31,69 @@ def test_a_config_survives_json(preset: TrainConfig) -> None:
     assert fingerprint(preset.to_dict()) == fingerprint(TrainConfig.from_dict(preset.to_dict()).to_dict())
 
 
-@pytest.mark.parametrize("change", [{"unknown": 1}, {"model": {"name": "x"}}, {"model": None}])
+def test_a_run_from_before_options_were_retired_is_read_if_it_did_not_use_them() -> None:
+    stored = json.loads(PRETRAINED.read_bytes())["run"]["config"]
+    assert stored["erasing"] == 0.0
+    assert TrainConfig.from_dict(stored) == PRESETS["fast"]
+    for used in ({"erasing": 0.5}, {"policy": "augmix"}):
+        with pytest.raises(BadData, match=r"another version.*(erasing|augmix)"):
+            TrainConfig.from_dict({**stored, **used})
+
+
+@pytest.mark.parametrize(
+    "change", [{"unknown": 1}, {"model": {"name": "x"}}, {"model": None}, {"epochs": "many"}, {"momentum": [1]}]
+)
 def test_a_config_of_another_version_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(BadData, match="another version"):
         TrainConfig.from_dict({**PRESETS["paper"].to_dict(), **change})
 
 
+# Of each option with a range: a value below it, if there is one, and a value above.
+OUTSIDE: dict[str, tuple[Any, ...]] = {
+    "validation_fraction": (0.0, 1.0), "epochs": (0,), "batch_size": (1,), "seed": (-1, 2**31),
+    "learning_rate": (0.0, float("inf"), float("nan")), "momentum": (-0.1, 1.0), "weight_decay": (-1.0,),
+    "warmup_epochs": (-1.0, 81.0), "early_stopping": (-1,), "label_smoothing": (-0.1, 1.0), "dropout": (-0.1, 1.0),
+    "ema_decay": (-0.1, 1.0), "crop_padding": (-1, 17), "cutout": (-1, 33), "mixup": (-0.1,), "cutmix": (-0.1,),
+    "ricap": (-0.1,), "distillation_weight": (-0.1, 1.1), "distillation_temperature": (0.0,),
+}  # fmt: skip
+
+
+def test_every_number_has_a_range() -> None:
+    assert OUTSIDE.keys() == {name for name, option in options().items() if option.kind in (int, float)}
+    assert OUTSIDE.keys() == {name for name, option in options().items() if option.allowed is not None}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in OUTSIDE.items() for value in values])
+def test_a_value_outside_its_range_is_a_usage_error(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"^--{name.replace('_', '-')} {value:.10g}: (at least|from|above) "):
+        dataclasses.replace(PRESETS["paper"], **{name: value})
+
+
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "message"),
     [
-        ({"epochs": 0}, "--epochs 0"),
-        ({"batch_size": 1}, "--batch-size 1"),
-        ({"seed": -1}, "--seed"),
-        ({"warmup_epochs": 81.0}, "--warmup-epochs 81"),
-        ({"learning_rate": 0.0}, "--learning-rate 0"),
-        ({"label_smoothing": 1.0}, "--label-smoothing 1"),
-        ({"dropout": 1.0}, "--dropout 1"),
-        ({"ema_decay": 1.0}, "--ema-decay 1"),
-        ({"momentum": -0.1}, "--momentum -0.1"),
-        ({"weight_decay": -1.0}, "--weight-decay -1"),
-        ({"erasing": 1.5}, "--erasing 1.5"),
-        ({"cutout": 33}, "--cutout 33"),
-        ({"crop_padding": 17}, "--crop-padding 17"),
-        ({"early_stopping": -1}, "--early-stopping"),
-        ({"validation_fraction": 1.0}, "--validation-fraction"),
-        ({"distillation_weight": 2.0}, "--distillation-weight 2"),
-        ({"distillation_temperature": 0.0}, "--distillation-temperature"),
+        ({"label_smoothing": 1.0}, "--label-smoothing 1: from 0 to below 1"),
+        ({"validation_fraction": 1.0}, "--validation-fraction 1: above 0 to below 1"),
+        ({"distillation_weight": 2.0}, "--distillation-weight 2: from 0 to 1"),
+        ({"seed": -1}, "--seed -1: from 0 to 2147483647"),
+        ({"learning_rate": 0.0}, "--learning-rate 0: above 0"),
+        ({"epochs": 0}, "--epochs 0: at least 1"),
+        ({"warmup_epochs": 81.0}, "--warmup-epochs 81: from 0 to the 80 epochs of the run"),
+        ({"optimizer": "lion"}, "--optimizer lion: choose one of adam, adamw, sgd, rmsprop"),
         ({"cutmix": 1.0, "ricap": 0.3}, "--cutmix and --ricap both mix whole images: keep one"),
         ({"mixup": 0.2, "cutmix": 1.0}, "--mixup and --cutmix"),
     ],
 )
-def test_values_that_make_no_sense_are_usage_errors(change: dict[str, float], named: str) -> None:
-    with pytest.raises(UsageError, match=named):
-        dataclasses.replace(PRESETS["paper"], **change)  # type: ignore[arg-type]
+def test_the_message_says_what_is_allowed(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        dataclasses.replace(PRESETS["paper"], **change)
+    assert str(caught.value).startswith(message)
 
 
-def test_a_model_whose_stages_disagree_is_refused() -> None:
+def test_descriptions_that_fit_no_model_are_refused() -> None:
     with pytest.raises(UsageError, match="differ in length"):
         dataclasses.replace(MODELS["paper"], widths=(1, 2))
+    with pytest.raises(UsageError, match="--se 37: from 0"):
+        dataclasses.replace(MODELS["paper"], se=37)
+    with pytest.raises(UsageError, match="a whitened stem has 24 channels, not 32"):
+        ModelConfig("odd", 32, (64,), (1,), (1,), whitened=True)

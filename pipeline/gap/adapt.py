@@ -35,7 +35,7 @@ HARMLESS = 0.01  # of accuracy that it may cost where nothing is wrong
 class Predictor(Protocol):
     """Networks that answer together."""
 
-    def answers(self, images: Images) -> NDArray[np.float32]:
+    def probabilities(self, images: Images) -> NDArray[np.float32]:
         """Probabilities (N, classes) of uint8 images (N, 32, 32, 3)."""
 
     def adapted(self, images: Images, reference: Images) -> "Predictor":
@@ -65,13 +65,13 @@ def trials_of_damage(panel: Predictor, found: Found, images: Images, truth: NDAr
     half = len(images) // 2
     reference, plain, truth = images[:half], images[half:], truth[half:]
     damaged = np.ascontiguousarray(found.does(plain))
-    unharmed, before = (right(panel.answers(these), truth) for these in (plain, damaged))
-    adapted, needless = (right(panel.adapted(x, reference).answers(x), truth) for x in (damaged, plain))
+    unharmed, before = (right(panel.probabilities(these), truth) for these in (plain, damaged))
+    adapted, needless = (right(panel.adapted(x, reference).probabilities(x), truth) for x in (damaged, plain))
     trials = [Trial("norms", before, adapted, needless - unharmed)]
     if found.undoes is not None:
         undone = np.ascontiguousarray(found.undoes(damaged))
         # Where nothing is wrong it would do harm; but the mistake was recognised by its very pixels.
-        trials.append(Trial("undo", before, right(panel.answers(undone), truth), 0.0))
+        trials.append(Trial("undo", before, right(panel.probabilities(undone), truth), 0.0))
     return trials
 
 
@@ -162,7 +162,7 @@ def examine(panel: Panel, data: Processed, local: Local, adapt: Adapt, log: Log)
         BadData: a network's answers are not finite.
     """
     rows = np.arange(len(data.array("hidden_ids")))
-    hidden = inference.ask(panel, data, "hidden_images", rows)
+    hidden = inference.predict(panel, data, "hidden_images", rows)
     (hidden_rows, hidden_features), (test_rows, test_features) = (
         inference.sampled_features(panel.members[0], data, name, SAMPLED) for name in ("hidden_images", "test_images")
     )
@@ -223,11 +223,11 @@ def _again(
     rows = np.arange(len(hidden))
     if measure == "norms":
         adapted = panel.adapted(*(_even(data, name, ADAPTED) for name in ("hidden_images", "test_images")))
-        return inference.ask(adapted, data, "hidden_images", rows)
+        return inference.predict(adapted, data, "hidden_images", rows)
     undoes = found.pixels.undoes
     if undoes is None:
         raise UsageError(f"--adapt undo: nothing was found that can be undone (diagnosis {found.verdict})")
-    return inference.ask(panel, data, "hidden_images", rows, prepare=undoes)
+    return inference.predict(panel, data, "hidden_images", rows, prepare=undoes)
 
 
 def _even(data: Processed, name: ArrayName, count: int) -> NDArray[np.uint8]:

@@ -54,7 +54,7 @@ def advise(
     if found.verdict == "preprocessing" and not found.pixels.damages:
         steps.append(Advice("predict on the machine that has trained, or train again on this one", None, ""))
     if found.verdict == "corruption":
-        steps.append(Advice("train with corrupted images: `train --policy augmix`", None, ""))
+        steps.append(Advice("train with stronger augmentation: `train --policy trivialaugment`", None, ""))
     if found.verdict == "unknown":
         steps.append(Advice("look at the images: `check --pictures submissions`", None, ""))
     return [*steps, *_better(card, worth_of_a_point(local, predicted))]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from pipeline import cli
-from pipeline.config import PARAMETER_BUDGET
+from pipeline.config import PARAMETER_LIMIT
 from pipeline.recipes import MODELS
 
 
@@ -34,10 +34,10 @@ def command(name: str, as_json: bool) -> None:
         shape = " x ".join(str(size) for size in layer.output)
         parameters = f"{layer.parameters:,}" if layer.parameters else ""
         cli.log(f"{layer.name:<28}{layer.kind:<20}{shape:<16}{parameters:>12}".rstrip())
-    within = "within" if summary.trainable <= PARAMETER_BUDGET else "OVER"
+    within = "within" if summary.trainable <= PARAMETER_LIMIT else "OVER"
     cli.log("")
     cli.log(f"parameters        {summary.parameters:>12,}")
-    cli.log(f"trainable         {summary.trainable:>12,}   {within} the budget of {PARAMETER_BUDGET:,}")
+    cli.log(f"trainable         {summary.trainable:>12,}   {within} the budget of {PARAMETER_LIMIT:,}")
     cli.log(f"MACs              {summary.macs / 1e6:>11.1f}M   an image")
     cli.log(f"input             {summary.input_mb:>12.2f} MB")
     cli.log(f"forward/backward  {summary.forward_backward_mb:>12.2f} MB")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.config import IMAGE_SIZE, PARAMETER_BUDGET
+from pipeline.config import IMAGE_SIZE, PARAMETER_LIMIT
 from pipeline.errors import UsageError
 from pipeline.model.resnet import ResNet, build_without_memory
 from pipeline.recipes import ModelConfig
@@ -143,7 +143,7 @@ def trainable_parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-def check_budget(config: ModelConfig) -> int:
+def check_parameter_limit(config: ModelConfig) -> int:
     """The number of trainable parameters, if the competition allows it.
 
     Raises:
@@ -151,10 +151,10 @@ def check_budget(config: ModelConfig) -> int:
     """
     network: ResNet = build_without_memory(config)
     count = trainable_parameters(network)
-    if count > PARAMETER_BUDGET:
+    if count > PARAMETER_LIMIT:
         raise UsageError(
             f"model {config.name} has {count:,} trainable parameters, and the competition allows "
-            f"{PARAMETER_BUDGET:,}: choose another with --model (`python -m pipeline.model` counts), or train it with "
+            f"{PARAMETER_LIMIT:,}: choose another with --model (`python -m pipeline.model` counts), or train it with "
             "--baseline, only to compare"
         )
     return count

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import cli_recipes, commands
-from pipeline.config import PARAMETER_BUDGET, Competition, Paths, competition, fingerprint
+from pipeline.config import PARAMETER_LIMIT, Competition, Paths, competition, fingerprint
 from pipeline.console import duration
 from pipeline.errors import BadData, MissingInput
 from pipeline.gap.assessment import Assessment, assess
@@ -193,8 +193,8 @@ def per_cent(value: float | None) -> str:
 def result_row(known: Material, summary: Summary) -> list[Card]:
     """What a person wants to know first."""
     cards = [*_measured(known), *_kaggle(known)]
-    over = summary.trainable > PARAMETER_BUDGET
-    budget = f"over the {PARAMETER_BUDGET:,} allowed: not submittable" if over else f"of {PARAMETER_BUDGET:,} allowed"
+    over = summary.trainable > PARAMETER_LIMIT
+    budget = f"over the {PARAMETER_LIMIT:,} allowed: not submittable" if over else f"of {PARAMETER_LIMIT:,} allowed"
     cards.append(Card("Parameters", f"{summary.trainable:,}", f"trainable, {budget}"))
     if known.result is not None:
         r = known.result

@@ -10,10 +10,10 @@ FIELD is an option of train, spelt with dashes or underscores.
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Literal, TypeVar, get_args
 
 from pipeline.errors import UsageError
-from pipeline.recipes import MODELS, TrainConfig, flag
+from pipeline.recipes import MODELS, TrainConfig, flag, options
 from pipeline.search.space import Axis, Choice, Floats, Integers, Space, Value
 
 FORMS = "log:LOW:HIGH, LOW:HIGH, int:LOW:HIGH[:STEP], or A,B,C"
@@ -49,12 +49,8 @@ def kinds() -> dict[str, object]:
 
     What belongs to teachers is left out: a sweep has none.
     """
-    hints = get_type_hints(TrainConfig, include_extras=True)
-    options = {name: get_args(hint)[0] for name, hint in hints.items() if get_origin(hint) is Annotated}
-    return {
-        "model": Literal[tuple(MODELS)],
-        **{name: kind for name, kind in options.items() if not name.startswith("distillation_")},
-    }
+    searched = {name: option.kind for name, option in options().items() if not name.startswith("distillation_")}
+    return {"model": Literal[tuple(MODELS)], **searched}
 
 
 def _axis(search: str) -> Axis:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
 
-from pipeline.config import PARAMETER_BUDGET, check_slug, fingerprint
+from pipeline.config import PARAMETER_LIMIT, check_slug, fingerprint
 from pipeline.errors import BadData, MissingInput, PipelineError, UsageError, printable
 from pipeline.recipes import TrainConfig, ValidationSet
 from pipeline.store import atomic
@@ -145,7 +145,7 @@ class RunResult:
     @property
     def submittable(self) -> bool:
         """Whether the competition allows so many trainable parameters."""
-        return self.trainable_parameters <= PARAMETER_BUDGET
+        return self.trainable_parameters <= PARAMETER_LIMIT
 
     @property
     def optimistic(self) -> bool:

@@ -4,7 +4,6 @@ Each draws for all rows of an epoch at once, so that any step can be made again,
 batch on the device, without making the host wait.  Those of torchvision work on one image or draw once a batch.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -17,7 +16,160 @@ from torch.nn.functional import one_hot
 from pipeline.config import CLASSES, IMAGE_SIZE, MEAN
 from pipeline.recipes import TrainConfig
 
-# --- The fourteen operations of TrivialAugment and RandAugment, for a whole batch at once, each image wit
+Drawn = dict[str, Tensor]  # random numbers by name, each of shape (rows, ...)
+
+
+class Augmentation(Protocol):
+    """Changes the images of a batch; if it mixes them, their targets as well."""
+
+    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
+        """Random numbers for `rows` images, on the CPU."""
+
+    def apply(self, images: Tensor, labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Augment uint8 images (B, 32, 32, 3), 0..255, with int64 labels (B,); `drawn` has the numbers of these B.
+
+        Returns:
+            Images of that shape, and the labels, or of mixed images float32 shares (B, 10) that sum to 1.
+        """
+
+
+def chosen(config: TrainConfig) -> list[Augmentation]:
+    """What `config` asks for, in the order of application; crop and flip come before (pipeline.training.batches)."""
+    found: list[Augmentation] = []
+    if config.policy == "trivialaugment":
+        found.append(TrivialAugment())
+    if config.cutout:
+        found.append(Cutout(config.cutout))
+    if config.mixup:  # the config allows one that mixes
+        found.append(Mixup(config.mixup))
+    if config.cutmix:
+        found.append(CutMix(config.cutmix))
+    if config.ricap:
+        found.append(Ricap(config.ricap))
+    return found
+
+
+# --- Cutout, Mixup, CutMix and RICAP ----------------------------------------------------------------------
+
+
+def rectangle(top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """Masks of rectangles, bool (B, 32, 32, 1), from four tensors (B,); what is outside the image is cut off."""
+    line = torch.arange(IMAGE_SIZE, device=top.device)
+    rows = (line >= top[:, None]) & (line < (top + height)[:, None])
+    columns = (line >= left[:, None]) & (line < (left + width)[:, None])
+    return (rows[:, :, None] & columns[:, None, :]).unsqueeze(3)
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """A grey square, its centre anywhere in the image (DeVries and Taylor 2017, arXiv:1708.04552).
+
+    Grey is the mean pixel, which normalisation turns into zero, as the paper's squares are.
+    """
+
+    side: int  # pixels
+
+    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
+        """The squares' centres."""
+        return {"cutout": torch.randint(IMAGE_SIZE, (rows, 2), generator=generator)}
+
+    def apply(self, images: Tensor, labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Paint the squares."""
+        top, left = (drawn["cutout"] - self.side // 2).unbind(1)
+        side = torch.full_like(top, self.side)
+        # Filled there: a copy from the host would make it wait.
+        grey = torch.stack([images.new_full((), round(255 * mean)) for mean in MEAN])
+        return torch.where(rectangle(top, left, side, side), grey, images), labels
+
+
+def _beta(alpha: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draws from Beta(alpha, alpha), float32: PyTorch's own take no generator."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, shape).astype(np.float32))
+
+
+def _blend(labels: Tensor, share: Tensor) -> Tensor:
+    """Targets (B, 10): `share` (B,) of the image's own label, the rest of its neighbour's."""
+    own = one_hot(labels, CLASSES).float()
+    return torch.lerp(own.roll(1, 0), own, share[:, None])
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Two images, blended (Zhang et al. 2017, arXiv:1710.09412)."""
+
+    alpha: float
+
+    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
+        """The share of each image."""
+        return {"mixup": _beta(self.alpha, (rows,), generator)}
+
+    def apply(self, images: Tensor, labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Blend; the images become float32."""
+        share = drawn["mixup"]
+        pixels = images.float()
+        return torch.lerp(pixels.roll(1, 0), pixels, share[:, None, None, None]), _blend(labels, share)
+
+
+@dataclass(frozen=True)
+class CutMix:
+    """A rectangle of another image, pasted at its own place (Yun et al. 2019, arXiv:1905.04899)."""
+
+    alpha: float
+
+    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
+        """The rectangle's corner and sides in pixels: its centre lies anywhere, its area is 1 - Beta before cutting."""
+        side = IMAGE_SIZE * (1 - _beta(self.alpha, (rows,), generator)).sqrt()
+        centre = torch.randint(IMAGE_SIZE, (rows, 2), generator=generator)
+        corner = (centre - side[:, None] / 2).round()
+        return {"cutmix": torch.cat([corner, side[:, None].round().expand(-1, 2)], 1).long()}
+
+    def apply(self, images: Tensor, labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Paste, and count what the rectangle really covers."""
+        inside = rectangle(*drawn["cutmix"].unbind(1))
+        share = 1 - inside.float().mean((1, 2, 3))
+        return torch.where(inside, images.roll(1, 0), images), _blend(labels, share)
+
+
+@dataclass(frozen=True)
+class Ricap:
+    """Four images in the quarters around a random point (Takahashi et al. 2018, arXiv:1811.09030)."""
+
+    beta: float
+
+    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
+        """The point (row, column) in pixels, and where each quarter is cut out of its image, as shares of the room."""
+        return {
+            "ricap_point": (IMAGE_SIZE * _beta(self.beta, (rows, 2), generator)).round().long(),
+            "ricap_origin": torch.rand(rows, 4, 2, generator=generator),
+        }
+
+    def apply(self, images: Tensor, labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Cut and patch: quarter q (0: top left, 1: top right, 2: bottom left, 3: bottom right) is image i - q's."""
+        point, origin = drawn["ricap_point"], drawn["ricap_origin"]
+        batch = len(images)
+        line = torch.arange(IMAGE_SIZE, device=images.device)
+        below = line >= point[:, :1]  # (B, 32): whether a row lies in the lower half
+        right = line >= point[:, 1:]
+        quarter = 2 * below[:, :, None].long() + right[:, None, :].long()  # (B, 32, 32)
+        # The sides of the four quarters, (B, 4, 2), and the pixel of its image at which each begins.
+        first, second = point[:, None, :], IMAGE_SIZE - point[:, None, :]
+        four = torch.arange(4, device=images.device)
+        lower = torch.stack([four >= 2, four % 2 == 1], 1)
+        sides = torch.where(lower, second, first)
+        begin = (origin * (IMAGE_SIZE - sides + 1)).long() - torch.where(lower, first, 0)
+        which = torch.arange(batch, device=images.device)[:, None, None]
+        offset = begin[which, quarter]  # (B, 32, 32, 2)
+        source = (which - quarter) % batch
+        patched = images[source, line[:, None] + offset[..., 0], line + offset[..., 1]]
+        own = one_hot(labels, CLASSES).float()
+        areas = sides.prod(2).float() / IMAGE_SIZE**2
+        targets = sum(areas[:, q, None] * own.roll(q, 0) for q in range(4))
+        assert isinstance(targets, Tensor)
+        return patched, targets
+
+
+# --- TrivialAugment: its fourteen operations for a whole batch at once, each image with its own -----------
 
 
 LEVELS = 256  # grey levels of a channel
@@ -26,7 +178,7 @@ CENTRE = (IMAGE_SIZE - 1) / 2  # the image's centre, in pixel indices
 
 
 class Operation(IntEnum):
-    """What is done to an image, and what its magnitude means; in torchvision's order."""
+    """What changes in an image, and what its magnitude means; in torchvision's order."""
 
     IDENTITY = 0
     SHEAR_X = 1  # columns a row, away from the upper edge
@@ -154,16 +306,11 @@ def equalized(level: Tensor, counts: Tensor, upto: Tensor) -> Tensor:
     return torch.where(step > 0, even, level)
 
 
-# --- TrivialAugment, RandAugment and AugMix with draws of its own for every image: what torchvision does
-
-
 BINS = 31  # magnitudes of an operation, evenly spaced
 
-# The magnitudes of an operation's weakest and strongest bin, as torchvision has them; the others have no magnitude.
-Ranges = dict[Operation, tuple[float, float]]
-
+# The weakest and the strongest magnitude as torchvision has them; operations that are not here have none.
 # "Wide" in https://arxiv.org/abs/2103.10158, table 7; 32 pixels leave nothing of a CIFAR-10 image.
-TRIVIAL: Ranges = {
+MAGNITUDES: dict[Operation, tuple[float, float]] = {
     Operation.SHEAR_X: (0, 0.99),
     Operation.SHEAR_Y: (0, 0.99),
     Operation.TRANSLATE_X: (0, 32),
@@ -176,41 +323,13 @@ TRIVIAL: Ranges = {
     Operation.POSTERIZE: (8, 2),
     Operation.SOLARIZE: (255, 0),
 }
-
-# https://arxiv.org/abs/1909.13719; its 150 pixels belong to images of 331.
-RAND: Ranges = {
-    Operation.SHEAR_X: (0, 0.3),
-    Operation.SHEAR_Y: (0, 0.3),
-    Operation.TRANSLATE_X: (0, 150 / 331 * IMAGE_SIZE),
-    Operation.TRANSLATE_Y: (0, 150 / 331 * IMAGE_SIZE),
-    Operation.ROTATE: (0, 30),
-    Operation.BRIGHTNESS: (0, 0.9),
-    Operation.COLOR: (0, 0.9),
-    Operation.CONTRAST: (0, 0.9),
-    Operation.SHARPNESS: (0, 0.9),
-    Operation.POSTERIZE: (8, 4),
-    Operation.SOLARIZE: (255, 0),
-}
-
-# AugMix leaves out what corruptions do, so that they remain unseen; its pixels are a third of the image.
-AUGMIX: Ranges = {
-    Operation.SHEAR_X: (0, 0.3),
-    Operation.SHEAR_Y: (0, 0.3),
-    Operation.TRANSLATE_X: (0, IMAGE_SIZE / 3),
-    Operation.TRANSLATE_Y: (0, IMAGE_SIZE / 3),
-    Operation.ROTATE: (0, 30),
-    Operation.POSTERIZE: (8, 4),
-    Operation.SOLARIZE: (255, 0),
-}
-AUGMIX_OPERATIONS = (*AUGMIX, Operation.AUTOCONTRAST, Operation.EQUALIZE)
-
 SIGNED = (Operation.SHEAR_X, Operation.SHARPNESS)  # from the one to the other: half of the draws are negative
 
 
-def magnitudes(ranges: Ranges) -> Tensor:
+def magnitudes() -> Tensor:
     """Each operation's magnitudes, float32 (14, 31): from weak to strong, without sign; 0 where there is none."""
     table = torch.zeros(len(Operation), BINS)
-    for operation, (weakest, strongest) in ranges.items():
+    for operation, (weakest, strongest) in MAGNITUDES.items():
         table[operation] = torch.linspace(weakest, strongest, BINS)
     table[Operation.TRANSLATE_X : Operation.TRANSLATE_Y + 1].trunc_()  # whole pixels
     table[Operation.POSTERIZE].round_()  # whole bits
@@ -219,286 +338,17 @@ def magnitudes(ranges: Ranges) -> Tensor:
 
 @dataclass(frozen=True)
 class TrivialAugment:
-    """One operation an image, any of the fourteen at any of its magnitudes (torchvision's TrivialAugmentWide)."""
-
-    def draw(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """For `rows` images on the CPU: policy_operation, int64, and policy_magnitude, float32, both (rows, 1)."""
-        bins = torch.randint(BINS, (rows, 1), generator=generator)
-        return _drawn(magnitudes(TRIVIAL), bins, generator)
-
-    def apply(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
-        """The uint8 images (B, 32, 32, 3), on any device, after their operations; `drawn` holds their B draws."""
-        return _applied(images, drawn)
-
-
-@dataclass(frozen=True)
-class RandAugment:
-    """Some operations an image, one after the other, all of the same strength; torchvision's defaults."""
-
-    operations: int = 2  # an image; the same one may come twice
-    bin: int = 9  # of 31, 0 is the weakest
-
-    def draw(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """For `rows` images on the CPU: policy_operation, int64, policy_magnitude, float32: (rows, operations)."""
-        bins = torch.full((rows, self.operations), self.bin)
-        return _drawn(magnitudes(RAND), bins, generator)
-
-    def apply(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
-        """The uint8 images (B, 32, 32, 3), on any device, after their operations; `drawn` holds their B draws."""
-        return _applied(images, drawn)
-
-
-@dataclass(frozen=True)
-class AugMix:
-    """The image blended with a mixture of chains of operations (Hendrycks et al. 2020, arXiv:1912.02781).
-
-    Against corruptions of the hidden images.  Without the paper's consistency loss, which triples the work of a step.
-    """
-
-    chains: int = 3
-    depth: int = 3  # at most this many operations a chain
-    bins: int = 9  # of 31, the weakest: the paper's severity 3 of 10
-
-    def draw(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """For `rows` images on the CPU.
-
-        policy_operation, int64, policy_magnitude, float32: (rows, chains * depth), chain after chain;
-        policy_weight: float32 (rows, chains), of the chains in the mixture, from a flat Dirichlet distribution;
-        policy_share: float32 (rows,), of the mixture in the result, 0..1, from a flat Beta distribution.
-        """
-        shape = rows, self.chains * self.depth
-        bins = torch.randint(self.bins, shape, generator=generator)
-        drawn = _drawn(magnitudes(AUGMIX), bins, generator, AUGMIX_OPERATIONS)
-        lengths = torch.randint(1, self.depth + 1, (rows, self.chains, 1), generator=generator)
-        beyond = (torch.arange(self.depth) >= lengths).view(shape)
-        drawn["policy_operation"] = torch.where(beyond, int(Operation.IDENTITY), drawn["policy_operation"])
-        flat = -torch.rand(rows, self.chains, generator=generator).clamp(min=1e-6).log()
-        share = torch.rand(rows, generator=generator)
-        return drawn | {"policy_weight": flat / flat.sum(1, keepdim=True), "policy_share": share}
-
-    def apply(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
-        """The uint8 images (B, 32, 32, 3), on any device, after their mixtures; `drawn` holds their B draws."""
-        mixture = torch.zeros(images.shape, device=images.device)
-        for chain in range(self.chains):
-            part = slice(chain * self.depth, (chain + 1) * self.depth)
-            steps = {name: drawn[name][:, part] for name in ("policy_operation", "policy_magnitude")}
-            mixture += drawn["policy_weight"][:, chain].view(-1, 1, 1, 1) * _applied(images, steps)
-        return images.float().lerp(mixture, drawn["policy_share"].view(-1, 1, 1, 1)).round().to(torch.uint8)
-
-
-def _drawn(
-    table: Tensor, bins: Tensor, generator: torch.Generator, among: Sequence[Operation] = tuple(Operation)
-) -> dict[str, Tensor]:
-    """Operations and signs for bins (rows, n), with the magnitudes from the table (14, 31)."""
-    operation = torch.tensor(among)[torch.randint(len(among), bins.shape, generator=generator)]
-    negative = torch.randint(2, bins.shape, generator=generator) == 1
-    first, last = SIGNED
-    magnitude = table[operation, bins]
-    flipped = negative & (operation >= first) & (operation <= last)
-    return {"policy_operation": operation, "policy_magnitude": torch.where(flipped, -magnitude, magnitude)}
-
-
-def _applied(images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
-    """The images after each column of operations (B, n) in turn."""
-    columns = zip(drawn["policy_operation"].unbind(1), drawn["policy_magnitude"].unbind(1), strict=True)
-    for operation, magnitude in columns:
-        images = operate(images, operation, magnitude)
-    return images
-
-
-Drawn = dict[str, Tensor]  # random numbers by name, each of shape (rows, ...)
-
-
-class Augmentation(Protocol):
-    """Changes images and leaves their labels."""
+    """One operation per image, any of the fourteen at any of its magnitudes (torchvision's TrivialAugmentWide)."""
 
     def draw(self, rows: int, generator: torch.Generator) -> Drawn:
-        """Random numbers for `rows` images, on the CPU."""
-
-    def apply(self, images: Tensor, drawn: Drawn) -> Tensor:
-        """uint8 (B, 32, 32, 3), 0..255 -> the same shape and type; `drawn` has the numbers of these B images."""
-
-
-def chosen(config: TrainConfig) -> list[Augmentation]:
-    """What `config` asks for, in the order of application; crop and flip come before (pipeline.training.batches)."""
-    found: list[Augmentation] = []
-    if config.policy == "trivialaugment":
-        found.append(TrivialAugment())
-    if config.policy == "randaugment":
-        found.append(RandAugment())
-    if config.policy == "augmix":
-        found.append(AugMix())
-    if config.cutout:
-        found.append(Cutout(config.cutout))
-    if config.erasing:
-        found.append(RandomErasing(config.erasing))
-    return found
-
-
-def rectangle(top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Where rectangles lie, bool (B, 32, 32, 1), from four tensors (B,); what lies outside the image is cut off."""
-    line = torch.arange(IMAGE_SIZE, device=top.device)
-    rows = (line >= top[:, None]) & (line < (top + height)[:, None])
-    columns = (line >= left[:, None]) & (line < (left + width)[:, None])
-    return (rows[:, :, None] & columns[:, None, :]).unsqueeze(3)
-
-
-@dataclass(frozen=True)
-class Cutout:
-    """A grey square, its centre anywhere in the image (DeVries and Taylor 2017, arXiv:1708.04552).
-
-    Grey is the mean pixel, which normalisation turns into zero, as the paper's squares are.
-    """
-
-    side: int  # pixels
-
-    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
-        """The squares' centres."""
-        return {"cutout": torch.randint(IMAGE_SIZE, (rows, 2), generator=generator)}
-
-    def apply(self, images: Tensor, drawn: Drawn) -> Tensor:
-        """Paint the squares."""
-        top, left = (drawn["cutout"] - self.side // 2).unbind(1)
-        side = torch.full_like(top, self.side)
-        # Filled there: a copy from the host would make it wait.
-        grey = torch.stack([images.new_full((), round(255 * mean)) for mean in MEAN])
-        return torch.where(rectangle(top, left, side, side), grey, images)
-
-
-@dataclass(frozen=True)
-class RandomErasing:
-    """With `probability` a rectangle in one random colour (Zhong et al. 2017, arXiv:1708.04896).
-
-    Its area is 2 to 33 % of the image's, its aspect ratio 0.3 to 3.3, as torchvision's are.
-    """
-
-    probability: float
-
-    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
-        """Whether, where, how large and in which colour."""
-        uniform = torch.rand(rows, 5, generator=generator)
-        area = IMAGE_SIZE**2 * (0.02 + 0.31 * uniform[:, 0])
-        ratio = torch.exp(torch.log(torch.tensor(3.3)) * (2 * uniform[:, 1] - 1))
-        sides = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).round().clamp(1, IMAGE_SIZE)
-        sides *= uniform[:, 2:3] < self.probability
-        corner = (uniform[:, 3:] * (IMAGE_SIZE + 1 - sides)).floor()
-        return {
-            "erasing": torch.cat([corner, sides], 1).long(),
-            "erasing_colour": torch.randint(256, (rows, 3), generator=generator, dtype=torch.uint8),
-        }
-
-    def apply(self, images: Tensor, drawn: Drawn) -> Tensor:
-        """Paint the rectangles."""
-        colour = drawn["erasing_colour"][:, None, None, :]
-        return torch.where(rectangle(*drawn["erasing"].unbind(1)), colour, images)
-
-
-# --- Mixup, CutMix and RICAP: images made of several, with targets in proportion; each image has its own
-
-
-class Mixing(Protocol):
-    """Mixes the images of a batch, and their labels."""
-
-    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
-        """Random numbers for `rows` images, on the CPU."""
+        """policy_operation, int64, and policy_magnitude, float32, both (rows,)."""
+        bins = torch.randint(BINS, (rows,), generator=generator)
+        operation = torch.randint(len(Operation), (rows,), generator=generator)
+        negative = torch.randint(2, (rows,), generator=generator) == 1
+        negative &= (operation >= SIGNED[0]) & (operation <= SIGNED[1])
+        magnitude = magnitudes()[operation, bins]
+        return {"policy_operation": operation, "policy_magnitude": torch.where(negative, -magnitude, magnitude)}
 
     def apply(self, images: Tensor, labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
-        """uint8 (B, 32, 32, 3), int64 (B,) -> images of that shape, 0..255, float32 targets (B, 10) that sum to 1."""
-
-
-def chosen_mixing(config: TrainConfig) -> Mixing | None:
-    """What `config` asks for; it allows one at a time."""
-    if config.mixup:
-        return Mixup(config.mixup)
-    if config.cutmix:
-        return CutMix(config.cutmix)
-    if config.ricap:
-        return Ricap(config.ricap)
-    return None
-
-
-def _beta(alpha: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draws from Beta(alpha, alpha), float32: PyTorch's own take no generator."""
-    seed = int(torch.randint(2**62, (), generator=generator))
-    return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, shape).astype(np.float32))
-
-
-def _blend(labels: Tensor, share: Tensor) -> Tensor:
-    """Targets (B, 10): `share` (B,) of the image's own label, the rest of its neighbour's."""
-    own = one_hot(labels, CLASSES).float()
-    return torch.lerp(own.roll(1, 0), own, share[:, None])
-
-
-@dataclass(frozen=True)
-class Mixup:
-    """Two images, blended (Zhang et al. 2017, arXiv:1710.09412)."""
-
-    alpha: float
-
-    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
-        """The share of each image."""
-        return {"mixup": _beta(self.alpha, (rows,), generator)}
-
-    def apply(self, images: Tensor, labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
-        """Blend; the images become float32."""
-        share = drawn["mixup"]
-        pixels = images.float()
-        return torch.lerp(pixels.roll(1, 0), pixels, share[:, None, None, None]), _blend(labels, share)
-
-
-@dataclass(frozen=True)
-class CutMix:
-    """A rectangle of another image, pasted at its own place (Yun et al. 2019, arXiv:1905.04899)."""
-
-    alpha: float
-
-    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
-        """The rectangle's corner and sides in pixels: its centre lies anywhere, its area is 1 - Beta before cutting."""
-        side = IMAGE_SIZE * (1 - _beta(self.alpha, (rows,), generator)).sqrt()
-        centre = torch.randint(IMAGE_SIZE, (rows, 2), generator=generator)
-        corner = (centre - side[:, None] / 2).round()
-        return {"cutmix": torch.cat([corner, side[:, None].round().expand(-1, 2)], 1).long()}
-
-    def apply(self, images: Tensor, labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
-        """Paste, and count what the rectangle really covers."""
-        inside = rectangle(*drawn["cutmix"].unbind(1))
-        share = 1 - inside.float().mean((1, 2, 3))
-        return torch.where(inside, images.roll(1, 0), images), _blend(labels, share)
-
-
-@dataclass(frozen=True)
-class Ricap:
-    """Four images in the quarters around a random point (Takahashi et al. 2018, arXiv:1811.09030)."""
-
-    beta: float
-
-    def draw(self, rows: int, generator: torch.Generator) -> Drawn:
-        """The point (row, column) in pixels, and where each quarter is cut out of its image, as shares of the room."""
-        return {
-            "ricap_point": (IMAGE_SIZE * _beta(self.beta, (rows, 2), generator)).round().long(),
-            "ricap_origin": torch.rand(rows, 4, 2, generator=generator),
-        }
-
-    def apply(self, images: Tensor, labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
-        """Cut and patch: quarter q (0: top left, 1: top right, 2: bottom left, 3: bottom right) is image i - q's."""
-        point, origin = drawn["ricap_point"], drawn["ricap_origin"]
-        batch = len(images)
-        line = torch.arange(IMAGE_SIZE, device=images.device)
-        below = line >= point[:, :1]  # (B, 32): whether a row lies in the lower half
-        right = line >= point[:, 1:]
-        quarter = 2 * below[:, :, None].long() + right[:, None, :].long()  # (B, 32, 32)
-        # The sides of the four quarters, (B, 4, 2), and the pixel of its image at which each begins.
-        first, second = point[:, None, :], IMAGE_SIZE - point[:, None, :]
-        four = torch.arange(4, device=images.device)
-        lower = torch.stack([four >= 2, four % 2 == 1], 1)
-        sides = torch.where(lower, second, first)
-        begin = (origin * (IMAGE_SIZE - sides + 1)).long() - torch.where(lower, first, 0)
-        which = torch.arange(batch, device=images.device)[:, None, None]
-        offset = begin[which, quarter]  # (B, 32, 32, 2)
-        source = (which - quarter) % batch
-        patched = images[source, line[:, None] + offset[..., 0], line + offset[..., 1]]
-        own = one_hot(labels, CLASSES).float()
-        areas = sides.prod(2).float() / IMAGE_SIZE**2
-        targets = sum(areas[:, q, None] * own.roll(q, 0) for q in range(4))
-        assert isinstance(targets, Tensor)
-        return patched, targets
+        """Carry the operations out."""
+        return operate(images, drawn["policy_operation"], drawn["policy_magnitude"]), labels

@@ -47,9 +47,8 @@ def draw(rows: int, config: TrainConfig, epoch: int) -> Drawn:
         # Half of the images begin mirrored; then each is seen from both sides in turn (Jordan 2024, arXiv:2404.00498).
         first = torch.rand(rows, generator=_generator(config.seed, config.epochs)) < 0.5
         drawn["flip"] = first[drawn["order"]] ^ (epoch % 2 == 1)
-    for part in (*augment.chosen(config), augment.chosen_mixing(config)):
-        if part is not None:
-            drawn |= part.draw(rows, generator)
+    for augmentation in augment.chosen(config):
+        drawn |= augmentation.draw(rows, generator)
     return drawn
 
 
@@ -72,7 +71,6 @@ class TrainingImages:
         self.config = config
         self.labels = torch.tensor(labels, device=device)
         self._augmentations = augment.chosen(config)
-        self._mixing = augment.chosen_mixing(config)
         padded = torch.zeros(rows, IMAGE_SIZE + 2 * pad, IMAGE_SIZE + 2 * pad, 3, dtype=torch.uint8)
         padded[:, pad : pad + IMAGE_SIZE, pad : pad + IMAGE_SIZE] = torch.tensor(images)
         # A view of all crops, (N, 2p+1, 2p+1, 32, 32, 3), which takes no memory: one index picks a crop.
@@ -106,10 +104,10 @@ class TrainingImages:
         drawn = {name: values[rows] for name, values in epoch.items()}
         images = self.crops[drawn["order"], drawn["top"], drawn["left"]]
         images = torch.where(drawn["flip"].view(-1, 1, 1, 1), images.flip(2), images)
+        targets = self.labels[drawn["order"]]
         for augmentation in self._augmentations:
-            images = augmentation.apply(images, drawn)
-        labels = self.labels[drawn["order"]]
-        return (images, labels) if self._mixing is None else self._mixing.apply(images, labels, drawn)
+            images, targets = augmentation.apply(images, targets, drawn)
+        return images, targets
 
 
 # --- Which of the processed images train, and which select the best epoch.

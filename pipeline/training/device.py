@@ -39,9 +39,10 @@ class World:
         """Whether there is no other."""
         return self.size == 1
 
-    def share(self, tensor: Tensor) -> Tensor:
+    @property
+    def share(self) -> slice:
         """This process's rows of a whole batch, (B, ...) -> (about B / size, ...); each row is exactly one's."""
-        return tensor if self.alone else tensor[self.rank :: self.size]
+        return slice(self.rank, None, self.size)
 
     def total(self, tensor: Tensor) -> Tensor:
         """The sum over all processes; the tensor itself if there is one."""

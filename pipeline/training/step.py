@@ -117,7 +117,7 @@ class Step:
 
     def _work(self, images: Tensor, targets: Tensor) -> None:
         state, batch = self._state, len(images)
-        images, targets = self._world.share(images), self._world.share(targets)
+        images, targets = images[self._world.share], targets[self._world.share]
         output = logits(self._forward(batch), images, self._device)
         taught = None if self._teachers is None else self._teachers(images)
         loss = summed_loss(output, targets, self._config, taught)

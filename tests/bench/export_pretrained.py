@@ -24,7 +24,7 @@ from pipeline.store.processed import Processed
 from pipeline.store.runs import Run
 from pipeline.training.batches import split
 from pipeline.training.device import Device, choose
-from pipeline.training.inference import EvaluationImages, network_labels
+from pipeline.training.inference import EvaluationImages, labels_of
 
 
 def measured_images(run: Run, data: Processed, device: Device) -> EvaluationImages:
@@ -58,7 +58,7 @@ def main() -> None:
 
     def agreement(halved: Path) -> float:
         full, half = (resnet.load(path, config).to(device.torch_device) for path in (run.weights, halved))
-        alike = network_labels(full, images, device) == network_labels(half, images, device)
+        alike = labels_of(full, images, device) == labels_of(half, images, device)
         return 100 * int(alike.sum()) / len(images)
 
     command = ["git", "rev-parse", arguments.commit]

@@ -89,7 +89,7 @@ class Bench:
         truth = np.asarray(self.data.array("test_labels"))
         hard = [
             1
-            - inference.ask(other, self.data, "test_images", np.arange(len(truth))).probabilities[
+            - inference.predict(other, self.data, "test_images", np.arange(len(truth))).probabilities[
                 np.arange(len(truth)), truth
             ]
             for other in self.others
@@ -103,8 +103,8 @@ class Bench:
         truth = np.asarray(self.data.array("test_labels"))[stand_in.rows]
         hidden: dict[str, NDArray[Any]] = {"hidden_images": images, "hidden_ids": np.arange(len(images))}
         data = dataclasses.replace(self.local, exchanged=self.local.exchanged | hidden)
-        plain = adapt.right(self.panel.answers(images), truth)
-        norms = adapt.right(self.panel.adapted(images, self.local.array("test_images")).answers(images), truth)
+        plain = adapt.right(self.panel.probabilities(images), truth)
+        norms = adapt.right(self.panel.adapted(images, self.local.array("test_images")).probabilities(images), truth)
         examined = examine(self.panel, data, self.said, "auto", lambda line: None)
         csv = self._csv(data, examined.evidence, truth)
         after = float((examined.evidence.hidden.labels == truth).mean())
@@ -134,7 +134,7 @@ class Bench:
 def _together(panels: Sequence[Panel], data: Processed, name: ArrayName, truth: NDArray[np.integer]) -> Outputs:
     """What the first says, with the labels that each of them gives."""
     rows = np.arange(len(truth))
-    said = [inference.ask(panel, data, name, rows, truth.astype(np.int64)) for panel in panels]
+    said = [inference.predict(panel, data, name, rows, truth.astype(np.int64)) for panel in panels]
     return dataclasses.replace(said[0], members=np.concatenate([one.members for one in said]))
 
 

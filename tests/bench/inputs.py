@@ -32,11 +32,9 @@ PAPER = PRESETS["paper"]
 RECIPES: dict[str, dict[str, object]] = {
     "crop, flip": {},
     "+ cutout": {"cutout": 8},
-    "+ erasing": {"erasing": 0.5},
     "+ mixup": {"mixup": 0.2},
     "+ cutmix": {"cutmix": 1.0},
     "+ ricap": {"ricap": 0.3},
-    "+ randaugment": {"policy": "randaugment"},
     "+ trivialaugment": {"policy": "trivialaugment"},
 }
 

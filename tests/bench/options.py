@@ -38,13 +38,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "--flip none": {"flip": "none"},
     "--flip alternating": {"flip": "alternating"},
     "--cutout 8": {"cutout": 8},
-    "--erasing 0.5": {"erasing": 0.5},
     "--mixup 0.2": {"mixup": 0.2},
     "--cutmix 1": {"cutmix": 1.0},
     "--ricap 0.3": {"ricap": 0.3},
-    "--policy randaugment": {"policy": "randaugment"},
     "--policy trivialaugment": {"policy": "trivialaugment"},
-    "--policy augmix": {"policy": "augmix"},
     "--se 8": {"model": dataclasses.replace(MODELS["rehearsal"], se=8)},
 }
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pi
 from pipeline.model.resnet import build, folded, normalise
 from pipeline.recipes import MODELS
 from pipeline.training.device import Device, choose
-from pipeline.training.inference import Member, answers
+from pipeline.training.inference import Member, probabilities
 from tests.bench import side_by_side
 
 BATCH = 512
@@ -44,7 +44,7 @@ def main() -> None:
 
     def ours(chosen: Device, count: int) -> np.ndarray:
         member = [Member("bench", network, chosen, quick)]
-        found = [answers(member, pixels[k : k + BATCH], "none").mean(dim=(0, 1)) for k in range(0, count, BATCH)]
+        found = [probabilities(member, pixels[k : k + BATCH], "none").mean(dim=(0, 1)) for k in range(0, count, BATCH)]
         return torch.cat(found).argmax(1).cpu().numpy()
 
     @torch.inference_mode()

@@ -83,7 +83,7 @@ def test_the_applied_measure_is_kept_and_no_other_is_advised() -> None:
 def test_a_corruption_is_trained_against() -> None:
     steps = said(DONE, verdict="corruption", pixels=Found(4, (Done("blur", 1.0),), 0.3, (), True), trials=(GOOD,))
     assert [step.gain is None for step in steps] == [False, True, False]
-    assert "--policy augmix" in steps[1].do and "--policy augmix" not in texts(said())
+    assert "--policy trivialaugment" in steps[1].do and "--policy trivialaugment" not in texts(said())
 
 
 def test_what_is_unknown_is_looked_at() -> None:

@@ -33,7 +33,7 @@ def greys(*values: int) -> Images:
 class Colour:
     """Says which channel is brightest, whatever the statistics."""
 
-    def answers(self, images: Images) -> NDArray[np.float32]:
+    def probabilities(self, images: Images) -> NDArray[np.float32]:
         assert images.flags.c_contiguous  # torch takes no negative strides
         means = images.mean(axis=(1, 2), dtype=np.float32)
         return np.asarray(means / means.sum(axis=1, keepdims=True), dtype=np.float32)
@@ -48,7 +48,7 @@ class Light:
 
     centre: float
 
-    def answers(self, images: Images) -> NDArray[np.float32]:
+    def probabilities(self, images: Images) -> NDArray[np.float32]:
         lighter = images.mean(axis=(1, 2, 3)) > self.centre
         return np.asarray(np.eye(2)[lighter.astype(int)], dtype=np.float32)
 

@@ -77,7 +77,7 @@ def examined(root: Path, hidden: str, adapt: Adapt) -> tuple[Examined, float]:
     run = Run.open(root / "models", "r")
     panel = Panel(inference.load([run], Device(torch.device("cpu"), "fp32")), "none", 100)
     truth = np.asarray(data.array("test_labels"))
-    test = inference.ask(panel, data, "test_images", np.arange(len(truth)), truth)
+    test = inference.predict(panel, data, "test_images", np.arange(len(truth)), truth)
     found = examine(panel, data, Local(test, None, run.result.test_accuracy / 100), adapt, lambda line: None)
     return found, float((found.evidence.hidden.labels == truth[::3]).mean())
 

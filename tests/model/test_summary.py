@@ -5,7 +5,7 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.model import __main__ as command_line
 from pipeline.model.resnet import build
-from pipeline.model.summary import check_budget, summarise
+from pipeline.model.summary import check_parameter_limit, summarise
 from pipeline.recipes import MODELS
 
 
@@ -46,6 +46,6 @@ def test_an_unknown_network_is_a_usage_error(capsys: pytest.CaptureFixture[str])
 
 
 def test_the_budget_refuses_by_count() -> None:
-    assert check_budget(MODELS["paper"]) == 4_893_566
+    assert check_parameter_limit(MODELS["paper"]) == 4_893_566
     with pytest.raises(UsageError, match="resnet18 has 11,173,962 trainable parameters"):
-        check_budget(MODELS["resnet18"])
+        check_parameter_limit(MODELS["resnet18"])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import PARAMETER_BUDGET
+from pipeline.config import PARAMETER_LIMIT
 from pipeline.errors import BadData, MissingInput, UsageError
 from pipeline.store import runs
 from pipeline.store.runs import RunResult
@@ -40,7 +40,7 @@ def test_the_pointer_is_what_was_pointed_to(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("over", "submittable"), [(0, True), (1, False)])
 def test_a_result_knows_whether_the_competition_allows_its_network(over: int, submittable: bool) -> None:
-    result = RunResult("split", 91.0, 0.3, 10, 90.0, 20, 3, 12, 90.5, PARAMETER_BUDGET + over, 1.0, 1.0, "cpu", "fp32")
+    result = RunResult("split", 91.0, 0.3, 10, 90.0, 20, 3, 12, 90.5, PARAMETER_LIMIT + over, 1.0, 1.0, "cpu", "fp32")
     assert result.submittable == submittable
     assert result.bf16_agreement is None
 

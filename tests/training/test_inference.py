@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from pipeline import console
 from pipeline.errors import BadData
@@ -21,77 +23,215 @@ from pipeline.store.submissions import Tta
 from pipeline.training import inference
 from pipeline.training.batches import split
 from pipeline.training.device import Device
-from pipeline.training.inference import EvaluationImages, Member, Panel
+from pipeline.training.inference import EvaluationImages, Member, Panel, bn_adapted, evaluate, tta_views
 from tests.support import SLUG, prepare, write_run
+from tests.support import images as smooth_images
 
 CPU = Device(torch.device("cpu"), "fp32")
 CPU_BF16 = Device(torch.device("cpu"), "bf16")
+Images = NDArray[np.uint8]
 
 
 @pytest.fixture
-def images() -> NDArray[np.uint8]:
+def images() -> Images:
     return np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
 
 
-def centred(seed: int, images: NDArray[np.uint8]) -> ResNet:
-    """An untrained network that gives images like these all kinds of labels, not one and the same."""
-    network = build(MODELS["rehearsal"], seed).eval()
-    with torch.no_grad():
-        network.fc.bias.sub_(network(normalise(torch.from_numpy(images))).mean(0))
-    return network
-
-
-def labels(members: list[Member], pixels: NDArray[np.uint8], tta: Tta) -> NDArray[np.int64]:
-    """The most probable on average."""
-    found: NDArray[np.int64] = inference.answers(members, pixels, tta).mean(dim=(0, 1)).argmax(dim=1).numpy()
+@torch.no_grad()
+def logits(model: ResNet, images: Images) -> torch.Tensor:
+    found: torch.Tensor = model(normalise(torch.from_numpy(images)))
     return found
 
 
-def member(name: str, seed: int, images: NDArray[np.uint8]) -> Member:
-    return inference.member(name, centred(seed, images), CPU)
-
-
-def test_probabilities_are_the_mean_over_image_and_mirror_image(images: NDArray[np.uint8]) -> None:
-    one = member("a", 0, images)
-    pixels = torch.from_numpy(images)
-    found = inference.by_view(one.network, pixels, CPU, "flip").mean(dim=0)
+def centred(seed: int, images: Images) -> ResNet:
+    """An untrained model that gives images like these all kinds of labels, not one and the same."""
+    model = build(MODELS["rehearsal"], seed).eval()
     with torch.no_grad():
-        by_hand = [one.network(normalise(view)).softmax(1) for view in (pixels, pixels.flip(2))]
-    torch.testing.assert_close(found, (by_hand[0] + by_hand[1]) / 2)
-    assert found.shape == (12, 10) and found.dtype == torch.float32
+        model.fc.bias.sub_(logits(model, images).mean(0))
+    return model
 
 
-def test_the_average_of_several_is_of_their_probabilities(images: NDArray[np.uint8]) -> None:
-    members = [member("a", 0, images), member("b", 1, images)]
-    pixels = torch.from_numpy(images)
-    each = [inference.by_view(m.network, pixels, CPU, "flip-shift").mean(dim=0) for m in members]
-    found = labels(members, images, "flip-shift")
-    assert np.array_equal(found, ((each[0] + each[1]) / 2).argmax(1).numpy())
-    assert len(set(found.tolist())) > 2
+def member(name: str, seed: int, images: Images) -> Member:
+    return Member.of(name, centred(seed, images), CPU)
 
 
-def test_answers_that_are_not_finite_name_their_run(images: NDArray[np.uint8]) -> None:
-    broken = member("broken", 1, images)
-    nn.init.constant_(broken.answering.fc.weight, float("nan"))
-    with pytest.raises(BadData, match="run broken answers"):
-        labels([member("fine", 0, images), broken], images, "none")
+def labels(members: list[Member], pixels: Images, tta: Tta) -> NDArray[np.int64]:
+    """The most probable on average."""
+    found: NDArray[np.int64] = inference.probabilities(members, pixels, tta).mean(dim=(0, 1)).argmax(dim=1).numpy()
+    return found
+
+
+# --- evaluation -------------------------------------------------------------------------------------------
+
+
+def test_evaluation_equals_the_plain_way() -> None:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (600, 32, 32, 3), dtype=np.uint8)  # more than one batch
+    truth = generator.integers(0, 10, 600)
+    model = build(MODELS["rehearsal"], seed=0)
+    score = evaluate(model, EvaluationImages(pixels, truth, CPU.torch_device), CPU)
+    expected = logits(model.eval(), pixels)
+    assert score.loss == pytest.approx(cross_entropy(expected, torch.tensor(truth)).item(), rel=1e-5)
+    assert score.accuracy == pytest.approx(100 * (expected.argmax(1).numpy() == truth).mean())
 
 
 def test_agreement_is_of_labels_in_bf16_and_fp32() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (530, 32, 32, 3), dtype=np.uint8)  # more than one batch
     data = EvaluationImages(pixels, np.zeros(530, dtype=np.int64), CPU.torch_device)
-    network = centred(0, pixels)
-    found = inference.agreement(network, data, CPU)
+    model = centred(0, pixels)
+    found = inference.bf16_agreement(model, data, CPU)
+    with torch.no_grad(), CPU_BF16.autocast():
+        coarse = folded(model)(normalise(data.images)).argmax(1)
+    assert found == pytest.approx(100 * (logits(model, pixels).argmax(1) == coarse).float().mean().item(), abs=0.5)
+    assert 20 < found < 99  # noise looks alike to an untrained model, so bf16 changes many a label
+    nn.init.zeros_(model.fc.weight)
     with torch.no_grad():
-        exact = network(normalise(data.images)).argmax(1)
-        with CPU_BF16.autocast():
-            coarse = folded(network)(normalise(data.images)).argmax(1)
-    assert found == pytest.approx(100 * (exact == coarse).float().mean().item(), abs=0.5)
-    assert 20 < found < 99  # noise looks alike to an untrained network, so bf16 changes many a label
-    nn.init.zeros_(network.fc.weight)
+        model.fc.bias.copy_(torch.arange(10.0))
+    assert inference.bf16_agreement(model, data, CPU) == 100
+
+
+# --- test-time augmentation -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tta", "count"), [("none", 1), ("flip", 2), ("flip-shift", 6)])
+def test_views_are_the_images_their_shifts_and_the_mirror_images_of_these(tta: Tta, count: int) -> None:
+    pixels = torch.randint(1, 256, (3, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    views = tta_views(pixels, tta)
+    assert torch.equal(views[0], pixels)
+    assert {(view.shape, view.dtype, view.is_contiguous()) for view in views} == {(pixels.shape, torch.uint8, True)}
+    assert len({view.numpy().tobytes() for view in views}) == len(views) == count
+    for view, mirrored in zip(views[: count // 2], views[count // 2 :], strict=False):
+        assert tta == "none" or torch.equal(mirrored, view.flip(2))
+    if tta == "flip-shift":
+        _, up_left, down_right, *_ = views
+        assert torch.equal(up_left[:, :31, :31], pixels[:, 1:, 1:])
+        assert torch.equal(down_right[:, 1:, 1:], pixels[:, :31, :31])
+        for border in (up_left[:, 31], up_left[:, :, 31], down_right[:, 0], down_right[:, :, 0]):
+            assert not border.any()
+
+
+# --- batch-norm adaptation --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photographs() -> Images:
+    """Between 20 and 150, so that they can be made brighter."""
+    return (20 + smooth_images(60) // 2).astype(np.uint8)
+
+
+@pytest.fixture
+def trained(photographs: Images) -> ResNet:
+    """As trained on these images, as far as the norms know."""
+    model = build(MODELS["rehearsal"], 0).train()
+    for norm in norms(model):
+        norm.momentum = 1.0
+    logits(model, photographs)
+    return model.eval()
+
+
+def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def statistics(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    assert norm.running_mean is not None and norm.running_var is not None
+    return norm.running_mean, norm.running_var
+
+
+def brighter(images: Images) -> Images:
+    return images + np.uint8(100)
+
+
+def flatter(images: Images) -> Images:
+    return (images // 3).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("batch", "part"), [(250, 60), (25, 20)])  # 3 batches of 20 rather than 25, 25 and 10
+def test_statistics_move_as_the_images_do(
+    batch: int, part: int, photographs: Images, trained: ResNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "ADAPTATION_BATCH", batch)
+    mean, var = statistics(norms(trained)[0])
+    mean.copy_(torch.arange(16.0))  # as training may have left them
+    var.copy_(torch.linspace(0.5, 2, 16))
+    found = statistics(norms(bn_adapted(trained, flatter(photographs), photographs))[0])
+
+    def by_hand(these: Images) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            parts = trained.conv1(normalise(torch.from_numpy(these))).split(part)
+        means, variances = ([of(each, dim=(0, 2, 3)) for each in parts] for of in (torch.mean, torch.var))
+        return torch.stack(means).mean(dim=0), torch.stack(variances).mean(dim=0)
+
+    (mean_there, var_there), (mean_here, var_here) = by_hand(flatter(photographs)), by_hand(photographs)
+    torch.testing.assert_close(found[0], torch.arange(16.0) + mean_there - mean_here, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[1], torch.linspace(0.5, 2, 16) * var_there / var_here, rtol=1e-4, atol=1e-5)
+
+
+def test_images_like_the_reference_change_nothing(photographs: Images) -> None:
+    """Even where the statistics are of other images, as training augments them, and however often they were updated."""
+    model = build(MODELS["rehearsal"], 0).eval()
+    for norm in norms(model):
+        statistics(norm)[0].fill_(0.1)
+        statistics(norm)[1].fill_(0.7)
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.fill_(5)
+    found = bn_adapted(model, photographs, photographs)
+    torch.testing.assert_close(logits(found, photographs), logits(model, photographs), rtol=1e-5, atol=1e-5)
+
+
+def test_adaptation_leaves_the_model_itself_and_all_weights_alone(trained: ResNet, photographs: Images) -> None:
+    trained.train()
+    before = {name: value.clone() for name, value in trained.state_dict().items()}
+    found = bn_adapted(trained, brighter(photographs), photographs)
+    after = trained.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert all(module.training for module in trained.modules())
+    assert all(norm.momentum == 1.0 for norm in norms(trained))
+    assert not any(module.training for module in found.modules())
+    weights = dict(found.named_parameters())
+    assert all(torch.equal(weights[name], value) for name, value in trained.named_parameters())
+    assert found.state_dict().keys() == before.keys()
+    assert not torch.equal(statistics(norms(found)[0])[0], before["bn1.running_mean"])
+
+
+@pytest.mark.parametrize("change", [brighter, flatter])
+def test_corrupted_images_are_predicted_more_like_clean_ones(
+    change: Callable[[Images], Images], trained: ResNet, photographs: Images
+) -> None:
+    others = (20 + smooth_images(60, seed=1) // 2).astype(np.uint8)
+    clean, changed = logits(trained, others), change(others)
+    unadapted = (logits(trained, changed) - clean).norm()
+    assert (logits(bn_adapted(trained, changed, photographs), changed) - clean).norm() < unadapted / 2
+
+
+def test_two_images_or_a_silent_channel_give_finite_predictions(trained: ResNet, photographs: Images) -> None:
+    assert logits(bn_adapted(trained, photographs[:2], photographs[2:4]), photographs[:2]).isfinite().all()
+    flat = np.full_like(photographs, 90)  # no layer but for its border varies
+    assert logits(bn_adapted(trained, photographs, flat), photographs).isfinite().all()
     with torch.no_grad():
-        network.fc.bias.copy_(torch.arange(10.0))
-    assert inference.agreement(network, data, CPU) == 100
+        trained.conv1.weight[3] = 0
+    assert logits(bn_adapted(trained, photographs, photographs), photographs).isfinite().all()
+
+
+# --- several models ---------------------------------------------------------------------------------------
+
+
+def test_probabilities_are_averaged_over_members_and_views(images: Images) -> None:
+    members = [member("a", 0, images), member("b", 1, images)]
+    found = inference.probabilities(members, images, "flip")
+    assert found.shape == (2, 2, 12, 10) and found.dtype == torch.float32
+    by_hand = [logits(m.model, view).softmax(1) for m in members for view in (images, images[:, :, ::-1].copy())]
+    torch.testing.assert_close(found.flatten(0, 1), torch.stack(by_hand))
+    averaged = Panel(members, "flip", batch_size=5).probabilities(images)
+    np.testing.assert_allclose(averaged, torch.stack(by_hand).mean(0), rtol=1e-5)
+    assert len(set(averaged.argmax(1).tolist())) > 2
+
+
+def test_probabilities_that_are_not_finite_name_their_run(images: Images) -> None:
+    broken = member("broken", 1, images)
+    nn.init.constant_(broken.folded.fc.weight, float("nan"))
+    with pytest.raises(BadData, match="run broken predicts numbers that are not finite"):
+        labels([member("fine", 0, images), broken], images, "none")
 
 
 @pytest.mark.parametrize(("measured", "precision"), [(None, "fp32"), (99.89, "fp32"), (99.9, "bf16"), (100.0, "bf16")])
@@ -106,89 +246,85 @@ def test_bf16_is_used_only_where_it_agrees(tmp_path: Path, measured: float | Non
     assert loaded.device.precision == "fp32"
 
 
-def change(folder: Path, network: ResNet | None = None, **config: Any) -> None:
+@pytest.fixture
+def data(tmp_path: Path) -> Processed:
+    prepare(tmp_path)
+    return Processed.open(tmp_path / "data/processed" / SLUG)
+
+
+def test_predictions_are_in_the_order_of_the_rows_whatever_the_batch(data: Processed) -> None:
+    pixels = np.array(data.array("hidden_images"))
+    members, rows = [member("a", 0, pixels), member("b", 1, pixels)], np.array([3, 0, 29, 7])
+    outputs = inference.predict(Panel(members, "flip", 3), data, "hidden_images", rows)
+    expected = inference.probabilities(members, pixels[rows], "flip").mean(dim=(0, 1)).numpy()
+    np.testing.assert_allclose(outputs.probabilities, expected, atol=1e-6)
+    assert outputs.members.tolist() == [labels([m], pixels[rows], "none").tolist() for m in members]
+    assert outputs.truth is None and len(set(outputs.members.flatten().tolist())) > 2
+
+
+def test_long_predictions_show_their_progress(data: Processed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "FIRST_LINE", 0.0)
+    monkeypatch.setattr(console, "LINES", 0.0)
+    lines: list[str] = []
+    panel = Panel([member("a", 0, np.array(data.array("hidden_images")))], "none", 10, lines.append)
+    inference.predict(panel, data, "test_images", np.arange(20))
+    inference.predict(panel, data, "hidden_images", np.arange(30))
+    assert [line.split(", ")[0] for line in lines] == [
+        *(f"predict: test_batch {share} %" for share in (50, 100)),
+        *(f"predict: hidden images {share} %" for share in (33, 66, 100)),
+    ]
+    assert lines[3].endswith(" to go") and " images/s, 0:00:00" in lines[3]
+
+
+def test_features_are_what_the_linear_layer_sees(data: Processed) -> None:
+    pixels = np.array(data.array("hidden_images"))
+    one = member("a", 0, pixels)
+    rows, features = inference.sampled_features(one, data, "hidden_images", 4)
+    assert rows.tolist() == [0, 9, 19, 29]
+    with torch.no_grad():
+        torch.testing.assert_close(one.model.fc(torch.from_numpy(features)), logits(one.model, pixels[rows]))
+    assert len(inference.sampled_features(one, data, "hidden_images", 1000)[0]) == 30
+
+
+def change(folder: Path, model: ResNet | None = None, **config: Any) -> None:
     """Give a run other weights, or another config."""
     card = runs.RunCard.read(folder)
-    if network is not None:
-        resnet.save(folder / runs.WEIGHTS, network.state_dict(), network.config)
+    if model is not None:
+        resnet.save(folder / runs.WEIGHTS, model.state_dict(), model.config)
     card = dataclasses.replace(card, config=dataclasses.replace(card.config, **config))
     atomic.write_json(folder / runs.CONFIG, card.to_dict())
     names = (runs.CONFIG, runs.WEIGHTS, runs.RESULT, runs.METRICS)
     Manifest("train", records(folder, [folder / name for name in names])).write(folder)
 
 
-def test_local_accuracy_is_measured_on_the_images_that_validated_all(tmp_path: Path) -> None:
-    prepare(tmp_path)
+def test_holdout_accuracy_is_of_the_images_that_validated_all(tmp_path: Path, data: Processed) -> None:
     folders = [write_run(tmp_path, name, seed) for seed, name in enumerate("ab")]
-    models, nowhere = tmp_path / "data/models", tmp_path / "data/pretrained"
-    data = Processed.open(tmp_path / "data/processed" / SLUG)
     for seed, folder in enumerate(folders):
         change(folder, centred(seed, np.array(data.array("train_images"))))
 
-    def measured() -> tuple[Ensemble, list[Member], inference.Local]:
-        ensemble = Ensemble.open(models, nowhere, ["a", "b"])
+    def scores() -> tuple[Ensemble, list[Member], inference.HoldoutScores]:
+        ensemble = Ensemble.open(tmp_path / "data/models", tmp_path / "data/pretrained", ["a", "b"])
         members = inference.load(ensemble.runs, CPU)
-        said = inference.ask_locally(ensemble, Panel(members, "flip", 7), data)
-        return ensemble, members, inference.worth(ensemble, *said)
+        outputs = inference.predict_holdout(ensemble, Panel(members, "flip", 7), data)
+        return ensemble, members, inference.holdout_scores(ensemble, *outputs)
 
-    def right(members: list[Member], images: NDArray[np.uint8], truth: NDArray[np.int64]) -> float:
+    def right(members: list[Member], images: Images, truth: NDArray[np.int64]) -> float:
         return float(100 * (labels(members, images, "flip") == truth).mean())
 
-    ensemble, members, local = measured()
+    ensemble, members, found = scores()
     test_images, test_labels = np.array(data.array("test_images")), data.array("test_labels")
-    assert local.test == pytest.approx(right(members, test_images, test_labels))
+    assert found.test == pytest.approx(right(members, test_images, test_labels))
     rows = split(data.array("train_labels"), ensemble.runs[0].card.config).validation
-    assert rows is not None and local.validation == pytest.approx(
+    assert rows is not None and found.validation == pytest.approx(
         right(members, data.array("train_images")[rows], data.array("train_labels")[rows])
     )
     plain = {m.name: 100 * (labels([m], test_images, "none") == test_labels).mean() for m in members}
-    assert local.alone == pytest.approx(plain[local.best]) == max(plain.values())
-    assert local.test != local.validation and len(set(plain.values())) == 2  # or it would prove nothing
+    assert found.alone == pytest.approx(plain[found.best]) == max(plain.values())
+    assert found.test != found.validation and len(set(plain.values())) == 2  # or it would prove nothing
 
     change(folders[1], validation_fraction=0.2)
-    assert measured()[2].validation is None
+    assert scores()[2].validation is None
     for folder in folders:
         change(folder, validation="test_batch")
-    *_, local = measured()
-    assert local.validation == local.test
-
-
-def test_who_is_asked_for_long_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "FIRST_LINE", 0.0)
-    monkeypatch.setattr(console, "LINES", 0.0)
-    prepare(tmp_path)
-    data = Processed.open(tmp_path / "data/processed" / SLUG)
-    lines: list[str] = []
-    panel = Panel([member("a", 0, np.array(data.array("hidden_images")))], "none", 10, lines.append)
-    inference.ask(panel, data, "test_images", np.arange(20))
-    inference.ask(panel, data, "hidden_images", np.arange(30))
-    told = [line.split(", ")[0] for line in lines]
-    assert told == [*(f"predict: test_batch {share} %" for share in (50, 100)),
-                    *(f"predict: hidden images {share} %" for share in (33, 66, 100))]  # fmt: skip
-    assert lines[3].endswith(" to go") and " images/s, 0:00:00" in lines[3]
-
-
-def test_what_is_said_is_in_the_order_of_the_rows_whatever_the_batch(tmp_path: Path) -> None:
-    prepare(tmp_path)
-    data = Processed.open(tmp_path / "data/processed" / SLUG)
-    images = np.array(data.array("hidden_images"))
-    members, rows = [member("a", 0, images), member("b", 1, images)], np.array([3, 0, 29, 7])
-    said = inference.ask(Panel(members, "flip", 3), data, "hidden_images", rows)
-    np.testing.assert_allclose(
-        said.probabilities, inference.answers(members, images[rows], "flip").mean(dim=(0, 1)).numpy(), atol=1e-6
-    )
-    assert said.members.tolist() == [labels([m], images[rows], "none").tolist() for m in members]
-    assert said.truth is None and len(set(said.members.flatten().tolist())) > 2
-
-
-def test_features_are_what_the_linear_layer_sees(tmp_path: Path) -> None:
-    prepare(tmp_path)
-    data = Processed.open(tmp_path / "data/processed" / SLUG)
-    images = np.array(data.array("hidden_images"))
-    one = member("a", 0, images)
-    rows, features = inference.sampled_features(one, data, "hidden_images", 4)
-    assert rows.tolist() == [0, 9, 19, 29]
-    with torch.no_grad():
-        logits = one.network.fc(torch.from_numpy(features))
-        torch.testing.assert_close(logits, one.network(normalise(torch.from_numpy(images[rows]))))
-    assert len(inference.sampled_features(one, data, "hidden_images", 1000)[0]) == 30
+    *_, found = scores()
+    assert found.validation == found.test

@@ -37,7 +37,7 @@ def gradients(world: World) -> dict[str, Tensor]:
     if not world.alone:
         share_batch_norms(network)
         forward = DistributedDataParallel(network)
-    inputs, labels = world.share(IMAGES.double().permute(0, 3, 1, 2) / 255), world.share(LABELS)
+    inputs, labels = IMAGES[world.share].double().permute(0, 3, 1, 2) / 255, LABELS[world.share]
     loss = cross_entropy(forward(inputs), labels, reduction="sum") * (world.size / len(IMAGES))
     torch.autograd.backward(loss)
     found = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
