@@ -64,8 +64,8 @@ def test_every_number_has_a_range() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in OUTSIDE.items() for value in values])
-def test_a_value_outside_its_range_is_a_usage_error(name: str, value: float) -> None:
-    with pytest.raises(UsageError, match=f"^--{name.replace('_', '-')} {value:.10g}: (at least|from|above) "):
+def test_a_value_outside_its_range_is_a_usage_error(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^--{name.replace('_', '-')} {value:.10g}: (at least|from|above) "):
         dataclasses.replace(PRESETS["paper"], **{name: value})
 
 
