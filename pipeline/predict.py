@@ -157,7 +157,7 @@ def _same(found: Sidecar, draft: Sidecar) -> bool:
 def _write(
     ensemble: Ensemble, data: Processed, draft: Sidecar, csv: Path, device_name: str, batch_size: int, log: Log
 ) -> Sidecar:
-    """Mitigation and predict, then publish the evidence, the sidecar and, last, the CSV."""
+    """Measure and predict, then publish the evidence, the sidecar and, last, the CSV."""
     # PyTorch takes seconds to import, and a CSV that is complete is found without it.
     from pipeline.gap.adapt import Local, examine  # noqa: PLC0415
     from pipeline.training import inference  # noqa: PLC0415
@@ -219,8 +219,8 @@ python -m pipeline.predict --run pretrained               the network that came 
 @click.option("--tta", type=click.Choice(get_args(Tta)), default="none", show_default=True,
               help="Average over each image and its mirror image (flip), and both shifted (flip-shift).")  # fmt: skip
 @click.option("--adapt", type=click.Choice(get_args(Adapt)), default="auto", show_default=True,
-              help="Against a shift of the hidden images: norms take their statistics, a mistake is undone, the "
-              "prior of the classes is corrected; auto: what a trial on labelled images recommends.")  # fmt: skip
+              help="Against a shift of the hidden images: batch-norm adaptation (bn), a mistake reverted, the "
+              "prior of the classes corrected; auto: what a trial on labelled images recommends.")  # fmt: skip
 @cli.slug("As in its URL; by default the run's own, for pretrained as in the other stages.")
 @click.option("--out", metavar="CSV", type=cli.FILE,
               help="The CSV to write; by default submissions/RUN.csv, or ensemble-HASH.csv there for several "

@@ -24,7 +24,7 @@ from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed, training_fingerprint
 from pipeline.store.runs import Run, RunCard, claimed, complete, default_name, require_same
 
-OVER = "a baseline over the budget: its predictions cannot be submitted"
+OVER = "over the parameter limit: its predictions cannot be submitted"
 
 
 def train(
@@ -36,7 +36,7 @@ def train(
     device: str = "auto",
     teachers: Sequence[str] = (),
     pseudo_labels: Path | None = None,
-    baseline: bool = False,
+    allow_over_limit: bool = False,
     compile_: Compile = "auto",
     force: bool = False,
     log: Log = cli.log,
@@ -49,7 +49,7 @@ def train(
     Args:
         teachers: finished runs whose probabilities the network learns as well.
         pseudo_labels: a CSV of predict's, whose labels of the hidden images it learns as well.
-        baseline: allow a network over the competition's budget; nothing it predicts can be submitted.
+        allow_over_limit: allow a model over the parameter limit; nothing it predicts can be submitted.
 
     Raises:
         UsageError: the network is over the budget, the batch larger than the training set, the device
@@ -73,7 +73,7 @@ def train(
     log = log if first else _silent
     run = None if force else _finished(config, paths, slug, run_name)
     if run is None:
-        job = _Job(config, paths, slug, run_name, device, taught_by, pseudo_labels, baseline, compile_, force)
+        job = _Job(config, paths, slug, run_name, device, taught_by, pseudo_labels, allow_over_limit, compile_, force)
         run = _train(job, log)
     else:
         log(f"run {run.name} is complete already: nothing to train (--force trains it anew)")
@@ -102,7 +102,7 @@ class _Job:
     device: str
     teachers: Sequence[Run]
     pseudo_labels: Path | None
-    baseline: bool
+    allow_over_limit: bool
     compile_: Compile
     force: bool
 
@@ -115,7 +115,7 @@ def _train(job: _Job, log: Log) -> Run:
     from pipeline.training.batches import split  # noqa: PLC0415
     from pipeline.training.device import choose  # noqa: PLC0415
 
-    if not job.baseline:
+    if not job.allow_over_limit:
         check_parameter_limit(job.config.model)
     chosen = choose(job.device)
     data = Processed.open(job.paths.processed / job.slug)
@@ -195,7 +195,8 @@ torchrun --nproc_per_node=2 -m -- pipeline.train    one run on two GPUs, or in t
               help="A CSV of predict's: learn from the hidden images with its labels as well.")  # fmt: skip
 @click.option("--rules-allow-pseudo-labels", is_flag=True,
               help="Say that you have read the rules, and that they allow --pseudo-labels.")  # fmt: skip
-@click.option("--baseline", is_flag=True, help="Allow a network over the budget; it cannot be submitted.")
+@click.option("--allow-over-limit", is_flag=True,
+              help="Train a model over the parameter limit; it cannot be submitted.")  # fmt: skip
 @cli.run_name("The run's name; by default made from its options.")
 @click.option("--compile", "compile_", type=click.Choice(get_args(Compile)), default="auto", show_default=True,
               help="Compile the network; auto does where the run is long enough to gain from it.")  # fmt: skip
@@ -209,7 +210,7 @@ def command(
     preset: str,
     teachers: tuple[str, ...],
     pseudo_labels: Path | None,
-    baseline: bool,
+    allow_over_limit: bool,
     run_name: str | None,
     compile_: Compile,
     device: str,
@@ -236,7 +237,7 @@ def command(
     paths = Paths(processed=processed, models=models)
     run = train(
         config, paths, slug, run_name=run_name, device=device, teachers=teachers, pseudo_labels=pseudo_labels,
-        baseline=baseline, compile_=compile_, force=force,
+        allow_over_limit=allow_over_limit, compile_=compile_, force=force,
     )  # fmt: skip
     if run.result.submittable and _reports():
         following = commands.command("predict", slug, paths, "--out", str(paths.submissions / "sub.csv"))

@@ -141,13 +141,13 @@ def test_another_augmentation_is_another_csv(place: Path) -> None:
 
 def test_another_adaptation_is_another_csv_and_its_sidecar_says_so(place: Path) -> None:
     cards = []
-    for adapt in ("none", "norms"):
+    for adapt in ("none", "bn"):
         result = here("predict", "--adapt", adapt, cwd=place)
         assert result.returncode == 0 and "nothing to do" not in result.stdout, result.stderr
         cards.append(Sidecar.read(place / "submissions/tiny-run.csv"))
-    assert [card and (card.adapt, card.measure) for card in cards] == [("none", "none"), ("norms", "norms")]
-    assert "nothing to do" in here("predict", "--adapt", "norms", cwd=place).stdout
-    assert "nothing was found" in error_line(here("predict", "--adapt", "undo", cwd=place), 2)
+    assert [card and (card.adapt, card.measure) for card in cards] == [("none", "none"), ("bn", "bn")]
+    assert "nothing to do" in here("predict", "--adapt", "bn", cwd=place).stdout
+    assert "nothing was found" in error_line(here("predict", "--adapt", "revert", cwd=place), 2)
     assert Sidecar.read(place / "submissions/tiny-run.csv") == cards[1]
 
 

@@ -246,17 +246,17 @@ def test_missing_data_names_the_stage_to_run(tmp_path: Path, capsys: pytest.Capt
     assert "python -m pipeline.preprocess --competition tiny" in capsys.readouterr().err
 
 
-def test_a_baseline_over_the_budget_is_trained_only_if_asked_and_marked(
+def test_a_model_over_the_limit_is_trained_only_if_asked_and_marked(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Over the budget, but nearly all of it at two by two pixels, so quick.
     wide = ModelConfig("broad", 8, (8, 770), (1, 1), (4, 4))
     config = dataclasses.replace(PRESETS["rehearsal"].with_epochs(1), model=wide)
-    with pytest.raises(UsageError, match=r"allows 5,000,000.*--baseline"):
+    with pytest.raises(UsageError, match=r"allows 5,000,000.*--allow-over-limit"):
         train.train(config, place.paths, SLUG)
-    run = train.train(config, place.paths, SLUG, baseline=True)
+    run = train.train(config, place.paths, SLUG, allow_over_limit=True)
     assert not run.result.submittable
-    assert "a baseline over the budget: its predictions cannot be submitted" in capsys.readouterr().out
+    assert "over the parameter limit: its predictions cannot be submitted" in capsys.readouterr().out
 
 
 def test_finished_runs_teach(place: Place) -> None:

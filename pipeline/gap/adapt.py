@@ -1,7 +1,7 @@
 """What may close the gap without training anything: tried on labelled images first, and chosen by what it gains there.
 
-    norms    batch normalisations take the statistics of the hidden images: against corruptions
-    undo     the hidden images are turned back: against mistakes that can be undone
+    bn       batch normalisations take the statistics of the hidden images: against corruptions
+    revert   the hidden images are turned back: against mistakes that can be undone
     prior    probabilities are corrected for how often each class comes: against shifted classes
 
 A trial does to labelled images what was done to the hidden ones, and applies the measure to those.
@@ -23,7 +23,7 @@ from pipeline.gap.diagnosis import Diagnosis, Observed
 from pipeline.gap.estimators import Answers
 from pipeline.gap.shift import Classes
 from pipeline.store.processed import ArrayName, Processed, even_rows
-from pipeline.store.submissions import Adapt, Evidence, Mitigation, Outputs
+from pipeline.store.submissions import Adapt, Evidence, Mitigation, Outputs, with_present_names
 from pipeline.training import inference
 from pipeline.training.inference import Panel
 
@@ -67,11 +67,11 @@ def trials_of_damage(panel: Predictor, found: Found, images: Images, truth: NDAr
     damaged = np.ascontiguousarray(found.does(plain))
     unharmed, before = (right(panel.probabilities(these), truth) for these in (plain, damaged))
     adapted, needless = (right(panel.adapted(x, reference).probabilities(x), truth) for x in (damaged, plain))
-    trials = [Trial("norms", before, adapted, needless - unharmed)]
+    trials = [Trial("bn", before, adapted, needless - unharmed)]
     if found.undoes is not None:
         undone = np.ascontiguousarray(found.undoes(damaged))
         # Where nothing is wrong it would do harm; but the mistake was recognised by its very pixels.
-        trials.append(Trial("undo", before, right(panel.probabilities(undone), truth), 0.0))
+        trials.append(Trial("revert", before, right(panel.probabilities(undone), truth), 0.0))
     return trials
 
 
@@ -116,8 +116,8 @@ def recall(evidence: Evidence) -> tuple[Diagnosis, tuple[Trial, ...], Mitigation
         BadData: it is of another version.
     """
     try:
-        kept = evidence.diagnosis
-        trials = tuple(Trial(**trial) for trial in kept["trials"])
+        kept = with_present_names(evidence.diagnosis)
+        trials = tuple(Trial(**with_present_names(trial)) for trial in kept["trials"])
         measure: Mitigation = kept["measure"]
         if measure not in get_args(Mitigation):
             raise ValueError(f"no measure {measure!r}")
@@ -221,12 +221,12 @@ def _again(
         scaled = hidden.probabilities * ratio
         return dataclasses.replace(hidden, probabilities=(scaled / scaled.sum(1, keepdims=True)).astype(np.float32))
     rows = np.arange(len(hidden))
-    if measure == "norms":
+    if measure == "bn":
         adapted = panel.adapted(*(_even(data, name, ADAPTED) for name in ("hidden_images", "test_images")))
         return inference.predict(adapted, data, "hidden_images", rows)
     undoes = found.pixels.undoes
     if undoes is None:
-        raise UsageError(f"--adapt undo: nothing was found that can be undone (diagnosis {found.verdict})")
+        raise UsageError(f"--adapt revert: nothing was found that can be undone (diagnosis {found.verdict})")
     return inference.predict(panel, data, "hidden_images", rows, prepare=undoes)
 
 

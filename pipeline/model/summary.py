@@ -155,6 +155,6 @@ def check_parameter_limit(config: ModelConfig) -> int:
         raise UsageError(
             f"model {config.name} has {count:,} trainable parameters, and the competition allows "
             f"{PARAMETER_LIMIT:,}: choose another with --model (`python -m pipeline.model` counts), or train it with "
-            "--baseline, only to compare"
+            "--allow-over-limit, only to compare"
         )
     return count

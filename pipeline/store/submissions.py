@@ -19,8 +19,9 @@ from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.store import atomic
 from pipeline.store.manifest import FileRecord, parse, require_types
 
-Mitigation = Literal["none", "norms", "undo", "prior"]  # against a shift, see pipeline.gap.adapt
+Mitigation = Literal["none", "bn", "revert", "prior"]  # against a shift, see pipeline.gap.adapt
 Adapt = Literal["auto", Mitigation]
+FORMER = {"norms": "bn", "undo": "revert"}  # what the mitigations were called at first
 Tta = Literal["none", "flip", "flip-shift"]  # test-time augmentation, see pipeline.training.inference
 
 RUNS = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._+-]*")  # "A", or "A+B"
@@ -69,7 +70,7 @@ class Sidecar:
         if not path.is_file():
             return None
         try:
-            card = cls(**parse(path.read_bytes()))
+            card = cls(**with_present_names(parse(path.read_bytes())))
             card._require_sense()
         except (ValueError, TypeError, UsageError) as error:
             raise BadData(f"{path} is damaged or of another version ({printable(error)}): {again(csv)}") from error
@@ -110,6 +111,11 @@ def again(csv: Path, run: str = "") -> str:
     """What to do about a CSV that is not as predict wrote it; `run` names its runs, where that is known."""
     names = f" --run {run.replace('+', ' ')}" if run else ""
     return f"write it again with `python -m pipeline.predict{names} --out {shlex.quote(str(csv))} --force`"
+
+
+def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values that name a mitigation, as an earlier version may have called it."""
+    return {key: FORMER.get(str(v), v) if key in ("adapt", "measure") else v for key, v in dict(values).items()}
 
 
 def sidecar_path(csv: Path) -> Path:

@@ -212,7 +212,7 @@ def summarise(rows: Sequence[dict[str, Any]], local: float) -> dict[str, Any]:
         "verdicts_right": float(np.mean([row["verdict"] == row["right"] for row in rows])),
         "control_shifted": float(np.mean([row["verdict"] != "none" for row in control])) if control else None,
         "norms_recover": float(np.median(recovered)) if recovered else None,
-        "norms_on_natural": sum(row["measure"] == "norms" for row in rows if row["right"] == "natural"),
+        "norms_on_natural": sum(row["measure"] == "bn" for row in rows if row["right"] == "natural"),
         "confusion": {
             right: {said: sum(r["right"] == right and r["verdict"] == said for r in rows) for said in kinds}
             for right in kinds

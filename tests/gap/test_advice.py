@@ -15,7 +15,7 @@ from tests.gap.cases import NOTHING
 ALIKE = Found(0.3, (), 0.3, (), False)
 CARD = Sidecar("c", "a", "sha", 10, "w", "h", 95.0, "split", 95.0, "2025-01-01T00:00:00+00:00", {}, runs={"a": "w"})
 DONE = dataclasses.replace(CARD, runs={"a": "w", "b": "w", "c": "w"}, tta="flip")
-GOOD, BETTER, BAD = Trial("norms", 0.6, 0.7, 0.0), Trial("undo", 0.6, 0.9, 0.0), Trial("prior", 0.6, 0.5, 0.0)
+GOOD, BETTER, BAD = Trial("bn", 0.6, 0.7, 0.0), Trial("revert", 0.6, 0.9, 0.0), Trial("prior", 0.6, 0.5, 0.0)
 
 
 def said(
@@ -64,19 +64,19 @@ def test_what_is_done_is_not_advised_again() -> None:
 
 def test_measures_come_first_by_what_they_gain_in_points() -> None:
     steps = said(trials=(GOOD, BAD, BETTER))
-    assert [step.do for step in steps[:2]] == ["`predict --adapt undo`", "`predict --adapt norms`"]
+    assert [step.do for step in steps[:2]] == ["`predict --adapt revert`", "`predict --adapt bn`"]
     assert [step.gain for step in steps[:2]] == pytest.approx([30.0, 10.0])
     assert {step.source for step in steps[:2]} == {assessment.OWN}
     assert "prior" not in texts(steps)
 
 
 def test_a_measure_that_does_harm_where_nothing_is_wrong_is_not_advised() -> None:
-    assert "norms" not in texts(said(trials=(dataclasses.replace(GOOD, unharmed=-0.02),)))
+    assert "bn" not in texts(said(trials=(dataclasses.replace(GOOD, unharmed=-0.02),)))
 
 
 def test_the_applied_measure_is_kept_and_no_other_is_advised() -> None:
-    steps = said(trials=(GOOD, BETTER), measure="norms")
-    assert steps[0].do == "keep --adapt norms, which is applied" and steps[0].gain == pytest.approx(10)
+    steps = said(trials=(GOOD, BETTER), measure="bn")
+    assert steps[0].do == "keep --adapt bn, which is applied" and steps[0].gain == pytest.approx(10)
     assert "`predict --adapt" not in texts(steps)
 
 

@@ -70,24 +70,24 @@ def test_swapped_channels_are_turned_back() -> None:
     images = plain((200, 50, 10), (20, 200, 90), (10, 50, 200), (200, 100, 10))
     norms, undo = tried(Colour(), SWAPPED, images, images, 0, 1, 2, 2)
     # The last is mislabelled: red for a 2, which the swap makes right by luck
-    assert undo == Trial("undo", before=0.5, after=0.75, unharmed=0.0)
-    assert norms == Trial("norms", before=0.5, after=0.5, unharmed=0.0)
+    assert undo == Trial("revert", before=0.5, after=0.75, unharmed=0.0)
+    assert norms == Trial("bn", before=0.5, after=0.5, unharmed=0.0)
     assert undo.recommended and not norms.recommended
-    assert choice("auto", [norms, undo]) == "undo"
+    assert choice("auto", [norms, undo]) == "revert"
 
 
 def test_norms_follow_the_light() -> None:
     reference, images = greys(10, 130, 130, 250), greys(90, 110, 150, 170)  # both of mean 130
     (norms,) = tried(Light(128), darkened(60), reference, images, 0, 0, 1, 1)
-    assert norms == Trial("norms", before=0.5, after=1.0, unharmed=0.0)
-    assert norms.recommended and choice("auto", [norms]) == "norms"
+    assert norms == Trial("bn", before=0.5, after=1.0, unharmed=0.0)
+    assert norms.recommended and choice("auto", [norms]) == "bn"
 
 
 def test_what_harms_clean_images_is_not_recommended() -> None:
     # The reference is darker by 96 than clean images are, and lighter by 19 than damaged ones: 0, 0, 5 and 120
     reference, images = greys(50, 50, 50, 50), greys(100, 100, 135, 250)
     (norms,) = tried(Light(128), darkened(130), reference, images, 0, 0, 1, 1)
-    assert norms == Trial("norms", before=0.5, after=0.75, unharmed=-0.25)
+    assert norms == Trial("bn", before=0.5, after=0.75, unharmed=-0.25)
     assert not norms.recommended and choice("auto", [norms]) == "none"
 
 
@@ -95,7 +95,7 @@ def test_two_damages_are_both_done_in_their_order_and_not_undone() -> None:
     # Fog makes 155 and 195 of 90 and 170, less 50 they are 105 and 145; the other way round 130 and 170
     found = Found(3.0, (Done("fog", 0.5), Done("brightness", -50.0)), 0.2, (), False)
     (norms,) = tried(Light(120), found, greys(90, 170), greys(90, 170), 0, 1)
-    assert norms.measure == "norms" and norms.before == 1.0
+    assert norms.measure == "bn" and norms.before == 1.0
 
 
 @pytest.mark.parametrize(
@@ -106,23 +106,23 @@ def test_a_measure_must_gain_half_a_point_and_cost_less_than_one(
     gain: float, unharmed: float, recommended: bool
 ) -> None:
     assert (adapt.WORTH_IT, adapt.HARMLESS) == (0.005, 0.01)
-    trial = Trial("norms", 0.6, 0.6 + gain, unharmed)
+    trial = Trial("bn", 0.6, 0.6 + gain, unharmed)
     assert trial.recommended is recommended
-    assert choice("auto", [trial]) == ("norms" if recommended else "none")
+    assert choice("auto", [trial]) == ("bn" if recommended else "none")
 
 
 def test_the_best_of_the_recommended_is_chosen() -> None:
-    norms, undo = Trial("norms", 0.5, 0.8, 0.0), Trial("undo", 0.5, 0.7, 0.0)
-    assert choice("auto", [norms, undo]) == choice("auto", [undo, norms]) == "norms"
-    assert choice("auto", [Trial("norms", 0.5, 0.8, -0.5), undo]) == "undo"
+    norms, undo = Trial("bn", 0.5, 0.8, 0.0), Trial("revert", 0.5, 0.7, 0.0)
+    assert choice("auto", [norms, undo]) == choice("auto", [undo, norms]) == "bn"
+    assert choice("auto", [Trial("bn", 0.5, 0.8, -0.5), undo]) == "revert"
     assert choice("auto", []) == "none"
 
 
 def test_what_is_asked_for_is_done_whatever_the_trials_say() -> None:
-    good, bad = Trial("norms", 0.5, 0.8, 0.0), Trial("prior", 0.5, 0.3, 0.0)
+    good, bad = Trial("bn", 0.5, 0.8, 0.0), Trial("prior", 0.5, 0.3, 0.0)
     assert choice("none", [good]) == "none"
     assert choice("prior", [good, bad]) == "prior"
-    assert choice("undo", []) == "undo"
+    assert choice("revert", []) == "revert"
 
 
 def test_the_prior_is_tried_on_answers_weighted_as_the_hidden_ones() -> None:

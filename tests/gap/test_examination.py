@@ -93,20 +93,20 @@ def test_swapped_channels_are_found_and_turned_back(root: Path) -> None:
     found, after = examined(root, "swapped", "auto")
     clean = examined(root, "same", "auto")[1]
     assert plain.diagnosis.verdict == "preprocessing" and "BGR" in plain.diagnosis.reason
-    assert found.measure == "undo" and before < clean - 0.2 and after == pytest.approx(clean)
-    assert recall(found.evidence) == (found.diagnosis, found.trials, "undo")
-    (trial,) = [trial for trial in found.trials if trial.measure == "undo"]
+    assert found.measure == "revert" and before < clean - 0.2 and after == pytest.approx(clean)
+    assert recall(found.evidence) == (found.diagnosis, found.trials, "revert")
+    (trial,) = [trial for trial in found.trials if trial.measure == "revert"]
     assert trial.before == pytest.approx(before, abs=0.1) and trial.after == pytest.approx(after, abs=0.1)
 
 
 def test_norms_help_against_a_corruption(root: Path) -> None:
     plain, before = examined(root, "bright", "none")
-    found, after = examined(root, "bright", "norms")
+    found, after = examined(root, "bright", "bn")
     assert plain.diagnosis.verdict == "corruption" and plain.measure == "none"
-    assert found.measure == "norms" and after > before
+    assert found.measure == "bn" and after > before
     assert not np.array_equal(found.evidence.hidden.probabilities, plain.evidence.hidden.probabilities)
 
 
 def test_what_was_not_found_cannot_be_undone(root: Path) -> None:
-    with pytest.raises(UsageError, match=r"--adapt undo: nothing was found .*diagnosis none"):
-        examined(root, "same", "undo")
+    with pytest.raises(UsageError, match=r"--adapt revert: nothing was found .*diagnosis none"):
+        examined(root, "same", "revert")

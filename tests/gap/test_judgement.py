@@ -120,12 +120,12 @@ def test_evidence_of_another_csv_is_refused(three: list[LocalCsv]) -> None:
 
 def test_a_trial_predicts_the_measure_that_was_applied(tmp_path: Path) -> None:
     found = dataclasses.replace(NOTHING, verdict="corruption", pixels=Found(3.0, (Done("blur", 1.0),), 0.3, (), True))
-    trials = [Trial("norms", before=0.55, after=0.7, unharmed=-0.001)]
+    trials = [Trial("bn", before=0.55, after=0.7, unharmed=-0.001)]
     plain = assess(csv(tmp_path, "plain", 0.1, 0, "h", found, trials), [], [], KNOWN)
     assert (plain.forecast.by, plain.forecast.predicted) == ("simulated", 0.55)
-    adapted = assess(csv(tmp_path, "adapted", 0.1, 0, "h", found, trials, "norms"), [], [], KNOWN)
+    adapted = assess(csv(tmp_path, "adapted", 0.1, 0, "h", found, trials, "bn"), [], [], KNOWN)
     assert (adapted.forecast.by, adapted.forecast.predicted) == ("simulated", 0.7)
-    assert "keep --adapt norms" in adapted.advice[0].do and adapted.advice[0].gain == pytest.approx(15)
+    assert "keep --adapt bn" in adapted.advice[0].do and adapted.advice[0].gain == pytest.approx(15)
     untried = assess(csv(tmp_path, "untried", 0.1, 0, "h", found, trials, "prior"), [], [], KNOWN)
     assert untried.forecast.by == "atc"
 

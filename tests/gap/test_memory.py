@@ -28,7 +28,7 @@ FOUND = Diagnosis(
     prior=(0.25, 0.75),
     alike=(0.0, 0.002),
 )
-TRIALS = (Trial("norms", 0.61, 0.72, -0.004), Trial("undo", 0.61, 0.6, 0.0))
+TRIALS = (Trial("bn", 0.61, 0.72, -0.004), Trial("revert", 0.61, 0.6, 0.0))
 
 
 def evidence(examination: Mapping[str, Any]) -> Evidence:
@@ -47,8 +47,8 @@ def through_a_file(examination: Mapping[str, Any], folder: Path) -> Evidence:
 
 
 def test_an_examination_survives_the_file(tmp_path: Path) -> None:
-    kept = through_a_file(remember(FOUND, TRIALS, "norms"), tmp_path)
-    assert recall(kept) == (FOUND, TRIALS, "norms")
+    kept = through_a_file(remember(FOUND, TRIALS, "bn"), tmp_path)
+    assert recall(kept) == (FOUND, TRIALS, "bn")
     clean = dataclasses.replace(FOUND, verdict="none", contract=-0.001, pixels=Found(0.2, (), 0.2, (), False))
     kept = through_a_file(remember(clean, [], "none"), tmp_path)
     assert recall(kept) == (clean, (), "none")
@@ -94,7 +94,7 @@ def put(value: object, *path: str | int) -> Callable[[dict[Any, Any]], None]:
     ],
 )
 def test_a_damaged_examination_is_bad_data_with_its_cure(damage: Callable[[Any], None], tmp_path: Path) -> None:
-    values = copy.deepcopy(dict(remember(FOUND, TRIALS, "norms")))
+    values = copy.deepcopy(dict(remember(FOUND, TRIALS, "bn")))
     damage(values)
     kept = through_a_file(values, tmp_path)
     with pytest.raises(BadData, match=r"of another version .*predict again with --force"):
