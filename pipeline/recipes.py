@@ -12,7 +12,7 @@ import typing
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pipeline.errors import BadData, UsageError
+from pipeline.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -180,29 +180,10 @@ class TrainConfig:
         """Plain JSON values, for config.json."""
         return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`; a field that an earlier version did not have yet gets its default.
-
-        Raises:
-            BadData: for unknown keys or values, as a run of another version may have them.
-        """
-        try:
-            kept = {name: v for name, v in values.items() if name not in RETIRED or v != RETIRED[name]}
-            teachers = tuple(values.get("teachers", ()))
-            return cls(**{**kept, "model": model_from_dict(values["model"]), "teachers": teachers})
-        except (TypeError, ValueError, KeyError, AttributeError, UsageError) as error:
-            raise BadData(f"this run's config.json is of another version of the pipeline ({error})") from error
-
-
-def model_from_dict(values: dict[str, Any]) -> ModelConfig:
-    """A ModelConfig from its JSON form.
-
-    Raises:
-        TypeError, AttributeError: for unknown or missing keys.
-    """
-    named: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return ModelConfig(**named)
+    @staticmethod
+    def upgraded(values: dict[str, Any]) -> dict[str, Any]:
+        """The values of an older version's config.json, without the retired options that it did not use."""
+        return {name: v for name, v in values.items() if name not in RETIRED or v != RETIRED[name]}
 
 
 @functools.cache

@@ -31,7 +31,7 @@ from pipeline.errors import (
     printable,
 )
 from pipeline.kaggle_api import credentials
-from pipeline.store.manifest import require_types
+from pipeline.store.manifest import from_json
 
 # --- What the child process answers, checked: values of the right types, or one of our errors that names
 
@@ -48,8 +48,7 @@ def typed(kind: type[Answer], values: Any) -> Answer:
         NetworkError: a field has another type, or is a number that cannot be meant.
     """
     try:
-        found = kind(**values)
-        require_types(found)
+        found: Answer = from_json(kind, values)
     except TypeError as error:
         raise _nonsense(f"{kind.__name__}: {error}") from None
     for name, value in vars(found).items():

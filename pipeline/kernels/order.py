@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.config import check_slug, fingerprint
-from pipeline.errors import BadData, MissingInput, UsageError, printable
+from pipeline.errors import MissingInput, UsageError
 from pipeline.recipes import TrainConfig
 from pipeline.store import atomic, runs
-from pipeline.store.manifest import parse, require_types
+from pipeline.store.manifest import read_json
 from pipeline.store.runs import few
 
 NOTE = "note.json"
@@ -68,6 +68,11 @@ class Note:
     user: str
     version: int
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be part of a path or a command."""
+        check_slug(self.order.competition)
+        runs.check_name(self.order.run)
+
     @property
     def ref(self) -> str:
         """USER/NAME."""
@@ -100,16 +105,4 @@ class Note:
             what = f"no kernel of run {run} was" if run else "no kernel was"
             raise MissingInput(f"{what} pushed from here{there}: run `python -m pipeline.kernel push` first")
         path = kernels / str(run) / NOTE
-        try:
-            return cls._from_dict(parse(path.read_bytes()))
-        except (ValueError, TypeError, KeyError, AttributeError, BadData, UsageError) as error:
-            raise BadData(f"{path} is damaged ({printable(error)}): run the push again, it finds its kernel") from error
-
-    @classmethod
-    def _from_dict(cls, values: dict[str, Any]) -> Self:
-        config = TrainConfig.from_dict(values["order"]["config"])
-        note = cls(Order(**{**values["order"], "config": config}), values["user"], values["version"])
-        require_types(note)
-        check_slug(note.order.competition)
-        runs.check_name(note.order.run)
-        return note
+        return read_json(path, cls, "run the push again, it finds its kernel")

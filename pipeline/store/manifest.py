@@ -1,34 +1,61 @@
-"""manifest.json: what a stage wrote, from what, and with which versions.
+"""manifest.json: what a stage wrote, from what, and with which versions; and the one reader of our JSON files.
 
-It is the last file that a stage writes, so a folder with a manifest is complete.
+The manifest is the last file that a stage writes, so a folder with a manifest is complete.
 """
 
 import dataclasses
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pipeline.config import fingerprint
-from pipeline.errors import BadData, printable
+from pipeline.errors import BadData, MissingInput, PipelineError, printable
 from pipeline.store import atomic
 
-# --- Do a dataclass's fields hold what they are declared to hold?  A JSON file that was edited may say an
-
-
+NAME = "manifest.json"
 LARGEST = 1e300  # of numbers: what is beyond, or no number at all, is nobody's accuracy
+T = TypeVar("T")
+
+
+def read_json(path: Path, kind: type[T], cure: str) -> T:
+    """The JSON file `path` as a `kind`, see `from_json`.
+
+    Args:
+        cure: what to do about a file that is missing or damaged, for the message.
+
+    Raises:
+        MissingInput: there is no such file.
+        BadData: it is damaged or of another version.
+    """
+    with reading(path, cure):
+        content: T = from_json(kind, parse(path.read_bytes()))
+    return content
+
+
+@contextmanager
+def reading(path: Path, cure: str) -> Iterator[None]:
+    """Turn whatever the block finds wrong with the content of `path` into the errors of `read_json`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise MissingInput(f"{path} is missing: {cure}") from None
+    except (ValueError, TypeError, KeyError, EOFError, OverflowError, zipfile.BadZipFile, PipelineError) as error:
+        raise BadData(f"{path} is damaged or of another version ({printable(error)}): {cure}") from error
 
 
 def parse(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is none, or one that nobody writes.
+        ValueError: it is no JSON, or nested too deeply.
     """
     try:
         return json.loads(text)
@@ -36,42 +63,53 @@ def parse(text: str | bytes) -> Any:
         raise ValueError("JSON with too many brackets in each other") from None
 
 
-def require_types(instance: Any) -> None:
-    """Check all fields of a dataclass instance, and of those in it.
+def from_json(kind: Any, value: Any, name: str = "") -> Any:
+    """`value`, as JSON holds it, as a `kind`: a dataclass, or what its fields are declared to hold.
+
+    A dataclass that older versions wrote otherwise has a static method `upgraded`, from their values to today's.
 
     Raises:
-        TypeError: a field holds something else; names it.
+        TypeError: the value, or one in it, is of another type; says which by its dotted `name`.
+        ValueError, PipelineError: from a dataclass that checks its fields itself.
     """
-    hints = get_type_hints(type(instance))
-    for entry in dataclasses.fields(instance):
-        value = getattr(instance, entry.name)
-        if not _fits(value, hints[entry.name]):
-            raise TypeError(f"{entry.name} cannot be {printable(repr(value), 40)}")
-        if dataclasses.is_dataclass(value):
-            require_types(value)
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether the value is of the declared kind; a whole number will do as a float, as JSON has it."""
     origin, parts = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return True
-    if origin in (Union, UnionType):
-        return any(_fits(value, part) for part in parts)
-    if origin is Literal:
-        return isinstance(value, str) and value in parts
-    if origin in (list, tuple):
-        return isinstance(value, origin) and all(_fits(item, parts[0]) for item in value)
-    if origin is not None:  # Mapping
-        return isinstance(value, Mapping) and all(_fits(k, parts[0]) and _fits(v, parts[1]) for k, v in value.items())
+    if origin in (Union, UnionType):  # T | None
+        return None if value is None else from_json(parts[0], value, name)
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return _dataclass(kind, value, name)
+    if origin is Mapping and isinstance(value, dict):
+        return {key: from_json(parts[1], item, f"{name}.{key}") for key, item in value.items()}
+    if origin in (list, tuple) and isinstance(value, list):
+        kinds = parts[:1] * len(value) if origin is list or parts[-1] is Ellipsis else parts
+        if len(kinds) == len(value):
+            return origin(from_json(part, item, name) for part, item in zip(kinds, value, strict=True))
+    elif _is(kind, value):
+        return value
+    raise TypeError(f"{printable(name, 80) or 'the content'} cannot be {printable(repr(value), 40)}")
+
+
+def _dataclass(kind: Any, values: dict[str, Any], name: str) -> Any:
+    if hasattr(kind, "upgraded"):
+        values = kind.upgraded(values)
+    prefix = f"{name}." if name else ""
+    hints = get_type_hints(kind)
+    if unknown := [key for key in values if key not in hints]:
+        raise TypeError(f"it has {printable(prefix + unknown[0], 80)}, which is unknown")
+    for each in dataclasses.fields(kind):
+        if each.default is each.default_factory is dataclasses.MISSING and each.name not in values:
+            raise TypeError(f"it lacks {prefix}{each.name}")
+    return kind(**{key: from_json(hints[key], value, prefix + key) for key, value in values.items()})
+
+
+def _is(kind: Any, value: Any) -> bool:
+    """Whether a JSON scalar is of the declared kind; a whole number will do as a float."""
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
     if kind is float:
         return type(value) in (int, float) and abs(value) <= LARGEST
     if kind is int:
         return type(value) is int  # True is an int, too
-    return isinstance(value, NoneType if kind is None else kind)
-
-
-NAME = "manifest.json"
+    return kind is Any or (isinstance(kind, type) and isinstance(value, kind))
 
 
 @dataclass(frozen=True)
@@ -112,24 +150,14 @@ class Manifest:
         atomic.write_json(folder / NAME, dataclasses.asdict(self))
 
     @classmethod
-    def read(cls, folder: Path) -> Self | None:
+    def read(cls, folder: Path, cure: str = "run the stage with --force") -> Self | None:
         """The manifest in `folder`, or None if the stage has not finished there.
 
         Raises:
-            BadData: the manifest is not one of ours.
+            BadData: it is damaged or of another version.
         """
         path = folder / NAME
-        if not path.is_file():
-            return None
-        try:
-            values = parse(path.read_bytes())
-            files = {name: FileRecord(**record) for name, record in values["files"].items()}
-            manifest = cls(**{**values, "files": files})
-            for part in (manifest, *files.values()):
-                require_types(part)
-            return manifest
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise BadData(f"{path} is damaged or of another version ({error}): run the stage with --force") from error
+        return read_json(path, cls, cure) if path.is_file() else None
 
     def changed(self, folder: Path) -> list[str]:
         """The files that are not there, or not with their recorded content.  Reads them all."""

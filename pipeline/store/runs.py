@@ -33,7 +33,7 @@ from pipeline.config import PARAMETER_LIMIT, check_slug, fingerprint
 from pipeline.errors import BadData, MissingInput, PipelineError, UsageError, printable
 from pipeline.recipes import TrainConfig, ValidationSet
 from pipeline.store import atomic
-from pipeline.store.manifest import FileRecord, Manifest, parse, records, require_types, versions
+from pipeline.store.manifest import FileRecord, Manifest, from_json, parse, read_json, reading, records, versions
 
 # --- Names of runs in messages: which one may be meant, and not too many of them.
 
@@ -84,6 +84,10 @@ class RunCard:
     data: str  # fingerprint of the processed training and test arrays
     config: TrainConfig
 
+    def __post_init__(self) -> None:
+        """Refuse a competition that cannot be part of a path or a command."""
+        check_slug(self.competition)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {"competition": self.competition, "data": self.data, "config": self.config.to_dict()}
@@ -95,30 +99,7 @@ class RunCard:
         Raises:
             BadData: it is damaged or of another version.
         """
-        path = folder / CONFIG
-        values = _read_json(path)
-        try:
-            return cls.from_dict(values)
-        except KeyError as error:
-            raise BadData(f"{path} lacks {error}: {ANEW}") from error
-        except BadData as error:
-            raise BadData(f"{path}: {printable(error)}: {ANEW}") from error
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`.
-
-        Raises:
-            KeyError: a key is missing.
-            BadData: the config is of another version, or holds what it cannot hold.
-        """
-        card = cls(values["competition"], values["data"], TrainConfig.from_dict(values["config"]))
-        try:
-            require_types(card)
-            check_slug(card.competition)
-        except (TypeError, UsageError) as error:
-            raise BadData(f"this is no config of a run ({printable(error, 120)})") from error
-        return card
+        return read_json(folder / CONFIG, cls, ANEW)
 
 
 @dataclass(frozen=True)
@@ -156,20 +137,15 @@ class RunResult:
         """Plain JSON values."""
         return asdict(self)
 
-    def require_sense(self) -> None:
-        """Check what the stages show.
-
-        Raises:
-            TypeError: a field holds what it cannot hold; names it.
-        """
-        require_types(self)
+    def __post_init__(self) -> None:
+        """Refuse what no stage could show."""
         for name, value in vars(self).items():
             if isinstance(value, str):
                 possible = value.isprintable() and len(value) <= LONGEST
             else:
                 possible = value is None or 0 <= value <= MOST
             if not possible:
-                raise TypeError(f"{name} cannot be {printable(repr(value), 40)}")
+                raise BadData(f"{name} cannot be {printable(repr(value), 40)}")
 
 
 @dataclass(frozen=True)
@@ -198,12 +174,7 @@ class Run:
             pointer = models / LATEST if asked is None else None
             raise MissingInput(absent(models, name, _finished(models), pointer))
         manifest = _manifest(folder)
-        try:
-            result = RunResult(**_read_json(folder / RESULT))
-            result.require_sense()
-        except TypeError as error:
-            raise BadData(f"{folder / RESULT} is of another version ({printable(error)}): {ANEW}") from error
-        return cls(name, folder, RunCard.read(folder), result, manifest)
+        return cls(name, folder, RunCard.read(folder), read_json(folder / RESULT, RunResult, ANEW), manifest)
 
     @property
     def weights(self) -> Path:
@@ -275,10 +246,7 @@ def point_latest(models: Path, name: str) -> None:
 
 def _manifest(folder: Path) -> Manifest:
     """The manifest of a finished run, all of whose files are there."""
-    try:
-        manifest = Manifest.read(folder)
-    except BadData as error:
-        raise BadData(f"the manifest of run {folder.name} cannot be used ({error}): {ANEW}") from error
+    manifest = Manifest.read(folder, ANEW)
     if manifest is None:
         raise MissingInput(
             f"run {folder.name} is unfinished: run `python -m pipeline.train` with the same options to go on"
@@ -292,18 +260,6 @@ def _manifest(folder: Path) -> Manifest:
 
 def _finished(models: Path) -> list[str]:
     return sorted(path.parent.name for path in models.glob(f"[!.]*/{RESULT}"))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = parse(path.read_bytes())
-    except FileNotFoundError:
-        raise MissingInput(f"{path} is missing: {ANEW}") from None
-    except ValueError as error:
-        raise BadData(f"{path} is no JSON ({error}): {ANEW}") from error
-    if not isinstance(values, dict):
-        raise BadData(f"{path} is not a JSON object: {ANEW}")
-    return values
 
 
 # --- The folder of a run that is being trained: its name, who holds it, and what makes it complete.
@@ -421,19 +377,29 @@ def read(path: Path) -> list[EpochRow]:
     """
     if not path.is_file():
         return []
-    try:
-        rows = [EpochRow(**parse(line)) for line in path.read_bytes().splitlines()]
-        for row in rows:
-            require_types(row)
-    except (ValueError, TypeError) as error:
-        raise BadData(f"{path} is damaged or of another version ({printable(error)}): train the run again") from error
-    return rows
+    with reading(path, "train the run again"):
+        return [from_json(EpochRow, parse(line)) for line in path.read_bytes().splitlines()]
 
 
 # --- The folder data/pretrained: trained networks that come with the project, in git, so small.
 
 
 MAX_BYTES = 10 * 2**20  # of a weights file: each clone of the repository carries it
+
+
+@dataclass(frozen=True)
+class Exported:
+    """NAME.json in data/pretrained: a run's card and result, and where its weights come from."""
+
+    run: RunCard
+    result: RunResult
+    weights: FileRecord  # of NAME.safetensors
+    original: Mapping[str, str]  # name and weights_sha256 of the run that was exported
+    trained_on: str  # the images, for people
+    command: str  # what trained it
+    commit: str  # of git
+    label_agreement: float  # per cent of labels that half precision keeps
+    versions: Mapping[str, str]
 
 
 def open_run(models: Path, folder: Path, name: str | None) -> Run:
@@ -448,16 +414,12 @@ def open_run(models: Path, folder: Path, name: str | None) -> Run:
         return Run.open(models, name)
     card = _find(folder, name)
     weights = f"{card.stem}.safetensors"
-    try:
-        values = parse(card.read_bytes())
-        manifest = Manifest("export", {weights: FileRecord(**values["weights"])})
-        run_card, result = RunCard.from_dict(values["run"]), RunResult(**values["result"])
-        origin = f"{values['trained_on']}, with `{values['command']}` at commit {values['commit'][:12]}"
-    except (ValueError, TypeError, KeyError) as error:
-        raise BadData(f"{card} is damaged or of another version ({error}): restore it with git") from error
+    exported = read_json(card, Exported, "restore it with git")
+    manifest = Manifest("export", {weights: exported.weights})
+    origin = f"{exported.trained_on}, with `{exported.command}` at commit {exported.commit[:12]}"
     if manifest.missing(folder):
         raise BadData(f"{folder / weights} is missing or damaged: restore it with git")
-    return Run(f"{PRETRAINED}-{card.stem}", folder, run_card, result, manifest, weights, origin)
+    return Run(f"{PRETRAINED}-{card.stem}", folder, exported.run, exported.result, manifest, weights, origin)
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -499,18 +461,18 @@ def export(
     if len(content) > MAX_BYTES:
         raise PipelineError(f"{weights} would have {len(content):,} bytes, over the {MAX_BYTES:,} for files in git")
     atomic.write_bytes(weights, content)
-    card = {
-        "run": run.card.to_dict(),
-        "result": run.result.to_dict(),
-        "weights": dataclasses.asdict(FileRecord.of(weights)),
-        "original": {"run": run.name, "weights_sha256": run.weights_sha256},
-        "trained_on": trained_on,
-        "command": command,
-        "commit": commit,
-        "label_agreement": agreement(weights),
-        "versions": versions("torch", "numpy", "safetensors"),
-    }
-    atomic.write_json(folder / f"{name}.json", card)
+    exported = Exported(
+        run=run.card,
+        result=run.result,
+        weights=FileRecord.of(weights),
+        original={"run": run.name, "weights_sha256": run.weights_sha256},
+        trained_on=trained_on,
+        command=command,
+        commit=commit,
+        label_agreement=agreement(weights),
+        versions=versions("torch", "numpy", "safetensors"),
+    )
+    atomic.write_json(folder / f"{name}.json", dataclasses.asdict(exported))
     return open_run(folder, folder, f"{PRETRAINED}-{name}")
 
 
@@ -587,11 +549,6 @@ class Ensemble:
     def data(self) -> str:
         """Fingerprint of these images, the labelled test_batch included."""
         return self.runs[0].card.data
-
-    @property
-    def from_here(self) -> bool:
-        """Whether this machine's train made all of them."""
-        return all(run.origin is None for run in self.runs)
 
     @property
     def validation_set(self) -> ValidationSet:

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 import shlex
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.config import check_slug
 from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.store import atomic
-from pipeline.store.manifest import FileRecord, parse, require_types
+from pipeline.store.manifest import FileRecord, from_json, parse, read_json, reading
 
 Mitigation = Literal["none", "bn", "revert", "prior"]  # against a shift, see pipeline.gap.adapt
 Adapt = Literal["auto", Mitigation]
@@ -55,6 +54,17 @@ class Sidecar:
     submittable: bool = True  # False: a network is over the competition's parameter budget
     device: str = ""  # that answered, and its precision
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot become part of a path, a message to Kaggle or a command to copy."""
+        check_slug(self.competition)
+        if not RUNS.fullmatch(self.run):
+            raise UsageError(f"{printable(repr(self.run), 40)} is no name of a run")
+
+    @staticmethod
+    def upgraded(values: dict[str, Any]) -> dict[str, Any]:
+        """What older versions wrote, as of today."""
+        return with_present_names(values)
+
     def write(self, csv: Path) -> None:
         """Write it beside `csv`, atomically."""
         atomic.write_json(sidecar_path(csv), dataclasses.asdict(self))
@@ -67,25 +77,7 @@ class Sidecar:
             BadData: the sidecar is damaged.
         """
         path = sidecar_path(csv)
-        if not path.is_file():
-            return None
-        try:
-            card = cls(**with_present_names(parse(path.read_bytes())))
-            card._require_sense()
-        except (ValueError, TypeError, UsageError) as error:
-            raise BadData(f"{path} is damaged or of another version ({printable(error)}): {again(csv)}") from error
-        return card
-
-    def _require_sense(self) -> None:
-        """Check what becomes part of a path, a message to Kaggle or a command to copy.
-
-        Raises:
-            TypeError, ValueError, UsageError: a field holds what it cannot hold.
-        """
-        require_types(self)
-        check_slug(self.competition)
-        if not RUNS.fullmatch(self.run):
-            raise ValueError("run is no name of a run")
+        return read_json(path, cls, again(csv)) if path.is_file() else None
 
 
 def written_by_predict(csv: Path, competition: str) -> tuple[Sidecar, FileRecord]:
@@ -212,7 +204,7 @@ class Evidence:
         path = evidence_path(csv)
         if not path.is_file():
             return None
-        try:
+        with reading(path, "predict again with --force"):
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 values = {name: stored[name] for name in stored.files if name != HIDDEN}
                 values[HIDDEN], step = _thinned(stored, HIDDEN, most)
@@ -226,11 +218,9 @@ class Evidence:
                 hidden=hidden,
                 test=test,
                 validation=_said(values, "validation"),
-                diagnosis=parse(str(values["examination"])),
+                diagnosis=from_json(Mapping[str, Any], parse(str(values["examination"]))),
                 **{name: values[key] for name, key in FEATURES.items()},
             )
-        except (OSError, ValueError, TypeError, KeyError, EOFError, OverflowError, zipfile.BadZipFile) as error:
-            raise BadData(f"{path} is damaged or of another version ({error}): predict again with --force") from error
 
 
 HIDDEN = "hidden_probabilities"

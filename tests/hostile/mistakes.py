@@ -169,9 +169,15 @@ def other_version(name: str, what: str, *keys: str, says: str = runs.ANEW, **cha
 
 VERSIONS = [
     other_version("config.json", "an unknown key", "config", newer=1),
-    other_version("config.json", "an unknown key, named", "config", newer=1, says=f"{RUN}/config.json: this run's"),
+    other_version(
+        "config.json",
+        "an unknown key, named",
+        "config",
+        newer=1,
+        says=f"{RUN}/config.json is damaged or of another version",
+    ),
     other_version("config.json", "a missing key", "config", model=None),
-    other_version("config.json", "no data", data=None, says="lacks 'data'"),
+    other_version("config.json", "no data", data=None, says="lacks data"),
     other_version("config.json", "a list", config=[]),
     other_version("config.json", "text for a number", "config", epochs="12"),
     other_version("config.json", "half a batch", "config", batch_size=64.5, says="batch_size cannot be 64.5"),

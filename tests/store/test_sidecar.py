@@ -29,6 +29,13 @@ def test_a_sidecar_from_before_there_were_ensembles_is_of_one_plain_run(tmp_path
     assert found is not None and (found.runs, found.tta, found.submittable) == ({}, "none", True)
 
 
+def test_a_sidecar_of_an_older_version_is_read_under_todays_names(tmp_path: Path) -> None:
+    values = dataclasses.asdict(CARD) | {"adapt": "norms", "measure": "undo"}
+    (tmp_path / "sub.json").write_text(json.dumps(values))
+    found = Sidecar.read(tmp_path / "sub.csv")
+    assert found is not None and (found.adapt, found.measure) == ("bn", "revert")
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"run": "a"}', json.dumps({**dataclasses.asdict(CARD), "more": 1})])
 def test_a_damaged_sidecar_is_bad_data_and_not_ours(tmp_path: Path, content: str) -> None:
     (tmp_path / "sub.json").write_text(content)
