@@ -24,7 +24,6 @@ Stages know parts; parts never know stages:
     model/                 the networks and their summary (python -m pipeline.model)
     kaggle_api/            the genuine client in a child process; credentials; the submission's format
     training/              batches, augmentation, the loop, checkpoints; inference
-    search/                the study behind a sweep
     gap/                   what a CSV will score, what is the matter with the hidden images, and the ledger
     overview/              what is there, for status
     reporting/             the report's figures and its page

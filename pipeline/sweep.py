@@ -1,4 +1,4 @@
-"""python -m pipeline.sweep: searches the options of training for the best validation accuracy, with optuna.
+"""python -m pipeline.sweep: searches the options of training for the best validation accuracy, with Optuna.
 
 The same command, also on other machines with the same --storage, joins the same study and helps; after an
 interruption it goes on.  The best run is kept, and predict takes it by default.
@@ -9,130 +9,289 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, get_args, get_origin
 
 import click
-from filelock import FileLock
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.study import MaxTrialsCallback, Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline import cli, cli_recipes, commands
+from pipeline import cli, cli_recipes, commands, console
 from pipeline.config import Paths, fingerprint
-from pipeline.errors import Log, PipelineError, UsageError
-from pipeline.recipes import MODELS, PRESETS, TrainConfig
-from pipeline.search.space import Choice, Space
-from pipeline.search.specs import FORMS, parse
+from pipeline.errors import Log, PipelineError, UsageError, printable
+from pipeline.recipes import MODELS, PRESETS, Option, TrainConfig, options
 from pipeline.store import atomic, runs
 from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed
 from pipeline.train import train
 
-if TYPE_CHECKING:
-    from optuna import Study
-
+FORMS = "LOW:HIGH[:STEP], log:LOW:HIGH, or A,B,C"
 STORAGE = "sweeps.sqlite3"  # below --models
+RUN, REASON = "run", "reason"  # a trial's attributes: its run's name; why it has no accuracy
+SEARCH = "pipeline"  # the study's attribute: what all its workers must agree on
+RETRIES = 3  # of a trial whose worker died: it may be the trial that kills them
+WAIT = 60  # seconds for other workers to finish writing
+HOPELESS = 20  # trials in a row without an accuracy: something is wrong with all of them
+BEST = 5  # trials in the table
+
+Axes = Mapping[str, BaseDistribution]  # a field of TrainConfig -> its values
+
+
+# --- what is searched -------------------------------------------------------------------------------------
+
+
+def parse(searches: Sequence[str]) -> Axes:
+    """The command line's `--search FIELD=SPEC`.
+
+    Raises:
+        UsageError: no, an unknown or a repeated field, or a SPEC that does not fit it.
+    """
+    fields = {"model": Option(Literal[tuple(MODELS)], "", None), **options()}
+    known = [name for name in fields if name not in cli_recipes.TAUGHT]  # a sweep has no teachers
+    axes: dict[str, BaseDistribution] = {}
+    for search in searches:
+        name, _, spec = search.partition("=")
+        name = name.strip().replace("-", "_")
+        if name not in known:
+            raise UsageError(f"--search {search}: no such field; the fields are {', '.join(known)}")
+        if name in axes:
+            raise UsageError(f"--search {name} is given twice: keep one")
+        try:
+            axes[name] = _distribution(fields[name], spec)
+        except (ValueError, click.BadParameter) as error:
+            reason = error.message if isinstance(error, click.BadParameter) else error
+            raise UsageError(f"--search {search}: {reason} (SPEC is {FORMS})") from None
+    if not axes:
+        raise UsageError(f"nothing to search over: give --search FIELD=SPEC, SPEC being {FORMS}")
+    return axes
+
+
+def _distribution(option: Option, spec: str) -> BaseDistribution:
+    """The values that `spec` names for an option; ValueError or BadParameter says what is wrong."""
+    kind = option.kind
+    of: click.ParamType[Any] = cli.Finite() if kind is float else click.types.convert_type(kind)
+    if get_origin(kind) is Literal:
+        of = click.Choice(get_args(kind))
+    chosen, log = ":" not in spec, spec.startswith("log:")
+    values = [of.convert(v.strip(), None, None) for v in spec.removeprefix("log:").split("," if chosen else ":")]
+    for value in values if chosen else values[:2]:
+        if option.allowed is not None and value not in option.allowed:
+            raise ValueError(f"{value:g} is not {option.allowed}")
+    if chosen:
+        return CategoricalDistribution(list(dict.fromkeys(values)))
+    if kind not in (int, float):
+        raise ValueError("it has no range, name the choices")
+    if len(values) not in ((2,) if log else (2, 3)):
+        raise ValueError("a range has two ends")
+    step = {"step": values[2]} if len(values) == 3 else {}
+    return (FloatDistribution if kind is float else IntDistribution)(values[0], values[1], log=log, **step)
+
+
+def suggest(trial: Trial, axes: Axes) -> dict[str, Any]:
+    """The values of a trial."""
+    values: dict[str, Any] = {}
+    for name, axis in axes.items():
+        if isinstance(axis, FloatDistribution):
+            values[name] = trial.suggest_float(name, axis.low, axis.high, step=axis.step, log=axis.log)
+        elif isinstance(axis, IntDistribution):
+            values[name] = trial.suggest_int(name, axis.low, axis.high, step=axis.step, log=axis.log)
+        elif isinstance(axis, CategoricalDistribution):
+            values[name] = trial.suggest_categorical(name, axis.choices)
+    return values
+
+
+def recipe(base: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """The base with a trial's values (UsageError: it refuses them); other epochs keep the warm-up's share."""
+    changes = dict(values)
+    if "epochs" in changes:
+        base = base.with_epochs(changes.pop("epochs"))
+    if "model" in changes:
+        changes["model"] = MODELS[changes["model"]]
+    return dataclasses.replace(base, **changes)
+
+
+def train_command(base: TrainConfig, values: Mapping[str, Any], slug: str, paths: Paths) -> str:
+    """Trains a trial's values over the preset's own epochs, unless epochs were searched; a warm-up keeps its share."""
+    config = recipe(base, values).with_epochs(values.get("epochs", PRESETS[base.preset].epochs))
+    words = ["python", "-m", "pipeline.train", *cli_recipes.arguments(config), *commands.places("train", slug, paths)]
+    return shlex.join(words)
+
+
+# --- the study --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def database(storage: str, heartbeat: int) -> Iterator[RDBStorage]:
+    """The database of the URL `storage`; a running trial without two signs of life is tried again by others.
+
+    Raises:
+        UsageError: it is not the URL of a database that workers can share, or its driver is not installed.
+        PipelineError: the database does not answer, now or later in the block.
+    """
+    url = _url(storage)
+    sqlite = url.get_backend_name() == "sqlite"
+    try:
+        # Workers that begin at once would get in each other's way while SQLite's tables are made.
+        with atomic.lock(Path(str(url.database)), WAIT) if sqlite else nullcontext():
+            database = RDBStorage(
+                url.render_as_string(hide_password=False),
+                engine_kwargs={"connect_args": {"timeout": WAIT}} if sqlite else {"pool_pre_ping": True},
+                heartbeat_interval=heartbeat,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
+            )
+        yield database
+        database.remove_session()
+    except (ImportError, SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ or error
+        if isinstance(error, ImportError):
+            driver = getattr(cause, "name", None) or url.get_driver_name()
+            raise UsageError(f"--storage {shown(url)} needs its driver: pip install {driver}") from None
+        # The driver's reason without the URL's secrets, which a traceback would show.
+        reason = str(getattr(cause, "orig", cause)).partition("\n")[0]
+        for secret in filter(None, (url.password, *map(str, url.query.values()))):
+            reason = reason.replace(str(secret), "***")
+        raise PipelineError(
+            f"the storage {shown(url)} fails ({printable(reason)}): run the same command again to go on"
+        ) from None
+
+
+def _url(storage: str) -> URL:
+    try:
+        url = make_url(storage)
+        url.get_dialect()
+    except (SQLAlchemyError, ValueError):  # their messages quote the URL, and so its password
+        raise UsageError(f"--storage: a database's URL, as in sqlite:///data/models/{STORAGE}") from None
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise UsageError("--storage: a database in memory is lost, name a file: sqlite:///FILE")
+    return url
+
+
+def shown(url: URL) -> str:
+    """The URL without what may be secret: its password and its parameters."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+def join(storage: RDBStorage, name: str, search: Mapping[str, Any]) -> Study:
+    """The study `name`, new or as other workers left it; UsageError says how its `search` differs."""
+    sampler = optuna.samplers.TPESampler(constant_liar=True)  # no seed: workers would draw the same values
+    study = optuna.create_study(
+        storage=storage, study_name=name, sampler=sampler, direction="maximize", load_if_exists=True
+    )
+    if SEARCH not in study.user_attrs:
+        study.set_user_attr(SEARCH, dict(search))
+    old = study.user_attrs[SEARCH]
+    if changes := [key for key in {**old, **search} if old.get(key) != search.get(key)]:
+        differ = "; ".join(f"{key}: {old.get(key)} -> {search.get(key)}" for key in changes)
+        raise UsageError(
+            f"study {name} was begun with other options ({differ}): repeat those, or choose another --name"
+        )
+    return study
+
+
+def ranking(study: Study) -> list[FrozenTrial]:
+    """The complete trials, the best first, of equal ones the older."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(complete, key=lambda trial: (-float(trial.value or 0), trial.number))
+
+
+# --- the stage --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to search, on which data, and how."""
+class Worker:
+    """Runs trials of a study; several share one."""
 
-    space: Space
+    study: Study
+    base: TrainConfig
+    axes: Axes
     paths: Paths
     slug: str
-    name: str  # of the study
-    trials: int  # complete ones, of all workers together
-    heartbeat: int = 60  # seconds
-    keep: bool = False  # every run, not only the best
-    device: str = "auto"
+    keep: bool  # all runs, not only the best
+    device: str
+    log: Log
 
+    def work(self, trials: int) -> None:
+        """Run trials until the study has `trials` complete ones; each worker ends the trial that it is in."""
+        if len(ranking(self.study)) < trials:
+            try:
+                self.study.optimize(self._objective, callbacks=[self._after, MaxTrialsCallback(trials)])
+            except (ValueError, UpdateFinishedTrialError) as error:
+                if isinstance(error, ValueError) and "Cannot tell" not in str(error):
+                    raise
+                # Perhaps this machine slept, or did not reach the storage.
+                raise PipelineError("this worker was taken for dead: run the same command again to go on") from error
+        self._keep_best()
 
-def sweep(plan: Plan, storage: str, log: Log = cli.log) -> None:
-    """Join the study, run trials until it has as many complete ones as planned, and report.
+    def _objective(self, trial: Trial) -> float:
+        """The best validation accuracy in per cent, of the trial's run or of an earlier one with the same values."""
+        values = suggest(trial, self.axes)
+        for twin in ranking(self.study):
+            if twin.params == values and twin.value is not None:
+                trial.set_user_attr(RUN, twin.user_attrs[RUN])
+                return twin.value
+        # A trial that is tried again has a name already, and goes on from the checkpoint of that run.
+        name = trial.user_attrs.get(RUN, f"{self.study.study_name}-{trial.number}")
+        trial.set_user_attr(RUN, name)
+        try:
+            config = recipe(self.base, values)
+            # A trial is one line: what train says is in the run's metrics.jsonl too.
+            run = train(config, self.paths, self.slug, run_name=name, device=self.device, log=lambda _line: None)
+        except PipelineError as error:
+            trial.set_user_attr(REASON, str(error))
+            if not self.keep and not isinstance(error, UsageError):  # then the folder may be somebody else's
+                _remove(self.paths.models / name)
+            raise optuna.TrialPruned from error
+        except KeyboardInterrupt:
+            self.study.enqueue_trial(trial.params, user_attrs={RUN: name})
+            raise
+        trial.set_user_attr(RUN, name)  # raises if the trial was given to another worker meanwhile
+        return run.result.validation_accuracy
 
-    Raises:
-        UsageError: a network is over the budget, the device is missing, or the study was begun with other
-            options.  Nothing has been trained then.
-        MissingInput: preprocess has not finished.
-        PipelineError: several trials in a row failed, or the storage does not answer.
-        KeyboardInterrupt: the user stopped it; the trial under way goes on when the command is run again.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("a sweep is not for torchrun: start the same command several times, they share the study")
-    data = Processed.open(plan.paths.processed / plan.slug)
-    _check_machine(plan)
-    from pipeline.search import study as studies  # noqa: PLC0415
-    from pipeline.search.worker import Worker  # noqa: PLC0415
+    def _after(self, study: Study, trial: FrozenTrial) -> None:
+        """Tell in one line how the trial ended."""
+        line = f"trial {trial.number}  {' '.join(f'{name}={_brief(value)}' for name, value in trial.params.items())}"
+        if trial.state == TrialState.COMPLETE:
+            self._keep_best()
+            complete = ranking(study)
+            best = f"best {complete[0].value:.2f} % (trial {complete[0].number})"
+            self.log(f"{line}  {trial.value:.2f} %  {best}  {len(complete)} complete")
+            return
+        self.log(f"{line}  failed: {trial.user_attrs[REASON]}")
+        last = study.get_trials(deepcopy=False)[-HOPELESS:]
+        if [other.state for other in last] == [TrialState.PRUNED] * HOPELESS:
+            raise PipelineError(f"{HOPELESS} trials failed in a row, the last one: {trial.user_attrs[REASON]}")
 
-    with studies.quiet(), studies.opened(storage, plan.heartbeat) as database:
-        memory = _memory(plan, data.training_fingerprint)
-        study = studies.join(database, plan.name, memory, plan.space.base.seed)
-        log(f"study {plan.name} in {studies.shown(database.engine.url)}: {plan.trials} trials")
-        if plan.space.base.validation == "test_batch":
-            log("validation: the labelled test_batch, so accuracies are optimistic (--search validation=split)")
-        Worker(
-            database, study, plan.space, plan.trials, plan.heartbeat,
-            train=lambda config, name: _accuracy(plan, config, name),
-            tidy=lambda: _tidy(plan, study),
-            log=log,
-        ).work()  # fmt: skip
-        _tidy(plan, study)
-        _report(plan, study, log)
-
-
-def _check_machine(plan: Plan) -> None:
-    """Find what every trial would stumble over, while nothing is spent."""
-    # PyTorch takes seconds to import: wrong options are refused before.
-    from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415
-    from pipeline.training.device import choose  # noqa: PLC0415
-
-    choose(plan.device)
-    models = [plan.space.base.model]
-    for axis in plan.space.axes:
-        if axis.field == "model" and isinstance(axis, Choice):
-            models = [MODELS[str(name)] for name in axis.values]
-    for model in models:
-        check_parameter_limit(model)
-
-
-def _memory(plan: Plan, data: str) -> dict[str, Any]:
-    """What all workers of a study must agree on."""
-    search = {f"--search {axis.field}": axis.spec for axis in plan.space.axes}
-    return {"competition": plan.slug, "data": data, "heartbeat": plan.heartbeat, **plan.space.base.to_dict(), **search}
-
-
-def _accuracy(plan: Plan, config: TrainConfig, name: str) -> float:
-    """The best validation accuracy of a run in per cent; a run that failed is removed."""
-    try:
-        # A trial is one line: what train says is in the run's metrics.jsonl too.
-        run = train(config, plan.paths, plan.slug, run_name=name, device=plan.device, log=lambda _line: None)
-    except UsageError:
-        raise  # nothing was written, and the folder may be another worker's
-    except PipelineError:
-        if not plan.keep:
-            _remove(plan.paths.models / name)
-        raise
-    return run.result.validation_accuracy
-
-
-def _tidy(plan: Plan, study: "Study") -> None:
-    """Point LATEST to the best of the study's runs that are on this machine, and remove the others."""
-    from pipeline.search.study import ranking  # noqa: PLC0415
-    from pipeline.search.worker import RUN  # noqa: PLC0415
-
-    models = plan.paths.models
-    models.mkdir(parents=True, exist_ok=True)
-    # Workers that share the folder take turns: one with an older view of the study would remove a new best.
-    with FileLock(models / f".{plan.name}.sweep.lock"):
-        names = dict.fromkeys(trial.user_attrs[RUN] for trial in ranking(study))
-        here = [name for name in names if Manifest.read(models / name)]
-        if here:
-            runs.point_latest(models, here[0])
-        if not plan.keep:
-            for name in here[1:]:
+    def _keep_best(self) -> None:
+        """Point LATEST to the best of the study's runs that are on this machine, and remove the others."""
+        models = self.paths.models
+        # Workers that share the folder take turns: one with an older view of the study would remove a new best.
+        with atomic.lock(models / f"{self.study.study_name}.sweep", WAIT):
+            names = dict.fromkeys(trial.user_attrs[RUN] for trial in ranking(self.study))
+            here = [name for name in names if Manifest.read(models / name)]
+            if here:
+                runs.point_latest(models, here[0])
+            for name in [] if self.keep else here[1:]:
                 _remove(models / name)
+
+    def report(self) -> None:
+        """Show the best trials, and the command that trains the best one in full."""
+        trials = ranking(self.study)
+        rows = [[str(t.number), f"{t.value:.2f} %", *map(_brief, t.params.values())] for t in trials[:BEST]]
+        self.log(f"\nthe best of {len(trials)} complete trials:")
+        for line in console.table(["trial", "validation", *trials[0].params], rows):
+            self.log(line)
+        self.log(f"\nbest run     {trials[0].user_attrs[RUN]}: best-of-N is biased upwards, confirm with new seeds")
+        self.log(f"\nnext, in full: {train_command(self.base, trials[0].params, self.slug, self.paths)}")
 
 
 def _remove(folder: Path) -> None:
@@ -141,49 +300,67 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _report(plan: Plan, study: "Study", log: Log) -> None:
-    from pipeline.search import report  # noqa: PLC0415
-    from pipeline.search.study import ranking  # noqa: PLC0415
-    from pipeline.search.worker import RUN  # noqa: PLC0415
-
-    trials = ranking(study)
-    best = trials[0]
-    log(f"\nthe best of {len(trials)} complete trials:")
-    for line in report.table(trials):
-        log(line)
-    log("")
-    if shares := report.importances(study, plan.space):
-        log(f"importances  {'  '.join(f'{name} {share:.2f}' for name, share in shares.items())}")
-    log(f"best run     {best.user_attrs[RUN]}: the best of many validation accuracies is a little lucky")
-    for path in report.plot(study, plan.space, plan.paths.models / plan.name):
-        log(f"plot         {path}")
-    log(f"\nnext, in full: {train_command(plan, best.params)}")
+def _brief(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def train_command(plan: Plan, params: dict[str, Any]) -> str:
-    """The command that trains a trial's values over the preset's own epochs, unless epochs were searched.
+def sweep(
+    base: TrainConfig, axes: Axes, paths: Paths, slug: str, *, name: str | None = None, trials: int = 20,
+    storage: str | None = None, heartbeat: int = 60, keep: bool = False, device: str = "auto", log: Log = cli.log,
+) -> None:  # fmt: skip
+    """Join the study, run trials until it has `trials` complete ones, of all workers together, and report.
 
-    A warm-up that was searched keeps its share of the epochs.
+    The study's default name is made from the search, so that the same command finds the same study.  The default
+    `storage` (a database's URL) is a file in the folder of the runs; `heartbeat` is in seconds.
+
+    Raises:
+        UsageError: a model is over the parameter limit, the device is missing, or the study was begun with other
+            options.  Nothing has been trained then.
+        MissingInput: preprocess has not finished.
+        PipelineError: many trials in a row failed, or the storage does not answer.
+        KeyboardInterrupt: the user stopped it; the trial under way goes on when the command is run again.
     """
-    epochs = params.get("epochs", PRESETS[plan.space.base.preset].epochs)
-    config = plan.space.config(params).with_epochs(epochs)
-    places = commands.places("train", plan.slug, plan.paths)
-    return shlex.join(["python", "-m", "pipeline.train", *cli_recipes.arguments(config), *places])
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("a sweep is not for torchrun: start the same command several times, they share the study")
+    # PyTorch takes seconds to import: wrong options are refused before.
+    from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415
+    from pipeline.training.device import choose  # noqa: PLC0415
+
+    storage = storage or f"sqlite:///{paths.models / STORAGE}"
+    _url(storage)
+    data = Processed.open(paths.processed / slug)
+    choose(device)
+    for model in getattr(axes.get("model"), "choices", [base.model.name]):
+        check_parameter_limit(MODELS[model])
+    searched = {f"--search {field}": str(axis) for field, axis in axes.items()}
+    search = {"competition": slug, "heartbeat": heartbeat, **base.to_dict(), **searched}
+    name = name or f"{base.preset}-sweep-{fingerprint(search)[:8]}"
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning), database(storage, heartbeat) as opened:
+        study = join(opened, name, {"data": data.training_fingerprint, **search})
+        log(f"study {name} in {shown(make_url(storage))}: {trials} trials")
+        if base.validation == "test_batch":
+            log("validation: the labelled test_batch, so accuracies are optimistic (--search validation=split)")
+        worker = Worker(study, base, axes, paths, slug, keep, device, log)
+        worker.work(trials)
+        worker.report()
 
 
 @cli.stage_command(
     examples="""
 python -m pipeline.sweep --preset fast --epochs 2 --search learning_rate=log:0.02:1
 python -m pipeline.sweep --search weight_decay=log:1e-5:1e-2 --search optimizer=sgd,adamw
-python -m pipeline.sweep --search cutout=int:0:16:4 --trials 40 --name cutout
+python -m pipeline.sweep --search cutout=0:16:4 --trials 40 --name cutout
 python -m pipeline.sweep --search dropout=0:0.5 --storage postgresql://host/sweeps
 """
 )
 @cli.competition
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="fast", show_default=True,
               help="What the trials begin with.")  # fmt: skip
-@click.option("--epochs", metavar=cli.WHOLE, type=int, help="Of each trial; the warm-up keeps its share.")
-@click.option("--seed", metavar=cli.WHOLE, type=int, help="Of the trials' training, and of the search.")
+@click.option(
+    "--epochs", metavar=cli.WHOLE, type=click.IntRange(min=1), help="Of each trial; the warm-up keeps its share."
+)
+@click.option("--seed", metavar=cli.WHOLE, type=int, help="Of the trials' training.")
 @click.option("--search", "searches", metavar="FIELD=SPEC", multiple=True,
               help=f"Any option of train, and its values: {FORMS}; may be repeated.")  # fmt: skip
 @click.option("--trials", metavar=cli.WHOLE, type=click.IntRange(min=1), default=20, show_default=True,
@@ -192,53 +369,25 @@ python -m pipeline.sweep --search dropout=0:0.5 --storage postgresql://host/swee
 @click.option("--storage", metavar="URL", envvar="PIPELINE_STORAGE",
               help="Database of the study; or $PIPELINE_STORAGE, which hides a password; by default "
                    "sweeps.sqlite3 in --models.")  # fmt: skip
-@click.option("--heartbeat", metavar="SECONDS", type=click.IntRange(min=1), default=Plan.heartbeat, show_default=True,
+@click.option("--heartbeat", metavar="SECONDS", type=click.IntRange(min=1), default=60, show_default=True,
               help="Signs of life; a worker without two of them is dead, and its trial tried again.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Keep the folders of all runs, not only of the best.")
 @cli.device
 @cli.processed
 @cli.models
 def command(
-    slug: str,
-    trials: int,
-    name: str | None,
-    storage: str | None,
-    heartbeat: int,
-    keep: bool,
-    device: str,
-    processed: Path,
-    models: Path,
-    **search: Any,
-) -> None:
+    slug: str, preset: str, epochs: int | None, seed: int | None, searches: Sequence[str], name: str | None,
+    processed: Path, models: Path, **others: Any,
+) -> None:  # fmt: skip
     """Search the options of training for the best validation accuracy.
 
     Run it again to go on, and on as many machines as there are: workers with the same storage share one study.
     """
-    plan = Plan(_space(**search), Paths(processed=processed, models=models), slug, "", trials, heartbeat, keep, device)
-    plan = dataclasses.replace(plan, name=default_name(plan) if name is None else check_name(name))
-    sweep(plan, storage or f"sqlite:///{models / STORAGE}")
-
-
-def _space(preset: str, epochs: int | None, seed: int | None, searches: Sequence[str]) -> Space:
     base = PRESETS[preset] if epochs is None else PRESETS[preset].with_epochs(epochs)
-    return parse(base if seed is None else dataclasses.replace(base, seed=seed), searches)
-
-
-def check_name(name: str) -> str:
-    """A study's name, which begins the names of its runs.
-
-    Raises:
-        UsageError: it cannot be a part of a folder's name.
-    """
-    try:
-        return runs.check_name(name)
-    except UsageError as error:
-        raise UsageError(str(error).replace("--run", "--name")) from None
-
-
-def default_name(plan: Plan) -> str:
-    """The same options find the same study again."""
-    return f"{plan.space.base.preset}-sweep-{fingerprint(_memory(plan, ''))[:8]}"
+    base = base if seed is None else dataclasses.replace(base, seed=seed)
+    if name is not None:
+        runs.check_name(f"{name}-0")
+    sweep(base, parse(searches), Paths(processed=processed, models=models), slug, name=name, **others)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,7 +29,7 @@ OTHER_HELP = {
     "--out": "each command writes another kind of file",
     "--preset": "a sweep begins with it",
     "--run": "train names a run, others take one that is there",
-    "--seed": "a sweep's is the search's as well",
+    "--seed": "a sweep's is its trials'",
     "--wait": "each command waits for something else",
 }
 OTHER_DEFAULT = {

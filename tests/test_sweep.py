@@ -1,46 +1,44 @@
 """The stage through its real command line; where nothing depends on training, trials are calculated."""
 
 import dataclasses
-import gc
 import json
-import math
 import re
 import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline import cli_recipes, sweep, train
 from pipeline.config import Paths
-from pipeline.errors import PipelineError
-from pipeline.recipes import PRESETS, TrainConfig
-from pipeline.search import report
-from pipeline.search.specs import parse
+from pipeline.errors import PipelineError, UsageError
+from pipeline.recipes import MODELS, PRESETS, TrainConfig
 from pipeline.store import runs
-from pipeline.store.manifest import Manifest
 from tests.training.tiny import SLUG, write_tiny
 
 NAME = "study"
 RATE = "learning_rate=log:1e-3:1e-1"
 
-# Instead of training: the best rate is 0.01, and a run's folder holds nothing but its manifest.  No plots.
+# Instead of training: the best rate is 0.01, and a run's folder holds nothing but its manifest.
 CALCULATED = """
 import math, sys, time
 from types import SimpleNamespace
 from pipeline import sweep
-from pipeline.search import report
 from pipeline.store import runs
 from pipeline.store.manifest import Manifest
 
-def calculated(config, paths, slug, *, run_name, device, say):
+def calculated(config, paths, slug, *, run_name, device, log):
     time.sleep(SECONDS)
     (paths.models / run_name).mkdir(parents=True, exist_ok=True)
     Manifest("train", {}).write(paths.models / run_name)
@@ -48,7 +46,7 @@ def calculated(config, paths, slug, *, run_name, device, say):
     accuracy = 90 - abs(math.log10(config.learning_rate) + 2)
     return SimpleNamespace(result=SimpleNamespace(validation_accuracy=accuracy))
 
-sweep.train, sweep._check_machine, report.plot = calculated, lambda plan: None, lambda *where: []
+sweep.train = calculated
 """
 
 
@@ -72,8 +70,7 @@ class Place:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def trials(self) -> list[FrozenTrial]:
-        url = f"sqlite:///{self.paths.models / 'sweeps.sqlite3'}"
-        storage = optuna.storages.RDBStorage(url, skip_compatibility_check=True, skip_table_creation=True)
+        storage = optuna.storages.RDBStorage(f"sqlite:///{self.paths.models / sweep.STORAGE}")
         try:
             return optuna.load_study(study_name=NAME, storage=storage).trials
         finally:
@@ -84,7 +81,7 @@ class Place:
         return [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
 
     def runs(self) -> set[str]:
-        return {path.parent.name for path in self.paths.models.glob("*/config.json")}
+        return {path.parent.name for path in self.paths.models.glob("*/*.json")}
 
 
 @pytest.fixture
@@ -96,23 +93,91 @@ def place(tmp_path: Path) -> Place:
 def calculated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials of this process are calculated, not trained."""
     monkeypatch.setattr(sweep, "train", None)
-    monkeypatch.setattr(sweep, "_check_machine", None)
-    monkeypatch.setattr(report, "plot", None)
-    monkeypatch.setattr(gc, "collect", lambda: 0)  # optuna's, after each trial, takes longer than the trial
     exec(CALCULATED, {"SECONDS": 0})
-
-
-@pytest.fixture
-def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take a second, and are the first test's."""
-    monkeypatch.setattr(report, "plot", lambda *_where: [])
 
 
 def best(trials: Sequence[FrozenTrial]) -> FrozenTrial:
     return max(trials, key=lambda trial: (trial.value or 0, -trial.number))
 
 
-# --- finding ----------------------------------------------------------------------------------------------
+# --- what is searched -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("search", "axis"),
+    [
+        ("learning_rate=log:0.02:1", FloatDistribution(0.02, 1.0, log=True)),
+        ("weight-decay=1e-5:1e-2", FloatDistribution(1e-5, 1e-2)),
+        ("dropout=0:0.5:0.25", FloatDistribution(0, 0.5, step=0.25)),
+        ("cutout=0:16", IntDistribution(0, 16)),
+        ("cutout=0:16:4", IntDistribution(0, 16, step=4)),
+        ("batch-size=log:16:256", IntDistribution(16, 256, log=True)),
+        ("batch_size=64,128,64", CategoricalDistribution((64, 128))),
+        ("dropout=0, 0.5", CategoricalDistribution((0.0, 0.5))),
+        ("optimizer=sgd,adamw", CategoricalDistribution(("sgd", "adamw"))),
+        ("decay_norms=true,False", CategoricalDistribution((True, False))),
+        ("model=fast,wide", CategoricalDistribution(("fast", "wide"))),
+    ],
+)
+def test_a_spec_becomes_what_a_field_varies_over(search: str, axis: BaseDistribution) -> None:
+    name = search.partition("=")[0].replace("-", "_")
+    assert sweep.parse([search]) == {name: axis}
+
+
+@pytest.mark.parametrize(
+    ("searches", "message"),
+    [
+        ([], "nothing to search over: give --search FIELD=SPEC"),
+        (["cutout=0,4", "cutout=8"], "--search cutout is given twice"),
+        (["learning_rat=0:1"], "no such field; the fields are model, validation, "),
+        (["distillation_weight=0:1"], "no such field"),
+        (["learning_rate"], "SPEC is LOW:HIGH[:STEP], log:LOW:HIGH, or A,B,C"),
+        (["optimizer=sgd,lion"], "'lion' is not one of 'adam', 'adamw', 'sgd', 'rmsprop'"),
+        (["model=fast,vgg"], "'vgg' is not one of 'paper', 'fast'"),
+        (["optimizer=adam:sgd"], "it has no range, name the choices"),
+        (["dropout=0:1"], "1 is not from 0 to below 1"),
+        (["crop_padding=2,17"], "17 is not from 0 to 16"),
+        (["cutout=0:16:4:1"], "a range has two ends"),
+        (["dropout=log:0.1:0.5:2"], "a range has two ends"),
+        (["cutout=4.5,8"], "'4.5' is not a valid integer"),
+        (["dropout=0.1:high"], "'high' is not a valid float"),
+        (["dropout=0:nan"], "'nan' is not a number"),
+        (["dropout=0.5:0.1"], "`low <= high` must hold"),
+        (["weight_decay=log:0:1"], "`low > 0` must hold"),
+        (["cutout=0:16:0"], "`step > 0` must hold"),
+    ],
+)
+def test_a_wrong_search_is_refused_with_what_would_fit(searches: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        sweep.parse(searches)
+    assert message in str(error.value)
+
+
+def test_every_option_of_training_but_the_teachers_can_be_searched() -> None:
+    fields = {"model", *cli_recipes.fields()} - set(cli_recipes.TAUGHT)
+    with pytest.raises(UsageError) as error:
+        sweep.parse(["?=1"])
+    assert set(str(error.value).partition("the fields are ")[2].split(", ")) == fields
+
+
+def test_a_recipe_is_the_base_with_the_trials_values() -> None:
+    base = PRESETS["fast"]
+    changed = dataclasses.replace(base, learning_rate=0.3, model=MODELS["wide"])
+    assert sweep.recipe(base, {"learning_rate": 0.3, "model": "wide"}) == changed
+    share = base.warmup_epochs / base.epochs
+    assert sweep.recipe(base, {"epochs": 18}).warmup_epochs == pytest.approx(18 * share)
+    assert sweep.recipe(base, {"epochs": 18, "warmup_epochs": 0.5}).warmup_epochs == 0.5
+
+
+# --- a study ----------------------------------------------------------------------------------------------
+
+
+def parsed(command: str) -> TrainConfig:
+    """The recipe that train makes of the command."""
+    given = shlex.split(command)
+    assert given[:3] == ["python", "-m", "pipeline.train"]
+    values = dict(train.command.make_context("train", given[3:]).params)
+    return cli_recipes.chosen(values["preset"], {name: values[name] for name in {"model", *cli_recipes.fields()}})
 
 
 def test_a_study_finds_the_best_run_and_predict_would_take_it(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,72 +185,84 @@ def test_a_study_finds_the_best_run_and_predict_would_take_it(place: Place, caps
     assert place.sweep("--trials", "2", *search) == 0
     output, errors = capsys.readouterr()
     assert errors == ""
-    trials = place.trials()
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
-    found = best(trials)
+    assert [trial.state for trial in place.trials()] == [TrialState.COMPLETE] * 2
+    found = best(place.trials())
     run = runs.Run.open(place.paths.models, None)  # the latest
     assert run.name == f"{NAME}-{found.number}"
     assert run.result.validation_accuracy == found.value
-    assert run.card.config.learning_rate == found.params["learning_rate"]
-    assert run.card.config.optimizer == found.params["optimizer"]
+    assert {name: getattr(run.card.config, name) for name in found.params} == found.params
     assert place.runs() == {run.name}
     lines = output.splitlines()
-    first, second = [line for line in lines if line.startswith("trial ") and "best" in line]
-    assert re.search(r"  1 of 2, 0:00:\d\d to go$", first) and second.endswith("  2 of 2")
+    assert [line.rpartition("  ")[2] for line in lines if " best " in line and line.startswith("trial ")] == [
+        "1 complete", "2 complete",
+    ]  # fmt: skip
     assert f"{found.value:.2f} %" in lines[lines.index("the best of 2 complete trials:") + 2]
-    for plot in re.findall(r"^plot +(.*)$", output, re.MULTILINE):
-        assert Path(plot).read_bytes().startswith(b"\x89PNG")
-        assert Path(plot).parent == place.paths.models
-    assert output.count("plot  ") == 2
+    command = lines[-1].removeprefix("next, in full: ")
+    assert parsed(command) == dataclasses.replace(PRESETS["rehearsal"], **found.params)  # over the preset's epochs
+    assert command.endswith(f"--competition tiny --processed {place.paths.processed} --models {place.paths.models}")
+
+
+@pytest.mark.parametrize(
+    ("preset", "epochs", "values", "expected"),
+    [
+        ("fast", 2, {"decay_norms": True, "model": "wide", "cutout": 4, "learning_rate": 0.1 / 3}, {"epochs": 24}),
+        ("fast", 2, {"epochs": 20, "warmup_epochs": 1.0}, {"epochs": 20, "warmup_epochs": 1.0}),
+        ("fast", 2, {"warmup_epochs": 0.5}, {"epochs": 24, "warmup_epochs": 6.0}),  # a quarter of the run
+        ("fast", 24, {"momentum": 0.8, "optimizer": "sgd"}, {"momentum": 0.8}),
+        ("fast", 24, {"momentum": 0.8, "optimizer": "adam"}, {"momentum": 0.9}),  # adam has none
+    ],
+)
+def test_the_best_trial_is_trained_in_full(
+    preset: str, epochs: int, values: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    base = dataclasses.replace(PRESETS[preset].with_epochs(epochs), seed=5)
+    full = dataclasses.replace(PRESETS[preset], seed=5)
+    assert parsed(sweep.train_command(base, values, SLUG, Paths())) == sweep.recipe(full, {**values, **expected})
 
 
 def test_a_rerun_adds_only_what_is_missing(calculated: None, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    search = ["--search", RATE, "--search", "cutout=int:0:8:4"]
-    assert place.sweep("--trials", "4", *search) == 0
+    search = ["--search", RATE, "--search", "cutout=0:8:4"]
+    assert place.sweep("--trials", "2", "--keep", *search) == 0
     first = place.trials()
+    assert place.runs() == {f"{NAME}-0", f"{NAME}-1"}
     capsys.readouterr()
-    assert place.sweep("--trials", "4", *search) == 0
-    assert "best " not in capsys.readouterr().out.split("the best of")[0]
+    assert place.sweep("--trials", "2", *search) == 0
+    assert " best " not in capsys.readouterr().out.split("the best of")[0]
     assert place.trials() == first
-    assert place.sweep("--trials", "12", *search) == 0
-    assert place.trials()[:4] == first
-    assert len(place.complete()) == 12
-    output = capsys.readouterr().out
-    assert re.search(r"^importances  learning_rate 0\.\d\d  cutout 0\.\d\d$", output, re.MULTILINE)
-    assert math.log10(best(place.trials()).params["learning_rate"]) == pytest.approx(-2, abs=0.4)
-
-
-def test_all_runs_are_kept_if_asked(calculated: None, place: Place) -> None:
-    assert place.sweep("--trials", "3", "--search", RATE, "--keep") == 0
-    assert all(Manifest.read(place.paths.models / f"{NAME}-{number}") for number in range(3))
+    assert place.runs() == {f"{NAME}-{best(first).number}"}
+    assert place.sweep("--trials", "3", *search) == 0
+    assert place.trials()[:2] == first and len(place.complete()) == 3
     assert runs.latest(place.paths.models) == f"{NAME}-{best(place.trials()).number}"
-    assert place.sweep("--trials", "3", "--search", RATE) == 0
-    assert len(list(place.paths.models.glob("*/manifest.json"))) == 1
 
 
-def test_the_same_values_are_trained_once(calculated: None, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    assert place.sweep("--trials", "4", "--search", "learning_rate=0.01,0.1", "--keep") == 0
-    assert len(list(place.paths.models.glob("*/manifest.json"))) == 2
-    assert len(place.complete()) == 4
-    assert f"(run {NAME}-" in capsys.readouterr().out
+def test_the_same_values_are_trained_once(calculated: None, place: Place) -> None:
+    assert place.sweep("--trials", "2", "--search", "learning_rate=0.01", "--keep") == 0
+    assert len(place.complete()) == 2
+    assert place.runs() == {f"{NAME}-0"}
+
+
+def test_another_base_or_space_is_refused(calculated: None, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert place.sweep("--trials", "1", "--search", RATE) == 0
+    assert place.sweep("--trials", "2", "--search", "learning_rate=0.1:1", "--epochs", "2") == 2
+    message = capsys.readouterr().err
+    assert "epochs: 1 -> 2" in message and "--search learning_rate: FloatDistribution(high=0.1" in message
+    assert "choose another --name" in message
+    assert len(place.trials()) == 1
 
 
 # --- what goes wrong in a trial ---------------------------------------------------------------------------
 
 
 def test_refused_combinations_are_pruned(calculated: None, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    search = ["--search", "cutmix=0,1", "--search", "ricap=0,0.3", "--search", "mixup=0,0.2", "--search", RATE]
-    assert place.sweep("--trials", "5", *search) == 0
-    refused = [trial for trial in place.trials() if trial.state == TrialState.PRUNED]
-    assert refused
-    mixing = [[trial.params[name] > 0 for name in ("cutmix", "ricap", "mixup")] for trial in refused]
-    assert all(sum(used) > 1 for used in mixing)
-    assert len(re.findall("refused: .* both mix whole images", capsys.readouterr().out)) == len(refused)
-    assert len(place.complete()) == 5
+    refused = "cutmix=1", "ricap=0.3,0"  # every trial but those without ricap
+    assert place.sweep("--trials", "2", "--search", RATE, *(x for r in refused for x in ("--search", r))) == 0
+    assert len(place.complete()) == 2 and all(trial.params["ricap"] == 0 for trial in place.complete())
+    pruned = [trial for trial in place.trials() if trial.state == TrialState.PRUNED]
+    assert len(re.findall("failed: .* both mix whole images", capsys.readouterr().out)) == len(pruned)
 
 
-def test_a_diverged_run_is_a_failed_trial_and_the_study_goes_on(
-    no_plots: None, place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_diverged_run_is_removed_and_the_study_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rates = iter([1e30])
 
@@ -195,7 +272,7 @@ def test_a_diverged_run_is_a_failed_trial_and_the_study_goes_on(
 
     monkeypatch.setattr(sweep, "train", first_diverging)
     assert place.sweep("--trials", "1", "--search", RATE) == 0
-    assert [trial.state for trial in place.trials()] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert [trial.state for trial in place.trials()] == [TrialState.PRUNED, TrialState.COMPLETE]
     assert re.search(r"^trial 0  learning_rate=\S+  failed: .*no longer finite", capsys.readouterr().out, re.MULTILINE)
     assert place.runs() == {f"{NAME}-1"}
 
@@ -207,43 +284,43 @@ def test_failures_in_a_row_end_the_sweep_with_their_reason(
         raise PipelineError("the loss is no longer finite")
 
     monkeypatch.setattr(sweep, "train", diverging)
+    monkeypatch.setattr(sweep, "HOPELESS", 3)
     assert place.sweep("--trials", "9", "--search", RATE) == 1
-    assert "4 trials failed in a row, the last one: the loss is no longer finite" in capsys.readouterr().err
-    assert [trial.state for trial in place.trials()] == [TrialState.FAIL] * 4
+    assert "3 trials failed in a row, the last one: the loss is no longer finite" in capsys.readouterr().err
+    assert len(place.trials()) == 3
 
 
 # --- many workers -----------------------------------------------------------------------------------------
 
 
 def test_two_workers_that_begin_at_once_share_the_study(place: Place) -> None:
-    more = ["--trials", "7", "--search", RATE]
+    more = ["--trials", "5", "--search", RATE]
     workers = [place.begin(f"SECONDS = 0.3{CALCULATED}", *more) for _ in range(2)]
     outputs = [worker.communicate(timeout=120) for worker in workers]
     assert [(worker.returncode, errors) for worker, (_, errors) in zip(workers, outputs, strict=True)] == [(0, "")] * 2
     did = [re.findall(r"^trial (\d+) .* best ", output, re.MULTILINE) for output, _ in outputs]
     assert all(did)
     assert sorted(int(number) for numbers in did for number in numbers) == [t.number for t in place.complete()]
-    assert len(place.complete()) == 7
-    assert len({trial.params["learning_rate"] for trial in place.complete()}) == 7
+    assert len(place.complete()) in (5, 6)  # one may be in a trial when the other completes the fifth
+    assert len({trial.params["learning_rate"] for trial in place.complete()}) == len(place.complete())
     assert runs.latest(place.paths.models) == f"{NAME}-{best(place.complete()).number}"
-    assert [path.parent.name for path in place.paths.models.glob("*/manifest.json")] == [
-        runs.latest(place.paths.models)
-    ]
+    assert place.runs() == {runs.latest(place.paths.models)}
 
 
 DYING = """
 import os, signal, sys
+from pathlib import Path
 from pipeline import sweep
-from pipeline.training import engine
-load = engine.checkpoint.save
-def dying(*arguments):
-    load(*arguments)
-    os.kill(os.getpid(), signal.SIGKILL)
-engine.checkpoint.save = dying
+replace = Path.replace
+def dying(self, target):
+    replace(self, target)
+    if target.name == "checkpoint.pt":
+        os.kill(os.getpid(), signal.SIGKILL)
+Path.replace = dying
 """
 
 
-def test_a_killed_workers_trial_is_tried_again_and_goes_on_from_its_checkpoint(no_plots: None, place: Place) -> None:
+def test_a_killed_workers_trial_is_tried_again_and_goes_on_from_its_checkpoint(place: Place) -> None:
     more = ["--trials", "1", "--search", RATE, "--heartbeat", "1", "--epochs", "2"]
     worker = place.begin(DYING, *more)
     worker.communicate(timeout=120)
@@ -251,6 +328,7 @@ def test_a_killed_workers_trial_is_tried_again_and_goes_on_from_its_checkpoint(n
     folder = place.paths.models / f"{NAME}-0"
     row = (folder / "metrics.jsonl").read_text().splitlines()
     assert len(row) == 1
+    time.sleep(3.1)  # two heartbeats, of whole seconds
     assert place.sweep(*more) == 0
     lost, again = place.trials()
     assert (lost.state, again.state) == (TrialState.FAIL, TrialState.COMPLETE)
@@ -261,15 +339,19 @@ def test_a_killed_workers_trial_is_tried_again_and_goes_on_from_its_checkpoint(n
     assert rows[0] == row[0]  # with its times: the first epoch was not trained twice
 
 
-def test_a_worker_that_died_before_its_first_heartbeat_blocks_nobody(calculated: None, place: Place) -> None:
-    more = ["--search", RATE, "--heartbeat", "1"]
-    assert place.sweep("--trials", "1", *more) == 0
-    storage = optuna.storages.RDBStorage(f"sqlite:///{place.paths.models / 'sweeps.sqlite3'}")
-    optuna.load_study(study_name=NAME, storage=storage).ask()
-    storage.remove_session()
-    storage.engine.dispose()
-    assert place.sweep("--trials", "2", *more) == 0
-    assert [trial.state.name for trial in place.trials()] == ["COMPLETE", "FAIL", "COMPLETE"]
+def test_a_worker_that_was_taken_for_dead_ends_in_one_line(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slept(_config: TrainConfig, _paths: Paths, _slug: str, **_options: object) -> SimpleNamespace:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{place.paths.models / sweep.STORAGE}")
+        optuna.load_study(study_name=NAME, storage=storage).tell(0, state=TrialState.FAIL)
+        storage.remove_session()
+        storage.engine.dispose()
+        return SimpleNamespace(result=SimpleNamespace(validation_accuracy=1.0))
+
+    monkeypatch.setattr(sweep, "train", slept)
+    assert place.sweep("--trials", "1", "--search", RATE) == 1
+    assert "error: this worker was taken for dead: run the same command again" in capsys.readouterr().err
 
 
 def test_an_interrupted_sweep_goes_on_with_the_same_trial(
@@ -289,31 +371,27 @@ def test_an_interrupted_sweep_goes_on_with_the_same_trial(
     assert names[0][0] == f"{NAME}-0"
 
 
-def test_another_base_or_space_is_refused(calculated: None, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    assert place.sweep("--trials", "1", "--search", RATE) == 0
-    assert place.sweep("--trials", "2", "--search", "learning_rate=0.1:1", "--epochs", "2") == 2
-    message = capsys.readouterr().err
-    assert "epochs: 1 -> 2" in message
-    assert "--search learning_rate: log:0.001:0.1 -> 0.1:1.0" in message
-    assert "choose another --name" in message
-    assert len(place.trials()) == 1
-
-
 # --- what is refused before anything is spent -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "nothing to search over"),
-        (["--search", "learning_rat=0:1"], "the fields are model, validation"),
-        (["--search", "optimizer=sgd,lion"], "'lion' is not one of adam, adamw, sgd, rmsprop"),
         (["--search", "model=rehearsal,resnet18"], "11,173,962 trainable parameters"),
         (["--search", RATE, "--device", "mps"], "--device mps: PyTorch finds none here"),
-        (["--search", RATE, "--name", "../study"], "--name '../study': a name of letters"),
-        (["--search", RATE, "--epochs", "0"], "--epochs 0: at least 1"),
+        (["--search", RATE, "--name", "../study"], "a name of letters"),
+        (["--search", RATE, "--epochs", "0"], "--epochs"),
         (["--search", RATE, "--trials", "0"], "--trials"),
+        (["--search", RATE, "--storage", "sweeps.sqlite3"], "--storage: a database's URL"),
         (["--search", RATE, "--storage", "me:hunter2@host"], "--storage: a database's URL"),
+        (["--search", RATE, "--storage", "mydb://user:hunter2@host/db"], "--storage: a database's URL"),
+        (["--search", RATE, "--storage", "postgresql://user:hunter2@host:port/db"], "--storage: a database's URL"),
+        (["--search", RATE, "--storage", "sqlite://"], "in memory is lost"),
+        (["--search", RATE, "--storage", "sqlite:///:memory:"], "in memory is lost"),
+        (
+            ["--search", RATE, "--debug", "--storage", "mysql+mysqldb://me:hunter2@host/db?ssl=hunter2"],
+            "mysql+mysqldb://me:***@host/db needs its driver: pip install MySQLdb",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_nothing_written(
@@ -322,18 +400,31 @@ def test_what_makes_no_sense_is_refused_and_nothing_written(
     if "mps" in arguments and torch.backends.mps.is_available():
         pytest.skip("this machine has MPS")
     assert place.sweep(*arguments) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert "hunter2" not in error
+    output, errors = capsys.readouterr()
+    assert message in errors
+    assert "hunter2" not in output + errors
     assert not place.paths.models.exists()
 
 
-def test_wrong_options_are_refused_without_pytorch_and_optuna(place: Place) -> None:
-    script = "import sys; from pipeline import sweep; code = sweep.main(sys.argv[1:]); "
-    script += "print({'torch', 'optuna'} & set(sys.modules)); sys.exit(code)"
-    command = [sys.executable, "-c", script, *place.arguments("--search", "optimizer=lion")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout) == (2, "set()\n")
+def test_a_database_that_fails_is_one_line_without_its_secrets(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place.paths.models / "hunter2").mkdir(parents=True)  # SQLite cannot open a folder
+    url = f"sqlite:///{place.paths.models / 'hunter2'}"
+    assert place.sweep("--search", RATE, "--storage", url) == 1
+    assert re.search("^error: the storage sqlite.* fails .*run the same command again.*\n$", capsys.readouterr().err)
+
+
+@pytest.mark.filterwarnings("ignore:RetryHeartbeat")
+def test_a_drivers_message_loses_the_urls_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(*_arguments: object, **_options: object) -> None:
+        raise SQLAlchemyError("no login as me:hunter2, hunter3\nmore")
+
+    monkeypatch.setattr(sweep, "RDBStorage", refusing)
+    url = "postgresql://me:hunter2@host/db?sslpassword=hunter3"
+    with pytest.raises(PipelineError) as error, sweep.database(url, 60):
+        pass
+    assert "storage postgresql://me:***@host/db fails (no login as me:***, ***): run" in str(error.value)
 
 
 def test_missing_data_names_the_stage_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -341,59 +432,6 @@ def test_missing_data_names_the_stage_to_run(tmp_path: Path, capsys: pytest.Capt
     assert sweep.main(["--competition", "tiny", "--search", RATE, *folders]) == 3
     assert "python -m pipeline.preprocess --competition tiny" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-def test_a_password_is_never_printed(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("PIPELINE_STORAGE", "mysql+mysqldb://me:hunter2@localhost/sweeps")
-    assert place.sweep("--search", RATE, "--debug") == 2
-    output, errors = capsys.readouterr()
-    assert "mysql+mysqldb://me:***@localhost/sweeps needs its driver" in errors
-    assert "hunter2" not in output + errors
-
-
-# --- the command that trains the best one -----------------------------------------------------------------
-
-
-def parsed(command: str) -> TrainConfig:
-    """The config that train makes of the command."""
-    given = shlex.split(command)
-    assert given[:3] == ["python", "-m", "pipeline.train"]
-    values = dict(train.command.make_context("train", given[3:]).params)
-    names = {"model", *cli_recipes.fields()}
-    return cli_recipes.chosen(values["preset"], {name: values[name] for name in names})
-
-
-def plan(preset: str, *searches: str, epochs: int | None = None, seed: int = 0) -> sweep.Plan:
-    base = PRESETS[preset] if epochs is None else PRESETS[preset].with_epochs(epochs)
-    return sweep.Plan(parse(dataclasses.replace(base, seed=seed), searches), Paths(), SLUG, NAME, 1)
-
-
-def test_the_best_trial_is_trained_in_full_with_the_very_same_values() -> None:
-    searches = [RATE, "decay_norms=true,false", "model=fast,wide", "cutout=int:0:8", "flip=none,alternating"]
-    params = {"learning_rate": 0.1 / 3, "decay_norms": True, "model": "wide", "cutout": 4, "flip": "alternating"}
-    command = sweep.train_command(plan("fast", *searches, epochs=2, seed=5), params)
-    expected = parse(dataclasses.replace(PRESETS["fast"], seed=5), searches).config(params)
-    assert parsed(command) == expected
-    assert "--flip" not in command  # as the preset has it
-    assert command.endswith("--competition tiny")
-
-
-def test_searched_epochs_and_warmups_are_in_the_command() -> None:
-    command = sweep.train_command(
-        plan("fast", "epochs=int:1:30", "warmup_epochs=0:1"), {"epochs": 20, "warmup_epochs": 1.0}
-    )
-    assert (parsed(command).epochs, parsed(command).warmup_epochs) == (20, 1.0)
-    command = sweep.train_command(plan("fast", "warmup_epochs=0:1", epochs=2), {"warmup_epochs": 0.5})
-    whole = PRESETS["fast"].epochs
-    assert (parsed(command).epochs, parsed(command).warmup_epochs) == (whole, whole / 4)  # a quarter of the run
-
-
-def test_values_that_mean_nothing_are_left_out_of_the_command() -> None:
-    searched = plan("fast", "momentum=0.8,0.95", "optimizer=sgd,adam")
-    assert "--momentum" not in sweep.train_command(searched, {"momentum": 0.8, "optimizer": "adam"})
-    assert parsed(sweep.train_command(searched, {"momentum": 0.8, "optimizer": "sgd"})).momentum == 0.8
 
 
 def test_a_sweep_is_not_for_torchrun(
