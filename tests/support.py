@@ -29,12 +29,12 @@ from pipeline.predict import predict
 from pipeline.preprocess import preprocess
 from pipeline.recipes import PRESETS
 from pipeline.rehearsal import digits
-from pipeline.rehearsal.mock import MockKaggle, mock_kaggle
 from pipeline.rehearsal.state import Settings
 from pipeline.store import atomic, runs
 from pipeline.store.manifest import Manifest, records
 from pipeline.store.processed import Processed
 from pipeline.store.runs import RunCard, RunResult
+from tests.doubles.kaggle import FaultyKaggle, faulty_kaggle
 
 ROOT = Path(__file__).resolve().parents[1]
 SLUG = "tiny"
@@ -186,9 +186,9 @@ def _predicted() -> "tempfile.TemporaryDirectory[str]":
 
 def serve(
     place: Path, *faults: str, settings: Settings | None = None, clock: Callable[[], float] = time.time
-) -> AbstractContextManager[MockKaggle]:
+) -> AbstractContextManager[FaultyKaggle]:
     """The stand-in for Kaggle, serving what `predicted_place` made; scores at once by default."""
-    return mock_kaggle(
+    return faulty_kaggle(
         place / "source",
         place / "state",
         slug=SLUG,
@@ -199,7 +199,7 @@ def serve(
     )
 
 
-def submit_by_hand(place: Path, kaggle: MockKaggle, csv: str = "submissions/tiny-run.csv") -> None:
+def submit_by_hand(place: Path, kaggle: FaultyKaggle, csv: str = "submissions/tiny-run.csv") -> None:
     """As a user does it: `kaggle competitions submit -c tiny -f CSV -m hello`."""
     command = ["kaggle", "competitions", "submit", "-c", SLUG, "-f", csv, "-m", "hello"]
     subprocess.run(command, cwd=place, env=kaggle.environment, check=True, capture_output=True)

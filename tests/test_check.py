@@ -94,9 +94,9 @@ def test_a_strangers_submission_has_no_local_value(place: Path) -> None:
 
 
 def test_without_labels_it_says_that_there_is_no_score(place: Path) -> None:
-    from pipeline.rehearsal.mock import mock_kaggle
+    from tests.doubles.kaggle import faulty_kaggle
 
-    with mock_kaggle(place / "source", place / "state", slug=SLUG) as kaggle:
+    with faulty_kaggle(place / "source", place / "state", slug=SLUG) as kaggle:
         submit_by_hand(place, kaggle)
         result = check(place, kaggle.environment)
     assert "no score" in result.stdout

@@ -24,12 +24,12 @@ from pipeline.download import download
 from pipeline.errors import BadData, NetworkError
 from pipeline.kaggle_api.client import Kaggle, RemoteFile
 from pipeline.rehearsal import server
-from pipeline.rehearsal.mock import mock_kaggle
-from pipeline.rehearsal.replies import byte_range
+from pipeline.rehearsal.server import byte_range
 from pipeline.store import cifar
 from pipeline.store.cifar import find_batches
 from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed
+from tests.doubles.kaggle import faulty_kaggle
 from tests.support import ROOT, SLUG, error_line, images, indiscreet_kaggle, stage, tree, write_download
 
 SECRET = "s3cr3t-do-not-print"
@@ -56,7 +56,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_download_is_the_competitions_files_and_is_done_once(tmp_path: Path, source: Path) -> None:
-    with mock_kaggle(source, tmp_path / "state", slug=SLUG) as kaggle:
+    with faulty_kaggle(source, tmp_path / "state", slug=SLUG) as kaggle:
         first = fetch(tmp_path, kaggle.environment)
         assert first.returncode == 0, first.stderr
         assert content(target(tmp_path)) == content(source)
@@ -83,7 +83,7 @@ def test_a_killed_download_goes_on_where_it_stopped(
     (source / "ballast.bin").write_bytes(os.urandom(4_000_000))
     command = [sys.executable, "-m", "pipeline.download", "--competition", SLUG]
     # The first connection breaks after 2 MB; the client waits before it goes on, and is killed meanwhile.
-    with mock_kaggle(source, tmp_path / "state", slug=SLUG, faults=["DownloadDataFiles:cut=2500000*1"]) as kaggle:
+    with faulty_kaggle(source, tmp_path / "state", slug=SLUG, faults=["DownloadDataFiles:cut=2500000*1"]) as kaggle:
         environ = {**kaggle.environment, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.DEVNULL) as process:
             partial_zip = tmp_path / f"data/raw/.{SLUG}.download/{SLUG}.zip"
@@ -104,7 +104,7 @@ def test_a_killed_download_goes_on_where_it_stopped(
 
 def test_each_new_try_is_told_on_stdout(tmp_path: Path, source: Path) -> None:
     fault = "ListDataFiles:status=503,retry=0*2"
-    with mock_kaggle(source, tmp_path / "state", slug=SLUG, faults=[fault]) as kaggle:
+    with faulty_kaggle(source, tmp_path / "state", slug=SLUG, faults=[fault]) as kaggle:
         result = fetch(tmp_path, kaggle.environment)
     assert result.returncode == 0, result.stderr
     told = [line for line in result.stdout.splitlines() if "trying again in 0 s" in line]

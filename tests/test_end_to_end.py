@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from pipeline.rehearsal.mock import mock_kaggle
+from tests.doubles.kaggle import faulty_kaggle
 from tests.readme import fresh_project, run
 from tests.support import ROOT, SLUG, here, stage, write_download, write_run
 
@@ -85,7 +85,7 @@ def test_the_whole_way_at_kaggles_own_url(tmp_path: Path) -> None:
     source = write_download(tmp_path / "source")
     labels = tmp_path / "labels.csv"
     labels.write_text("ID,Labels\n" + "".join(f"{i},{i % 10}\n" for i in range(100, 130)))
-    with mock_kaggle(source, tmp_path / "state", slug=SLUG, labels=labels, tls=tls) as kaggle:
+    with faulty_kaggle(source, tmp_path / "state", slug=SLUG, labels=labels, tls=tls) as kaggle:
         environ = {
             **kaggle.environment,
             "REQUESTS_CA_BUNDLE": str(tmp_path / "ca.pem"),

@@ -19,8 +19,8 @@ from pipeline.kernels import packing
 from pipeline.kernels.order import Order
 from pipeline.kernels.waiting import Clock
 from pipeline.recipes import PRESETS
-from pipeline.rehearsal.mock import MockKaggle, mock_kaggle
 from pipeline.store.runs import Run
+from tests.doubles.kaggle import FaultyKaggle, faulty_kaggle
 from tests.support import SLUG, error_line, here, paths_in, prepare, stage, write_download
 
 RUN = "my-run"
@@ -44,8 +44,8 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def kaggle(place: Path) -> Iterator[MockKaggle]:
-    with mock_kaggle(place / "source", place / "state", slug=SLUG) as running:
+def kaggle(place: Path) -> Iterator[FaultyKaggle]:
+    with faulty_kaggle(place / "source", place / "state", slug=SLUG) as running:
         yield running
 
 
@@ -61,12 +61,12 @@ def quick(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "RUNNER", place / "quick.py")
 
 
-def run_kernel(place: Path, kaggle: MockKaggle | None, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def run_kernel(place: Path, kaggle: FaultyKaggle | None, *arguments: str) -> "subprocess.CompletedProcess[str]":
     environ = {**kaggle.environment, "KAGGLE_API_TOKEN": SECRET} if kaggle else None
     return here("kernel", *arguments, cwd=place, environ=environ)
 
 
-def test_a_dry_run_pushed_by_hand_is_gone_on_with_and_comes_back_as_a_run(place: Path, kaggle: MockKaggle) -> None:
+def test_a_dry_run_pushed_by_hand_is_gone_on_with_and_comes_back_as_a_run(place: Path, kaggle: FaultyKaggle) -> None:
     dry = run_kernel(place, kaggle, *PUSH, "--dry-run")
     assert (dry.returncode, kaggle.count("SaveKernel")) == (0, 0), dry.stderr
     assert "kernel: rehearsal/my-run, private, a GPU, without internet, files of tiny\n" in dry.stdout
@@ -113,7 +113,7 @@ def check_secrets(source: str) -> None:
 
 
 def test_a_push_whose_answer_is_lost_is_found_again_and_a_failure_told(
-    place: Path, kaggle: MockKaggle, quick: None
+    place: Path, kaggle: FaultyKaggle, quick: None
 ) -> None:
     kaggle.misbehave("ListDataFiles:status=403")
     refused = run_kernel(place, kaggle, *PUSH)
@@ -141,7 +141,7 @@ def test_a_push_whose_answer_is_lost_is_found_again_and_a_failure_told(
     assert not (place / "data/models").exists()
 
 
-def test_a_forced_push_is_not_repeated_while_it_runs(place: Path, kaggle: MockKaggle, slow: None) -> None:
+def test_a_forced_push_is_not_repeated_while_it_runs(place: Path, kaggle: FaultyKaggle, slow: None) -> None:
     forced = (*PUSH, "--force", "--wait", "0.1", "--models", "my runs")
     kaggle.misbehave("SaveKernel:accepted-then=500*1")
     assert "it looks first" in error_line(run_kernel(place, kaggle, *forced), 6)
@@ -153,7 +153,7 @@ def test_a_forced_push_is_not_repeated_while_it_runs(place: Path, kaggle: MockKa
 
 
 def test_a_kernel_that_is_not_shown_any_more_is_not_pushed_anew_unasked(
-    place: Path, kaggle: MockKaggle, slow: None
+    place: Path, kaggle: FaultyKaggle, slow: None
 ) -> None:
     assert run_kernel(place, kaggle, *PUSH, "--wait", "0").returncode == 0
     kaggle.misbehave("GetKernel:status=403*1")

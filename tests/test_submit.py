@@ -8,11 +8,11 @@ import pytest
 
 from pipeline.errors import AccessDenied, NetworkError
 from pipeline.kaggle_api.client import Kaggle
-from pipeline.rehearsal.mock import MockKaggle
 from pipeline.rehearsal.state import Settings
 from pipeline.store import ledger
 from pipeline.store.submissions import Sidecar
 from pipeline.submit import Clock, submit
+from tests.doubles.kaggle import FaultyKaggle
 from tests.support import ROOT, SLUG, error_line, paths_in, predicted_place, serve, stage
 
 pytestmark = pytest.mark.usefixtures("quick_client")
@@ -24,7 +24,7 @@ def place(tmp_path: Path) -> Path:
     return predicted_place(tmp_path)
 
 
-def send(place: Path, kaggle: MockKaggle, clock: Clock = CLOCK, *, again: bool = False) -> ledger.Entry:
+def send(place: Path, kaggle: FaultyKaggle, clock: Clock = CLOCK, *, again: bool = False) -> ledger.Entry:
     client = Kaggle(kaggle.environment, timeout=8, attempts=3, backoff=0.01)
     csv = place / "submissions/tiny-run.csv"
     return submit(csv, paths_in(place), client, print, again=again, clock=clock).entry

@@ -1,4 +1,4 @@
-"""Run any command against a stand-in for Kaggle: `python -m pipeline.rehearsal -- COMMAND`.
+"""Run any command against a mock Kaggle server: `python -m pipeline.rehearsal -- COMMAND`.
 
 Offline and without credentials; the `kaggle` client is the genuine one.  Submissions, scores and the daily
 limit are remembered below data/rehearsal, so the next rehearsal goes on where this one ended.
@@ -26,8 +26,6 @@ EXAMPLES = f"""
 python -m pipeline.rehearsal -- ./run_all.sh --preset rehearsal --submit
 python -m pipeline.rehearsal -- kaggle competitions submissions -c {digits.SLUG}
 python -m pipeline.rehearsal --folder data/raw/SLUG --labels labels.csv -- python -m pipeline.download
-python -m pipeline.rehearsal --fault CreateSubmission:accepted-then=500*1 -- python -m pipeline.submit
-python -m pipeline.rehearsal --fault DownloadDataFiles:cut=100000*1 -- python -m pipeline.download
 """
 
 
@@ -42,19 +40,14 @@ python -m pipeline.rehearsal --fault DownloadDataFiles:cut=100000*1 -- python -m
     help="ID,Labels to score submissions with; without it those to --folder get no score.",
 )  # fmt: skip
 @click.option(
-    "--fault", "faults", metavar="CALL:KIND[=ARG][*TIMES]", multiple=True,
-    help="Fail on demand, see pipeline/rehearsal/faults.py; may be repeated.",
-)  # fmt: skip
-@click.option(
     "--state", metavar="FOLDER", type=cli.FOLDER,
-    help=f"Folder of what the stand-in remembers; by default {STATES}/SLUG.",
+    help=f"Folder of what the server remembers; by default {STATES}/SLUG.",
 )  # fmt: skip
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def rehearse(
-    folder: Path | None, labels: Path | None, faults: tuple[str, ...], state: Path | None,
-    command: tuple[str, ...],
+    folder: Path | None, labels: Path | None, state: Path | None, command: tuple[str, ...]
 ) -> None:  # fmt: skip
-    """Run COMMAND with a stand-in for Kaggle on 127.0.0.1; its exit code is COMMAND's.
+    """Run COMMAND with a mock Kaggle server on 127.0.0.1; its exit code is COMMAND's.
 
     COMMAND finds the competition's slug in $PIPELINE_COMPETITION.
     """
@@ -65,7 +58,7 @@ def rehearse(
     if labels is not None and folder is None:
         raise UsageError("--labels goes with --folder: the embedded digits have labels of their own")
     state = state or STATES / (digits.SLUG if folder is None else slug_of(folder))
-    with mock_kaggle(folder, state, labels=labels, faults=faults) as kaggle:
+    with mock_kaggle(folder, state, labels=labels) as kaggle:
         # On stderr, as `time` and `env` do: stdout is COMMAND's.
         click.echo(_greeting(kaggle, state), err=True)
         code = _run(command, kaggle.environment)

@@ -1,57 +1,50 @@
-"""Starts the stand-in for Kaggle, and makes the environment in which the genuine client finds it.
+"""Starts the mock Kaggle server, and makes the environment in which the genuine client finds it.
 
-with standin(None, Path("state")) as kaggle:  # None: the embedded digits
+with mock_kaggle(None, Path("state")) as kaggle:  # None: the embedded digits
     subprocess.run(["kaggle", "competitions", "files", kaggle.slug], env=kaggle.environment)
 """
 
 import os
 import re
-import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import MissingInput, UsageError
 from pipeline.rehearsal import digits
-from pipeline.rehearsal.catalog import Catalog
-from pipeline.rehearsal.faults import Faults, parse
-from pipeline.rehearsal.kernels import Kernels
-from pipeline.rehearsal.replies import USERNAME
-from pipeline.rehearsal.scoring import Truth
 from pipeline.rehearsal.server import ADDRESS, Call, Server
-from pipeline.rehearsal.service import Service
-from pipeline.rehearsal.state import Settings, State
+from pipeline.rehearsal.service import USERNAME, Catalog, Service
+from pipeline.rehearsal.state import Settings, State, Truth
 from pipeline.store import atomic
 
 EMBEDDED = "the embedded digits"
 # A token of our own in the environment keeps the client from reading the user's ~/.kaggle/access_token.
 TOKEN = "rehearsal-token-no-secret"
-_PROXY_VARIABLES = {"http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "no_proxy"}
 
 
 @dataclass(frozen=True)
 class MockKaggle:
-    """A running stand-in."""
+    """A running mock server."""
 
     slug: str
-    source: str  # where the files come from, for people
-    port: int
+    source: str  # where the files come from, to be shown
     environment: dict[str, str]  # a whole environment, for a child process
     state: State
-    _server: Server
+    server: Server
+
+    @property
+    def port(self) -> int:
+        """Its port on 127.0.0.1."""
+        return self.server.port
 
     @property
     def calls(self) -> list[Call]:
         """All requests so far, oldest first."""
-        return self._server.calls()
-
-    def misbehave(self, *faults: str) -> None:
-        """From now on fail as these specs say (see faults.py), and no longer as earlier ones said."""
-        self._server.faults = Faults([parse(spec) for spec in faults])
+        return list(self.server.calls)
 
     def count(self, name: str) -> int:
         """How often the call `name` came in: ListDataFiles, Download, Upload, Offline..."""
@@ -71,23 +64,19 @@ def mock_kaggle(
     *,
     slug: str | None = None,
     labels: Path | None = None,
-    faults: Iterable[str] = (),
-    tls: ssl.SSLContext | None = None,
     settings: Settings | None = None,
     environ: Mapping[str, str] | None = None,
     clock: Callable[[], float] = time.time,
+    serve: Callable[[Service], Server] = Server,
 ) -> Iterator[MockKaggle]:
     """Serve `folder` (None: the embedded digits) on 127.0.0.1 while the block runs.
 
-    `state` is the folder of its memory, `labels` the CSV to score with, `faults` are specs (see faults.py).
-    With `tls` (a certificate for api.kaggle.com) the environment leads the client to Kaggle's own URL; the
-    client must trust the certificate (REQUESTS_CA_BUNDLE).  Without, it leads to http://localhost/api.
+    `state` is the folder of its memory, `labels` the CSV to score with; `serve` makes the server.
 
     Raises:
-        UsageError: a bad fault, or a memory of another competition, or one that is in use.
+        UsageError: the state is of another competition, or in use.
         MissingInput: `folder` or `labels` is not there.
     """
-    ordered = Faults([parse(spec) for spec in faults])
     source = EMBEDDED
     if folder is not None:
         _check(folder, state, labels)
@@ -96,27 +85,21 @@ def mock_kaggle(
     with atomic.lock(state):
         memory = State(state, slug, source, settings or Settings(), clock)
         if folder is None:
-            folder, labels = _embedded(state)
+            folder, labels = state / "competition", state / "labels.csv"
+            if not (folder.is_dir() and labels.is_file()):
+                digits.write(folder, labels)
         memory.truth = None if labels is None else Truth.read(labels)
-        variables = os.environ if environ is None else environ
-        kernels = Kernels(state / "kernels", slug, folder, variables)
-        server = Server(Service(slug, Catalog(slug, folder, state), memory, kernels), ordered, clock, tls)
-        with closing(kernels), _running(server):
-            client_folder = state / "kaggle-config"
-            client_folder.mkdir(exist_ok=True)
-            environment = _environment(variables, slug, server.port, client_folder, production=tls is not None)
-            yield MockKaggle(slug, source, server.port, environment, memory, server)
-
-
-@contextmanager
-def _running(server: Server) -> Iterator[None]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield
-    finally:
-        server.stop()
-        thread.join()
+        server = serve(Service(slug, Catalog(slug, folder, state), memory))
+        config = state / "kaggle-config"
+        config.mkdir(exist_ok=True)
+        environment = _environment(os.environ if environ is None else environ, slug, server.port, config)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield MockKaggle(slug, source, environment, memory, server)
+        finally:
+            server.stop()
+            thread.join()
 
 
 def _check(folder: Path, state: Path, labels: Path | None) -> None:
@@ -130,28 +113,20 @@ def _check(folder: Path, state: Path, labels: Path | None) -> None:
             raise UsageError(f"{flag} {path} is in --folder {folder} and would be served: put it elsewhere")
 
 
-def _embedded(state: Path) -> tuple[Path, Path]:
-    """Folder and labels of the embedded competition, written by its first rehearsal."""
-    folder, labels = state / "competition", state / "labels.csv"
-    if not (folder.is_dir() and labels.is_file()):
-        digits.write(folder, labels)
-    return folder, labels
-
-
-def _environment(base: Mapping[str, str], slug: str, port: int, config: Path, production: bool) -> dict[str, str]:
+def _environment(base: Mapping[str, str], slug: str, port: int, config: Path) -> dict[str, str]:
     """`base` without any way to the real Kaggle, and with the way to us."""
+    ways = {"http_proxy", "https_proxy", "all_proxy"}
+    proxies = {*ways, "ftp_proxy", "no_proxy"}
     kept = {
-        name: value
-        for name, value in base.items()
-        if not name.startswith("KAGGLE_") and name.lower() not in _PROXY_VARIABLES
+        name: value for name, value in base.items() if not name.startswith("KAGGLE_") and name.lower() not in proxies
     }
     proxy = f"http://{ADDRESS}:{port}"
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        kept[name] = kept[name.upper()] = proxy
-    environment = {
+    return {
         **kept,
+        **dict.fromkeys([*ways, *(name.upper() for name in ways)], proxy),
         "no_proxy": "",
         "NO_PROXY": "",
+        "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
         "KAGGLE_API_TOKEN": TOKEN,
         "KAGGLE_USERNAME": USERNAME,
         "KAGGLE_KEY": "rehearsal-key",
@@ -161,6 +136,3 @@ def _environment(base: Mapping[str, str], slug: str, port: int, config: Path, pr
         # Not resolved: in a virtual environment the link's folder is the one with the `kaggle` command.
         "PATH": os.pathsep.join(filter(None, [str(Path(sys.executable).parent), base.get("PATH", "")])),
     }
-    if not production:
-        environment["KAGGLE_API_ENVIRONMENT"] = "LOCALHOST"
-    return environment

@@ -1,12 +1,16 @@
-"""What the stand-in remembers: uploads, submissions and the daily limit, in FOLDER/state.json.
+"""Submissions, their scores and the daily limit, kept in FOLDER/state.json.
 
-Every change is on disk before it is answered, so a killed rehearsal forgets nothing that it promised.
-A submission is scored when it comes in; until `pending_seconds` are over it is merely shown as PENDING.
+Each submission is on disk before it is answered, so a killed rehearsal forgets none.  It is scored when it comes in;
+until `pending_seconds` are over it is shown as PENDING.
 """
 
+import csv
 import dataclasses
 import hashlib
+import io
 import json
+import random
+import re
 import secrets
 import threading
 from collections.abc import Callable
@@ -15,13 +19,131 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.errors import BadData, UsageError
-from pipeline.rehearsal.replies import Refusal
-from pipeline.rehearsal.scoring import COMPLETE, PENDING, Outcome, Truth, judge
+from pipeline.config import CLASSES
+from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.store import atomic
 
 FIRST_REF = 90_000_001  # beyond Kaggle's refs of today, so that nobody takes one for the other
 SECONDS_A_DAY = 86_400
+HEADER = ["ID", "Labels"]
+PENDING, COMPLETE, ERROR = "PENDING", "COMPLETE", "ERROR"
+SPLIT_SEED = 0  # of the public half
+
+
+class Refusal(Exception):
+    """Kaggle refuses the request, with an HTTP status and a message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+# --- scoring ------------------------------------------------------------------------------------------------
+
+
+class _Unscorable(Exception):
+    """What is wrong with the CSV, in the words of Kaggle's parser."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """COMPLETE with scores (five decimals, or "" when there are no labels), or ERROR with the reason."""
+
+    status: str
+    public: str = ""
+    private: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The test set's labels by id, and the half of the ids that the public score is taken over."""
+
+    labels: dict[int, int]
+    public: frozenset[int]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the labels from a CSV `ID,Labels`.
+
+        Raises:
+            MissingInput: there is no such file.
+            BadData: it is not a CSV of that kind.
+        """
+        try:
+            labels = _parse_csv(path.read_bytes())
+        except FileNotFoundError:
+            raise MissingInput(f"--labels {path}: there is no such file") from None
+        except _Unscorable as error:
+            raise BadData(f"--labels {path}: {error}; it must be a CSV with the header ID,Labels") from None
+        ids = sorted(labels)
+        random.Random(SPLIT_SEED).shuffle(ids)
+        return cls(labels, frozenset(ids[: len(ids) // 2]))
+
+
+def score(content: bytes, truth: Truth | None) -> Outcome:
+    """The accuracy of a submitted CSV; without `truth` only its form is checked."""
+    try:
+        predicted = _parse_csv(content)
+        if truth is None:
+            return Outcome(COMPLETE)
+        _check_ids(predicted, truth)
+    except _Unscorable as error:
+        return Outcome(ERROR, error=f"ERROR: {error}")
+    private = truth.labels.keys() - truth.public
+    return Outcome(COMPLETE, _accuracy(predicted, truth, truth.public), _accuracy(predicted, truth, frozenset(private)))
+
+
+def _accuracy(predicted: dict[int, int], truth: Truth, ids: frozenset[int]) -> str:
+    right = sum(predicted[i] == truth.labels[i] for i in ids)
+    return f"{right * 100_000 // max(1, len(ids)) / 100_000:.5f}"  # cut, not rounded: as Kaggle's scores are
+
+
+def _check_ids(predicted: dict[int, int], truth: Truth) -> None:
+    missing, unknown = truth.labels.keys() - predicted.keys(), predicted.keys() - truth.labels.keys()
+    if len(missing) == 1:
+        raise _Unscorable(f"Unable to find the required key value '{min(missing)}' in the 'ID' column")
+    if missing:
+        raise _Unscorable(f"Unable to find {len(missing)} required key values in the 'ID' column")
+    if unknown:
+        raise _Unscorable(f"The key value '{min(unknown)}' in the 'ID' column is unexpected")
+
+
+def _parse_csv(content: bytes) -> dict[int, int]:
+    """The labels by id; columns and rows may come in any order."""
+    try:
+        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    except (UnicodeDecodeError, csv.Error):
+        raise _Unscorable("The submission is not a CSV file in UTF-8") from None
+    if not lines:
+        raise _Unscorable("The submission file is empty")
+    for name in HEADER:
+        if name not in lines[0]:
+            raise _Unscorable(f"Required column '{name}' could not be found")
+    if len(lines[0]) != len(HEADER):
+        raise _Unscorable(f"Found {len(lines[0])} columns when 2 were expected: ID,Labels")
+    labels: dict[int, int] = {}
+    for number, line in enumerate(lines[1:], 2):
+        if not line:
+            continue
+        if len(line) != len(HEADER):
+            raise _Unscorable(f"Record {number - 1} had {len(line)} columns when 2 were expected")
+        key, label = (_integer(line[lines[0].index(name)], name, number) for name in HEADER)
+        if label >= CLASSES:
+            raise _Unscorable(f"The value '{label}' in the column 'Labels' (Line {number}) is not in 0..9")
+        if key in labels:
+            raise _Unscorable(f"The value '{key}' in the key column 'ID' was already defined (Line {number})")
+        labels[key] = label
+    return labels
+
+
+def _integer(text: str, column: str, line: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise _Unscorable(f"The value '{printable(text, 40)}' in the column '{column}' (Line {line}) is not an integer")
+    return int(text)
+
+
+# --- submissions --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -33,17 +155,8 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Upload:
-    """An upload that was announced; `blob` tells whether its bytes have come."""
-
-    file_name: str
-    size: int  # bytes
-    blob: bool = False
-
-
-@dataclass(frozen=True)
 class Submission:
-    """One submission and what became (or will become) of it."""
+    """One submission and its score."""
 
     ref: int
     time: float  # seconds since 1970, UTC
@@ -51,13 +164,13 @@ class Submission:
     description: str
     size: int  # bytes
     sha256: str
-    blob: str  # name of the file under uploads/
     outcome: Outcome
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of dataclasses.asdict."""
-        return cls(**{**values, "outcome": Outcome(**values["outcome"])})
+        """The inverse of dataclasses.asdict; earlier versions also kept the name of a copy, `blob`."""
+        kept = {name: value for name, value in values.items() if name != "blob"}
+        return cls(**{**kept, "outcome": Outcome(**values["outcome"])})
 
     def shown(self, pending: bool) -> dict[str, Any]:
         """As Kaggle's API shows it."""
@@ -82,88 +195,80 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
+@dataclass
+class _Upload:
+    """A file that was announced, and its content once that is here."""
+
+    file_name: str
+    size: int  # bytes
+    content: bytes | None = None
+
+
 class State:
-    """The memory of one competition's rehearsals.  Safe to use from several threads."""
+    """What the mock server remembers of one competition.  Safe to use from several threads."""
 
     def __init__(self, folder: Path, slug: str, source: str, settings: Settings, clock: Callable[[], float]) -> None:
-        """Open the memory in `folder`, or begin it; `source` says which files the competition has.
+        """Open the state in `folder`, or begin it; `source` says which files the competition has.
 
         Raises:
-            UsageError: the memory is of another competition or of other files.
+            UsageError: the state is of another competition or of other files.
             BadData: state.json is damaged.
         """
-        self.folder = folder
         self.truth: Truth | None = None  # what new submissions are scored with
-        self._settings, self._clock = settings, clock
-        self._identity = {"slug": slug, "source": source}
+        self.settings, self._clock = settings, clock
+        self.received: list[Submission] = []  # oldest first
+        self._folder, self._identity = folder, {"slug": slug, "source": source}
         self._lock = threading.Lock()
-        self._uploads: dict[str, Upload] = {}
-        self._submissions: list[Submission] = []
-        (folder / "uploads").mkdir(parents=True, exist_ok=True)
+        self._uploads: dict[str, _Upload] = {}
         self._load()
         self._save()
 
     @property
     def _file(self) -> Path:
-        return self.folder / "state.json"
+        return self._folder / "state.json"
 
     def _load(self) -> None:
         try:
             values = json.loads(self._file.read_bytes())
             identity = {key: values[key] for key in self._identity}
-            self._uploads = {token: Upload(**item) for token, item in values["uploads"].items()}
-            self._submissions = [Submission.from_dict(item) for item in values["submissions"]]
+            self.received = [Submission.from_dict(item) for item in values["submissions"]]
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadData(f"{self._file} is damaged ({error}): start over with rm -r {self.folder}") from error
+            raise BadData(f"{self._file} is damaged ({error}): start over with rm -r {self._folder}") from error
         if identity != self._identity:
             raise UsageError(
-                f"{self.folder} remembers {identity['slug']} with the files of {identity['source']}, not "
+                f"{self._folder} remembers {identity['slug']} with the files of {identity['source']}, not "
                 f"{self._identity['slug']} with those of {self._identity['source']}: start over with "
-                f"rm -r {self.folder}, or keep both with --state ANOTHER_FOLDER"
+                f"rm -r {self._folder}, or keep both with --state ANOTHER_FOLDER"
             )
 
     def _save(self) -> None:
-        atomic.write_json(
-            self._file,
-            {
-                **self._identity,
-                "uploads": {token: dataclasses.asdict(upload) for token, upload in self._uploads.items()},
-                "submissions": [dataclasses.asdict(submission) for submission in self._submissions],
-            },
-        )
-
-    # --- submitting -----------------------------------------------------------------------------------------
+        submissions = [dataclasses.asdict(submission) for submission in self.received]
+        atomic.write_json(self._file, {**self._identity, "submissions": submissions})
 
     def start_upload(self, file_name: str, size: int) -> str:
-        """Announce an upload; its token."""
+        """Announce an upload; returns its token."""
         token = secrets.token_hex(16)
-        with self._lock:
-            self._uploads[token] = Upload(file_name, size)
-            self._save()
+        self._uploads[token] = _Upload(file_name, size)
         return token
 
     def store_upload(self, token: str, content: bytes) -> None:
-        """The bytes of an announced upload; may come again, after a broken connection."""
-        with self._lock:
-            upload = self._uploads.get(token)
-            if upload is None:
-                raise Refusal(404, "This upload was not announced, or is submitted already")
-            if len(content) != upload.size:
-                raise Refusal(400, f"{len(content)} bytes came, {upload.size} were announced")
-            atomic.write_bytes(self.folder / "uploads" / token, content)
-            self._uploads[token] = dataclasses.replace(upload, blob=True)
-            self._save()
+        """The content of an announced upload; may come again, after a broken connection."""
+        upload = self._uploads.get(token)
+        if upload is None:
+            raise Refusal(404, "This upload was not announced, or is submitted already")
+        if len(content) != upload.size:
+            raise Refusal(400, f"{len(content)} bytes came, {upload.size} were announced")
+        upload.content = content
 
     def submit(self, token: str, description: str) -> int:
-        """Make an uploaded file a submission; its ref.  An upload serves once."""
+        """Make an upload a submission; returns its ref.  An upload serves once."""
         with self._lock:
             upload = self._uploads.get(token)
-            if upload is None or not upload.blob:
+            if upload is None or upload.content is None:
                 raise Refusal(400, "Submission not allowed: the file was not uploaded")
-            now = self._clock()
-            limit = self._settings.daily_limit
+            now, limit = self._clock(), self.settings.daily_limit
             if self._today(now) >= limit:
                 hours = (SECONDS_A_DAY - now % SECONDS_A_DAY) / 3600
                 raise Refusal(
@@ -171,43 +276,24 @@ class State:
                     f"Submission not allowed: Your team has used its daily Submission allowance ({limit}) "
                     f"today, please try again tomorrow UTC ({hours:.1f} hours from now).",
                 )
-            content = (self.folder / "uploads" / token).read_bytes()
-            submission = Submission(
-                ref=FIRST_REF + len(self._submissions),
-                time=now,
-                file_name=upload.file_name,
-                description=description,
-                size=len(content),
-                sha256=hashlib.sha256(content).hexdigest(),
-                blob=token,
-                outcome=judge(content, self.truth),
-            )
-            self._submissions.append(submission)
+            ref, sha256 = FIRST_REF + len(self.received), hashlib.sha256(upload.content).hexdigest()
+            outcome = score(upload.content, self.truth)
+            self.received.append(Submission(ref, now, upload.file_name, description, upload.size, sha256, outcome))
             del self._uploads[token]
             self._save()
-        return submission.ref
+        return ref
 
     def _today(self, now: float) -> int:
-        return sum(s.time // SECONDS_A_DAY == now // SECONDS_A_DAY for s in self._submissions)
-
-    # --- looking --------------------------------------------------------------------------------------------
+        return sum(s.time // SECONDS_A_DAY == now // SECONDS_A_DAY for s in self.received)
 
     def submissions(self) -> list[dict[str, Any]]:
         """All submissions as Kaggle shows them now, newest first."""
         with self._lock:
             now = self._clock()
-            return [item.shown(self._is_pending(item, now)) for item in reversed(self._submissions)]
-
-    def _is_pending(self, submission: Submission, now: float) -> bool:
-        return now < submission.time + self._settings.pending_seconds
+            return [s.shown(pending=now < s.time + self.settings.pending_seconds) for s in reversed(self.received)]
 
     def limits(self) -> tuple[int, int, int]:
         """Submissions made today and ever, and those still allowed today."""
         with self._lock:
             today = self._today(self._clock())
-            return today, len(self._submissions), max(0, self._settings.daily_limit - today)
-
-    def best(self) -> dict[str, Any] | None:
-        """The submission with the best public score."""
-        scored = [s for s in self.submissions() if s["status"] == COMPLETE and s["publicScore"]]
-        return max(scored, key=lambda s: float(s["publicScore"]), default=None)
+            return today, len(self.received), max(0, self.settings.daily_limit - today)

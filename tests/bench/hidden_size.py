@@ -29,12 +29,12 @@ from pipeline.model import resnet
 from pipeline.model.resnet import build
 from pipeline.recipes import PRESETS
 from pipeline.rehearsal import digits
-from pipeline.rehearsal.mock import mock_kaggle
 from pipeline.store import atomic, cifar, runs
 from pipeline.store.manifest import Manifest, records
 from pipeline.store.processed import Processed
 from pipeline.store.runs import RunCard, RunResult
 from tests.bench import side_by_side
+from tests.doubles.kaggle import faulty_kaggle
 
 SLUG, RUN = "many", "tiny"
 TEST_IMAGES = 10_000
@@ -100,7 +100,7 @@ def stages(place: Path, hidden: int, train: int, device: str) -> dict[str, dict[
     found = {"preprocess": measure(place, "preprocess", "--competition", SLUG)}
     write_run(place / "data/models" / RUN, Processed.open(place / "data/processed" / SLUG))
     found["predict"] = measure(place, "predict", "--run", RUN, "--device", device)
-    with mock_kaggle(place / "data/raw" / SLUG, place / "state", slug=SLUG) as kaggle:
+    with faulty_kaggle(place / "data/raw" / SLUG, place / "state", slug=SLUG) as kaggle:
         csv = f"submissions/{RUN}.csv"
         found["submit"] = measure(place, "submit", "--csv", csv, "--wait", "0", environ=kaggle.environment)
         found["check"] = measure(place, "check", "--csv", csv, environ=kaggle.environment)

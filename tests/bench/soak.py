@@ -31,11 +31,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
-from pipeline.rehearsal.mock import MockKaggle, mock_kaggle
-from pipeline.rehearsal.scoring import COMPLETE, Outcome
-from pipeline.rehearsal.state import Submission
+from pipeline.rehearsal.state import COMPLETE, Outcome, Submission
 from pipeline.store import ledger
 from tests.bench import side_by_side
+from tests.doubles.kaggle import FaultyKaggle, faulty_kaggle
 from tests.hostile import checking, kaggle_cases, kaggle_ways, kills
 from tests.support import SLUG, stage, write_download
 
@@ -103,7 +102,7 @@ def long_ledger(_: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Ba
     write_ledger(folder / "submissions/ledger.csv", count)
     alone = _seconds(folder, {})
     with _serving(folder) as served:
-        served.state._submissions.extend(_submission(k) for k in range(count))
+        served.state.received.extend(_submission(k) for k in range(count))
         joined = _seconds(folder, served.environment)
     lines = len(ledger.read(folder / "submissions/ledger.csv"))
     bad = [] if lines == LINES else [f"the ledger has {lines} lines after it"]
@@ -129,7 +128,7 @@ def write_ledger(path: Path, count: int) -> None:
 
 
 def _submission(k: int) -> Submission:
-    return Submission(k + 1, AGO, "a.csv", f"sha={k:064x}"[:16], 100, "", "", Outcome(COMPLETE, "0.80000", "0.80000"))
+    return Submission(k + 1, AGO, "a.csv", f"sha={k:064x}"[:16], 100, "", Outcome(COMPLETE, "0.80000", "0.80000"))
 
 
 def _seconds(folder: Path, environ: dict[str, str]) -> float:
@@ -140,8 +139,8 @@ def _seconds(folder: Path, environ: dict[str, str]) -> float:
 
 
 @contextmanager
-def _serving(folder: Path) -> Iterator[MockKaggle]:
-    with mock_kaggle(write_download(folder / "source"), folder / "state", slug=SLUG) as served:
+def _serving(folder: Path) -> Iterator[FaultyKaggle]:
+    with faulty_kaggle(write_download(folder / "source"), folder / "state", slug=SLUG) as served:
         yield served
 
 

@@ -18,11 +18,11 @@ from pipeline.check import check
 from pipeline.download import download
 from pipeline.errors import PipelineError
 from pipeline.kaggle_api.client import Kaggle
-from pipeline.rehearsal.mock import MockKaggle, mock_kaggle
 from pipeline.rehearsal.state import Settings, Submission
 from pipeline.store import ledger, submissions
 from pipeline.store.manifest import FileRecord
 from pipeline.submit import Clock, submit
+from tests.doubles.kaggle import FaultyKaggle, faulty_kaggle
 from tests.support import SLUG, paths_in, predicted_place, stage, tree, write_download
 
 Stage = Literal["download", "submit", "check"]
@@ -45,7 +45,7 @@ class Place:
     """A folder with data, a run and its CSV, and the Kaggle that goes with it."""
 
     cwd: Path
-    kaggle: MockKaggle
+    kaggle: FaultyKaggle
     offset: list[float]  # by how many seconds Kaggle's clock is ahead of ours
     client: dict[str, Any] = dataclasses.field(default_factory=dict)  # other settings than usual
     clock: Clock = CLOCK
@@ -65,7 +65,7 @@ class Place:
     @property
     def own(self) -> list[Submission]:
         """The submissions of our CSV that Kaggle has."""
-        return [item for item in self.kaggle.state._submissions if item.sha256 == self.sha256]
+        return [item for item in self.kaggle.state.received if item.sha256 == self.sha256]
 
     def run(self, name: Stage) -> Outcome:
         """The stage, in this process."""
@@ -138,7 +138,7 @@ def place(folder: Path, name: Stage, settings: Settings | None = None) -> Iterat
     kind = "fetching" if name == "download" else "sending"
     cwd = Path(shutil.copytree(Path(template().name) / kind, folder, symlinks=True, dirs_exist_ok=True))
     offset = [0.0]
-    with mock_kaggle(
+    with faulty_kaggle(
         cwd / "source",
         cwd / "state",
         slug=SLUG,

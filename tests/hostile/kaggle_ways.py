@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pipeline.rehearsal.scoring import Truth
-from pipeline.rehearsal.state import FIRST_REF, Settings
+from pipeline.rehearsal.state import FIRST_REF, Settings, Truth
 from pipeline.store import atomic, ledger
 from pipeline.store.ledger import Entry
 from tests.hostile.kaggle_place import CLOCK, Outcome, Place, Stage, at_once, lines, outcome
@@ -177,7 +176,7 @@ def two_submits(here: Place) -> Outcome:
 
 def refused_at_the_limit(here: Place) -> Outcome:
     """Kaggle says that there is one left, and there is none; the next run is tomorrow's."""
-    here.kaggle.state._settings = Settings(daily_limit=1, pending_seconds=0.0)
+    here.kaggle.state.settings = Settings(daily_limit=1, pending_seconds=0.0)
     here.submit_a_strangers()
     here.kaggle.misbehave('GetSubmissionLimits:fields={"numAllowedNow": 1}')
     found = here.run("submit")
@@ -262,10 +261,10 @@ def by_hand_before(here: Place) -> Outcome:
 def on_the_last_page(here: Place) -> Outcome:
     """Ours is the oldest of 402 submissions, and the ledger does not know of it."""
     here.submit_ours()
-    own = here.kaggle.state._submissions[0]
+    own = here.kaggle.state.received[0]
     for k in range(1, 402):
         other = dataclasses.replace(own, ref=own.ref + k, description=f"by hand {k}", sha256="0" * 64, file_name="x")
-        here.kaggle.state._submissions.append(other)
+        here.kaggle.state.received.append(other)
     found = here.run("submit")
     assert here.kaggle.count("ListSubmissions") == 3
     return found

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.rehearsal.mock import MockKaggle
 from pipeline.store import atomic
+from tests.doubles.kaggle import FaultyKaggle
 from tests.support import ROOT, SLUG, clean_environment, serve, write_download
 
 RUN = "tiny-run"
@@ -122,7 +122,7 @@ def kaggle_for(case: Case, place: Path) -> Iterator[dict[str, str]]:
         yield {**clean_environment(), **more}
 
 
-def _environment(kaggle: MockKaggle) -> dict[str, str]:
+def _environment(kaggle: FaultyKaggle) -> dict[str, str]:
     return {**kaggle.environment, "HOME": clean_environment()["HOME"]}
 
 

@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.kaggle_api import client, credentials
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.rehearsal import digits
-from pipeline.rehearsal.catalog import Catalog
+from pipeline.rehearsal.service import Catalog
 from tests.hostile.known_secrets import OF_KAGGLE, SECRETS, QuotingServer, leaks, quoting_kaggle, way
 from tests.hostile.mistakes import SIDECAR, Does, edit, nothing, of_run, remove, several, values, write
 from tests.support import ROOT, SLUG, clean_environment, here, stage
@@ -168,7 +168,7 @@ def test_the_rehearsal_serves_no_credentials(tmp_path: Path) -> None:
         (folder / name).write_text(SECRETS["kaggle.json"])
     catalog = Catalog(SLUG, folder, tmp_path)
     assert list(catalog.files()) == ["data.pkl"]
-    with zipfile.ZipFile(catalog.archive().path) as archive:
+    with zipfile.ZipFile(catalog.archive()) as archive:
         assert archive.namelist() == ["data.pkl"]
 
 

@@ -7,9 +7,8 @@ import pytest
 from pipeline.errors import AccessDenied, NetworkError
 from pipeline.kaggle_api import client
 from pipeline.kaggle_api.client import Kaggle
-from pipeline.rehearsal.mock import mock_kaggle
-from pipeline.rehearsal.scoring import Outcome
-from pipeline.rehearsal.state import FIRST_REF, Submission
+from pipeline.rehearsal.state import FIRST_REF, Outcome, Submission
+from tests.doubles.kaggle import faulty_kaggle
 from tests.support import SLUG
 
 # Every variable that the client may see, spelled out: one more is a decision.
@@ -83,10 +82,10 @@ def test_each_new_try_is_told_with_its_reason(child: Path) -> None:
 def test_all_pages_of_submissions_are_seen_newest_first(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source/file").touch()
-    first = Submission(FIRST_REF, 1.7e9, "s.csv", "", 5, "f" * 64, "b", Outcome("COMPLETE", "0.5", "0.5"))
+    first = Submission(FIRST_REF, 1.7e9, "s.csv", "", 5, "f" * 64, Outcome("COMPLETE", "0.5", "0.5"))
     count = 401  # three pages of at most 200
-    with mock_kaggle(tmp_path / "source", tmp_path / "state", slug=SLUG) as kaggle:
-        kaggle.state._submissions += [
+    with faulty_kaggle(tmp_path / "source", tmp_path / "state", slug=SLUG) as kaggle:
+        kaggle.state.received += [
             dataclasses.replace(first, ref=first.ref + k, time=first.time + k) for k in range(count)
         ]
         found = Kaggle(kaggle.environment).submissions(SLUG)
@@ -100,7 +99,7 @@ def test_all_pages_of_files_are_seen(tmp_path: Path) -> None:
     source.mkdir()
     for k in range(401):
         (source / f"{k:03}").write_bytes(b"x" * k)
-    with mock_kaggle(source, tmp_path / "state", slug=SLUG) as kaggle:
+    with faulty_kaggle(source, tmp_path / "state", slug=SLUG) as kaggle:
         found = Kaggle(kaggle.environment).files(SLUG)
         assert kaggle.count("ListDataFiles") == 3
     assert [(file.name, file.size) for file in found] == [(f"{k:03}", k) for k in range(401)]

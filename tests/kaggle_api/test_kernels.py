@@ -10,7 +10,7 @@ from pipeline.errors import AccessDenied, NetworkError, PipelineError, UsageErro
 from pipeline.kaggle_api import kernels
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.kaggle_api.kernels import Found, Output, Pushed, Session
-from pipeline.rehearsal.mock import MockKaggle, mock_kaggle
+from tests.doubles.kaggle import FaultyKaggle, faulty_kaggle
 from tests.support import SLUG
 
 PUSHED = {"version": 2, "error": "", "invalid": []}
@@ -126,7 +126,7 @@ def test_a_log_has_lines_in_whatever_form_it_comes(child: Path, log: str, lines:
 # --- the genuine client -------------------------------------------------------------------------------------
 
 
-def push_script(kaggle: MockKaggle, folder: Path, script: str) -> None:
+def push_script(kaggle: FaultyKaggle, folder: Path, script: str) -> None:
     """Push it as user rehearsal's my-run."""
     metadata = {
         "id": "rehearsal/my-run", "title": "my-run", "code_file": "main.py", "language": "python",
@@ -141,7 +141,7 @@ def push_script(kaggle: MockKaggle, folder: Path, script: str) -> None:
 def test_the_genuine_client_brings_what_is_wanted_and_no_more(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source/file").touch()
-    with mock_kaggle(tmp_path / "source", tmp_path / "state", slug=SLUG) as kaggle:
+    with faulty_kaggle(tmp_path / "source", tmp_path / "state", slug=SLUG) as kaggle:
         client = Kaggle(kaggle.environment, attempts=2, backoff=0.01)
         push_script(kaggle, tmp_path / "pushed", "for n in 'abc': open(n, 'w').write(n * 5000)\nprint('done')\n")
         found = kernels.find(client, "my-run")

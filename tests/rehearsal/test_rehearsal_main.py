@@ -64,7 +64,6 @@ def test_a_folder_and_its_memory(tmp_path: Path, served: Path) -> None:
         ([], 2, "for example python -m pipeline.rehearsal -- kaggle competitions files"),
         (["--labels", "x.csv", "--", "true"], 2, "--labels goes with --folder"),
         (["--folder", "none", "--", "true"], 3, "--folder none: nothing there"),
-        (["--fault", "x", "--", "true"], 2, "write CALL:KIND[=ARG][*TIMES]"),
         (["--folder", "My Files", "--", "no-such-command"], 2, "no-such-command: there is no such command"),
         (["--folder", "My Files", "--", "./My Files/a.txt"], 2, "cannot be executed"),
         (["--folder", "My Files", "--", "sh", "-c", "kill -9 $$"], 137, ""),

@@ -1,79 +1,28 @@
-"""The server, spoken to in plain HTTP; the genuine client has its own tests."""
+"""The mock server, spoken to in plain HTTP; the genuine client has its own tests."""
 
-import contextlib
 import http.client
-import io
-import json
-import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.errors import MissingInput, UsageError
 from pipeline.rehearsal.mock import MockKaggle, mock_kaggle, slug_of
-from pipeline.rehearsal.replies import Refusal, byte_range
-
-CONTENT = bytes(range(256)) * 40  # 10,240 bytes
-SLUG = "rehearsal-small"
-SERVICE = "/api/v1/competitions.CompetitionApiService/"
-
-
-def make_folder(parent: Path) -> Path:
-    folder = parent / "small"
-    (folder / "below").mkdir(parents=True)
-    (folder / "a.bin").write_bytes(CONTENT)
-    (folder / "below" / "b c.txt").write_text("b")
-    (folder / "z.txt").write_text("z")
-    return folder
+from pipeline.rehearsal.server import Call, byte_range
+from pipeline.rehearsal.state import Refusal
+from tests.rehearsal.plain_http import CONTENT, SERVICE, SLUG, ask, call, make_folder, submit
 
 
 @pytest.fixture
-def kaggle(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MockKaggle]:
-    faults = getattr(request, "param", ())
-    with mock_kaggle(make_folder(tmp_path), tmp_path / "state", faults=faults, environ={}) as running:
+def kaggle(tmp_path: Path) -> Iterator[MockKaggle]:
+    with mock_kaggle(make_folder(tmp_path), tmp_path / "state", environ={}) as running:
         yield running
-
-
-class Answer:
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self.status, self.headers = response.status, response.headers
-        self.body = response.read()
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def ask(kaggle: MockKaggle, method: str, url: str, body: bytes = b"", **headers: str) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", kaggle.port, timeout=10)
-    try:
-        connection.request(method, url, body, {name.replace("_", "-"): value for name, value in headers.items()})
-        return Answer(connection.getresponse())
-    finally:
-        connection.close()
-
-
-def call(kaggle: MockKaggle, name: str, **fields: Any) -> Answer:
-    body = json.dumps({"competitionName": SLUG, **fields}).encode()
-    return ask(kaggle, "POST", SERVICE + name, body, Authorization="Basic eDp5")
-
-
-def submit(kaggle: MockKaggle, content: bytes, description: str = "") -> Answer:
-    started = call(kaggle, "StartSubmissionUpload", contentLength=len(content), fileName="s.csv").json
-    assert ask(kaggle, "PUT", started["createUrl"], content).status == 200
-    return call(kaggle, "CreateSubmission", blobFileTokens=started["token"], submissionDescription=description)
 
 
 def test_files_are_paged(kaggle: MockKaggle) -> None:
     first = call(kaggle, "ListDataFiles", pageSize=2).json
-    assert [(file["name"], file["totalBytes"]) for file in first["files"]] == [
-        ("a.bin", 10240),
-        ("below/b c.txt", 1),
-    ]
+    assert [(file["name"], file["totalBytes"]) for file in first["files"]] == [("a.bin", 10240), ("below/b c.txt", 1)]
     second = call(kaggle, "ListDataFiles", pageSize=2, pageToken=first["nextPageToken"]).json
     assert [file["name"] for file in second["files"]] == ["z.txt"]
     assert second["nextPageToken"] == ""
@@ -85,14 +34,13 @@ def test_submissions_are_paged_newest_first_by_token_and_by_page(kaggle: MockKag
     refs = [submit(kaggle, b"ID,Labels\n0,1\n").json["ref"] for _ in range(5)]
     page = call(kaggle, "ListSubmissions", page=1, pageSize=2).json
     assert [item["ref"] for item in page["submissions"]] == [refs[4], refs[3]]
-    token = page["nextPageToken"]
-    page = call(kaggle, "ListSubmissions", page=1, pageSize=2, pageToken=token).json
+    page = call(kaggle, "ListSubmissions", page=1, pageSize=2, pageToken=page["nextPageToken"]).json
     assert [item["ref"] for item in page["submissions"]] == [refs[2], refs[1]]
     page = call(kaggle, "ListSubmissions", page=3, pageSize=2).json
     assert [item["ref"] for item in page["submissions"]] == [refs[0]]
     assert call(kaggle, "GetSubmission", ref=refs[1]).json["fileName"] == "s.csv"
     assert call(kaggle, "GetSubmission", ref=1).status == 404
-    assert call(kaggle, "GetLeaderboard").json["submissions"] == []
+    assert call(kaggle, "GetLeaderboard").json["submissions"] == []  # without labels there are no scores
     limits = call(kaggle, "GetSubmissionLimits").json
     assert (limits["numToday"], limits["numTotal"], limits["numAllowedNow"]) == (5, 5, 15)
 
@@ -103,10 +51,8 @@ def test_downloads_with_ranges(kaggle: MockKaggle) -> None:
     url = redirect.headers["Location"]
     assert url.split("?")[0].endswith("/a.bin")
     whole = ask(kaggle, "GET", url)
-    assert (whole.status, whole.body) == (200, CONTENT)
-    assert whole.headers["Accept-Ranges"] == "bytes"
-    tag = whole.headers["ETag"]
-    part = ask(kaggle, "GET", url, Range="bytes=10000-", If_Range=tag)
+    assert (whole.status, whole.body, whole.headers["Accept-Ranges"]) == (200, CONTENT, "bytes")
+    part = ask(kaggle, "GET", url, Range="bytes=10000-", If_Range=whole.headers["ETag"])
     assert (part.status, part.body) == (206, CONTENT[10000:])
     assert part.headers["Content-Range"] == "bytes 10000-10239/10240"
     assert ask(kaggle, "GET", url, Range="bytes=10000-", If_Range='"other"').body == CONTENT
@@ -114,14 +60,15 @@ def test_downloads_with_ranges(kaggle: MockKaggle) -> None:
     spaced = call(kaggle, "DownloadDataFile", fileName="below/b c.txt").headers["Location"]
     assert ask(kaggle, "GET", spaced).body == b"b"
     assert call(kaggle, "DownloadDataFile", fileName="../state/state.json").status == 404
-    assert ask(kaggle, "GET", "/storage/files/../../state/state.json").status == 404
+    for outside in ("files/..%2Fstate%2Fstate.json", "files/", "other.zip"):
+        assert ask(kaggle, "GET", f"/storage/{outside}").status == 404
 
 
 def test_byte_range() -> None:
     assert byte_range("bytes=2-4", 10) == (2, 5)
-    assert byte_range("bytes=-3", 10) == (7, 10)
     assert byte_range("bytes=5-99", 10) == (5, 10)
-    for ignored in (None, "bytes=-", "bytes=0-1,3-4", "items=0-1", "bytes=4-2"):
+    assert byte_range("bytes=5-", 10) == (5, 10)
+    for ignored in (None, "bytes=-", "bytes=-3", "bytes=0-1,3-4", "items=0-1", "bytes=4-2"):
         assert byte_range(ignored, 10) is None
     with pytest.raises(Refusal):
         byte_range("bytes=10-", 10)
@@ -136,35 +83,29 @@ def test_who_may_not(kaggle: MockKaggle) -> None:
     assert call(kaggle, "ListCompetitions").status == 501
     assert ask(kaggle, "POST", SERVICE + "ListDataFiles", b"[", Authorization="Bearer x").status == 400
     assert ask(kaggle, "GET", "/nothing").status == 404
-    assert ask(kaggle, "GET", "http://localhost:99999/x").status == 502
+    assert ask(kaggle, "PUT", "/upload/unannounced", b"x").status == 404
 
 
 def test_nothing_else_is_reached(kaggle: MockKaggle) -> None:
     answer = ask(kaggle, "GET", "http://example.com/x")
     assert answer.status == 502
     assert answer.json["message"] == "the rehearsal is offline: example.com is not reached"
+    assert ask(kaggle, "GET", "http://localhost:99999/x").status == 502
     connection = http.client.HTTPConnection("127.0.0.1", kaggle.port, timeout=10)
     connection.set_tunnel("api.kaggle.com", 443)
     with pytest.raises(OSError, match=r"502 the rehearsal is offline: api\.kaggle\.com is not reached"):
         connection.connect()
     connection.close()
-    assert [(item.name, item.detail) for item in kaggle.calls] == [
-        ("Offline", "example.com"),
-        ("Offline", "api.kaggle.com"),
-    ]
+    hosts = ("example.com", "localhost:99999", "api.kaggle.com")
+    assert kaggle.calls == [Call("Offline", host) for host in hosts]
 
 
-def test_chunked_uploads_and_absolute_urls(kaggle: MockKaggle) -> None:
+def test_an_upload_of_another_length_is_refused(kaggle: MockKaggle) -> None:
     started = call(kaggle, "StartSubmissionUpload", contentLength=14, fileName="s.csv").json
-    connection = http.client.HTTPConnection("127.0.0.1", kaggle.port, timeout=10)
     url = started["createUrl"].replace(f"127.0.0.1:{kaggle.port}", "localhost")
-    connection.request("PUT", url, io.BytesIO(b"ID,Labels\n0,1\n"), encode_chunked=True)
-    assert connection.getresponse().read() == b""
-    connection.request("PUT", url, b"four")  # on the same connection: nothing was left unread
-    response = connection.getresponse()
-    assert response.status == 400
-    assert b"4 bytes came" in response.read()
-    connection.close()
+    short = ask(kaggle, "PUT", url, b"four")
+    assert short.status == 400 and b"4 bytes came" in short.body
+    assert ask(kaggle, "PUT", url, b"ID,Labels\n0,1\n").status == 200
     assert "ref" in call(kaggle, "CreateSubmission", blobFileTokens=started["token"]).json
 
 
@@ -188,107 +129,8 @@ def test_fifty_clients_at_once(kaggle: MockKaggle) -> None:
     assert results[0] > len(CONTENT)
 
 
-@pytest.mark.parametrize("kaggle", [["ListDataFiles:status=429,retry=7*1", "ListDataFiles:html*1"]], indirect=True)
-def test_fault_answers(kaggle: MockKaggle) -> None:
-    busy = call(kaggle, "ListDataFiles")
-    assert (busy.status, busy.headers["Retry-After"], busy.json["code"]) == (429, "7", 429)
-    page = call(kaggle, "ListDataFiles")
-    assert (page.status, page.headers["Content-Type"]) == (502, "text/html; charset=UTF-8")
-    assert call(kaggle, "ListDataFiles").status == 200
-
-
-@pytest.mark.parametrize("kaggle", [["ListDataFiles:loop*1", "ListDataFiles:close*1"]], indirect=True)
-def test_faults_that_lead_nowhere(kaggle: MockKaggle) -> None:
-    redirect = call(kaggle, "ListDataFiles")
-    again = ask(kaggle, "GET", redirect.headers["Location"])
-    assert (redirect.status, again.status) == (302, 302)
-    assert redirect.headers["Location"] == again.headers["Location"]
-    with pytest.raises((http.client.BadStatusLine, OSError)):
-        call(kaggle, "ListDataFiles")
-    assert call(kaggle, "ListDataFiles").status == 200
-
-
-def test_faults_in_the_answer_do_not_hinder_the_act(kaggle: MockKaggle) -> None:
-    kaggle.misbehave("CreateSubmission:body*1", 'CreateSubmission:fields={"ref": 7, "more": []}*1')
-    assert submit(kaggle, b"ID,Labels\n0,1\n").body == b""
-    changed = submit(kaggle, b"ID,Labels\n0,1\n")
-    assert changed.headers["Content-Type"].startswith("application/json")
-    assert changed.json == {"message": f"Successfully submitted to {SLUG}", "ref": 7, "more": []}
-    kaggle.misbehave("ListSubmissions:body=<p>")
-    assert call(kaggle, "ListSubmissions").body == b"<p>"
-    kaggle.misbehave()
-    assert call(kaggle, "GetSubmissionLimits").json["numTotal"] == 2
-
-
-@pytest.mark.parametrize(
-    "kaggle",
-    [["CreateSubmission:accepted-then=500*1", "CreateSubmission:accepted-then=cut*1", "Upload:cut=5*1"]],
-    indirect=True,
-)
-def test_fault_after_the_act(kaggle: MockKaggle) -> None:
-    token = call(kaggle, "StartSubmissionUpload", contentLength=14, fileName="s.csv").json["token"]
-    with pytest.raises((http.client.BadStatusLine, OSError)):
-        ask(kaggle, "PUT", f"/upload/{token}", b"ID,Labels\n0,1\n")
-    assert submit(kaggle, b"ID,Labels\n0,1\n").status == 500
-    with pytest.raises((http.client.BadStatusLine, OSError)):
-        submit(kaggle, b"ID,Labels\n0,1\n")
-    assert submit(kaggle, b"ID,Labels\n0,1\n").status == 200
-    assert call(kaggle, "GetSubmissionLimits").json["numTotal"] == 3
-
-
-@pytest.mark.parametrize(
-    "kaggle",
-    [
-        [
-            "DownloadDataFile:cut=100*1",
-            "Download:flip=9999*1",
-            "DownloadDataFile:flip*1",
-            "Download:truncate=50*1",
-        ]
-    ],
-    indirect=True,
-)
-def test_fault_content(kaggle: MockKaggle) -> None:
-    url = call(kaggle, "DownloadDataFile", fileName="a.bin").headers["Location"]
-    with pytest.raises(http.client.IncompleteRead) as cut:
-        ask(kaggle, "GET", url)
-    assert cut.value.partial == CONTENT[:100]
-    flipped = ask(kaggle, "GET", url, Range="bytes=9000-").body
-    assert [i + 9000 for i, byte in enumerate(flipped) if byte != CONTENT[9000 + i]] == [9999]
-    assert [i for i, b in enumerate(ask(kaggle, "GET", url).body) if b != CONTENT[i]] == [5120]
-    short = ask(kaggle, "GET", url)
-    assert (short.headers["Content-Length"], short.body) == ("50", CONTENT[:50])
-    assert ask(kaggle, "GET", url).body == CONTENT
-
-
-def test_stopping_ends_hangs_and_idle_connections(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path)
-    with mock_kaggle(folder, tmp_path / "state", faults=["ListDataFiles:hang=60"], environ={}) as kaggle:
-        idle = socket.create_connection(("127.0.0.1", kaggle.port))
-
-        def quietly() -> None:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                call(kaggle, "ListDataFiles")
-
-        hanging = threading.Thread(target=quietly)
-        hanging.start()
-        while not kaggle.calls:
-            time.sleep(0.01)
-        begin = time.monotonic()
-    assert time.monotonic() - begin < 5
-    hanging.join(5)
-    assert not hanging.is_alive()
-    idle.close()
-
-
 def test_the_environment_leads_here_and_to_nothing_real(tmp_path: Path) -> None:
-    base = {
-        "KAGGLE_KEY": "real",
-        "KAGGLE_PROXY": "x",
-        "Http_Proxy": "http://real",
-        "HOME": "/h",
-        "PATH": "/bin",
-    }
+    base = {"KAGGLE_KEY": "real", "KAGGLE_PROXY": "x", "Http_Proxy": "http://real", "HOME": "/h", "PATH": "/bin"}
     with mock_kaggle(make_folder(tmp_path), tmp_path / "state", environ=base) as kaggle:
         environment = kaggle.environment
     assert "real" not in "".join(environment.values())
@@ -302,31 +144,24 @@ def test_the_environment_leads_here_and_to_nothing_real(tmp_path: Path) -> None:
 
 
 def test_folders_that_cannot_be_served(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path)
+    folder, state = make_folder(tmp_path), tmp_path / "state"
     (tmp_path / "empty").mkdir()
     for missing in (tmp_path / "none", tmp_path / "empty"):
-        with pytest.raises(MissingInput, match="--folder"), mock_kaggle(missing, tmp_path / "state", environ={}):
+        with pytest.raises(MissingInput, match="--folder"), mock_kaggle(missing, state, environ={}):
             pass
-    with (
-        pytest.raises(UsageError, match=r"--state .* would be served"),
-        mock_kaggle(folder, folder / "state", environ={}),
-    ):
+    with pytest.raises(UsageError, match=r"--state .* would be served"), mock_kaggle(folder, folder / "s", environ={}):
         pass
-    (folder / "labels.csv").write_text("ID,Labels\n0,1\n")
-    with (
-        pytest.raises(UsageError, match=r"--labels .* would be served"),
-        mock_kaggle(folder, tmp_path / "state", labels=folder / "labels.csv", environ={}),
-    ):
+    labels = folder / "labels.csv"
+    labels.write_text("ID,Labels\n0,1\n")
+    served = pytest.raises(UsageError, match=r"--labels .* would be served")
+    with served, mock_kaggle(folder, state, labels=labels, environ={}):
         pass
 
 
-def test_one_memory_serves_one_rehearsal_at_a_time(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path)
-    with (
-        mock_kaggle(folder, tmp_path / "state", environ={}),
-        pytest.raises(UsageError, match="another run is at work"),
-        mock_kaggle(folder, tmp_path / "state", environ={}),
-    ):
+def test_one_state_serves_one_rehearsal_at_a_time(tmp_path: Path) -> None:
+    folder, state = make_folder(tmp_path), tmp_path / "state"
+    busy = pytest.raises(UsageError, match="another run is at work")
+    with mock_kaggle(folder, state, environ={}), busy, mock_kaggle(folder, state, environ={}):
         pass
 
 

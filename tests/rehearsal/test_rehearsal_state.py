@@ -1,4 +1,4 @@
-"""Memory and scoring."""
+"""What the mock server remembers, and how it scores."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadData, MissingInput, UsageError
-from pipeline.rehearsal.replies import Refusal
-from pipeline.rehearsal.scoring import Outcome, Truth, judge
-from pipeline.rehearsal.state import Settings, State
+from pipeline.rehearsal.state import Outcome, Refusal, Settings, State, Truth, score
 
 DAY = 86_400.0
 
@@ -46,12 +44,12 @@ def test_public_and_private_are_halves_cut_to_five_decimals(tmp_path: Path) -> N
     assert len(truth.public) == 50
     assert truth == Truth.read(tmp_path / "labels.csv")
     three = Truth({0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 5}, frozenset({0, 1, 2}))
-    assert judge(csv({**three.labels, 0: 9}), three) == Outcome("COMPLETE", "0.66666", "1.00000")
+    assert score(csv({**three.labels, 0: 9}), three) == Outcome("COMPLETE", "0.66666", "1.00000")
 
 
 def test_column_and_row_order_do_not_matter() -> None:
     content = "Labels,ID\r\n" + "".join(f"{i % 10},{i}\r\n" for i in reversed(range(100)))
-    assert judge(content.encode(), TRUTH).public == "1.00000"
+    assert score(content.encode(), TRUTH).public == "1.00000"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +60,7 @@ def test_column_and_row_order_do_not_matter() -> None:
         (b"ID,Labels,x\n0,1,2\n", "Found 3 columns when 2 were expected"),
         (b"ID,Labels\n0,1,2\n", "Record 1 had 3 columns when 2 were expected"),
         (b"ID,Labels\n0,10\n", "The value '10' in the column 'Labels' (Line 2) is not in 0..9"),
-        (b"ID,Labels\n0,cat\n", "is no whole number"),
+        (b"ID,Labels\n0,cat\n", "is not an integer"),
         (b"ID,Labels\n0,1\n0,1\n", "was already defined (Line 3)"),
         (csv(dict.fromkeys(range(99), 0)), "Unable to find the required key value '99' in the 'ID' column"),
         (csv(dict.fromkeys(range(90), 0)), "Unable to find 10 required key values in the 'ID' column"),
@@ -71,13 +69,13 @@ def test_column_and_row_order_do_not_matter() -> None:
     ],
 )
 def test_errors_in_kaggle_s_words(content: bytes, reason: str) -> None:
-    outcome = judge(content, TRUTH)
+    outcome = score(content, TRUTH)
     assert (outcome.status, outcome.public, outcome.private) == ("ERROR", "", "")
     assert reason in outcome.error
 
 
 def test_without_labels_a_submission_is_accepted_and_unscored() -> None:
-    assert judge(b"ID,Labels\n5,1\n", None) == Outcome("COMPLETE", "", "")
+    assert score(b"ID,Labels\n5,1\n", None) == Outcome("COMPLETE", "", "")
 
 
 def test_labels_that_are_missing_or_bad(tmp_path: Path) -> None:
@@ -96,17 +94,11 @@ def test_pending_then_complete_and_remembered(tmp_path: Path) -> None:
     clock.now += 1.5
     again = open_state(tmp_path, clock)
     (shown,) = again.submissions()
-    assert (shown["status"], shown["publicScore"], shown["privateScore"]) == (
-        "COMPLETE",
-        "1.00000",
-        "1.00000",
-    )
+    assert (shown["status"], shown["publicScore"], shown["privateScore"]) == ("COMPLETE", "1.00000", "1.00000")
     assert shown["description"] == "one"
     assert shown["date"] == "2024-10-04T00:00:00.000Z"
     assert submit(again, b"ID\n") == ref + 1
     assert [item["ref"] for item in again.submissions()] == [ref + 1, ref]
-    assert (tmp_path / "uploads").is_dir()
-    assert len(list((tmp_path / "uploads").iterdir())) == 2
 
 
 def test_daily_limit_ends_at_midnight_utc(tmp_path: Path) -> None:
@@ -136,6 +128,14 @@ def test_uploads_are_checked(tmp_path: Path) -> None:
     state.submit(token, "")
     with pytest.raises(Refusal, match="was not uploaded"):
         state.submit(token, "")
+
+
+def test_what_an_earlier_version_remembered_is_read(tmp_path: Path) -> None:
+    ref = submit(open_state(tmp_path, Clock()), csv(TRUTH.labels))
+    values = json.loads((tmp_path / "state.json").read_text())
+    values["submissions"][0]["blob"] = "0123"
+    (tmp_path / "state.json").write_text(json.dumps({**values, "uploads": {"0123": {"file_name": "s.csv", "size": 3}}}))
+    assert [item["ref"] for item in open_state(tmp_path, Clock()).submissions()] == [ref]
 
 
 def test_another_competition_or_a_damaged_memory_is_refused(tmp_path: Path) -> None:

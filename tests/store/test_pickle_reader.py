@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import pipeline.store
 from pipeline.errors import BadData
-from pipeline.rehearsal.digits import Python2Pickle
+from pipeline.rehearsal.digits import python2_pickle
 from pipeline.store import pickles
 from pipeline.store.pickles import loads, read
 from tests.hostile.opcodes import array, beside_images, dtype, frame, frombuffer, raw, text
@@ -41,11 +41,7 @@ def as_numpy_1(pickled: bytes) -> bytes:
 
 def python_2_batch(images: NDArray[np.uint8], labels: list[int], names: list[str]) -> bytes:
     """A data_batch as Python 2's cPickle wrote it."""
-    out = Python2Pickle()
-    out.numbers("labels", labels)
-    out.array("data", images)
-    out.texts("filenames", names)
-    return out.finish()
+    return python2_pickle({"labels": labels, "data": images, "filenames": names})
 
 
 def refusal(data: bytes) -> str:

@@ -1,0 +1,199 @@
+"""The rehearsal's mock Kaggle server with what only tests need: faults, Kaggle's own URL, kernels that run."""
+
+import contextlib
+import json
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pipeline.rehearsal.mock import MockKaggle, mock_kaggle
+from pipeline.rehearsal.server import DOWNLOAD, UPLOAD, Call, Handler, Server, outcome
+from pipeline.rehearsal.service import Reply, Service, json_reply
+from tests.doubles.faults import ANSWERS, CONTENT, REFUSALS, Fault, Faults
+from tests.doubles.kernels import KERNELS, Kernels, KernelService
+
+KAGGLE_HOSTS = frozenset({"api.kaggle.com", "www.kaggle.com"})  # those that TLS is ended for
+KERNEL_OUTPUT = "ListKernelSessionOutput"
+LOOP = "/loop"
+LOOPING = Reply(302, headers={"Location": LOOP})
+GATEWAY_PAGE = Reply(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>\n", {"Content-Type": "text/html"})
+
+
+@dataclass(frozen=True)
+class FaultyKaggle(MockKaggle):
+    """A running mock server that can be made to fail."""
+
+    server: "FaultyServer"
+
+    def misbehave(self, *faults: str) -> None:
+        """From now on fail as these specs say (see faults.py), and no longer as earlier ones said."""
+        self.server.faults = Faults(faults)
+
+
+@contextmanager
+def faulty_kaggle(
+    folder: Path | None,
+    state: Path,
+    *,
+    faults: Iterable[str] = (),
+    tls: ssl.SSLContext | None = None,
+    environ: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Iterator[FaultyKaggle]:
+    """As mock_kaggle, whose options it takes, with faults and kernels.
+
+    With `tls` (a certificate for api.kaggle.com) the environment leads the client to Kaggle's own URL; the client must
+    trust the certificate (REQUESTS_CA_BUNDLE).
+    """
+    variables = os.environ if environ is None else environ
+
+    def serve(service: Service) -> FaultyServer:
+        kernels = Kernels(state / "kernels", service.slug, service.catalog.folder, variables)
+        return FaultyServer(service, kernels, Faults(faults), tls)
+
+    with mock_kaggle(folder, state, environ=environ, serve=serve, **options) as kaggle:
+        if tls is not None:
+            del kaggle.environment["KAGGLE_API_ENVIRONMENT"]
+        assert isinstance(kaggle.server, FaultyServer)
+        yield FaultyKaggle(kaggle.slug, kaggle.source, kaggle.environment, kaggle.state, kaggle.server)
+
+
+class FaultyServer(Server):
+    """A server that fails as `faults` say, and ends TLS where it has a certificate."""
+
+    def __init__(self, service: Service, kernels: Kernels, faults: Faults, tls: ssl.SSLContext | None) -> None:
+        self.kernels, self.faults, self.tls = kernels, faults, tls
+        self.stopping = threading.Event()
+        super().__init__(KernelService(service, kernels), FaultyHandler)
+
+    def stop(self) -> None:
+        """End what hangs and what runs as well."""
+        self.stopping.set()
+        super().stop()
+        self.kernels.close()
+
+
+class FaultyHandler(Handler):
+    """Answers one request as it should, or as a fault wants it."""
+
+    server: FaultyServer
+    tunnel = ""  # https://HOST within a CONNECT
+    damage: Fault | None = None  # what happens to the answer's body
+
+    def do_CONNECT(self) -> None:  # noqa: N802 - http.server's name
+        """A tunnel to a host of Kaggle's, which ends here."""
+        host = self.path.rpartition(":")[0]
+        if self.server.tls is None or host not in KAGGLE_HOSTS:
+            super().do_CONNECT()
+            return
+        self.send_response(200, "Connection established")
+        self.end_headers()
+        self.connection = self.server.tls.wrap_socket(self.connection, server_side=True)
+        self.rfile = cast("Any", self.connection.makefile("rb"))
+        self.wfile = cast("Any", self.connection.makefile("wb"))
+        self.tunnel, self.close_connection = f"https://{host}", False
+
+    def finish(self) -> None:
+        """Close the connection, TLS or not."""
+        super().finish()
+        self.connection.close()
+
+    def target(self) -> tuple[str, str]:
+        """Within a tunnel all is meant for us."""
+        return (self.tunnel, self.path.partition("?")[0]) if self.tunnel else super().target()
+
+    def do_GET(self) -> None:  # noqa: N802
+        """A redirect that leads to itself, or a file."""
+        if self.path.endswith(LOOP):
+            self.send(LOOPING)
+        else:
+            super().do_POST()
+
+    def read_body(self, limit: int = 0) -> bytes:
+        """The body, unless the upload is to be cut."""
+        if self.command == "PUT" and (cut := self.server.faults.take((UPLOAD,), {"cut"})):
+            self.server.calls.append(Call(UPLOAD))
+            self.rfile.read(int(cut.number()))
+            self.break_off()
+            raise ConnectionAbortedError
+        return super().read_body()
+
+    def respond(self, call: Call, act: Callable[[], Reply]) -> None:
+        """Do what is asked for and answer, with the faults that were ordered."""
+        self.server.calls.append(call)
+        fault = self.server.faults.take((call.name,), ANSWERS)
+        if fault is not None and fault.kind == "hang":
+            self.server.stopping.wait(fault.number())
+        if fault is not None and fault.kind in REFUSALS:
+            self._fail(fault)
+            return
+        reply = outcome(act)
+        if fault is None or fault.kind == "hang":
+            self.damage = self.server.faults.take(_damaged_by(call), CONTENT)
+            self.send(reply)
+        elif fault.kind == "accepted-then":
+            self._fail(fault)
+        elif fault.kind == "body":
+            self.send(Reply(200, (fault.argument or "").encode(), json_reply({}).headers))
+        else:
+            self.send(json_reply(json.loads(bytes(cast("bytes", reply.body))) | json.loads(fault.argument or "{}")))
+
+    def send(self, reply: Reply) -> None:
+        """Send the reply, its body damaged as was ordered."""
+        if self.damage is not None and self.damage.kind != "cut":
+            reply = _damaged(reply, self.damage)
+        start, stop = self.send_head(reply)
+        if self.damage is not None and self.damage.kind == "cut":
+            stop = min(stop, start + int(self.damage.number()))
+        for chunk in reply.chunks(start, stop):
+            self.wfile.write(chunk)
+        if self.damage is not None and self.damage.kind == "cut":
+            self.break_off()
+
+    def _fail(self, fault: Fault) -> None:
+        """Answer with the failure alone, or with nothing."""
+        if fault.kind == "close" or fault.argument == "cut":
+            self.break_off()
+        elif fault.kind == "html":
+            self.send(GATEWAY_PAGE)
+        elif fault.kind == "loop":
+            self.send(LOOPING)
+        else:
+            status = int(fault.number())
+            reply = json_reply({"code": status, "message": "This failure was ordered by a test"}, status)
+            retry = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
+            self.send(Reply(status, reply.body, {**reply.headers, **retry}))
+
+    def break_off(self) -> None:
+        """End the connection without another word."""
+        self.close_connection = True
+        with contextlib.suppress(OSError):  # it is broken already
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+
+def _damaged_by(call: Call) -> tuple[str, ...]:
+    """The calls whose faults damage this answer: what damages a download strikes the file, not the redirect to it."""
+    if call.name == DOWNLOAD:
+        if call.detail.startswith(KERNELS):
+            return (DOWNLOAD, KERNEL_OUTPUT)
+        return (DOWNLOAD, "DownloadDataFile" if "/" in call.detail else "DownloadDataFiles")
+    leads_to_files = call.name.startswith("DownloadDataFile") or call.name in (KERNEL_OUTPUT, UPLOAD)
+    return () if leads_to_files else (call.name,)
+
+
+def _damaged(reply: Reply, fault: Fault) -> Reply:
+    """The reply with one bit of its body turned over, or the end of its body missing."""
+    body = bytearray(reply.body.read_bytes() if isinstance(reply.body, Path) else reply.body)
+    where = int(fault.number(default=len(body) // 2))
+    if fault.kind == "truncate":
+        del body[where:]
+    else:
+        body[where] ^= 1
+    return Reply(reply.status, bytes(body), reply.headers)
