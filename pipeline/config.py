@@ -104,6 +104,20 @@ class Paths:
 # --- identity ---------------------------------------------------------------------------------------------
 
 
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def project_files() -> dict[str, Path]:
+    """The project's own files, as it needs them elsewhere: name (relative, with forward slashes) -> path, sorted.
+
+    Without data, tests and whatever is hidden.
+    """
+    found = [ROOT / name for name in ("requirements.txt", "run_all.sh") if (ROOT / name).is_file()]
+    found += [path for path in (ROOT / "pipeline").rglob("*") if path.suffix in (".py", ".j2", ".css")]
+    names = {path.relative_to(ROOT).as_posix(): path for path in found if path.is_file()}
+    return {name: names[name] for name in sorted(names) if not any(part.startswith(".") for part in name.split("/"))}
+
+
 def fingerprint(values: object) -> str:
     """sha256 (hex) of JSON-like `values`: equal values, equal fingerprint."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -20,6 +20,7 @@ from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.processed import Processed
 from pipeline.store.runs import CHECKPOINT, WEIGHTS, Run, default_name
 from pipeline.store.submissions import Sidecar
+from pipeline.training.device import machine
 from pipeline.training.loop import Task
 from tests.training.test_metrics import events
 from tests.training.tiny import SLUG, take_float32, write_tiny
@@ -82,7 +83,7 @@ def test_a_run_learns_and_is_complete(uninterrupted: Place) -> None:
     assert not run.result.optimistic
     assert run.manifest.inputs == {"data": run.card.data}
     assert set(run.manifest.files) == {"config.json", "weights.safetensors", "metrics.jsonl", "result.json"}
-    assert run.result.system == atomic.description()
+    assert run.result.system == machine()
     board = events(run.folder / "tensorboard")
     assert [step for step, _ in board["validation/accuracy"]] == [1, 2, 3]
     ((_, text),) = board["result/text_summary"]
@@ -117,6 +118,7 @@ DYING = """
 import os, signal, sys
 import pytest
 from pipeline import predict, train
+from pipeline.training.device import machine
 from pipeline.training.loop import Task
 from tests.training.tiny import take_float32
 take_float32(pytest.MonkeyPatch())

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import cli_recipes
-from pipeline.config import fingerprint
+from pipeline.config import fingerprint, project_files
 from pipeline.errors import UsageError
 from pipeline.kernels.order import Order
 from pipeline.store import atomic
@@ -42,7 +42,7 @@ def pack(order: Order) -> Parcel:
     Raises:
         UsageError: it is larger than Kaggle takes.
     """
-    contents = {name: path.read_bytes() for name, path in atomic.files().items()}
+    contents = {name: path.read_bytes() for name, path in project_files().items()}
     tag = f"files={fingerprint({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})}"
     packed = "\n".join(textwrap.wrap(base64.b64encode(_archive(contents)).decode(), WIDTH))
     values = {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import cli_recipes, commands
-from pipeline.config import PARAMETER_LIMIT, Competition, Paths, competition, fingerprint
+from pipeline.config import PARAMETER_LIMIT, Competition, Paths, competition, fingerprint, project_files
 from pipeline.console import duration
 from pipeline.errors import BadData, MissingInput
 from pipeline.gap.assessment import Assessment, assess
@@ -22,7 +22,7 @@ from pipeline.model.summary import Summary
 from pipeline.recipes import PRESETS, TrainConfig, flag
 from pipeline.reporting import figures
 from pipeline.reporting.figures import Drawn, Sheet, Tile
-from pipeline.store import atomic, ledger, runs, submissions
+from pipeline.store import ledger, runs, submissions
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.manifest import FileRecord, Manifest
@@ -118,7 +118,7 @@ def identity(known: Material, paths: Paths) -> str:
     if known.judged is not None:
         files.append(evidence_of(known.judged.csv.path))
     contents = {str(path): FileRecord.of(path).sha256 for path in files if path.is_file()}
-    code = {name: FileRecord.of(path).sha256 for name, path in atomic.files().items()}
+    code = {name: FileRecord.of(path).sha256 for name, path in project_files().items()}
     return fingerprint([contents, code, list(known.missing)])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -263,3 +264,25 @@ def _failure(description: str, error: RuntimeError) -> PipelineError:
         f"{description} failed ({reason}): run the same command again (training goes on from its last checkpoint); "
         "if the device fails again, add --device cpu"
     )
+
+
+# --- the machine, for people: `Linux 6.1.0 x86_64, AMD EPYC 9R14, 2 cores, 24 GB` --------------------------
+
+
+CPUINFO = Path("/proc/cpuinfo")  # Linux has the processor's name there
+
+
+def machine() -> str:
+    """Operating system, processor, the cores and the memory (GB of 10**9 bytes) as far as they are known."""
+    try:
+        model = re.search(r"^model name\s*:\s*(.+)$", CPUINFO.read_text(errors="replace"), re.MULTILINE)
+        processor = " ".join(model[1].split()) if model else platform.processor()
+    except OSError:
+        processor = platform.processor()
+    try:
+        memory = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB"
+    except (ValueError, OSError, AttributeError):
+        memory = ""
+    cores = os.cpu_count() or 1
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    return ", ".join(filter(None, [system, processor, f"{cores} core{'s' if cores > 1 else ''}", memory]))

@@ -24,7 +24,7 @@ from pipeline.store.submissions import written_by_predict
 from pipeline.training import state
 from pipeline.training.batches import Split, TrainingImages
 from pipeline.training.calibration import settle
-from pipeline.training.device import ALONE, Device, World, device_advice, share_batch_norms
+from pipeline.training.device import ALONE, Device, World, device_advice, machine, share_batch_norms
 from pipeline.training.inference import EvaluationImages, bf16_agreement, evaluate
 from pipeline.training.loop import Progress, Task, fit, open_board
 from pipeline.training.metrics import Board
@@ -189,7 +189,7 @@ def _result(task: Task, current: State, data: Processed) -> RunResult:
         device=task.device.description,
         precision=task.device.precision,
         bf16_agreement=bf16_agreement(current.selected, task.validation, task.device) if fast_bf16 else None,
-        system=atomic.description(),
+        system=machine(),
     )
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from pipeline.config import project_files
 from pipeline.errors import UsageError
 from pipeline.kernels import packing
 from pipeline.kernels.order import Order
 from pipeline.recipes import PRESETS
-from pipeline.store import atomic
 
 ORDER = Order("tiny", "my-run", dataclasses.replace(PRESETS["fast"], seed=3))
 
@@ -55,7 +55,7 @@ def test_the_source_holds_the_projects_files_and_nothing_else(parcel: packing.Pa
             stream = archive.extractfile(member)
             assert stream is not None
             contents[member.name] = stream.read()
-    files = atomic.files()
+    files = project_files()
     assert contents == {name: path.read_bytes() for name, path in files.items()}
     assert len(files) == parcel.files
     assert {(m.mtime, m.uid, m.uname, m.mode) for m in members} == {(0, 0, "", 0o644)}
@@ -66,7 +66,7 @@ def test_equal_files_and_orders_give_equal_bytes_and_other_files_another_tag(
 ) -> None:
     assert packing.pack(ORDER) == parcel
     (tmp_path / "a.py").write_text("a = 1\n")
-    monkeypatch.setattr(atomic, "files", lambda: {"pipeline/a.py": tmp_path / "a.py"})
+    monkeypatch.setattr(packing, "project_files", lambda: {"pipeline/a.py": tmp_path / "a.py"})
     after = packing.pack(ORDER)
     assert after.tag != parcel.tag
     assert ORDER.tag in after.source
@@ -74,7 +74,7 @@ def test_equal_files_and_orders_give_equal_bytes_and_other_files_another_tag(
 
 def test_what_kaggle_would_not_take_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("a = 1\n")
-    monkeypatch.setattr(atomic, "files", lambda: {"pipeline/a.py": tmp_path / "a.py"})
+    monkeypatch.setattr(packing, "project_files", lambda: {"pipeline/a.py": tmp_path / "a.py"})
     monkeypatch.setattr(packing, "LARGEST", 1000)
     with pytest.raises(UsageError, match="and Kaggle takes 1,000"):
         packing.pack(ORDER)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store import atomic
+from pipeline.training import device
 
 
 def test_a_machine_is_named_by_system_processor_cores_and_memory(
@@ -12,16 +12,16 @@ def test_a_machine_is_named_by_system_processor_cores_and_memory(
 ) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\nmodel name\t: AMD  EPYC 9R14\nflags\t\t: fpu\nmodel name\t: another\n")
-    monkeypatch.setattr(atomic, "CPUINFO", cpuinfo)
+    monkeypatch.setattr(device, "CPUINFO", cpuinfo)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 5_859_375}.__getitem__)
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
-    assert atomic.description() == f"{system}, AMD EPYC 9R14, 2 cores, 24 GB"
+    assert device.machine() == f"{system}, AMD EPYC 9R14, 2 cores, 24 GB"
 
 
 def test_what_is_not_known_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atomic, "CPUINFO", tmp_path / "none")
+    monkeypatch.setattr(device, "CPUINFO", tmp_path / "none")
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     monkeypatch.delattr(os, "sysconf")
-    assert atomic.description().endswith(f"{platform.machine()}, 1 core")
+    assert device.machine().endswith(f"{platform.machine()}, 1 core")
