@@ -13,23 +13,24 @@
     python -m pipeline.status       all of these folders      -> what exists, what is stale, what to do next
     python -m pipeline.sweep        many short runs           -> the best recipe of a search space
     python -m pipeline.kernel       the project               -> Kaggle's GPU, and the run that comes back
-    python -m pipeline.package      run + CSV                 -> data/packages/RUN.zip    what a winner hands in
 
 Stages know parts; parts never know stages:
 
     config, recipes        competitions and paths; networks, recipes and presets
-    errors, cli            one tree of errors; what the command lines share (cli_recipes: the recipe's options)
-    progress, next_steps   how long it takes; which command comes next
-    store/                 files that survive a crash: manifests, atomic writes, archives, the pickle reader
+    errors                 one tree of errors and the exit codes
+    cli                    what the command lines share
+    commands               a command as text: which one comes next, what makes a run again
+    console                progress, durations, tables
+    store/                 files that survive a crash: manifests, atomic writes, archives, the pickle reader; runs,
+                           submissions and the ledger
     model/                 the networks and their summary (python -m pipeline.model)
-    kaggle_api/            the genuine client in a child process; credentials; the submission's format
+    kaggle_api/            the genuine client in a child process; credentials
     training/              batches, augmentation, the loop, checkpoints; inference
     gap/                   what a CSV will score, what is the matter with the hidden images, and the ledger
     overview/              what is there, for status
     reporting/             the report's figures and its page
     kernels/               what goes to Kaggle's machines and comes back
-    packing/               the winner's package
-    rehearsal/             a stand-in for Kaggle on 127.0.0.1 and its embedded competition
+    rehearsal/             a mock Kaggle server on 127.0.0.1 and its embedded competition
                            (python -m pipeline.rehearsal -- COMMAND)
 """
 

@@ -1,5 +1,6 @@
-"""What the stages' command lines share: common options, exit codes, one line an error."""
+"""What the stages' command lines share: how a command runs, its options, and a help in groups."""
 
+import dataclasses
 import errno
 import math
 import os
@@ -7,17 +8,20 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
-from click.shell_completion import shell_complete
 
+from pipeline import recipes
+from pipeline.commands import BELONGS, TAUGHT
 from pipeline.config import DEFAULT_COMPETITION, Paths, check_slug
-from pipeline.errors import INTERRUPTED, PipelineError, UsageError, printable
+from pipeline.errors import EXIT_CODES, INTERRUPTED, PipelineError, UsageError, printable
+from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -26,13 +30,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_FOLDER = {errno.ENOTDIR, errno.EEXIST}
 
-COMPETITION = "PIPELINE_COMPETITION"  # the environment's variables
-COMPLETE = "_PIPELINE_COMPLETE"
-# As in README and in `run_all.sh --help`; pipeline.errors says more.
-EXIT_CODES = (
-    "Exit codes: 0 fine, 1 other, 2 usage, 3 an earlier stage's output is missing, 4 bad data, 5 credentials or "
-    "rules, 6 network or Kaggle down, 7 daily limit, 8 scored ERROR, 130 interrupted."
-)
+COMPETITION = "PIPELINE_COMPETITION"  # the environment's variable
+INTERRUPTION = "interrupted; run the same command again to go on"
+BUG = "this is a mistake in the pipeline: please report it with all the lines above"
 
 
 def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
@@ -41,16 +41,13 @@ def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
     Errors print one line on stderr; `--debug` prints the traceback too.  A mistake of ours always prints it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    program = f"python -m pipeline.{module}".rstrip(".")
-    if COMPLETE in os.environ:  # a shell asks (pipeline.__main__)
-        return shell_complete(command, {}, program, COMPLETE, os.environ[COMPLETE])
     _open_streams()
     # Set, not inherited: a script's background commands inherit an ignored SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     context: click.Context | None = None
     try:
-        with command.make_context(program, arguments) as context:
+        with command.make_context(f"python -m pipeline.{module}".rstrip("."), arguments) as context:
             _require_current_folder()
             command.invoke(context)
         return 0
@@ -60,17 +57,17 @@ def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
         return _unread()
     except Exception as error:
         known = _known(error)
-        message, code = known or ("this is a mistake in the pipeline: please report it with all the lines above", 1)
+        message, code = known or (BUG, 1)
         return _fail(context, message, code, bug=known is None)
     except KeyboardInterrupt:
-        return _fail(context, "interrupted; run the same command again to go on", INTERRUPTED)
+        return _fail(context, INTERRUPTION, INTERRUPTED)
 
 
 def _known(error: Exception) -> tuple[str, int] | None:
     """The message and the exit code for an error that was to be expected."""
     match error:
         case click.Abort():
-            return "interrupted; run the same command again to go on", INTERRUPTED
+            return INTERRUPTION, INTERRUPTED
         case click.ClickException():
             return f"{error.format_message()} (--help shows the options)", UsageError.exit_code
         case PipelineError():
@@ -237,19 +234,117 @@ timeout = click.option(
 )  # fmt: skip
 
 
-def _remember_debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    context.meta[_DEBUG] = value
+# --- the options that choose a recipe: one for each annotated field of TrainConfig ---------------------------
+
+# How train and kernel push group them, and theirs: the first option of each group.
+RECIPE_GROUPS = {
+    "--preset": "Recipe",
+    "--validation": "Validation and length",
+    "--optimizer": "Optimization",
+    "--label-smoothing": "Regularization",
+    "--crop-padding": "Augmentation",
+    "--distillation-weight": "Distillation and pseudo-labels",
+    "--run": "The run",
+}
 
 
-def stage_command(examples: str) -> Callable[[Callable[..., None]], click.Command]:
+def recipe_options(command: Command) -> Command:
+    """Give a click command --preset, --model, --se and an option for each field; all but --preset default to None."""
+    given = [
+        click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True,
+                     help="Network and recipe; every option below changes one thing of it."),
+        click.option("--model", type=click.Choice(list(MODELS)), help="Another network than the preset's."),
+        click.option("--se", metavar=WHOLE, type=int, help="Squeeze-and-excitation with this reduction; 0: none."),
+        *(_recipe_option(name, option) for name, option in recipes.options().items()),
+    ]  # fmt: skip
+    for option in reversed(given):
+        command = option(command)
+    return command
+
+
+def _recipe_option(name: str, option: recipes.Option) -> Callable[[Command], Command]:
+    plain, kind, text = flag(name), option.kind, option.help
+    choice = typing.get_origin(kind) is Literal
+    return click.option(
+        f"{plain}/--no-{plain[2:]}" if kind is bool else plain,
+        name,
+        type=click.Choice(typing.get_args(kind)) if choice else kind,
+        metavar={int: WHOLE, float: REAL}.get(kind),
+        default=None,
+        show_default=_presets_default(name),
+        help=text if option.allowed is None else f"{text.removesuffix('.')} ({option.allowed}).",
+    )
+
+
+def _presets_default(name: str) -> str:
+    """The value in preset `paper`, and in the presets that have another one."""
+    first, *others = ((preset, _spelled(getattr(config, name))) for preset, config in PRESETS.items())
+    return "; ".join([first[1], *(f"{preset}: {value}" for preset, value in others if value != first[1])])
+
+
+def _spelled(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def recipe(preset: str, given: Mapping[str, Any], *, taught: bool = False) -> TrainConfig:
+    """The preset's recipe, changed by what was given (None: not given); `taught` says that there are teachers.
+
+    Raises:
+        UsageError: a value or a combination makes no sense.
+    """
+    changes = {name: value for name, value in given.items() if value is not None}
+    config = PRESETS[preset]
+    if changes.get("epochs", 0) >= 1 and "warmup_epochs" not in changes:
+        config = config.with_epochs(changes["epochs"])
+    model = MODELS[changes.pop("model")] if "model" in changes else config.model
+    if "se" in changes:
+        model = dataclasses.replace(model, se=changes.pop("se"))
+    config = dataclasses.replace(config, **changes, model=model)
+    for name, (other, values) in BELONGS.items():
+        if name in changes and (present := getattr(config, other)) not in values:
+            raise UsageError(f"{flag(name)} belongs to {flag(other)} {' or '.join(values)}, and this run has {present}")
+    for name in TAUGHT:
+        if name in changes and not taught:
+            raise UsageError(f"{flag(name)} belongs to --teacher: name the runs that teach")
+    return config
+
+
+# --- the command itself ---------------------------------------------------------------------------------------
+
+
+class GroupedCommand(click.Command):
+    """A command whose help shows its options in groups: `groups` maps the first option of each to its heading."""
+
+    groups: Mapping[str, str] = {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, group by group, as click would write them all."""
+        heading, sections = "Options", dict[str, list[tuple[str, str]]]()
+        for option in self.get_params(ctx):
+            heading = next((self.groups[name] for name in option.opts if name in self.groups), heading)
+            if (record := option.get_help_record(ctx)) is not None:
+                sections.setdefault(heading, []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def stage_command(
+    examples: str, groups: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., None]], click.Command]:
     """A stage's click command, with `--debug`, and a `--help` that ends in `examples` and the exit codes."""
     lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
-    epilog = f"\b\nExamples:\n{lines}\n\n{EXIT_CODES}"
+    codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
 
     def decorate(function: Callable[..., None]) -> click.Command:
         command = click.command(
-            epilog=epilog, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+            cls=GroupedCommand,
+            epilog=f"\b\nExamples:\n{lines}\n\nExit codes: {codes}.",
+            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         )(function)
+        command.groups = groups or {}
         command.params.append(_debug())  # the last but --help
         return command
 
@@ -261,3 +356,7 @@ def _debug() -> click.Option:
         ["--debug"], is_flag=True, expose_value=False, is_eager=True, callback=_remember_debug,
         help="Show the traceback of an error.",
     )  # fmt: skip
+
+
+def _remember_debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    context.meta[_DEBUG] = value

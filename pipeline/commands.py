@@ -1,10 +1,15 @@
 """Which command comes next, spelled so that it finds the same competition and the same folders."""
 
+import dataclasses
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
+from pipeline import recipes
 from pipeline.config import DEFAULT_COMPETITION, Paths
-from pipeline.errors import Log
+from pipeline.errors import BadData, Log
+from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
+from pipeline.store.runs import RunCard, default_name
 
 SCRIPT = "PIPELINE_SCRIPT"  # in the environment of run_all.sh's stages: it runs what comes next itself
 
@@ -50,3 +55,76 @@ def announce(following: str, log: Log, environ: Mapping[str, str]) -> None:
     """Say which command follows, unless a script is about to run it."""
     if SCRIPT not in environ:
         log(f"next: {following}")
+
+
+# --- a recipe as options of train ---
+
+# Options that mean nothing unless another one has one of these values.
+BELONGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "momentum": ("optimizer", ("sgd", "rmsprop")),
+    "validation_fraction": ("validation", ("split",)),
+}
+TAUGHT = ("distillation_weight", "distillation_temperature")  # by teachers
+OVER_LIMIT = ("resnet18", "resnet34")  # over the parameter limit: train wants to be told that this is known
+
+
+def arguments(config: TrainConfig) -> list[str]:
+    """The options of train that give this recipe: what its preset does not say, and has an effect.
+
+    Raises:
+        BadData: this version of the pipeline has no such preset or network.
+    """
+    preset, network = PRESETS.get(config.preset), MODELS.get(config.model.name)
+    if preset is None or network is None or dataclasses.replace(network, se=config.model.se) != config.model:
+        raise BadData(
+            f"the recipe {config.preset} with the network {config.model.name} is of another version of the pipeline"
+        )
+    given = ["--preset", config.preset]
+    if network.name != preset.model.name:
+        given += ["--model", network.name]
+    if config.model.se != (network if network.name != preset.model.name else preset.model).se:
+        given += ["--se", str(config.model.se)]
+    if config.epochs != preset.epochs:  # train changes the warm-up with them
+        given += ["--epochs", str(config.epochs)]
+        preset = preset.with_epochs(config.epochs)
+    for name in recipes.options():
+        if name != "epochs" and getattr(config, name) != getattr(preset, name) and _takes_effect(config, name):
+            given += _option(name, getattr(config, name))
+    return given
+
+
+def in_full(config: TrainConfig, submissions: Path) -> list[str]:
+    """All options with which train makes this recipe's network again: also who taught it, and whose labels it learned.
+
+    Raises:
+        BadData: this version of the pipeline has no such preset or network.
+    """
+    options = arguments(config)
+    if config.teachers:
+        options += ["--teacher", *(teacher.partition("@")[0] for teacher in config.teachers)]
+    if config.pseudo_labels:
+        csv = submissions / config.pseudo_labels.rpartition("@")[0]
+        options += ["--pseudo-labels", str(csv), "--rules-allow-pseudo-labels"]
+    return options + (["--allow-over-limit"] if config.model.name in OVER_LIMIT else [])
+
+
+def of_run(card: RunCard, name: str, submissions: Path) -> list[str]:
+    """The options with which train goes on with the run `name`, or trains it anew."""
+    named = [] if name == default_name(card) else ["--run", name]
+    try:
+        return [*in_full(card.config, submissions), *named]
+    except BadData:  # of another version of the pipeline: what it would train under that name is not that run
+        return ["--run", f"{name}-again"]
+
+
+def _takes_effect(config: TrainConfig, name: str) -> bool:
+    """Whether the field means something in this recipe; where it does not, train refuses the option."""
+    other, values = BELONGS.get(name, ("", ()))
+    return bool(config.teachers) if name in TAUGHT else not other or getattr(config, other) in values
+
+
+def _option(name: str, value: object) -> list[str]:
+    """A field as train spells it; repr, because the run shall have the very same number."""
+    if isinstance(value, bool):
+        return [flag(name if value else f"no_{name}")]
+    return [flag(name), value if isinstance(value, str) else repr(value)]

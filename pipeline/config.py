@@ -98,7 +98,6 @@ class Paths:
     submissions: Path = Path("submissions")
     pretrained: Path = Path("data/pretrained")  # networks that come with the project
     kernels: Path = Path("data/kernels")  # what goes to Kaggle's machines, and what comes back
-    packages: Path = Path("data/packages")  # what a winner hands in
 
 
 # --- identity ---------------------------------------------------------------------------------------------

@@ -1,17 +1,4 @@
-"""One tree of errors, and what else a person is told.
-
-Each error has the exit code that every stage ends with when it is raised:
-
-    0    fine
-    1    PipelineError     anything without a code of its own: disk full, diverged training, a bug
-    2    UsageError        a flag, a value or a combination that makes no sense
-    3    MissingInput      an earlier stage's output is not there; the message names the command that makes it
-    4    BadData           a corrupt, hostile or wrong file, or a submission that Kaggle would refuse
-    5    AccessDenied      no credentials, credentials refused (401), or rules not accepted (403)
-    6    NetworkError      no network, a time limit ran out, or Kaggle is down (429, 5xx)
-    7    SubmissionLimit   no submission is left today
-    8    ScoringError      Kaggle took the submission and could not score it
-    130  KeyboardInterrupt Ctrl-C or SIGTERM
+"""One tree of errors, the exit codes, and what else a person is told.
 
 The text of an error is one line for a person: what is wrong, in which file, and what to do about it.
 """
@@ -22,43 +9,43 @@ Log = Callable[[str], None]  # how parts and stages tell the user something: the
 
 
 class PipelineError(Exception):
-    """Base of all errors that a stage reports without a traceback."""
+    """Base of all errors that a stage reports without a traceback: disk full, diverged training, ..."""
 
-    exit_code = 1
+    exit_code, meaning = 1, "other"
 
 
 class UsageError(PipelineError):
     """A flag, a value or a combination that makes no sense."""
 
-    exit_code = 2
+    exit_code, meaning = 2, "usage"
 
 
 class MissingInput(PipelineError):
-    """An earlier stage's output is not there."""
+    """An earlier stage's output is not there; the message names the command that makes it."""
 
-    exit_code = 3
+    exit_code, meaning = 3, "an earlier stage's output is missing"
 
 
 class BadData(PipelineError):
-    """A corrupt, hostile or wrong file, or an invalid submission."""
+    """A corrupt, hostile or wrong file, or a submission that Kaggle would refuse."""
 
-    exit_code = 4
+    exit_code, meaning = 4, "bad data"
 
 
 class AccessDenied(PipelineError):
     """No credentials, refused credentials (401), or rules not accepted (403)."""
 
-    exit_code = 5
+    exit_code, meaning = 5, "credentials or rules"
 
 
 class NetworkError(PipelineError):
-    """No network, a time limit ran out, or Kaggle is down.
+    """No network, a time limit ran out, or Kaggle is down (429, 5xx).
 
     `retry_after` is the number of seconds that Kaggle asked to wait, when it did (429 with Retry-After).
     `unanswered` says that Kaggle may still be at work on the request, and carry it out.
     """
 
-    exit_code = 6
+    exit_code, meaning = 6, "network or Kaggle down"
 
     def __init__(self, message: str, *, retry_after: float | None = None, unanswered: bool = False) -> None:
         super().__init__(message)
@@ -69,16 +56,18 @@ class NetworkError(PipelineError):
 class SubmissionLimit(PipelineError):
     """The competition allows no further submission today."""
 
-    exit_code = 7
+    exit_code, meaning = 7, "daily limit"
 
 
 class ScoringError(PipelineError):
     """Kaggle accepted the submission and then failed to score it."""
 
-    exit_code = 8
+    exit_code, meaning = 8, "scored ERROR"
 
 
-INTERRUPTED = 130
+INTERRUPTED = 130  # Ctrl-C or SIGTERM: KeyboardInterrupt
+_ERRORS = (PipelineError, UsageError, MissingInput, BadData, AccessDenied, NetworkError, SubmissionLimit, ScoringError)
+EXIT_CODES = {0: "fine", **{kind.exit_code: kind.meaning for kind in _ERRORS}, INTERRUPTED: "interrupted"}
 
 
 def printable(text: object, limit: int = 200) -> str:

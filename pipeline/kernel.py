@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from pipeline import cli, cli_recipes, commands
+from pipeline import cli, commands
 from pipeline.config import Paths
 from pipeline.console import BYTES, Meter, duration
 from pipeline.errors import BadData, Log, PipelineError
@@ -124,7 +124,7 @@ def _introduce(order: Order, parcel: Parcel, folder: Path, user: str, log: Log) 
     internet = "with" if order.internet else "without"
     log(f"kernel: {user}/{order.kernel}, private, {machine}, {internet} internet, files of {order.competition}")
     log(f"kernel: {parcel.files} files of the project, {len(parcel.source) / 1e3:.0f} kB as {folder / packing.MAIN}")
-    log(f"kernel: it trains run {order.run}: {' '.join(cli_recipes.arguments(order.config))}")
+    log(f"kernel: it trains run {order.run}: {' '.join(commands.arguments(order.config))}")
 
 
 def _bring(note: Note, paths: Paths, kaggle: Kaggle, log: Log, clock: Clock, force: bool) -> Run:
@@ -170,15 +170,18 @@ def _waiting(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-@cli.stage_command("""
+@cli.stage_command(
+    """
 python -m pipeline.kernel push                           the paper's network and recipe on Kaggle's GPU
 python -m pipeline.kernel push --preset best --seed 1    any recipe of train
 python -m pipeline.kernel push --dry-run                 look at what would be sent, in data/kernels/RUN
 python -m pipeline.kernel push --wait 0                  push, and fetch later
 python -m pipeline.kernel push --internet --force        anew, and install there what the machine lacks
-""")
+""",
+    cli.RECIPE_GROUPS,
+)
 @cli.competition
-@cli_recipes.options
+@cli.recipe_options
 @cli.run_name("The run's name, and with hyphens the kernel's; by default made from the options.")
 @click.option("--internet", is_flag=True, help="Give the kernel internet, which many competitions forbid.")
 @click.option("--accelerator", metavar="NAME",
@@ -194,7 +197,7 @@ def push_command(
 
     The kernel is private.  Ctrl-C leaves it running; the same command again goes on waiting.
     """
-    config = cli_recipes.chosen(preset, recipe)
+    config = cli.recipe(preset, recipe)
     if config.model not in [known.model for known in PRESETS.values()]:
         from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415 - torch takes seconds
 

@@ -25,8 +25,7 @@ from pipeline.console import duration
 from pipeline.errors import BadData, Log, UsageError
 from pipeline.gap.assessment import assess, is_recorded, record
 from pipeline.gap.comparison import expected
-from pipeline.kaggle_api import submission_format
-from pipeline.store import atomic, ledger, runs, submissions
+from pipeline.store import atomic, ledger, runs, submission_format, submissions
 from pipeline.store.manifest import FileRecord, versions
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Ensemble

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline import cli, cli_recipes, commands
+from pipeline import cli, commands
 from pipeline.config import Paths
 from pipeline.console import megabytes
 from pipeline.errors import BadData, Log, UsageError
@@ -136,7 +136,7 @@ def _reproduce(known: Material) -> list[str]:
     """The commands that make the run and its CSV again; of a recipe of another version, why there are none."""
     slug, again = known.competition.slug, f"{known.name}-again"
     try:
-        recipe = cli_recipes.in_full(known.card.config, Paths.submissions)
+        recipe = commands.in_full(known.card.config, Paths.submissions)
     except BadData as error:
         return [f"# {error}"]
     names, how = [again], []

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from pipeline import cli, cli_recipes, commands
+from pipeline import cli, commands
 from pipeline.config import Paths
 from pipeline.overview import screen, todo, whole
 from pipeline.overview.runs import RunState
@@ -54,7 +54,7 @@ def _recipe(run: RunState, paths: Paths) -> list[str]:
     """The options that train this very run; on other images it is another run."""
     assert run.card is not None
     name = default_name(run.card) if run.stale else run.name
-    return cli_recipes.of_run(run.card, name, paths.submissions)
+    return commands.of_run(run.card, name, paths.submissions)
 
 
 def show(found: Status) -> list[str]:

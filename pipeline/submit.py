@@ -41,9 +41,9 @@ from pipeline.errors import (
     UsageError,
 )
 from pipeline.gap import comparison
-from pipeline.kaggle_api import credentials, submission_format
+from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import Kaggle, Submission
-from pipeline.store import atomic, ledger, runs, submissions
+from pipeline.store import atomic, ledger, runs, submission_format, submissions
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord
 from pipeline.store.processed import Processed

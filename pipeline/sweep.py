@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline import cli, cli_recipes, commands, console
+from pipeline import cli, commands, console
 from pipeline.config import Paths, fingerprint
 from pipeline.errors import Log, PipelineError, UsageError, printable
 from pipeline.recipes import MODELS, PRESETS, Option, TrainConfig, options
@@ -57,7 +57,7 @@ def parse(searches: Sequence[str]) -> Axes:
         UsageError: no, an unknown or a repeated field, or a SPEC that does not fit it.
     """
     fields = {"model": Option(Literal[tuple(MODELS)], "", None), **options()}
-    known = [name for name in fields if name not in cli_recipes.TAUGHT]  # a sweep has no teachers
+    known = [name for name in fields if name not in commands.TAUGHT]  # a sweep has no teachers
     axes: dict[str, BaseDistribution] = {}
     for search in searches:
         name, _, spec = search.partition("=")
@@ -123,7 +123,7 @@ def recipe(base: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
 def train_command(base: TrainConfig, values: Mapping[str, Any], slug: str, paths: Paths) -> str:
     """Trains a trial's values over the preset's own epochs, unless epochs were searched; a warm-up keeps its share."""
     config = recipe(base, values).with_epochs(values.get("epochs", PRESETS[base.preset].epochs))
-    words = ["python", "-m", "pipeline.train", *cli_recipes.arguments(config), *commands.places("train", slug, paths)]
+    words = ["python", "-m", "pipeline.train", *commands.arguments(config), *commands.places("train", slug, paths)]
     return shlex.join(words)
 
 

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import click
 
-from pipeline import cli, cli_recipes, commands
+from pipeline import cli, commands
 from pipeline.config import Paths
 from pipeline.console import duration
 from pipeline.errors import Log, UsageError
@@ -176,7 +176,7 @@ def _report(run: Run, log: Log) -> None:
 
 
 @cli.stage_command(
-    examples="""
+    """
 python -m pipeline.train                            the paper's network and recipe, 80 epochs
 python -m pipeline.train --preset fast              for a laptop or a free notebook
 python -m pipeline.train --preset best              the most accurate, up to an hour of a GPU
@@ -186,10 +186,11 @@ python -m pipeline.train --optimizer sgd --learning-rate 0.1 --cutmix 1 --ema-de
 python -m pipeline.train --preset fast --teacher A B C      learn from three finished runs as well
 python -m pipeline.train --pseudo-labels submissions/sub.csv --rules-allow-pseudo-labels
 torchrun --nproc_per_node=2 -m -- pipeline.train    one run on two GPUs, or in two processes on CPUs
-"""
+""",
+    cli.RECIPE_GROUPS,
 )
 @cli.competition
-@cli_recipes.options
+@cli.recipe_options
 @click.option("--teacher", "teachers", metavar="RUN...", multiple=True, help="Finished runs to learn from as well.")
 @click.option("--pseudo-labels", metavar="CSV", type=cli.FILE,
               help="A CSV of predict's: learn from the hidden images with its labels as well.")  # fmt: skip
@@ -229,7 +230,7 @@ def command(
             "--pseudo-labels CSV and --rules-allow-pseudo-labels go together: the competition's rules do not say "
             "whether a network may learn from the hidden images"
         )
-    config = cli_recipes.chosen(preset, recipe, taught=bool(teachers))
+    config = cli.recipe(preset, recipe, taught=bool(teachers))
     if run_name is not None:
         runs.check_name(run_name)
     if dry_run:

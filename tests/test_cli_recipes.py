@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from pipeline import cli_recipes, train
+from pipeline import cli, recipes, train
 from pipeline.errors import UsageError
 from pipeline.recipes import PRESETS, flag
 from pipeline.store.runs import Run
@@ -69,7 +69,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_field_has_an_option_and_a_test() -> None:
-    assert set(cli_recipes.fields()) == EFFECTS.keys() - {"se", "model"} | NEEDS_TEACHER
+    assert set(recipes.options()) == EFFECTS.keys() - {"se", "model"} | NEEDS_TEACHER
 
 
 @pytest.mark.parametrize("field", EFFECTS)
@@ -92,16 +92,16 @@ def test_other_policies_and_schedules_differ_too(place: Path) -> None:
 
 def test_help_names_every_option() -> None:
     shown = CliRunner().invoke(train.command, ["--help"]).output
-    assert all(flag(name) in shown for name in cli_recipes.fields())
+    assert all(flag(name) in shown for name in recipes.options())
 
 
 def test_what_is_not_given_stays_the_presets() -> None:
-    assert cli_recipes.chosen("fast", dict.fromkeys(cli_recipes.fields())) == PRESETS["fast"]
+    assert cli.recipe("fast", dict.fromkeys(recipes.options())) == PRESETS["fast"]
 
 
 def test_epochs_take_the_warm_up_along_unless_it_is_given() -> None:
-    assert cli_recipes.chosen("paper", {"epochs": 16}).warmup_epochs == pytest.approx(1.0)
-    assert cli_recipes.chosen("paper", {"epochs": 16, "warmup_epochs": 3.0}).warmup_epochs == 3.0
+    assert cli.recipe("paper", {"epochs": 16}).warmup_epochs == pytest.approx(1.0)
+    assert cli.recipe("paper", {"epochs": 16, "warmup_epochs": 3.0}).warmup_epochs == 3.0
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_epochs_take_the_warm_up_along_unless_it_is_given() -> None:
 )
 def test_combinations_that_make_no_sense_name_the_fix(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        cli_recipes.chosen("rehearsal", given)
+        cli.recipe("rehearsal", given)
 
 
 @pytest.mark.parametrize(

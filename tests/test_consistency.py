@@ -84,6 +84,10 @@ def flags(name: str) -> set[str]:
     return {flag for p in options(name) for flag in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
 
 
+def exit_codes() -> str:
+    return f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in errors.EXIT_CODES.items())}."
+
+
 def kind(option: click.Option) -> str:
     return repr(option.type) if isinstance(option.type, click.Choice) else option.type.name.removesuffix(" range")
 
@@ -175,7 +179,7 @@ def test_numbers_have_their_letter_and_folders_their_word() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_has_examples_that_it_understands(name: str) -> None:
     epilog = commands()[name].epilog or ""
-    assert epilog.startswith("\b\nExamples:\n") and epilog.endswith(cli.EXIT_CODES)
+    assert epilog.startswith("\b\nExamples:\n") and epilog.endswith(exit_codes())
     examples = [re.split(r"\s{2,}", line.strip())[0] for line in epilog.splitlines()[2:] if line.startswith("  ")]
     assert any(f"pipeline.{name}" in line for line in examples)
     for line in examples:
@@ -224,15 +228,9 @@ def test_the_map_has_all_commands() -> None:
 
 
 def test_exit_codes_are_the_same_everywhere() -> None:
-    classes: set[type[errors.PipelineError]] = {errors.PipelineError}
-    while (more := classes | {sub for c in classes for sub in c.__subclasses__()}) != classes:
-        classes = more
-    codes = {0, errors.INTERRUPTED, *(c.exit_code for c in classes if c.__module__ == errors.__name__)}
-    documented = re.findall(r"^    (\d+) ", errors.__doc__ or "", flags=re.MULTILINE)
-    told = re.findall(r"(?:: |, )(\d+) ", cli.EXIT_CODES)
-    listed = [row[0] for row in readme.table(README, "Exit codes")]
-    assert set(map(int, listed)) == set(map(int, documented)) == set(map(int, told)) == codes
-    assert " ".join(SCRIPT[SCRIPT.index("Exit codes:") :].split("TEXT")[0].split()) == cli.EXIT_CODES
+    listed = [int(row[0]) for row in readme.table(README, "Exit codes")]
+    assert listed == list(errors.EXIT_CODES)
+    assert " ".join(SCRIPT[SCRIPT.index("Exit codes:") :].split("TEXT")[0].split()) == exit_codes()
 
 
 def test_the_script_spells_as_the_stages_do() -> None:

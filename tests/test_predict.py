@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.kaggle_api import submission_format
 from pipeline.model import resnet
 from pipeline.model.resnet import build, normalise
 from pipeline.predict import predict
 from pipeline.recipes import PRESETS
-from pipeline.store import atomic, runs, submissions
+from pipeline.store import atomic, runs, submission_format, submissions
 from pipeline.store.manifest import FileRecord, Manifest, records
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run, export
@@ -270,7 +269,7 @@ def test_without_a_run_it_names_the_command(tmp_path: Path) -> None:
 DYING = """
 import os, signal, sys
 from pipeline import predict
-from pipeline.kaggle_api import submission_format
+from pipeline.store import submission_format
 write = submission_format.write
 def dying(path, parts):
     def some():

@@ -20,7 +20,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline import cli_recipes, sweep, train
+from pipeline import cli, commands, recipes, sweep, train
 from pipeline.config import Paths
 from pipeline.errors import PipelineError, UsageError
 from pipeline.recipes import MODELS, PRESETS, TrainConfig
@@ -154,7 +154,7 @@ def test_a_wrong_search_is_refused_with_what_would_fit(searches: list[str], mess
 
 
 def test_every_option_of_training_but_the_teachers_can_be_searched() -> None:
-    fields = {"model", *cli_recipes.fields()} - set(cli_recipes.TAUGHT)
+    fields = {"model", *recipes.options()} - set(commands.TAUGHT)
     with pytest.raises(UsageError) as error:
         sweep.parse(["?=1"])
     assert set(str(error.value).partition("the fields are ")[2].split(", ")) == fields
@@ -177,7 +177,7 @@ def parsed(command: str) -> TrainConfig:
     given = shlex.split(command)
     assert given[:3] == ["python", "-m", "pipeline.train"]
     values = dict(train.command.make_context("train", given[3:]).params)
-    return cli_recipes.chosen(values["preset"], {name: values[name] for name in {"model", *cli_recipes.fields()}})
+    return cli.recipe(values["preset"], {name: values[name] for name in {"model", *recipes.options()}})
 
 
 def test_a_study_finds_the_best_run_and_predict_would_take_it(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

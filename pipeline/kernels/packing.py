@@ -14,7 +14,7 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import cli_recipes
+from pipeline import commands
 from pipeline.config import fingerprint, project_files
 from pipeline.errors import UsageError
 from pipeline.kernels.order import Order
@@ -48,7 +48,7 @@ def pack(order: Order) -> Parcel:
     values = {
         "competition": order.competition,
         "run": order.run,
-        "train": cli_recipes.arguments(order.config),
+        "train": commands.arguments(order.config),
         "gpu": order.gpu,
         "internet": order.internet,
     }

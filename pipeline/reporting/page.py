@@ -13,7 +13,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import cli_recipes, commands
+from pipeline import commands
 from pipeline.config import PARAMETER_LIMIT, Competition, Paths, competition, fingerprint, project_files
 from pipeline.console import duration
 from pipeline.errors import BadData, MissingInput
@@ -71,7 +71,7 @@ def gather(paths: Paths, name: str | None) -> Material:
     run = Run.open(paths.models, folder.name) if finished else None
     known, missing = competition(card.competition), []
     if run is None:
-        again = cli_recipes.of_run(card, folder.name, paths.submissions)
+        again = commands.of_run(card, folder.name, paths.submissions)
         command = commands.command("train", card.competition, paths, *again)
         missing.append(f"The run is not finished. Unless it is being trained just now, `{command}` goes on with it.")
     lines = ledger.read(paths.submissions / ledger.NAME)

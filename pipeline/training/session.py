@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from pipeline.config import fingerprint
 from pipeline.errors import Log
-from pipeline.kaggle_api import submission_format
 from pipeline.model import resnet
 from pipeline.model.resnet import ResNet, whiten
 from pipeline.model.summary import trainable_parameters
 from pipeline.recipes import Compile
-from pipeline.store import atomic, runs
+from pipeline.store import atomic, runs, submission_format
 from pipeline.store.processed import Processed
 from pipeline.store.runs import CHECKPOINT, METRICS, RESULT, WEIGHTS, RunCard, RunResult
 from pipeline.store.submissions import written_by_predict

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from pipeline.gap import comparison
-from pipeline.kaggle_api import submission_format
 from pipeline.kaggle_api.client import Submission
-from pipeline.store import submissions
+from pipeline.store import submission_format, submissions
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord
 from pipeline.store.submissions import Sidecar

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import BadData, MissingInput
-from pipeline.kaggle_api import submission_format
+from pipeline.store import submission_format
 
 IDS = np.array([30, 10, 20])
 GOOD = "ID,Labels\n30,1\n10,2\n20,3\n"
