@@ -84,19 +84,19 @@ def test_durations_are_rounded_to_seconds() -> None:
 
 WORK = """
 import signal, time
-from pipeline.cli import say
+from pipeline.cli import log
 from pipeline.console import Meter
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
-    with Meter("predict: hidden images", 1000, "images", say) as meter:
+    with Meter("predict: hidden images", 1000, "images", log) as meter:
         for k in range(STEPS):
             time.sleep(0.12)
             meter.add(50)
             if k == 4:
                 meter.line("halfway")
 except KeyboardInterrupt:
-    say("interrupted")
-say("done")
+    log("interrupted")
+log("done")
 """
 
 
