@@ -12,7 +12,6 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal, TypeVar
 
 import click
@@ -24,15 +23,15 @@ from pipeline.errors import EXIT_CODES, INTERRUPTED, PipelineError, UsageError, 
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-_DEBUG = "pipeline.debug"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-_NO_FOLDER = {errno.ENOTDIR, errno.EEXIST}
+Decorator = Callable[[Command], Command]
 
 COMPETITION = "PIPELINE_COMPETITION"  # the environment's variable
-INTERRUPTION = "interrupted; run the same command again to go on"
+DEBUG = "pipeline.debug"
+STOPPED = "interrupted; run the same command again to go on"
 BUG = "this is a mistake in the pipeline: please report it with all the lines above"
+
+
+# --- running a command ----------------------------------------------------------------------------------------
 
 
 def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
@@ -43,8 +42,8 @@ def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _open_streams()
     # Set, not inherited: a script's background commands inherit an ignored SIGINT.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     context: click.Context | None = None
     try:
         with command.make_context(f"python -m pipeline.{module}".rstrip("."), arguments) as context:
@@ -55,27 +54,24 @@ def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
         return finished.exit_code
     except BrokenPipeError:
         return _unread()
-    except Exception as error:
-        known = _known(error)
-        message, code = known or (BUG, 1)
-        return _fail(context, message, code, bug=known is None)
-    except KeyboardInterrupt:
-        return _fail(context, INTERRUPTION, INTERRUPTED)
+    except (Exception, KeyboardInterrupt) as error:
+        message, code = _known(error) or (BUG, PipelineError.exit_code)
+        return _fail(message, code, message == BUG or (context is not None and context.meta.get(DEBUG, False)))
 
 
-def _known(error: Exception) -> tuple[str, int] | None:
+def _known(error: BaseException) -> tuple[str, int] | None:
     """The message and the exit code for an error that was to be expected."""
     match error:
-        case click.Abort():
-            return INTERRUPTION, INTERRUPTED
+        case KeyboardInterrupt() | click.Abort():
+            return STOPPED, INTERRUPTED
         case click.ClickException():
             return f"{error.format_message()} (--help shows the options)", UsageError.exit_code
         case PipelineError():
             return str(error), error.exit_code
         case OSError():
-            return _refused(error), 1
+            return _refused(error), PipelineError.exit_code
         case MemoryError():
-            return "out of memory: close other programs, or lower --batch-size", 1
+            return "out of memory: close other programs, or lower --batch-size", PipelineError.exit_code
     return None
 
 
@@ -83,14 +79,24 @@ def _refused(error: OSError) -> str:
     """What the system refused, where, and what to do about it."""
     reason = error.strerror or str(next(iter(error.args), type(error).__name__))
     where = f"{error.filename}: " if error.filename else ""
-    # numpy has a message of its own, and no number.
-    if error.errno in _FULL or re.fullmatch(r"\d+ requested and \d+ written", reason):
+    full = re.fullmatch(r"\d+ requested and \d+ written", reason)  # numpy's message, which comes without a number
+    if full or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{where}the disk is full ({reason}): free space, then run the same command again"
-    if error.errno in _FORBIDDEN:
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where}{reason}: change its permissions, or name another place (--help shows the options)"
-    if error.errno in _NO_FOLDER:
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return f"{where}{reason}: a file is where a folder is needed; move it away, or name another place"
     return f"{where or 'the system: '}{reason}"
+
+
+def _fail(message: str, code: int, with_traceback: bool) -> int:
+    try:
+        if with_traceback:
+            click.echo(_harmless(traceback.format_exc()), err=True, nl=False)
+        click.echo(f"error: {printable(message, 10 * len(message))}", err=True)
+    except OSError:  # nobody reads that, or the disk is full
+        _unread()
+    return code
 
 
 def _open_streams() -> None:
@@ -121,6 +127,17 @@ def _unread() -> int:
     return 1
 
 
+def log(message: str) -> None:
+    """Tell the user something, on stdout, at once."""
+    click.echo(_harmless(message))
+    sys.stdout.flush()
+
+
+def _harmless(message: str) -> str:
+    """Lines in which nothing is left that a terminal would obey; whoever quotes others uses `printable` besides."""
+    return "\n".join(printable(line, 10 * len(line)) for line in message.split("\n"))
+
+
 def spread(arguments: Sequence[str], option: str) -> list[str]:
     """["--run", "A", "B"] -> ["--run", "A", "--run", "B"], for a command without positional arguments.
 
@@ -137,32 +154,7 @@ def spread(arguments: Sequence[str], option: str) -> list[str]:
     return result
 
 
-def _fail(context: click.Context | None, message: str, code: int, bug: bool = False) -> int:
-    try:
-        if bug or (context is not None and context.meta.get(_DEBUG)):
-            click.echo(_harmless(traceback.format_exc()), err=True, nl=False)
-        click.echo(f"error: {printable(message, 10 * len(message))}", err=True)
-    except OSError:  # nobody reads that, or the disk is full
-        _unread()
-    return code
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def log(message: str) -> None:
-    """Tell the user something, on stdout, at once."""
-    click.echo(_harmless(message))
-    sys.stdout.flush()
-
-
-def _harmless(message: str) -> str:
-    """Lines in which nothing is left that a terminal would obey; whoever quotes others uses `printable` besides."""
-    return "\n".join(printable(line, 10 * len(line)) for line in message.split("\n"))
-
-
-# --- options: one spelling, one help text, in every stage ---------------------------------------------------
+# --- options: one spelling, one help text, in every stage -----------------------------------------------------
 
 WHOLE, REAL = "N", "X"  # how --help spells a number
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -180,44 +172,38 @@ class Finite(click.FloatRange):
         return number
 
 
-def slug(text: str, **default: Any) -> Callable[[Command], Command]:
+def slug(text: str, **default: Any) -> Decorator[Command]:
     """--competition; `text` is its help, `default` where its value comes from."""
-    return click.option("--competition", "slug", metavar="SLUG", callback=_check_slug, help=text, **default)
+
+    def checked(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+        return None if value is None else check_slug(value)
+
+    return click.option("--competition", "slug", metavar="SLUG", callback=checked, help=text, **default)
 
 
-def _check_slug(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    return None if value is None else check_slug(value)
-
-
-def csv(text: str) -> Callable[[Command], Command]:
+def csv(text: str) -> Decorator[Command]:
     """--csv: one that is there; `text` is its help."""
     return click.option("--csv", metavar="CSV", type=FILE, help=text)
 
 
-def run_name(text: str) -> Callable[[Command], Command]:
+def run_name(text: str) -> Decorator[Command]:
     """--run: one; `text` is its help."""
     return click.option("--run", "run_name", metavar="RUN", help=text)
 
 
-def run_names(text: str) -> Callable[[Command], Command]:
-    """--run: one or several (`spread`); `text` is its help."""
-    return click.option("--run", "names", metavar="RUN...", multiple=True, help=text)
-
-
-def wait(seconds: int, what: str) -> Callable[[Command], Command]:
+def wait(seconds: int, what: str) -> Decorator[Command]:
     """--wait, by default for so many seconds, for `what`."""
     return click.option("--wait", metavar="SECONDS", type=Finite(min=0), default=seconds, show_default=True,
                         help=f"How long to wait for {what}.")  # fmt: skip
 
 
-def _folder(flag: str, default: Path, what: str) -> Callable[[Command], Command]:
+def _folder(flag: str, default: Path, what: str) -> Decorator[Command]:
     return click.option(flag, metavar="FOLDER", type=FOLDER, default=default, show_default=True, help=what)
 
 
 competition = slug(
-    "As in its URL; or $PIPELINE_COMPETITION.",
-    default=DEFAULT_COMPETITION, show_default=True, envvar=COMPETITION,
-)  # fmt: skip
+    "As in its URL; or $PIPELINE_COMPETITION.", default=DEFAULT_COMPETITION, show_default=True, envvar=COMPETITION
+)
 raw = _folder("--raw", Paths.raw, "Folder of the downloads.")
 processed = _folder("--processed", Paths.processed, "Folder of the checked arrays.")
 models = _folder("--models", Paths.models, "Folder of the runs.")
@@ -234,10 +220,9 @@ timeout = click.option(
 )  # fmt: skip
 
 
-# --- the options that choose a recipe: one for each annotated field of TrainConfig ---------------------------
+# --- the options that choose a recipe: one for each annotated field of TrainConfig ----------------------------
 
-# How train and kernel push group them, and theirs: the first option of each group.
-RECIPE_GROUPS = {
+RECIPE_GROUPS = {  # in the help of train and kernel push: the first option of each group, and its heading
     "--preset": "Recipe",
     "--validation": "Validation and length",
     "--optimizer": "Optimization",
@@ -262,24 +247,19 @@ def recipe_options(command: Command) -> Command:
     return command
 
 
-def _recipe_option(name: str, option: recipes.Option) -> Callable[[Command], Command]:
-    plain, kind, text = flag(name), option.kind, option.help
-    choice = typing.get_origin(kind) is Literal
+def _recipe_option(name: str, option: recipes.Option) -> Decorator[Command]:
+    """The option of a field; its help shows the value in preset `paper`, and where others have another one."""
+    kind, plain = option.kind, flag(name)
+    first, *others = ((preset, _spelled(getattr(config, name))) for preset, config in PRESETS.items())
     return click.option(
         f"{plain}/--no-{plain[2:]}" if kind is bool else plain,
         name,
-        type=click.Choice(typing.get_args(kind)) if choice else kind,
+        type=click.Choice(typing.get_args(kind)) if typing.get_origin(kind) is Literal else kind,
         metavar={int: WHOLE, float: REAL}.get(kind),
         default=None,
-        show_default=_presets_default(name),
-        help=text if option.allowed is None else f"{text.removesuffix('.')} ({option.allowed}).",
+        show_default="; ".join([first[1], *(f"{preset}: {value}" for preset, value in others if value != first[1])]),
+        help=f"{option.help.removesuffix('.')} ({option.allowed})." if option.allowed else option.help,
     )
-
-
-def _presets_default(name: str) -> str:
-    """The value in preset `paper`, and in the presets that have another one."""
-    first, *others = ((preset, _spelled(getattr(config, name))) for preset, config in PRESETS.items())
-    return "; ".join([first[1], *(f"{preset}: {value}" for preset, value in others if value != first[1])])
 
 
 def _spelled(value: object) -> str:
@@ -305,13 +285,12 @@ def recipe(preset: str, given: Mapping[str, Any], *, taught: bool = False) -> Tr
     for name, (other, values) in BELONGS.items():
         if name in changes and (present := getattr(config, other)) not in values:
             raise UsageError(f"{flag(name)} belongs to {flag(other)} {' or '.join(values)}, and this run has {present}")
-    for name in TAUGHT:
-        if name in changes and not taught:
-            raise UsageError(f"{flag(name)} belongs to --teacher: name the runs that teach")
+    if not taught and (idle := [name for name in TAUGHT if name in changes]):
+        raise UsageError(f"{flag(idle[0])} belongs to --teacher: name the runs that teach")
     return config
 
 
-# --- the command itself ---------------------------------------------------------------------------------------
+# --- the command itself -----------------------------------------------------------------------------------------
 
 
 class GroupedCommand(click.Command):
@@ -338,6 +317,9 @@ def stage_command(
     lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
     codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
 
+    def remember(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+        context.meta[DEBUG] = value
+
     def decorate(function: Callable[..., None]) -> click.Command:
         command = click.command(
             cls=GroupedCommand,
@@ -345,18 +327,9 @@ def stage_command(
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         )(function)
         command.groups = groups or {}
-        command.params.append(_debug())  # the last but --help
+        debug = click.Option(["--debug"], is_flag=True, expose_value=False, is_eager=True, callback=remember,
+                             help="Show the traceback of an error.")  # fmt: skip
+        command.params.append(debug)  # the last but --help
         return command
 
     return decorate
-
-
-def _debug() -> click.Option:
-    return click.Option(
-        ["--debug"], is_flag=True, expose_value=False, is_eager=True, callback=_remember_debug,
-        help="Show the traceback of an error.",
-    )  # fmt: skip
-
-
-def _remember_debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    context.meta[_DEBUG] = value

@@ -57,22 +57,15 @@ class Meter:
         self, what: str, total: int | None, unit: str, log: Log, *,
         done: int = 0, shown: bool = True, window: float = WINDOW, clock: Callable[[], float] = monotonic,
     ) -> None:  # fmt: skip
-        self._what, self._total, self._unit, self._say, self._clock = what, total, unit, log, clock
-        self._shown, self._window = shown, window
-        self._done = done
+        self._what, self._total, self._unit, self._log, self._clock = what, total, unit, log, clock
+        self._shown, self._window, self._done = shown, window, done
         self._marks: list[tuple[float, int]] = []  # (when, done then) at the begin of the last two windows
         self._bar: tqdm[None] | None = None
         self._next = clock() + FIRST_LINE
         if shown and sys.stderr.isatty():
-            self._bar = tqdm(
-                total=total,
-                initial=done,
-                bar_format="{desc} |{bar}|",
-                desc=what,
-                leave=False,
-                ncols=_columns(),
-                nrows=20,  # not the terminal's: one that tells no height would have no bar
-            )
+            # nrows: not the terminal's; one that tells no height would have no bar
+            self._bar = tqdm(total=total, initial=done, bar_format="{desc} |{bar}|", desc=what, leave=False,
+                             ncols=_columns(), nrows=20)  # fmt: skip
             self._next = 0.0
 
     def __enter__(self) -> Self:
@@ -81,59 +74,24 @@ class Meter:
     def __exit__(self, *_error: object) -> None:
         self.close()
 
-    def add(self, count: int, note: str = "") -> None:
-        """`count` more units are done; `note` is shown beside."""
-        self.update(self._done + count, note)
+    def add(self, count: int) -> None:
+        """`count` more units are done."""
+        self.update(self._done + count)
 
     def update(self, done: int, note: str = "") -> None:
         """`done` units are done in all; `note` is shown beside."""
         self._done, now = done, self._clock()
-        if not self._marks:
-            self._marks = [(now, done)] * 2
+        self._marks = self._marks or [(now, done)] * 2
         if now - self._marks[1][0] >= self._window:
             self.mark()
         if not self._shown or now < self._next:
             return
         self._next = now + (LINES if self._bar is None else ON_TERMINAL)
         if self._bar is None:
-            self._say(self.text(note))
+            self._log(self._text(note))
         else:
-            self._bar.n = done
-            self._bar.ncols = _columns()
-            self._bar.set_description_str(self.text(note))
-
-    def mark(self) -> None:
-        """Forget how fast it was before the last mark."""
-        if self._marks:
-            self._marks = [self._marks[1], (self._clock(), self._done)]
-
-    @property
-    def seconds_left(self) -> float | None:
-        """The time to go at the present rate; None while it is not known."""
-        rate = self._rate()
-        return None if self._total is None or not rate else max(self._total - self._done, 0) / rate
-
-    def text(self, note: str = "") -> str:
-        """For example `predict: hidden images 41 %, 312 images/s, 0:01:12 to go`."""
-        rate, left = self._rate(), self.seconds_left
-        at_most = "at most " if self._unit == BYTES else ""
-        parts = [f"{self._what} {self._share()}", *([note] if note else [])]
-        if rate:
-            parts.append(f"{megabytes(rate)}/s" if at_most else f"{_number(rate)} {self._unit}/s")
-        if left:
-            parts.append(f"{at_most}{duration(left)} to go")
-        return ", ".join(parts)
-
-    def _share(self) -> str:
-        if self._unit == BYTES:
-            return megabytes(self._done) + (f" of at most {megabytes(self._total)}" if self._total else "")
-        return f"{100 * self._done // self._total} %" if self._total else f"{self._done:,} {self._unit}"
-
-    def _rate(self) -> float:
-        """Units a second since the mark before the last; 0 while it is not known."""
-        (began, before), *_ = self._marks or [(0.0, self._done)]
-        seconds = self._clock() - began
-        return (self._done - before) / seconds if seconds > 0 else 0.0
+            self._bar.n, self._bar.ncols = done, _columns()
+            self._bar.set_description_str(self._text(note))
 
     def each(self, parts: Iterable[Part]) -> Iterator[Part]:
         """The parts one by one, each counted by its length when the next one is asked for."""
@@ -141,18 +99,42 @@ class Meter:
             yield part
             self.add(len(part))
 
+    def mark(self) -> None:
+        """Forget how fast it was before the last mark."""
+        if self._marks:
+            self._marks = [self._marks[1], (self._clock(), self._done)]
+
+    def _rate(self) -> float:
+        """Units a second since the mark before the last; 0 while it is not known."""
+        (began, before), *_ = self._marks or [(0.0, self._done)]
+        seconds = self._clock() - began
+        return (self._done - before) / seconds if seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The time to go at the present rate; None while it is not known."""
+        rate = self._rate()
+        return None if self._total is None or not rate else max(self._total - self._done, 0) / rate
+
+    def _text(self, note: str) -> str:
+        """For example `predict: hidden images 41 %, 312 images/s, 0:01:12 to go`."""
+        rate, left, in_bytes = self._rate(), self.seconds_left, self._unit == BYTES
+        if in_bytes:
+            share = megabytes(self._done) + (f" of at most {megabytes(self._total)}" if self._total else "")
+        else:
+            share = f"{100 * self._done // self._total} %" if self._total else f"{self._done:,} {self._unit}"
+        parts = [f"{self._what} {share}", *([note] if note else [])]
+        if rate:
+            number = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+            parts.append(f"{megabytes(rate)}/s" if in_bytes else f"{number} {self._unit}/s")
+        if left:
+            parts.append(f"{'at most ' if in_bytes else ''}{duration(left)} to go")
+        return ", ".join(parts)
+
     def line(self, text: str) -> None:
         """Say a line that does not get mixed up with the bar."""
-        self.telling(self._say)(text)
-
-    def telling(self, log: Log) -> Log:
-        """`say`, so that its lines do not get mixed up with the bar."""
-
-        def tell(text: str) -> None:
-            with tqdm.external_write_mode():
-                log(text)
-
-        return tell
+        with tqdm.external_write_mode():
+            self._log(text)
 
     def close(self) -> None:
         """Take the bar away, and leave the terminal at the begin of a line."""
@@ -161,10 +143,6 @@ class Meter:
             # An interrupt between tqdm's writing a line and its noting how long it is leaves that line there.
             sys.stderr.write(f"\r{' ' * _columns()}\r")
             sys.stderr.flush()
-
-
-def _number(rate: float) -> str:
-    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
 
 
 def _columns() -> int:

@@ -142,7 +142,7 @@ def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
 def _fetch(slug: str, cache: Path, kaggle: Kaggle, most: int, log: Log) -> None:
     """Bring the archive, of at most about `most` bytes, into `cache`."""
     with Meter("download:", most, BYTES, log) as meter:
-        dataclasses.replace(kaggle, log=meter.telling(kaggle.log)).download(slug, cache, meter.update)
+        dataclasses.replace(kaggle, log=meter.line).download(slug, cache, meter.update)
     log(f"download: {megabytes(_archive_in(cache, slug).stat().st_size)} came, unpacking and checking them")
 
 

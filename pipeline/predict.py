@@ -211,10 +211,11 @@ python -m pipeline.predict --run paper-1f3a9c2b           that run, into submiss
 python -m pipeline.predict --run A B C --tta flip         three runs and their mirror images, averaged
 python -m pipeline.predict --run pretrained               the network that came with the project
 """)
-@cli.run_names(
-    "Runs under --models, or pretrained, or pretrained-NAME for one of several; by default the run that train finished "
-    "last; the probabilities of several are averaged."
-)
+@click.option(
+    "--run", "names", metavar="RUN...", multiple=True,
+    help="Runs under --models, or pretrained, or pretrained-NAME for one of several; by default the run that train "
+    "finished last; the probabilities of several are averaged.",
+)  # fmt: skip
 @click.option("--tta", type=click.Choice(get_args(Tta)), default="none", show_default=True,
               help="Average over each image and its mirror image (flip), and both shifted (flip-shift).")  # fmt: skip
 @click.option("--adapt", type=click.Choice(get_args(Adapt)), default="auto", show_default=True,
