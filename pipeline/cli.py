@@ -23,7 +23,6 @@ from pipeline.errors import EXIT_CODES, INTERRUPTED, PipelineError, UsageError, 
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Decorator = Callable[[Command], Command]
 
 COMPETITION = "PIPELINE_COMPETITION"  # the environment's variable
 DEBUG = "pipeline.debug"
@@ -172,7 +171,7 @@ class Finite(click.FloatRange):
         return number
 
 
-def slug(text: str, **default: Any) -> Decorator[Command]:
+def slug(text: str, **default: Any) -> Callable[[Command], Command]:
     """--competition; `text` is its help, `default` where its value comes from."""
 
     def checked(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -181,23 +180,23 @@ def slug(text: str, **default: Any) -> Decorator[Command]:
     return click.option("--competition", "slug", metavar="SLUG", callback=checked, help=text, **default)
 
 
-def csv(text: str) -> Decorator[Command]:
+def csv(text: str) -> Callable[[Command], Command]:
     """--csv: one that is there; `text` is its help."""
     return click.option("--csv", metavar="CSV", type=FILE, help=text)
 
 
-def run_name(text: str) -> Decorator[Command]:
+def run_name(text: str) -> Callable[[Command], Command]:
     """--run: one; `text` is its help."""
     return click.option("--run", "run_name", metavar="RUN", help=text)
 
 
-def wait(seconds: int, what: str) -> Decorator[Command]:
+def wait(seconds: int, what: str) -> Callable[[Command], Command]:
     """--wait, by default for so many seconds, for `what`."""
     return click.option("--wait", metavar="SECONDS", type=Finite(min=0), default=seconds, show_default=True,
                         help=f"How long to wait for {what}.")  # fmt: skip
 
 
-def _folder(flag: str, default: Path, what: str) -> Decorator[Command]:
+def _folder(flag: str, default: Path, what: str) -> Callable[[Command], Command]:
     return click.option(flag, metavar="FOLDER", type=FOLDER, default=default, show_default=True, help=what)
 
 
@@ -247,7 +246,7 @@ def recipe_options(command: Command) -> Command:
     return command
 
 
-def _recipe_option(name: str, option: recipes.Option) -> Decorator[Command]:
+def _recipe_option(name: str, option: recipes.Option) -> Callable[[Command], Command]:
     """The option of a field; its help shows the value in preset `paper`, and where others have another one."""
     kind, plain = option.kind, flag(name)
     first, *others = ((preset, _spelled(getattr(config, name))) for preset, config in PRESETS.items())
