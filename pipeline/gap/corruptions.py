@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.config import IMAGE_SIZE, MEAN, STD
+from pipeline.store.cifar import unscrambled
 
 Images = NDArray[np.uint8]
 SEED = 0  # of the noises
@@ -51,11 +52,6 @@ def swapped_channels(images: Images) -> Images:
 def scrambled(images: Images) -> Images:
     """HWC pixels read as CHW: `reshape(-1, 3, 32, 32)` of what lies as (N, 32, 32, 3)."""
     return np.ascontiguousarray(images).reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE).transpose(0, 2, 3, 1)
-
-
-def unscrambled(images: Images) -> Images:
-    """The inverse of `scrambled`."""
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(images.shape)
 
 
 def transposed(images: Images) -> Images:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from pipeline.config import MEAN, STD
 from pipeline.gap import corruptions
 from pipeline.gap.corruptions import DAMAGES, Done, Images
+from pipeline.store.cifar import unscrambled
 from tests.support import images as smooth_images
 
 NOISY = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
@@ -74,7 +75,7 @@ def test_scrambling_is_the_reshape_mistake() -> None:
 def test_scrambling_reads_a_view_by_its_pixels_and_not_by_its_memory() -> None:
     view = np.asfortranarray(NOISY)
     assert np.array_equal(corruptions.scrambled(view), corruptions.scrambled(NOISY))
-    assert np.array_equal(corruptions.unscrambled(corruptions.scrambled(view)), NOISY)
+    assert np.array_equal(unscrambled(corruptions.scrambled(view)), NOISY)
 
 
 def test_transposing_exchanges_height_and_width_and_keeps_colours() -> None:

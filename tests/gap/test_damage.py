@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter
 from pipeline.gap import corruption_fit, corruptions
 from pipeline.gap.corruption_fit import Found, find
 from pipeline.gap.corruptions import DAMAGES, Done, Images
+from pipeline.store.cifar import unscrambled
 
 BGR, SCRAMBLED, INVERTED = "channels swapped, BGR for RGB", "pixels scrambled, HWC read as CHW", "values inverted"
 
@@ -133,7 +134,7 @@ def test_only_what_was_done_alone_is_undone() -> None:
         return Found(3.0, damages, 0.3, (), False)
 
     assert of(Done(BGR)).undoes is corruptions.swapped_channels
-    assert of(Done(SCRAMBLED)).undoes is corruptions.unscrambled
+    assert of(Done(SCRAMBLED)).undoes is unscrambled
     assert of(Done(BGR), Done("blur", 1.0)).undoes is None
     assert of(Done("blur", 1.0)).undoes is None
     assert of().undoes is None
