@@ -24,7 +24,6 @@ from pipeline.config import DEFAULT_COMPETITION, PARAMETER_LIMIT, Paths, check_s
 from pipeline.console import duration
 from pipeline.errors import BadData, Log, UsageError
 from pipeline.gap.assessment import assess, is_recorded, record
-from pipeline.gap.comparison import expected
 from pipeline.store import atomic, ledger, runs, submission_format, submissions
 from pipeline.store.manifest import FileRecord, versions
 from pipeline.store.processed import Processed
@@ -77,11 +76,8 @@ def predict(
         if _same(found, draft):
             log(f"predict: {csv} is complete for this run, nothing to do")
             # A run that was killed after the CSV has not predicted its score; an older CSV has nothing to do it by.
-            if (
-                not is_recorded(paths.submissions / ledger.NAME, found.csv_sha256)
-                and submissions.evidence_path(csv).exists()
-            ):
-                _foretell(csv, found, paths, log)
+            if submissions.evidence_path(csv).exists():
+                _predict_score(csv, found, paths, log, unless_recorded=True)
             return Predicted(csv, found, done=False)
     if not force and not submissions.is_ours(csv):
         raise UsageError(
@@ -89,7 +85,7 @@ def predict(
         )
     with atomic.lock(csv):
         written = _write(ensemble, data, draft, csv, device, batch_size, log)
-    _foretell(csv, written, paths, log)
+    _predict_score(csv, written, paths, log)
     return Predicted(csv, written, done=True)
 
 
@@ -158,7 +154,7 @@ def _write(
 ) -> Sidecar:
     """Measure and predict, then publish the evidence, the sidecar and, last, the CSV."""
     # PyTorch takes seconds to import, and a CSV that is complete is found without it.
-    from pipeline.gap.adapt import Local, examine  # noqa: PLC0415
+    from pipeline.gap.adapt import predict_hidden  # noqa: PLC0415
     from pipeline.training import inference  # noqa: PLC0415
     from pipeline.training.device import choose, device_advice  # noqa: PLC0415
     from pipeline.training.inference import Panel  # noqa: PLC0415
@@ -175,15 +171,17 @@ def _write(
             local = inference.holdout_scores(ensemble, test, validation)
             draft = dataclasses.replace(draft, test_accuracy=local.test, validation_accuracy=local.validation)
             log(f"predict: {local}")
-        examined = examine(panel, data, Local(test, validation, recorded), draft.adapt, log)
-    ids, labels = np.asarray(data.array("hidden_ids")), examined.evidence.hidden.labels
+        evidence, findings = predict_hidden(
+            panel, data, draft.adapt, log, test=test, validation=validation, recorded=recorded
+        )
+    ids, labels = np.asarray(data.array("hidden_ids")), evidence.hidden.labels
     with atomic.replacing(csv) as temporary:
         parts = (slice(start, start + batch_size) for start in range(0, len(ids), batch_size))
         rows = submission_format.write(temporary, ((ids[part], labels[part]) for part in parts))
         digest, now = FileRecord.of(temporary).sha256, datetime.now(UTC).isoformat(timespec="seconds")
-        dataclasses.replace(examined.evidence, csv_sha256=digest).write(csv)
+        dataclasses.replace(evidence, csv_sha256=digest).write(csv)
         written = dataclasses.replace(
-            draft, csv_sha256=digest, rows=rows, created=now, measure=examined.measure,
+            draft, csv_sha256=digest, rows=rows, created=now, measure=findings.mitigation,
             device=f"{device.description}, {panel.members[0].device.precision}",
         )  # fmt: skip
         written.write(csv)
@@ -195,13 +193,17 @@ def _write(
     return written
 
 
-def _foretell(csv: Path, written: Sidecar, paths: Paths, log: Log) -> None:
+def _predict_score(csv: Path, written: Sidecar, paths: Paths, log: Log, *, unless_recorded: bool = False) -> None:
     """Say what public score to expect, and keep it in the ledger before anybody knows the score."""
-    subject, book = submissions.local_csv(csv, written.competition), paths.submissions / ledger.NAME
+    path = paths.submissions / ledger.NAME
+    entries = ledger.read(path)
+    if unless_recorded and is_recorded(entries, written.csv_sha256):
+        return
+    subject = submissions.local_csv(csv, written.competition)
     others = submissions.local_csvs(paths.submissions, written.competition)
-    judged = assess(subject, others, ledger.read(book), competition(written.competition))
-    record(book, judged, datetime.now(UTC))
-    for line in expected(judged):
+    assessment = assess(subject, others, entries, competition(written.competition))
+    record(path, entries, assessment, datetime.now(UTC))
+    for line in assessment.summary():
         log(f"predict: {line}")
 
 

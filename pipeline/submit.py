@@ -146,7 +146,10 @@ class _Sender:
         """The submission of this CSV that Kaggle has already, or a new one; `again`: a new one in any case."""
         draft = self.draft
         # The ledger first learns what was sent by hand, by a run that was killed, or before the ledger was lost.
-        states = comparison.sync(self.book, draft.competition, self.kaggle, also=[draft])
+        entries, csvs = ledger.read(self.book), submissions.local_csvs(self.book.parent, draft.competition)
+        listed = self.kaggle.submissions(draft.competition)
+        entries = comparison.sync(self.book, entries, listed, csvs, draft.competition, also=[draft])
+        states = ledger.current(entries, draft.competition)
         own = [entry for entry in states if entry.csv_sha256 == draft.csv_sha256]
         earlier = {entry.ref: entry for entry in own if entry.ref is not None}
         if earlier and not again:

@@ -1,165 +1,59 @@
-"""What may close the gap without training anything: tried on labelled images first, and chosen by what it gains there.
+"""Mitigations of a shift without training: tried on labelled images first, and chosen by what they gain there.
 
     bn       batch normalisations take the statistics of the hidden images: against corruptions
-    revert   the hidden images are turned back: against mistakes that can be undone
-    prior    probabilities are corrected for how often each class comes: against shifted classes
+    revert   the hidden images are turned back: against mistakes of preprocessing that have an inverse
+    prior    probabilities are corrected for how often each class comes: against label shift
 
-A trial does to labelled images what was done to the hidden ones, and applies the measure to those.
+A trial corrupts labelled images as the hidden ones are corrupted, and applies the mitigation to those.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, get_args
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import BadData, Log, UsageError
+from pipeline.errors import Log, UsageError
 from pipeline.gap import diagnosis, estimators, shift
-from pipeline.gap.corruption_fit import Found
+from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import Images
-from pipeline.gap.diagnosis import Diagnosis, Observed
-from pipeline.gap.estimators import Answers
-from pipeline.gap.shift import Classes
+from pipeline.gap.diagnosis import Diagnosis, Findings, Trial
+from pipeline.gap.estimators import Labels, Probabilities
+from pipeline.gap.shift import LabelShift, Weights
 from pipeline.store.processed import ArrayName, Processed, even_rows
-from pipeline.store.submissions import Adapt, Evidence, Mitigation, Outputs, with_present_names
+from pipeline.store.submissions import Adapt, Evidence, Mitigation, Outputs
 from pipeline.training import inference
 from pipeline.training.inference import Panel
 
 LEAST = 4  # labelled images for a trial
-WORTH_IT = 0.005  # of accuracy that a measure must gain in its trial
-HARMLESS = 0.01  # of accuracy that it may cost where nothing is wrong
-
-
-class Predictor(Protocol):
-    """Networks that answer together."""
-
-    def probabilities(self, images: Images) -> NDArray[np.float32]:
-        """Probabilities (N, classes) of uint8 images (N, 32, 32, 3)."""
-
-    def adapted(self, images: Images, reference: Images) -> "Predictor":
-        """The same networks, their norms adapted to images that differ from the labelled `reference`."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Accuracies on labelled images that were made like the hidden ones, 0..1."""
-
-    measure: Mitigation
-    before: float
-    after: float
-    unharmed: float  # what the measure changes on labelled images as they are
-
-    @property
-    def recommended(self) -> bool:
-        """Whether it gains, and does no harm where nothing is wrong."""
-        return self.after - self.before > WORTH_IT and self.unharmed > -HARMLESS
-
-
-def trials_of_damage(panel: Predictor, found: Found, images: Images, truth: NDArray[np.integer]) -> list[Trial]:
-    """Do what was found to labelled images (N, 32, 32, 3), and try the measures against it."""
-    if not found.damages or len(images) < LEAST:
-        return []
-    # The reference must be other images than those that are damaged, as the hidden ones are other images.
-    half = len(images) // 2
-    reference, plain, truth = images[:half], images[half:], truth[half:]
-    damaged = np.ascontiguousarray(found.does(plain))
-    unharmed, before = (right(panel.probabilities(these), truth) for these in (plain, damaged))
-    adapted, needless = (right(panel.adapted(x, reference).probabilities(x), truth) for x in (damaged, plain))
-    trials = [Trial("bn", before, adapted, needless - unharmed)]
-    if found.undoes is not None:
-        undone = np.ascontiguousarray(found.undoes(damaged))
-        # Where nothing is wrong it would do harm; but the mistake was recognised by its very pixels.
-        trials.append(Trial("revert", before, right(panel.probabilities(undone), truth), 0.0))
-    return trials
-
-
-def trial_of_prior(local: Answers, truth: NDArray[np.integer], found: Classes) -> Trial:
-    """Correct the local answers, weighted so that their classes come as often as the hidden ones'."""
-    weights = found.weights(truth)
-    before, after = (float((weights * (a.labels == truth)).mean()) for a in (local, shift.corrected(local, found)))
-    return Trial("prior", before, after, 0.0)
-
-
-def choice(adapt: Adapt, trials: Sequence[Trial]) -> Mitigation:
-    """What was asked for; with "auto" the best of what its trial recommends."""
-    if adapt != "auto":
-        return adapt
-    return max((t for t in trials if t.recommended), key=lambda t: t.after, default=_NOTHING).measure
-
-
-_NOTHING = Trial("none", 0.0, 0.0, 0.0)
-
-
-def right(probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
-    """The share of N images whose most probable class, of probabilities (N, classes), is the true one, (N,)."""
-    return float((probabilities.argmax(axis=1) == truth).mean())
-
-
-# --- How an examination is kept in the evidence beside a CSV, so that check need not repeat it.
-
-
-def remember(found: Diagnosis, trials: Sequence[Trial], measure: Mitigation) -> Mapping[str, Any]:
-    """JSON values."""
-    return {
-        "diagnosis": found.to_dict(),
-        "trials": [dataclasses.asdict(trial) for trial in trials],
-        "measure": measure,
-    }
-
-
-def recall(evidence: Evidence) -> tuple[Diagnosis, tuple[Trial, ...], Mitigation]:
-    """The inverse of `remember`.
-
-    Raises:
-        BadData: it is of another version.
-    """
-    try:
-        kept = with_present_names(evidence.diagnosis)
-        trials = tuple(Trial(**with_present_names(trial)) for trial in kept["trials"])
-        measure: Mitigation = kept["measure"]
-        if measure not in get_args(Mitigation):
-            raise ValueError(f"no measure {measure!r}")
-        return Diagnosis.from_dict(kept["diagnosis"]), trials, measure
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadData(f"the evidence is of another version ({error}): predict again with --force") from error
-
-
-# --- Answers to the hidden images, with the gap in mind: asked, diagnosed, and asked again with what clos
-
-
 SAMPLED = 1000  # hidden and labelled images whose features are compared
 COMPARED = 10_000  # hidden images in memory, of which the diagnosis takes its samples
-TRIED = 3000  # labelled images on which measures are tried
+TRIED = 3000  # labelled images on which mitigations are tried
 ADAPTED = 2000  # hidden and labelled images whose statistics are compared
 
 
-@dataclass(frozen=True)
-class Local:
-    """What the panel says of labelled images."""
+def predict_hidden(
+    panel: Panel, data: Processed, adapt: Adapt, log: Log, *, test: Outputs, validation: Outputs | None,
+    recorded: float | None,
+) -> tuple[Evidence, Findings]:  # fmt: skip
+    """Predict the hidden images, diagnose them, and do what `adapt` says about it.
 
-    test: Outputs
-    validation: Outputs | None
-    recorded: float | None  # accuracy on the test_batch that training noted, 0..1; None: of other circumstances
+    Args:
+        panel: the models.
+        data: the images.
+        adapt: the mitigation, or "auto" for the best of what its trial recommends.
+        log: is told of the mitigation.
+        test: what the panel outputs on the test_batch.
+        validation: and on the validation split, if the models share one.
+        recorded: the accuracy on the test_batch that training noted, 0..1; None: of other circumstances.
 
-
-@dataclass(frozen=True)
-class Examined:
-    """What came out, as evidence that lacks only the CSV's sha256."""
-
-    evidence: Evidence
-    diagnosis: Diagnosis
-    trials: tuple[Trial, ...]
-    measure: Mitigation  # that was applied
-
-
-def examine(panel: Panel, data: Processed, local: Local, adapt: Adapt, log: Log) -> Examined:
-    """Ask for the hidden images, say what is the matter with them, and do what `adapt` says about it.
+    Returns:
+        The evidence, which lacks only the CSV's sha256, and what was found.
 
     Raises:
-        UsageError: `adapt` is a measure against something that was not found.
-        BadData: a network's answers are not finite.
+        UsageError: `adapt` is a mitigation of something that was not found.
+        BadData: a model's outputs are not finite.
     """
     rows = np.arange(len(data.array("hidden_ids")))
     hidden = inference.predict(panel, data, "hidden_images", rows)
@@ -167,67 +61,101 @@ def examine(panel: Panel, data: Processed, local: Local, adapt: Adapt, log: Log)
         inference.sampled_features(panel.members[0], data, name, SAMPLED) for name in ("hidden_images", "test_images")
     )
     log("predict: comparing the hidden images with the labelled ones")
-    temperature = estimators.fitted(local.test, local.validation)
-    seen = Observed(
-        local=Answers.checked(local.test.probabilities, "test").at(temperature),
-        truth=local.test.known_truth,
-        hidden=Answers.sampled(hidden.probabilities, "hidden").at(temperature),
-        local_rows=test_rows,
-        local_features=test_features,
-        hidden_features=hidden_features,
-        recorded=local.recorded,
+    temperature, truth = estimators.fit_temperature(test, validation), test.known_truth
+    holdout, calibrated = (
+        estimators.at_temperature(estimators.checked(probabilities, of), temperature)
+        for probabilities, of in ((test.probabilities, "test"), (estimators.thinned(hidden.probabilities), "hidden"))
     )
-    found, foreign = diagnosis.diagnose(
-        seen,
-        data.array("test_images"),
-        _even(data, "hidden_images", COMPARED),
-        data.array("train_images"),
-        data.class_names,
-    )
-    trials = _trials(panel, data, found, seen)
-    measure = choice(adapt, trials)
-    if measure != "none":
-        log(f"predict: diagnosis {found.verdict}, so answering again with --adapt {measure}")
-        hidden = _again(measure, panel, data, found, hidden, seen.classes.ratio**temperature)
-    evidence = Evidence(
-        csv_sha256="",
-        runs=tuple(member.name for member in panel.members),
-        hidden=hidden,
-        test=local.test,
-        validation=local.validation,
-        hidden_rows=hidden_rows,
-        hidden_features=hidden_features,
-        ood_scores=foreign.astype(np.float32),
-        test_rows=test_rows,
-        test_features=test_features,
-        diagnosis=remember(found, trials, measure),
-    )
-    return Examined(evidence, found, tuple(trials), measure)
-
-
-def _trials(panel: Panel, data: Processed, found: Diagnosis, seen: Observed) -> list[Trial]:
-    """Of what is worth a trial by the verdict."""
+    classes = shift.label_shift(holdout, truth, calibrated)
+    found, ood_scores = diagnosis.diagnose(
+        holdout=holdout, truth=truth, hidden=calibrated, classes=classes, holdout_rows=test_rows,
+        holdout_features=test_features, hidden_features=hidden_features, holdout_images=data.array("test_images"),
+        hidden_images=_even(data, "hidden_images", COMPARED), training_images=data.array("train_images"),
+        recorded=recorded, names=data.class_names,
+    )  # fmt: skip
     if found.verdict == "label_shift":
-        return [trial_of_prior(seen.local, seen.truth, seen.classes)]
-    rows = even_rows(len(seen.truth), TRIED)
-    return trials_of_damage(panel, found.pixels, np.asarray(data.array("test_images")[rows]), seen.truth[rows])
+        trials = [trial_of_prior(holdout, truth, classes)]
+    else:
+        sample = even_rows(len(truth), TRIED)
+        trials = trials_of_corruption(panel, found.pixels, np.asarray(data.array("test_images")[sample]), truth[sample])
+    mitigation = choice(adapt, trials)
+    if mitigation != "none":
+        log(f"predict: diagnosis {found.verdict}, so answering again with --adapt {mitigation}")
+        hidden = _applied(mitigation, panel, data, found, hidden, classes.ratio**temperature)
+    findings = Findings(found, tuple(trials), mitigation)
+    evidence = Evidence(
+        csv_sha256="", runs=tuple(member.name for member in panel.members), hidden=hidden, test=test,
+        validation=validation, hidden_rows=hidden_rows, hidden_features=hidden_features,
+        ood_scores=ood_scores.astype(np.float32), test_rows=test_rows, test_features=test_features,
+        diagnosis=findings.to_dict(),
+    )  # fmt: skip
+    return evidence, findings
 
 
-def _again(
-    measure: Mitigation, panel: Panel, data: Processed, found: Diagnosis, hidden: Outputs, ratio: NDArray[np.float64]
+def _applied(
+    mitigation: Mitigation, panel: Panel, data: Processed, found: Diagnosis, hidden: Outputs, ratio: Weights
 ) -> Outputs:
-    """The answers with the measure applied; `ratio` is of classes, for answers that are not calibrated."""
-    if measure == "prior":
-        scaled = hidden.probabilities * ratio
-        return dataclasses.replace(hidden, probabilities=(scaled / scaled.sum(1, keepdims=True)).astype(np.float32))
+    """The outputs with the mitigation applied; `ratio` is of classes, for probabilities that are not calibrated."""
+    if mitigation == "prior":
+        corrected = shift.reweighted(hidden.probabilities, ratio).astype(np.float32)
+        return dataclasses.replace(hidden, probabilities=corrected)
     rows = np.arange(len(hidden))
-    if measure == "bn":
+    if mitigation == "bn":
         adapted = panel.adapted(*(_even(data, name, ADAPTED) for name in ("hidden_images", "test_images")))
         return inference.predict(adapted, data, "hidden_images", rows)
-    undoes = found.pixels.undoes
-    if undoes is None:
+    if found.pixels.revert is None:
         raise UsageError(f"--adapt revert: nothing was found that can be undone (diagnosis {found.verdict})")
-    return inference.predict(panel, data, "hidden_images", rows, prepare=undoes)
+    return inference.predict(panel, data, "hidden_images", rows, prepare=found.pixels.revert)
+
+
+class Predictor(Protocol):
+    """Models that predict together."""
+
+    def probabilities(self, images: Images) -> NDArray[np.float32]:
+        """Probabilities (N, classes) of uint8 images (N, 32, 32, 3)."""
+
+    def adapted(self, images: Images, reference: Images) -> "Predictor":
+        """The same models, their batch norms adapted to images that differ from the labelled `reference`."""
+
+
+def trials_of_corruption(panel: Predictor, fit: Fit, images: Images, truth: Labels) -> list[Trial]:
+    """Corrupt labelled images (N, 32, 32, 3) as was found, and try the mitigations."""
+    if not fit.corruptions or len(images) < LEAST:
+        return []
+    # The reference must be other images than those that are corrupted, as the hidden ones are other images.
+    half = len(images) // 2
+    reference, plain, truth = images[:half], images[half:], truth[half:]
+    corrupted = np.ascontiguousarray(fit.apply(plain))
+
+    def accuracy(predictor: Predictor, of: Images) -> float:
+        return estimators.accuracy(predictor.probabilities(of), truth)
+
+    unharmed, before = accuracy(panel, plain), accuracy(panel, corrupted)
+    after, needless = (accuracy(panel.adapted(these, reference), these) for these in (corrupted, plain))
+    trials = [Trial("bn", before, after, needless - unharmed)]
+    if fit.revert is not None:
+        # Where nothing is wrong it would do harm; but the mistake was recognised by its very pixels.
+        reverted = np.ascontiguousarray(fit.revert(corrupted))
+        trials.append(Trial("revert", before, accuracy(panel, reverted), 0.0))
+    return trials
+
+
+def trial_of_prior(holdout: Probabilities, truth: Labels, classes: LabelShift) -> Trial:
+    """Correct the holdout's probabilities, weighted so that their classes come as often as the hidden ones'."""
+    weights = classes.weights(truth)
+    before, after = (
+        float((weights * (probabilities.argmax(axis=1) == truth)).mean())
+        for probabilities in (holdout, shift.reweighted(holdout, classes.ratio))
+    )
+    return Trial("prior", before, after, 0.0)
+
+
+def choice(adapt: Adapt, trials: Sequence[Trial]) -> Mitigation:
+    """What was asked for; with "auto" the best of what its trial recommends."""
+    if adapt != "auto":
+        return adapt
+    recommended = [trial for trial in trials if trial.recommended]
+    return max(recommended, key=lambda trial: trial.after).measure if recommended else "none"
 
 
 def _even(data: Processed, name: ArrayName, count: int) -> NDArray[np.uint8]:

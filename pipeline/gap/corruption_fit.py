@@ -1,35 +1,30 @@
 """Which mistake or corruption makes labelled images look like the hidden ones, by statistics of their pixels.
 
-Each known damage is done to labelled images, and the one that brings their statistics nearest to those of the hidden
-images is named, if it explains most of the difference.  What it cannot explain is left to others: natural images that
-are merely harder differ little in these numbers, and not in the direction of any damage.
+Each known corruption is applied to labelled images, and the one that brings their statistics nearest to those of the
+hidden images is named, if it explains most of the difference.  What it cannot explain is left to others: natural images
+that are merely harder differ little in these numbers, and not in the direction of any corruption.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.gap.corruptions import DAMAGES, Damage, Done, Images, channel_means, greys
+from pipeline.gap.corruptions import KINDS, Corruption, Images, channel_means, greys
 from pipeline.store.processed import even_rows
-
-# --- Numbers that tell images apart without looking at what they show: colour, contrast, sharpness, noise
-
 
 NAMES = (
     "red", "green", "blue", "red - blue", "contrast", "range", "colourfulness", "saturated", "edges", "noise",
     "roughness", "blocks of 8", "blocks of 2", "impulses", "sides alike", "rows against columns",
 )  # fmt: skip
-
-
 QUALITY = ("roughness", "blocks of 8", "blocks of 2", "impulses")  # what natural images share, whatever they show
 
 
-def measure(images: Images) -> NDArray[np.float64]:
+def statistics(images: Images) -> NDArray[np.float64]:
     """Uint8 images (N, 32, 32, 3) -> (N, len(NAMES)), in units of their own."""
     values = images.astype(np.float32)
     light, means = greys(values), channel_means(values)[:, 0, 0]
@@ -83,167 +78,148 @@ def _neighbours(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 SAMPLE = 600  # images of each set
-FIRST = 200  # of these, for a first look at each damage
-PAIRED = 60  # and at each pair of damages
+FIRST = 200  # of these, for a first look at each corruption
+PAIRED = 60  # and at each pair of corruptions
 NOTICEABLE = 0.6  # distance below which two samples count as alike; those of 600 images of one set differ by .2 to .35
 CHANCE = 2.0  # or times the distance to be expected of samples so small
-EXPLAINED = 0.6  # share of the distance that the damages may leave, and still be named
-WELL = 0.25  # share of the distance, below which no second damage is looked for
-SECOND = 0.7  # share of what one damage leaves, that a second may leave, and be named too
-NEAREST = 3  # single damages whose strength is refined, and with which pairs begin
+EXPLAINED = 0.6  # share of the distance that the corruptions may leave, and still be named
+WELL = 0.25  # share of the distance, below which no second corruption is looked for
+SECOND = 0.7  # share of what one corruption leaves, that a second may leave, and be named too
+NEAREST = 3  # single corruptions whose strength is refined, and with which pairs begin
 REFINED = 8  # evaluations to refine a strength
-STRANGE = 2.0  # times that distance, from which images are damaged even if no known damage explains it
-SPOILT = 1.0  # deviations of a single image, by which damage changes the mean of a statistic of quality
+FAR = 2.0  # times the limit, from which images are corrupted even if no known corruption explains it
+DEGRADED = 1.0  # deviations of a single image, by which corruption changes the mean of a statistic of quality
 
 
 @dataclass(frozen=True)
-class Found:
+class Fit:
     """What happened to the hidden images, as far as pixels tell."""
 
     distance: float  # of the hidden images from labelled ones; 0.2 to 0.35 is nothing
-    damages: tuple[Done, ...]  # what explains it, in the order of its doing; none if nothing does, or need be
+    corruptions: tuple[Corruption, ...]  # what explains it, in the order of application; none if nothing does
     left: float  # the distance that they leave
     outstanding: tuple[tuple[str, float], ...]  # the statistics that differ most, in deviations of a single image
-    spoilt: bool  # statistics of quality, not of content, differ beyond all natural measure
+    degraded: bool  # statistics of quality, not of content, differ more than natural images do
     limit: float = NOTICEABLE  # distance from which anything is noticeable
 
     @property
-    def noticeable(self) -> bool:
-        """Whether the pixels differ at all."""
-        return self.distance > self.limit
+    def far(self) -> bool:
+        """Whether they differ so much that the images are corrupted, even if no known corruption explains it."""
+        return self.distance > FAR * self.limit
 
     @property
-    def strange(self) -> bool:
-        """Whether they differ so much that the images are damaged, even if no known damage explains it."""
-        return self.distance > STRANGE * self.limit
-
-    @property
-    def undoes(self) -> Callable[[Images], Images] | None:
+    def revert(self) -> Callable[[Images], Images] | None:
         """What turns the hidden images back into what they were, if that is possible."""
-        return self.damages[0].damage.undo if len(self.damages) == 1 else None
+        return self.corruptions[0].kind.revert if len(self.corruptions) == 1 else None
 
-    def does(self, images: Images) -> Images:
-        """Damage uint8 images (N, 32, 32, 3) in the same way."""
-        for done in self.damages:
-            images = done(images)
+    def apply(self, images: Images) -> Images:
+        """Corrupt uint8 images (N, 32, 32, 3) in the same way."""
+        for corruption in self.corruptions:
+            images = corruption(images)
         return images
 
 
-def find(labelled: Images, hidden: Images) -> Found:
-    """Compare even samples of uint8 images (N, 32, 32, 3).  Takes a second, and up to 20 where damages are mixed."""
-    place, sample = _Place(sampled(labelled, SAMPLE)), sampled(hidden, SAMPLE)
-    target = place.of(sample)
-    distance, away = float(np.linalg.norm(target)), np.sinh(target)
-    outstanding = tuple((NAMES[k], float(away[k])) for k in np.argsort(-abs(target))[:3].tolist())
-    limit = max(NOTICEABLE, CHANCE * math.sqrt(len(NAMES) * (1 / len(place.labelled) + 1 / len(sample))))
-    found = Found(distance, (), distance, outstanding, spoilt=False, limit=limit)
-    if not found.noticeable:
+def fit(labelled: Images, hidden: Images) -> Fit:
+    """Compare even samples of uint8 images (N, 32, 32, 3).  Takes a second, and up to 20 for mixed corruptions."""
+    labelled, hidden = sampled(labelled, SAMPLE), sampled(hidden, SAMPLE)
+    search = _Search(labelled, hidden)
+    away = np.sinh(search.target)
+    outstanding = tuple((NAMES[k], float(away[k])) for k in np.argsort(-abs(search.target))[:3].tolist())
+    limit = max(NOTICEABLE, CHANCE * math.sqrt(len(NAMES) * (1 / len(labelled) + 1 / len(hidden))))
+    found = Fit(search.whole, (), search.whole, outstanding, degraded=False, limit=limit)
+    if found.distance <= limit:
         return found
-    spoilt = found.strange and any(abs(away[NAMES.index(name)]) > SPOILT for name in QUALITY)
-    damages, left = _explained(place, target, limit)
-    if left > max(EXPLAINED * distance, limit):
-        damages, left = (), distance
-    return dataclasses.replace(found, damages=damages, left=left, spoilt=spoilt)
-
-
-class _Place:
-    """Where images lie among the labelled ones."""
-
-    def __init__(self, labelled: Images) -> None:
-        self.labelled = labelled
-        plain = measure(labelled)
-        self._centre, self._scale = plain.mean(axis=0), plain.std(axis=0) + 1e-6
-        # Of two damages the first stays as it is while strengths of the second are tried.
-        self._damaged_before = functools.lru_cache(maxsize=1)(self._damaged)
-
-    def of(self, images: Images) -> NDArray[np.float64]:
-        """Mean statistics in deviations, large ones dampened: where nearly all images have 0, any damage is huge."""
-        away = (measure(images).mean(axis=0) - self._centre) / self._scale
-        found: NDArray[np.float64] = np.arcsinh(away)
-        return found
-
-    def distance(self, damages: Sequence[Done], target: NDArray[np.float64], count: int = SAMPLE) -> float:
-        """From the target, of the labelled images with these damages done to them."""
-        images = damages[-1](self._damaged_before(tuple(damages[:-1]), count))
-        return float(np.linalg.norm(self.of(images) - target))
-
-    def _damaged(self, damages: tuple[Done, ...], count: int) -> Images:
-        images = self.labelled[:: max(len(self.labelled) // count, 1)]
-        for done in damages:
-            images = done(images)
-        return images
-
-
-def _explained(place: _Place, target: NDArray[np.float64], limit: float) -> tuple[tuple[Done, ...], float]:
-    """The nearest damage, or two in the better order, and the distance that is left."""
-    singles = [_best(place, target, damage, lambda done: (done,), FIRST) for damage in DAMAGES.values()]
-    distance = float(np.linalg.norm(target))
-    nearest = [_refined(place, target, damages, 0) for _, damages in _sorted(singles)[:NEAREST]]
-    left, damages = _sorted(nearest)[0]
-    if left > max(limit, WELL * distance):
-        pairs = [
-            _best(place, target, damage, order, PAIRED)
-            for _, (first,) in nearest
-            for damage in DAMAGES.values()
-            if damage.name != first.name
-            for order in (_before(first), _after(first))
-        ]
-        better = []
-        for _, both in _sorted(pairs)[:NEAREST]:
-            refined = both
-            for index in (0, 1, 0, 1):
-                _, refined = _refined(place, target, refined, index)
-            better.append((place.distance(refined, target), refined))
-        if _sorted(better)[0][0] < SECOND * left:
-            left, damages = _sorted(better)[0]
-    return damages, left
-
-
-Fit = tuple[float, tuple[Done, ...]]  # a distance, and what leaves it
-
-
-def _sorted(fits: Sequence[Fit]) -> list[Fit]:
-    return sorted(fits, key=lambda fit: fit[0])
-
-
-def _before(first: Done) -> Callable[[Done], tuple[Done, ...]]:
-    return lambda done: (done, first)
-
-
-def _after(first: Done) -> Callable[[Done], tuple[Done, ...]]:
-    return lambda done: (first, done)
-
-
-def _best(
-    place: _Place, target: NDArray[np.float64], damage: Damage, within: Callable[[Done], tuple[Done, ...]], count: int
-) -> Fit:
-    """The best of the strengths that are tried first, on so many images."""
-    tried = [within(Done(damage.name, strength)) for strength in damage.strengths]
-    return _sorted([(place.distance(damages, target, count), damages) for damages in tried])[0]
-
-
-def _refined(place: _Place, target: NDArray[np.float64], damages: tuple[Done, ...], index: int) -> Fit:
-    """The damages with the strength of one of them refined, between the neighbours of what was tried."""
-    from scipy.optimize import minimize_scalar  # noqa: PLC0415
-
-    tried, done = damages[index].damage.strengths, damages[index]
-    if len(tried) == 1:
-        return place.distance(damages, target), damages
-    below = max((s for s in tried if s < done.strength), default=done.strength)
-    above = min((s for s in tried if s > done.strength), default=done.strength)
-
-    def of(strength: float) -> tuple[Done, ...]:
-        return (*damages[:index], Done(done.name, strength), *damages[index + 1 :])
-
-    found = minimize_scalar(
-        lambda strength: place.distance(of(strength), target),
-        bounds=(below, above),
-        method="bounded",
-        options={"maxiter": REFINED},
-    )
-    return min((float(found.fun), of(float(found.x))), (place.distance(damages, target), damages), key=lambda f: f[0])
+    degraded = found.far and any(abs(away[NAMES.index(name)]) > DEGRADED for name in QUALITY)
+    left, corruptions = search.explanation(limit)
+    if left > max(EXPLAINED * found.distance, limit):
+        left, corruptions = found.distance, ()
+    return dataclasses.replace(found, corruptions=corruptions, left=left, degraded=degraded)
 
 
 def sampled(images: Images, count: int) -> Images:
     """At most `count` of the images (N, 32, 32, 3), which may be memory-mapped, evenly spread."""
     return np.asarray(images[even_rows(len(images), count)])
+
+
+Candidate = tuple[float, tuple[Corruption, ...]]  # corruptions in their order, behind the distance that they leave
+
+
+def _nearest(candidates: Iterable[Candidate], count: int = 1) -> list[Candidate]:
+    return sorted(candidates, key=lambda candidate: candidate[0])[:count]
+
+
+class _Search:
+    """Looks for the corruptions that bring labelled images nearest to the hidden ones."""
+
+    def __init__(self, labelled: Images, hidden: Images) -> None:
+        plain = statistics(labelled)
+        self._labelled, self._centre, self._scale = labelled, plain.mean(axis=0), plain.std(axis=0) + 1e-6
+        self.target = self._position(hidden)
+        self.whole = float(np.linalg.norm(self.target))  # distance of the hidden images from the labelled ones
+        # Of two corruptions the first stays as it is while strengths of the second are tried.
+        self._after = functools.lru_cache(maxsize=1)(self._corrupted)
+
+    def _position(self, images: Images) -> NDArray[np.float64]:
+        """Mean statistics in deviations, large ones dampened: where nearly all images have 0, any change is huge."""
+        away = (statistics(images).mean(axis=0) - self._centre) / self._scale
+        dampened: NDArray[np.float64] = np.arcsinh(away)
+        return dampened
+
+    def _corrupted(self, corruptions: tuple[Corruption, ...], count: int) -> Images:
+        images = self._labelled[:: max(len(self._labelled) // count, 1)]
+        for corruption in corruptions:
+            images = corruption(images)
+        return images
+
+    def _tried(self, corruptions: tuple[Corruption, ...], count: int = SAMPLE) -> Candidate:
+        """These corruptions, and the distance that they leave of so many labelled images."""
+        images = corruptions[-1](self._after(corruptions[:-1], count))
+        return float(np.linalg.norm(self._position(images) - self.target)), corruptions
+
+    def explanation(self, limit: float) -> Candidate:
+        """The nearest corruption, or two in the better order."""
+        singles = [
+            _nearest(self._tried((Corruption(name, strength),), FIRST) for strength in kind.strengths)[0]
+            for name, kind in KINDS.items()
+        ]
+        firsts = [self._refined(corruptions, 0) for _, corruptions in _nearest(singles, NEAREST)]
+        (best,) = _nearest(firsts)
+        if best[0] <= max(limit, WELL * self.whole):
+            return best
+        pairs = [
+            _nearest(self._tried((first, Corruption(name, at))[::step], PAIRED) for at in kind.strengths)[0]
+            for _, (first,) in firsts
+            for name, kind in KINDS.items()
+            if name != first.name
+            for step in (-1, 1)  # before the first, and after it
+        ]
+        refined = []
+        for _, corruptions in _nearest(pairs, NEAREST):
+            both = corruptions
+            for index in (0, 1, 0, 1):
+                both = self._refined(both, index)[1]
+            refined.append(self._tried(both))
+        (second,) = _nearest(refined)
+        return second if second[0] < SECOND * best[0] else best
+
+    def _refined(self, corruptions: tuple[Corruption, ...], index: int) -> Candidate:
+        """The corruptions with the strength of one of them refined, between the neighbours of what was tried."""
+        from scipy.optimize import minimize_scalar  # noqa: PLC0415
+
+        one = corruptions[index]
+        tried, before = one.kind.strengths, self._tried(corruptions)
+        if len(tried) == 1:
+            return before
+        below = max((s for s in tried if s < one.strength), default=one.strength)
+        above = min((s for s in tried if s > one.strength), default=one.strength)
+
+        def at(strength: float) -> tuple[Corruption, ...]:
+            return (*corruptions[:index], Corruption(one.name, strength), *corruptions[index + 1 :])
+
+        found = minimize_scalar(
+            lambda strength: self._tried(at(strength))[0],
+            bounds=(below, above),
+            method="bounded",
+            options={"maxiter": REFINED},
+        )
+        return _nearest([(float(found.fun), at(float(found.x))), before])[0]

@@ -1,52 +1,40 @@
-"""What is the matter with the hidden images: one word, its reason, and the size of every effect that was looked at.
+"""What is wrong with the hidden images: one word, its reason, and the size of every effect that was looked at.
 
 The checks come in this order, and the first that finds something gives the verdict: the contract (the labelled images
 through the very path of the submission), the pixels (mistakes and corruptions, pipeline.gap.corruption_fit), then the
-answers and features (pipeline.gap.shift).  Fractions in 0..1, but for distances of pixel statistics.
+probabilities and features (pipeline.gap.shift).  Fractions in 0..1, but for distances of pixel statistics.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.gap import corruption_fit, shift
-from pipeline.gap.corruption_fit import Found
-from pipeline.gap.corruptions import DAMAGES, Done, Images
-from pipeline.gap.estimators import Answers
+from pipeline.errors import BadData
+from pipeline.gap import corruption_fit, estimators, shift
+from pipeline.gap.corruption_fit import Fit
+from pipeline.gap.corruptions import KINDS, Corruption, Images
+from pipeline.gap.estimators import Labels, Probabilities
+from pipeline.gap.shift import LabelShift
+from pipeline.store.submissions import Mitigation, with_present_names
 
 Verdict = Literal["none", "preprocessing", "label_shift", "corruption", "natural", "unknown"]
 
 KEPT = 0.002  # of accuracy that the submission's path may lose on labelled images: bfloat16 may move one label in 1,000
 ROUNDED = 2.5  # labels: what it may move of a small set, however large a share that is
 SMALL = 0.02  # one more in 50 images below some confidence: less is nothing, however significant it is
-MOVED = 0.10  # share of images that change their class, from which classes are said to have shifted
-MORE_THAN_CLASSES = 0.25  # of that share: a loss of confidence beyond it is no by-product of shifted classes
+MOVED = 0.10  # share of images that change their class, from which there is a label shift
+MORE_THAN_CLASSES = 0.25  # of that share: a loss of confidence beyond it is no by-product of the label shift
 LOOKED_UP = 500  # images of each set whose nearest training image is looked for
-RETIRED = ("softmax_ks", "reweighted_accuracy")  # in the evidence of older versions
-APART = 0.80  # AUC from which the network's features of the two sets have little in common
+WORTH_IT = 0.005  # of accuracy that a mitigation must gain in its trial
+HARMLESS = 0.01  # of accuracy that it may cost where nothing is wrong
+APART = 0.80  # AUC from which the model's features of the two sets have little in common
 
-
-@dataclass(frozen=True)
-class Observed:
-    """What a diagnosis is made from."""
-
-    local: Answers  # calibrated, of the labelled test_batch
-    truth: NDArray[np.integer]  # its labels, (N,)
-    hidden: Answers  # calibrated
-    local_rows: NDArray[np.int64]  # (m,): the local images whose features these are
-    local_features: NDArray[np.float32]  # (m, F)
-    hidden_features: NDArray[np.float32]  # (n, F)
-    recorded: float | None = None  # the accuracy on the test_batch that training noted, if it is comparable
-
-    @cached_property
-    def classes(self) -> shift.Classes:
-        """How often each class comes."""
-        return shift.classes(self.local, self.truth, self.hidden)
+STORED = {"corruptions": "damages", "degraded": "spoilt"}  # fields of a fit -> their JSON keys
+RETIRED = ("softmax_ks", "reweighted_accuracy")  # JSON keys of older versions
 
 
 @dataclass(frozen=True)
@@ -54,19 +42,20 @@ class Diagnosis:
     """The verdict and its grounds."""
 
     verdict: Verdict
-    reason: str  # for people
-    pixels: Found
+    reason: str
+    pixels: Fit
     contract: float | None  # accuracy now, less the recorded one; None: they are not comparable
-    auc: float  # of telling hidden from local features, the local ones weighted by class; .5: not at all
-    harder: float  # how many more hidden than local images lie below one confidence, at most
+    auc: float  # of telling hidden from holdout features, the holdout weighted by class; .5: not at all
+    harder: float  # how many more hidden than holdout images lie below one confidence, at most
     harder_limit: float  # what sampling alone may make of it
     label_distance: float  # total variation of the classes
     prior: tuple[float, ...]  # the estimated share of each class among the hidden images
-    alike: tuple[float, float]  # the shares of hidden and of local images that nearly are a training image
+    alike: tuple[float, float]  # the shares of hidden and of holdout images that nearly are a training image
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return dataclasses.asdict(self)
+        """JSON values."""
+        values = dataclasses.asdict(self)
+        return values | {"pixels": {STORED.get(name, name): value for name, value in values["pixels"].items()}}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -76,111 +65,139 @@ class Diagnosis:
             KeyError, TypeError, ValueError: it is of another version.
         """
         pixels = dict(values["pixels"])
-        done = tuple(Done(**damage) for damage in pixels["damages"])
-        if any(damage.name not in DAMAGES for damage in done):
-            raise KeyError("an unknown damage")
+        corruptions = tuple(Corruption(**each) for each in pixels.pop("damages"))
+        if any(corruption.name not in KINDS for corruption in corruptions):
+            raise KeyError("an unknown corruption")
         if values["verdict"] not in get_args(Verdict):
             raise ValueError(f"no verdict {values['verdict']!r}")
-        outstanding = tuple((str(name), float(by)) for name, by in pixels["outstanding"])
-        found = Found(**{**pixels, "damages": done, "outstanding": outstanding})
-        tuples = {"prior": tuple(values["prior"]), "alike": tuple(values["alike"])}
-        kept = {key: value for key, value in values.items() if key not in RETIRED}
-        return cls(**{**kept, **tuples, "pixels": found})
+        outstanding = tuple((str(name), float(by)) for name, by in pixels.pop("outstanding"))
+        fit = Fit(corruptions=corruptions, outstanding=outstanding, degraded=pixels.pop("spoilt"), **pixels)
+        kept = {name: value for name, value in values.items() if name not in RETIRED}
+        return cls(**kept | {"pixels": fit, "prior": tuple(values["prior"]), "alike": tuple(values["alike"])})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Accuracies on labelled images that were corrupted, or weighted, like the hidden ones; 0..1."""
+
+    measure: Mitigation
+    before: float
+    after: float
+    unharmed: float  # what the mitigation changes on labelled images as they are
+
+    @property
+    def recommended(self) -> bool:
+        """Whether it gains, and does no harm where nothing is wrong."""
+        return self.after - self.before > WORTH_IT and self.unharmed > -HARMLESS
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is wrong with the hidden images, what was tried against it, and what was done."""
+
+    diagnosis: Diagnosis
+    trials: tuple[Trial, ...]
+    mitigation: Mitigation  # that was applied
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        trials = [dataclasses.asdict(trial) for trial in self.trials]
+        return {"diagnosis": self.diagnosis.to_dict(), "trials": trials, "measure": self.mitigation}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`.
+
+        Raises:
+            BadData: it is of another version.
+        """
+        try:
+            values = with_present_names(stored)
+            trials = tuple(Trial(**with_present_names(trial)) for trial in values["trials"])
+            if values["measure"] not in get_args(Mitigation):
+                raise ValueError(f"no mitigation {values['measure']!r}")
+            return cls(Diagnosis.from_dict(values["diagnosis"]), trials, values["measure"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadData(f"the evidence is of another version ({error}): predict again with --force") from error
 
 
 def diagnose(
-    seen: Observed, local: Images, hidden: Images, training: Images, names: Sequence[str]
-) -> tuple[Diagnosis, NDArray[np.float64]]:
+    *, holdout: Probabilities, truth: Labels, hidden: Probabilities, classes: LabelShift, holdout_rows: Labels,
+    holdout_features: NDArray[np.floating], hidden_features: NDArray[np.floating], holdout_images: Images,
+    hidden_images: Images, training_images: Images, recorded: float | None, names: Sequence[str],
+) -> tuple[Diagnosis, NDArray[np.float64]]:  # fmt: skip
     """Look at everything; 10 to 40 seconds.
 
     Args:
-        seen: the answers and features.
-        local: labelled images (N, 32, 32, 3); only an even sample is looked at, as of the hidden ones.
-        hidden: the hidden images, may be memory-mapped.
-        training: the training images, may be memory-mapped.
+        holdout: calibrated, of the labelled test_batch with its labels `truth`, (N,).
+        hidden: calibrated.
+        classes: the label shift between the two.
+        holdout_rows: (m,), the holdout images whose features are `holdout_features`, (m, F).
+        hidden_features: (n, F).
+        holdout_images: uint8 (N, 32, 32, 3); only an even sample is looked at, as of the others.
+        hidden_images: may be memory-mapped, as the training images.
+        training_images: to find duplicates in.
+        recorded: the accuracy on the holdout that training noted, if it is comparable.
         names: of the classes.
 
     Returns:
-        The diagnosis, and how foreign each of the hidden images is whose features were seen, (n,).
+        The diagnosis, and how far out of distribution each image of the hidden features is, (n,).
     """
-    found = seen.classes
-    weights = found.weights(seen.truth)
-    harder = shift.harder(seen.local, weights, seen.hidden)
-    foreign = shift.foreign(seen.local_features, weights[seen.local_rows], seen.hidden_features)
-    pixels = corruption_fit.find(local, hidden)
-    right = seen.local.labels == seen.truth
-    contract = None if seen.recorded is None else _contract(right, seen.recorded)
-    samples = [corruption_fit.sampled(images, LOOKED_UP) for images in (hidden, local)]
-    nearest = shift.nearest(np.concatenate(samples), training)
-    alike = [part.mean() for part in np.split(nearest.alike, [len(samples[0])])]
-    diagnosis = Diagnosis(
+    weights = classes.weights(truth)
+    less_confident, by_chance = shift.harder(holdout, weights, hidden)
+    auc, ood_scores = shift.out_of_distribution(holdout_features, weights[holdout_rows], hidden_features)
+    samples = [corruption_fit.sampled(images, LOOKED_UP) for images in (hidden_images, holdout_images)]
+    _, correlations = shift.nearest(np.concatenate(samples), training_images)
+    alike = [float((part > shift.ALIKE).mean()) for part in np.split(correlations, [len(samples[0])])]
+    contract = None
+    if recorded is not None:
+        contract = estimators.accuracy(holdout, truth) - recorded
+        contract = contract if abs(contract) * len(truth) > ROUNDED else 0.0
+    found = Diagnosis(
         verdict="unknown",
         reason="",
-        pixels=pixels,
+        pixels=corruption_fit.fit(holdout_images, hidden_images),
         contract=contract,
-        auc=foreign.auc,
-        harder=harder.share,
-        harder_limit=harder.limit,
-        label_distance=0.0 if found.by_chance else found.distance,
-        prior=tuple(float(share) for share in found.hidden),
-        alike=(float(alike[0]), float(alike[1])),
+        auc=auc,
+        harder=less_confident,
+        harder_limit=by_chance,
+        label_distance=classes.distance,
+        prior=tuple(float(share) for share in classes.hidden),
+        alike=(alike[0], alike[1]),
     )
-    verdict, reason = conclude(diagnosis, found.local, names)
-    return dataclasses.replace(diagnosis, verdict=verdict, reason=reason), foreign.scores
-
-
-def _contract(right: NDArray[np.bool_], recorded: float) -> float:
-    """The accuracy now, less the recorded one; a label or two that bfloat16 moves are nothing in a small set."""
-    moved = float(right.mean()) - recorded
-    return moved if abs(moved) * len(right) > ROUNDED else 0.0
+    verdict, reason = conclude(found, classes.holdout, names)
+    return dataclasses.replace(found, verdict=verdict, reason=reason), ood_scores
 
 
 def conclude(seen: Diagnosis, expected: NDArray[np.float64], names: Sequence[str]) -> tuple[Verdict, str]:
-    """The verdict and its reason; `expected` are the shares of the classes, of these `names`, among local images."""
-    for check in (_path, _pixels, _answers):
-        if said := check(seen):
-            return said
-    if seen.label_distance > MOVED:
-        change = np.array(seen.prior) - expected
-        most = np.argsort(-abs(change))[:3]
-        shifted = ", ".join(f"{names[k]} {100 * seen.prior[k]:.0f} % for {100 * expected[k]:.0f} %" for k in most)
-        return "label_shift", f"classes come in other shares: {shifted}"
-    if seen.auc > APART:
-        return "unknown", f"the network sees other images (AUC {seen.auc:.2f}), and neither pixels nor answers say why"
-    return "none", "no difference beyond sampling noise"
-
-
-Outputs = tuple[Verdict, str] | None
-Check = Callable[[Diagnosis], Outputs]
-
-
-def _path(seen: Diagnosis) -> Outputs:
+    """The verdict and its reason; `expected` are the shares of the classes, of these `names`, in the holdout."""
+    pixels = seen.pixels
     if seen.contract is not None and abs(seen.contract) > KEPT:
         return "preprocessing", (
             f"on the labelled test_batch the network is {100 * seen.contract:+.2f} points off what training noted: "
             "this machine prepares or computes them differently"
         )
-    return None
-
-
-def _pixels(seen: Diagnosis) -> Outputs:
-    pixels = seen.pixels
-    if pixels.damages:
-        kinds = {done.damage.kind for done in pixels.damages}
-        words = ", then ".join(map(str, pixels.damages))
+    if pixels.corruptions:
+        causes = {corruption.kind.cause for corruption in pixels.corruptions}
+        words = ", then ".join(map(str, pixels.corruptions))
         explained = f"it explains {100 * (1 - pixels.left / pixels.distance):.0f} % of how the pixels differ"
-        return ("preprocessing" if "preprocessing" in kinds else "corruption"), f"{words}; {explained}"
-    if pixels.strange:
+        return ("preprocessing" if "preprocessing" in causes else "corruption"), f"{words}; {explained}"
+    if pixels.far:
         differ = ", ".join(f"{name} {by:+.1f}" for name, by in pixels.outstanding)
-        differs = f"pixels differ as no known damage would make them ({differ} deviations of an image)"
-        return ("corruption", f"of an unknown kind: {differs}") if pixels.spoilt else ("unknown", differs)
-    return None
-
-
-def _answers(seen: Diagnosis) -> Outputs:
+        differs = f"pixels differ as no known corruption would make them ({differ} deviations of an image)"
+        return ("corruption", f"of an unknown kind: {differs}") if pixels.degraded else ("unknown", differs)
     if seen.harder > max(SMALL, seen.harder_limit, MORE_THAN_CLASSES * seen.label_distance):
         return "natural", (
-            f"undamaged images that are harder: of {100 * seen.harder:.0f} % more of them than of labelled ones the "
+            f"uncorrupted images that are harder: of {100 * seen.harder:.0f} % more of them than of labelled ones the "
             f"network is unsure (by chance up to {100 * seen.harder_limit:.0f} %), whatever their class"
         )
-    return None
+    if seen.label_distance > MOVED:
+        change = np.array(seen.prior) - expected
+        shifted = ", ".join(
+            f"{names[k]} {100 * seen.prior[k]:.0f} % for {100 * expected[k]:.0f} %"
+            for k in np.argsort(-abs(change))[:3]
+        )
+        return "label_shift", f"classes come in other shares: {shifted}"
+    if seen.auc > APART:
+        return "unknown", f"the network sees other images (AUC {seen.auc:.2f}), and neither pixels nor outputs say why"
+    return "none", "no difference beyond sampling noise"

@@ -1,17 +1,16 @@
-"""How many of a network's labels are right, on images that have no labels.  Accuracies are fractions in 0..1.
+"""How many of a model's labels are right on images without labels.  Accuracies are fractions in 0..1.
 
     atc           average thresholded confidence; Garg et al. 2022 (arXiv:2201.04234)
     aline         agreement on the line; Baek et al. 2022 (arXiv:2206.13089)
-    probit_line   from a score that is known; Miller et al. 2021, "Accuracy on the line" (arXiv:2107.04649)
+    probit_line   from known scores; Miller et al. 2021, "Accuracy on the line" (arXiv:2107.04649)
 
-`local` is a labelled set like the training images, `hidden` the one without labels.
+`holdout` is CIFAR-10's labelled test_batch, `hidden` the competition's unlabelled test set.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,102 +18,12 @@ from numpy.typing import NDArray
 from pipeline.errors import BadData
 from pipeline.store.submissions import Outputs
 
-# --- Temperature scaling: probabilities that mean what they say (Guo et al. 2017, arXiv:1706.04599).
+Probabilities = NDArray[np.float64]  # (N, classes), each row of sum 1
+Labels = NDArray[np.integer]  # (N,)
 
-
-TINY = 1e-12  # the least probability: a network in float32 answers 0 where it is very sure, and log 0 is no number
+TINY = 1e-12  # the smallest probability: a confident model outputs 0 in float32, which has no logarithm
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures searched
-ENOUGH = 50_000  # answers from which all estimates are exact to 0.2 points: more would only take memory
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a network, or an average of several, says of N images: probabilities float64 (N, classes)."""
-
-    probabilities: NDArray[np.float64]
-
-    @classmethod
-    def checked(cls, probabilities: NDArray[np.floating], of: str) -> Self:
-        """Answers, each row made to sum to exactly 1.
-
-        Raises:
-            BadData: they are no probabilities; names `of`, the images they are about.
-        """
-        values = probabilities.astype(np.float64)
-        if values.ndim != 2 or not len(values):
-            raise BadData(f"the probabilities of the {of} images are of shape {values.shape}, not (images, classes)")
-        sums = values.sum(axis=1, keepdims=True)
-        if not np.isfinite(values).all() or (values < 0).any() or (abs(sums - 1) > 0.01).any():
-            raise BadData(f"the probabilities of the {of} images are none (not finite, negative, or not of sum 1)")
-        return cls(values / sums)
-
-    @classmethod
-    def sampled(cls, probabilities: NDArray[np.floating], of: str) -> Self:
-        """As `checked`, of an even sample where there are very many."""
-        return cls.checked(probabilities[:: -(-len(probabilities) // ENOUGH) or 1], of)
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self.probabilities)
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """The most probable classes, (N,)."""
-        found: NDArray[np.int64] = self.probabilities.argmax(axis=1)
-        return found
-
-    @property
-    def confidence(self) -> NDArray[np.float64]:
-        """The probabilities of these, (N,)."""
-        found: NDArray[np.float64] = self.probabilities.max(axis=1)
-        return found
-
-    @property
-    def negative_entropy(self) -> NDArray[np.float64]:
-        """Sum of p log p in nats, (N,): from -log(classes), unsure, to 0."""
-        found: NDArray[np.float64] = (self.probabilities * np.log(self.probabilities.clip(TINY))).sum(axis=1)
-        return found
-
-    def at(self, temperature: float) -> "Answers":
-        """The same answers at another temperature: above 1 less sure, below 1 surer."""
-        scaled = np.log(self.probabilities.clip(TINY)) / temperature
-        scaled -= scaled.max(axis=1, keepdims=True)
-        powers = np.exp(scaled)
-        return Answers(powers / powers.sum(axis=1, keepdims=True))
-
-
-def accuracy(answers: Answers, labels: NDArray[np.integer]) -> float:
-    """The share of answers that are right, from 0 to 1."""
-    return float((answers.labels == labels).mean())
-
-
-def likelihood_loss(answers: Answers, labels: NDArray[np.integer]) -> float:
-    """Mean negative log-likelihood of the labels (N,) in nats."""
-    chosen = answers.probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(chosen.clip(TINY)).mean())
-
-
-def fitted(test: Outputs, validation: Outputs | None) -> float:
-    """The temperature by the validation split, or for want of one by the test_batch.
-
-    Raises:
-        BadData: what was said are no probabilities.
-    """
-    labelled = validation or test
-    return temperature(Answers.checked(labelled.probabilities, "validation"), labelled.known_truth)
-
-
-def temperature(answers: Answers, labels: NDArray[np.integer]) -> float:
-    """The temperature at which the labels (N,) are likeliest, from 0.05 to 20."""
-    from scipy.optimize import minimize_scalar  # noqa: PLC0415 - a second that most commands need not take
-
-    found = minimize_scalar(
-        lambda log: likelihood_loss(answers.at(float(np.exp(log))), labels),
-        bounds=(np.log(COLDEST), np.log(HOTTEST)),
-        method="bounded",
-    )
-    return float(np.exp(found.x))
-
+ENOUGH = 50_000  # images from which all estimates are exact to 0.2 points: more would only take memory
 
 CLOSE_TO_A_LINE = 0.9  # R^2 below which Baek et al. warn of the agreement line
 LEAST_PAIRS = 3
@@ -123,61 +32,117 @@ SLOPE = 0.85  # of the probit line from one anchor: between .82, the competition
 LEAST_ANCHORS = 5  # scores from which a slope is fitted
 
 
-def atc(local: Answers, local_accuracy: float, hidden: Answers) -> float:
-    """The share of hidden images whose negative entropy reaches the threshold that local_accuracy's share reaches."""
-    scores = np.sort(local.negative_entropy)
-    wrong = round((1 - local_accuracy) * len(scores))
-    if wrong == len(scores):
-        return 0.0
-    return float((hidden.negative_entropy >= scores[wrong]).mean())
+def checked(probabilities: NDArray[np.floating], of: str) -> Probabilities:
+    """The probabilities, each row made to sum to exactly 1.
+
+    Raises:
+        BadData: they are not probabilities; names `of`, the images they are about.
+    """
+    values = probabilities.astype(np.float64)
+    if values.ndim != 2 or not len(values):
+        raise BadData(f"the probabilities of the {of} images are of shape {values.shape}, not (images, classes)")
+    sums = values.sum(axis=1, keepdims=True)
+    if not np.isfinite(values).all() or (values < 0).any() or (abs(sums - 1) > 0.01).any():
+        raise BadData(f"the probabilities of the {of} images are none (not finite, negative, or not of sum 1)")
+    normalised: Probabilities = values / sums
+    return normalised
+
+
+def thinned(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
+    """An even sample of very many."""
+    return probabilities[:: -(-len(probabilities) // ENOUGH) or 1]
+
+
+def accuracy(probabilities: NDArray[np.floating], truth: Labels) -> float:
+    """The share of images whose most probable class is the true one."""
+    return float((probabilities.argmax(axis=1) == truth).mean())
+
+
+def negative_entropy(probabilities: Probabilities) -> NDArray[np.float64]:
+    """Sum of p log p in nats, (N,): from -log(classes), no confidence at all, to 0."""
+    sums: NDArray[np.float64] = (probabilities * np.log(probabilities.clip(TINY))).sum(axis=1)
+    return sums
+
+
+def at_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
+    """The softmax of the logits divided by `temperature`: above 1 less confident, below 1 more."""
+    scaled = np.log(probabilities.clip(TINY)) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    softmax: Probabilities = powers / powers.sum(axis=1, keepdims=True)
+    return softmax
+
+
+def fit_temperature(test: Outputs, validation: Outputs | None) -> float:
+    """The temperature, from 0.05 to 20, at which the labels of the validation split are likeliest.
+
+    Without a validation split that of test_batch.  Guo et al. 2017, "On calibration" (arXiv:1706.04599).
+
+    Raises:
+        BadData: the outputs are not probabilities.
+    """
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415 - a second that most commands need not take
+
+    labelled = validation or test
+    probabilities, labels = checked(labelled.probabilities, "validation"), labelled.known_truth
+
+    def loss(log_temperature: float) -> float:
+        chosen = at_temperature(probabilities, float(np.exp(log_temperature)))[np.arange(len(labels)), labels]
+        return float(-np.log(chosen.clip(TINY)).mean())
+
+    found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def atc(holdout: Probabilities, holdout_accuracy: float, hidden: Probabilities) -> float:
+    """The share of hidden images above the negative entropy that a share `holdout_accuracy` of the holdout reaches."""
+    scores = np.sort(negative_entropy(holdout))
+    wrong = round((1 - holdout_accuracy) * len(scores))
+    return 0.0 if wrong == len(scores) else float((negative_entropy(hidden) >= scores[wrong]).mean())
 
 
 @dataclass(frozen=True)
 class AgreementLine:
-    """probit(agreement on hidden) = intercept + slope * probit(agreement on local), over pairs of networks."""
+    """probit(agreement on hidden) = intercept + slope * probit(agreement on holdout), over pairs of models."""
 
-    slope: float
-    intercept: float
-    r2: float  # of the pairs around the line
     pairs: int  # usable ones: neither agreement is 0 or 1
-    highest: float = -math.inf  # probit of the best agreement on local
+    slope: float = 0.0
+    intercept: float = 0.0
+    r2: float = 0.0  # of the pairs around the line
+    highest: float = -math.inf  # probit of the best agreement on the holdout
 
-    def refusal(self, local_accuracy: float) -> str | None:
-        """Why the line says nothing of a network of this accuracy, or None."""
+    def refusal(self, holdout_accuracy: float) -> str | None:
+        """Why the line says nothing of a model of this accuracy, or None."""
         if self.pairs < LEAST_PAIRS:
             return f"only {self.pairs} usable pairs of runs, and {LEAST_PAIRS} are needed"
         if self.r2 < CLOSE_TO_A_LINE:
             return f"the agreements of {self.pairs} pairs of runs lie on no line (R2 {self.r2:.2f}, at least .90)"
-        if probit(local_accuracy) > self.highest + NEAR:
+        if probit(holdout_accuracy) > self.highest + NEAR:
             return f"no two runs agree on more than {100 * probit_inverse(self.highest):.0f} % of the labelled images"
         return None
 
-    def accuracy(self, local_accuracy: float) -> float:
+    def accuracy(self, holdout_accuracy: float) -> float:
         """Accuracy lies on the line on which agreement lies (ALine-S)."""
-        return probit_inverse(self.intercept + self.slope * probit(local_accuracy))
+        return probit_inverse(self.intercept + self.slope * probit(holdout_accuracy))
 
 
-NO_LINE = AgreementLine(0.0, 0.0, 0.0, 0)
-
-
-def aline(local: Sequence[NDArray[np.integer]], hidden: Sequence[NDArray[np.integer]]) -> AgreementLine:
-    """The line of several networks' labels, one array for each network in both: (M,) and (N,)."""
-    found = []
-    for one, other in combinations(range(len(local)), 2):
-        agreements = [float((labels[one] == labels[other]).mean()) for labels in (local, hidden)]
-        if all(0 < agreement < 1 for agreement in agreements):
-            found.append([probit(agreement) for agreement in agreements])
-    x, y = np.array(found).reshape(-1, 2).T
-    if len(found) < LEAST_PAIRS or np.ptp(x) == 0:
-        return replace(NO_LINE, pairs=len(found))
+def aline(models: Sequence[tuple[Labels, Labels]]) -> AgreementLine:
+    """The line of several models, of each its labels on the holdout and on the hidden images: (M,) and (N,)."""
+    agreements = [
+        [float((labels == others).mean()) for labels, others in zip(one, other, strict=True)]
+        for one, other in combinations(models, 2)
+    ]
+    usable = [[probit(share) for share in pair] for pair in agreements if all(0 < share < 1 for share in pair)]
+    x, y = np.array(usable).reshape(-1, 2).T
+    if len(usable) < LEAST_PAIRS or np.ptp(x) == 0:
+        return AgreementLine(len(usable))
     slope, intercept = (float(value) for value in np.polyfit(x, y, 1))
     spread = float(((y - y.mean()) ** 2).sum())
     r2 = 1 - float(((y - intercept - slope * x) ** 2).sum()) / spread if spread else 0.0
-    return AgreementLine(slope, intercept, r2, len(found), float(x.max()))
+    return AgreementLine(len(usable), slope, intercept, r2, float(x.max()))
 
 
-def probit_line(anchors: Sequence[tuple[float, float]], local_accuracy: float) -> float:
-    """The score that known scores promise: a probit line through the `anchors`, (local accuracy, score) each.
+def probit_line(anchors: Sequence[tuple[float, float]], holdout_accuracy: float) -> float:
+    """The score that a probit line through the `anchors`, (holdout accuracy, score) each, gives an accuracy.
 
     Through fewer than five it has the slope .85, since a slope fitted to so few would be luck.
     """
@@ -185,7 +150,7 @@ def probit_line(anchors: Sequence[tuple[float, float]], local_accuracy: float) -
     slope = SLOPE
     if len(anchors) >= LEAST_ANCHORS and np.ptp(x) > 0:
         slope = float(np.polyfit(x, y, 1)[0])
-    return probit_inverse(float((y - slope * x).mean()) + slope * probit(local_accuracy))
+    return probit_inverse(float((y - slope * x).mean()) + slope * probit(holdout_accuracy))
 
 
 def probit(fraction: float) -> float:

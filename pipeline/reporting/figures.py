@@ -105,7 +105,7 @@ KINDS = (mistakes, uncertain, foreign)
 
 def _hidden(name: str, title: str, rows: NDArray[np.int64], evidence: Evidence, data: Processed) -> Sheet:
     images = np.asarray(data.array("hidden_images")[rows])
-    near = shift.nearest(images, data.array("train_images"))
+    near, correlations = shift.nearest(images, data.array("train_images"))
     names, ids, labels = data.class_names, data.array("hidden_ids"), data.array("train_labels")
     probabilities = evidence.hidden.probabilities[rows]
     tiles = [
@@ -114,7 +114,7 @@ def _hidden(name: str, title: str, rows: NDArray[np.int64], evidence: Evidence, 
     ]
     below = [
         Tile(data.array("train_images")[row], (names[labels[row]], f"r {correlation:.2f}"))
-        for row, correlation in zip(near.rows.tolist(), near.correlations.tolist(), strict=True)
+        for row, correlation in zip(near.tolist(), correlations.tolist(), strict=True)
     ]
     return Sheet(name, title, tiles, below)
 

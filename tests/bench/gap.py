@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
 from pipeline.config import Competition
-from pipeline.gap import adapt
-from pipeline.gap.adapt import Local, examine
+from pipeline.gap.adapt import predict_hidden
 from pipeline.gap.assessment import assess
+from pipeline.gap.estimators import accuracy
 from pipeline.gap.forecast import Forecast
 from pipeline.store.processed import ArrayName, Processed
 from pipeline.store.runs import Run
@@ -65,7 +65,7 @@ class Bench:
     others: Sequence[Panel]
     data: Processed
     local: InMemory  # with the run's validation split in the place of the test_batch
-    said: Local  # there
+    said: Outputs  # there
     scratch: Path
 
     @classmethod
@@ -82,7 +82,7 @@ class Bench:
         exchanged = {"test_images": np.asarray(data.array("train_images")[rows]), "test_labels": labels[rows]}
         local = InMemory(data.folder, data.manifest, exchanged)
         said = _together([panel, *others], local, "test_images", labels[rows])
-        return cls(panel, others, data, local, Local(said, None, None), scratch)
+        return cls(panel, others, data, local, said, scratch)
 
     def sets(self, seed: int, size: int) -> Iterator[SampledSet]:
         """The stand-ins of a seed."""
@@ -103,19 +103,21 @@ class Bench:
         truth = np.asarray(self.data.array("test_labels"))[stand_in.rows]
         hidden: dict[str, NDArray[Any]] = {"hidden_images": images, "hidden_ids": np.arange(len(images))}
         data = dataclasses.replace(self.local, exchanged=self.local.exchanged | hidden)
-        plain = adapt.right(self.panel.probabilities(images), truth)
-        norms = adapt.right(self.panel.adapted(images, self.local.array("test_images")).probabilities(images), truth)
-        examined = examine(self.panel, data, self.said, "auto", lambda line: None)
-        csv = self._csv(data, examined.evidence, truth)
-        after = float((examined.evidence.hidden.labels == truth).mean())
+        plain = accuracy(self.panel.probabilities(images), truth)
+        norms = accuracy(self.panel.adapted(images, self.local.array("test_images")).probabilities(images), truth)
+        evidence, found = predict_hidden(
+            self.panel, data, "auto", lambda line: None, test=self.said, validation=None, recorded=None
+        )
+        csv = self._csv(data, evidence, truth)
+        after = float((evidence.hidden.labels == truth).mean())
         forecast = assess(csv, [], [], Competition("stand-in")).forecast
         return {
             "set": stand_in.name,
             "right": stand_in.verdict,
-            "verdict": examined.diagnosis.verdict,
-            "reason": examined.diagnosis.reason,
+            "verdict": found.diagnosis.verdict,
+            "reason": found.diagnosis.reason,
             "plain": 100 * plain,
-            "measure": examined.measure,
+            "measure": found.mitigation,
             "accuracy": 100 * after,
             "norms": 100 * norms,
             **_figures(forecast),
@@ -167,7 +169,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench.open(arguments, Path(scratch))
-        local = 100 * inference.accuracy(bench.said.test.labels, bench.said.test)
+        local = 100 * inference.accuracy(bench.said.labels, bench.said)
         rows = []
         for seed in arguments.seeds:
             for stand_in in bench.sets(seed, arguments.size):

@@ -46,7 +46,7 @@ def measure(file: Path, sets: int) -> tuple[dict[str, Any], list[str]]:
         errors, falls, refused = [], [], 0
         for index in generator.permutation(len(chosen))[:sets]:
             names = chosen[index]
-            line = estimators.aline([local[n] for n in names], [hidden[n] for n in names])
+            line = estimators.aline([(local[name], hidden[name]) for name in names])
             for name in names:
                 if line.refusal(before[name]):
                     refused += 1

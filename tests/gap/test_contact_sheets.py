@@ -31,9 +31,9 @@ def test_foreign_and_unsure_images_come_with_what_they_resemble_most(data: Proce
         probabilities = evidence.hidden.probabilities[first]
         name = NAMES[probabilities.argmax()]
         assert sheet.tiles[0].lines == (f"{name} {100 * probabilities.max():.0f} %", f"id {ids[first]}")
-        near = shift.nearest(images[first : first + 1], train)
-        assert np.array_equal(sheet.below[0].image, train[near.rows[0]])
-        assert sheet.below[0].lines == (NAMES[labels[near.rows[0]]], f"r {near.correlations[0]:.2f}")
+        (row,), (correlation,) = shift.nearest(images[first : first + 1], train)
+        assert np.array_equal(sheet.below[0].image, train[row])
+        assert sheet.below[0].lines == (NAMES[labels[row]], f"r {correlation:.2f}")
     foreignness = dict(zip(ids[evidence.hidden_rows].tolist(), evidence.ood_scores.tolist(), strict=True))
     order = [foreignness[int(tile.lines[1].removeprefix("id "))] for tile in figures.foreign(evidence, data).tiles]
     assert order == sorted(foreignness.values(), reverse=True)[:24]

@@ -3,30 +3,69 @@
 import numpy as np
 import pytest
 
+from pipeline.errors import BadData
 from pipeline.gap import estimators
-from pipeline.gap.estimators import Answers, probit
+from pipeline.gap.estimators import accuracy, at_temperature, checked, fit_temperature, negative_entropy, probit
+from pipeline.store.submissions import Outputs
+from tests.gap.cases import PAIRS, two
 
 
-def two(*first: float) -> Answers:
-    """Answers of two classes from the probabilities of the first."""
-    return Answers(np.array([[p, 1 - p] for p in first]))
+@pytest.mark.parametrize("broken", [[[np.nan, 1.0]], [[-0.1, 1.1]], [[0.4, 0.4]], [0.5, 0.5], np.empty((0, 2))])
+def test_what_are_not_probabilities_is_refused(broken: object) -> None:
+    with pytest.raises(BadData, match="hidden images"):
+        checked(np.array(broken), "hidden")
 
 
-def test_atc_counts_what_is_as_sure_as_the_surest_part_of_the_right_size() -> None:
-    local = two(0.6, 0.7, 0.8, 0.9)
-    # Three of four are right, so the threshold lies at the second least sure: .7
-    assert estimators.atc(local, 0.75, two(0.65, 0.7, 0.75, 0.2, 0.95)) == pytest.approx(4 / 5)
-    assert estimators.atc(local, 0.75, local) == 0.75
-    assert estimators.atc(local, 0.0, local) == 0
-    assert estimators.atc(local, 1.0, two(0.55, 0.6)) == 0.5
+def test_rows_of_float32_are_made_to_sum_to_one() -> None:
+    rows = np.random.default_rng(0).dirichlet([1] * 10, size=50).astype(np.float32)
+    np.testing.assert_allclose(checked(rows, "hidden").sum(axis=1), 1, atol=1e-15)
+
+
+def test_of_very_many_images_an_even_sample_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimators, "ENOUGH", 3)
+    assert estimators.thinned(np.arange(7.0)).tolist() == [0, 3, 6]
+    assert estimators.thinned(np.arange(3.0)).tolist() == [0, 1, 2]
+
+
+def test_a_temperature_divides_the_logits() -> None:
+    one = np.array([[0.5, 0.3, 0.2]])
+    roots = one**0.5  # softmax(log p / 2)
+    np.testing.assert_allclose(at_temperature(one, 2.0), roots / roots.sum())
+
+
+def test_the_temperature_is_found_that_made_the_labels() -> None:
+    rng = np.random.default_rng(0)
+    honest = rng.dirichlet([0.5] * 5, size=20_000)
+    labels = np.array([rng.choice(5, p=row) for row in honest]).astype(np.uint8)
+    overconfident = at_temperature(honest, 1 / 3)
+    calibrated, distorted = (Outputs(p.astype(np.float32), labels[None], labels) for p in (honest, overconfident))
+    assert fit_temperature(distorted, None) == pytest.approx(3, rel=0.05)
+    assert fit_temperature(distorted, calibrated) == pytest.approx(1, rel=0.05)  # the validation split decides
+    assert accuracy(overconfident, labels) == accuracy(honest, labels)
+
+
+def test_certainty_has_an_entropy_and_a_loss() -> None:
+    certain = np.array([[1.0, 0.0]])
+    assert negative_entropy(certain).tolist() == [0]
+    wrong = Outputs(certain.astype(np.float32), np.ones((1, 1), np.uint8), np.ones(1, np.uint8))
+    assert fit_temperature(wrong, None) == pytest.approx(20, rel=0.01)  # log 0 would be no number
+
+
+def test_atc_counts_what_is_as_confident_as_the_share_that_is_right() -> None:
+    holdout = two(0.6, 0.7, 0.8, 0.9)
+    # Three of four are right, so the threshold lies at the second least confident: .7
+    assert estimators.atc(holdout, 0.75, two(0.65, 0.7, 0.75, 0.2, 0.95)) == pytest.approx(4 / 5)
+    assert estimators.atc(holdout, 0.75, holdout) == 0.75
+    assert estimators.atc(holdout, 0.0, holdout) == 0
+    assert estimators.atc(holdout, 1.0, two(0.55, 0.6)) == 0.5
 
 
 def test_the_agreement_line_carries_over_to_accuracy() -> None:
-    local = [np.zeros(1000, dtype=np.int64) for _ in range(3)]
-    hidden = [np.zeros(1000, dtype=np.int64) for _ in range(3)]
-    local[0][:100], local[1][200:250], local[2][300:310] = 1, 1, 1  # they disagree on 150, 110 and 60
+    models = [(np.zeros(1000, dtype=np.int64), np.zeros(1000, dtype=np.int64)) for _ in range(3)]
+    holdout, hidden = zip(*models, strict=True)
+    holdout[0][:100], holdout[1][200:250], holdout[2][300:310] = 1, 1, 1  # they disagree on 150, 110 and 60
     hidden[0][:200], hidden[1][200:320], hidden[2][400:430] = 1, 1, 1  # on 320, 230 and 150
-    line = estimators.aline(local, hidden)
+    line = estimators.aline(models)
     x = np.array([probit(0.85), probit(0.89), probit(0.94)])
     y = np.array([probit(0.68), probit(0.77), probit(0.85)])
     slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
@@ -38,18 +77,18 @@ def test_the_agreement_line_carries_over_to_accuracy() -> None:
     assert probit(line.accuracy(0.9)) == pytest.approx(line.intercept + slope * probit(0.9))
 
 
-def test_a_line_that_is_none_is_refused() -> None:
+def test_agreements_that_lie_on_no_line_are_refused() -> None:
     rng = np.random.default_rng(0)
-    labels = [rng.integers(0, 10, 300) for _ in range(4)]
-    shuffled = [rng.integers(0, 10, 300) for _ in range(4)]
-    assert "lie on no line" in (estimators.aline(labels, shuffled).refusal(0.5) or "")
-    assert "only 1 usable pairs" in (estimators.aline(labels[:2], shuffled[:2]).refusal(0.5) or "")
-    assert "only 0 usable pairs" in (estimators.aline(labels[:1] * 3, shuffled[:1] * 3).refusal(0.5) or "")
+    models = [(rng.integers(0, 10, 300), rng.integers(0, 10, 300)) for _ in range(4)]
+    assert "lie on no line" in (estimators.aline(models).refusal(0.5) or "")
+    assert "only 1 usable pairs" in (estimators.aline(models[:2]).refusal(0.5) or "")
+    assert "only 0 usable pairs" in (estimators.aline(models[:1] * 3).refusal(0.5) or "")
+    assert "only 0 usable pairs" in (estimators.aline([]).refusal(0.5) or "")
 
 
 def test_one_score_gives_the_published_ones() -> None:
-    """The competition's clean pairs: 94.5 -> 83.4 foretells 95.32 -> 84.97, 95.49 -> 85.10 and 97.09 -> 88.91."""
-    for local, public in ((95.32, 84.97), (95.49, 85.10), (97.09, 88.91)):
+    """The competition's pairs: 94.5 -> 83.4 predicts 95.32 -> 84.97, 95.49 -> 85.10 and 97.09 -> 88.91."""
+    for local, public in PAIRS[3:]:
         assert 100 * estimators.probit_line([(0.945, 0.834)], local / 100) == pytest.approx(public, abs=0.5)
 
 

@@ -71,7 +71,7 @@ def test_answers_are_counted_in_per_cent(data: Processed, monkeypatch: pytest.Mo
         assert x.tolist() == sorted(said.probabilities.max(axis=1).tolist()) and y[-1] == 100
     assert "AUC 0.73" in foreign.get_title()
     assert sum(bar.get_height() for bar in foreign.containers[0]) == 30  # each of the sample, once
-    assert "natural: undamaged images that are harder" in figure.get_suptitle()
+    assert "natural: uncorrupted images that are harder" in figure.get_suptitle()
 
 
 def test_legends_cover_nothing(data: Processed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class Place:
             elif name == "submit":
                 submit(self.csv, paths, kaggle, told.append, slug=SLUG, clock=self.clock)
             else:
-                check(SLUG, paths, kaggle)
+                check(SLUG, paths, kaggle, told.append)
         except PipelineError as error:
             return Outcome(error.exit_code, str(error), "\n".join(told))
         return Outcome(0, "", "\n".join(told))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.gap.comparison import SHOWN
+from pipeline.check import SHOWN
 from pipeline.store import ledger
 from tests.bench.soak import write_ledger
 from tests.support import SLUG, here
