@@ -29,7 +29,6 @@ Stages know parts; parts never know stages:
     gap/                   what a CSV will score, what is the matter with the hidden images, and the ledger
     overview/              what is there, for status
     reporting/             the report's figures and its page
-    kernels/               what goes to Kaggle's machines and comes back
     rehearsal/             a mock Kaggle server on 127.0.0.1 and its embedded competition
                            (python -m pipeline.rehearsal -- COMMAND)
 """

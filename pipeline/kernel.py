@@ -2,170 +2,283 @@
 
     python -m pipeline.kernel push --preset best
 
-Packs the project into a script kernel of yours, pushes it, waits, and fetches what it puts out.  The same command
-again goes on where the last one ended: what Kaggle has already is not pushed twice.
+Packs the project into a script kernel of yours, pushes it, waits, and fetches its output.  data/kernels/RUN keeps what
+was pushed: the same command again goes on waiting for it, and only --force pushes it once more.
 """
 
 import os
+import re
+import shutil
 import sys
+import time
+import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pipeline import cli, commands
-from pipeline.config import Paths
+from pipeline.config import Paths, fingerprint
 from pipeline.console import BYTES, Meter, duration
-from pipeline.errors import BadData, Log, PipelineError
-from pipeline.kaggle_api import kernels
+from pipeline.errors import BadData, Log, MissingInput, NetworkError, PipelineError, UsageError, printable
 from pipeline.kaggle_api.client import Kaggle
-from pipeline.kernels import outputs, packing, taken
-from pipeline.kernels.order import AGAIN, Note, Order, default_run
-from pipeline.kernels.packing import Parcel
-from pipeline.kernels.waiting import Clock, wait_for
+from pipeline.kaggle_api.script_kernel import AGAIN, MAIN, NOTE, Kernel
+from pipeline.kernel_runner import CSV_ENDINGS, RUN_FILES
 from pipeline.recipes import PRESETS
-from pipeline.store import atomic, runs
+from pipeline.store import atomic, manifest, runs, submissions
 from pipeline.store.runs import Run
+from pipeline.store.submissions import Evidence, written_by_predict
 
+LARGEST = 1_000_000_000  # bytes of the output: a million test images have 300 MB of probabilities
+WAITING = ("QUEUED", "NEW_SCRIPT", "RUNNING")  # statuses that change by themselves
+REMINDER = 600.0  # seconds after which an unchanged status is logged again
+PATIENCE = 600.0  # seconds without an answer of Kaggle's: hours of waiting outlast a bad connection
+LOG_LINES = 15  # of a failed kernel's log
 UNKNOWN_USER = "YOUR-KAGGLE-NAME"
 
-WAITING = (  # the options of what waits for a kernel and fetches its run
-    cli.wait(43200, "the kernel's end"),
-    click.option("--poll", metavar="SECONDS", type=cli.Finite(min=0.1), default=15, show_default=True,
-                 help="Between two looks at Kaggle."),
-    cli.timeout, cli.models, cli.submissions, cli.force,
-)  # fmt: skip
 
+@dataclass(frozen=True)
+class Kernels:
+    """Pushes kernels and fetches their runs.
 
-def push(
-    order: Order, paths: Paths, kaggle: Kaggle, log: Log, *, force: bool = False, clock: Clock | None = None
-) -> Run | None:
-    """Have the order carried out on Kaggle and fetch its run, or go on with that, or find it here.
+    `force` replaces what is here or at Kaggle; a kernel's end is waited for up to `wait` seconds, with a look every
+    `poll` seconds.  Both methods raise:
 
-    With a deadline of 0 what was just pushed is not waited for: None.
-
-    Raises:
-        UsageError: a kernel, a run or a CSV of that name is another one, or the kernel is not shown any more, and not
-            `force`; Kaggle knows no such competition; or the source is too large.
-        AccessDenied: the credentials, or the competition's rules (see pipeline.errors).
-        PipelineError: Kaggle refused the kernel, or the kernel failed; its log's end is said.
-        NetworkError: Kaggle does not answer, or the kernel did not end in time.
-        BadData: its output is not what was ordered.
+        UsageError     a kernel, a run or a CSV of that name is another one; or the source is too large
+        AccessDenied   the credentials, or the competition's rules (see pipeline.errors)
+        PipelineError  Kaggle refused the kernel, or it failed; the end of its log is logged
+        NetworkError   Kaggle does not answer, or the kernel did not end in time
+        BadData        its output is not what was ordered
     """
-    parcel, folder = packing.pack(order), paths.kernels / order.run
-    with atomic.lock(folder):
-        if not force and (run := outputs.here(order, paths)) is not None:
-            log(f"kernel: run {run.name} and its CSV are here already, nothing to do")
-            runs.point_latest(paths.models, run.name)
-            return run
-        clock = clock or Clock()
-        note, pushed = _sent(order, parcel, folder, kaggle, force, log)
-        note.write(paths.kernels)
-        if pushed and not clock.deadline:
-            log(f"kernel: not waiting; later: {_fetching(note, paths, force)}")
+
+    paths: Paths
+    kaggle: Kaggle
+    log: Log
+    force: bool = False
+    wait: float = 43_200.0  # no kernel may run longer than twelve hours
+    poll: float = 15.0
+
+    def push(self, kernel: Kernel) -> Run | None:
+        """Push the kernel, unless it was pushed before, and fetch its run, unless that is here.
+
+        With a `wait` of 0 what was just pushed is not waited for: None.
+        """
+        folder = self.paths.kernels / kernel.run
+        with atomic.lock(folder):
+            if (run := self._run_here(kernel)) is not None:
+                return run
+            if self.force or not (folder / NOTE).exists():
+                pushed = self._push(replace(kernel, user=self.kaggle.username()))
+                if not self.wait:
+                    self.log(f"kernel: not waiting; later: {self._fetch_command(pushed)}")
+                    return None
+            else:
+                pushed = Kernel.read(self.paths.kernels, kernel.run)
+                if replace(pushed, user="", version=0) != kernel:
+                    raise UsageError(f"{pushed.url} was pushed with other options: choose another --run, or {AGAIN}")
+                self.log(f"kernel: {pushed.ref} was pushed before, going on with it")
+            return self._bring(pushed)
+
+    def fetch(self, name: str | None) -> Run:
+        """Fetch the run of a kernel that was pushed from here; by default of the one that was pushed last.
+
+        Raises:
+            MissingInput: no such kernel was pushed.
+        """
+        kernel = Kernel.read(self.paths.kernels, name)
+        with atomic.lock(self.paths.kernels / kernel.run):
+            return self._run_here(kernel) or self._bring(kernel)
+
+    def write(self, kernel: Kernel) -> Path:
+        """Write what is pushed, as `kaggle kernels push -p` takes it; its folder."""
+        folder, train = self.paths.kernels / kernel.run, commands.arguments(kernel.config)
+        size = kernel.write_files(folder, train)
+        machine = (kernel.accelerator or "a GPU") if kernel.gpu else "no GPU"
+        internet = "with" if kernel.internet else "without"
+        self.log(f"kernel: {kernel.ref}, private, {machine}, {internet} internet, files of {kernel.competition}")
+        self.log(f"kernel: {size / 1e3:.0f} kB as {folder / MAIN}")
+        self.log(f"kernel: it trains run {kernel.run}: {' '.join(train)}")
+        return folder
+
+    def _run_here(self, kernel: Kernel) -> Run | None:
+        """The kernel's run, made the latest, if it and its CSV are here and are not to be replaced."""
+        folder, csv = self.paths.models / kernel.run, self.paths.submissions / f"{kernel.run}.csv"
+        if self.force or not (folder.exists() or csv.exists()):
             return None
-        return _bring(note, paths, kaggle, log, clock, force)
+        try:
+            run = verify(kernel, self.paths)
+        except (BadData, MissingInput) as error:
+            cure = "the kernel's results would take its place: choose another --run, or --force"
+            raise UsageError(f"{error}; {cure}") from None
+        self.log(f"kernel: run {kernel.run} and its CSV are here already, nothing to do")
+        runs.point_latest(self.paths.models, kernel.run)
+        return run
+
+    def _push(self, kernel: Kernel) -> Kernel:
+        """Push it, and keep what Kaggle makes of it."""
+        folder = self.write(kernel)
+        self.kaggle.files(kernel.competition)  # without them a kernel would fail after its wait in the queue
+        kernel.write(self.paths.kernels)  # whatever becomes of the answer, fetch takes the newest version
+        try:
+            version = self.kaggle.push_kernel(folder, kernel.ref, kernel.competition)
+        except PipelineError as error:
+            if isinstance(error, NetworkError) and error.unanswered:
+                cure = f"`{self._fetch_command(kernel)}` waits for it, or see {kernel.url}"
+                raise NetworkError(f"{error}; Kaggle may have taken the kernel all the same: {cure}") from error
+            (folder / NOTE).unlink()
+            raise
+        kernel = replace(kernel, version=version)
+        kernel.write(self.paths.kernels)
+        self.log(f"kernel: Kaggle took it as version {version}: {kernel.url}")
+        return kernel
+
+    def _bring(self, kernel: Kernel) -> Run:
+        """Wait for the kernel, fetch its output, verify it, and put it where the stages look for it."""
+        incoming = self.paths.kernels / kernel.run / "incoming"
+        shutil.rmtree(incoming, ignore_errors=True)
+        try:
+            self._await_end(kernel)
+            self._download(kernel, incoming)
+            self._publish(kernel, Paths(models=incoming / "data/models", submissions=incoming / "submissions"))
+        except KeyboardInterrupt:
+            self.log(f"kernel: {kernel.ref} stays at Kaggle; later: {self._fetch_command(kernel)}")
+            raise
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+        run, csv = Run.open(self.paths.models, kernel.run), self.paths.submissions / f"{kernel.run}.csv"
+        result = run.result
+        self.log(f"kernel: {result.epochs} epochs on {result.device}, {duration(result.seconds)}, "
+                 f"test {result.test_accuracy:.2f} % ({result.test_rows:,} images, test_batch)")  # fmt: skip
+        self.log(f"kernel: {run.folder} and {csv} are here, verified")
+        following = commands.command("check", kernel.competition, self.paths, "--csv", str(csv))
+        commands.announce(following, self.log, os.environ)
+        return run
+
+    def _fetch_command(self, kernel: Kernel) -> str:
+        """The command that goes on waiting; without --force it would be content with a run that is here."""
+        more = ("--run", kernel.run, *(("--force",) if self.force else ()))
+        return commands.command("kernel fetch", kernel.competition, self.paths, *more)
+
+    def _await_end(self, kernel: Kernel) -> None:
+        """Look until the kernel is complete."""
+        start = logged_at = answered_at = time.monotonic()
+        logged = ""
+        while True:
+            try:
+                found = self.kaggle.kernel_status(kernel.ref)
+            except NetworkError as error:
+                if time.monotonic() - answered_at >= min(PATIENCE, self.wait):
+                    raise
+                self.log(f"kernel: {error}; looking again in {self.poll:.0f} s")
+                self.kaggle.sleep(self.poll)
+                continue
+            answered_at = now = time.monotonic()
+            status = printable(found.status.lower().replace("_", " "))
+            if status != logged or now - logged_at >= REMINDER:
+                self.log(f"kernel: {kernel.ref} is {status}, after {duration(now - start)}")
+                logged, logged_at = status, now
+            if found.status == "COMPLETE":
+                return
+            if found.status not in WAITING:
+                self._log_end_of_log(kernel)
+                why = f" ({printable(found.message)})" if found.message else ""
+                raise PipelineError(f"the kernel is {status}{why}, see {kernel.url}; fix it, then {AGAIN}")
+            if now - start >= self.wait:
+                later = self._fetch_command(kernel)
+                raise NetworkError(f"{kernel.ref} did not end within {self.wait:.0f} s: `{later}` goes on waiting")
+            self.kaggle.sleep(self.poll)
+
+    def _log_end_of_log(self, kernel: Kernel) -> None:
+        try:
+            lines = self.kaggle.kernel_log(kernel.ref)
+        except PipelineError as error:
+            lines = [f"no log: {error}"]
+        for line in lines[-LOG_LINES:]:
+            self.log(f"| {line}")
+
+    def _download(self, kernel: Kernel, incoming: Path) -> None:
+        """Download the files that kernel_runner puts out, whole or not at all."""
+        names = [f"data/models/{kernel.run}/{name}" for name in RUN_FILES]
+        names += [f"submissions/{kernel.run}{ending}" for ending in CSV_ENDINGS]
+        with Meter(f"kernel: {kernel.run}", None, BYTES, self.log) as meter:
+
+            def progress(size: int) -> None:
+                if size > LARGEST:
+                    raise BadData(f"{kernel.ref} has put out more than {LARGEST:,} bytes: see {kernel.url}")
+                meter.update(size)
+
+            incoming.mkdir(parents=True)
+            self.kaggle.kernel_output(kernel.ref, names, incoming, progress)
+        if missing := [name for name in names if not (incoming / name).is_file()]:
+            raise BadData(f"{kernel.ref} has put out no {missing[0]}: see {kernel.url}, then {AGAIN}")
+
+    def _publish(self, kernel: Kernel, incoming: Paths) -> None:
+        """Verify what came, put it where the stages look for it, the CSV last, and make the run the latest."""
+        try:
+            verify(kernel, incoming)
+        except (BadData, MissingInput) as error:
+            # Where it lay, and what would help with a run of here, helps nobody.
+            why = re.split(": (?:train|write) ", re.sub(r"\S*/incoming/", "", str(error)))[0]
+            text = f"the kernel's output is not what was ordered ({printable(why)})"
+            raise BadData(f"{text}: run the same command again, or {AGAIN}") from error
+        folder, csv = self.paths.models / kernel.run, self.paths.submissions / f"{kernel.run}.csv"
+        with atomic.lock(folder), atomic.lock(csv):
+            with atomic.replacing_folder(folder) as new:
+                for name in RUN_FILES:
+                    shutil.copyfile(incoming.models / kernel.run / name, new / name)
+            for ending in CSV_ENDINGS:
+                with atomic.replacing(csv.with_suffix(ending)) as temporary:
+                    shutil.copyfile((incoming.submissions / csv.name).with_suffix(ending), temporary)
+        runs.point_latest(self.paths.models, kernel.run)
 
 
-def fetch(
-    name: str | None, paths: Paths, kaggle: Kaggle, log: Log, *, force: bool = False, clock: Clock | None = None
-) -> Run:
-    """Wait for a kernel that was pushed from here and fetch its run; by default the one that was pushed last.
+def verify(kernel: Kernel, paths: Paths) -> Run:
+    """The kernel's run, which lies with its CSV in the folders `paths`.
 
     Raises:
-        MissingInput: no such kernel was pushed.
-        Others as `push`.
+        BadData, MissingInput: something is missing, is damaged, or is not what was ordered.
     """
-    note = Note.read(paths.kernels, name)
-    with atomic.lock(paths.kernels / note.order.run):
-        if not force and (run := outputs.here(note.order, paths)) is not None:
-            log(f"kernel: run {run.name} and its CSV are here already, nothing to do")
-            runs.point_latest(paths.models, run.name)
-            return run
-        return _bring(note, paths, kaggle, log, clock or Clock(), force)
+    run, csv = Run.open(paths.models, kernel.run), paths.submissions / f"{kernel.run}.csv"
+    if (run.card.competition, run.card.config) != (kernel.competition, kernel.config):
+        raise BadData(f"run {run.name} has other options than this kernel")
+    if {*run.manifest.files, manifest.NAME} != set(RUN_FILES):
+        raise BadData(f"the manifest of run {run.name} names other files than a run has")
+    if changed := run.manifest.changed(run.folder):
+        raise BadData(f"{changed[0]} is not as its manifest has it")
+    sidecar, _ = written_by_predict(csv, kernel.competition)
+    if (sidecar.run, sidecar.weights_sha256) != (run.name, run.weights_sha256):
+        raise BadData(f"{csv} is of another run")
+    _check_size(submissions.evidence_path(csv))
+    evidence = Evidence.read(csv)
+    if evidence is None or evidence.csv_sha256 != sidecar.csv_sha256:
+        raise BadData("the evidence is of another CSV")
+    return run
 
 
-def prepare(order: Order, paths: Paths, kaggle: Kaggle, log: Log) -> Path:
-    """Write what `push` would send, and send nothing; the folder.  Kaggle is asked for the user's name at most."""
-    name = order.kernel  # a name that Kaggle would not take is refused before it is asked
-    parcel, folder = packing.pack(order), paths.kernels / order.run
+def _check_size(npz: Path) -> None:
+    """Refuse what unpacks to more than it may have: numpy would take the memory for it."""
     try:
-        user = kernels.find(kaggle, name).user
-    except PipelineError as error:
-        user = UNKNOWN_USER
-        log(f"kernel: your name on Kaggle is not known ({error})")
-        log(f"kernel: to push by hand, put it in the place of {UNKNOWN_USER}")
-    with atomic.lock(folder):
-        packing.write(folder, order, parcel, user)
-    _introduce(order, parcel, folder, user, log)
-    log(f"kernel: nothing was sent; by hand: kaggle kernels push -p {folder}")
-    return folder
+        with zipfile.ZipFile(npz) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise BadData(f"{npz} is damaged ({printable(error)})") from error
+    if size > LARGEST:
+        raise BadData(f"{npz} unpacks to {size:,} bytes")
 
 
-def _sent(order: Order, parcel: Parcel, folder: Path, kaggle: Kaggle, force: bool, log: Log) -> tuple[Note, bool]:
-    """Push it, unless Kaggle has it already; what Kaggle has now, and whether it was pushed."""
-    found = kernels.find(kaggle, order.kernel)
-    note = Note(order, found.user, found.version)
-    if taken.runs(note, parcel, found, kaggle) if force else taken.has(note, parcel, found, folder.parent, log):
-        log(f"kernel: {note.ref} has this order already, as version {found.version}")
-        return note, False
-    packing.write(folder, order, parcel, found.user)
-    _introduce(order, parcel, folder, found.user, log)
-    kaggle.files(order.competition)  # a kernel without the competition's files would fail after its wait in the queue
-    Note(order, found.user, version=0).write(folder.parent)  # whatever the answer, fetch takes the newest version
-    pushed = kernels.push(kaggle, folder, note.ref, order.competition)
-    log(f"kernel: Kaggle took it as version {pushed.version}: {note.url}")
-    return Note(order, found.user, pushed.version), True
-
-
-def _introduce(order: Order, parcel: Parcel, folder: Path, user: str, log: Log) -> None:
-    machine = (order.accelerator or "a GPU") if order.gpu else "no GPU"
-    internet = "with" if order.internet else "without"
-    log(f"kernel: {user}/{order.kernel}, private, {machine}, {internet} internet, files of {order.competition}")
-    log(f"kernel: {parcel.files} files of the project, {len(parcel.source) / 1e3:.0f} kB as {folder / packing.MAIN}")
-    log(f"kernel: it trains run {order.run}: {' '.join(commands.arguments(order.config))}")
-
-
-def _bring(note: Note, paths: Paths, kaggle: Kaggle, log: Log, clock: Clock, force: bool) -> Run:
-    """Wait for the kernel, fetch its output, verify it, and put it where the stages look for it."""
-    order, later = note.order, _fetching(note, paths, force)
-    try:
-        wait_for(note, kaggle, log, clock, later)
-        with outputs.incoming(paths.kernels / order.run) as place:
-            _output(note, place, kaggle, log)
-            run = outputs.verify(order, place)
-            outputs.publish(order, place, paths)
-    except KeyboardInterrupt:
-        log(f"kernel: {note.ref} stays at Kaggle; later: {later}")
-        raise
-    csv = outputs.csv_of(order, paths.submissions)
-    result = run.result
-    epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"
-    log(f"kernel: {epochs} on {result.device}, {duration(result.seconds)}, "
-        f"test {result.test_accuracy:.2f} % ({result.test_rows:,} images, test_batch)")  # fmt: skip
-    log(f"kernel: {paths.models / order.run} and {csv} are here, verified")
-    commands.announce(commands.command("check", order.competition, paths, "--csv", str(csv)), log, os.environ)
-    return Run.open(paths.models, order.run)
-
-
-def _fetching(note: Note, paths: Paths, force: bool) -> str:
-    """The command that goes on waiting; without --force it would be content with a run that is here."""
-    more = ("--run", note.order.run, *(("--force",) if force else ()))
-    return commands.command("kernel fetch", note.order.competition, paths, *more)
-
-
-def _output(note: Note, place: Path, kaggle: Kaggle, log: Log) -> None:
-    """Bring what the kernel has put out into `place`."""
-    wanted = outputs.wanted(note.order)
-    with Meter(f"kernel: {note.order.run}", None, BYTES, log) as meter:
-        came = kernels.output(kaggle, note.ref, note.version, wanted, place, meter.update)
-    if missing := [name for name in wanted if name not in came.files]:
-        raise BadData(f"{note.ref} has put out no {missing[0]}: see {note.url}, then {AGAIN}")
+# --- the command line -----------------------------------------------------------------------------------------
 
 
 def _waiting(function: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(WAITING):
+    """The options of what waits for a kernel and fetches its run."""
+    for option in (
+        cli.force, cli.submissions, cli.models, cli.timeout,
+        click.option("--poll", metavar="SECONDS", type=cli.Finite(min=0.1), default=15, show_default=True,
+                     help="Between two looks at Kaggle."),
+        cli.wait(43200, "the kernel's end"),
+    ):  # fmt: skip
         function = option(function)
     return function
 
@@ -176,7 +289,7 @@ python -m pipeline.kernel push                           the paper's network and
 python -m pipeline.kernel push --preset best --seed 1    any recipe of train
 python -m pipeline.kernel push --dry-run                 look at what would be sent, in data/kernels/RUN
 python -m pipeline.kernel push --wait 0                  push, and fetch later
-python -m pipeline.kernel push --internet --force        anew, and install there what the machine lacks
+python -m pipeline.kernel push --internet --force        push again, and install there what the machine lacks
 """,
     cli.RECIPE_GROUPS,
 )
@@ -202,13 +315,17 @@ def push_command(
         from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415 - torch takes seconds
 
         check_parameter_limit(config.model)
-    run = runs.check_name(run_name or default_run(slug, config))
-    order = Order(slug, run, config, internet, accelerator)
+    # The default name tells other options apart; the data is not known here.
+    default = f"{config.preset}-kaggle-{fingerprint([slug, config.to_dict()])[:8]}"
+    kernel = Kernel(slug, runs.check_name(run_name or default), config, internet, accelerator)
+    _ = kernel.name  # one that Kaggle would not take is refused before it is asked
     paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, log=cli.log)
-    if dry_run:
-        prepare(order, paths, kaggle, cli.log)
-    else:
-        push(order, paths, kaggle, cli.log, force=force, clock=Clock(wait, poll))
+    if not dry_run:
+        Kernels(paths, kaggle, cli.log, force, wait, poll).push(kernel)
+        return
+    folder = Kernels(paths, kaggle, cli.log).write(replace(kernel, user=UNKNOWN_USER))
+    cli.log(f"kernel: nothing was sent; by hand: put your name on Kaggle in the place of {UNKNOWN_USER}, then")
+    cli.log(f"  kaggle kernels push -p {folder}")
 
 
 @cli.stage_command("""
@@ -222,7 +339,7 @@ def fetch_command(
 ) -> None:
     """Wait for a kernel that was pushed from here, and fetch its run and its CSV."""
     paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, log=cli.log)
-    fetch(run_name, paths, kaggle, cli.log, force=force, clock=Clock(wait, poll))
+    Kernels(paths, kaggle, cli.log, force, wait, poll).fetch(run_name)
 
 
 command = click.Group(

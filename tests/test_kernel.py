@@ -1,32 +1,40 @@
-"""python -m pipeline.kernel, with the genuine client against the stand-in, which really runs what is pushed."""
+"""python -m pipeline.kernel: with the genuine client against the mock server, which really runs what is pushed."""
 
 import base64
+import dataclasses
+import hashlib
+import itertools
+import json
 import lzma
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pipeline import kernel
-from pipeline.errors import PipelineError
-from pipeline.kaggle_api import kernels
-from pipeline.kaggle_api.client import Kaggle
-from pipeline.kaggle_api.kernels import Found, Session
-from pipeline.kernels import packing
-from pipeline.kernels.order import Order
-from pipeline.kernels.waiting import Clock
+from pipeline.config import Paths
+from pipeline.errors import BadData, NetworkError, PipelineError, UsageError
+from pipeline.kaggle_api import script_kernel
+from pipeline.kaggle_api.client import Kaggle, KernelStatus
+from pipeline.kaggle_api.script_kernel import Kernel
+from pipeline.kernel import Kernels, verify
+from pipeline.kernel_runner import CSV_ENDINGS, RUN_FILES
 from pipeline.recipes import PRESETS
+from pipeline.store import runs
 from pipeline.store.runs import Run
 from tests.doubles.kaggle import FaultyKaggle, faulty_kaggle
-from tests.support import SLUG, error_line, here, paths_in, prepare, stage, write_download
+from tests.support import SLUG, error_line, here, paths_in, predicted_place, prepare, stage, tree, write_download
 
+pytestmark = pytest.mark.usefixtures("quick_client")
 RUN = "my-run"
-PUSH = ("push", "--preset", "rehearsal", "--epochs", "1", "--run", RUN, "--competition", SLUG, "--poll", "2")
+PUSH = ("push", "--preset", "rehearsal", "--epochs", "1", "--run", RUN, "--competition", SLUG, "--poll", "0.5")
 SECRET = "s3cr3t-not-to-be-sent"
-CLIENT = Path(sys.executable).with_name("kaggle")
 # Instead of the stages: fails at once, as ORDER says, or puts out nothing.
 QUICK = """
 from typing import Any
@@ -50,15 +58,9 @@ def kaggle(place: Path) -> Iterator[FaultyKaggle]:
 
 
 @pytest.fixture
-def slow(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (place / "slow.py").write_text(f"{QUICK.partition('print')[0]}import time\ntime.sleep(60)\n")
-    monkeypatch.setattr(packing, "RUNNER", place / "slow.py")
-
-
-@pytest.fixture
-def quick(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (place / "quick.py").write_text(QUICK)
-    monkeypatch.setattr(packing, "RUNNER", place / "quick.py")
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "quick.py").write_text(QUICK)
+    monkeypatch.setattr(script_kernel, "RUNNER", tmp_path / "quick.py")
 
 
 def run_kernel(place: Path, kaggle: FaultyKaggle | None, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -66,41 +68,37 @@ def run_kernel(place: Path, kaggle: FaultyKaggle | None, *arguments: str) -> "su
     return here("kernel", *arguments, cwd=place, environ=environ)
 
 
-def test_a_dry_run_pushed_by_hand_is_gone_on_with_and_comes_back_as_a_run(place: Path, kaggle: FaultyKaggle) -> None:
-    dry = run_kernel(place, kaggle, *PUSH, "--dry-run")
-    assert (dry.returncode, kaggle.count("SaveKernel")) == (0, 0), dry.stderr
-    assert "kernel: rehearsal/my-run, private, a GPU, without internet, files of tiny\n" in dry.stdout
-    by_hand = re.search("kernel: nothing was sent; by hand: kaggle (.*)", dry.stdout)
-    assert by_hand is not None
-    pushed = subprocess.run(
-        [CLIENT, "-W", *by_hand[1].split()],
-        cwd=place,
-        env=kaggle.environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "Kernel version 1 successfully pushed" in pushed.stdout
+# --- the whole way ----------------------------------------------------------------------------------------------
+
+
+def test_a_pushed_kernel_comes_back_as_a_run(place: Path, kaggle: FaultyKaggle) -> None:
+    pushed = run_kernel(place, kaggle, *PUSH, "--wait", "0")
+    assert pushed.returncode == 0, pushed.stderr
+    assert "kernel: rehearsal/my-run, private, a GPU, without internet, files of tiny\n" in pushed.stdout
+    assert pushed.stdout.endswith("kernel: not waiting; later: python -m pipeline.kernel fetch --run my-run\n")
     check_secrets((place / "data/kernels/my-run/main.py").read_text())
 
+    kaggle.misbehave("ListKernelSessionOutput:cut=1000*1")
     done = run_kernel(place, kaggle, *PUSH)
     assert done.returncode == 0, (done.stdout, done.stderr)
-    assert "kernel: rehearsal/my-run has this order already, as version 1\n" in done.stdout
+    assert "kernel: rehearsal/my-run/1 was pushed before, going on with it\n" in done.stdout
     assert "kernel: data/models/my-run and submissions/my-run.csv are here, verified\n" in done.stdout
     assert f"next: python -m pipeline.check --competition {SLUG} --csv submissions/my-run.csv\n" in done.stdout
     assert kaggle.count("SaveKernel") == 1
     run = Run.open(place / "data/models", None)
     assert (run.name, run.result.epochs, run.card.competition) == (RUN, 1, SLUG)
-    assert not (place / "data/kernels/my-run/incoming").exists()
+    assert sorted(path.name for path in (place / "data/kernels/my-run").iterdir()) == [
+        "kernel-metadata.json", "main.py", "note.json",
+    ]  # fmt: skip
 
     # Without Kaggle, because all is here; and the stages take it for their own.
-    assert "are here already, nothing to do" in run_kernel(place, None, *PUSH).stdout
-    assert "are here already, nothing to do" in run_kernel(place, None, "fetch").stdout
+    for command in (PUSH, ("fetch",)):
+        assert "are here already, nothing to do" in run_kernel(place, None, *command).stdout
     (place / "source").rename(place / "served")
     predicted = here("predict", "--device", "cpu", cwd=prepare(place))
     assert "submissions/my-run.csv is complete for this run, nothing to do" in predicted.stdout
     changed = run_kernel(place, None, *PUSH, "--seed", "5")
-    assert "run my-run has other options than this order" in error_line(changed, 2)
+    assert "run my-run has other options than this kernel" in error_line(changed, 2)
 
 
 def check_secrets(source: str) -> None:
@@ -112,87 +110,50 @@ def check_secrets(source: str) -> None:
     assert SECRET not in source and SECRET.encode() not in unpacked
 
 
-def test_a_push_whose_answer_is_lost_is_found_again_and_a_failure_told(
-    place: Path, kaggle: FaultyKaggle, quick: None
-) -> None:
+def test_failures_at_kaggle(place: Path, kaggle: FaultyKaggle, quick: None) -> None:
     kaggle.misbehave("ListDataFiles:status=403")
     refused = run_kernel(place, kaggle, *PUSH)
     assert f"accept its rules at https://www.kaggle.com/competitions/{SLUG}/rules" in error_line(refused, 5)
-    assert kaggle.count("SaveKernel") == 0
+    kaggle.misbehave("SaveKernel:status=429*1")
+    assert "busy or down (429" in error_line(run_kernel(place, kaggle, *PUSH), 6)
+    assert "no kernel was pushed from here" in error_line(run_kernel(place, kaggle, "fetch"), 3)
 
+    # The answer is lost, and what was pushed is not pushed again.
     kaggle.misbehave("SaveKernel:accepted-then=500*1")
-    lost = run_kernel(place, kaggle, *PUSH)
-    assert "may have taken the kernel all the same: run the same command again, it looks first" in error_line(lost, 6)
+    lost = error_line(run_kernel(place, kaggle, *PUSH), 6)
+    assert "Kaggle may have taken the kernel all the same: `python -m pipeline.kernel fetch --run my-run`" in lost
     failed = run_kernel(place, kaggle, *PUSH)
-    assert "has this order already, as version 1\n" in failed.stdout
+    assert "kernel: rehearsal/my-run was pushed before, going on with it\n" in failed.stdout
     assert "kernel: rehearsal/my-run is error, after" in failed.stdout
     assert "\n| what the log says\n" in failed.stdout
     assert "the kernel is error (Your kernel ended with exit code 3)" in error_line(failed, 1)
-    assert kaggle.count("SaveKernel") == 1
+    assert kaggle.count("SaveKernel") == 2
 
     other = run_kernel(place, kaggle, *PUSH, "--internet")
-    assert "is another kernel, or has other options" in error_line(other, 2)
-    anew = run_kernel(place, kaggle, *PUSH, "--internet", "--force", "--wait", "0")
-    assert anew.returncode == 0, anew.stderr
-    assert "kernel: not waiting; later: python -m pipeline.kernel fetch --run my-run --force\n" in anew.stdout
+    assert "was pushed with other options: choose another --run, or push it again with" in error_line(other, 2)
+    again = run_kernel(place, kaggle, *PUSH, "--internet", "--force", "--wait", "0")
+    assert "kernel: not waiting; later: python -m pipeline.kernel fetch --run my-run --force\n" in again.stdout
     empty = run_kernel(place, kaggle, "fetch", "--poll", "0.5")
-    assert "rehearsal/my-run has put out no data/models/my-run/config.json" in error_line(empty, 4)
-    assert kaggle.count("SaveKernel") == 2
+    assert "rehearsal/my-run/2 has put out no data/models/my-run/config.json" in error_line(empty, 4)
+    assert kaggle.count("SaveKernel") == 3
     assert not (place / "data/models").exists()
-
-
-def test_a_forced_push_is_not_repeated_while_it_runs(place: Path, kaggle: FaultyKaggle, slow: None) -> None:
-    forced = (*PUSH, "--force", "--wait", "0.1", "--models", "my runs")
-    kaggle.misbehave("SaveKernel:accepted-then=500*1")
-    assert "it looks first" in error_line(run_kernel(place, kaggle, *forced), 6)
-    again = run_kernel(place, kaggle, *forced)
-    assert "kernel: rehearsal/my-run has this order already, as version 1\n" in again.stdout
-    fetching = "`python -m pipeline.kernel fetch --models 'my runs' --run my-run --force` goes on waiting"
-    assert fetching in error_line(again, 6)
-    assert kaggle.count("SaveKernel") == 1
-
-
-def test_a_kernel_that_is_not_shown_any_more_is_not_pushed_anew_unasked(
-    place: Path, kaggle: FaultyKaggle, slow: None
-) -> None:
-    assert run_kernel(place, kaggle, *PUSH, "--wait", "0").returncode == 0
-    kaggle.misbehave("GetKernel:status=403*1")
-    denied = run_kernel(place, kaggle, *PUSH, "--wait", "0")
-    assert "does not show https://www.kaggle.com/code/rehearsal/my-run, which was pushed" in error_line(denied, 2)
-    assert kaggle.count("SaveKernel") == 1
-
-
-def test_ctrl_c_leaves_the_kernel_running_and_says_how_to_go_on(
-    place: Path, quick: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(_seconds: float) -> None:
-        raise KeyboardInterrupt
-
-    order = Order(SLUG, RUN, PRESETS["rehearsal"])
-    monkeypatch.chdir(place)
-    monkeypatch.setattr(kernels, "find", lambda *_: Found("me", packing.pack(order).source, 1))
-    monkeypatch.setattr(kernels, "session", lambda *_: Session("RUNNING", ""))
-    told: list[str] = []
-    with pytest.raises(KeyboardInterrupt):
-        kernel.push(order, paths_in(Path()), Kaggle({}), told.append, clock=Clock(sleep=interrupt))
-    assert told[-1] == "kernel: me/my-run stays at Kaggle; later: python -m pipeline.kernel fetch --run my-run"
-
-
-def test_other_files_of_the_project_do_not_push_it_anew(
-    place: Path, quick: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    order = Order(SLUG, RUN, PRESETS["rehearsal"])
-    monkeypatch.chdir(place)
-    monkeypatch.setattr(kernels, "find", lambda *_: Found("me", f"# {order.tag}\n# files=other", 1))
-    monkeypatch.setattr(kernels, "session", lambda *_: Session("ERROR", ""))
-    monkeypatch.setattr(kernels, "log_lines", lambda *_: [])
-    told: list[str] = []
-    with pytest.raises(PipelineError, match="the kernel is error"):
-        kernel.push(order, paths_in(Path()), Kaggle({}), told.append)
-    assert (
-        "kernel: the project's files have changed since it was pushed: push it anew with --force if it shall have them"
-        in told
+    kaggle.misbehave("GetKernelSessionStatus:status=403")
+    assert "is the kernel at https://www.kaggle.com/code/rehearsal/my-run" in error_line(
+        run_kernel(place, kaggle, "fetch"), 5
     )
+
+
+def test_a_dry_run_can_be_pushed_by_hand(place: Path, kaggle: FaultyKaggle, quick: None) -> None:
+    dry = run_kernel(place, None, *PUSH, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    metadata = place / "data/kernels/my-run/kernel-metadata.json"
+    assert '"id": "YOUR-KAGGLE-NAME/my-run"' in metadata.read_text()
+    metadata.write_text(metadata.read_text().replace("YOUR-KAGGLE-NAME", "rehearsal"))
+    by_hand = [str(Path(sys.executable).with_name("kaggle")), "-W", *dry.stdout.splitlines()[-1].split()[1:]]
+    pushed = subprocess.run(
+        by_hand, cwd=place, env=kaggle.environment, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert "Kernel version 1 successfully pushed" in pushed.stdout
 
 
 @pytest.mark.parametrize(
@@ -203,7 +164,7 @@ def test_other_files_of_the_project_do_not_push_it_anew(
         (("push", "--mixup", "1", "--cutmix", "1"), 2, "both mix whole images"),
         (("push", "--model", "resnet18"), 2, "11,173,962 trainable parameters"),
         (("push", "--run", "../x"), 2, "not a path"),
-        (("push", "--run", "tiny"), 2, "a kernel's name has from 5 to 50"),
+        (("push", "--run", "tiny", "--dry-run"), 2, "a kernel's name has from 5 to 50"),
         (("push", "--distillation-weight", "1"), 2, "belongs to --teacher"),
         (("push", "--competition", "a/b"), 2, "is no competition slug"),
         (("push",), 5, "no Kaggle credentials"),
@@ -213,20 +174,9 @@ def test_other_files_of_the_project_do_not_push_it_anew(
 def test_mistakes_are_told_before_anything_is_sent(
     tmp_path: Path, quick: None, arguments: tuple[str, ...], code: int, text: str
 ) -> None:
-    assert text in error_line(run_kernel(tmp_path, None, *arguments), code)
-
-
-def test_a_dry_run_needs_nobodys_name(tmp_path: Path, quick: None) -> None:
-    done = run_kernel(tmp_path, None, *PUSH, "--dry-run")
-    assert done.returncode == 0
-    assert "put it in the place of YOUR-KAGGLE-NAME" in done.stdout
-    assert '"id": "YOUR-KAGGLE-NAME/my-run"' in (tmp_path / "data/kernels/my-run/kernel-metadata.json").read_text()
-
-
-def test_a_name_that_kaggle_would_not_take_is_all_that_is_told(tmp_path: Path, quick: None) -> None:
-    done = run_kernel(tmp_path, None, "push", "--run", "mine", "--dry-run")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: --run mine: a kernel's name has from 5 to 50 letters, digits and hyphens\n"
+    result = run_kernel(tmp_path, None, *arguments)
+    assert text in error_line(result, code)
+    assert result.stdout == ""
 
 
 def test_help_is_there_without_pytorch(tmp_path: Path) -> None:
@@ -235,3 +185,244 @@ def test_help_is_there_without_pytorch(tmp_path: Path) -> None:
     assert "python -m pipeline.kernel push --preset best" in shown.stdout
     script = "import sys, pipeline.kernel; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+# --- waiting, with Kaggle's answers as a script -----------------------------------------------------------------
+
+
+class Scripted:
+    """A Kaggle whose kernel has these statuses one after the other, the last for ever; its time goes on in sleep."""
+
+    def __init__(self, statuses: Sequence[str | None], message: str = "") -> None:
+        self.now, self.message = 0.0, message
+        self._statuses = itertools.chain(statuses, itertools.repeat(statuses[-1]))
+        self.log_lines: list[str] | None = [f"line {k}" for k in range(100)]
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def kernel_status(self, _kernel: str) -> KernelStatus:
+        status = next(self._statuses)
+        if status is None:
+            raise NetworkError("no answer")
+        return KernelStatus(status, self.message)
+
+    def kernel_log(self, _kernel: str) -> list[str]:
+        if self.log_lines is None:
+            raise NetworkError("down")
+        return self.log_lines
+
+
+@pytest.fixture
+def await_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Scripted, float], tuple[list[str], PipelineError | None]]:
+    """Fetch a kernel from a scripted Kaggle: what was logged, and the error; None: the kernel is complete."""
+
+    def run(kaggle: Scripted, wait: float = 43_200.0) -> tuple[list[str], PipelineError | None]:
+        logged: list[str] = []
+        monkeypatch.setattr(kernel, "time", SimpleNamespace(monotonic=lambda: kaggle.now))
+        monkeypatch.setattr(Kernels, "_download", lambda *_: None)
+        monkeypatch.setattr(Kernels, "_publish", lambda *_: (_ for _ in ()).throw(BadData("complete")))
+        Kernel(SLUG, RUN, PRESETS["rehearsal"], user="user", version=2).write(tmp_path / "data/kernels")
+        paths = dataclasses.replace(paths_in(tmp_path), kernels=tmp_path / "data/kernels")
+        kernels = Kernels(paths, kaggle, logged.append, wait=wait, poll=100.0)  # type: ignore[arg-type]
+        with pytest.raises(PipelineError) as caught:
+            kernels.fetch(RUN)
+        return logged, None if isinstance(caught.value, BadData) else caught.value
+
+    return run
+
+
+Await = Callable[..., tuple[list[str], PipelineError | None]]
+
+
+def test_each_new_status_is_told_and_after_ten_minutes_the_same_again(await_end: Await) -> None:
+    logged, error = await_end(Scripted(["QUEUED", "QUEUED", *["RUNNING"] * 8, "COMPLETE"]))
+    assert error is None
+    assert logged == [
+        "kernel: user/my-run/2 is queued, after 0:00:00",
+        "kernel: user/my-run/2 is running, after 0:03:20",
+        "kernel: user/my-run/2 is running, after 0:13:20",
+        "kernel: user/my-run/2 is complete, after 0:16:40",
+    ]
+
+
+@pytest.mark.parametrize(("silent", "wait", "ends"), [(5, 43_200, True), (8, 43_200, False), (1, 0, False)])
+def test_a_bad_connection_is_outlasted_for_ten_minutes(await_end: Await, silent: int, wait: float, ends: bool) -> None:
+    logged, error = await_end(Scripted([*[None] * silent, "RUNNING", "COMPLETE"]), wait)
+    assert (error is None) == ends
+    assert ("kernel: no answer; looking again in 100 s" in logged) == (wait > 0)
+    assert (logged[-1:] == ["kernel: user/my-run/2 is complete, after 0:10:00"]) == ends
+
+
+@pytest.mark.parametrize(("wait", "looks"), [(0, 1), (250, 4)])
+def test_what_takes_too_long_ends_with_how_to_go_on(await_end: Await, wait: float, looks: int) -> None:
+    kaggle = Scripted(["RUNNING"])
+    _, error = await_end(kaggle, wait)
+    assert isinstance(error, NetworkError)
+    later = "`python -m pipeline.kernel fetch --run my-run` goes on waiting"
+    assert f"within {wait:.0f} s: {later}" in re.sub(r"--(models|submissions) \S+ ", "", str(error))
+    assert kaggle.now == 100 * (looks - 1)
+
+
+@pytest.mark.parametrize("status", ["ERROR", "CANCEL_REQUESTED", "CANCEL_ACKNOWLEDGED", "SOMETHING_NEW"])
+def test_what_will_not_complete_is_told_with_the_end_of_its_log(await_end: Await, status: str) -> None:
+    logged, error = await_end(Scripted(["RUNNING", status], message="it\nbroke"))
+    words = status.lower().replace("_", " ")
+    assert error is not None and error.exit_code == 1
+    assert str(error).startswith(f"the kernel is {words} (it\\nbroke), see https://www.kaggle.com/code/user/my-run")
+    assert (logged[-1], len(logged)) == ("| line 99", 17)
+
+
+def test_a_log_that_does_not_come_does_not_hide_the_failure(await_end: Await) -> None:
+    kaggle = Scripted(["ERROR"])
+    kaggle.log_lines = None
+    logged, error = await_end(kaggle)
+    assert "the kernel is error, see" in str(error)
+    assert logged[-1] == "| no log: down"
+
+
+def test_ctrl_c_leaves_the_kernel_running_and_says_how_to_go_on(await_end: Await, tmp_path: Path) -> None:
+    kaggle = Scripted(["RUNNING"])
+
+    def interrupt(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    Kernel(SLUG, RUN, PRESETS["rehearsal"], user="me").write(tmp_path / "data/kernels")
+    kaggle.sleep = interrupt  # type: ignore[assignment, method-assign]
+    logged: list[str] = []
+    paths = dataclasses.replace(Paths(), kernels=tmp_path / "data/kernels")
+    with pytest.raises(KeyboardInterrupt):
+        Kernels(paths, kaggle, logged.append).fetch(None)  # type: ignore[arg-type]
+    assert logged[-1] == "kernel: me/my-run stays at Kaggle; later: python -m pipeline.kernel fetch --run my-run"
+
+
+# --- what comes back --------------------------------------------------------------------------------------------
+
+TINY = "tiny-run"
+ORDERED = Kernel(SLUG, TINY, PRESETS["rehearsal"], user="user")
+FILES = [f"data/models/{TINY}/{name}" for name in RUN_FILES] + [f"submissions/{TINY}{end}" for end in CSV_ENDINGS]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run and its CSV, as train and predict leave it."""
+    return predicted_place(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def come(made: Path, tmp_path: Path) -> Path:
+    """A kernel's output: just the files that are wanted."""
+    for name in FILES:
+        (tmp_path / "incoming" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(made / name, tmp_path / "incoming" / name)
+    return tmp_path / "incoming"
+
+
+@pytest.fixture
+def kernels(tmp_path: Path) -> Kernels:
+    return Kernels(paths_in(tmp_path / "here"), Kaggle({}), print)
+
+
+def test_what_was_ordered_is_published_whole(come: Path, kernels: Kernels) -> None:
+    kernels._publish(ORDERED, paths_in(come))
+    assert tree(kernels.paths.models / TINY) == tree(come / "data/models" / TINY)
+    assert tree(kernels.paths.submissions) == tree(come / "submissions")
+    assert runs.latest(kernels.paths.models) == TINY
+    assert kernels.push(ORDERED) == Run.open(kernels.paths.models, TINY)  # without Kaggle: all is here
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_result(folder: Path, **changes: object) -> None:
+    """With a manifest that agrees."""
+    result, manifest = (folder / f"data/models/{TINY}/{name}.json" for name in ("result", "manifest"))
+    edit(result, **changes)
+    record = {"size": result.stat().st_size, "sha256": hashlib.sha256(result.read_bytes()).hexdigest()}
+    edit(manifest, files=json.loads(manifest.read_text())["files"] | {"result.json": record})
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def other_file_in_manifest(folder: Path) -> None:
+    path = folder / f"data/models/{TINY}/manifest.json"
+    files = json.loads(path.read_text())["files"]
+    (folder / "outside").write_text("x")
+    record = {"size": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
+    edit(path, files=files | {"../../../outside": record})
+
+
+def bomb(folder: Path) -> None:
+    with zipfile.ZipFile(folder / f"submissions/{TINY}.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("hidden_probabilities.npy", bytes(10**7))
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a bit of the weights": lambda folder: flip(folder / f"data/models/{TINY}/weights.safetensors"),
+    "a bit of the metrics": lambda folder: flip(folder / f"data/models/{TINY}/metrics.jsonl"),
+    "no manifest": lambda folder: (folder / f"data/models/{TINY}/manifest.json").unlink(),
+    "a manifest that leads outside": other_file_in_manifest,
+    "a result of another kind": lambda folder: edit(folder / f"data/models/{TINY}/result.json", epochs="3"),
+    "a time that no clock shows": lambda folder: edit_result(folder, seconds=1e299),
+    "a device of two lines": lambda folder: edit_result(folder, device="cpu\nkernel: fine"),
+    "no CSV": lambda folder: (folder / f"submissions/{TINY}.csv").unlink(),
+    "an edited CSV": lambda folder: flip(folder / f"submissions/{TINY}.csv"),
+    "the CSV of another run": lambda folder: edit(folder / f"submissions/{TINY}.json", run="other"),
+    "the CSV of other weights": lambda folder: edit(folder / f"submissions/{TINY}.json", weights_sha256="0" * 64),
+    "the CSV of another competition": lambda folder: edit(folder / f"submissions/{TINY}.json", competition="other"),
+    "no evidence": lambda folder: (folder / f"submissions/{TINY}.npz").unlink(),
+    "evidence that is none": lambda folder: (folder / f"submissions/{TINY}.npz").write_bytes(b"PK\3\4"),
+    "evidence that unpacks to too much": bomb,
+    "another recipe": lambda folder: edit(folder / f"data/models/{TINY}/config.json", competition="other"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_anything_else_is_refused(come: Path, kernels: Kernels, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "LARGEST", 9_999_999)
+    DAMAGES[damage](come)
+    with pytest.raises(
+        BadData, match=r"the kernel's output is not what was ordered \(.*run the same command again"
+    ) as told:
+        kernels._publish(ORDERED, paths_in(come))
+    assert str(come) not in str(told.value) and "train the run again" not in str(told.value)
+    assert not kernels.paths.models.exists() and not kernels.paths.submissions.exists()
+
+
+def test_more_output_than_there_may_be_is_not_downloaded(
+    tmp_path: Path, kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kaggle = SimpleNamespace(kernel_output=lambda _kernel, _names, _folder, progress: progress(10**9 + 1))
+    with pytest.raises(BadData, match="has put out more than 1,000,000,000 bytes"):
+        dataclasses.replace(kernels, kaggle=kaggle)._download(ORDERED, tmp_path / "incoming")  # type: ignore[arg-type]
+
+
+def test_what_is_here_and_is_another_is_not_replaced(come: Path, kernels: Kernels) -> None:
+    paths = kernels.paths
+    kernels._publish(ORDERED, paths_in(come))
+    other = dataclasses.replace(ORDERED, config=dataclasses.replace(ORDERED.config, seed=1))
+    with pytest.raises(UsageError, match=r"has other options than this kernel; .* choose another --run, or --force"):
+        kernels.push(other)
+    flip(paths.submissions / f"{TINY}.csv")
+    with pytest.raises(UsageError, match="edited since predict wrote it"):
+        kernels.push(ORDERED)
+    (paths.submissions / f"{TINY}.csv").unlink()
+    with pytest.raises(UsageError, match=r"`python -m pipeline.predict --out \S+` writes it; the kernel's results"):
+        kernels.push(ORDERED)
+    (paths.models / TINY / "manifest.json").unlink()
+    with pytest.raises(UsageError, match="unfinished"):
+        kernels.push(ORDERED)
+
+
+def test_the_run_of_another_kernel_is_not_verified(made: Path) -> None:
+    assert verify(ORDERED, paths_in(made)).name == TINY
+    for change in ({"competition": "other"}, {"config": dataclasses.replace(ORDERED.config, seed=1)}):
+        with pytest.raises(BadData, match="has other options than this kernel"):
+            verify(dataclasses.replace(ORDERED, **change), paths_in(made))

@@ -1,10 +1,11 @@
 """The child process in which the genuine `kaggle` client runs: one call, answered in one line of JSON.
 
-It stands alone: run by path, it imports nothing of the pipeline.  The client prints noise, may call
-`exit()`, has no time limits and authenticates on import; here that harms nobody.  The request is one JSON
-line on stdin, `{"call": NAME, ...arguments}`; the answer is `{"ok": true, "value": ...}` or
-`{"ok": false, "kind": "credentials" | "install" | "disk" | "http" | "storage" | "network" | "other",
-"message", ...}`.
+It stands alone: run by path, it imports nothing of the pipeline.  The client prints noise, may call `exit()`, has no
+time limits and authenticates on import; in a process of its own that harms nobody.  The request is one JSON line on
+stdin, `{"call": NAME, ...arguments}`; the answer is `{"ok": true, "value": ...}` or `{"ok": false, "kind":
+"credentials" | "install" | "disk" | "http" | "storage" | "network" | "other", "message": ..., "creating": ...}`, where
+`creating` says that Kaggle may carry the request out all the same; "http" and "storage" come with `status` and
+`retry_after`.
 """
 
 import errno
@@ -14,6 +15,7 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -21,17 +23,10 @@ import requests
 
 PAGE_SIZE = 200  # the most that Kaggle gives at once
 MAX_PAGES = 500
-LOCAL = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOENT,
-    errno.ENOTDIR,
-}  # this machine's own
-CREATING = {"submit": "/CreateSubmission"}  # calls that make something, and the end of the URL that does
+LOCAL = {  # this machine's own refusals
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR,
+}  # fmt: skip
+CREATING = {"submit": "/CreateSubmission", "push_kernel": "/SaveKernel"}  # the end of the URL that creates something
 API = re.compile(r"/v1/[\w.]+Service/\w+")  # in the URL of a call; anything else is storage
 QUERY = re.compile(r"\?[^\s'\")]*=[^\s'\")]*")  # of a signed URL: whoever has it has the file
 SIGNED_PATH = re.compile(r"/[\w.=~%-]{80,}")  # the links to a kernel's output are signed in their path
@@ -45,25 +40,17 @@ class Unusable(Exception):
     """The client can make nothing of the credentials."""
 
 
+# --- the calls ----------------------------------------------------------------------------------------------
+
+
 def files(api: Any, slug: str) -> list[dict[str, Any]]:
     """Names and sizes of the competition's files."""
-    found: list[dict[str, Any]] = []
-    token = ""
-    for _ in range(MAX_PAGES):
-        response = api.competition_list_files(slug, page_token=token, page_size=PAGE_SIZE)
-        found += [{"name": file.name, "size": file.total_bytes} for file in response.files]
-        token = _next_page(token, response.next_page_token)
-        if not token:
-            return found
-    raise Unreadable(f"its list of files has more than {MAX_PAGES} pages")
+    pages = _pages(lambda token: api.competition_list_files(slug, page_token=token, page_size=PAGE_SIZE))
+    return [{"name": file.name, "size": file.total_bytes} for page in pages for file in page.files]
 
 
 def download(api: Any, slug: str, folder: str) -> None:
-    """Download SLUG.zip into `folder`, going on where an earlier child stopped.
-
-    The client's own tries are switched off: for a minute they would go on with a dead link, or with a full disk.
-    """
-    api.download_file = functools.partial(api.download_file, max_retries=0)
+    """Download SLUG.zip into `folder`, resuming where an earlier child stopped."""
     api.competition_download_files(slug, path=folder, force=False, quiet=True)
 
 
@@ -79,30 +66,18 @@ def limits(api: Any, slug: str) -> dict[str, int]:
 
 
 def submissions(api: Any, slug: str) -> list[dict[str, Any]]:
-    """All submissions of this team, newest first, over all pages."""
-    from kagglesdk.competitions.types.competition_api_service import (  # noqa: PLC0415
-        ApiListSubmissionsRequest,
-    )
+    """All submissions of this team, newest first."""
+    from kagglesdk.competitions.types.competition_api_service import ApiListSubmissionsRequest  # noqa: PLC0415
 
-    found: list[dict[str, Any]] = []
     request = ApiListSubmissionsRequest()
     request.competition_name, request.page_size = slug, PAGE_SIZE
+
+    def page(token: str) -> Any:
+        request.page_token = token
+        return kaggle.competitions.competition_api_client.list_submissions(request)
+
     with api.build_kaggle_client() as kaggle:
-        for _ in range(MAX_PAGES):
-            response = kaggle.competitions.competition_api_client.list_submissions(request)
-            found += [_submission(item) for item in response.submissions]
-            token = _next_page(request.page_token, response.next_page_token)
-            if not token:
-                return found
-            request.page_token = token
-    raise Unreadable(f"its list of submissions has more than {MAX_PAGES} pages")
-
-
-def _next_page(token: str, following: str) -> str:
-    """The token of the page after that of `token`; a list that is not seen to its end must not pass for one."""
-    if following and following == token:
-        raise Unreadable("each page of its list leads to itself")
-    return following
+        return [_submission(item) for answer in _pages(page) for item in answer.submissions]
 
 
 def submission(api: Any, ref: int) -> dict[str, Any]:
@@ -116,13 +91,66 @@ def submission(api: Any, ref: int) -> dict[str, Any]:
 
 
 def submit(api: Any, slug: str, file: str, message: str) -> dict[str, Any]:
-    """Upload `file` and submit it; `ref` is 0 when the client gives none.
+    """Upload `file` and submit it; `number` is its ref.
 
-    When the upload fails the client asks for no submission, and tells so by its message alone.
+    When the upload fails, the client asks for no submission and says so by its message alone.
     """
     response = api.competition_submit(file, message, slug, quiet=True)
-    uploaded = response.message != api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE
-    return {"ref": response.ref or 0, "message": response.message or "", "uploaded": uploaded}
+    failed = response.message == api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE
+    return {"number": response.ref or 0, "error": response.message if failed else ""}
+
+
+def username(api: Any) -> str:
+    """Whose credentials these are; "" if they do not say."""
+    return str(api.config_values.get("username") or "")
+
+
+def push_kernel(api: Any, folder: str) -> dict[str, Any]:
+    """Save the kernel in `folder` as a new version, which runs; `number` is the version.
+
+    A refusal may be a text in `error`.  A competition that the user has not joined is left out and named in `invalid`,
+    and the kernel runs without its files.
+    """
+    answer = api.kernels_push(folder)
+    invalid = list(answer.invalid_competition_sources or [])
+    return {"number": answer.version_number or 0, "error": answer.error or "", "invalid": invalid}
+
+
+def kernel_status(api: Any, kernel: str) -> dict[str, str]:
+    """How the run of USER/NAME[/VERSION] stands."""
+    answer = api.kernels_status(kernel)
+    return {"status": answer.status.name, "message": answer.failure_message or ""}
+
+
+def kernel_output(api: Any, kernel: str, folder: str, pattern: str) -> None:
+    """Download the output files whose names match `pattern` into `folder`, and the log as NAME.log."""
+    api.kernels_output(kernel, folder, file_pattern=pattern, quiet=True, page_size=PAGE_SIZE)
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    call.__name__: call
+    for call in (
+        files, download, limits, submissions, submission, submit, username, push_kernel, kernel_status, kernel_output,
+    )
+}  # fmt: skip
+
+
+def _pages(page: Callable[[str], Any]) -> Iterator[Any]:
+    """All pages of a list, each got by its token.
+
+    Raises:
+        Unreadable: the list has no end; its beginning must not pass for the whole.
+    """
+    token = ""
+    for _ in range(MAX_PAGES):
+        answer = page(token)
+        yield answer
+        if not answer.next_page_token:
+            return
+        if answer.next_page_token == token:
+            raise Unreadable("each page of its list leads to itself")
+        token = answer.next_page_token
+    raise Unreadable(f"its list has more than {MAX_PAGES} pages")
 
 
 def _submission(item: Any) -> dict[str, Any]:
@@ -140,67 +168,60 @@ def _submission(item: Any) -> dict[str, Any]:
 
 
 def _score(value: Any) -> str:
-    """Kaggle's text, or "" for what is no share of right answers: that is no score yet."""
+    """Kaggle's text, or "" for what is not an accuracy: then there is no score yet."""
     try:
         return str(value) if 0 <= float(value) <= 1 else ""
     except (TypeError, ValueError, OverflowError):
         return ""
 
 
-CALLS = {call.__name__: call for call in (files, download, limits, submissions, submission, submit)}
+# --- from a request to an answer ----------------------------------------------------------------------------
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Authenticate, call, and turn whatever happens into an answer."""
     try:
         api = _authenticated()
+        # The client's own retries would go on for a minute with a dead link, or with a full disk.
+        api.download_file = functools.partial(api.download_file, max_retries=0)
         arguments = {name: value for name, value in request.items() if name != "call"}
         return {"ok": True, "value": CALLS[request["call"]](api, **arguments)}
     except (SystemExit, Unusable):
         return {"ok": False, "kind": "credentials", "message": "the client found no usable credentials"}
-    except ImportError as error:
-        return _refusal("install", error)
-    except (requests.exceptions.InvalidJSONError, requests.exceptions.TooManyRedirects) as error:
-        return _refusal("other", error, creating=request["call"] in CREATING)
-    except requests.exceptions.RequestException as error:
-        return _request_failed(request, error)
-    except OSError as error:
-        return _refusal("disk" if error.errno in LOCAL else "network", error, creating=request["call"] in CREATING)
     except Exception as error:  # whatever the client raises becomes an answer
-        return _refusal("other", error, creating=request["call"] in CREATING)
+        # Of a refused kernel call the client makes an error of its own; the refusal is its context.
+        refused = isinstance(error, ValueError) and isinstance(error.__context__, requests.HTTPError)
+        return _refusal(request["call"], error.__context__ if refused else error)
 
 
 def _authenticated() -> Any:
     """The client, which authenticates when it is imported.
 
-    Whatever it raises then means that it cannot read the credentials, unless Kaggle has answered: that is listened to.
+    Raises:
+        Unusable: it cannot read the credentials: so does whatever it raises before Kaggle has answered.
     """
-    heard: list[requests.Response] = []
+    answers: list[requests.Response] = []
     send = requests.Session.send
 
-    def listening(session: requests.Session, request: requests.PreparedRequest, **more: Any) -> requests.Response:
+    def checked(session: requests.Session, request: requests.PreparedRequest, **more: Any) -> requests.Response:
         response = send(session, request, **more)
-        heard.append(response)
+        answers.append(response)
         _check_answer(response)
         return response
 
+    requests.Session.send = checked
     try:
-        requests.Session.send = listening
         import kaggle  # noqa: PLC0415
 
-        api = kaggle.api
-        api.get_response_processor = lambda: _check_answer
-        if not getattr(api, "_authenticated", False):
-            api.authenticate()
+        if not getattr(kaggle.api, "_authenticated", False):
+            kaggle.api.authenticate()
     except (ImportError, OSError, Unreadable):
         raise
     except Exception as error:
-        if heard:  # it is Kaggle's answer that makes no sense
+        if answers:  # it is Kaggle's answer that makes no sense
             raise
         raise Unusable from error
-    finally:
-        requests.Session.send = send
-    return api
+    return kaggle.api
 
 
 def _check_answer(response: requests.Response) -> None:
@@ -210,16 +231,26 @@ def _check_answer(response: requests.Response) -> None:
         raise Unreadable(f"{response.text[:60]!r} is no JSON object")
 
 
-def _request_failed(request: dict[str, Any], error: requests.exceptions.RequestException) -> dict[str, Any]:
-    """A refusal; `creating` tells whether it was the very request that makes a submission, or a kernel."""
-    sent = error.request if error.response is None else error.response.request
-    end = CREATING.get(request["call"])
-    creating = end is not None and (sent is None or str(sent.url).endswith(end))
-    if error.response is None:
-        return _refusal("network", error, creating=creating)
-    after = error.response.headers.get("Retry-After")
-    kind = "http" if API.search(str(error.response.url)) else "storage"
-    return _refusal(kind, error, creating=creating, status=_status(error.response), retry_after=after)
+def _refusal(call: str, error: BaseException | None) -> dict[str, Any]:
+    """The answer to `call` that an error becomes."""
+    end = CREATING.get(call)
+    reply: dict[str, Any] = {"ok": False, "kind": "other", "message": _message(error), "creating": end is not None}
+    match error:
+        case ImportError():
+            reply["kind"] = "install"
+        case requests.exceptions.InvalidJSONError() | requests.exceptions.TooManyRedirects():
+            pass
+        case requests.exceptions.RequestException(request=sent, response=response):
+            reply["kind"] = "network"
+            if response is not None:
+                sent = response.request
+                reply["kind"] = "http" if API.search(str(response.url)) else "storage"
+                reply["status"], reply["retry_after"] = _status(response), response.headers.get("Retry-After")
+            # A submission is several requests, and one of them creates it.
+            reply["creating"] = end is not None and (sent is None or str(sent.url).endswith(end))
+        case OSError():
+            reply["kind"] = "disk" if error.errno in LOCAL else "network"
+    return reply
 
 
 def _status(response: requests.Response) -> int:
@@ -231,23 +262,12 @@ def _status(response: requests.Response) -> int:
     return status
 
 
-def _refusal(kind: str, error: Exception, **more: Any) -> dict[str, Any]:
+def _message(error: BaseException | None) -> str:
+    """The error's text without secrets that the parent process cannot know: signed URLs, and a renewed OAuth token."""
     message = SIGNED_PATH.sub("/***", QUERY.sub("?***", f"{type(error).__name__}: {error}"))
-    for secret in _secrets():
-        message = message.replace(secret, "***")
-    return {"ok": False, "kind": kind, "message": message, **more}
-
-
-def _secrets() -> set[str]:
-    """Whatever the client may have authenticated with."""
-    found = {os.environ.get(name, "") for name in ("KAGGLE_KEY", "KAGGLE_API_TOKEN")}
-    with suppress(Exception):  # a half-imported client knows no secret
-        import kaggle  # noqa: PLC0415
-        from kagglesdk.kaggle_env import get_access_token_from_env  # noqa: PLC0415
-
-        found |= {str(kaggle.api.config_values.get(name) or "") for name in ("key", "token")}
-        found.add(get_access_token_from_env()[0] or "")
-    return found - {""}
+    api = getattr(sys.modules.get("kaggle"), "api", None)
+    token = getattr(api, "config_values", {}).get("token")
+    return message.replace(token, "***") if token else message
 
 
 def _die_with_parent() -> None:
@@ -264,8 +284,7 @@ def _die_with_parent() -> None:
 def main() -> None:
     """Read one request, answer it on the real stdout; everything else goes nowhere."""
     real_stdout = os.dup(1)
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with os.fdopen(real_stdout, "w") as stream:

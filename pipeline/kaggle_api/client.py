@@ -1,24 +1,27 @@
 """Kaggle, through the genuine client in a child process: wall-clock limits, typed answers, typed errors.
 
-What the client lacks (see child.py) is added here: every call ends within its limit, reading calls are
-repeated with backoff, its environment holds only what it needs, and each failure is one of our errors.
-Submitting is never repeated here: whether that is safe is for the submit stage to find out.
+What the client lacks (see child.py) is added here: every call ends within its limit, its environment holds only what
+it needs, and each failure is one of our errors.  What follows a failure depends on what was asked for:
+
+    reading     a NetworkError (no network, time limit, 429, 5xx) is repeated, waiting as Retry-After says or longer
+                each time; a download goes on where it stopped
+    creating    a submission or a kernel is asked for once.  After a 5xx, a time limit or a lost connection the error is
+                `unanswered`: Kaggle may carry it out all the same, and whoever asked has to look (pipeline.submit)
 """
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeVar
-
-import tenacity
+from typing import Any, TypeVar
 
 from pipeline.errors import (
     AccessDenied,
@@ -33,122 +36,12 @@ from pipeline.errors import (
 from pipeline.kaggle_api import credentials
 from pipeline.store.manifest import from_json
 
-# --- What the child process answers, checked: values of the right types, or one of our errors that names
-
-
-Answer = TypeVar("Answer")
-
-LARGEST = 2**63 - 1  # of Kaggle's numbers; none is negative
-
-
-def typed(kind: type[Answer], values: Any) -> Answer:
-    """The dataclass `kind` of these fields.
-
-    Raises:
-        NetworkError: a field has another type, or is a number that cannot be meant.
-    """
-    try:
-        found: Answer = from_json(kind, values)
-    except TypeError as error:
-        raise _nonsense(f"{kind.__name__}: {error}") from None
-    for name, value in vars(found).items():
-        if isinstance(value, int) and not 0 <= value <= LARGEST:
-            raise _nonsense(f"{kind.__name__}.{name} is {value!r}")
-    return found
-
-
-def typed_list(kind: type[Answer], items: Any) -> list[Answer]:
-    """A list of them."""
-    if not isinstance(items, list):
-        raise _nonsense(f"{items!r} is no list")
-    return [typed(kind, item) for item in items]
-
-
-def ref(file: Path, value: Mapping[str, Any]) -> int:
-    """The ref in the answer to the submission of `file`.
-
-    Raises:
-        NetworkError: there is none; `unanswered` unless Kaggle was not even asked to take the file.
-    """
-    if not value["uploaded"]:
-        raise NetworkError(f"{file} could not be uploaded to Kaggle: check the network and run again")
-    found = value["ref"]
-    if type(found) is not int or not 0 < found <= LARGEST:
-        what = printable(f"{found!r}, {value['message']}")
-        raise NetworkError(f"Kaggle named no ref for the submission ({what}): run again", unanswered=True)
-    return found
-
-
-def refusal(subject: str, credential: str, reply: Mapping[str, Any]) -> PipelineError:
-    """Our error for what the child reports.
-
-    `subject` is a competition's slug or a kernel's USER/NAME, `credential` says where the credentials come from.
-    """
-    kind, message = reply["kind"], printable(reply["message"])
-    if kind == "http":
-        return _refused(subject, credential, reply, message)
-    if kind == "credentials":
-        return AccessDenied(f"Kaggle accepts none of the credentials found: {credentials.CURE}")
-    if kind == "install":
-        return PipelineError(f"the kaggle client does not load ({message}): pip install -r requirements.txt")
-    if kind == "disk":
-        return PipelineError(f"this system refused the kaggle client ({message}): free space, or check permissions")
-    if kind == "storage":  # its links are signed and grow old: a new one may do
-        text = f"the link that Kaggle gave does not lead to the file ({reply['status']}, {message})"
-        return NetworkError(f"{text}: run again, for a new link", retry_after=_seconds(reply))
-    if kind == "other":
-        return _nonsense(message, unanswered=reply["creating"])
-    text = f"cannot reach Kaggle ({message}): check the network and run again"
-    return NetworkError(text, unanswered=reply["creating"])
-
-
-def _refused(subject: str, credential: str, reply: Mapping[str, Any], message: str) -> PipelineError:
-    """Kaggle itself refused, with a status."""
-    status = int(reply["status"])
-    if status == 401:
-        return AccessDenied(f"Kaggle refused the credentials in {credential} (401): {credentials.CURE}")
-    if status == 403:
-        return AccessDenied(f"Kaggle refused (403, {message}): {_permission(subject)}")
-    if status == 404:
-        return UsageError(f"Kaggle knows no such thing (404, {message}): {_spelling(subject)}")
-    if status == 400 and re.search("submission.*(limit|allowance)|(limit|daily).*submission", message, re.I):
-        return SubmissionLimit(f"Kaggle refused the submission ({message}): the limit resets at 00:00 UTC")
-    if status == 429 or status >= 500:
-        text = f"Kaggle is busy or down ({status}, {message}): try again later"
-        # Whoever answered, perhaps a gateway in Kaggle's place: the request may be carried out all the same.
-        perhaps_at_work = status >= 500 and reply["creating"]
-        return NetworkError(text, retry_after=_seconds(reply), unanswered=perhaps_at_work)
-    return BadData(f"Kaggle refused the request ({status}, {message})")
-
-
-def _permission(subject: str) -> str:
-    if "/" in subject:
-        page = f"https://www.kaggle.com/code/{subject}"
-        return f"is the kernel at {page}, and your phone verified at https://www.kaggle.com/settings, as GPUs need it?"
-    return f"join the competition and accept its rules at https://www.kaggle.com/competitions/{subject}/rules"
-
-
-def _spelling(subject: str) -> str:
-    if "/" in subject:
-        return f"is the kernel still at https://www.kaggle.com/code/{subject}?"
-    return f"is --competition {subject} spelled right?"
-
-
-def _nonsense(what: str, *, unanswered: bool = False) -> NetworkError:
-    text = f"Kaggle's answer makes no sense to its client ({printable(what)})"
-    return NetworkError(f"{text}: try again later; if it stays so, pip install -U kaggle", unanswered=unanswered)
-
-
-def _seconds(reply: Mapping[str, Any]) -> float | None:
-    try:
-        return max(0.0, float(reply.get("retry_after") or ""))
-    except ValueError:
-        return None
-
-
 CHILD = Path(__file__).with_name("child.py")
-MARKER = ".kaggle-partial"  # ending of the file by which the client knows how to go on
+MARKER = ".kaggle-partial"  # ending of the file by which the client knows how to resume
 DOWNLOAD_LIMIT = 6 * 3600.0  # seconds for a whole download; a stalled one ends after `timeout`
+LONGEST_WAIT = 300.0  # seconds that Kaggle can make us wait before the next try
+RULES = "https://www.kaggle.com/competitions/{}/rules"
+LARGEST = 2**63 - 1  # of Kaggle's numbers; none is negative
 
 # What the client may see of our environment.  VERBOSE is not among it: it makes the client print tokens.
 PASSED_ON = {
@@ -163,8 +56,18 @@ T = TypeVar("T")
 Watch = tuple[Path, Callable[[int], None]]  # a folder that grows, and who is told its bytes
 
 
+class Answer:
+    """What Kaggle answers: none of its numbers is negative, or too large to be meant."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if one is."""
+        for name, value in vars(self).items():
+            if isinstance(value, int) and not 0 <= value <= LARGEST:
+                raise ValueError(f"{name} is {value!r}")
+
+
 @dataclass(frozen=True)
-class RemoteFile:
+class RemoteFile(Answer):
     """A file of the competition: its name (a relative path) and its size in bytes."""
 
     name: str
@@ -172,7 +75,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Limits:
+class Limits(Answer):
     """Submissions made today and ever, and how many are still allowed today (UTC).
 
     `by_total`: the competition's lifetime limit is what binds.
@@ -185,7 +88,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Submission:
+class Submission(Answer):
     """One submission as Kaggle lists it.  Scores are Kaggle's own strings, "" until known."""
 
     ref: int
@@ -200,12 +103,32 @@ class Submission:
 
 
 @dataclass(frozen=True)
+class Created(Answer):
+    """Kaggle's answer to a submission or a pushed kernel.
+
+    `error` says why it was not created; `invalid` names competitions whose files the kernel does not get.
+    """
+
+    number: int  # the submission's ref or the kernel's version; 0: not named
+    error: str = ""
+    invalid: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class KernelStatus(Answer):
+    """How a kernel's run stands: QUEUED, RUNNING, COMPLETE, ERROR, CANCEL_..., and why it failed."""
+
+    status: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Kaggle:
     """The client, with its limits.
 
-    `timeout` is in seconds for each call; for a download, for each wait without a new byte.  A submission gets at least
-    `upload_timeout`.  Reading calls are tried `attempts` times, waiting `backoff`, 2 `backoff`, 4 `backoff`... seconds
-    between (at most 60), or as long as Kaggle's Retry-After says.
+    `timeout` is in seconds for each call; for a download, for each wait without a new byte.  A submission and a kernel
+    get at least `upload_timeout`.  Reading calls are tried `attempts` times, waiting `backoff`, 2 `backoff`, 4
+    `backoff`... seconds between (at most 60), or as long as Kaggle's Retry-After says.
     """
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -218,20 +141,20 @@ class Kaggle:
 
     def files(self, slug: str) -> list[RemoteFile]:
         """The competition's files."""
-        return typed_list(RemoteFile, self.read(slug, {"call": "files", "slug": slug}))
+        return typed(list[RemoteFile], self._read(slug, {"call": "files", "slug": slug}))
 
     def limits(self, slug: str) -> Limits:
         """Today's submission limits."""
-        return typed(Limits, self.read(slug, {"call": "limits", "slug": slug}))
+        return typed(Limits, self._read(slug, {"call": "limits", "slug": slug}))
 
     def submissions(self, slug: str) -> list[Submission]:
         """All of the team's submissions, newest first."""
-        return typed_list(Submission, self.read(slug, {"call": "submissions", "slug": slug}))
+        return typed(list[Submission], self._read(slug, {"call": "submissions", "slug": slug}))
 
     def submission(self, slug: str, ref: int) -> Submission | None:
         """The submission `ref`, or None while Kaggle does not know it yet."""
         try:
-            found = typed(Submission, self.read(slug, {"call": "submission", "ref": ref}))
+            found = typed(Submission, self._read(slug, {"call": "submission", "ref": ref}))
         except UsageError:  # 404: it answers so for a moment right after submitting
             return None
         if found.ref != ref:
@@ -239,81 +162,124 @@ class Kaggle:
         return found
 
     def download(self, slug: str, folder: Path, progress: Callable[[int], None]) -> None:
-        """Download SLUG.zip into `folder`, resuming; `progress` is told the bytes there so far.
-
-        As long as `attempts` tries bring something, there are as many again.
-        """
-        request = {"call": "download", "slug": slug, "folder": str(folder)}
-        there = _bytes_in(folder)
-        while True:
-            try:
-                self.retrying(lambda: self.call(slug, request, DOWNLOAD_LIMIT, (folder, progress)))
-            except NetworkError as error:
-                before, there = there, _bytes_in(folder)
-                if there <= before:
-                    raise
-                self.log(f"kaggle: {error}; going on after {there} bytes")
-            else:
-                return
+        """Download SLUG.zip into `folder`, resuming; `progress` is told the bytes there so far."""
+        self._download(slug, {"call": "download", "slug": slug, "folder": str(folder)}, (folder, progress))
 
     def submit(self, slug: str, file: Path, message: str) -> int:
         """Upload and submit `file` once; the ref that Kaggle's answer names.
 
         Raises:
-            NetworkError: also when it is unknown whether Kaggle took it.
+            NetworkError: also when it is unknown whether Kaggle took it (`unanswered`).
         """
         request = {"call": "submit", "slug": slug, "file": str(file), "message": message}
-        return ref(file, self.call(slug, request, max(self.timeout, self.upload_timeout)))
+        created = self._create(slug, request)
+        if created.error:
+            raise NetworkError(f"{file} could not be uploaded to Kaggle: check the network and run again")
+        if not created.number:
+            raise NetworkError("Kaggle named no ref for the submission: run again", unanswered=True)
+        return created.number
 
-    def read(self, subject: str, request: dict[str, Any], script: Path | None = None) -> Any:
-        """What the child answers to a call that changes nothing; `subject` and `script` as in `call`."""
-        return self.retrying(lambda: self.call(subject, request, self.timeout, script=script))
+    def username(self) -> str:
+        """Whose credentials these are.
 
-    def retrying(self, call: Callable[[], T]) -> T:
-        """The answer to a call that may be repeated: after a NetworkError, as the class says."""
-        exponential = tenacity.wait_exponential(self.backoff, max=60) + tenacity.wait_random(0, self.backoff)
+        Raises:
+            AccessDenied: they do not say.
+        """
+        found = self._read("you", {"call": "username"})
+        if not found:
+            raise AccessDenied(f"the credentials name no user, to whom the kernel would belong: {credentials.CURE}")
+        return str(found)
 
-        def wait(state: tenacity.RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
-            asked = error.retry_after if isinstance(error, NetworkError) else None
-            return min(asked, 300.0) if asked is not None else exponential(state)
+    def push_kernel(self, folder: Path, kernel: str, slug: str) -> int:
+        """Save what lies in `folder` as a new version of the kernel USER/NAME, which runs; the version.
 
-        tries = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(NetworkError),
-            stop=tenacity.stop_after_attempt(self.attempts),
-            wait=wait,
-            sleep=self.sleep,
-            before_sleep=self._log_retry,
-            reraise=True,
-        )
-        return tries(call)
+        Raises:
+            UsageError: Kaggle gives the kernel no files of the competition `slug`.
+            PipelineError: Kaggle refuses it otherwise: no accelerator left, too many kernels at once.
+            NetworkError: also when it is unknown whether Kaggle took it (`unanswered`).
+        """
+        created = self._create(kernel, {"call": "push_kernel", "folder": str(folder)})
+        if created.error:
+            raise PipelineError(f"Kaggle did not take the kernel: {printable(created.error)}")
+        if created.invalid:
+            raise UsageError(
+                f"Kaggle gives the kernel no files of {printable(', '.join(created.invalid))}: join the competition "
+                f"and accept its rules at {RULES.format(slug)}, then push it again with --force"
+            )
+        return created.number
 
-    def _log_retry(self, state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        self.log(f"kaggle: {error}; trying again in {state.upcoming_sleep:.0f} s")
+    def kernel_status(self, kernel: str) -> KernelStatus:
+        """How the run of USER/NAME/VERSION stands."""
+        return typed(KernelStatus, self._read(kernel, {"call": "kernel_status", "kernel": kernel}))
 
-    def call(
-        self,
-        subject: str,
-        request: dict[str, Any],
-        limit: float,
-        watch: Watch | None = None,
-        script: Path | None = None,
-    ) -> Any:
+    def kernel_output(
+        self, kernel: str, names: Collection[str], folder: Path, progress: Callable[[int], None] = lambda _: None
+    ) -> None:
+        """Download those output files of USER/NAME/VERSION that have one of these names into `folder`, resuming.
+
+        Other names are not even looked at: they are Kaggle's, and may lead out of the folder.
+        """
+        pattern = rf"\A(?:{'|'.join(map(re.escape, names))})\Z" if names else "(?!)"
+        request = {"call": "kernel_output", "kernel": kernel, "folder": str(folder), "pattern": pattern}
+        self._download(kernel, request, (folder, progress))
+
+    def kernel_log(self, kernel: str) -> list[str]:
+        """The lines of a kernel's log, which comes as plain text or as a JSON list of {stream_name, time, data}."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.kernel_output(kernel, (), Path(folder))
+            log = "".join(path.read_text(encoding="utf-8", errors="replace") for path in Path(folder).glob("*.log"))
+        with suppress(ValueError, TypeError, KeyError, RecursionError):  # then it is plain text
+            log = "".join(str(event["data"]) for event in json.loads(log))
+        return [printable(line) for line in log.splitlines() if line.strip()]
+
+    def _read(self, subject: str, request: dict[str, Any]) -> Any:
+        """What the child answers to a call that changes nothing; `subject` as in `_call`."""
+        return self._retrying(lambda: self._call(subject, request, self.timeout))
+
+    def _create(self, subject: str, request: dict[str, Any]) -> Created:
+        """What the child answers to a call that must not be repeated."""
+        reply = self._call(subject, request, max(self.timeout, self.upload_timeout))
+        return typed(Created, reply, unanswered=True)
+
+    def _download(self, subject: str, request: dict[str, Any], watch: Watch) -> None:
+        self._retrying(lambda: self._call(subject, request, DOWNLOAD_LIMIT, watch), watch[0])
+
+    def _retrying(self, call: Callable[[], T], folder: Path | None = None) -> T:
+        """The answer to a call that may be repeated; a try that brought bytes into `folder` does not count."""
+        failed, there = 0, _bytes_in(folder)
+        while True:
+            try:
+                return call()
+            except NetworkError as error:
+                before, there = there, _bytes_in(folder)
+                failed = 0 if there > before else failed + 1
+                if failed >= self.attempts:
+                    raise
+                wait = min(self.backoff * 2 ** max(failed - 1, 0), 60.0) + random.uniform(0, self.backoff)
+                if error.retry_after is not None:
+                    wait = min(error.retry_after, LONGEST_WAIT)
+                what = f"going on after {there} bytes" if there > before else "trying again"
+                self.log(f"kaggle: {error}; {what} in {wait:.0f} s")
+                self.sleep(wait)
+
+    def _call(self, subject: str, request: dict[str, Any], limit: float, watch: Watch | None = None) -> Any:
         """One call, tried once, for at most `limit` seconds.
 
-        `subject` is what an error is about, a competition's slug or a kernel's USER/NAME; `script` another child's.
+        `subject` is what an error is about: a competition's slug, or a kernel's USER/NAME.
         """
         credential = credentials.require(self.environ)
         environment = {name: value for name, value in self.environ.items() if name in PASSED_ON}
         with tempfile.TemporaryFile() as output:
             # -P: the child's own folder must not shadow installed packages.
             with subprocess.Popen(
-                [sys.executable, "-P", str(script or CHILD)],
+                [sys.executable, "-P", str(CHILD)],
                 stdin=subprocess.PIPE, stdout=output, stderr=subprocess.DEVNULL, env=environment,
             ) as child:  # fmt: skip
+                assert child.stdin is not None
                 try:
-                    _send(child.stdin, request)
+                    with suppress(BrokenPipeError):  # it died at once; the missing answer says so
+                        child.stdin.write(json.dumps(request).encode() + b"\n")
+                        child.stdin.flush()  # it stays open: the child dies when it closes
                     self._wait(child, limit, watch)
                 finally:
                     child.kill()
@@ -322,10 +288,8 @@ class Kaggle:
         try:
             reply = json.loads(raw)
         except ValueError:
-            raise NetworkError(
-                f"the kaggle client ended without an answer (exit code {child.returncode}): try again",
-                unanswered=True,
-            ) from None
+            text = f"the kaggle client ended without an answer (exit code {child.returncode}): try again"
+            raise NetworkError(text, unanswered=True) from None
         reply = credentials.hide(reply, credentials.secrets(self.environ))
         if not reply["ok"]:
             raise refusal(subject, credential, reply)
@@ -349,26 +313,86 @@ class Kaggle:
                 if now - last > self.timeout:
                     raise NetworkError(f"the download stalled for {self.timeout:.0f} s: run again to resume it")
             if now - start > limit:
-                raise NetworkError(
-                    f"Kaggle did not answer within {limit:.0f} s: try again later, or raise --timeout",
-                    unanswered=True,
-                )
+                text = f"Kaggle did not answer within {limit:.0f} s: try again later, or raise --timeout"
+                raise NetworkError(text, unanswered=True)
 
 
-def _send(stdin: IO[bytes] | None, request: dict[str, Any]) -> None:
-    """Send the request and leave stdin open: the child dies when it closes."""
-    assert stdin is not None
-    try:
-        stdin.write(json.dumps(request).encode() + b"\n")
-        stdin.flush()
-    except BrokenPipeError:
-        pass  # it died at once; the missing answer says so
-
-
-def _bytes_in(folder: Path) -> int:
+def _bytes_in(folder: Path | None) -> int:
     """Bytes of what was downloaded so far, without the client's own marker."""
     total = 0
-    for path in folder.rglob("*"):
+    for path in folder.rglob("*") if folder else ():
         with suppress(FileNotFoundError):
             total += 0 if path.name.endswith(MARKER) or path.is_dir() else path.stat().st_size
     return total
+
+
+def typed(kind: type[T], values: Any, *, unanswered: bool = False) -> T:
+    """The child's answer as a `kind`.
+
+    Raises:
+        NetworkError: it is something else.
+    """
+    try:
+        answer: T = from_json(kind, values)
+    except (TypeError, ValueError) as error:
+        raise _nonsense(f"{kind.__name__}: {error}", unanswered) from None
+    return answer
+
+
+def refusal(subject: str, credential: str, reply: Mapping[str, Any]) -> PipelineError:
+    """Our error for what the child reports; `credential` says where the credentials come from."""
+    message, unanswered = printable(reply["message"]), reply.get("creating", False)
+    match reply["kind"]:
+        case "http":
+            return _refused(subject, credential, reply, message)
+        case "credentials":
+            return AccessDenied(f"Kaggle accepts none of the credentials found: {credentials.CURE}")
+        case "install":
+            return PipelineError(f"the kaggle client does not load ({message}): pip install -r requirements.txt")
+        case "disk":
+            return PipelineError(f"the system refused the kaggle client ({message}): free space, or check permissions")
+        case "storage":  # its links are signed and grow old: a new one may do
+            text = f"the link that Kaggle gave does not lead to the file ({reply['status']}, {message})"
+            return NetworkError(f"{text}: run again, for a new link", retry_after=_seconds(reply))
+        case "network":
+            text = f"cannot reach Kaggle ({message}): check the network and run again"
+            return NetworkError(text, unanswered=unanswered)
+        case _:
+            return _nonsense(message, unanswered)
+
+
+def _refused(subject: str, credential: str, reply: Mapping[str, Any], message: str) -> PipelineError:
+    """Kaggle itself refused, with a status."""
+    status, is_kernel = int(reply["status"]), "/" in subject
+    page = f"https://www.kaggle.com/code/{'/'.join(subject.split('/')[:2])}"
+    if status == 401:
+        return AccessDenied(f"Kaggle refused the credentials in {credential} (401): {credentials.CURE}")
+    if status == 403:
+        cure = f"join the competition and accept its rules at {RULES.format(subject)}"
+        if is_kernel:
+            phone = "your phone verified at https://www.kaggle.com/settings, as GPUs need it"
+            cure = f"is the kernel at {page}, and {phone}?"
+        return AccessDenied(f"Kaggle refused (403, {message}): {cure}")
+    if status == 404:
+        cure = f"is the kernel still at {page}?" if is_kernel else f"is --competition {subject} spelled right?"
+        return UsageError(f"Kaggle knows no such thing (404, {message}): {cure}")
+    if status == 400 and re.search("submission.*(limit|allowance)|(limit|daily).*submission", message, re.I):
+        return SubmissionLimit(f"Kaggle refused the submission ({message}): the limit resets at 00:00 UTC")
+    if status == 429 or status >= 500:
+        text = f"Kaggle is busy or down ({status}, {message}): try again later"
+        # Whoever answered, perhaps a gateway in Kaggle's place: the request may be carried out all the same.
+        unanswered = status >= 500 and reply["creating"]
+        return NetworkError(text, retry_after=_seconds(reply), unanswered=unanswered)
+    return BadData(f"Kaggle refused the request ({status}, {message})")
+
+
+def _nonsense(what: str, unanswered: bool = False) -> NetworkError:
+    text = f"Kaggle's answer makes no sense to its client ({printable(what)})"
+    return NetworkError(f"{text}: try again later; if it stays so, pip install -U kaggle", unanswered=unanswered)
+
+
+def _seconds(reply: Mapping[str, Any]) -> float | None:
+    try:
+        return max(0.0, float(reply.get("retry_after") or ""))
+    except ValueError:
+        return None

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,47 +21,49 @@ CURE = (
     "KAGGLE_API_TOKEN; a legacy ~/.kaggle/kaggle.json, or KAGGLE_USERNAME and KAGGLE_KEY, will do as well; "
     "`./run_all.sh --rehearsal` needs none"
 )
-
-TOKENS = ("KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN")  # variables that hold a token, or the name of a file with one
 FILES = ("access_token", "access_token.txt", "kaggle.json", "credentials.json")
 PROSE = ("message", "error")  # fields that Kaggle words for people
 LONG = 16  # characters from which a secret is no part of a word by chance; Kaggle's have 32 and more
-LEAST = 4  # characters: nobody's secret is shorter, and hiding "a" would spoil, and tell, more than it hides
+LEAST = 4  # characters: nobody's secret is shorter, and hiding "a" would tell more than it hides
+
+
+def _sources(environ: Mapping[str, str]) -> Iterator[tuple[str, ...] | Path]:
+    """Where the client looks, in its order: variables that must all be set, or a file."""
+    user, *others = _folders(environ)
+    yield ("KAGGLE_API_TOKEN",)
+    yield "KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_API_V1_TOKEN"  # in a notebook on Kaggle
+    yield user / "access_token"
+    yield user / "access_token.txt"
+    yield "KAGGLE_USERNAME", "KAGGLE_KEY"
+    configured = environ.get("KAGGLE_CONFIG_DIR")
+    for folder in [Path(configured)] if configured else [user, *others]:
+        yield folder / "kaggle.json"
+    yield user / "credentials.json"  # OAuth
 
 
 def require(environ: Mapping[str, str]) -> str:
-    """Where the genuine client will find credentials, looking in its order.
+    """Where the client will find credentials.
 
     Raises:
         AccessDenied: there are none, or kaggle.json has the wrong shape.
     """
-    home = _home(environ)
-    if environ.get("KAGGLE_API_TOKEN"):
-        return "KAGGLE_API_TOKEN"
-    if environ.get("KAGGLE_KERNEL_RUN_TYPE") and environ.get("KAGGLE_API_V1_TOKEN"):
-        return "the Kaggle notebook's token"
-    for name in ("access_token", "access_token.txt"):
-        if _has_content(home / ".kaggle" / name):
-            return f"~/.kaggle/{name}"
-    if environ.get("KAGGLE_USERNAME") and environ.get("KAGGLE_KEY"):
-        return "KAGGLE_USERNAME and KAGGLE_KEY"
-    folders = [Path(environ["KAGGLE_CONFIG_DIR"])] if environ.get("KAGGLE_CONFIG_DIR") else _folders(environ, home)
-    for path in (folder / "kaggle.json" for folder in folders):
-        if path.is_file():
-            _check_kaggle_json(path)
-            return str(path)
-    if _has_content(home / ".kaggle" / "credentials.json"):
-        return "~/.kaggle/credentials.json"
+    for source in _sources(environ):
+        if not isinstance(source, Path):
+            if all(environ.get(name) for name in source):
+                return " and ".join(source)
+        elif source.is_file() and (source.name == "kaggle.json" or source.stat().st_size):
+            if source.name == "kaggle.json":
+                _check_kaggle_json(source)
+            return str(source)
     raise AccessDenied(f"no Kaggle credentials: {CURE}")
 
 
 def secrets(environ: Mapping[str, str]) -> list[str]:
     """What nobody must read in an answer: all secrets in reach of the client, also as they travel; long ones first."""
-    home = _home(environ)
-    folders = {*_folders(environ, home), Path(environ.get("KAGGLE_CONFIG_DIR") or home / ".kaggle")}
     users, found = {environ.get("KAGGLE_USERNAME", "")}, {environ.get("KAGGLE_KEY", "")}
+    folders = {*_folders(environ), *map(Path, filter(None, [environ.get("KAGGLE_CONFIG_DIR")]))}
     files = [folder / name for folder in folders for name in FILES]
-    for name in TOKENS:
+    for name in ("KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN"):  # a token, or the name of a file with one
         found.add(environ.get(name, ""))
         files.append(Path(environ.get(name) or "/nonexistent"))
     for path in files:
@@ -109,20 +111,13 @@ def _read(path: Path) -> tuple[str, set[str]]:
     return "", {text}
 
 
-def _folders(environ: Mapping[str, str], home: Path) -> list[Path]:
-    return [home / ".kaggle", Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"]
-
-
-def _home(environ: Mapping[str, str]) -> Path:
-    """The user's folder; for a user whom the system does not know, as in some containers, none that exists."""
+def _folders(environ: Mapping[str, str]) -> list[Path]:
+    """The client's folders; for a user whom the system does not know, as in some containers, none that exists."""
     try:
-        return Path(environ.get("HOME") or Path.home())
+        home = Path(environ.get("HOME") or Path.home())
     except RuntimeError:
-        return Path("/nonexistent")
-
-
-def _has_content(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0
+        home = Path("/nonexistent")
+    return [home / ".kaggle", Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"]
 
 
 def _check_kaggle_json(path: Path) -> None:

@@ -23,10 +23,10 @@ def write(path: Path, content: str) -> Path:
     [
         (None, "", {"KAGGLE_API_TOKEN": SECRET}, "KAGGLE_API_TOKEN"),
         (None, "", {"KAGGLE_USERNAME": "u", "KAGGLE_KEY": SECRET}, "KAGGLE_USERNAME and KAGGLE_KEY"),
-        (".kaggle/access_token", SECRET, {}, "~/.kaggle/access_token"),
+        (".kaggle/access_token", SECRET, {}, ".kaggle/access_token"),
         (".kaggle/kaggle.json", f'{{"username": "u", "key": "{SECRET}"}}', {}, "kaggle.json"),
         (".config/kaggle/kaggle.json", f'{{"username": "u", "key": "{SECRET}"}}', {}, "kaggle.json"),
-        (".kaggle/credentials.json", "{}", {}, "~/.kaggle/credentials.json"),
+        (".kaggle/credentials.json", "{}", {}, ".kaggle/credentials.json"),
     ],
 )
 def test_every_place_is_found(

@@ -1,0 +1,158 @@
+"""A script kernel on Kaggle that trains a run and predicts with it: what is pushed, and the note of it.
+
+data/kernels/RUN has main.py and kernel-metadata.json, as `kaggle kernels push -p` takes them, and note.json, which says
+what was pushed.  A script kernel is one file, so main.py is pipeline/kernel_runner.py with the project in it.
+"""
+
+import base64
+import io
+import pprint
+import re
+import tarfile
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pipeline.config import check_slug, project_files
+from pipeline.errors import MissingInput, UsageError
+from pipeline.recipes import TrainConfig
+from pipeline.store import atomic, runs
+from pipeline.store.manifest import read_json
+
+RUNNER = Path(__file__).parents[1] / "kernel_runner.py"
+MAIN, METADATA, NOTE = "main.py", "kernel-metadata.json", "note.json"
+LARGEST = 1_000_000  # bytes of a kernel's source
+ORDER_LINE, PROJECT_LINE = "ORDER: dict[str, Any] = {}\n", 'PROJECT = ""\n'  # of the runner, to be filled in
+AGAIN = "push it again with --force"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What it is to do; pushed by `user`, as Kaggle's number `version` (0: the newest)."""
+
+    competition: str
+    run: str
+    config: TrainConfig
+    internet: bool = False
+    accelerator: str | None = None  # as Kaggle spells it; None: a GPU of Kaggle's choice; "none": the CPU alone
+    user: str = ""
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be part of a path."""
+        check_slug(self.competition)
+        runs.check_name(self.run)
+
+    @staticmethod
+    def upgraded(values: dict[str, Any]) -> dict[str, Any]:
+        """A note of an older version, which has half of it in "order"."""
+        return {**values.pop("order", {}), **values}
+
+    @property
+    def gpu(self) -> bool:
+        """Whether the kernel asks for one."""
+        return self.accelerator != "none"
+
+    @property
+    def name(self) -> str:
+        """The kernel's title, and its name in its URL.
+
+        Raises:
+            UsageError: the run's name is too short or too long for one.
+        """
+        name = re.sub(r"[^a-z0-9]+", "-", self.run.lower()).strip("-")
+        if not 5 <= len(name) <= 50:
+            raise UsageError(f"--run {self.run}: a kernel's name has from 5 to 50 letters, digits and hyphens")
+        return name
+
+    @property
+    def ref(self) -> str:
+        """USER/NAME, and /VERSION where that is known."""
+        return f"{self.user}/{self.name}" + (f"/{self.version}" if self.version else "")
+
+    @property
+    def url(self) -> str:
+        """Its page."""
+        return f"https://www.kaggle.com/code/{self.user}/{self.name}"
+
+    def write(self, kernels: Path) -> None:
+        """Keep it in data/kernels/RUN."""
+        atomic.write_json(kernels / self.run / NOTE, {**vars(self), "config": self.config.to_dict()})
+
+    @classmethod
+    def read(cls, kernels: Path, run: str | None) -> Self:
+        """The kernel of `run` that was pushed from here; without a name the one that was pushed last.
+
+        Raises:
+            MissingInput: there is none.
+            BadData: the note is damaged.
+        """
+        notes = sorted(kernels.glob(f"[!.]*/{NOTE}"), key=lambda path: path.stat().st_mtime)
+        known = {path.parent.name: path for path in notes}
+        path = known.get(run) if run else notes[-1] if notes else None
+        if path is None:
+            what = f"no kernel of run {run} was" if run else "no kernel was"
+            there = f"; there is {runs.few(list(known))}" if known else ""
+            raise MissingInput(f"{what} pushed from here{there}: run `python -m pipeline.kernel push` first")
+        return read_json(path, cls, AGAIN)
+
+    def write_files(self, folder: Path, train: Sequence[str]) -> int:
+        """Write main.py and kernel-metadata.json; the bytes of main.py.
+
+        Args:
+            train: the options of train that give `config`.
+
+        Raises:
+            UsageError: main.py is larger than Kaggle takes.
+        """
+        order = {
+            "competition": self.competition,
+            "run": self.run,
+            "train": list(train),
+            "gpu": self.gpu,
+            "internet": self.internet,
+        }
+        source = RUNNER.read_text(encoding="utf-8")
+        for line, filled in (
+            (ORDER_LINE, f"ORDER: dict[str, Any] = {pprint.pformat(order, width=100)}\n"),
+            (PROJECT_LINE, f'PROJECT = """\n{_project()}\n"""\n'),
+        ):
+            assert source.count(line) == 1, line
+            source = source.replace(line, filled)
+        if (size := len(source.encode())) > LARGEST:
+            raise UsageError(
+                f"the kernel's source has {size:,} bytes, and Kaggle takes {LARGEST:,}: move what does not belong to "
+                "the project out of its folder `pipeline`"
+            )
+        atomic.write_bytes(folder / MAIN, source.encode())
+        atomic.write_json(folder / METADATA, self._metadata())
+        return size
+
+    def _metadata(self) -> dict[str, object]:
+        """`machine_shape` is what --accelerator of Kaggle's own command line sets."""
+        values: dict[str, object] = {
+            "id": f"{self.user}/{self.name}",
+            "title": self.name,
+            "code_file": MAIN,
+            "language": "python",
+            "kernel_type": "script",
+            "is_private": True,
+            "enable_gpu": self.gpu,
+            "enable_internet": self.internet,
+            "competition_sources": [self.competition],
+        }
+        return values | ({"machine_shape": self.accelerator} if self.gpu and self.accelerator else {})
+
+
+def _project() -> str:
+    """The project's files as a tar.xz in base64; no name of a user, and no time, travels with them."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:xz") as project:
+        for name, path in project_files().items():
+            content = path.read_bytes()
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            project.addfile(member, io.BytesIO(content))
+    return "\n".join(textwrap.wrap(base64.b64encode(archive.getvalue()).decode(), 120))

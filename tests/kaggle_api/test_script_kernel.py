@@ -1,0 +1,129 @@
+import ast
+import base64
+import dataclasses
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import project_files
+from pipeline.errors import BadData, MissingInput, UsageError
+from pipeline.kaggle_api import script_kernel
+from pipeline.kaggle_api.script_kernel import NOTE, Kernel
+from pipeline.recipes import PRESETS
+from pipeline.store import atomic
+
+KERNEL = Kernel("tiny", "my-run", PRESETS["rehearsal"], user="user", version=3)
+TRAIN = ["--preset", "rehearsal"]
+
+
+@pytest.mark.parametrize(
+    ("run", "name"),
+    [("paper-1f3a9c2b", "paper-1f3a9c2b"), ("My_Run.v2", "my-run-v2"), ("_five5_", "five5"), ("a" * 50, "a" * 50)],
+)
+def test_a_kernel_is_named_by_its_run(run: str, name: str) -> None:
+    kernel = dataclasses.replace(KERNEL, run=run)
+    assert (kernel.name, kernel.ref) == (name, f"user/{name}/3")
+    assert kernel.url == f"https://www.kaggle.com/code/user/{name}"
+
+
+@pytest.mark.parametrize("run", ["four", "a" * 51, "-._-"])
+def test_a_name_that_kaggle_would_not_take_is_refused(run: str) -> None:
+    with pytest.raises(UsageError, match="from 5 to 50"):
+        _ = dataclasses.replace(KERNEL, run=run).name
+
+
+# --- the note of what was pushed --------------------------------------------------------------------------------
+
+
+def test_a_note_is_read_as_it_was_written_and_the_newest_without_a_name(tmp_path: Path) -> None:
+    second = dataclasses.replace(KERNEL, run="second", version=0, internet=True)
+    for age, kernel in ((100, KERNEL), (10, second)):
+        kernel.write(tmp_path)
+        path = tmp_path / kernel.run / NOTE
+        os.utime(path, (path.stat().st_mtime - age,) * 2)
+    assert Kernel.read(tmp_path, "my-run") == KERNEL
+    assert Kernel.read(tmp_path, None) == second
+    with pytest.raises(MissingInput, match="no kernel of run x was pushed from here; there is my-run, second"):
+        Kernel.read(tmp_path, "x")
+
+
+def test_a_note_of_an_older_version_is_read(tmp_path: Path) -> None:
+    order = {"competition": "tiny", "run": "my-run", "config": KERNEL.config.to_dict(), "internet": False,
+             "accelerator": None}  # fmt: skip
+    atomic.write_json(tmp_path / "my-run" / NOTE, {"order": order, "user": "user", "version": 3})
+    assert Kernel.read(tmp_path, None) == KERNEL
+
+
+def test_without_a_kernel_the_message_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(MissingInput, match=r"no kernel was pushed from here: run `python -m pipeline\.kernel push`"):
+        Kernel.read(tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("user", 7), ("version", "3"), ("config", []), ("run", "../x"), ("competition", "/"), ("more", 1), ("order", 7)],
+)
+def test_a_note_that_was_edited_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    KERNEL.write(tmp_path)
+    path = tmp_path / "my-run" / NOTE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(BadData, match=r"is damaged .* push it again with --force"):
+        Kernel.read(tmp_path, "my-run")
+
+
+# --- what is pushed ---------------------------------------------------------------------------------------------
+
+
+def literal(source: str, name: str) -> Any:
+    """What the source assigns to `name` at its top."""
+    for node in ast.parse(source).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(found)], value=value) if found == name:
+                return ast.literal_eval(value)
+            case ast.AnnAssign(target=ast.Name(found), value=ast.expr() as value) if found == name:
+                return ast.literal_eval(value)
+    raise KeyError(name)
+
+
+def test_the_source_holds_the_order_and_the_projects_files_and_nothing_else(tmp_path: Path) -> None:
+    size = KERNEL.write_files(tmp_path, TRAIN)
+    source = (tmp_path / "main.py").read_text()
+    assert (len(source.encode()), max(map(len, source.splitlines())) <= 120) == (size, True)
+    order = {"competition": "tiny", "run": "my-run", "train": TRAIN, "gpu": True, "internet": False}
+    assert literal(source, "ORDER") == order
+    contents = {}
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(literal(source, "PROJECT"))), mode="r:xz") as archive:
+        members = archive.getmembers()
+        for member in members:
+            stream = archive.extractfile(member)
+            assert stream is not None
+            contents[member.name] = stream.read()
+    assert contents == {name: path.read_bytes() for name, path in project_files().items()}
+    assert {(m.mtime, m.uid, m.uname, m.mode) for m in members} == {(0, 0, "", 0o644)}
+
+
+def test_what_kaggle_would_not_take_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("a = 1\n")
+    monkeypatch.setattr(script_kernel, "project_files", lambda: {"pipeline/a.py": tmp_path / "a.py"})
+    monkeypatch.setattr(script_kernel, "LARGEST", 1000)
+    with pytest.raises(UsageError, match="and Kaggle takes 1,000: move what does not belong"):
+        KERNEL.write_files(tmp_path / "kernel", TRAIN)
+    assert not (tmp_path / "kernel").exists()
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "gpu", "shape"),
+    [(None, True, None), ("none", False, None), ("NvidiaTeslaT4", True, "NvidiaTeslaT4")],
+)
+def test_the_metadata(tmp_path: Path, accelerator: str | None, gpu: bool, shape: str | None) -> None:
+    dataclasses.replace(KERNEL, accelerator=accelerator, internet=True).write_files(tmp_path, TRAIN)
+    values = json.loads((tmp_path / "kernel-metadata.json").read_text())
+    assert (values["id"], values["title"], values["code_file"]) == ("user/my-run", "my-run", "main.py")
+    assert (values["enable_gpu"], values.get("machine_shape")) == (gpu, shape)
+    assert (values["is_private"], values["enable_internet"]) == (True, True)
+    assert values["competition_sources"] == ["tiny"]
