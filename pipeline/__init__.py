@@ -27,7 +27,6 @@ Stages know parts; parts never know stages:
     kaggle_api/            the genuine client in a child process; credentials
     training/              batches, augmentation, the loop, checkpoints; inference
     gap/                   what a CSV will score, what is the matter with the hidden images, and the ledger
-    overview/              what is there, for status
     reporting/             the report's figures and its page
     rehearsal/             a mock Kaggle server on 127.0.0.1 and its embedded competition
                            (python -m pipeline.rehearsal -- COMMAND)

@@ -29,7 +29,6 @@ from pipeline.gap.assessment import Assessment, assess, record
 from pipeline.gap.comparison import Comparison, compare, sync
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import Kaggle
-from pipeline.reporting import figures
 from pipeline.store import ledger, runs, submissions
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import Manifest
@@ -89,7 +88,7 @@ def check(
 
     The prediction is written into the ledger before Kaggle is asked for scores.  Without credentials only the
     ledger is looked at.  Submissions that are being scored just now are waited for, up to `wait` seconds.
-    `pictures` is the folder for pictures of out-of-distribution and low-confidence images (pipeline.reporting.figures).
+    `pictures` is the folder for figures of the test set (pipeline.reporting.figures.test_set).
 
     Raises:
         NetworkError, AccessDenied: Kaggle was asked and did not answer; `log` has got what the ledger knows.
@@ -122,9 +121,11 @@ def check(
             raise
     drawn: Sequence[Path] = ()
     if pictures is not None and assessment is not None:
+        from pipeline.reporting import figures  # noqa: PLC0415 - matplotlib takes a second to import
+
         whole = assessment.whole()
-        data = figures.images(assessment.csv, whole, paths.processed / slug)
-        drawn = figures.draw_pictures(whole, assessment.diagnosis, data, pictures, assessment.csv.path.stem)
+        data = figures.open_images(assessment.csv, whole, paths.processed / slug)
+        drawn = figures.write(figures.test_set(whole, data), pictures, assessment.csv.path.stem)
     only = subject.sidecar.csv_sha256 if subject is not None and csv is not None else None
     compared = compare(known, entries, csvs, _facts(paths.processed / slug), only)
     return Checked(compared, subject, assessment, not_assessed, not_asked, drawn)

@@ -1,13 +1,13 @@
-"""What a person looks at: data/models/RUN/report/index.html, one page with everything in it, and its figures as PNG.
+"""Stage 7: one page on a run with everything in it, data/models/RUN/report/index.html, and its figures as PNG.
 
     python -m pipeline.report
 
-Asks nobody and computes nothing anew, so it also shows a run that is still being trained, and works offline.
+Reads files and asks nobody, so it also shows a run that is being trained, and works offline.
 """
 
+import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,37 +15,24 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline import cli, commands
-from pipeline.config import Paths
+from pipeline.config import Paths, competition
 from pipeline.console import megabytes
-from pipeline.errors import BadData, Log, UsageError
-from pipeline.reporting import figures
-from pipeline.reporting.page import Material, gather, identity
-from pipeline.store import atomic
-from pipeline.store.runs import REPORT
+from pipeline.errors import BadData, Log, MissingInput, UsageError
+from pipeline.store import atomic, ledger, manifest, runs, submissions
+from pipeline.store.runs import REPORT, Run, RunCard
+from pipeline.store.submissions import LocalCsv
 
 if TYPE_CHECKING:
-    from pipeline.reporting.page import Figures
+    from pipeline.gap.assessment import Assessment
+    from pipeline.reporting.page import Material
 
-PAGE = REPORT.name
-MARK = '<meta name="generator" content="pipeline.report">'  # a page with it is ours to replace
-INPUTS = '<meta name="inputs" content="{}">'  # what it is made of
-SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # files that a file manager leaves wherever somebody looks
-NEWEST = 20  # submissions in the table
-
-
-@dataclass(frozen=True)
-class Reported:
-    """The page, and the pictures beside it."""
-
-    page: Path
-    pictures: tuple[Path, ...]
+SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # files that a file manager leaves in any folder
 
 
 def report(
-    paths: Paths, log: Log, *, run_name: str | None = None, out: Path | None = None,
-    force: bool = False, now: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> Reported:  # fmt: skip
-    """Write the report of a run; one that was there is replaced, unless it is made of the same.
+    paths: Paths, log: Log, *, run_name: str | None = None, out: Path | None = None, force: bool = False
+) -> Path:  # fmt: skip
+    """Write the report of a run, and return its page; a newer one than all it shows is left as it is.
 
     Args:
         run_name: the run; by default the one that train finished last, or, if none has, the one it began last.
@@ -56,96 +43,145 @@ def report(
         BadData: the run's files or the ledger are damaged.
         UsageError: `out` holds something else than a report, which would be lost.
     """
-    known = gather(paths, run_name)
-    folder = known.folder / REPORT.parent
+    run = _folder(paths.models, run_name)
+    card = RunCard.read(run)
+    page = run / REPORT if out is None else out.resolve() / REPORT.name
     if out is not None:
-        folder = out.resolve()
-        _require_replaceable(folder)
-    inputs = identity(known, paths)
-    if not force and _is_of(folder / PAGE, inputs):
-        log(f"report: {folder / PAGE} is complete, nothing to do")
-        return _told(folder, log)
-    _write(known, folder, inputs, now(), log)
-    return _told(folder, log)
+        _require_replaceable(page)
+    elif not force and runs.report_state(run, paths.processed / card.competition, paths.submissions) == "complete":
+        log(f"report: {page} is complete, nothing to do")
+        log(f"report: open {page.resolve().as_uri()} in a browser")
+        return page
+    _write(gather(run, card, paths), page, log)
+    log(f"report: open {page.resolve().as_uri()} in a browser")
+    return page
 
 
-def _told(folder: Path, log: Log) -> Reported:
-    log(f"report: open {(folder / PAGE).resolve().as_uri()} in a browser")
-    return Reported(folder / PAGE, tuple(sorted(folder.glob("*.png"))))
-
-
-def _is_of(page: Path, inputs: str) -> bool:
-    """Whether the page is there, and made of these."""
-    return page.is_file() and INPUTS.format(inputs) in page.read_text(encoding="utf-8", errors="replace")
-
-
-def _write(known: Material, folder: Path, inputs: str, now: datetime, log: Log) -> None:
+def _write(known: "Material", page: Path, log: Log) -> None:
     # matplotlib and PyTorch take seconds to import.
     from pipeline.model.summary import summarise  # noqa: PLC0415
-    from pipeline.reporting import page  # noqa: PLC0415
+    from pipeline.reporting import figures  # noqa: PLC0415
+    from pipeline.reporting.page import render  # noqa: PLC0415
 
-    with figures.style(), atomic.lock(folder), atomic.replacing_folder(folder) as temporary:
-        drawn_figures = _draw(known)
-        summary = summarise(known.card.config.model)
-        html = page.render(known, summary, drawn_figures, _reproduce(known), now, NEWEST, MARK + INPUTS.format(inputs))
-        written = [figures.write_png(drawn, temporary).name for drawn in drawn_figures.all()]
-        for sheet in drawn_figures.sheets.values():
-            figures.draw_contact_sheets(sheet).savefig(temporary / f"{sheet.name}.png", dpi=figures.DPI)
-            written.append(f"{sheet.name}.png")
-        (temporary / PAGE).write_text(html, encoding="utf-8")
+    sent = [(entry, known.predictions.get(entry.csv_sha256)) for entry in known.entries]
+    if known.assessment and known.own is None:  # its prediction alone
+        draft = known.predictions.get(known.assessment.csv.sidecar.csv_sha256)
+        sent += [(draft, draft)] if draft else []
+    images = (known.evidence, known.data) if known.evidence and known.data else None
+    sections = {
+        "training": figures.training(known.rows, known.card.config) if known.rows else [],
+        "holdout": figures.holdout(*images) if images else [],
+        "gap": figures.scores(sent, known.competition.line),
+        "test": figures.test_set(*images) if images else [],
+    }
+    html = render(known, summarise(known.card.config.model), sections).encode()
+    pictures = [picture for section in sections.values() for picture in section]
+    with atomic.lock(page.parent), atomic.replacing_folder(page.parent) as temporary:
+        for picture in pictures:
+            (temporary / f"{picture.name}.png").write_bytes(picture.png)
+        (temporary / page.name).write_bytes(html)
+        # What changes from now on is not in it.
+        os.utime(temporary / page.name, (known.time.timestamp(), known.time.timestamp()))
     for line in known.missing:
         log(f"report: {line}")
-    log(f"report: {folder / PAGE}, {megabytes(len(html.encode()))}, and {len(written)} pictures beside it")
+    log(f"report: {page}, {megabytes(len(html))}, and {len(pictures)} pictures beside it")
 
 
-def _require_replaceable(folder: Path) -> None:
-    """Refuse a folder with anything in it that is not a report's: the report takes the place of all of it."""
-    if not folder.is_dir():
-        return
-    page = folder / PAGE
-    ours = page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")
-    for path in sorted(folder.iterdir()):
-        if not ours or not (path == page or path.suffix == ".png" or path.name in SYSTEMS):
-            raise UsageError(f"{folder} holds {path.name}, which is no report's: name a new folder, or an empty one")
+def gather(folder: Path, card: RunCard, paths: Paths) -> "Material":
+    """All that is known of the run in `folder`.
 
+    Raises:
+        MissingInput, BadData: its files, or the ledger, are damaged.
+    """
+    from pipeline.gap.assessment import assess  # noqa: PLC0415 - SciPy takes a second to import
+    from pipeline.reporting import figures  # noqa: PLC0415
+    from pipeline.reporting.page import Material  # noqa: PLC0415
 
-def _draw(known: Material) -> "Figures":
-    """Everything that can be drawn of what is known."""
-    from pipeline.reporting.page import Figures  # noqa: PLC0415
-
-    draft = None
-    if known.judged is not None and known.own is None:
-        draft = known.foretold.get(known.judged.csv.sidecar.csv_sha256)
-    points = figures.points(known.entries, known.foretold, draft)
-    scores = figures.draw_scores(points, known.competition.line) if points else []
-    training = figures.draw_training(known.rows, known.card.config) if known.rows else []
-    if known.evidence is None or known.data is None:
-        return Figures(training=training, scores=scores)
-    names = known.data.class_names
-    sheets = [kind(known.evidence, known.data) for kind in figures.KINDS]
-    return Figures(
-        training=training,
-        scores=scores,
-        answers=figures.labelled(known.evidence, names),
-        hidden=figures.hidden(known.evidence, names),
-        sheets={sheet.name: sheet for sheet in sheets if sheet.tiles},
+    now, known, missing = datetime.now(UTC), competition(card.competition), []
+    run = Run.open(paths.models, folder.name) if (folder / manifest.NAME).is_file() else None
+    if run is None:
+        again = commands.of_run(card, folder.name, paths.submissions)
+        command = commands.command("train", known.slug, paths, *again)
+        missing.append(f"The run is not finished. Unless it is being trained just now, `{command}` goes on with it.")
+    lines = ledger.read(paths.submissions / ledger.NAME)
+    csvs = submissions.local_csvs(paths.submissions, known.slug)
+    csv, assessment, evidence, data = _newest_csv(run, csvs), None, None, None
+    if csv is not None:
+        try:
+            assessment = assess(csv, csvs, lines, known)
+            evidence = assessment.whole()
+            data = figures.open_images(csv, evidence, paths.processed / known.slug)
+        except (MissingInput, BadData) as error:
+            missing.append(f"No {'images are' if evidence else 'prediction is'} shown: {error}.")
+    elif run is not None:
+        missing.append(f"No predictions are shown: `python -m pipeline.predict --run {run.name}` makes them.")
+    entries = [entry for entry in ledger.current(lines, known.slug) if entry.ref]
+    if not entries:
+        missing.append("Nothing has been submitted yet, so no score is known.")
+    return Material(
+        folder=folder,
+        time=now,
+        card=card,
+        rows=runs.read(folder / runs.METRICS),
+        result=run.result if run else None,
+        versions=run.manifest.versions if run else {},
+        competition=known,
+        assessment=assessment,
+        evidence=evidence,
+        data=data,
+        entries=entries,
+        predictions=ledger.predictions(lines, known.slug),
+        reproduce=_reproduce(card, folder.name, assessment),
+        missing=missing,
     )
 
 
-def _reproduce(known: Material) -> list[str]:
+def _folder(models: Path, name: str | None) -> Path:
+    """The folder of the run `name`; without one, of the run that finished last, or else of the one begun last."""
+    begun = [path.parent for path in models.glob(f"[!.]*/{runs.CONFIG}")]
+    if name is None:
+        try:
+            return models / runs.latest(models)
+        except MissingInput:
+            if not begun:
+                raise
+            return max(begun, key=lambda folder: (folder / runs.CONFIG).stat().st_mtime)
+    folder = models / runs.check_name(name)
+    if folder not in begun:
+        raise MissingInput(runs.absent(models, name, sorted(path.name for path in begun), None))
+    return folder
+
+
+def _newest_csv(run: Run | None, csvs: Sequence[LocalCsv]) -> LocalCsv | None:
+    """The newest CSV predicted with the run's weights: with it alone, or else with others."""
+    own = [csv for csv in csvs if run and csv.sidecar.runs.get(run.name) == run.weights_sha256]
+    return max(own, key=lambda csv: (len(csv.sidecar.runs) == 1, csv.sidecar.created), default=None)
+
+
+def _reproduce(card: RunCard, name: str, assessment: "Assessment | None") -> list[str]:
     """The commands that make the run and its CSV again; of a recipe of another version, why there are none."""
-    slug, again = known.competition.slug, f"{known.name}-again"
+    again, how = f"{name}-again", []
+    names = [again]
     try:
-        recipe = commands.in_full(known.card.config, Paths.submissions)
+        recipe = commands.in_full(card.config, Paths.submissions)
     except BadData as error:
         return [f"# {error}"]
-    names, how = [again], []
-    if known.judged is not None:
-        sidecar = known.judged.csv.sidecar
-        names = [again if name == known.name else name for name in sidecar.runs]
+    if assessment is not None:
+        sidecar = assessment.csv.sidecar
+        names = [again if run == name else run for run in sidecar.runs]
         how = ["--tta", sidecar.tta, "--adapt", sidecar.adapt]
     stages = (("download",), ("preprocess",), ("train", *recipe, "--run", again), ("predict", "--run", *names, *how))
-    return [commands.command(stage, slug, Paths(), *options) for stage, *options in stages]
+    return [commands.command(stage, card.competition, Paths(), *options) for stage, *options in stages]
+
+
+def _require_replaceable(page: Path) -> None:
+    """Refuse a folder with anything in it that is not a report's: the report takes the place of all of it."""
+    from pipeline.reporting.page import MARK  # noqa: PLC0415 - Jinja takes time to import
+
+    ours = page.is_file() and f'content="{MARK}"' in page.read_text(encoding="utf-8", errors="replace")
+    for path in sorted(page.parent.iterdir()) if page.parent.is_dir() else ():
+        if not ours or not (path == page or path.suffix == ".png" or path.name in SYSTEMS):
+            raise UsageError(f"{page.parent} holds {path.name}, which is not a report's: name a new or empty folder")
 
 
 @cli.stage_command("""

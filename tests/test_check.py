@@ -167,7 +167,10 @@ def test_a_csv_is_judged_before_it_is_submitted_and_compared_afterwards(place: P
 
 def test_pictures_are_drawn_where_they_are_wanted(place: Path) -> None:
     found = json.loads(check(place, None, "--pictures", "drawn", "--json").stdout)
-    names = [f"drawn/tiny-run-{kind}.png" for kind in ("foreign", "uncertain", "answers")]
+    names = [
+        f"drawn/tiny-run-{kind}.png"
+        for kind in ("labels", "confidence", "domain", "low-confidence", "out-of-distribution")
+    ]
     assert found["pictures"] == names and all((place / name).stat().st_size > 10_000 for name in names)
     (place / "data/processed" / SLUG / "manifest.json").unlink()
     assert "preprocess" in error_line(check(place, None, "--pictures", "drawn"), 3)

@@ -1,4 +1,4 @@
-"""The command through its real command line, beside what the stages have left; see tests/overview/places.py."""
+"""The command through its real command line, beside what the stages have left; see tests/places.py."""
 
 import importlib
 import json
@@ -17,7 +17,7 @@ import pytest
 from pipeline import cli
 from pipeline.config import DEFAULT_COMPETITION
 from pipeline.store import atomic, ledger, runs
-from tests.overview.places import answer, begin, finish, note
+from tests.places import answer, begin, finish, note
 from tests.support import ROOT, SLUG, clean_environment, here, prepare
 
 NEXT = ("next: ", "then: ")
@@ -126,11 +126,11 @@ def test_each_stage_follows_on_the_one_before(prepared: Path, tmp_path: Path) ->
     note(csv, ledger.COMPLETE, public=82.0)
     assert line(tmp_path, "CSVs") == f"{csv.name} 90.00 % 82.50 % 82.00 % complete"
     assert line(tmp_path, "ledger").startswith("best public 82.00 %, 1 submission, ")
-    assert (line(tmp_path, "report"), following(tmp_path)) == ("none yet", "report")
+    assert line(tmp_path, "report").startswith("absent: ") and following(tmp_path) == "report"
     page = folder / "report/index.html"
     page.parent.mkdir()
     page.write_text("<html></html>")
-    assert line(tmp_path, "report") == f"data/models/{folder.name}/report/index.html"
+    assert line(tmp_path, "report") == f"complete: data/models/{folder.name}/report/index.html"
     assert following(tmp_path) == "check --competition tiny"
 
 
@@ -223,7 +223,7 @@ def test_without_latest_the_newest_run_is_named(place: Path) -> None:
 
 def test_a_network_over_the_budget_is_not_to_be_submitted(place: Path) -> None:
     finish(place, "mine", parameters=6_000_000)
-    assert "over the budget" in line(place, "runs")
+    assert "over the limit" in line(place, "runs")
     assert following(place) == "report"
 
 
@@ -279,7 +279,7 @@ def test_damage_is_shown_with_its_cure(place: Path, name: str, content: str) -> 
     text = "\n".join(shown(place))
     assert "\x1b" not in text
     if content or name.endswith("json"):  # an empty ledger and no epochs are none
-        assert "damaged: " in text and Path(name).name.split(".")[0] in text and DAMAGE[name] in text
+        assert "damaged" in text and Path(name).name.split(".")[0] in text and DAMAGE[name] in text
     following(place)
 
 
@@ -302,7 +302,7 @@ def test_what_comes_next_does_not_stumble_over_damage(place: Path, name: str, co
 
 def test_a_run_without_its_config_is_damaged(place: Path) -> None:
     (finish(place, "mine") / runs.CONFIG).unlink()
-    assert line(place, "runs") == "mine damaged"
+    assert line(place, "runs").startswith("mine damaged LATEST, data/models/mine/config.json is missing: train")
     assert following(place) == "train --competition tiny --force"
 
 
@@ -312,7 +312,7 @@ def test_missing_files_are_damage(place: Path) -> None:
     assert following(place) == "train --competition tiny --force --preset rehearsal --run mine"
     (place / "data/processed/tiny/hidden_ids.npy").unlink()
     assert following(place) == "preprocess --competition tiny --force"
-    assert line(place, "processed") == "damaged (see below)"
+    assert line(place, "processed").startswith("damaged: data/processed/tiny/hidden_ids.npy is missing")
 
 
 def test_a_screen_is_enough_for_very_much(place: Path) -> None:
@@ -322,7 +322,7 @@ def test_a_screen_is_enough_for_very_much(place: Path) -> None:
         answer(place, name)
     answer(place, *names, csv="\x1b]0;y" * 20 + ".csv")
     screen = shown(place)
-    assert len(screen) <= 24 and max(map(len, screen[:-3])) <= 100
+    assert len(screen) <= 24 and max(map(len, screen[3:16])) <= 100
     assert "and 4 older" in screen[9] and "and 6 older" in screen[15]
     assert "\x1b" not in "".join(screen)
 

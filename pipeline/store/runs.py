@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,8 @@ from safetensors.numpy import save as to_bytes
 from pipeline.config import PARAMETER_LIMIT, check_slug, fingerprint
 from pipeline.errors import BadData, MissingInput, PipelineError, UsageError, printable
 from pipeline.recipes import TrainConfig, ValidationSet
-from pipeline.store import atomic
+from pipeline.store import atomic, ledger
+from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.manifest import FileRecord, Manifest, from_json, parse, read_json, reading, records, versions
 
 # --- Names of runs in messages: which one may be meant, and not too many of them.
@@ -242,6 +243,17 @@ def point_latest(models: Path, name: str) -> None:
     """Make `name` the run that later stages take by default; processes that finish at once take turns."""
     with atomic.lock(models / LATEST, wait=60):
         atomic.write_bytes(models / LATEST, f"{name}\n".encode())
+
+
+def report_state(folder: Path, data: Path, submissions: Path) -> Literal["absent", "stale", "complete"]:
+    """Whether the report in a run's folder is newer than all it shows: the run, the arrays in `data`, CSVs, ledger."""
+    page = folder / REPORT
+    shown = [*(folder / name for name in (CONFIG, METRICS, RESULT, MANIFEST)), data / MANIFEST]
+    shown += [*submissions.glob("*.json"), submissions / ledger.NAME]
+    if not page.is_file():
+        return "absent"
+    newest = max((path.stat().st_mtime for path in shown if path.is_file()), default=0.0)
+    return "stale" if newest > page.stat().st_mtime else "complete"
 
 
 def _manifest(folder: Path) -> Manifest:

@@ -3,8 +3,8 @@
 python tests/bench/readme_pictures.py data/models/RUN/report/index.html
 """
 
+import io
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a benchmark is run by its path
@@ -14,8 +14,8 @@ from PIL import Image
 
 from pipeline.config import DEFAULT_COMPETITION, KNOWN_COMPETITIONS
 from pipeline.reporting import figures
-from pipeline.reporting.figures import Point
-from tests.browser import chromium, looked_at, opened
+from pipeline.store.ledger import Entry
+from tests.browser import chromium, opened
 from tests.gap.cases import PAIRS
 
 PAPER = (94.3, 83.44)
@@ -37,26 +37,24 @@ def _report(page: Path) -> Image.Image:
     program = chromium()
     if program is None:
         raise click.ClickException("no Chromium: set $CHROMIUM or install one")
-    with tempfile.TemporaryDirectory() as folder, opened(program) as window:
-        looked_at(window, page, WIDTH, "light", picture=Path(folder, "page.png"))
-        first = min(Path(folder).iterdir())  # a tall page comes in pieces
-        with Image.open(first) as picture:
-            return picture.convert("RGB").crop((0, 0, WIDTH, HEIGHT))
+    with opened(program) as window:
+        window.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+        window.goto(page.resolve().as_uri())
+        return Image.open(io.BytesIO(window.screenshot())).convert("RGB")
 
 
 def _gap() -> Image.Image:
     line = KNOWN_COMPETITIONS[DEFAULT_COMPETITION].line
-    with figures.style(), tempfile.TemporaryDirectory() as folder:
-        drawn = figures.draw_scores([_point(*pair) for pair in (*PAIRS, PAPER)], line)[1]
-        drawn.figure.axes[0].annotate(
+    _, picture = figures.scores([(_entry(*pair), None) for pair in (*PAIRS, PAPER)], line)
+    with figures.style():
+        picture.figure.axes[0].annotate(
             "the paper", PAPER, (12, -18), textcoords="offset points", arrowprops={"arrowstyle": "-"}
         )
-        with Image.open(figures.write_png(drawn, Path(folder))) as picture:
-            return picture.convert("RGB")
+    return Image.open(io.BytesIO(picture.png)).convert("RGB")
 
 
-def _point(local: float, public: float) -> Point:
-    return Point(local, None, None, None, public, None)
+def _entry(local: float, public: float) -> Entry:
+    return Entry("", DEFAULT_COMPETITION, "", "", 1, None, local, public, None, "complete")
 
 
 def _save(picture: Image.Image, path: Path) -> None:

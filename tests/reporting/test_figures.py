@@ -1,116 +1,225 @@
 """What is drawn is what was measured."""
 
 import dataclasses
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.config import PublishedLine
+from pipeline.gap import shift
 from pipeline.gap.forecast import on_line
 from pipeline.recipes import PRESETS
 from pipeline.reporting import figures
-from pipeline.reporting.figures import Drawn, Point
+from pipeline.reporting.figures import Picture
 from pipeline.store.ledger import Entry
 from pipeline.store.processed import Processed
 from pipeline.store.runs import EpochRow
-from pipeline.store.submissions import Outputs
+from pipeline.store.submissions import Evidence, Outputs
 from tests.gap.cases import answered
 from tests.support import NAMES, SLUG, prepare
 
 CONFIG = dataclasses.replace(PRESETS["rehearsal"], epochs=4, warmup_epochs=2.0)
 ROWS = [EpochRow(k, 1e-3 / k, 3.0 - k, 20.0 * k, 2.5 - k, 15.0 * k, 100.0, 5.0) for k in (1, 2, 3)]
 ENTRY = Entry("2025-03-01T00:00:00", "slug", "a", "sha", 1, 91.0, 90.0, 80.0, 81.0, "complete")
+PREDICTED = dataclasses.replace(ENTRY, ref=None, status="predicted", public=None, private=None, predicted=82.0,
+                                predicted_low=79.0, predicted_high=85.0)  # fmt: skip
+UNSENT = dataclasses.replace(PREDICTED, local_test=93.0)
 
 
-def lines(drawn: Drawn) -> dict[str, tuple[list[float], list[float]]]:
+def lines(picture: Picture) -> dict[str, tuple[list[float], list[float]]]:
     """What each line shows, by its name in the legend."""
-    (axes,) = drawn.figure.axes
+    (axes,) = picture.figure.axes
     return {str(line.get_label()): tuple(np.asarray(v).tolist() for v in line.get_data()) for line in axes.lines}
 
 
-def test_the_papers_figures_show_metrics_as_they_are() -> None:
-    rate, accuracy, loss = figures.draw_training(ROWS, CONFIG)
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Processed:
+    folder = prepare(tmp_path_factory.mktemp("place"), hidden=60)
+    return Processed.open(folder / "data/processed" / SLUG)
+
+
+@pytest.fixture(scope="module")
+def evidence(data: Processed) -> Evidence:
+    return answered(data)
+
+
+def test_training_figures_show_the_metrics() -> None:
+    rate, accuracy, loss = figures.training(ROWS, CONFIG)
     assert lines(rate)["run"] == ([1, 2, 3], [row.rate for row in ROWS])
     assert lines(accuracy)["training"] == ([1, 2, 3], [20.0, 40.0, 60.0])
     assert lines(accuracy)["validation"] == ([1, 2, 3], [15.0, 30.0, 45.0])
     assert lines(accuracy)["best"] == ([3], [45.0])
     assert lines(loss)["training"] == ([1, 2, 3], [2.0, 1.0, 0.0])
     assert lines(loss)["validation"] == ([1, 2, 3], [1.5, 0.5, -0.5])
-    assert "best 45.00 % in epoch 3" in accuracy.alt and "from 2.000 to 0.000 nats" in loss.alt
-
-
-def test_the_planned_rate_rises_and_falls_as_the_recipe_says() -> None:
-    epochs, rates = lines(figures.draw_training(ROWS, CONFIG)[0])["planned"]
+    assert "best validation 45.00% in epoch 3" in accuracy.alt and "after 3 of 4" in loss.alt
+    epochs, rates = lines(rate)["planned"]
     peak = int(np.argmax(rates))
     assert epochs[peak] == pytest.approx(2.0, abs=0.1) and rates[peak] == pytest.approx(1e-3)
     assert epochs[-1] == 4 and rates[-1] < 1e-4
 
 
 def test_a_single_epoch_is_a_point() -> None:
-    (axes,) = figures.draw_training(ROWS[:1], CONFIG)[1].figure.axes
+    (axes,) = figures.training(ROWS[:1], CONFIG)[1].figure.axes
     assert all(line.get_marker() == "o" for line in axes.lines)
 
 
 def test_the_confusion_matrix_counts_what_was_taken_for_what() -> None:
     truth = np.array([0, 0, 0, 1, 1, 2], np.uint8)
     given = np.array([0, 0, 2, 1, 1, 1])
-    said = Outputs(np.eye(3, dtype=np.float32)[given], given.astype(np.uint8)[None], truth)
-    table = figures.confusion(said, 3)
-    assert table.tolist() == [[2, 0, 1], [0, 2, 0], [0, 1, 0]]
+    outputs = Outputs(np.eye(3, dtype=np.float32)[given], given.astype(np.uint8)[None], truth)
+    assert figures.confusion(outputs, 3).tolist() == [[2, 0, 1], [0, 2, 0], [0, 1, 0]]
 
 
-def test_answers_are_drawn_in_per_cent(tmp_path: Path) -> None:
-    data = Processed.open(prepare(tmp_path) / "data/processed" / SLUG)
-    evidence = answered(data)
-    confusion, classes = figures.labelled(evidence, NAMES)
+def test_the_confusion_matrix_is_drawn_in_per_cent(data: Processed, evidence: Evidence) -> None:
+    confusion, _ = figures.holdout(evidence, data)
     counts = figures.confusion(evidence.test, 10)
-    shown = {text.get_position(): text.get_text() for text in confusion.figure.axes[0].texts}
+    (axes,) = confusion.figure.axes
+    shown = {text.get_position(): text.get_text() for text in axes.texts}
     for true, given in np.ndindex(10, 10):
         share = 100 * counts[true, given] / counts[true].sum()
         assert shown.get((given, true)) == (f"{share:.0f}" if share >= 0.5 else None)
-    bars = [bar.get_width() for bar in classes.figure.axes[0].containers[0]]
-    assert bars == pytest.approx((100 * np.diag(counts) / counts.sum(axis=1)).tolist())
-    labels, confidence = figures.hidden(evidence, NAMES)
-    assert "Below one half are" in confidence.alt and f"{NAMES[0]} " in labels.alt
-
-
-def test_submissions_are_points_with_what_was_foretold() -> None:
-    foretold = dataclasses.replace(ENTRY, ref=None, status="predicted", predicted=82.0, predicted_low=79.0,
-                                   predicted_high=85.0, public=None, private=None)  # fmt: skip
-    draft = dataclasses.replace(foretold, csv_sha256="other", local_test=93.0)
-    known = figures.points([ENTRY], {"sha": foretold, "other": draft}, draft)
-    assert known == [
-        Point(90.0, 82.0, 79.0, 85.0, 80.0, 81.0),
-        Point(93.0, 82.0, 79.0, 85.0, None, None),
+    accuracy = 100 * np.diag(counts) / counts.sum(axis=1)
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == [
+        f"{name} {share:.1f}" for name, share in zip(NAMES, accuracy, strict=True)
     ]
-    assert len(figures.points([ENTRY] * 50, {}, None)) == figures.NEWEST
-    nothing = dataclasses.replace(ENTRY, local_test=None, public=None, private=None, status="pending")
-    assert figures.points([nothing, ENTRY], {}, None) == [Point(90.0, None, None, None, 80.0, 81.0)]
 
 
-def test_scores_are_drawn_over_local_accuracy_and_on_the_line() -> None:
+def test_the_most_confident_mistakes_are_shown(data: Processed, evidence: Evidence) -> None:
+    probabilities = np.full((20, 10), 0.05, dtype=np.float32)
+    truth = np.array(data.array("test_labels"), np.uint8)
+    given = truth.copy()
+    given[[3, 8]] = [9, 2]
+    probabilities[np.arange(20), given] = 0.6
+    probabilities[8, 2] = 0.9
+    outputs = Outputs(probabilities, given[None], truth)
+    _, sheet = figures.holdout(dataclasses.replace(evidence, test=outputs), data)
+    assert tiles(sheet)[0] == ["two\n90%, is eight", "nine\n60%, is three"]
+    assert np.array_equal(tiles(sheet)[1][0], data.array("test_images")[8])
+    right = Outputs(np.eye(10, dtype=np.float32)[truth], truth[None], truth)
+    assert [p.name for p in figures.holdout(dataclasses.replace(evidence, test=right), data)] == ["confusion"]
+
+
+def tiles(sheet: Picture) -> tuple[list[str], list[NDArray[np.uint8]]]:
+    """The captions on a contact sheet, and its images."""
+    (axes,) = sheet.figure.axes
+    return [text.get_text() for text in axes.texts[1:]], [np.asarray(image.get_array()) for image in axes.images]
+
+
+def test_images_of_the_test_set_come_with_their_nearest_training_images(data: Processed, evidence: Evidence) -> None:
+    images, ids = data.array("hidden_images"), data.array("hidden_ids")
+    train, labels = data.array("train_images"), data.array("train_labels")
+    *_, uncertain, foreign = figures.test_set(evidence, data)
+    for sheet, first in (
+        (uncertain, evidence.hidden.probabilities.max(axis=1).argmin()),
+        (foreign, evidence.hidden_rows[evidence.ood_scores.argmax()]),
+    ):
+        captions, shown = tiles(sheet)
+        assert len(captions) == len(shown) == 48
+        probabilities = evidence.hidden.probabilities[first]
+        assert captions[0] == f"{NAMES[probabilities.argmax()]} {100 * probabilities.max():.0f}%\nid {ids[first]}"
+        near = shift.nearest(images[first : first + 1], train)
+        assert captions[24] == f"{NAMES[labels[near.rows[0]]]}\nr = {near.correlations[0]:.2f}"
+        assert np.array_equal(shown[0], images[first]) and np.array_equal(shown[24], train[near.rows[0]])
+        assert captions[0].replace("\n", ", ") in sheet.alt
+    score = dict(zip(ids[evidence.hidden_rows].tolist(), evidence.ood_scores.tolist(), strict=True))
+    order = [score[int(caption.split()[-1])] for caption in tiles(foreign)[0][:24]]
+    assert order == sorted(score.values(), reverse=True)[:24]
+
+
+def test_a_few_images_leave_places_empty(tmp_path: Path) -> None:
+    data = Processed.open(prepare(tmp_path, hidden=3) / "data/processed" / SLUG)
+    evidence = dataclasses.replace(answered(data), ood_scores=np.zeros(2, dtype=np.float32))
+    *_, uncertain, foreign = figures.test_set(evidence, data)
+    assert (len(tiles(uncertain)[1]), len(tiles(foreign)[1])) == (6, 4)
+
+
+def test_the_test_set_is_counted_in_per_cent(data: Processed, evidence: Evidence) -> None:
+    classes, confidence, domain, *_ = figures.test_set(evidence, data)
+    predicted, true = (np.array([bar.get_height() for bar in bars]) for bars in classes.figure.axes[0].containers)
+    assert predicted == pytest.approx(100 * np.bincount(evidence.hidden.labels, minlength=10) / 60)
+    assert true == pytest.approx([10.0] * 10)
+    for name, outputs in (("test set", evidence.hidden), ("holdout", evidence.test)):
+        x, y = lines(confidence)[name]
+        assert x == sorted(outputs.probabilities.max(axis=1).tolist()) and y[-1] == 100
+    assert sum(bar.get_height() for bar in domain.figure.axes[0].containers[0]) == 30  # each of the sample, once
+
+
+def test_scores_are_drawn_by_submission_and_on_the_line() -> None:
     line = PublishedLine(-0.333, 0.818, "somewhere")
-    known = [Point(90.0, 82.0, 79.0, 85.0, 80.0, 81.0), Point(93.0, None, None, None, None, None)]
-    by_submission, over_local = figures.draw_scores(known, line)
+    by_submission, over_local = figures.scores([(ENTRY, PREDICTED), (UNSENT, UNSENT)], line)
     assert lines(by_submission)["local"] == ([1, 2], [90.0, 93.0])
     assert lines(by_submission)["public"][1][0] == 80.0
     places, values = lines(over_local)["published line"]
     assert values == pytest.approx([100 * on_line(line, place / 100) for place in places])
     assert lines(over_local)["public"][0] == [90.0, 93.0]
-    assert "95 % locally, 84.4 % on Kaggle" in over_local.alt
-    assert "published line" not in lines(figures.draw_scores(known, None)[1])
+    assert "local 90.00%, predicted 82.00%, public 80.00%, private 81.00%; local 93.00%" in over_local.alt
+    assert "published line" not in lines(figures.scores([(ENTRY, None)], None)[1])
+
+
+@pytest.mark.parametrize(
+    ("submissions", "drawn"),
+    [
+        ([], 0),
+        ([(dataclasses.replace(ENTRY, local_test=None, public=None, private=None), None)], 0),  # nothing is known
+        ([(dataclasses.replace(ENTRY, local_test=None), None)], 2),  # not from here
+        ([(ENTRY, dataclasses.replace(PREDICTED, predicted=99.0))], 2),  # outside its interval
+        ([(ENTRY, None)] * 50, 2),
+    ],
+)
+def test_what_is_unknown_is_not_drawn(submissions: list[figures.Scored], drawn: int) -> None:
+    pictures = figures.scores(submissions, None)
+    assert len(pictures) == drawn
+    if drawn:
+        (axes,) = pictures[0].figure.axes
+        assert axes.get_xlim()[1] == min(len(submissions), figures.NEWEST) + 0.6
 
 
 def test_a_single_submission_has_a_whole_number() -> None:
-    (axes,) = figures.draw_scores([Point(90.0, None, None, None, 80.0, None)], None)[0].figure.axes
+    (axes,) = figures.scores([(ENTRY, None)], None)[0].figure.axes
     assert [tick for tick in axes.get_xticks() if 0.4 <= tick <= 1.6] == [1.0]
 
 
-def test_a_prediction_outside_its_interval_is_drawn() -> None:
-    assert len(figures.draw_scores([Point(90.0, 90.0, 92.0, 95.0, None, None)], None)) == 2
+def test_pictures_show_all_that_is_drawn(
+    data: Processed, evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "MOST", 4)  # which is faster
+    pictures = [*figures.training(ROWS, CONFIG), *figures.test_set(evidence, data), *figures.holdout(evidence, data)]
+    pictures += figures.scores([(ENTRY, PREDICTED)], PublishedLine(-0.333, 0.818, "somewhere"))
+    for picture in pictures:
+        picture.figure.draw_without_rendering()
+        (axes,), room = picture.figure.axes, picture.figure.bbox.padded(1)
+        legends = [legend.get_window_extent() for legend in picture.figure.legends]
+        assert not any(box.overlaps(axes.get_window_extent()) for box in legends)
+        for box in (*legends, axes.get_tightbbox()):
+            assert box is not None and room.contains(*box.min) and room.contains(*box.max), picture.name
+    written = figures.write(pictures[-2:], tmp_path / "new", "run")
+    assert [path.name for path in written] == ["run-scores.png", "run-line.png"]
+    with Image.open(written[0]) as image:
+        assert (image.format, image.width) == ("PNG", figures.WIDTH * figures.SCALE)
+        assert np.asarray(image.convert("L")).std() > 10
 
 
-def test_a_submission_that_is_not_from_here_has_no_local_accuracy() -> None:
-    stranger = figures.points([dataclasses.replace(ENTRY, local_test=None)], {}, None)
-    assert [drawn.name for drawn in figures.draw_scores(stranger, None)] == ["scores", "line"]
+def luminance(colour: str) -> float:
+    """Of WCAG 2."""
+    share = np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)]) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("colour", [figures.INK, figures.MUTED, figures.HOLDOUT, figures.TEST, figures.TRAIN])
+def test_colours_read_on_white(colour: str) -> None:
+    assert 1.05 / (luminance(colour) + 0.05) >= 4.5
+
+
+def test_class_names_may_be_anything(data: Processed, evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "MOST", 4)
+    monkeypatch.setattr(figures, "SCALE", 1.0)
+    names = ["$5", r"$\frac{$", "x" * 40, "_", "日本語の名前", "é", "100 %", "<b>", "", "0"]
+    facts = {**data.manifest.facts, "class_names": names}
+    strange = dataclasses.replace(data, manifest=dataclasses.replace(data.manifest, facts=facts))
+    for picture in (*figures.holdout(evidence, strange), *figures.test_set(evidence, strange)):
+        assert Image.open(io.BytesIO(picture.png)).format == "PNG"

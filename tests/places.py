@@ -1,4 +1,4 @@
-"""Places for the overview's tests: what the stages would have written, without training and without torch."""
+"""What the stages would have left in their folders, without training and without torch."""
 
 import dataclasses
 import hashlib
