@@ -284,17 +284,15 @@ def _sheet_of_test_set(
 ) -> Picture:  # fmt: skip
     """The images `rows` of the test set, each above the training image it resembles most."""
     images = np.asarray(data.array("hidden_images")[rows])
-    near = shift.nearest(images, data.array("train_images"))
+    near, correlations = shift.nearest(images, data.array("train_images"))
     names, ids, labels = _short(data.class_names), data.array("hidden_ids"), data.array("train_labels")
     probabilities = evidence.hidden.probabilities[rows]
     captions = [
         f"{names[p.argmax()]} {100 * p.max():.0f}%\nid {ids[k]}"
         for k, p in zip(rows.tolist(), probabilities, strict=True)
     ]
-    alike = [
-        f"{names[labels[k]]}\nr = {r:.2f}" for k, r in zip(near.rows.tolist(), near.correlations.tolist(), strict=True)
-    ]
-    below = np.asarray(data.array("train_images")[near.rows]), alike
+    alike = [f"{names[labels[k]]}\nr = {r:.2f}" for k, r in zip(near.tolist(), correlations.tolist(), strict=True)]
+    below = np.asarray(data.array("train_images")[near]), alike
     return _sheet(name, f"{title}; below each its nearest training image", [(images, captions), below])
 
 

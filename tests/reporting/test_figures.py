@@ -121,9 +121,9 @@ def test_images_of_the_test_set_come_with_their_nearest_training_images(data: Pr
         assert len(captions) == len(shown) == 48
         probabilities = evidence.hidden.probabilities[first]
         assert captions[0] == f"{NAMES[probabilities.argmax()]} {100 * probabilities.max():.0f}%\nid {ids[first]}"
-        near = shift.nearest(images[first : first + 1], train)
-        assert captions[24] == f"{NAMES[labels[near.rows[0]]]}\nr = {near.correlations[0]:.2f}"
-        assert np.array_equal(shown[0], images[first]) and np.array_equal(shown[24], train[near.rows[0]])
+        near, correlations = shift.nearest(images[first : first + 1], train)
+        assert captions[24] == f"{NAMES[labels[near[0]]]}\nr = {correlations[0]:.2f}"
+        assert np.array_equal(shown[0], images[first]) and np.array_equal(shown[24], train[near[0]])
         assert captions[0].replace("\n", ", ") in sheet.alt
     score = dict(zip(ids[evidence.hidden_rows].tolist(), evidence.ood_scores.tolist(), strict=True))
     order = [score[int(caption.split()[-1])] for caption in tiles(foreign)[0][:24]]
