@@ -1,10 +1,20 @@
+"""The command lines' common half: options, help, errors; and every option of a recipe, through train itself."""
+
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from pipeline import cli
+from pipeline import cli, recipes, train
+from pipeline.errors import BadData, NetworkError, UsageError
+from pipeline.recipes import MODELS, PRESETS
+from pipeline.store.runs import Run
 from tests.support import ROOT, clean_environment
+from tests.training.tiny import SLUG, take_float32, write_tiny
 
 
 @pytest.mark.parametrize(
@@ -35,3 +45,166 @@ def test_without_the_environment_a_command_says_how_to_get_it(module: str) -> No
     )  # fmt: skip
     assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
     assert "source .venv/bin/activate" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (BadData("a file\nis wrong"), 4, "error: a file\\nis wrong"),
+        (NetworkError("down"), 6, "error: down"),
+        (OSError(28, "No space left on device", "x.npy"), 1, "error: x.npy: the disk is full"),
+        (PermissionError(13, "Permission denied", "x"), 1, "error: x: Permission denied: change its permissions"),
+        (MemoryError(), 1, "error: out of memory"),
+        (KeyboardInterrupt(), 130, "error: interrupted; run the same command again"),
+        (ZeroDivisionError("ours"), 1, "error: this is a mistake in the pipeline"),
+    ],
+)
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_an_error_is_one_line_and_an_exit_code(
+    capsys: pytest.CaptureFixture[str], error: BaseException, code: int, message: str, debug: list[str]
+) -> None:
+    @cli.stage_command("python -m pipeline.none")
+    def command() -> None:
+        raise error
+
+    assert cli.run(command, "none", debug) == code
+    *traceback, last = capsys.readouterr().err.splitlines()
+    assert last.startswith(message)
+    assert bool(traceback) is (bool(debug) or isinstance(error, ZeroDivisionError))
+
+
+# --- the options of a recipe ----------------------------------------------------------------------------------
+
+SLOW_START = ["--batch-size", "32", "--warmup-epochs", "0.6"]  # of five steps three: schedules differ in it, too
+# Values that differ from preset `rehearsal`'s, with what they need beside them.
+EFFECTS: dict[str, list[str]] = {
+    "validation": ["--validation", "test_batch"],
+    "validation_fraction": ["--validation-fraction", "0.2"],
+    "epochs": ["--epochs", "2"],
+    "batch_size": ["--batch-size", "32"],
+    "seed": ["--seed", "1"],
+    "optimizer": ["--optimizer", "sgd"],
+    "learning_rate": ["--learning-rate", "0.01"],
+    "momentum": ["--optimizer", "sgd", "--momentum", "0.5"],
+    "weight_decay": ["--weight-decay", "0.1"],
+    "decay_norms": ["--no-decay-norms"],
+    "schedule": ["--schedule", "cosine", *SLOW_START],
+    "warmup_epochs": ["--warmup-epochs", "0"],
+    "early_stopping": ["--epochs", "6", "--learning-rate", "1e-9", "--early-stopping", "1"],
+    "label_smoothing": ["--label-smoothing", "0"],
+    "dropout": ["--dropout", "0.5"],
+    "ema_decay": ["--ema-decay", "0.5"],
+    "crop_padding": ["--crop-padding", "0"],
+    "flip": ["--flip", "random"],
+    "policy": ["--policy", "trivialaugment"],
+    "cutout": ["--cutout", "8"],
+    "mixup": ["--mixup", "1"],
+    "cutmix": ["--cutmix", "1"],
+    "ricap": ["--ricap", "0.3"],
+    "se": ["--se", "4"],
+}
+OTHER_VALUES = {
+    "schedule": [["--schedule", value, *SLOW_START] for value in ("linear", "step", "one-cycle")],
+    "flip": [["--flip", "alternating"]],
+    "optimizer": [["--optimizer", "adamw"], ["--optimizer", "rmsprop"]],
+}
+NEEDS_TEACHER = {"distillation_weight", "distillation_temperature"}  # see tests/test_train.py
+
+
+def trained(place: Path, *options: str) -> Run:
+    folders = ["--processed", str(place / "processed"), "--models", str(place / "models"), "--device", "cpu"]
+    recipe = ["--preset", "rehearsal", "--epochs", "1", "--competition", SLUG]
+    assert train.main([*recipe, *folders, *options]) == 0
+    return Run.open(place / "models", None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def float32() -> Iterator[None]:
+    """Or another precision could be what makes the weights differ."""
+    with pytest.MonkeyPatch.context() as patch:
+        take_float32(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("options")
+    write_tiny(folder / "processed", train=150, test=20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(place: Path) -> dict[str, set[str]]:
+    """By field the weights that its other values lead to; a run that has trained before trains once."""
+    return {"": {trained(place).weights_sha256}, "momentum": {trained(place, *EFFECTS["optimizer"]).weights_sha256}}
+
+
+def test_every_field_has_an_option_and_a_test() -> None:
+    assert set(recipes.options()) == EFFECTS.keys() - {"se"} | NEEDS_TEACHER
+
+
+@pytest.mark.parametrize("field", EFFECTS)
+def test_each_option_takes_effect(place: Path, weights: dict[str, set[str]], field: str) -> None:
+    values = [EFFECTS[field], *OTHER_VALUES.get(field, [])]
+    runs = [trained(place, *options) for options in values]
+    if field == "early_stopping":
+        assert runs[0].result.epochs < 6  # a rate that changes nothing brings nothing
+    others = weights["momentum" if field == "momentum" else ""]
+    assert len({run.weights_sha256 for run in runs} | others) == len(values) + 1
+
+
+def test_another_model_is_another_model() -> None:
+    assert cli.recipe("rehearsal", {"model": "fast"}).model == MODELS["fast"]
+
+
+def test_help_shows_every_option_in_groups_with_the_presets_values() -> None:
+    shown = " ".join(CliRunner().invoke(train.command, ["--help"]).output.split())
+    headings = [f" {heading}: " for heading in cli.RECIPE_GROUPS.values()]
+    assert [shown.count(heading) for heading in headings] == [1] * len(headings)
+    assert sorted(headings, key=shown.index) == headings
+    for name in recipes.options():
+        assert recipes.flag(name) in shown
+    for default in ("(80; fast: 24; best: 200; rehearsal: 12)", "(yes; fast: no; best: no)", "(0.9)", "(above 0)"):
+        assert default in shown
+
+
+def test_what_is_not_given_stays_the_presets() -> None:
+    assert cli.recipe("fast", dict.fromkeys(recipes.options())) == PRESETS["fast"]
+
+
+def test_epochs_take_the_warm_up_along_unless_it_is_given() -> None:
+    assert cli.recipe("paper", {"epochs": 16}).warmup_epochs == pytest.approx(1.0)
+    assert cli.recipe("paper", {"epochs": 16, "warmup_epochs": 3.0}).warmup_epochs == 3.0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cutmix": 1.0, "ricap": 0.3}, "--cutmix and --ricap both mix whole images: keep one"),
+        ({"momentum": 0.5}, "--momentum belongs to --optimizer sgd or rmsprop, and this run has adam"),
+        (
+            {"validation": "test_batch", "validation_fraction": 0.2},
+            "--validation-fraction belongs to --validation split",
+        ),
+        ({"distillation_weight": 0.5}, "--distillation-weight belongs to --teacher"),
+        ({"epochs": 0}, "--epochs 0: at least 1"),
+        ({"warmup_epochs": 99.0}, "--warmup-epochs 99"),
+        ({"se": 17}, "--se 17"),
+    ],
+)
+def test_combinations_that_make_no_sense_name_the_fix(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        cli.recipe("rehearsal", given)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--optimizer", "adagrad"], ["--cutmix", "1", "--mixup", "1"], ["--learning-rate", "fast"], ["--lr", "1"]],
+)
+def test_they_are_refused_before_any_data_is_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    # Missing data would be exit code 3.
+    assert train.main(["--processed", str(tmp_path / "none"), "--models", str(tmp_path / "m"), *arguments]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not list(tmp_path.iterdir())
