@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import get_args
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -61,132 +61,126 @@ def predict(
     """
     ensemble = Ensemble.open(paths.models, paths.pretrained, names)
     data = Processed.open(paths.processed / (slug or ensemble.competition))
-    _introduce(ensemble, data, log)
+    for line in _introduction(ensemble, data):
+        log(f"predict: {line}")
     csv = out if out is not None else paths.submissions / ensemble.csv_name
     if csv.suffix != ".csv":
         raise UsageError(f"--out {csv}: the name must end in .csv (its sidecar ends in .json)")
     if csv.name == ledger.NAME:
         raise UsageError(f"--out {csv}: that is the ledger's name")
-    draft = _draft(ensemble, data, tta, adapt)
-    # A partial file is what a killed predict left: then CSV and sidecar may differ without anybody's editing.
-    if csv.exists() and not force and not atomic.partial(csv).exists():
-        found = Sidecar.read(csv)
-        if found is None or found.csv_sha256 != FileRecord.of(csv).sha256:
-            raise UsageError(f"{csv} was not written by predict, or edited since: choose another --out, or --force")
-        if _same(found, draft):
-            log(f"predict: {csv} is complete for this run, nothing to do")
-            # A run that was killed after the CSV has not predicted its score; an older CSV has nothing to do it by.
-            if submissions.evidence_path(csv).exists():
-                _predict_score(csv, found, paths, log, unless_recorded=True)
-            return Predicted(csv, found, done=False)
-    if not force and not submissions.is_ours(csv):
-        raise UsageError(
-            f"{submissions.sidecar_path(csv)} is no sidecar of predict's: choose another --out, or --force"
-        )
+    found = None if force else _existing(csv)
+    wanted = (data.folder.name, ensemble.name, ensemble.weights_sha256, data.hidden_fingerprint, tta, adapt)
+    if found and wanted == (found.competition, found.run, found.weights_sha256, found.hidden, found.tta, found.adapt):
+        log(f"predict: {csv} is complete for this run, nothing to do")
+        # A run that was killed after the CSV has not predicted its score; an older CSV has nothing to do it by.
+        if submissions.evidence_path(csv).exists():
+            _predict_score(csv, found, paths, log, unless_recorded=True)
+        return Predicted(csv, found, done=False)
     with atomic.lock(csv):
-        written = _write(ensemble, data, draft, csv, device, batch_size, log)
+        written = _write(ensemble, data, csv, tta, adapt, device, batch_size, log)
     _predict_score(csv, written, paths, log)
     return Predicted(csv, written, done=True)
 
 
-def _introduce(ensemble: Ensemble, data: Processed, log: Log) -> None:
-    """Say what predicts, and on what terms.
+def _introduction(ensemble: Ensemble, data: Processed) -> list[str]:
+    """What predicts, and on what terms.
 
     Raises:
         BadData: these are not the images that the runs learned from.
     """
-    slug = data.folder.name
+    slug, lines = data.folder.name, []
     for run in ensemble.runs:
-        log(f"predict: run {run.name} (preset {run.card.config.preset}, competition {slug})")
+        lines.append(f"run {run.name} (preset {run.card.config.preset}, competition {slug})")
         if run.origin is not None:
-            log(f"predict: {run.name} came with the project, trained on {run.origin}")
-            log("predict: the competition forbids pretrained weights: to compete, train a network of your own")
+            lines.append(f"{run.name} came with the project, trained on {run.origin}")
+            lines.append("the competition forbids pretrained weights: to compete, train a network of your own")
         elif data.training_fingerprint != run.card.data and slug != run.card.competition:
             raise BadData(f"{data.folder} holds other training images than {run.name} learned from: name another --run")
         elif data.training_fingerprint != run.card.data:
             raise BadData(f"{data.folder} changed since run {run.name} was trained on it: train again, or restore it")
         if not run.result.submittable:
-            log(
-                f"predict: NOT SUBMITTABLE: run {run.name} has {run.result.trainable_parameters:,} trainable "
+            lines.append(
+                f"NOT SUBMITTABLE: run {run.name} has {run.result.trainable_parameters:,} trainable "
                 f"parameters, and the competition allows {PARAMETER_LIMIT:,}"
             )
     if len(ensemble.runs) > 1:
-        log(
-            f"predict: {len(ensemble.runs)} runs are averaged: the competition's budget of {PARAMETER_LIMIT:,} "
-            f"parameters is for a network, these have {ensemble.parameters:,} together, and on ensembles it is silent"
+        lines.append(
+            f"{len(ensemble.runs)} runs are averaged: the competition's limit of {PARAMETER_LIMIT:,} parameters is "
+            f"for a network, these have {ensemble.parameters:,} together, and on ensembles it is silent"
         )
+    return lines
 
 
-def _draft(ensemble: Ensemble, data: Processed, tta: Tta, adapt: Adapt) -> Sidecar:
-    """The sidecar as far as it is known beforehand, with the first run's accuracies."""
-    result = ensemble.runs[0].result
-    return Sidecar(
-        competition=data.folder.name,
-        run=ensemble.name,
-        csv_sha256="",
-        rows=0,
-        weights_sha256=ensemble.weights_sha256,
-        hidden=data.hidden_fingerprint,
-        validation_accuracy=result.validation_accuracy,
-        validation_set=ensemble.validation_set,
-        test_accuracy=result.test_accuracy,
-        created="",
-        versions=versions("torch", "numpy"),
-        runs={run.name: run.weights_sha256 for run in ensemble.runs},
-        tta=tta,
-        adapt=adapt,
-        pseudo_labels=sorted({run.card.config.pseudo_labels for run in ensemble.runs} - {""}),
-        mirrored=all(run.card.config.flip != "none" for run in ensemble.runs),
-        submittable=ensemble.submittable,
-    )
+def _existing(csv: Path) -> Sidecar | None:
+    """The sidecar of a CSV that is complete.
 
-
-def _same(found: Sidecar, draft: Sidecar) -> bool:
-    """Whether the CSV of `found` is what would be written for `draft`."""
-    return all(
-        getattr(found, n) == getattr(draft, n)
-        for n in ("competition", "run", "weights_sha256", "hidden", "tta", "adapt")
-    )
+    Raises:
+        UsageError: the CSV, or the JSON beside it, is somebody else's.
+    """
+    # A partial file is what a killed predict left: then CSV and sidecar may differ without anybody's editing.
+    if csv.exists() and not atomic.partial(csv).exists():
+        found = Sidecar.read(csv)
+        if found is None or found.csv_sha256 != FileRecord.of(csv).sha256:
+            raise UsageError(f"{csv} was not written by predict, or edited since: choose another --out, or --force")
+        return found
+    if not submissions.is_ours(csv):
+        sidecar = submissions.sidecar_path(csv)
+        raise UsageError(f"{sidecar} is no sidecar of predict's: choose another --out, or --force")
+    return None
 
 
 def _write(
-    ensemble: Ensemble, data: Processed, draft: Sidecar, csv: Path, device_name: str, batch_size: int, log: Log
+    ensemble: Ensemble, data: Processed, csv: Path, tta: Tta, adapt: Adapt, device_name: str, batch_size: int, log: Log
 ) -> Sidecar:
-    """Measure and predict, then publish the evidence, the sidecar and, last, the CSV."""
+    """Predict the holdout and the hidden images, then publish the evidence, the sidecar and, last, the CSV."""
     # PyTorch takes seconds to import, and a CSV that is complete is found without it.
     from pipeline.gap.adapt import predict_hidden  # noqa: PLC0415
     from pipeline.training import inference  # noqa: PLC0415
     from pipeline.training.device import choose, device_advice  # noqa: PLC0415
-    from pipeline.training.inference import Panel  # noqa: PLC0415
 
-    began, device = monotonic(), choose(device_name)
+    began, device, result = monotonic(), choose(device_name), ensemble.runs[0].result
     with device_advice(device, batch_size):
-        panel = Panel(inference.load(ensemble.runs, device), draft.tta, batch_size, log)
+        panel = inference.Panel(inference.load(ensemble.runs, device), tta, batch_size, log)
         test, validation = inference.predict_holdout(ensemble, panel, data)
+        scores = inference.holdout_scores(ensemble, test, validation)
         # Of a single run as it is, result.json knows the accuracies.
-        recorded = None
-        if len(panel.members) == 1 and draft.tta == "none" and data.training_fingerprint == ensemble.data:
-            recorded = draft.test_accuracy / 100
-        else:
-            local = inference.holdout_scores(ensemble, test, validation)
-            draft = dataclasses.replace(draft, test_accuracy=local.test, validation_accuracy=local.validation)
-            log(f"predict: {local}")
+        known = len(ensemble.runs) == 1 and tta == "none" and data.training_fingerprint == ensemble.data
+        if not known:
+            log(f"predict: {scores}")
+        recorded = result.test_accuracy / 100 if known else None
         evidence, findings = predict_hidden(
-            panel, data, draft.adapt, log, test=test, validation=validation, recorded=recorded
+            panel, data, adapt, log, test=test, validation=validation, recorded=recorded
         )
     ids, labels = np.asarray(data.array("hidden_ids")), evidence.hidden.labels
     with atomic.replacing(csv) as temporary:
         parts = (slice(start, start + batch_size) for start in range(0, len(ids), batch_size))
         rows = submission_format.write(temporary, ((ids[part], labels[part]) for part in parts))
-        digest, now = FileRecord.of(temporary).sha256, datetime.now(UTC).isoformat(timespec="seconds")
+        digest = FileRecord.of(temporary).sha256
         dataclasses.replace(evidence, csv_sha256=digest).write(csv)
-        written = dataclasses.replace(
-            draft, csv_sha256=digest, rows=rows, created=now, measure=findings.mitigation,
+        written = Sidecar(
+            competition=data.folder.name,
+            run=ensemble.name,
+            csv_sha256=digest,
+            rows=rows,
+            weights_sha256=ensemble.weights_sha256,
+            hidden=data.hidden_fingerprint,
+            validation_accuracy=result.validation_accuracy if known else scores.validation,
+            validation_set=ensemble.validation_set,
+            test_accuracy=result.test_accuracy if known else scores.test,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions=versions("torch", "numpy"),
+            runs={run.name: run.weights_sha256 for run in ensemble.runs},
+            tta=tta,
+            adapt=adapt,
+            measure=findings.mitigation,
+            pseudo_labels=sorted({run.card.config.pseudo_labels for run in ensemble.runs} - {""}),
+            mirrored=all(run.card.config.flip != "none" for run in ensemble.runs),
+            submittable=ensemble.submittable,
             device=f"{device.description}, {panel.members[0].device.precision}",
-        )  # fmt: skip
+        )
         written.write(csv)
-    counts = np.bincount(labels, minlength=len(data.class_names))
-    share = ", ".join(f"{n} {100 * c / rows:.1f} %" for n, c in zip(data.class_names, counts.tolist(), strict=True))
+    counts = np.bincount(labels, minlength=len(data.class_names)).tolist()
+    share = ", ".join(f"{n} {100 * c / rows:.1f} %" for n, c in zip(data.class_names, counts, strict=True))
     log(f"predict: {rows:,} rows -> {csv}, for {written.competition}, in {duration(monotonic() - began)}: {share}")
     if written.validation_set == "test_batch":
         log("predict: its local accuracy is optimistic: the best epoch was selected on the same test_batch")
@@ -235,15 +229,13 @@ python -m pipeline.predict --run pretrained               the network that came 
 @cli.submissions
 @cli.force
 def command(
-    names: tuple[str, ...], tta: Tta, adapt: Adapt, slug: str | None, out: Path | None, batch_size: int, device: str,
-    processed: Path, models: Path, submissions: Path, force: bool,
-) -> None:  # fmt: skip
+    names: tuple[str, ...], slug: str | None, processed: Path, models: Path, submissions: Path, **how: Any
+) -> None:
     """Label the hidden images with a run, or with several, and write the submission and its sidecar."""
     paths = Paths(processed=processed, models=models, submissions=submissions)
     if slug is None and any(map(runs.is_pretrained, names)):
         slug = check_slug(os.environ.get(cli.COMPETITION, DEFAULT_COMPETITION))
-    done = predict(paths, cli.log, names=names, slug=slug, tta=tta, adapt=adapt, out=out, device=device,
-                   batch_size=batch_size, force=force)  # fmt: skip
+    done = predict(paths, cli.log, names=names, slug=slug, **how)
     if done.sidecar.submittable and not any(map(runs.is_pretrained, done.sidecar.runs)):
         following = commands.command("submit", done.sidecar.competition, paths, "--csv", str(done.csv))
         commands.announce(following, cli.log, os.environ)

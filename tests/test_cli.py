@@ -75,7 +75,7 @@ def test_an_error_is_one_line_and_an_exit_code(
 
 # --- the options of a recipe ----------------------------------------------------------------------------------
 
-SLOW_START = ["--batch-size", "32", "--warmup-epochs", "0.6"]  # of five steps three: schedules differ in it, too
+SLOW_START = ["--batch-size", "32", "--warmup-epochs", "0.4"]  # two of five steps
 # Values that differ from preset `rehearsal`'s, with what they need beside them.
 EFFECTS: dict[str, list[str]] = {
     "validation": ["--validation", "test_batch"],
