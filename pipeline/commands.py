@@ -1,4 +1,4 @@
-"""Which command comes next, spelled so that it finds the same competition and the same folders."""
+"""A command as text: which one comes next, in the same competition and folders, and what makes a run again."""
 
 import dataclasses
 import shlex
@@ -25,12 +25,12 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "kernel fetch": ("models", "submissions"),
 }
 KNOW_THEIR_COMPETITION = ("predict", "submit", "report", "kernel fetch")
-TALKING = ("download", "submit", "check", "kernel fetch")  # to Kaggle, or in a rehearsal to its stand-in
-REHEARSAL, DIGITS = "rehearsal-", "rehearsal-digits"  # how the stand-in names its competitions; the embedded one
+TALKING = ("download", "submit", "check", "kernel fetch")  # to Kaggle, or in a rehearsal to the mock server
+REHEARSAL, DIGITS = "rehearsal-", "rehearsal-digits"  # how the mock server names its competitions; the embedded one
 
 
 def command(stage: str, slug: str, paths: Paths, *more: str) -> str:
-    """The command that runs `stage`, with `more` options; of a rehearsal what talks to Kaggle runs at its stand-in."""
+    """The command that runs `stage`, with `more` options; of a rehearsal what talks to Kaggle runs at the mock server."""
     words = ["python", "-m", *f"pipeline.{stage}".split(), *places(stage, slug, paths)]
     rehearsed = slug.startswith(REHEARSAL)
     if rehearsed and stage == "train" and "--preset" not in more:
@@ -57,7 +57,7 @@ def announce(following: str, log: Log, environ: Mapping[str, str]) -> None:
         log(f"next: {following}")
 
 
-# --- a recipe as options of train ---
+# --- a recipe as options of train -----------------------------------------------------------------------------
 
 # Options that mean nothing unless another one has one of these values.
 BELONGS: Mapping[str, tuple[str, tuple[str, ...]]] = {

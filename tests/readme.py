@@ -12,10 +12,11 @@ begins as a fresh copy of the project, whose requirements are found installed.
 A ```console block holds commands, lines that begin with "$ " (a line that ends in a backslash goes on in the next one),
 and after each what it prints on stdout; nothing, where that does not matter.  A command has to end with exit code 0.
 Of what it prints these are compared: the words; a number by its decimals, and where there are more than two
-only that it has some; what looks like a hash by being one; a line "..." stands for any lines.  Blank lines and how
-many spaces there are do not count.  ```bash and ```python blocks are programs.  A block without a language is text.
+only that it has some; what looks like a hash by being one; a line "..." stands for some lines.  Blank lines and
+how many spaces there are do not count.  ```bash and ```python blocks are programs.  A block without a language is text.
 """
 
+import doctest
 import os
 import re
 import shutil
@@ -23,17 +24,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 
 from tests.support import ROOT, clean_environment
 
-ANY = "..."  # a line that stands for any lines
 LANGUAGES = ("", "console", "bash", "python")
 _HASH = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{6,}\b")
 _NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.(\d+))?")
 _COMMENT = re.compile(r"<!-- (not run|place|varies): (.+) -->")
-_EDGE = "(edge)"  # before the first line, and after the last
 
 
 @dataclass(frozen=True)
@@ -148,33 +146,15 @@ def shape(line: str) -> str:
 
 
 def difference(expected: Sequence[str], printed: Sequence[str], varies: Sequence[str] = ()) -> str | None:
-    """The first line of `expected` that was not printed where it is expected, and what was there instead."""
-
-    def compared(lines: Sequence[str]) -> list[str]:
-        kept = (line for line in lines if line.strip() and not any(map(line.startswith, varies)))
-        return [_EDGE, *kept, _EDGE]
-
-    want, got = compared(expected), compared(printed)
-    shapes, place = [shape(line) for line in got], 0
-    for is_any, group in groupby(want, lambda line: line.strip() == ANY):
-        piece = list(group)
-        if is_any:
-            continue
-        fits = [_common([shape(line) for line in piece], shapes[k:]) for k in range(place, len(got))]
-        if len(piece) not in fits:
-            best = max(range(len(fits)), key=fits.__getitem__)
-            there = place + best + fits[best]
-            return f"expected {piece[fits[best]]!r}, got {got[there] if there < len(got) else 'nothing more'!r}"
-        place += fits.index(len(piece)) + len(piece)
-    return None
-
-
-def _common(a: Sequence[str], b: Sequence[str]) -> int:
-    """How many lines two pieces have in common at their beginning."""
-    count = 0
-    while count < min(len(a), len(b)) and a[count] == b[count]:
-        count += 1
-    return count
+    """How what was printed differs from what is expected, or None."""
+    want, got = (
+        "".join(f"{shape(line)}\n" for line in lines if line.strip() and not any(map(line.startswith, varies)))
+        for lines in (expected, printed)
+    )
+    checker, flags = doctest.OutputChecker(), doctest.ELLIPSIS | doctest.REPORT_NDIFF
+    if checker.check_output(want, got, flags):
+        return None
+    return checker.output_difference(doctest.Example("", want), got, flags)
 
 
 # --- the rest of the text -----------------------------------------------------------------------------------

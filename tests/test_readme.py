@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.readme import (
-    ANY,
     Block,
     anchors,
     blocks,
@@ -152,39 +151,35 @@ def test_lines_are_compared_by_their_shape(a: str, b: str, same: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expected", "found"),
+    ("expected", "same"),
     [
-        ("a b c d e", None),
-        ("a ... e", None),
-        ("... d e", None),
-        ("a b ...", None),
-        ("... c ...", None),
-        ("a ... b c d e", None),
-        ("a b ... b c ...", "expected 'b', got 'c'"),
-        ("b ...", "expected 'b', got 'a'"),
-        ("... d", "expected '(edge)', got 'e'"),
-        ("a ... d c ...", "expected 'c', got 'e'"),
-        ("a b c d e f", "expected 'f', got '(edge)'"),
-        ("... x ...", "expected 'x', got '(edge)'"),
+        ("a b c d 1", True),
+        ("a ... 2", True),
+        ("... d 3", True),
+        ("a b ...", True),
+        ("... c ...", True),
+        ("a ... c ...", True),
+        ("a b ... b c ...", False),
+        ("b ...", False),
+        ("... d", False),
+        ("a ... d c ...", False),
+        ("a b c d 1 f", False),
     ],
 )
-def test_dots_stand_for_any_lines(expected: str, found: str | None) -> None:
-    printed = ["a", "", "b", "c", "note 1", "d", "e"]
-    result = difference(expected.split(), printed, varies=["note"])
-    assert (result is None) is (found is None), result
-    if found is not None and expected != "... x ..." and not expected.startswith("a b ... b"):
-        assert result == found
+def test_dots_stand_for_some_lines(expected: str, same: bool) -> None:
+    printed = ["a", "", "b", "c", "note 1", "d", "7"]
+    assert (difference(expected.split(), printed, varies=["note"]) is None) is same
 
 
 def test_a_block_is_read_with_its_comments() -> None:
     text = "\n".join([
-        "words", "<!-- place: here -->", "<!-- varies: note | of -->", "```console", "$ one \\", "  --two", "x", ANY,
+        "words", "<!-- place: here -->", "<!-- varies: note | of -->", "```console", "$ one \\", "  --two", "x", "...",
         "$ three", "```", "<!-- not run: no time -->", "```bash", "#!/bin/bash", "```", "`words`", "```", "$", "```",
     ])  # fmt: skip
     console, bash, plain = blocks(text)
     assert (console.line, console.comments["place"], console.varies) == (4, "here", ("note", "of"))
     assert [(c.text.split(), c.printed) for c in commands(console)] == [
-        (["one", "--two"], ("x", ANY)),
+        (["one", "--two"], ("x", "...")),
         (["three"], ()),
     ]
     assert (bash.is_run, plain.is_run, console.is_run) == (False, False, True)
