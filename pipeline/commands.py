@@ -30,7 +30,7 @@ REHEARSAL, DIGITS = "rehearsal-", "rehearsal-digits"  # how the mock server name
 
 
 def command(stage: str, slug: str, paths: Paths, *more: str) -> str:
-    """The command that runs `stage`, with `more` options; of a rehearsal what talks to Kaggle runs at the mock server."""
+    """The command that runs `stage` with `more` options; in a rehearsal what asks Kaggle runs at the mock server."""
     words = ["python", "-m", *f"pipeline.{stage}".split(), *places(stage, slug, paths)]
     rehearsed = slug.startswith(REHEARSAL)
     if rehearsed and stage == "train" and "--preset" not in more:
