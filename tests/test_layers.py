@@ -36,7 +36,7 @@ UPWARDS = {
     ("gap.comparison", "kaggle_api.client"),
 }
 PREDICT_NEEDS = {"kaggle_api", "kaggle_api.client", "kaggle_api.credentials"}
-STILL_WITH_TORCH = {"submit", "check", "report", "predict"}
+STILL_WITH_TORCH = {"submit", "check", "predict"}
 
 
 def modules() -> dict[str, Path]:

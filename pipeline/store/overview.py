@@ -1,0 +1,281 @@
+"""What exists of a competition in all folders, and what of it is stale.
+
+Reads files and asks nobody; what is known of submissions is what the ledger has.  Changes no file, and returns damage
+instead of raising it.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pipeline.config import Paths, check_slug
+from pipeline.console import megabytes
+from pipeline.errors import BadData, MissingInput, UsageError
+from pipeline.store import atomic, ledger, runs
+from pipeline.store.ledger import Entry
+from pipeline.store.manifest import NAME as MANIFEST
+from pipeline.store.manifest import FileRecord, Manifest
+from pipeline.store.processed import training_fingerprint
+from pipeline.store.runs import Run, RunCard
+from pipeline.store.submissions import Sidecar
+
+NOT_SUBMITTED = "not submitted"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What is in a stage's folder."""
+
+    path: str
+    state: Literal["absent", "under way", "interrupted", "complete", "stale", "damaged"]
+    text: str = "nothing yet"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run.  Accuracies in per cent; None is unknown."""
+
+    name: str
+    state: Literal["training", "interrupted", "finished", "damaged"]
+    changed: str  # when a file of it changed last, ISO 8601, UTC
+    epoch: int = 0  # done
+    epochs: int = 0
+    validation: float | None = None  # the best so far
+    test: float | None = None  # on test_batch
+    seconds_left: float | None = None  # of training
+    stale: bool = False  # it learned from other images than are here now
+    latest: bool = False  # predict takes it by default
+    submittable: bool = True
+    problem: str = ""  # what is damaged, and what helps
+    card: RunCard | None = None  # not in the JSON, as the next
+    weights: str | None = None  # their sha256
+
+
+@dataclass(frozen=True)
+class CsvState:
+    """A CSV.  Accuracies in per cent; None is unknown."""
+
+    path: str
+    created: str = ""  # ISO 8601, UTC
+    runs: Sequence[str] = ()
+    local: float | None = None  # on test_batch
+    predicted: float | None = None  # the public score
+    public: float | None = None
+    submission: str = NOT_SUBMITTED  # or its state in the ledger, or "not known"
+    stale: str = ""  # why it is no longer what its runs predict
+    submittable: bool = True
+    problem: str = ""  # what is damaged, and what helps
+
+
+@dataclass(frozen=True)
+class Submissions:
+    """What the ledger knows."""
+
+    path: str
+    total: int = 0
+    today: int = 0  # UTC
+    open: int = 0  # being sent or scored
+    best_public: float | None = None  # per cent
+    problem: str = ""  # what is damaged, and what helps
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The state of a competition here; runs and CSVs the newest first."""
+
+    competition: str
+    raw: Folder
+    processed: Folder
+    runs: Sequence[RunState]
+    csvs: Sequence[CsvState]
+    report: Mapping[str, str] | None  # its path and state; None: there is no run to report on
+    ledger: Submissions
+    latest_problem: str  # why it is unknown which run finished last, and what helps
+    others: Sequence[str]  # other competitions of which something is here
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing of it."""
+        return self.raw.state == self.processed.state == "absent" and not (self.runs or self.csvs or self.ledger.total)
+
+
+def read(slug: str, paths: Paths, now: datetime) -> Overview:
+    """The state of the competition `slug`; `now` is in UTC."""
+    raw, downloaded = _raw(paths.raw / slug)
+    processed, arrays = _processed(paths.processed / slug, downloaded)
+    found, others = _runs(paths.models, slug, training_fingerprint(arrays) if arrays else None)
+    latest, latest_problem = "", ""
+    try:
+        latest = runs.latest(paths.models)
+    except (BadData, MissingInput) as error:
+        latest_problem = str(error) if any(run.state == "finished" for run in found) else ""
+    found = [replace(run, latest=run.name == latest) for run in found]
+    submitted, lines = _ledger(paths.submissions / ledger.NAME, slug, now)
+    hidden, weights = arrays.fingerprint("hidden_") if arrays else None, {run.name: run.weights for run in found}
+    csvs = [_csv(path, slug, weights, hidden, lines) for path in paths.submissions.glob("[!.]*.csv")]
+    for folder in (*paths.raw.glob("[!.]*/"), *paths.processed.glob("[!.]*/")):
+        with suppress(UsageError):
+            others.add(check_slug(folder.name))
+    report = None
+    if run := usable(found):
+        folder = paths.models / run.name
+        state = runs.report_state(folder, paths.processed / slug, paths.submissions)
+        report = {"path": str(folder / runs.REPORT), "state": state}
+    known = sorted(filter(None, csvs), key=lambda csv: (csv.created, csv.path), reverse=True)
+    return Overview(slug, raw, processed, found, known, report, submitted, latest_problem, sorted(others - {slug}))
+
+
+def usable(found: Sequence[RunState]) -> RunState | None:
+    """The run that predict should take: the latest if it can be used, else the newest that can."""
+    fresh = [run for run in found if run.state == "finished" and not run.stale]
+    return next((run for run in fresh if run.latest), fresh[0] if fresh else None)
+
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+def _raw(path: Path) -> tuple[Folder, Manifest | None]:
+    """data/raw/SLUG, and its manifest if it is complete."""
+    folder, manifest = _folder(path, "the download")
+    cache = path.with_name(f".{path.name}.download")
+    if manifest is not None:
+        size = sum(record.size for record in manifest.files.values())
+        source = manifest.inputs.get("source", "an unknown place")
+        return replace(folder, text=f"{len(manifest.files)} files, {megabytes(size)}, from {source}"), manifest
+    if folder.state == "absent" and path.is_dir():
+        return Folder(str(path), "complete", "laid out by hand"), None
+    if folder.state == "absent" and cache.is_dir():
+        size = sum(file.stat().st_size for file in cache.iterdir() if file.is_file())
+        return Folder(str(path), "interrupted", f"after {megabytes(size)}"), None
+    return folder, None
+
+
+def _processed(path: Path, downloaded: Manifest | None) -> tuple[Folder, Manifest | None]:
+    """data/processed/SLUG, and its manifest if it can be used."""
+    folder, manifest = _folder(path, "preprocess")
+    if manifest is None:
+        return folder, None
+    try:
+        counts = [f"{manifest.facts[name]['images']:,} {name}" for name in ("train", "test", "hidden")]
+        text = f"{', '.join(counts)} images"
+    except (KeyError, TypeError, ValueError):  # it was edited
+        text = "arrays"
+    if downloaded is not None and manifest.inputs != {n: record.sha256 for n, record in downloaded.files.items()}:
+        return Folder(str(path), "stale", f"{text}, made of another download"), manifest
+    return replace(folder, text=text), manifest
+
+
+def _folder(path: Path, stage: str) -> tuple[Folder, Manifest | None]:
+    """What the stage has left in its folder, and the manifest if it is complete."""
+    if atomic.is_locked(path):
+        return Folder(str(path), "under way", f"{stage} is running"), None
+    try:
+        manifest = Manifest.read(path)
+    except BadData as error:
+        return Folder(str(path), "damaged", str(error)), None
+    if manifest is None:
+        return Folder(str(path), "absent"), None
+    if missing := manifest.missing(path):
+        return Folder(str(path), "damaged", f"{path / missing[0]} is missing or has another size"), None
+    return Folder(str(path), "complete"), manifest
+
+
+def _runs(models: Path, slug: str, data: str | None) -> tuple[list[RunState], set[str]]:
+    """The runs of the competition, those whose competition cannot be read among them, and other runs' competitions.
+
+    `data` is the fingerprint of the arrays, if known.
+    """
+    found, others = [], set()
+    for folder in {path.parent for name in (runs.CONFIG, MANIFEST) for path in models.glob(f"[!.]*/{name}")}:
+        files = [path for name in (runs.CONFIG, runs.METRICS, MANIFEST) if (path := folder / name).is_file()]
+        newest = max((file.stat().st_mtime for file in files), default=0.0)
+        changed, card = datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds"), None
+        try:
+            card = RunCard.read(folder)
+            if card.competition == slug:
+                found.append(_run(folder, card, changed, stale=data not in (None, card.data)))
+            else:
+                others.add(card.competition)
+        except (BadData, MissingInput) as error:
+            found.append(RunState(folder.name, "damaged", changed, problem=str(error), card=card))
+    return sorted(found, key=lambda run: (run.changed, run.name), reverse=True), others
+
+
+def _run(folder: Path, card: RunCard, changed: str, *, stale: bool) -> RunState:
+    training, epochs = atomic.is_locked(folder), card.config.epochs
+    if (folder / MANIFEST).is_file() and not training:
+        run = Run.open(folder.parent, folder.name)
+        result = run.result
+        return RunState(
+            folder.name, "finished", changed, result.epochs, epochs, result.validation_accuracy, result.test_accuracy,
+            stale=stale, submittable=result.submittable, card=card, weights=run.weights_sha256,
+        )  # fmt: skip
+    rows = runs.read(folder / runs.METRICS)
+    best = runs.best_row(rows).validation_accuracy if rows else None
+    left = runs.seconds_left(rows, epochs) if rows else None
+    state: Literal["training", "interrupted"] = "training" if training else "interrupted"
+    return RunState(folder.name, state, changed, len(rows), epochs, best, seconds_left=left, stale=stale, card=card)
+
+
+def _csv(
+    path: Path, slug: str, weights: Mapping[str, str | None], hidden: str | None, lines: Sequence[Entry] | None
+) -> CsvState | None:
+    """The state of one CSV; None if predict did not write it for the competition.
+
+    Args:
+        weights: the sha256 of each run's, None of a run that has none (yet).
+        hidden: the fingerprint of the test set, if known.
+        lines: the ledger's; None if it is damaged.
+    """
+    try:
+        sidecar = Sidecar.read(path)
+    except BadData as error:
+        return CsvState(str(path), problem=str(error))
+    if sidecar is None or sidecar.competition != slug:
+        return None
+    sent = [entry for entry in ledger.current(lines or (), slug) if entry.csv_sha256 == sidecar.csv_sha256]
+    prediction = ledger.predictions(lines or (), slug).get(sidecar.csv_sha256)
+    return CsvState(
+        str(path),
+        sidecar.created,
+        tuple(sidecar.runs or [sidecar.run]),
+        sidecar.test_accuracy,
+        prediction.predicted if prediction else None,
+        next((entry.public for entry in reversed(sent) if entry.public is not None), None),
+        sent[-1].status if sent else "not known" if lines is None else NOT_SUBMITTED,
+        _stale(path, sidecar, weights, hidden),
+        sidecar.submittable,
+    )
+
+
+def _stale(path: Path, sidecar: Sidecar, weights: Mapping[str, str | None], hidden: str | None) -> str:
+    """Why the CSV is no longer what its runs predict; "" if it is."""
+    if atomic.partial(path).exists():
+        return "predict was interrupted"
+    if FileRecord.of(path).sha256 != sidecar.csv_sha256:
+        return "edited"
+    if hidden not in (None, sidecar.hidden):
+        return "of other hidden images"
+    learned = sidecar.runs or {sidecar.run: sidecar.weights_sha256}
+    changed = [name for name, sha256 in learned.items() if weights.get(name) not in (None, sha256)]
+    return f"{changed[0]} was trained anew" if changed else ""
+
+
+def _ledger(path: Path, slug: str, now: datetime) -> tuple[Submissions, list[Entry] | None]:
+    """What the ledger knows, and its lines; None if it is damaged."""
+    try:
+        lines = ledger.read(path)
+    except BadData as error:
+        return Submissions(str(path), problem=str(error)), None
+    states = ledger.current(lines, slug)
+    sent = [entry for entry in states if entry.ref is not None]
+    return Submissions(
+        str(path),
+        total=len(sent),
+        today=sum(entry.time[:10] == now.date().isoformat() for entry in sent),
+        open=sum(entry.status in (ledger.SENDING, ledger.PENDING) for entry in states),
+        best_public=max((entry.public for entry in sent if entry.public is not None), default=None),
+    ), lines
