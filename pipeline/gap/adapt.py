@@ -155,7 +155,7 @@ def choice(adapt: Adapt, trials: Sequence[Trial]) -> Mitigation:
     if adapt != "auto":
         return adapt
     recommended = [trial for trial in trials if trial.recommended]
-    return max(recommended, key=lambda trial: trial.after).measure if recommended else "none"
+    return max(recommended, key=lambda trial: trial.after).mitigation if recommended else "none"
 
 
 def _even(data: Processed, name: ArrayName, count: int) -> NDArray[np.uint8]:

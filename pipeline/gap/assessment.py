@@ -107,12 +107,12 @@ def _mitigations(findings: Findings) -> list[Advice]:
     advice = []
     for trial in findings.trials:
         gain = 100 * (trial.after - trial.before)
-        if trial.measure == findings.mitigation and gain > 0:
-            advice.append(Advice(f"keep --adapt {trial.measure}, which is applied", gain, OWN))
-        elif trial.measure == findings.mitigation:
-            advice.append(Advice(f"`predict --adapt none`: {trial.measure} is applied and loses", -gain, OWN))
+        if trial.mitigation == findings.mitigation and gain > 0:
+            advice.append(Advice(f"keep --adapt {trial.mitigation}, which is applied", gain, OWN))
+        elif trial.mitigation == findings.mitigation:
+            advice.append(Advice(f"`predict --adapt none`: {trial.mitigation} is applied and loses", -gain, OWN))
         elif findings.mitigation == "none" and trial.recommended:
-            advice.append(Advice(f"`predict --adapt {trial.measure}`", gain, OWN))
+            advice.append(Advice(f"`predict --adapt {trial.mitigation}`", gain, OWN))
     return advice
 
 
@@ -207,7 +207,7 @@ def _simulated(findings: Findings) -> float | None:
     """The accuracy on labelled images made like the hidden ones, with the mitigation that was applied."""
     if findings.mitigation == "none":
         return findings.trials[0].before if findings.trials else None
-    return next((trial.after for trial in findings.trials if trial.measure == findings.mitigation), None)
+    return next((trial.after for trial in findings.trials if trial.mitigation == findings.mitigation), None)
 
 
 def _alarms(findings: Findings, card: Sidecar) -> list[str]:

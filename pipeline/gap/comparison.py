@@ -1,7 +1,7 @@
 """Holdout accuracy against Kaggle's scores, over all submissions: which is which, the gap, and whether it is luck."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,10 @@ def sync(
 
 def updated(entry: Entry, submission: Submission) -> Entry:
     """The ledger's next line for `entry`, with what Kaggle says of it now."""
-    return Entry(
+    return replace(
+        entry,
         time=instant(submission.date).isoformat(timespec="seconds"),
-        competition=entry.competition,
-        run=entry.run,
-        csv_sha256=entry.csv_sha256,
         ref=submission.ref,
-        local_validation=entry.local_validation,
-        local_test=entry.local_test,
         public=_per_cent(submission.public),
         private=_per_cent(submission.private),
         status=submission.status.lower(),

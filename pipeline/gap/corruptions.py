@@ -200,6 +200,10 @@ class Corruption:
     name: str
     strength: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.name not in KINDS:
+            raise ValueError(f"no corruption {self.name!r}")
+
     @property
     def kind(self) -> Kind:
         """What it is."""

@@ -8,7 +8,7 @@ probabilities and features (pipeline.gap.shift).  Fractions in 0..1, but for dis
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from pipeline.errors import BadData
 from pipeline.gap import corruption_fit, estimators, shift
 from pipeline.gap.corruption_fit import Fit
-from pipeline.gap.corruptions import KINDS, Corruption, Images
+from pipeline.gap.corruptions import Images
 from pipeline.gap.estimators import Labels, Probabilities
 from pipeline.gap.shift import LabelShift
+from pipeline.store.manifest import from_json
 from pipeline.store.submissions import Mitigation, with_present_names
 
 Verdict = Literal["none", "preprocessing", "label_shift", "corruption", "natural", "unknown"]
@@ -33,7 +34,8 @@ WORTH_IT = 0.005  # of accuracy that a mitigation must gain in its trial
 HARMLESS = 0.01  # of accuracy that it may cost where nothing is wrong
 APART = 0.80  # AUC from which the model's features of the two sets have little in common
 
-STORED = {"corruptions": "damages", "degraded": "spoilt"}  # fields of a fit -> their JSON keys
+KEYS = {"corruptions": "damages", "degraded": "spoilt", "mitigation": "measure"}  # fields -> their JSON keys
+FIELDS = {key: name for name, key in KEYS.items()}
 RETIRED = ("softmax_ks", "reweighted_accuracy")  # JSON keys of older versions
 
 
@@ -52,35 +54,12 @@ class Diagnosis:
     prior: tuple[float, ...]  # the estimated share of each class among the hidden images
     alike: tuple[float, float]  # the shares of hidden and of holdout images that nearly are a training image
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        values = dataclasses.asdict(self)
-        return values | {"pixels": {STORED.get(name, name): value for name, value in values["pixels"].items()}}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is of another version.
-        """
-        pixels = dict(values["pixels"])
-        corruptions = tuple(Corruption(**each) for each in pixels.pop("damages"))
-        if any(corruption.name not in KINDS for corruption in corruptions):
-            raise KeyError("an unknown corruption")
-        if values["verdict"] not in get_args(Verdict):
-            raise ValueError(f"no verdict {values['verdict']!r}")
-        outstanding = tuple((str(name), float(by)) for name, by in pixels.pop("outstanding"))
-        fit = Fit(corruptions=corruptions, outstanding=outstanding, degraded=pixels.pop("spoilt"), **pixels)
-        kept = {name: value for name, value in values.items() if name not in RETIRED}
-        return cls(**kept | {"pixels": fit, "prior": tuple(values["prior"]), "alike": tuple(values["alike"])})
-
 
 @dataclass(frozen=True)
 class Trial:
     """Accuracies on labelled images that were corrupted, or weighted, like the hidden ones; 0..1."""
 
-    measure: Mitigation
+    mitigation: Mitigation
     before: float
     after: float
     unharmed: float  # what the mitigation changes on labelled images as they are
@@ -101,8 +80,7 @@ class Findings:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        trials = [dataclasses.asdict(trial) for trial in self.trials]
-        return {"diagnosis": self.diagnosis.to_dict(), "trials": trials, "measure": self.mitigation}
+        return dataclasses.asdict(self, dict_factory=lambda fields: {KEYS.get(name, name): v for name, v in fields})
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Self:
@@ -112,13 +90,20 @@ class Findings:
             BadData: it is of another version.
         """
         try:
-            values = with_present_names(stored)
-            trials = tuple(Trial(**with_present_names(trial)) for trial in values["trials"])
-            if values["measure"] not in get_args(Mitigation):
-                raise ValueError(f"no mitigation {values['measure']!r}")
-            return cls(Diagnosis.from_dict(values["diagnosis"]), trials, values["measure"])
-        except (KeyError, TypeError, ValueError) as error:
+            found: Self = from_json(cls, _today(stored))
+        except (TypeError, ValueError) as error:
             raise BadData(f"the evidence is of another version ({error}): predict again with --force") from error
+        return found
+
+
+def _today(stored: Any) -> Any:
+    """The JSON values, with the names of today's fields."""
+    if isinstance(stored, (list, tuple)):
+        return [_today(value) for value in stored]
+    if not isinstance(stored, Mapping):
+        return stored
+    values = with_present_names(stored).items()
+    return {FIELDS.get(key, key): _today(value) for key, value in values if key not in RETIRED}
 
 
 def diagnose(

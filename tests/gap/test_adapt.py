@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.gap import corruption_fit, diagnosis
 from pipeline.gap.adapt import Predictor, choice, predict_hidden, trial_of_prior, trials_of_corruption
 from pipeline.gap.corruption_fit import Fit
-from pipeline.gap.corruptions import Corruption, Images, brighten, swap_channels
+from pipeline.gap.corruptions import KINDS, Corruption, Images, brighten, swap_channels
 from pipeline.gap.diagnosis import Findings, Trial
 from pipeline.gap.shift import LabelShift
 from pipeline.store.manifest import Manifest, records
@@ -27,7 +27,7 @@ from pipeline.store.submissions import Adapt, Evidence, Mitigation
 from pipeline.training import inference
 from pipeline.training.device import Device
 from pipeline.training.inference import Panel
-from tests.gap.cases import ALIKE, SWAPPED, two
+from tests.gap.cases import ALIKE, BGR, SCRAMBLED, SWAPPED, two
 from tests.training.tiny import SLUG, write_tiny
 
 
@@ -108,7 +108,7 @@ def test_two_corruptions_are_both_applied_in_their_order_and_not_reverted() -> N
     # Fog makes 155 and 195 of 90 and 170, less 50 they are 105 and 145; the other way round 130 and 170
     fit = Fit(3.0, (Corruption("fog", 0.5), Corruption("brightness", -50.0)), 0.2, (), False)
     (bn,) = tried(Light(120), fit, greys(90, 170), greys(90, 170), 0, 1)
-    assert bn.measure == "bn" and bn.before == 1.0
+    assert bn.mitigation == "bn" and bn.before == 1.0
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def change(folder: Path, **arrays: Images) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def searched_once() -> Iterator[None]:
-    """The search for corruptions takes seconds, and finds the same in the same images."""
+    """The search for corruptions takes seconds for each, and finds the same in the same images."""
     known: dict[tuple[bytes, bytes], Fit] = {}
     search = corruption_fit.fit
 
@@ -186,7 +186,8 @@ def searched_once() -> Iterator[None]:
             known[key] = search(labelled, hidden)
         return known[key]
 
-    with mock.patch.object(corruption_fit, "fit", fit):
+    kinds = {name: KINDS[name] for name in (BGR, SCRAMBLED, "brightness", "exposure", "blur")}
+    with mock.patch.multiple(corruption_fit, fit=fit, KINDS=kinds):
         yield
 
 
@@ -194,7 +195,7 @@ def searched_once() -> Iterator[None]:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Reddish images, and a run that has learned them."""
     root = tmp_path_factory.mktemp("trained")
-    folder = write_tiny(root / "processed", train=600, test=450)
+    folder = write_tiny(root / "processed", train=500, test=300)
     change(folder, **{name: (np.load(folder / f"{name}.npy") * TINT).astype(np.uint8) for name in ARRAYS})
     options = ["--competition", SLUG, "--preset", "rehearsal", "--epochs", "4", "--processed", str(folder.parent)]
     assert train.main([*options, "--models", str(root / "models"), "--run", "r"]) == 0
@@ -232,7 +233,7 @@ def test_swapped_channels_are_found_and_reverted(root: Path) -> None:
     assert plainly.diagnosis.verdict == "preprocessing" and "BGR" in plainly.diagnosis.reason
     assert found.mitigation == "revert" and before < clean - 0.2 and after == pytest.approx(clean)
     assert Findings.from_dict(evidence.diagnosis) == found
-    (trial,) = [trial for trial in found.trials if trial.measure == "revert"]
+    (trial,) = [trial for trial in found.trials if trial.mitigation == "revert"]
     assert (trial.before, trial.after) == pytest.approx((before, after), abs=0.1)
 
 
