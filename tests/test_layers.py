@@ -26,7 +26,7 @@ BELOW = {  # what each layer may import beside the foundation and itself
     "rehearsal": ("store", "kaggle_api", "commands"),
 }
 STANDARD_LIBRARY_ALONE = ("config", "errors", "recipes", "kaggle_api.credentials")
-WITHOUT_TORCH = ("download", "preprocess", "submit", "check", "status", "kernel", "train", "predict")
+WITHOUT_TORCH = ("download", "preprocess", "submit", "check", "report", "status", "kernel", "train", "predict")
 # What Kaggle's offline image has, of what train and predict import.
 ON_KAGGLE = {
     "PIL", "click", "filelock", "numpy", "pandas", "safetensors", "scipy", "sklearn", "tensorboard", "torch", "tqdm",
@@ -56,8 +56,13 @@ def imports(module: str, lazy: bool = True) -> frozenset[str]:
 def _statements(tree: ast.AST, lazy: bool) -> Iterator[ast.AST]:
     for node in ast.iter_child_nodes(tree):
         yield node
-        if lazy or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _is_for_types_only(node)
+        if lazy or not later:
             yield from _statements(node, lazy)
+
+
+def _is_for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def _imported(node: ast.AST) -> Iterator[str]:
