@@ -42,7 +42,7 @@ FLAGS = {
     "kernel push": f"--competition {RECIPE} --run --internet --accelerator --wait --poll --timeout --models "
     "--submissions --force --dry-run",
     "kernel fetch": "--run --wait --poll --timeout --models --submissions --force",
-    "rehearsal": "--folder --labels --fault --state",
+    "rehearsal": "--folder --labels --state",
 }
 CHOICES = {
     ("predict", "--adapt"): {"auto", "none", "bn", "revert", "prior"},
