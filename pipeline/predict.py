@@ -138,7 +138,7 @@ def _write(
     from pipeline.training import inference  # noqa: PLC0415
     from pipeline.training.device import choose, device_advice  # noqa: PLC0415
 
-    began, device, result = monotonic(), choose(device_name), ensemble.runs[0].result
+    began, device, result = monotonic(), choose(device_name, log=log), ensemble.runs[0].result
     with device_advice(device, batch_size):
         panel = inference.Panel(inference.load(ensemble.runs, device), tta, batch_size, log)
         test, validation = inference.predict_holdout(ensemble, panel, data)

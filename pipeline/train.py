@@ -118,20 +118,23 @@ def _train(
     from pipeline.training import device, session, step  # noqa: PLC0415
     from pipeline.training.batches import split  # noqa: PLC0415
 
-    chosen = device.choose(device_name)
+    chosen = device.choose(device_name, compile_, log)
     data = Processed.open(paths.processed / slug)
     rows = split(data.array("train_labels"), config)
     card = RunCard(slug, data.training_fingerprint, config)
     labels = None
     if pseudo_labels is not None:
         labels = submission_format.validate(pseudo_labels, np.asarray(data.array("hidden_ids"))).astype(np.int64)
-    networks = [step.network(run, card) for run in teachers]
+    models = [step.teacher(run, card) for run in teachers]
     folder = paths.models / (run_name or default_name(card))
-    with device.join(chosen.torch_device) as world, claimed(folder, card, force, world.first):
+    with (
+        device.join(chosen.torch_device, config.batch_size) as world,
+        claimed(folder, card, force, world.first),
+    ):
         world.wait()  # until the folder is as it should be
         session.run(
             card, data, rows, chosen, folder, log,
-            compile_=compile_, teachers=networks, pseudo_labels=labels, world=world,
+            compile_=compile_, teachers=models, pseudo_labels=labels, world=world,
         )  # fmt: skip
         if world.first:
             complete(folder, card)

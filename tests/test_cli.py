@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from pipeline.errors import BadData, NetworkError, UsageError
 from pipeline.recipes import MODELS, PRESETS
 from pipeline.store.runs import Run
 from tests.support import ROOT, clean_environment
-from tests.training.tiny import SLUG, take_float32, write_tiny
+from tests.training.tiny import SLUG, write_tiny
 
 
 @pytest.mark.parametrize(
@@ -116,14 +115,6 @@ def trained(place: Path, *options: str) -> Run:
     recipe = ["--preset", "rehearsal", "--epochs", "1", "--competition", SLUG]
     assert train.main([*recipe, *folders, *options]) == 0
     return Run.open(place / "models", None)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def float32() -> Iterator[None]:
-    """Or another precision could be what makes the weights differ."""
-    with pytest.MonkeyPatch.context() as patch:
-        take_float32(patch)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,8 @@ from pipeline.store.processed import Processed
 from pipeline.store.runs import CHECKPOINT, WEIGHTS, Run, default_name
 from pipeline.store.submissions import Sidecar
 from pipeline.training.device import machine
-from pipeline.training.loop import Task
 from tests.training.test_metrics import events
-from tests.training.tiny import SLUG, take_float32, write_tiny
+from tests.training.tiny import SLUG, before_step, write_tiny
 
 EPOCHS = 3
 STEPS = 5  # of 64 images, an epoch
@@ -49,14 +48,6 @@ class Place:
     def checkpoint(self, name: str) -> dict[str, object]:
         content: dict[str, object] = torch.load(self.paths.models / name / CHECKPOINT, weights_only=True)
         return content
-
-
-@pytest.fixture(scope="module", autouse=True)
-def float32() -> Iterator[None]:
-    """Weights can be compared only if all runs compute in the same precision."""
-    with pytest.MonkeyPatch.context() as patch:
-        take_float32(patch)
-        yield
 
 
 @pytest.fixture
@@ -117,17 +108,9 @@ def python(script: str, arguments: Sequence[str]) -> subprocess.CompletedProcess
 DYING = """
 import os, signal, sys
 import pytest
-from pipeline import predict, train
-from pipeline.training.device import machine
-from pipeline.training.loop import Task
-from tests.training.tiny import take_float32
-take_float32(pytest.MonkeyPatch())
-rate = Task.rate
-def dying(self, epoch, step):
-    if (epoch, step) == (1, 3):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return rate(self, epoch, step)
-Task.rate = dying
+from pipeline import train
+from tests.training.tiny import before_step
+before_step(pytest.MonkeyPatch(), 1, 3, lambda: os.kill(os.getpid(), signal.SIGKILL))
 train.main(sys.argv[1:])
 """
 
@@ -150,15 +133,8 @@ def test_a_stopped_run_saves_mid_epoch_and_goes_on_to_bit_identical_weights(
     capsys: pytest.CaptureFixture[str],
     number: signal.Signals,
 ) -> None:
-    rate = Task.rate
-
-    def stopping(self: Task, epoch: int, step: int) -> float:
-        if (epoch, step) == (1, 3):
-            signal.raise_signal(number)
-        return rate(self, epoch, step)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Task, "rate", stopping)
+        before_step(patch, 1, 3, lambda: signal.raise_signal(number))
         assert place.train() == 130
     name = uninterrupted.run().name
     assert "stopped in epoch 2 after step 4 of 5: the checkpoint is saved" in capsys.readouterr().out

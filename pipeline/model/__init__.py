@@ -1,1 +1,1 @@
-"""The networks, their summary (`python -m pipeline.model`) and their weights files."""
+"""The models, their summary (`python -m pipeline.model`) and their weights files."""

@@ -1,4 +1,4 @@
-"""python -m pipeline.model [--model NAME] [--json]: a network's layers, parameters, MACs and memory."""
+"""python -m pipeline.model [--model NAME] [--json]: a model's layers, parameters, MACs and memory."""
 
 import json
 import sys
@@ -13,16 +13,16 @@ from pipeline.recipes import MODELS
 
 @cli.stage_command(
     examples="""
-python -m pipeline.model                       the paper's network
+python -m pipeline.model                       the paper's model
 python -m pipeline.model --model resnet18      another one
 python -m pipeline.model --json                for programs
 """
 )
 @click.option("--model", "name", type=click.Choice(list(MODELS)), default="paper", show_default=True,
-              help="The network.")  # fmt: skip
+              help="The model.")  # fmt: skip
 @cli.as_json
 def command(name: str, as_json: bool) -> None:
-    """Print a network's layers, parameters, multiply-accumulates (MACs) and memory."""
+    """Print a model's layers, parameters, multiply-accumulates (MACs) and memory."""
     from pipeline.model.summary import summarise  # noqa: PLC0415 - torch takes seconds; --help need not wait
 
     summary = summarise(MODELS[name])

@@ -3,9 +3,9 @@
 A ModelConfig gives widths, blocks and strides.  The stages are of BasicBlocks: He et al., "Deep Residual Learning
 for Image Recognition" (2015), with the 3x3 stem without max-pooling that 32-pixel images need.  A stage divides height
 and width in its first block, or, `pooled`, by a convolution and max-pooling before its blocks, as in Page's "How to
-train your ResNet" (2019), where the network has fewer and wider layers.
+train your ResNet" (2019), where the model has fewer and wider layers.
 
-Convolutions have no bias, since a batch normalisation follows each, but for the whitened stem, whose answers have
+Convolutions have no bias, since a batch normalisation follows each, but for the whitened stem, whose outputs have
 unit variance already.
 """
 
@@ -88,7 +88,7 @@ class PooledConvolution(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A network as `config` describes it; `dropout` is the probability before the linear layer, in training."""
+    """A model as `config` describes it; `dropout` is the probability before the linear layer, in training."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def _stage(channels_in: int, channels: int, blocks: int, stride: int, config: Mo
 
 
 def build(config: ModelConfig, seed: int) -> ResNet:
-    """The network on the CPU with PyTorch's default initialisation, drawn from `seed` alone.
+    """The model on the CPU with PyTorch's default initialisation, drawn from `seed` alone.
 
     The layers draw from the global generator, so that one is put back afterwards.
     """
@@ -141,12 +141,12 @@ def build(config: ModelConfig, seed: int) -> ResNet:
 
 
 def build_without_memory(config: ModelConfig) -> ResNet:
-    """The network on the meta device: shapes only, for counting."""
+    """The model on the meta device: shapes only, for counting."""
     with torch.device("meta"):
         return ResNet(config)
 
 
-# --- From stored pixels to what the networks take: training and prediction must share this to the bit.
+# --- from stored pixels to what the models take: training and prediction must share this to the bit --------
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -165,52 +165,45 @@ def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-# --- A stem that is computed from the images instead of learned.
+# --- the whitened stem, computed from the images instead of learned ----------------------------------------
 
 
 EPSILON = 5e-4  # added to the variances: the faintest directions are noise and must not be blown up (Jordan 2024)
-
 SLICE = 500  # images whose patches are in memory at once: 4 * 8 times the size of the pixels
 
 
 @torch.no_grad()
-def whiten(network: ResNet, images: Tensor) -> None:
-    """Set the stem's filters of `network` from uint8 images (N, 32, 32, 3); a few thousand suffice."""
+def whiten(model: ResNet, images: Tensor) -> None:
+    """Set the stem's filters of `model` from uint8 images (N, 32, 32, 3); a few thousand suffice."""
     directions, variances = _principal(normalise(images).cpu())
     scaled = (directions / (variances + EPSILON).sqrt()[:, None]).view(-1, 3, 2, 2)
-    network.conv1.weight.copy_(torch.cat([scaled, -scaled]))
-    assert network.conv1.bias is not None  # for the type checker: a whitened stem has one
-    network.conv1.bias.zero_()
+    model.conv1.weight.copy_(torch.cat([scaled, -scaled]))
+    assert model.conv1.bias is not None  # for the type checker: a whitened stem has one
+    model.conv1.bias.zero_()
 
 
 def _principal(images: Tensor) -> tuple[Tensor, Tensor]:
     """The directions (12, 12), a row each, and variances (12,) of 2x2 patches of (N, 3, H, W), largest first."""
     moments, count = torch.zeros(12, 12, dtype=torch.float64), 0
     for first in range(0, len(images), SLICE):
-        patches = (
-            images[first : first + SLICE]
-            .double()
-            .unfold(2, 2, 1)
-            .unfold(3, 2, 1)
-            .permute(0, 2, 3, 1, 4, 5)
-            .reshape(-1, 12)
-        )
+        corners = images[first : first + SLICE].double().unfold(2, 2, 1).unfold(3, 2, 1)  # (N, 3, H - 1, W - 1, 2, 2)
+        patches = corners.permute(0, 2, 3, 1, 4, 5).reshape(-1, 12)
         moments += patches.T @ patches
         count += len(patches)
     variances, directions = torch.linalg.eigh(moments / count)
     return directions.T.flip(0), variances.flip(0)
 
 
-# --- Batch normalisations folded into the convolutions before them: the same function, in fewer steps.
+# --- batch normalisations folded into the convolutions before them: the same function, in fewer steps -------
 
 
-def folded(network: ResNet) -> ResNet:
+def folded(model: ResNet) -> ResNet:
     """A copy in evaluation mode, channels_last, without norms after convolutions; logits agree within rounding.
 
     In all our modules a batch normalisation is applied to what the child just before it gives.  One after a pooling
     stays: a channel with a negative scale would turn the largest value into the smallest.
     """
-    result = copy.deepcopy(network).eval()
+    result = copy.deepcopy(model).eval()
     for module in list(result.modules()):
         for (name, convolution), (follower, norm) in pairwise(list(module.named_children())):
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
@@ -219,11 +212,11 @@ def folded(network: ResNet) -> ResNet:
     return result.to(memory_format=torch.channels_last)
 
 
-# --- weights.safetensors: a network's parameters and buffers, float32, with its ModelConfig in the metada
+# --- weights.safetensors: a model's parameters and buffers, float32, with its ModelConfig in the metadata ---
 
 
 def save(path: Path, state: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """Write a state dict of the network `config`, atomically.  Equal weights give equal bytes."""
+    """Write a state dict of the model `config`, atomically.  Equal weights give equal bytes."""
     tensors = {
         name: (tensor.float() if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in state.items()
@@ -234,16 +227,16 @@ def save(path: Path, state: Mapping[str, Tensor], config: ModelConfig) -> None:
 
 
 def load(path: Path, config: ModelConfig) -> ResNet:
-    """The network `config` with the weights in `path`: float32, on the CPU, channels_last, in evaluation mode.
+    """The model `config` with the weights in `path`: float32, on the CPU, channels_last, in evaluation mode.
 
     Raises:
-        BadData: the file is damaged, or belongs to another network.
+        BadData: the file is damaged, or belongs to another model.
     """
     try:
         state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
-        network = build_without_memory(config)
-        network.load_state_dict(state, assign=True)
+        model = build_without_memory(config)
+        model.load_state_dict(state, assign=True)
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise BadData(f"{path} holds no weights of model {config.name} ({reason}): train it again") from error
-    return network.to(memory_format=torch.channels_last).eval()
+    return model.to(memory_format=torch.channels_last).eval()

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates, memory.  Counted on the meta device, in no time.
+"""What a model costs: parameters, multiply-accumulates (MACs), memory.
 
 The memory table counts as torchsummary 1.5.1 does, because the paper's does: batch 1, 4 bytes a value; the
 outputs of all modules but containers, BasicBlocks included, and as much again for their gradients; 1 MB is
@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config import IMAGE_SIZE, PARAMETER_LIMIT
 from pipeline.errors import UsageError
-from pipeline.model.resnet import ResNet, build_without_memory
+from pipeline.model.resnet import build, build_without_memory
 from pipeline.recipes import ModelConfig
 
 BYTES = 4  # of a 32-bit float
@@ -35,7 +34,7 @@ class Layer:
 
     @property
     def part(self) -> str:
-        """Which part of the network it belongs to: "stem", "stage 1", "stage 2"... or "head"."""
+        """Which part of the model it belongs to: "stem", "stage 1", "stage 2"... or "head"."""
         first, *rest = self.name.split(".")
         return f"stage {int(rest[0]) + 1}" if first == "stages" else "head" if first == "fc" else "stem"
 
@@ -53,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Summary:
-    """The costs of one image through the network."""
+    """The costs of one image through the model."""
 
     parameters: int
     trainable: int
@@ -62,7 +61,7 @@ class Summary:
 
     @property
     def parts(self) -> list[Part]:
-        """The network in a few lines."""
+        """The model in a few lines."""
         found = []
         for name, group in itertools.groupby(self.layers, key=lambda layer: layer.part):
             layers = list(group)
@@ -105,52 +104,47 @@ class Summary:
 
 
 def summarise(config: ModelConfig) -> Summary:
-    """Count everything about the network that `config` describes."""
-    network = build_without_memory(config).eval()
+    """Count everything about the model that `config` describes."""
+    model = build(config, seed=0).eval()
     layers: list[Layer] = []
-    counter = FlopCounterMode(display=False)
-    for name, module in network.named_modules():
-        if module is not network and not isinstance(module, nn.Sequential):
-            module.register_forward_hook(_recorder(layers, name, counter))
-    with torch.no_grad(), counter:
-        network(torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE, device="meta"))
+    for name, module in model.named_modules():
+        if module is not model and not isinstance(module, nn.Sequential):
+            module.register_forward_hook(_recorder(layers, name))
+    with torch.no_grad():  # a real image: the first one on the meta device costs seconds of imports
+        model(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE))
     return Summary(
-        parameters=sum(p.numel() for p in network.parameters()),
-        trainable=trainable_parameters(network),
-        macs=_macs(counter.get_total_flops()),
+        parameters=sum(p.numel() for p in model.parameters()),
+        trainable=trainable_parameters(model),
+        macs=sum(layer.macs for layer in layers),
         layers=tuple(layers),
     )
 
 
-def _macs(flops: int) -> int:
-    return flops // 2  # one multiplication and one addition each
-
-
-def _recorder(layers: list[Layer], name: str, counter: FlopCounterMode) -> Any:
-    """A forward hook that appends the module's card to `layers`."""
+def _recorder(layers: list[Layer], name: str) -> Any:
+    """A forward hook that appends the module's costs to `layers`."""
 
     def record(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         own = sum(p.numel() for p in module.parameters(recurse=False))
-        nested = any(True for _ in module.children())
-        flops = 0 if nested else sum(counter.get_flop_counts().get(f"{ResNet.__name__}.{name}", {}).values())
-        layers.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), own, _macs(flops)))
+        macs = 0
+        if isinstance(module, nn.Conv2d | nn.Linear):  # each weight once for each pixel of the output
+            macs = module.weight.numel() * math.prod(output.shape[2:])
+        layers.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), own, macs))
 
     return record
 
 
-def trainable_parameters(network: nn.Module) -> int:
+def trainable_parameters(model: nn.Module) -> int:
     """The number of trainable parameters."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def check_parameter_limit(config: ModelConfig) -> int:
     """The number of trainable parameters, if the competition allows it.
 
     Raises:
-        UsageError: it is over the budget.
+        UsageError: it is over the limit.
     """
-    network: ResNet = build_without_memory(config)
-    count = trainable_parameters(network)
+    count = trainable_parameters(build_without_memory(config))
     if count > PARAMETER_LIMIT:
         raise UsageError(
             f"model {config.name} has {count:,} trainable parameters, and the competition allows "

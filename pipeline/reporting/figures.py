@@ -142,8 +142,8 @@ def training(rows: Sequence[EpochRow], config: TrainConfig) -> list[Picture]:
     """Learning rate, accuracy and loss by epoch; `rows` may be those of an unfinished run, but not empty."""
     rate, accuracy, loss = _axes(), _axes(), _axes()
     epochs, marker = [row.epoch for row in rows], "o" if len(rows) == 1 else ""  # a single epoch makes no line
-    steps, warmup = config.epochs * PLANNED, config.warmup_epochs * PLANNED
-    planned = [learning_rate(k, steps, warmup, config.learning_rate, config.schedule) for k in range(steps)]
+    steps = config.epochs * PLANNED
+    planned = [learning_rate(config, k, PLANNED) for k in range(steps)]
     rate.plot(
         [(k + 1) / PLANNED for k in range(steps)], planned, color=MUTED, linewidth=1, linestyle=":", label="planned"
     )

@@ -18,13 +18,13 @@ from pipeline.training import augment
 from pipeline.training.augment import Drawn
 
 
-def steps_per_epoch(rows: int, batch_size: int) -> int:
-    """Batches an epoch.  The last may be smaller, as in a plain DataLoader, but never a single image.
+def steps_per_epoch(rows: int, batch_size: int, processes: int = 1) -> int:
+    """Batches an epoch.  The last may be smaller, as in a plain DataLoader, but has two images for each process.
 
-    Batch normalisation has no statistics of one image, so that one joins the batch before.
+    Batch normalisation has no statistics of one image, so fewer join the batch before.
     """
     full, rest = divmod(rows, batch_size)
-    return full + (1 if rest > 1 else 0)
+    return full + (1 if rest >= 2 * processes else 0)
 
 
 def draw(rows: int, config: TrainConfig, epoch: int) -> Drawn:
@@ -61,14 +61,17 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
 class TrainingImages:
     """uint8 images (N, 32, 32, 3) with labels (N,), resident on `device`, padded once with black.
 
-    Padding comes before normalisation, as it does when torchvision crops PIL images.
+    Padding comes before normalisation, as it does when torchvision crops PIL images.  Of several processes each has
+    all images, and takes its share of each batch.
     """
 
     def __init__(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], config: TrainConfig, device: torch.device
-    ) -> None:
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], config: TrainConfig, device: torch.device,
+        processes: int = 1,
+    ) -> None:  # fmt: skip
         rows, pad = len(images), config.crop_padding
         self.config = config
+        self.steps = steps_per_epoch(rows, config.batch_size, processes)  # an epoch
         self.labels = torch.tensor(labels, device=device)
         self._augmentations = augment.chosen(config)
         padded = torch.zeros(rows, IMAGE_SIZE + 2 * pad, IMAGE_SIZE + 2 * pad, 3, dtype=torch.uint8)
@@ -81,11 +84,6 @@ class TrainingImages:
         """The number of images."""
         return len(self.labels)
 
-    @property
-    def steps(self) -> int:
-        """Batches an epoch."""
-        return steps_per_epoch(len(self), self.config.batch_size)
-
     def seen(self, steps: int) -> int:
         """Images in the first `steps` batches of an epoch."""
         return len(self) if steps == self.steps else steps * self.config.batch_size
@@ -94,14 +92,14 @@ class TrainingImages:
         """The random numbers of one epoch (0-based), on the images' device."""
         return {k: v.to(self.labels.device) for k, v in draw(len(self), self.config, epoch).items()}
 
-    def batch(self, epoch: Drawn, step: int) -> tuple[Tensor, Tensor]:
-        """Batch `step` (0-based) of an epoch: augmented images (B, 32, 32, 3), 0..255, and their targets.
+    def batch(self, epoch: Drawn, step: int, share: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """The share of batch `step` (0-based) of an epoch: augmented images (B, 32, 32, 3), 0..255, and their targets.
 
         Images are uint8, or float32 after Mixup.  Targets are int64 labels (B,), or, where images are mixed,
         float32 (B, 10).
         """
         rows = slice(self.seen(step), self.seen(step + 1))
-        drawn = {name: values[rows] for name, values in epoch.items()}
+        drawn = {name: values[rows][share] for name, values in epoch.items()}
         images = self.crops[drawn["order"], drawn["top"], drawn["left"]]
         images = torch.where(drawn["flip"].view(-1, 1, 1, 1), images.flip(2), images)
         targets = self.labels[drawn["order"]]
@@ -110,7 +108,7 @@ class TrainingImages:
         return images, targets
 
 
-# --- Which of the processed images train, and which select the best epoch.
+# --- which of the processed images train, and which select the best epoch ----------------------------------
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,194 @@
-"""Where the networks run, and how precisely: chosen once, shared by training and prediction."""
+"""Where the models run, and how: the device, its precision, compilation, and the processes of torchrun.
+
+All of it follows rules: the same command on the same machine gives the same run, whatever else the machine does.
+
+    bf16     where the hardware computes in it and the model has at least BF16_MACS multiply-accumulates an image
+    compile  with --compile auto: where a compiler is there, a single process trains on CUDA or in bf16 on a CPU,
+             and the whole training takes at least COMPILE_MACS multiply-accumulates
+
+What fails (a compiler, bf16, a fused optimizer) is replaced by the plain way, with a line that says so.
+"""
 
 import os
 import platform
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
+from torch.nn.functional import conv2d
 
-from pipeline.errors import PipelineError, UsageError, printable
+from pipeline.errors import Log, PipelineError, UsageError, printable
+from pipeline.recipes import Compile
 
-# --- Several processes that train one network together, each on its share of every batch (torchrun).
+BF16_MACS = 10e6  # of an image: below, converting costs as much as the faster products gain
+# Of the whole training, backward included: half an hour of two cores, a minute of an H200.  Compiling costs 1 to 3
+# minutes and saves a sixth on a CPU in bf16; it saved nothing on one without (tests/bench/RESULTS.md).
+COMPILE_MACS = 1e15
+
+Precision = Literal["fp32", "bf16"]
 
 
-PATIENCE = timedelta(minutes=10)  # how long processes wait for each other: longer than any step, validation or save
+@dataclass(frozen=True)
+class Device:
+    """A device, and the precision of convolutions there; weights are always float32."""
+
+    torch_device: torch.device
+    precision: Precision
+    compiled: bool = False  # whether training compiles the model
+
+    @property
+    def description(self) -> str:
+        """For result.json: the kind, and its model where that is known."""
+        if self.torch_device.type == "cuda":
+            return f"cuda ({torch.cuda.get_device_name(self.torch_device)})"
+        threads = torch.get_num_threads()
+        plural = "" if threads == 1 else "s"
+        return f"{self.torch_device.type} ({platform.machine()}, {threads} thread{plural})"
+
+    def autocast(self) -> torch.autocast:
+        """A context in which convolutions and linear layers compute in the device's precision."""
+        return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def by_rule(self, macs: int, images: int, compile_: Compile, alone: bool) -> "Device":
+        """The device as a training of `images` images in all takes it, for a model of `macs` an image."""
+        precision = self.precision if macs >= BF16_MACS else "fp32"
+        kind = self.torch_device.type
+        pays = alone and (kind == "cuda" or (kind == "cpu" and precision == "bf16"))
+        compiled = compile_ == "yes" or (compile_ == "auto" and pays and 3 * macs * images >= COMPILE_MACS)
+        return replace(self, precision=precision, compiled=compiled)
+
+
+def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) -> Device:
+    """The device `asked` for: "cuda", "mps", "cpu", or "auto" for the first of these that is there.
+
+    Its precision is bf16 where the hardware computes in it and PyTorch manages to.
+
+    Raises:
+        UsageError: this machine has no such device, or no compiler, and `compile_` is "yes".
+        PipelineError: it does not answer.
+    """
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    kind = next(name for name, here in present.items() if here) if asked == "auto" else asked
+    if not present.get(kind, False):
+        available = ", ".join(name for name, here in present.items() if here)
+        raise UsageError(f"--device {asked}: PyTorch finds none here; available: {available}")
+    if compile_ == "yes" and (lacking := lacks_compiler(kind)):
+        raise UsageError(f"--compile yes: {lacking}; install it, or leave --compile out")
+    if kind == "cuda":
+        torch.backends.cudnn.benchmark = True  # shapes are few and fixed: measure once which algorithm is fastest
+        if not dist.is_initialized():  # else whoever made the process group has chosen the GPU
+            _take_gpu(int(os.environ.get("LOCAL_RANK", "0")))
+    found = Device(torch.device(kind), "bf16" if _has_bf16(kind) else "fp32")
+    if found.precision == "bf16" and (reason := _bf16_failure(found)):
+        log(f"bf16 fails here ({reason}): computing in fp32")
+        return replace(found, precision="fp32")
+    return found
+
+
+def _take_gpu(number: int) -> None:
+    if number >= torch.cuda.device_count():
+        raise UsageError(f"there are {torch.cuda.device_count()} GPUs: lower torchrun's --nproc_per_node to that")
+    try:
+        torch.cuda.set_device(number)
+    except RuntimeError as error:
+        raise _failure("cuda", error) from error
+
+
+def lacks_compiler(kind: str) -> str:
+    """What torch.compile misses on this kind of device; "" if nothing."""
+    if kind == "cuda":
+        return "" if find_spec("triton") is not None else "Triton is not installed"
+    compilers = (os.environ.get("CXX", "g++"), "g++", "clang++")
+    return "" if any(map(shutil.which, compilers)) else "there is no C++ compiler (g++ or clang++)"
+
+
+def _has_bf16(kind: str) -> bool:
+    """Whether the processor itself computes in bfloat16; where it is emulated, it is slower than float32."""
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind == "cpu":
+        # PyTorch has no public question for this; a version without these gets float32.
+        names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        return any(getattr(torch.cpu, name, bool)() for name in names)
+    return False
+
+
+def _bf16_failure(device: Device) -> str:
+    """Why a convolution in bfloat16 fails, "" if it does not."""
+    images, filters = (torch.ones(4, 4, 3, 3, device=device.torch_device, requires_grad=True) for _ in range(2))
+    try:
+        with device.autocast():
+            result = conv2d(images, filters)
+        torch.autograd.backward(result.float().sum())
+    except RuntimeError as error:
+        return first_line(error)
+    return ""
+
+
+def first_line(error: Exception) -> str:
+    """An error's first line, or its class's name if it has no text; fit for a terminal."""
+    return printable(str(error).strip().partition("\n")[0] or type(error).__name__, 120)
+
+
+# --- failures of a device ---------------------------------------------------------------------------------
+
+# How the errors of a device begin, as against those of a program that runs on it.
+_DEVICE_FAILED = re.compile(r"CUDA (driver )?error|CUDNN_STATUS_|CUBLAS_STATUS_|HIP error")
+_NO_MEMORY = re.compile(r"can't allocate memory|CUDA error: out of memory")
+
+
+@contextmanager
+def device_advice(device: Device, batch_size: int) -> Iterator[None]:
+    """Turns a device's failures, of which "out of memory" is the most frequent, into advice.
+
+    Raises:
+        PipelineError: the device has not enough memory (it names a batch size to try), or it failed.
+    """
+    description = device.torch_device.type
+    try:
+        description = device.description  # now: a device that is gone does not tell it
+        yield
+    except RuntimeError as error:
+        # CUDA and MPS have a class of their own; the CPU's allocator raises a plain RuntimeError.
+        if isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
+            raise PipelineError(
+                f"{description} has not enough memory for --batch-size {batch_size}: "
+                f"try --batch-size {max(batch_size // 2, 2)}, or free memory there"
+            ) from error
+        if not device_failed(error):
+            raise
+        raise _failure(description, error) from error
+
+
+def device_failed(error: Exception) -> bool:
+    """Whether the device is to blame: it vanished, hung, or its driver lost it."""
+    own = getattr(torch, "AcceleratorError", ())  # from PyTorch 2.8 on
+    return isinstance(error, own) or bool(_DEVICE_FAILED.search(str(error)))
+
+
+def _failure(description: str, error: RuntimeError) -> PipelineError:
+    return PipelineError(
+        f"{description} failed ({first_line(error)}): run the same command again (training goes on from its last "
+        "checkpoint); if the device fails again, add --device cpu"
+    )
+
+
+# --- several processes that train one model together, each on its share of every batch (torchrun) ---------
+
+TIME_LIMIT = timedelta(minutes=10)  # for processes to wait for each other: longer than any step, validation or save
 
 
 @dataclass(frozen=True)
@@ -57,6 +225,12 @@ class World:
         """Whether the flag is set in any process; all must ask."""
         return flag if self.alone else bool(self.total(torch.tensor(float(flag), device=device)) > 0)
 
+    def take_first_buffers(self, model: nn.Module) -> None:
+        """Give all processes the first one's batch statistics: on CPUs each has gathered its own."""
+        if not self.alone:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
     def wait(self) -> None:
         """Until all have come here."""
         if not self.alone:
@@ -66,208 +240,39 @@ class World:
 ALONE = World()
 
 
-def launched() -> bool:
-    """Whether this process is one of several: torchrun started it, or a process group is there already."""
-    return (dist.is_available() and dist.is_initialized()) or int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def local_rank() -> int:
-    """The number of this process on its machine, which is the number of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
 @contextmanager
-def join(device: torch.device) -> Iterator[World]:
+def join(device: torch.device, batch_size: int) -> Iterator[World]:
     """This process's place: in a process group that is there already, in torchrun's, or alone.
 
     Raises:
+        UsageError: a batch has fewer than two images for a process, and batch normalisation needs them.
         PipelineError: the connection to another process broke, because that one ended.
     """
-    if not launched():
+    mine = not (dist.is_available() and dist.is_initialized())
+    if mine and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
-    own = not dist.is_initialized()
-    if own:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    if mine:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIME_LIMIT)
+    world = World(dist.get_rank(), dist.get_world_size())
     try:
-        yield World(dist.get_rank(), dist.get_world_size())
+        if batch_size < 2 * world.size:
+            raise UsageError(f"--batch-size {batch_size}: at least 2 for each of the {world.size} processes")
+        yield world
     except RuntimeError as error:
-        if not _connection(error):
+        # nccl has classes for it; gloo raises a plain RuntimeError that names its source file.
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
         raise PipelineError(
-            f"process {dist.get_rank()} of {dist.get_world_size()} lost another one, which has ended: see that one's "
+            f"process {world.rank} of {world.size} lost another one, which has ended: see that one's "
             "error above; then run the same command again to go on from the checkpoint"
         ) from error
     finally:
-        if own:
+        if mine:
             dist.destroy_process_group()
 
 
-def _connection(error: RuntimeError) -> bool:
-    # nccl has classes for it; gloo raises a plain RuntimeError that names its source file.
-    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
-
-
-# --- batch normalisation over all processes ---------------------------------------------------------------------
-
-
-class _Sum(torch.autograd.Function):
-    """The sum over all processes; so is its gradient."""
-
-    @staticmethod
-    def forward(_ctx: FunctionCtx, values: Tensor) -> Tensor:
-        summed = values.clone()
-        dist.all_reduce(summed)
-        return summed
-
-    @staticmethod
-    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
-        summed = gradient.clone()
-        dist.all_reduce(summed)
-        return summed
-
-
-class _SharedBatchNorm(nn.BatchNorm2d):
-    """Normalises by the statistics of the whole batch.  (nn.SyncBatchNorm refuses CPUs.)"""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape."""
-        if not self.training:
-            return super().forward(x)
-        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
-        values = x.to(torch.promote_types(x.dtype, torch.float32))  # half precision is too coarse for sums
-        count = torch.full((1,), values[:, 0].numel(), dtype=values.dtype, device=x.device)
-        sums = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count])
-        total, squares, rows = _Sum.apply(sums).split([x.shape[1], x.shape[1], 1])
-        mean = total / rows
-        variance = (squares / rows - mean.square()).clamp_min(0)  # rounding may take it below
-        with torch.no_grad():
-            assert self.num_batches_tracked is not None
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * rows / (rows - 1), self.momentum)  # unbiased, as nn.BatchNorm2d's is
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        normalised: Tensor = (values - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
-        return normalised.to(x.dtype)
-
-
-def share_batch_norms(network: nn.Module) -> None:
-    """Make the batch normalisations of `network` look at the whole batch, in place; names and weights stay."""
-    for module in network.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = _SharedBatchNorm
-
-
-Precision = Literal["fp32", "bf16"]
-
-# How the errors of a device begin, as against those of a program that runs on it.
-_DEVICE_FAILED = re.compile(r"CUDA (driver )?error|CUDNN_STATUS_|CUBLAS_STATUS_|HIP error")
-_NO_MEMORY = re.compile(r"can't allocate memory|CUDA error: out of memory")
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device, and the precision of convolutions there; weights are always float32."""
-
-    torch_device: torch.device
-    precision: Precision
-    compiled: bool = False  # whether training compiles the network
-
-    @property
-    def description(self) -> str:
-        """For people and for result.json: the kind, and its model where that is known."""
-        if self.torch_device.type == "cuda":
-            return f"cuda ({torch.cuda.get_device_name(self.torch_device)})"
-        threads = torch.get_num_threads()
-        plural = "" if threads == 1 else "s"
-        return f"{self.torch_device.type} ({platform.machine()}, {threads} thread{plural})"
-
-    def autocast(self) -> torch.autocast:
-        """A context in which convolutions and linear layers compute in the device's precision."""
-        return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.precision == "bf16")
-
-
-def choose(asked: str) -> Device:
-    """The device `asked` for: "cuda", "mps", "cpu", or "auto" for the first of these that is there.
-
-    Raises:
-        UsageError: this machine has no such device.
-        PipelineError: it does not answer.
-    """
-    present = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    kind = next(name for name, here in present.items() if here) if asked == "auto" else asked
-    if not present.get(kind, False):
-        available = ", ".join(name for name, here in present.items() if here)
-        raise UsageError(f"--device {asked}: PyTorch finds none here; available: {available}")
-    if kind == "cuda":
-        torch.backends.cudnn.benchmark = True  # shapes are few and fixed: measure once which algorithm is fastest
-        if not dist.is_initialized():  # else whoever made the process group has chosen the GPU
-            if local_rank() >= torch.cuda.device_count():
-                raise UsageError(
-                    f"there are {torch.cuda.device_count()} GPUs: lower torchrun's --nproc_per_node to that"
-                )
-            try:
-                torch.cuda.set_device(local_rank())
-            except RuntimeError as error:
-                raise _failure("cuda", error) from error
-    return Device(torch.device(kind), "bf16" if _fast_bf16(kind) else "fp32")
-
-
-def _fast_bf16(kind: str) -> bool:
-    """Whether the processor itself computes in bfloat16; where it is emulated, it is slower than float32."""
-    if kind == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if kind == "cpu":
-        # PyTorch has no public question for this; a version without these gets float32.
-        names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        return any(getattr(torch.cpu, name, bool)() for name in names)
-    return False
-
-
-@contextmanager
-def device_advice(device: Device, batch_size: int) -> Iterator[None]:
-    """Turns a device's failures, of which "out of memory" is the most frequent, into advice.
-
-    Raises:
-        PipelineError: the device has not enough memory (it names a batch size to try), or it failed.
-    """
-    description = device.torch_device.type
-    try:
-        description = device.description  # now: a device that is gone does not tell it
-        yield
-    except RuntimeError as error:
-        # CUDA and MPS have a class of their own; the CPU's allocator raises a plain RuntimeError.
-        if isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
-            smaller = max(batch_size // 2, 2)
-            raise PipelineError(
-                f"{description} has not enough memory for --batch-size {batch_size}: "
-                f"try --batch-size {smaller}, or free memory there"
-            ) from error
-        if not _device_failed(error):
-            raise
-        raise _failure(description, error) from error
-
-
-def _device_failed(error: RuntimeError) -> bool:
-    """Whether the device is to blame: it vanished, hung, or its driver lost it."""
-    own = getattr(torch, "AcceleratorError", ())  # from PyTorch 2.8 on
-    return isinstance(error, own) or bool(_DEVICE_FAILED.search(str(error)))
-
-
-def _failure(description: str, error: RuntimeError) -> PipelineError:
-    reason = printable(str(error).partition("\n")[0])
-    return PipelineError(
-        f"{description} failed ({reason}): run the same command again (training goes on from its last checkpoint); "
-        "if the device fails again, add --device cpu"
-    )
-
-
-# --- the machine, for people: `Linux 6.1.0 x86_64, AMD EPYC 9R14, 2 cores, 24 GB` --------------------------
-
+# --- the machine: `Linux 6.1.0 x86_64, AMD EPYC 9R14, 2 cores, 24 GB` --------------------------------------
 
 CPUINFO = Path("/proc/cpuinfo")  # Linux has the processor's name there
 

@@ -25,9 +25,9 @@ from pipeline.training.device import ALONE, Device, World
 from pipeline.training.inference import EvaluationImages, evaluate
 from pipeline.training.optim import learning_rate
 from pipeline.training.state import State, diverged
-from pipeline.training.step import Step, Teachers
+from pipeline.training.step import Step
 
-# --- Ctrl-C and SIGTERM while training: finish the step, save, then stop.  A second one stops at once.
+# --- Ctrl-C and SIGTERM: finish the step, save, then stop; a second one stops at once ----------------------
 
 
 class Stopped(Exception):
@@ -76,7 +76,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-# --- What the user sees while a run trains: a line an epoch, and how the epoch under way stands.
+# --- what the user sees: a line an epoch, and how the epoch under way stands -------------------------------
 
 
 class Progress:
@@ -103,7 +103,7 @@ class Progress:
         self._meter.mark()
         left = self._meter.seconds_left
         self.line(
-            f"epoch {row.epoch:>{len(str(self._epochs))}}/{self._epochs}  rate {row.rate:.2e}  "
+            f"epoch {row.epoch:>{len(str(self._epochs))}}/{self._epochs}  lr {row.rate:.2e}  "
             f"train {row.train_loss:.3f} {row.train_accuracy:.2f} %  "
             f"validation {row.validation_loss:.3f} {row.validation_accuracy:.2f} %  "
             f"{row.images_per_second:,.0f} images/s  {duration(row.seconds)}"
@@ -119,6 +119,9 @@ class Progress:
         self._meter.close()
 
 
+# --- the loop ---------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Task:
     """What to train on, and how; none of it changes."""
@@ -129,40 +132,36 @@ class Task:
     device: Device
     folder: Path  # of the run
     card: str  # fingerprint of the run's card
-    teachers: Teachers | None = None
     world: World = ALONE
-    class_names: Sequence[str] = ()  # for people
-
-    def rate(self, epoch: int, step: int) -> float:
-        """The learning rate of a step; both counts are 0-based."""
-        steps, config = self.training.steps, self.config
-        warmup = config.warmup_epochs * steps
-        now, total = epoch * steps + step, config.epochs * steps
-        return learning_rate(now, total, warmup, config.learning_rate, config.schedule)
 
     def reports(self, done: int) -> bool:
         """Whether to look at the loss after `done` steps of an epoch: always on a CPU, which never waits."""
         return self.device.torch_device.type == "cpu" or done % 50 == 0 or done == self.training.steps
 
-    def ends(self, rows: Sequence[runs.EpochRow]) -> bool:
+    def ends(self, rows: Sequence[EpochRow]) -> bool:
         """Whether no epoch follows on these: all are done, or the last ones brought nothing (early stopping)."""
         patience = self.config.early_stopping
         stale = bool(rows) and len(rows) - runs.best_row(rows).epoch
         return len(rows) >= self.config.epochs or (patience > 0 and stale >= patience)
 
 
-def fit(task: Task, state: State, progress: Progress, board: metrics.Board | None = None) -> None:
-    """Train from `state` to the last epoch, and show each one on `board`.
+def fit(task: Task, state: State, step: Step, progress: Progress, board: metrics.Board | None = None) -> None:
+    """Train from `state`, by `step`, to the last epoch, and show each one on `board`.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step under way is finished and saved.
         PipelineError: the loss or the weights are no longer finite; the last checkpoint is kept.
     """
-    step = Step(state, task.config, task.device, task.teachers, task.world)
     try:
         with stop_on_signals() as stop:
             while not task.ends(state.rows):
-                _epoch(task, state, step, progress, stop)
+                try:
+                    _train(task, state, step, progress, stop)
+                    row = _validate(task, state, stop)
+                except Stopped:
+                    _save(task, state)
+                    raise
+                state.finish_epoch(row)
                 _publish(task, state, board, progress)
     except Stopped:
         where = f"in epoch {state.epoch + 1} after step {state.step} of {task.training.steps}"
@@ -170,25 +169,66 @@ def fit(task: Task, state: State, progress: Progress, board: metrics.Board | Non
         raise KeyboardInterrupt from None
 
 
-def open_board(task: Task, state: State) -> metrics.Board:
-    """TensorBoard's events; of a run that begins, first what the network is about to see."""
+def open_board(task: Task, state: State, class_names: Sequence[str] = ()) -> metrics.Board:
+    """TensorBoard's events; of a run that begins, first what the model is about to see."""
     fresh = not state.rows and not state.step
     board = metrics.Board(task.folder / TENSORBOARD, done=state.epoch, fresh=fresh)
-    if fresh and task.class_names:
+    if fresh and class_names:
         # Drawn anew for the first epoch, to the same numbers: randomness has no state here (see batches.draw).
-        board.batch(*task.training.batch(task.training.draw(0), 0), task.class_names)
+        board.batch(*task.training.batch(task.training.draw(0), 0), class_names)
     return board
 
 
-def _epoch(task: Task, state: State, step: Step, progress: Progress, stop: StopRequest) -> None:
-    """The rest of one epoch and its validation; a checkpoint when the user stops it midway."""
+def _train(task: Task, state: State, step: Step, progress: Progress, stop: StopRequest) -> None:
+    """The rest of the epoch's steps."""
+    training, world = task.training, task.world
+    epoch = training.draw(state.epoch)
+    state.model.train()
+    started = perf_counter()
     try:
-        _train(task, state, step, progress, stop)
-        row = _validate(task, state, stop)
-    except Stopped:
-        _save(task, state)
-        raise
-    state.finish_epoch(row)
+        while state.step < training.steps:
+            whole = training.seen(state.step + 1) - training.seen(state.step)
+            step(*training.batch(epoch, state.step, world.share), whole)
+            if task.reports(state.step):
+                loss = _finite_loss(state, world) / training.seen(state.step)
+                progress.steps(state.updates, loss)
+            if world.alone or task.reports(state.step):
+                stop.check(lambda requested: world.any(requested, task.device.torch_device))
+    finally:
+        state.training_seconds += perf_counter() - started
+
+
+def _finite_loss(state: State, world: World) -> float:
+    """The epoch's loss summed over its images so far: one bad step is enough to spoil it, and is seen."""
+    loss = world.total(state.loss_sum).item()
+    if not math.isfinite(loss):
+        raise diverged(state, "the loss is")
+    return loss
+
+
+def _validate(task: Task, state: State, stop: StopRequest) -> EpochRow:
+    """Evaluate after the epoch's last step, and sum the epoch up."""
+    state.require_finite()
+    started = perf_counter()
+    selected = state.select()
+    task.world.take_first_buffers(selected)
+    # Among several processes, one that stops midway would leave the others waiting for its share.
+    before_batch = stop.check if task.world.alone else (lambda: None)
+    try:
+        score = evaluate(selected, task.validation, task.device, before_batch, task.world)
+    finally:
+        state.validation_seconds += perf_counter() - started
+    rows = len(task.training)
+    return EpochRow(
+        epoch=state.epoch + 1,
+        rate=learning_rate(task.config, state.updates - 1, task.training.steps),
+        train_loss=task.world.total(state.loss_sum).item() / rows,
+        train_accuracy=100 * task.world.total(state.correct).item() / rows,
+        validation_loss=score.loss,
+        validation_accuracy=score.accuracy,
+        images_per_second=rows / state.training_seconds,
+        seconds=state.training_seconds + state.validation_seconds,
+    )
 
 
 def _publish(task: Task, state: State, board: metrics.Board | None, progress: Progress) -> None:
@@ -213,62 +253,3 @@ def _save(task: Task, state: State) -> None:
     else:
         state.loss_sum.zero_()
         state.correct.zero_()
-
-
-def _train(task: Task, state: State, step: Step, progress: Progress, stop: StopRequest) -> None:
-    """The rest of the epoch's steps."""
-    steps, world = task.training.steps, task.world
-    epoch = task.training.draw(state.epoch)
-    state.network.train()
-    started = perf_counter()
-    try:
-        while state.step < steps:
-            rate = task.rate(state.epoch, state.step)
-            images, targets = task.training.batch(epoch, state.step)
-            step(images, targets, rate)
-            if task.reports(state.step):
-                loss = finite_loss(state, world) / task.training.seen(state.step)
-                progress.steps(state.epoch * steps + state.step, loss)
-            if world.alone or task.reports(state.step):
-                stop.check(lambda requested: world.any(requested, task.device.torch_device))
-    finally:
-        state.training_seconds += perf_counter() - started
-
-
-def finite_loss(state: State, world: World = ALONE) -> float:
-    """The epoch's loss summed over its images so far: one bad step is enough to spoil it, and is seen.
-
-    Raises:
-        PipelineError: it is infinite or not a number.
-    """
-    loss = world.total(state.loss_sum).item()
-    if not math.isfinite(loss):
-        raise diverged(state, "the loss is")
-    return loss
-
-
-def _validate(task: Task, state: State, stop: StopRequest) -> runs.EpochRow:
-    """Evaluate after the epoch's last step, and sum the epoch up."""
-    state.require_finite()
-    started = perf_counter()
-    # Among several processes, one that stops midway would leave the others waiting for its share.
-    before_batch = stop.check if task.world.alone else _nothing
-    try:
-        score = evaluate(state.select(), task.validation, task.device, before_batch, task.world)
-    finally:
-        state.validation_seconds += perf_counter() - started
-    rows = len(task.training)
-    return runs.EpochRow(
-        epoch=state.epoch + 1,
-        rate=task.rate(state.epoch, state.step - 1),
-        train_loss=task.world.total(state.loss_sum).item() / rows,
-        train_accuracy=100 * task.world.total(state.correct).item() / rows,
-        validation_loss=score.loss,
-        validation_accuracy=score.accuracy,
-        images_per_second=rows / state.training_seconds,
-        seconds=state.training_seconds + state.validation_seconds,
-    )
-
-
-def _nothing() -> None:
-    """Between two batches of a validation that must not stop."""

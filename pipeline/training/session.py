@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,65 +14,63 @@ from pipeline.config import fingerprint
 from pipeline.errors import Log
 from pipeline.model import resnet
 from pipeline.model.resnet import ResNet, whiten
-from pipeline.model.summary import trainable_parameters
+from pipeline.model.summary import summarise, trainable_parameters
 from pipeline.recipes import Compile
-from pipeline.store import atomic, runs, submission_format
+from pipeline.store import atomic, runs
+from pipeline.store.manifest import read_json
 from pipeline.store.processed import Processed
-from pipeline.store.runs import CHECKPOINT, METRICS, RESULT, WEIGHTS, RunCard, RunResult
-from pipeline.store.submissions import written_by_predict
+from pipeline.store.runs import CHECKPOINT, EXECUTION, METRICS, RESULT, WEIGHTS, RunCard, RunResult
 from pipeline.training import state
 from pipeline.training.batches import Split, TrainingImages
-from pipeline.training.calibration import settle
-from pipeline.training.device import ALONE, Device, World, device_advice, machine, share_batch_norms
+from pipeline.training.device import ALONE, Device, Precision, World, device_advice, machine
 from pipeline.training.inference import EvaluationImages, bf16_agreement, evaluate
 from pipeline.training.loop import Progress, Task, fit, open_board
-from pipeline.training.metrics import Board
 from pipeline.training.state import State, start
-from pipeline.training.step import Teachers
+from pipeline.training.step import Step, Teachers
 
 WHITENING_SAMPLE = 5000  # images, as Jordan (2024) takes
 
 
 def run(
-    card: RunCard,
-    data: Processed,
-    rows: Split,
-    device: Device,
-    folder: Path,
-    log: Log,
-    *,
-    compile_: Compile = "auto",
-    teachers: Sequence[ResNet] = (),
-    pseudo_labels: NDArray[np.int64] | None = None,
+    card: RunCard, data: Processed, rows: Split, device: Device, folder: Path, log: Log, *,
+    compile_: Compile = "auto", teachers: Sequence[ResNet] = (), pseudo_labels: NDArray[np.int64] | None = None,
     world: World = ALONE,
-) -> RunResult:
+) -> RunResult:  # fmt: skip
     """Train the run in `folder`, from its checkpoint if there is one; write weights, metrics and result.
 
     With `pseudo_labels`, (H,), it learns from the hidden images as well.
-
-    Among several processes only the first writes and speaks; all see the same folder.
+    Among several processes only the first writes and logs; all see the same folder.
 
     Raises:
         KeyboardInterrupt: the user stopped it; the checkpoint is saved.
         PipelineError: it diverged, or the device has not enough memory.
-        BadData: the checkpoint is damaged.
+        BadData: the checkpoint or execution.json is damaged.
     """
-    with device_advice(device, card.config.batch_size):
+    config = card.config
+    with device_advice(device, config.batch_size):
         task = _task(card, data, rows, device, folder, world, pseudo_labels)
-        task = replace(task, device=_settled(task, compile_, log))
-        if teachers:
-            task = replace(task, teachers=Teachers(teachers, card.config.distillation_temperature, task.device))
-        current = _begin(task, data, rows)
+        task = replace(task, device=_settled(task, compile_))
+        current = _begin(task, data, rows, log)
         _announce(task, current, log)
-        with closing(open_board(task, current)) if world.first else nullcontext() as board:
-            _fit(task, current, board, log)
-            current.selected.load_state_dict(current.best_weights)
+        soft = Teachers(teachers, config.distillation_temperature, task.device) if teachers else None
+
+        def uncompiled(reason: str) -> None:
+            log(f"compiling the model fails here ({reason}): training it as it is")
+            _write_execution(task, replace(task.device, compiled=False))
+
+        step = Step(current, config, task.device, task.training.steps, teachers=soft, world=world,
+                    uncompiled=uncompiled)  # fmt: skip
+        with closing(open_board(task, current, data.class_names)) if world.first else nullcontext() as board:
+            done = current.updates
+            progress = Progress(log, config.epochs, task.training.steps, len(task.training), done, shown=world.first)
+            with closing(progress):
+                fit(task, current, step, progress, board)
             result = _result(task, current, data)
             if board is not None:
                 board.result(result.to_dict(), result.epochs)
     if world.first:
         runs.write(folder / METRICS, current.rows)
-        resnet.save(folder / WEIGHTS, current.best_weights, card.config.model)
+        resnet.save(folder / WEIGHTS, current.best_weights, config.model)
         atomic.write_json(folder / RESULT, result.to_dict())
     return result
 
@@ -92,32 +90,60 @@ def _task(
     if pseudo_labels is not None:
         learned = np.concatenate([learned, data.array("hidden_images")])
         known = np.concatenate([known, pseudo_labels])
-    training = TrainingImages(learned, known, card.config, on)
-    return Task(
-        card.config, training, validation, device, folder, fingerprint(card.to_dict()),
-        world=world, class_names=data.class_names,
-    )  # fmt: skip
+    training = TrainingImages(learned, known, card.config, on, world.size)
+    return Task(card.config, training, validation, device, folder, fingerprint(card.to_dict()), world)
 
 
-def _settled(task: Task, compile_: Compile, log: Log) -> Device:
-    """Precision and compilation: the first process measures, and the others read what it found."""
-    steps = task.config.epochs * task.training.steps
+# --- execution.json: how the run computes, so that it goes on as it began, to the same weights -------------
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What execution.json holds."""
+
+    device: str  # "cuda", "mps" or "cpu"
+    precision: Precision
+    compiled: bool
+
+
+def _settled(task: Task, compile_: Compile) -> Device:
+    """The device with precision and compilation as this run began, or by the rule (see pipeline.training.device).
+
+    `compile_` counts more than how it began: a compiler may have turned out to be broken.
+    """
+    images = task.config.epochs * len(task.training)
+    settled = task.device.by_rule(summarise(task.config.model).macs, images, compile_, task.world.alone)
+    path, cure = task.folder / EXECUTION, "remove it, or train the run again with --force"
+    begun = read_json(path, Execution, cure) if path.is_file() else None
+    # bf16 that this processor would only emulate is left.
+    if (
+        begun is not None
+        and begun.device == task.device.torch_device.type
+        and (begun.precision == "fp32" or task.device.precision == "bf16")
+    ):
+        compiled = begun.compiled if compile_ == "auto" else settled.compiled
+        settled = replace(settled, precision=begun.precision, compiled=compiled)
+    _write_execution(task, settled)
+    return settled
+
+
+def _write_execution(task: Task, device: Device) -> None:
     if task.world.first:
-        settle(task.config, task.device, compile_, task.folder, steps, log)
-    task.world.wait()
-    return settle(task.config, task.device, compile_, task.folder, steps, log)
+        execution = Execution(device.torch_device.type, device.precision, device.compiled)
+        atomic.write_json(task.folder / EXECUTION, asdict(execution))
 
 
-def _begin(task: Task, data: Processed, rows: Split) -> State:
+# --- begin and end ----------------------------------------------------------------------------------------
+
+
+def _begin(task: Task, data: Processed, rows: Split, log: Log) -> State:
     """Where the run's checkpoint stands, or before the first step."""
-    current = start(task.config, task.device)
+    current = start(task.config, task.device, task.world, log)
     if (task.folder / CHECKPOINT).is_file():
         state.load(task.folder / CHECKPOINT, current, task.card)
     elif task.config.model.whitened:
         sample = data.array("train_images")[rows.train[:WHITENING_SAMPLE]]
-        whiten(current.network, torch.from_numpy(sample).to(task.device.torch_device))
-    if not task.world.alone:
-        share_batch_norms(current.network)
+        whiten(current.model, torch.from_numpy(sample).to(task.device.torch_device))
     if not task.world.first:
         current.loss_sum.zero_()
         current.correct.zero_()
@@ -126,7 +152,7 @@ def _begin(task: Task, data: Processed, rows: Split) -> State:
 
 def _announce(task: Task, current: State, log: Log) -> None:
     config, images, steps = task.config, len(task.training), task.training.steps
-    parameters = trainable_parameters(current.network)
+    parameters = trainable_parameters(current.model)
     log(f"run {task.folder.name}: model {config.model.name}, {parameters:,} trainable parameters")
     processes = "" if task.world.alone else f", {task.world.size} processes"
     compiled = ", compiled (the first step takes minutes)" if task.device.compiled else ""
@@ -144,34 +170,22 @@ def _announce(task: Task, current: State, log: Log) -> None:
         )
     else:
         log(f"validation: {len(task.validation):,} of the training images, split off by class")
-    if current.epoch or current.step:
+    if current.updates:
         log(f"going on from the checkpoint: {current.epoch} epochs and {current.step} steps are done")
 
 
-def _fit(task: Task, current: State, board: Board | None, log: Log) -> None:
-    steps, images = task.training.steps, len(task.training)
-    done = current.epoch * steps + current.step
-    progress = Progress(log, task.config.epochs, steps, images, done, shown=task.world.first)
-    try:
-        fit(task, current, progress, board)
-    finally:
-        progress.close()
-
-
 def _result(task: Task, current: State, data: Processed) -> RunResult:
-    """The run's result; the network holds the best epoch's weights.
-
-    A test_batch that took no part in the selection is evaluated here, once.
-    """
-    best = runs.best_row(current.rows)
+    """The run's result.  A test_batch that took no part in the selection is evaluated here, once."""
+    on, best = task.device.torch_device, runs.best_row(current.rows)
+    selected = resnet.build(task.config.model, task.config.seed)
+    selected.load_state_dict(current.best_weights)
+    selected.to(on, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if task.config.validation == "test_batch":
         test, test_accuracy = task.validation, best.validation_accuracy
     else:
-        on = task.device.torch_device
         test = EvaluationImages(data.array("test_images"), data.array("test_labels"), on)
-        test_accuracy = evaluate(current.selected, test, task.device, world=task.world).accuracy
-    # Where training computes in float32 because that was faster, predict may find the same.
-    fast_bf16 = task.device.precision == "bf16"
+        test_accuracy = evaluate(selected, test, task.device, world=task.world).accuracy
+    agreement = bf16_agreement(selected, task.validation, task.device) if task.device.precision == "bf16" else None
     return RunResult(
         validation_set=task.config.validation,
         validation_accuracy=best.validation_accuracy,
@@ -182,34 +196,11 @@ def _result(task: Task, current: State, data: Processed) -> RunResult:
         best_epoch=best.epoch,
         epochs=len(current.rows),
         last_validation_accuracy=current.rows[-1].validation_accuracy,
-        trainable_parameters=trainable_parameters(current.network),
+        trainable_parameters=trainable_parameters(selected),
         images_per_second=statistics.median(row.images_per_second for row in current.rows),
         seconds=sum(row.seconds for row in current.rows),
         device=task.device.description,
         precision=task.device.precision,
-        bf16_agreement=bf16_agreement(current.selected, task.validation, task.device) if fast_bf16 else None,
+        bf16_agreement=agreement,
         system=machine(),
     )
-
-
-# --- Learning from the hidden images with the labels that a CSV gives them (Lee 2013, "Pseudo-Label").
-
-
-def identity(csv: Path, competition: str) -> str:
-    """NAME.csv@ and the first digits of its sha256, for the run's config.
-
-    Raises:
-        MissingInput: it is not there.
-        BadData: predict did not write it for the competition, or it was edited since.
-    """
-    _, record = written_by_predict(csv, competition)
-    return f"{csv.name}@{record.sha256[:12]}"
-
-
-def read(csv: Path, data: Processed) -> NDArray[np.int64]:
-    """The labels of the hidden images (H,), in their order.
-
-    Raises:
-        BadData: the CSV is not of these hidden images.
-    """
-    return submission_format.validate(csv, np.asarray(data.array("hidden_ids"))).astype(np.int64)

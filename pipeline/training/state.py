@@ -6,26 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipeline.errors import BadData, PipelineError
+from pipeline.errors import BadData, Log, PipelineError
 from pipeline.model.resnet import ResNet, build
 from pipeline.recipes import TrainConfig
 from pipeline.store import atomic
 from pipeline.store.runs import EpochRow, best_row
 from pipeline.training import optim
-from pipeline.training.device import Device
-from pipeline.training.optim import Averages
+from pipeline.training.device import ALONE, Device, World, first_line
+from pipeline.training.optim import EMA
 
 
 @dataclass
 class State:
     """Between two steps, this is everything; randomness needs no place in it (see batches.draw)."""
 
-    network: ResNet
+    model: ResNet
     optimizer: torch.optim.Optimizer
-    averages: Averages | None  # of the network's weights, if the recipe asks for them
-    selected: ResNet  # what is validated and kept: the network itself, or one that takes the averages
+    ema: EMA | None  # of the model's weights, if the recipe asks for it
+    selected: ResNet  # what is validated and kept: the model itself, or one that takes the EMA
     loss_sum: Tensor  # float32 (), over the images of the epoch under way; on the device, so nothing waits
     correct: Tensor  # int64 (), likewise
     epoch: int = 0  # epochs done
@@ -48,8 +48,8 @@ class State:
 
     def select(self) -> ResNet:
         """What is validated and kept, with its weights of this moment."""
-        if self.averages is not None:
-            self.selected.load_state_dict(self.averages.weights(self.updates), strict=False)
+        if self.ema is not None:
+            self.selected.load_state_dict(self.ema.weights(self.updates), strict=False)
         return self.selected
 
     def require_finite(self) -> None:
@@ -58,35 +58,37 @@ class State:
         Raises:
             PipelineError: some are infinite or not a number.
         """
-        if not all(torch.isfinite(parameter).all() for parameter in self.network.parameters()):
+        if not all(torch.isfinite(parameter).all() for parameter in self.model.parameters()):
             raise diverged(self, "the weights are")
 
 
-def start(config: TrainConfig, device: Device) -> State:
+def start(config: TrainConfig, device: Device, world: World = ALONE, log: Log = lambda _: None) -> State:
     """The state before the first step."""
-    network = _network(config, device)
-    averages = Averages(network, config.ema_decay) if config.ema_decay else None
+    model = _model(config, device)
+    if not world.alone and device.torch_device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    ema = EMA(model, config.ema_decay) if config.ema_decay else None
     return State(
-        network,
-        optim.build(network, config),
-        averages,
-        selected=network if averages is None else _network(config, device),
+        model,
+        optim.build(model, config, log),
+        ema,
+        selected=model if ema is None else _model(config, device),
         loss_sum=torch.zeros((), device=device.torch_device),
         correct=torch.zeros((), dtype=torch.int64, device=device.torch_device),
     )
 
 
-def _network(config: TrainConfig, device: Device) -> ResNet:
-    network = build(config.model, config.seed)
-    return network.to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+def _model(config: TrainConfig, device: Device) -> ResNet:
+    model = build(config.model, config.seed)
+    return model.to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def diverged(state: State, what: str) -> PipelineError:
     """The error for a run whose numbers have become infinite or NaN; `what` names them with their verb."""
-    rate = state.optimizer.param_groups[0]["lr"]
+    lr = state.optimizer.param_groups[0]["lr"]
     kept = f"the checkpoint of epoch {state.epoch} is kept" if state.epoch else "no checkpoint was kept"
     return PipelineError(
-        f"{what} no longer finite in epoch {state.epoch + 1}, step {state.step} (rate {rate:.3g}): lower "
+        f"{what} no longer finite in epoch {state.epoch + 1}, step {state.step} (lr {lr:.3g}): lower "
         f"--learning-rate, or try another --seed; {kept}"
     )
 
@@ -106,9 +108,9 @@ def save(path: Path, state: State, card: str) -> None:
     state.require_finite()
     content = {
         "card": card,
-        "network": state.network.state_dict(),
+        "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
-        "averages": None if state.averages is None else state.averages.state_dict(),
+        "ema": None if state.ema is None else state.ema.state_dict(),
         "loss_sum": state.loss_sum,
         "correct": state.correct,
         "rows": [asdict(row) for row in state.rows],
@@ -133,25 +135,16 @@ def load(path: Path, state: State, card: str) -> None:
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         if content["card"] != card:
             raise BadData(f"{path} belongs to another run: train this one again with --force")
-        state.network.load_state_dict(content["network"])
-        # Only the moments: rates are set at each step, and how they are kept belongs to this device, not to the file's.
+        state.model.load_state_dict(content["model"])
+        # Only the moments: the rest is the config's, and this device's.
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": content["optimizer"]["state"], "param_groups": groups})
-        if state.averages is not None:
-            state.averages.load_state_dict(content["averages"])
+        if state.ema is not None:
+            state.ema.load_state_dict(content["ema"])
         state.loss_sum.copy_(content["loss_sum"])
         state.correct.copy_(content["correct"])
         state.rows = [EpochRow(**row) for row in content["rows"]]
         for name in PLAIN:
             setattr(state, name, content[name])
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        OSError,
-        EOFError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadData(f"{path} is damaged ({reason}): train the run again with --force") from error
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError) as error:
+        raise BadData(f"{path} is damaged ({first_line(error)}): train the run again with --force") from error

@@ -1,10 +1,6 @@
-"""One step of training.  Nothing in it makes the host wait for the device.
+"""One step of training: loss, gradients, optimizer, EMA.  Nothing in it makes the host wait for the device."""
 
-On CUDA a step is captured once as a graph and then replayed, because at batch 128 launching its kernels one by
-one takes longer than running them.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,33 +13,33 @@ from pipeline.model import resnet
 from pipeline.model.resnet import ResNet
 from pipeline.recipes import TrainConfig
 from pipeline.store.runs import Run, RunCard
-from pipeline.training.device import ALONE, Device, World
+from pipeline.training.device import ALONE, Device, World, device_failed, first_line
 from pipeline.training.inference import logits
-from pipeline.training.optim import set_rate
+from pipeline.training.optim import set_learning_rate
 from pipeline.training.state import State
 
-# --- Networks that teach another one: distillation from finished runs.
+# --- distillation from finished runs ----------------------------------------------------------------------
 
 
 class Teachers:
-    """Answers with the mean of the networks' probabilities, on the very images that the student sees.
+    """The mean of the models' probabilities, on the very images that the student sees.
 
     The same crop for both is what makes distillation work (Beyer et al. 2021, arXiv:2106.05237).
     """
 
-    def __init__(self, networks: Sequence[nn.Module], temperature: float, device: Device) -> None:
-        self._networks = [network.to(device.torch_device).eval() for network in networks]
+    def __init__(self, models: Sequence[nn.Module], temperature: float, device: Device) -> None:
+        self._models = [model.to(device.torch_device).eval() for model in models]
         self._temperature, self._device = temperature, device
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Images (B, 32, 32, 3), 0..255 -> probabilities float32 (B, 10) at the temperature."""
-        answers = [softmax(logits(n, images, self._device) / self._temperature, 1) for n in self._networks]
-        return torch.stack(answers).mean(0)
+        found = [softmax(logits(model, images, self._device) / self._temperature, 1) for model in self._models]
+        return torch.stack(found).mean(0)
 
 
-def network(run: Run, card: RunCard) -> ResNet:
-    """The network of a finished run that may teach the run of `card`.
+def teacher(run: Run, card: RunCard) -> ResNet:
+    """The model of a finished run, from which the run of `card` may be distilled.
 
     Raises:
         BadData: it learned from another competition's images, or its weights are damaged.
@@ -62,137 +58,112 @@ def network(run: Run, card: RunCard) -> ResNet:
     return resnet.load(run.weights, run.card.config.model)
 
 
-WARM_UP = 3  # steps before a capture, in which libraries choose their algorithms and allocate
+# --- the step ---------------------------------------------------------------------------------------------
 
 
-def summed_loss(output: Tensor, targets: Tensor, config: TrainConfig, taught: Tensor | None = None) -> Tensor:
+def summed_loss(output: Tensor, targets: Tensor, config: TrainConfig, soft: Tensor | None = None) -> Tensor:
     """The loss in nats, summed over the images.
 
     Args:
         output: logits (B, 10).
         targets: labels int64 (B,), or probabilities float32 (B, 10).
-        taught: the teachers' probabilities (B, 10) at the temperature of `config`, or None.
+        soft: the teachers' probabilities (B, 10) at the temperature of `config`, or None.
 
     With teachers: (1 - weight) * cross entropy + weight * T**2 * KL divergence (Hinton et al. 2015, arXiv:1503.02531).
     """
     loss = cross_entropy(output, targets, label_smoothing=config.label_smoothing, reduction="sum")
-    if taught is None:
+    if soft is None:
         return loss
-    heat = config.distillation_temperature
-    divergence = kl_div(log_softmax(output / heat, 1), taught, reduction="sum") * heat**2
+    temperature = config.distillation_temperature
+    divergence = kl_div(log_softmax(output / temperature, 1), soft, reduction="sum") * temperature**2
     return torch.lerp(loss, divergence, config.distillation_weight)
 
 
 class Step:
-    """Trains `state` on one batch after the other."""
+    """Trains `state` on one batch after the other.
+
+    A model that is to be compiled (on CUDA with its graphs, "reduce-overhead") and cannot be is trained as it is;
+    `uncompiled` then hears why.
+    """
 
     def __init__(
-        self, state: State, config: TrainConfig, device: Device, teachers: Teachers | None = None, world: World = ALONE
-    ) -> None:
-        self._state, self._config, self._device = state, config, device
-        self._teachers, self._world = teachers, world
-        self._graphs: dict[torch.Size, _Graph] = {}
-        self._captures = device.torch_device.type == "cuda" and world.alone
-        state.network.dropout = config.dropout
+        self, state: State, config: TrainConfig, device: Device, steps_per_epoch: int, *,
+        teachers: Teachers | None = None, world: World = ALONE, uncompiled: Callable[[str], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        self._state, self._config, self._device, self._steps_per_epoch = state, config, device, steps_per_epoch
+        self._teachers, self._world, self._uncompiled = teachers, world, uncompiled
+        state.model.dropout = config.dropout
+        # On CPUs, which SyncBatchNorm refuses, each process normalises by statistics of its own.
+        self._plain: nn.Module = state.model
+        if not world.alone:
+            self._plain = DistributedDataParallel(state.model)
+        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._proven = False  # whether a compiled step has been done
         if device.compiled:
-            torch._dynamo.reset()  # else many runs in one process (a sweep) reach its limit of recompilations
-            state.network.compile(dynamic=False)
-        self._network: nn.Module = state.network if world.alone else DistributedDataParallel(state.network)
+            torch.compiler.reset()  # else many runs in one process (a sweep) reach its limit of recompilations
+            mode = "reduce-overhead" if device.torch_device.type == "cuda" else None
+            self._compiled = torch.compile(self._plain, dynamic=False, mode=mode)
 
-    def __call__(self, images: Tensor, targets: Tensor, rate: float) -> None:
-        """One step at the learning rate `rate`.
+    def __call__(self, images: Tensor, targets: Tensor, whole: int | None = None) -> None:
+        """Do one step.
 
         Args:
-            images: the whole batch (B, 32, 32, 3), 0..255, on the device; each process works on its share.
+            images: this process's images (B, 32, 32, 3), 0..255, on the device.
             targets: int64 (B,), or float32 (B, 10).
+            whole: the images of all processes in this step; by default B.
         """
-        state = self._state
-        set_rate(state.optimizer, rate)
-        work = self._captured(images, targets) if self._captures else self._work
+        state, whole = self._state, len(images) if whole is None else whole
+        set_learning_rate(state.optimizer, self._config, state.updates, self._steps_per_epoch)
         if self._config.dropout:
             self._seed_dropout()
-        work(images, targets)
+        state.optimizer.zero_grad(set_to_none=True)
+        # An epoch's last batch may be smaller: it takes the model as it is, because compiling it once more for
+        # that shape takes as long as the first time.
+        if self._compiled is None or whole != self._config.batch_size:
+            self._gradients(self._plain, images, targets, whole)
+        elif self._proven:
+            self._gradients(self._compiled, images, targets, whole)
+        else:
+            self._try_compiled(self._compiled, images, targets, whole)
+        state.optimizer.step()
+        if state.ema is not None:
+            state.ema.update()
         state.step += 1
         state.updates += 1
 
-    def _work(self, images: Tensor, targets: Tensor) -> None:
-        state, batch = self._state, len(images)
-        images, targets = images[self._world.share], targets[self._world.share]
-        output = logits(self._forward(batch), images, self._device)
-        taught = None if self._teachers is None else self._teachers(images)
-        loss = summed_loss(output, targets, self._config, taught)
-        state.optimizer.zero_grad(set_to_none=True)
+    def _gradients(self, model: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, whole: int) -> None:
+        if self._compiled is not None and self._device.torch_device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        output = logits(model, images, self._device)
+        soft = None if self._teachers is None else self._teachers(images)
+        loss = summed_loss(output, targets, self._config, soft)
+        correct = (output.argmax(1) == (targets if targets.dim() == 1 else targets.argmax(1))).sum()
         # DistributedDataParallel takes the mean over processes; multiplied, that is the whole batch's gradient.
-        torch.autograd.backward(loss * (self._world.size / batch))
-        state.optimizer.step()
-        if state.averages is not None:
-            state.averages.update()
-        state.loss_sum += loss.detach()
-        state.correct += (output.argmax(1) == (targets if targets.dim() == 1 else targets.argmax(1))).sum()
+        torch.autograd.backward(loss * (self._world.size / whole))
+        self._state.loss_sum += loss.detach()
+        self._state.correct += correct
 
-    def _forward(self, batch: int) -> Callable[[Tensor], Tensor]:
-        # An epoch's last batch may be smaller: it takes the network as it is, because compiling it once more for
-        # that shape takes as long as the first time.
-        smaller = self._device.compiled and self._world.alone and batch != self._config.batch_size
-        return self._network.forward if smaller else self._network
+    def _try_compiled(self, compiled: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, whole: int) -> None:
+        """The first compiled step; where that fails, the same step by the model as it is, and so on from then on."""
+        model = self._state.model
+        before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        try:
+            self._gradients(compiled, images, targets, whole)
+        except Exception as error:  # compilers fail in many ways; what is not theirs comes again below
+            if device_failed(error):
+                raise
+            self._compiled = None
+            self._uncompiled(first_line(error))
+            for name, buffer in model.named_buffers():
+                buffer.copy_(before[name])
+            self._state.optimizer.zero_grad(set_to_none=True)
+            self._gradients(self._plain, images, targets, whole)
+        self._proven = True
 
     def _seed_dropout(self) -> None:
         """Make the masks a function of the step, so that a resumed run drops what an uninterrupted one drops.
 
-        Each process draws its own: these are the only random numbers that depend on how many there are.
+        Each process draws its own.
         """
         words = (self._config.seed, self._state.updates, self._world.rank + 1)
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint32)[0]))
-
-    def _captured(self, images: Tensor, targets: Tensor) -> Callable[[Tensor, Tensor], None]:
-        graph = self._graphs.get(images.shape)
-        if graph is None:
-            graph = self._graphs[images.shape] = _Graph(self._work, self._state, images, targets)
-        return graph.replay
-
-
-class _Graph:
-    """A step on CUDA, captured for one size of batch."""
-
-    def __init__(self, work: Callable[[Tensor, Tensor], None], state: State, images: Tensor, targets: Tensor) -> None:
-        self._images, self._targets = images.clone(), targets.clone()
-        before = {tensor.data_ptr(): tensor.clone() for tensor in _changing(state)}
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                work(self._images, self._targets)
-        torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            work(self._images, self._targets)
-        _restore(state, before)
-
-    def replay(self, images: Tensor, targets: Tensor) -> None:
-        """Run the step on another batch of the same size."""
-        self._images.copy_(images)
-        self._targets.copy_(targets)
-        self._graph.replay()
-
-
-def _changing(state: State) -> Iterator[Tensor]:
-    """All tensors that a step changes in place."""
-    yield from state.network.state_dict().values()
-    for moments in state.optimizer.state.values():
-        yield from (value for value in moments.values() if isinstance(value, Tensor))
-    if state.averages is not None:
-        yield from state.averages.state_dict().values()
-    yield from (state.loss_sum, state.correct)
-
-
-@torch.no_grad()
-def _restore(state: State, before: dict[int, Tensor]) -> None:
-    """Undo the warm-up's steps in place, from copies by address.
-
-    Moments that the optimizer made only then begin at zero, which is what a first step would have begun with.
-    """
-    for tensor in _changing(state):
-        if tensor.data_ptr() in before:
-            tensor.copy_(before[tensor.data_ptr()])
-        else:
-            tensor.zero_()

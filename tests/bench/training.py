@@ -3,8 +3,8 @@
     python tests/bench/training.py [--rounds N] [--steps N] [--device cpu] [--json]
 
 The paper's way: torchvision's CIFAR10 images through PIL transforms in a DataLoader with all cores, float32,
-NCHW, eager, torch.optim.Adam.  Ours: what `python -m pipeline.train` runs on this device, as it measures and
-chooses at its start; --compile adds the compiled network.  Both take the same batches of 128 of the same images
+NCHW, eager, torch.optim.Adam.  Ours: what `python -m pipeline.train` runs on this device, uncompiled; --compile adds
+the compiled model.  Both take the same batches of 128 of the same images
 (random pixels: speed does not depend on them).  `ratio` is theirs/ours in time: how many times faster ours is.
 """
 
@@ -12,7 +12,6 @@ import dataclasses
 import os
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pi
 
 from pipeline.config import MEAN, STD
 from pipeline.model.resnet import build
+from pipeline.model.summary import summarise
 from pipeline.recipes import PRESETS
 from pipeline.training.batches import TrainingImages
-from pipeline.training.calibration import settle
 from pipeline.training.device import Device, choose
 from pipeline.training.state import start
 from pipeline.training.step import Step
@@ -64,8 +63,8 @@ class PapersWay:
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, device: torch.device) -> None:
         self.device = device
-        self.network = build(PAPER.model, 0).to(device).train()
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-3, weight_decay=1e-4)
+        self.model = build(PAPER.model, 0).to(device).train()
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, weight_decay=1e-4)
         self.criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
         cuda = device.type == "cuda"
         # An epoch is a round, so that the workers, which stay, have nothing to do while others are timed.
@@ -77,29 +76,26 @@ class PapersWay:
     def epoch(self) -> None:
         """Train on all images once."""
         for images, labels in self.loader:
-            loss = self.criterion(self.network(images.to(self.device)), labels.to(self.device))
+            loss = self.criterion(self.model(images.to(self.device)), labels.to(self.device))
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
 
 
 class Ours:
-    """The engine's own parts, as session and engine put them together."""
+    """The engine's own parts, as session and loop put them together."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, device: Device) -> None:
         self.training = TrainingImages(images, labels, PAPER, device.torch_device)
         self.state = start(PAPER, device)
-        self.state.network.train()
-        self.step = Step(self.state, PAPER, device)
-        self.epochs = 0
+        self.state.model.train()
+        self.step = Step(self.state, PAPER, device, self.training.steps)
 
     def epoch(self) -> None:
         """Train on all images once."""
-        draws = self.training.draw(self.epochs)
-        self.epochs += 1
+        draws = self.training.draw(self.state.updates // self.training.steps)
         for step in range(self.training.steps):
-            images, labels = self.training.batch(draws, step)
-            self.step(images, labels, 1e-3)
+            self.step(*self.training.batch(draws, step))
 
 
 def main() -> None:
@@ -112,9 +108,7 @@ def main() -> None:
     rows = PAPER.batch_size * arguments.steps
     images = GENERATOR.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8)
     labels = GENERATOR.integers(0, 10, rows)
-    device = choose(arguments.device)
-    with tempfile.TemporaryDirectory() as folder:
-        device = settle(PAPER, device, "no", Path(folder), 1, lambda _: None)
+    device = choose(arguments.device).by_rule(summarise(PAPER.model).macs, 1, "no", alone=True)
     ours, theirs = Ours(images, labels, device), PapersWay(images, labels, device.torch_device)
     ways = {"ours": ours.epoch, "paper's": theirs.epoch}
     if arguments.compile:

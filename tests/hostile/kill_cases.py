@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.store import atomic
 from tests.doubles.kaggle import FaultyKaggle
 from tests.support import ROOT, SLUG, clean_environment, serve, write_download
 
@@ -72,10 +71,6 @@ class Template:
         """Make `place` one in which the case can begin."""
         before = self.case(name).after
         shutil.copytree(self.end(before) if before else self._beginnings, place, symlinks=True)
-        if name in ("train", "run_all"):
-            # Which precision is faster is measured, and may be measured otherwise the next time.
-            pinned = {"device": "cpu", "precision": "fp32", "compiled": False}
-            atomic.write_json(place / "data/models" / RUN / "execution.json", pinned)
         return place
 
     def end(self, name: str) -> Path:

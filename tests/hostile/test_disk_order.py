@@ -13,12 +13,11 @@ import pytest
 from pipeline import train
 from pipeline.store import atomic
 from pipeline.store.runs import METRICS, TENSORBOARD
-from pipeline.training.loop import Task
 from tests.hostile import order_of_stages
 from tests.hostile.disk_order import Watch, watching
 from tests.hostile.order_of_stages import REPORT, RUN
 from tests.support import clean_environment
-from tests.training.tiny import SLUG, write_tiny
+from tests.training.tiny import SLUG, before_step, write_tiny
 
 RAW, PROCESSED, MODEL = "data/raw/tiny", "data/processed/tiny", f"data/models/{RUN}"
 CSV = f"submissions/{RUN}"
@@ -108,15 +107,12 @@ def test_torn_metrics_and_events_do_not_keep_a_run_from_going_on(
     write_tiny(tmp_path / "processed")
     folders = ["--processed", str(tmp_path / "processed"), "--models", str(tmp_path / "models")]
     arguments = ["--competition", SLUG, "--preset", "rehearsal", "--epochs", "2", "--device", "cpu", "--run", RUN]
-    rate = Task.rate
 
-    def interrupted(self: Task, epoch: int, step: int) -> float:
-        if (epoch, step) == (1, 2):
-            raise KeyboardInterrupt
-        return rate(self, epoch, step)
+    def interrupt() -> None:
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Task, "rate", interrupted)
+        before_step(patched, 1, 2, interrupt)
         assert train.main([*arguments, *folders]) == 130
     folder = tmp_path / "models" / RUN
     first = (folder / METRICS).read_text()

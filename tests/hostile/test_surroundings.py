@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,9 @@ from pipeline.errors import AccessDenied
 from pipeline.kaggle_api import credentials
 from pipeline.store.runs import Run
 from pipeline.training import inference
-from pipeline.training.loop import Task
 from tests.hostile.surroundings import NAMESPACE, needs_mounts, shell
 from tests.support import ROOT, SLUG, clean_environment, error_line, here, tree
-from tests.training.tiny import take_float32, write_tiny
+from tests.training.tiny import before_step, write_tiny
 
 CSV = "submissions/tiny-run.csv"
 TRAIN = ("--competition", SLUG, "--preset", "rehearsal", "--epochs", "2", "--device", "cpu")
@@ -28,24 +26,11 @@ TRAIN = ("--competition", SLUG, "--preset", "rehearsal", "--epochs", "2", "--dev
 VANISHED = "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported"
 
 
-def failing(error: RuntimeError, epoch: int) -> Callable[[Task, int, int], float]:
-    rate = Task.rate
-
-    def fail(self: Task, now: int, step: int) -> float:
-        if (now, step) == (epoch, 1):
-            raise error
-        return rate(self, now, step)
-
-    return fail
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cwd = tmp_path_factory.mktemp("undisturbed")
     write_tiny(cwd / "data/processed")
-    with pytest.MonkeyPatch.context() as patch:
-        take_float32(patch)
-        assert here("train", *TRAIN, cwd=cwd).returncode == 0
+    assert here("train", *TRAIN, cwd=cwd).returncode == 0
     return cwd
 
 
@@ -53,10 +38,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_device_that_vanishes_while_training_is_told_and_the_run_goes_on(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[RuntimeError]
 ) -> None:
+    def fail() -> None:
+        raise kind(VANISHED)
+
     shutil.copytree(undisturbed / "data/processed", tmp_path / "data/processed")
-    take_float32(monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr(Task, "rate", failing(kind(VANISHED), epoch=1))
+        before_step(patch, 1, 1, fail)
         line = error_line(here("train", *TRAIN, cwd=tmp_path), 1)
     assert "failed (CUDA error: unspecified launch failure): run the same command again" in line
     assert "goes on from its last checkpoint" in line and "--device cpu" in line

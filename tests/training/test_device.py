@@ -1,11 +1,19 @@
+import shutil
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from pipeline.errors import PipelineError, UsageError
+from pipeline.model.summary import summarise
+from pipeline.recipes import MODELS, PRESETS, Compile
 from pipeline.training import device
-from pipeline.training.device import Device, choose, device_advice
+from pipeline.training.device import ALONE, Device, Precision, World, choose, device_advice, join
 
 CPU = Device(torch.device("cpu"), "fp32")
+CPU_BF16 = Device(torch.device("cpu"), "bf16")
+CUDA = Device(torch.device("cuda"), "bf16")
 
 
 def test_auto_takes_the_first_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +29,9 @@ def test_a_missing_device_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> N
         choose("cuda")
 
 
+# --- precision --------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(("supported", "precision"), [(True, "bf16"), (False, "fp32")])
 def test_cuda_computes_in_bf16_only_where_the_hardware_does(
     monkeypatch: pytest.MonkeyPatch, supported: bool, precision: str
@@ -28,9 +39,21 @@ def test_cuda_computes_in_bf16_only_where_the_hardware_does(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(device, "_bf16_failure", lambda device: "")
     # An emulating GPU says yes unless it is asked not to count emulation.
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
     assert choose("cuda").precision == precision
+
+
+def flags(monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool) -> None:
+    for name, value in (("_is_amx_tile_supported", amx), ("_is_avx512_bf16_supported", avx512)):
+        monkeypatch.setattr(torch.cpu, name, lambda value=value: value, raising=False)
+
+
+@pytest.mark.parametrize(("amx", "avx512"), [(False, False), (True, False), (False, True)])
+def test_the_cpus_flags_decide(monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool) -> None:
+    flags(monkeypatch, amx, avx512)
+    assert choose("cpu").precision == ("bf16" if amx or avx512 else "fp32")
 
 
 def test_the_cpu_computes_in_fp32_where_pytorch_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,11 +62,73 @@ def test_the_cpu_computes_in_fp32_where_pytorch_cannot_tell(monkeypatch: pytest.
     assert choose("cpu").precision == "fp32"
 
 
+def test_bf16_that_fails_is_left_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: Any) -> None:
+        raise RuntimeError("no kernel for bfloat16\nat line 7")
+
+    flags(monkeypatch, amx=True, avx512=True)
+    monkeypatch.setattr(device, "conv2d", fail)
+    lines: list[str] = []
+    assert choose("cpu", log=lines.append).precision == "fp32"
+    assert lines == ["bf16 fails here (no kernel for bfloat16): computing in fp32"]
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_autocast_follows_the_precision(precision: device.Precision) -> None:
+def test_autocast_follows_the_precision(precision: Precision) -> None:
     layer, values = torch.nn.Linear(4, 4), torch.ones(2, 4)
     with Device(torch.device("cpu"), precision).autocast():
         assert layer(values).dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+# --- the rule ---------------------------------------------------------------------------------------------
+
+LONG = 80 * 50_000
+
+
+@pytest.mark.parametrize(
+    ("on", "preset", "compile_", "alone", "precision", "compiled"),
+    [
+        (CPU_BF16, "paper", "auto", True, "bf16", True),
+        (CPU_BF16, "rehearsal", "auto", True, "fp32", False),  # too small for bf16
+        (CPU, "paper", "auto", True, "fp32", False),  # without bf16 compiling gains nothing
+        (CPU, "paper", "yes", True, "fp32", True),
+        (CPU_BF16, "paper", "no", True, "bf16", False),
+        (CPU_BF16, "paper", "auto", False, "bf16", False),
+        (CPU_BF16, "paper", "yes", False, "bf16", True),
+        (CUDA, "paper", "auto", True, "bf16", True),
+        (CUDA, "best", "auto", True, "bf16", True),
+        (CUDA, "fast", "auto", True, "bf16", False),  # over before compiling has paid
+        (Device(torch.device("mps"), "fp32"), "best", "auto", True, "fp32", False),
+    ],
+)
+def test_precision_and_compilation_follow_the_rule(
+    on: Device, preset: str, compile_: Compile, alone: bool, precision: Precision, compiled: bool
+) -> None:
+    config = PRESETS[preset]
+    found = on.by_rule(summarise(config.model).macs, config.epochs * 50_000, compile_, alone)
+    assert found == Device(on.torch_device, precision, compiled)
+
+
+def test_a_short_run_is_not_compiled() -> None:
+    macs = summarise(MODELS["paper"]).macs
+    assert not CUDA.by_rule(macs, 50_000, "auto", alone=True).compiled
+
+
+def test_compile_yes_without_a_compiler_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert shutil.which("g++") is None
+    with pytest.raises(UsageError, match=r"--compile yes: there is no C\+\+ compiler"):
+        choose("cpu", "yes")
+    assert choose("cpu", "auto").torch_device.type == "cpu"
+    monkeypatch.setattr(device, "find_spec", lambda name: None)
+    assert device.lacks_compiler("cuda") == "Triton is not installed"
+    (tmp_path / "clang++").write_text("#!/bin/sh\n")
+    (tmp_path / "clang++").chmod(0o755)
+    assert choose("cpu", "yes").torch_device.type == "cpu"
+
+
+# --- failures ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -64,3 +149,34 @@ def test_out_of_memory_names_a_batch_size_to_try(error: RuntimeError) -> None:
 def test_other_errors_pass_unchanged() -> None:
     with pytest.raises(RuntimeError, match="shape"), device_advice(CPU, 4096):
         raise RuntimeError("shape mismatch")
+
+
+# --- processes (see also test_processes.py) ---------------------------------------------------------------
+
+
+def test_each_row_of_a_batch_is_exactly_one_processs() -> None:
+    rows = torch.arange(61)
+    shares = [rows[World(rank, 3).share] for rank in range(3)]
+    assert sorted(torch.cat(shares).tolist()) == rows.tolist()
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert torch.equal(rows[ALONE.share], rows)
+
+
+def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with join(torch.device("cpu"), 2) as world:
+        assert world is ALONE
+    assert not torch.distributed.is_initialized()
+
+
+def test_a_process_group_that_is_there_is_used_and_left(tmp_path: Path) -> None:
+    """As Ray Train, Fabric or accelerate have it: they made the group, and go on with it."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        with join(torch.device("cpu"), 2) as world:
+            assert world == World(0, 1)
+        with pytest.raises(UsageError, match="--batch-size 1: at least 2 for each"), join(torch.device("cpu"), 1):
+            pass
+        assert torch.distributed.is_initialized()
+    finally:
+        torch.distributed.destroy_process_group()

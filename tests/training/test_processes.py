@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from pipeline import train
 from pipeline.store import runs
-from pipeline.training.device import ALONE, World, join
+from pipeline.store.runs import Run
+from pipeline.training.device import ALONE, World
 from tests.support import ROOT
 from tests.training import two_processes
 from tests.training.tiny import SLUG, write_tiny
@@ -47,48 +47,45 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_gradients_and_statistics_are_the_whole_batchs(tmp_path: Path) -> None:
+def test_gradients_are_the_whole_batchs_and_statistics_the_first_processs(tmp_path: Path) -> None:
     script = Path(two_processes.__file__)
     with subprocess.Popen([sys.executable, script, "1", str(tmp_path)], env=environment()) as second:
         two_processes.main(0, tmp_path)
         assert second.wait(timeout=100) == 0
-    found = torch.load(tmp_path / "shared.pt", weights_only=True)
-    for name, value in two_processes.gradients(ALONE).items():
-        torch.testing.assert_close(found["gradients"][name], value, rtol=1e-9, atol=1e-12, msg=name)
-    for name, value in two_processes.weights(ALONE).items():
-        torch.testing.assert_close(found["weights"][name], value, rtol=1e-3, atol=1e-4, msg=name)
+    found = [torch.load(tmp_path / f"found-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    expected = two_processes.one_step(ALONE)
+    for rank in (0, 1):
+        for name, value in expected.items():
+            torch.testing.assert_close(found[rank]["step"][name], value, rtol=1e-4, atol=1e-5, msg=name)
+    alone = two_processes.statistics(World(0, 1))
+    assert not torch.equal(alone["bn1.running_mean"], found[0]["statistics"]["bn1.running_mean"])  # of its own share
+    for name, value in found[0]["statistics"].items():
+        assert torch.equal(found[1]["statistics"][name], value), name
 
 
 @pytest.mark.timeout(500)
-def test_torchrun_trains_what_one_process_trains(place: Path) -> None:
-    """With everything on that could tell them apart: mixed images, averages, a last batch of an odd size."""
+def test_torchrun_trains_one_run_and_the_first_process_alone_writes_and_speaks(place: Path) -> None:
+    """Mixed images, EMA, and a last batch of an odd size."""
     options = ["--cutmix", "1", "--ema-decay", "0.8", "--batch-size", "61", "--optimizer", "sgd", "--learning-rate",
                "0.01"]  # fmt: skip
     together = run(command(place, "two", *options))
     assert together.returncode == 0, together.stderr
     assert train.main(arguments(place, "one", *options)) == 0
-    assert together.stdout.count("epoch 2/2") == 1  # the first process alone speaks
+    assert together.stdout.count("epoch 2/2") == 1
     assert together.stdout.count("next: ") == 1
     assert "2 processes" in together.stdout
     rows = [[json.loads(line) for line in metrics(place, name)] for name in ("two", "one")]
     for two, one in zip(*rows, strict=True):
-        # Rounding grows from step to step, so ten steps agree less closely than one.
-        assert two["train_loss"] == pytest.approx(one["train_loss"], rel=5e-3)
-        assert two["validation_loss"] == pytest.approx(one["validation_loss"], rel=2e-2)
-    weights = [load_file(place / "models" / name / runs.WEIGHTS) for name in ("two", "one")]
-    assert not torch.equal(weights[0]["fc.weight"], weights[1]["fc.weight"])  # the work was shared
+        # Statistics and mixed pairs are each process's own, so they agree only roughly.
+        assert two["train_loss"] == pytest.approx(one["train_loss"], rel=0.1)
+        assert two["train_loss"] != one["train_loss"]  # the work was shared
+    found = Run.open(place / "models", "two")  # complete, and whole
+    found.check_weights()
+    assert found.result.epochs == 2
 
 
 def metrics(place: Path, name: str) -> list[str]:
     return (place / "models" / name / runs.METRICS).read_text().splitlines()
-
-
-def test_each_row_of_a_batch_is_exactly_one_processs() -> None:
-    rows = torch.arange(61)
-    shares = [rows[World(rank, 3).share] for rank in range(3)]
-    assert sorted(torch.cat(shares).tolist()) == rows.tolist()
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    assert torch.equal(rows[ALONE.share], rows)
 
 
 @pytest.mark.timeout(500)
@@ -118,21 +115,3 @@ def second_process(launcher: int) -> int:
 def _environ(pid: int) -> list[tuple[str, str]]:
     entries = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
     return [(name, value) for name, _, value in (entry.partition("=") for entry in entries)]
-
-
-def test_a_process_group_that_is_there_is_used_and_left(tmp_path: Path) -> None:
-    """As Ray Train, Fabric or accelerate have it: they made the group, and go on with it."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
-    try:
-        with join(torch.device("cpu")) as world:
-            assert world == World(0, 1)
-        assert torch.distributed.is_initialized()
-    finally:
-        torch.distributed.destroy_process_group()
-
-
-def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with join(torch.device("cpu")) as world:
-        assert world is ALONE
-    assert not torch.distributed.is_initialized()

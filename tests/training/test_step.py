@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, softmax
 
-from pipeline.model.resnet import build
-from pipeline.recipes import PRESETS, TrainConfig
+from pipeline.model.resnet import build, normalise
+from pipeline.recipes import PRESETS, ModelConfig, TrainConfig
 from pipeline.training.device import Device
 from pipeline.training.inference import logits
 from pipeline.training.state import State, start
-from pipeline.training.step import Step, Teachers, _changing, _restore, summed_loss
+from pipeline.training.step import Step, Teachers, summed_loss
 
 CPU = Device(torch.device("cpu"), "fp32")
 CONFIG = dataclasses.replace(PRESETS["rehearsal"], batch_size=32)
@@ -20,6 +21,54 @@ GENERATOR = np.random.default_rng(0)
 IMAGES = torch.from_numpy(GENERATOR.integers(0, 256, (32, 32, 32, 3), dtype=np.uint8))
 LABELS = torch.from_numpy(GENERATOR.integers(0, 10, 32))
 OUTPUT = torch.randn(32, 10, generator=torch.Generator().manual_seed(0))
+
+
+def trained(config: TrainConfig, steps: int = 3, device: Device = CPU, **options: Any) -> State:
+    state = start(config, device)
+    state.model.train()
+    step = Step(state, config, device, 100, **options)
+    for _ in range(steps):
+        step(IMAGES, LABELS)
+    return state
+
+
+def same(a: State, b: State) -> bool:
+    return all(torch.equal(value, b.model.state_dict()[name]) for name, value in a.model.state_dict().items())
+
+
+def test_steps_equal_the_textbooks() -> None:
+    """The whole step against plain PyTorch: NCHW images, unfused Adam, no autocast."""
+    config = dataclasses.replace(
+        PRESETS["paper"], model=CONFIG.model, learning_rate=1e-4, warmup_epochs=0.0, schedule="step"
+    )
+    state = start(config, CPU)
+    model = build(config.model, config.seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, weight_decay=1e-4, foreach=False)
+    criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+    step, total = Step(state, config, CPU, 391), 0.0
+    images, labels = IMAGES[:16], LABELS[:16]
+    for _ in range(3):
+        step(images, labels)
+        loss = criterion(model(normalise(images).contiguous()), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * 16
+    assert state.loss_sum.item() == pytest.approx(total, rel=1e-3)  # Adam magnifies rounding near gradient 0
+    assert (state.step, state.updates) == (3, 3)
+
+
+def test_the_learning_rate_is_the_schedules() -> None:
+    config = dataclasses.replace(CONFIG, learning_rate=0.5, epochs=2, warmup_epochs=1.0)
+    state = start(config, CPU)
+    step, found = Step(state, config, CPU, 2), []
+    for _ in range(4):
+        step(IMAGES, LABELS)
+        found.append(state.optimizer.param_groups[0]["lr"])
+    assert found == pytest.approx([0.25, 0.5, 0.5, 0.25])
+
+
+# --- the loss, and teachers -------------------------------------------------------------------------------
 
 
 def test_the_loss_sums_what_the_textbook_averages() -> None:
@@ -31,86 +80,139 @@ def test_mixed_targets_weigh_both_labels() -> None:
     config = dataclasses.replace(CONFIG, label_smoothing=0.0)
     other = LABELS.roll(1)
     targets = 0.7 * torch.eye(10)[LABELS] + 0.3 * torch.eye(10)[other]
-    expected = 0.7 * cross_entropy(OUTPUT, LABELS, reduction="sum") + 0.3 * cross_entropy(
-        OUTPUT, other, reduction="sum"
-    )
+    expected = 0.7 * cross_entropy(OUTPUT, LABELS, reduction="sum")
+    expected += 0.3 * cross_entropy(OUTPUT, other, reduction="sum")
     torch.testing.assert_close(summed_loss(OUTPUT, targets, config), expected)
 
 
 def test_distillation_adds_the_divergence_from_the_teachers() -> None:
     config = dataclasses.replace(CONFIG, distillation_weight=0.25, distillation_temperature=2.0)
-    taught = softmax(torch.randn(32, 10, generator=torch.Generator().manual_seed(1)), 1)
+    soft = softmax(torch.randn(32, 10, generator=torch.Generator().manual_seed(1)), 1)
     student = softmax(OUTPUT / 2, 1)
-    divergence = (taught * (taught.log() - student.log())).sum() * 4
+    divergence = (soft * (soft.log() - student.log())).sum() * 4
     expected = 0.75 * summed_loss(OUTPUT, LABELS, config) + 0.25 * divergence
-    torch.testing.assert_close(summed_loss(OUTPUT, LABELS, config, taught), expected)
+    torch.testing.assert_close(summed_loss(OUTPUT, LABELS, config, soft), expected)
 
 
-def test_teachers_answer_with_their_mean_at_the_temperature() -> None:
-    networks = [build(CONFIG.model, seed) for seed in (1, 2)]
-    answer = Teachers(networks, 3.0, CPU)(IMAGES)
-    expected = torch.stack([softmax(logits(n.eval(), IMAGES, CPU) / 3, 1) for n in networks]).mean(0)
-    torch.testing.assert_close(answer, expected)
-    assert not answer.requires_grad
+def test_teachers_give_their_mean_at_the_temperature_and_change_what_is_learned() -> None:
+    models = [build(CONFIG.model, seed) for seed in (1, 2)]
+    teachers = Teachers(models, 3.0, CPU)
+    found = teachers(IMAGES)
+    expected = torch.stack([softmax(logits(m.eval(), IMAGES, CPU) / 3, 1) for m in models]).mean(0)
+    torch.testing.assert_close(found, expected)
+    assert not found.requires_grad
+    assert not same(trained(CONFIG, teachers=teachers), trained(CONFIG))
 
 
-def trained(config: TrainConfig, steps: int = 3, **options: Any) -> State:
-    state = start(config, CPU)
-    state.network.train()
-    step = Step(state, config, CPU, **options)
-    for _ in range(steps):
-        step(IMAGES, LABELS, 1e-3)
-    return state
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return all(torch.equal(a[name], b[name]) for name in b)
-
-
-def test_a_teacher_changes_what_is_learned() -> None:
-    teachers = Teachers([build(CONFIG.model, 5)], 2.0, CPU)
-    taught = trained(CONFIG, teachers=teachers).network.state_dict()
-    assert not same(taught, trained(CONFIG).network.state_dict())
+# --- dropout and EMA --------------------------------------------------------------------------------------
 
 
 def test_dropout_takes_effect_and_depends_on_the_step_alone() -> None:
     config = dataclasses.replace(CONFIG, dropout=0.5)
     first = trained(config)
     torch.manual_seed(99)  # whatever else draws from the global generator
-    assert same(first.network.state_dict(), trained(config).network.state_dict())
-    assert not same(first.network.state_dict(), trained(CONFIG).network.state_dict())
-    later = start(config, CPU)
+    assert same(first, trained(config))
+    assert not same(first, trained(CONFIG))
+    constant = dataclasses.replace(config, schedule="step", warmup_epochs=0.0)
+    later = start(constant, CPU)
     later.updates = 7
-    step = Step(later, config, CPU)
-    step(IMAGES, LABELS, 1e-3)
-    assert not same(later.network.state_dict(), trained(config, steps=1).network.state_dict())
+    Step(later, constant, CPU, 100)(IMAGES, LABELS)
+    assert not same(later, trained(constant, steps=1))
 
 
-def test_averages_are_what_is_selected() -> None:
-    config = dataclasses.replace(CONFIG, ema_decay=0.5)
-    state = trained(config, steps=4)
-    assert state.averages is not None and state.updates == 4
-    weights = state.averages.weights(4)
-    assert same(state.select().state_dict(), weights)
-    assert not torch.equal(weights["fc.weight"], state.network.fc.weight)
-    assert same(trained(CONFIG).select().state_dict(), trained(CONFIG).network.state_dict())
+def test_the_ema_is_what_is_selected() -> None:
+    state = trained(dataclasses.replace(CONFIG, ema_decay=0.5), steps=4)
+    assert state.ema is not None and state.updates == 4
+    weights = state.ema.weights(4)
+    assert all(torch.equal(state.select().state_dict()[name], value) for name, value in weights.items())
+    assert not torch.equal(weights["fc.weight"], state.model.fc.weight)
+    plain = trained(CONFIG)
+    assert plain.select() is plain.model
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop"])
-@pytest.mark.parametrize("before", [0, 2])
-def test_the_warm_up_before_a_capture_leaves_no_trace(optimizer: Any, before: int) -> None:
-    """What a CUDA graph needs first, tried on the CPU: steps that are taken back, also from the optimizer."""
-    config = dataclasses.replace(CONFIG, optimizer=optimizer, ema_decay=0.9)
-    expected = trained(config, steps=before + 2)
-    state = trained(config, steps=before)
-    copies = {tensor.data_ptr(): tensor.clone() for tensor in _changing(state)}
-    step = Step(state, config, CPU)
-    for _ in range(3):
-        step(IMAGES.flip(2), LABELS.roll(1), 1e-3)
-    _restore(state, copies)
-    for _ in range(2):
-        step(IMAGES, LABELS, 1e-3)
-    assert same(state.network.state_dict(), expected.network.state_dict())
-    assert state.averages is not None and expected.averages is not None
-    assert same(state.averages.state_dict(), expected.averages.state_dict())
-    assert torch.equal(state.loss_sum, expected.loss_sum)
+# --- compilation ------------------------------------------------------------------------------------------
+
+COMPILED = dataclasses.replace(CPU, compiled=True)
+SMALL = dataclasses.replace(CONFIG, model=ModelConfig("small", 8, (8,), (1,), (2,)))
+
+
+def compiling(monkeypatch: pytest.MonkeyPatch, backend: Any) -> None:
+    """By another backend than Inductor, which takes minutes."""
+    monkeypatch.setattr(torch, "compile", lambda model, **_options: PLAIN_COMPILE(model, backend=backend))
+
+
+PLAIN_COMPILE = torch.compile
+
+
+def test_a_compiled_model_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiling(monkeypatch, "eager")
+    reasons: list[str] = []
+    compiled = trained(SMALL, device=COMPILED, uncompiled=reasons.append)
+    assert not reasons
+    for name, value in trained(SMALL).model.state_dict().items():
+        torch.testing.assert_close(compiled.model.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_only_whole_batches_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def compiler(model: Callable[[Tensor], Tensor], **_options: object) -> Callable[[Tensor], Tensor]:
+        def compiled(images: Tensor) -> Tensor:
+            sizes.append(len(images))
+            return model(images)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    step = Step(start(SMALL, COMPILED), SMALL, COMPILED, 100)
+    for rows in (32, 20, 32):
+        step(IMAGES[:rows], LABELS[:rows])
+    assert sizes == [32, 32]
+
+
+def test_a_compiler_that_is_broken_is_left_and_nothing_of_it_remains(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_graph: object, _inputs: object) -> None:
+        raise OSError("g++: internal compiler error")
+
+    compiling(monkeypatch, broken)
+    reasons: list[str] = []
+    state = trained(SMALL, device=COMPILED, uncompiled=reasons.append)
+    assert len(reasons) == 1 and len(reasons[0].splitlines()) == 1
+    assert same(state, trained(SMALL))
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ImportError, AssertionError])
+def test_a_compiled_model_that_fails_midway_is_left_and_nothing_of_it_remains(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def compiler(model: Callable[[Tensor], Tensor], **_options: object) -> Callable[[Tensor], Tensor]:
+        def compiled(images: Tensor) -> Tensor:
+            torch.autograd.backward(model(images).sum())  # moves statistics and gradients
+            raise kind("Cannot find a working triton installation\nsee above")
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    reasons: list[str] = []
+    state = trained(SMALL, device=COMPILED, uncompiled=reasons.append)
+    assert reasons == ["Cannot find a working triton installation"]
+    assert same(state, trained(SMALL))
+
+
+def test_a_device_that_fails_in_the_first_compiled_step_is_no_compilers_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_images: Tensor) -> Tensor:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(torch, "compile", lambda model, **_options: fail)
+    with pytest.raises(RuntimeError, match="launch failure"):
+        trained(SMALL, device=COMPILED)
+
+
+def test_cuda_is_compiled_with_its_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(torch, "compile", lambda _model, **options: asked.append(options))
+    for kind in ("cpu", "cuda"):
+        Step(start(SMALL, CPU), SMALL, Device(torch.device(kind), "bf16", compiled=True), 100)
+    assert [options["mode"] for options in asked] == [None, "reduce-overhead"]

@@ -1,11 +1,14 @@
-"""A tiny processed folder that a network can learn in seconds."""
+"""A tiny processed folder that a model can learn in seconds, and a way into the middle of a training."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from pipeline.store.manifest import Manifest, records
+from pipeline.training.step import Step
 
 SLUG = "tiny"
 
@@ -31,8 +34,13 @@ def write_tiny(processed: Path, train: int = 300, test: int = 100, seed: int = 0
     return folder
 
 
-def take_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare runs of this process the measuring of precisions, which takes longer than their epoch."""
-    monkeypatch.setattr(
-        "pipeline.training.calibration._time", lambda _config, device: 1.0 if device.precision == "fp32" else 2.0
-    )
+def before_step(patch: pytest.MonkeyPatch, epoch: int, step: int, action: Callable[[], object]) -> None:
+    """Call `action` just before that step of that epoch, both 0-based."""
+    plain = Step.__call__
+
+    def disturbed(self: Step, images: Tensor, targets: Tensor, whole: int | None = None) -> None:
+        if (self._state.epoch, self._state.step) == (epoch, step):
+            action()
+        plain(self, images, targets, whole)
+
+    patch.setattr(Step, "__call__", disturbed)

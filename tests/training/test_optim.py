@@ -1,0 +1,143 @@
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+from pipeline.model.resnet import build
+from pipeline.recipes import MODELS, PRESETS, Schedule
+from pipeline.training import optim
+from pipeline.training.optim import EMA, learning_rate
+
+CONFIG = dataclasses.replace(PRESETS["rehearsal"], learning_rate=0.02, weight_decay=0.01, momentum=0.8)
+
+# --- optimizers -------------------------------------------------------------------------------------------
+
+Maker = Callable[[Iterator[Parameter]], torch.optim.Optimizer]
+PLAIN: dict[str, Maker] = {
+    "adam": lambda p: torch.optim.Adam(p, lr=0.02, weight_decay=0.01, foreach=False),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0.01, foreach=False),
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.02, weight_decay=0.01, momentum=0.8, nesterov=True, foreach=False),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.02, weight_decay=0.01, momentum=0.8, foreach=False),
+}
+
+
+def broken_when_fused(*_arguments: object, **_options: object) -> None:
+    raise RuntimeError("fused kernels are missing\nfor this device")
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", PLAIN)
+def test_each_optimizer_is_pytorchs_plain_one_on_channels_last_also_where_the_fused_one_fails(
+    name: Any, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not fused:
+        for kernel in ("_fused_adam_", "_fused_adamw_", "_fused_sgd_"):
+            monkeypatch.setattr(torch, kernel, broken_when_fused)
+    ours, theirs = (build(CONFIG.model, 0) for _ in range(2))
+    ours.to(memory_format=torch.channels_last)
+    config, lines = dataclasses.replace(CONFIG, optimizer=name, schedule="step", warmup_epochs=0.0), list[str]()
+    fast, slow = optim.build(ours, config, lines.append), PLAIN[name](theirs.parameters())
+    warned = [f"the fused {name} fails here (fused kernels are missing): taking PyTorch's plain one"]
+    assert lines == (warned if not fused and name != "rmsprop" else [])
+    assert bool(fast.defaults.get("fused")) == (fused and name != "rmsprop")
+    generator = torch.Generator().manual_seed(0)
+    for step in range(3):
+        optim.set_learning_rate(fast, config, step, steps_per_epoch=10)
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            b.grad = torch.randn(b.shape, generator=generator)
+            a.grad = torch.empty_like(a).copy_(b.grad)
+        fast.step()
+        slow.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_norms_and_biases_decay_only_if_asked() -> None:
+    model = build(CONFIG.model, 0)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    config = dataclasses.replace(CONFIG, optimizer="adamw", decay_norms=False)
+    optimizer = optim.build(model, config)
+    optim.set_learning_rate(optimizer, config, 10, steps_per_epoch=10)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for name, p in model.named_parameters():
+        assert torch.equal(p, before[name]) == (p.dim() <= 1), name
+    (group,) = optim.build(model, CONFIG).param_groups
+    assert len(group["params"]) == len(before) and group["weight_decay"] == 0.01
+
+
+# --- the learning rate ------------------------------------------------------------------------------------
+
+
+def rates(schedule: Schedule = "linear", steps: int = 12, warmup: float = 4, peak: float = 1.0) -> list[float]:
+    """Of a run of as many epochs, each of one step."""
+    config = dataclasses.replace(
+        CONFIG, learning_rate=peak, epochs=steps, warmup_epochs=float(warmup), schedule=schedule
+    )
+    return [learning_rate(config, step, 1) for step in range(steps)]
+
+
+def test_it_rises_linearly_then_falls_to_zero() -> None:
+    assert rates(steps=10, peak=1.2) == pytest.approx([0.3, 0.6, 0.9, 1.2, 1.2, 1.0, 0.8, 0.6, 0.4, 0.2])
+
+
+def test_the_papers_over_its_80_epochs() -> None:
+    expected = {0: 1e-3 / 1955, 2.5: 5e-4, 5: 1e-3, 42.5: 5e-4}
+    for epoch, rate in expected.items():
+        assert learning_rate(PRESETS["paper"], round(epoch * 391), 391) == pytest.approx(rate, rel=2e-3)
+
+
+@pytest.mark.parametrize(("warmup", "first", "last"), [(0.0, 1.0, 0.25), (4.0, 0.25, 1.0), (1.5, 2 / 3, 0.4)])
+def test_any_warmup_keeps_within_the_peak(warmup: float, first: float, last: float) -> None:
+    found = rates(steps=4, warmup=warmup)
+    assert (found[0], found[-1]) == pytest.approx((first, last))
+    assert all(0 < rate <= 1 for rate in found)
+
+
+COSINE = [(1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
+
+
+def test_a_cosine_falls_slowly_at_both_ends() -> None:
+    assert rates("cosine") == pytest.approx([0.25, 0.5, 0.75, 1.0, *COSINE])
+
+
+def test_steps_drop_tenfold_at_half_and_at_three_quarters() -> None:
+    assert rates("step") == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01])
+
+
+def test_one_cycle_rises_as_torchs_does() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=12, pct_start=5 / 12, cycle_momentum=False)
+    expected = []
+    for _ in range(4):
+        optimizer.step()
+        theirs.step()
+        expected.append(theirs.get_last_lr()[0])
+    # Ours skips their first step (the lowest rate) and ends at 0 after the last one.
+    assert rates("one-cycle") == pytest.approx([*expected, *COSINE])
+
+
+# --- EMA --------------------------------------------------------------------------------------------------
+
+
+def test_the_ema_is_the_weighted_mean_of_what_was_visited_and_survives_the_checkpoint() -> None:
+    model = build(MODELS["rehearsal"], seed=0)
+    ema, visited = EMA(model, 0.8), list[float]()
+    for step in range(5):
+        with torch.no_grad():
+            model.fc.bias.fill_(float(step))
+            model.get_buffer("bn1.running_mean").fill_(10.0 * step)
+        ema.update()
+        visited.append(float(step))
+        weights = [0.8 ** (step - k) for k in range(step + 1)]
+        expected = sum(w * v for w, v in zip(weights, visited, strict=True)) / sum(weights)
+        assert ema.weights(step + 1)["fc.bias"].tolist() == pytest.approx([expected] * 10)
+        assert ema.weights(step + 1)["bn1.running_mean"][0].item() == pytest.approx(10 * expected)
+    other = EMA(build(MODELS["rehearsal"], seed=1), 0.8)
+    other.load_state_dict({name: total.clone() for name, total in ema.state_dict().items()})
+    assert all(torch.equal(other.weights(5)[name], value) for name, value in ema.weights(5).items())

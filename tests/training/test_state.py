@@ -1,0 +1,101 @@
+"""The state, and the checkpoint on disk."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.errors import BadData, PipelineError
+from pipeline.recipes import PRESETS, TrainConfig
+from pipeline.store.runs import CHECKPOINT, EpochRow
+from pipeline.training import state as states
+from pipeline.training.device import Device
+from pipeline.training.state import State, start
+from pipeline.training.step import Step
+
+CPU = Device(torch.device("cpu"), "fp32")
+CONFIG = dataclasses.replace(PRESETS["rehearsal"].with_epochs(2), batch_size=32)
+GENERATOR = np.random.default_rng(0)
+IMAGES = torch.from_numpy(GENERATOR.integers(0, 256, (32, 32, 32, 3), dtype=np.uint8))
+LABELS = torch.from_numpy(GENERATOR.integers(0, 10, 32))
+
+
+def row(epoch: int, accuracy: float) -> EpochRow:
+    return EpochRow(epoch, 1e-3, 2.0, 20.0, 1.9, accuracy, 100.0, 5.0)
+
+
+def trained(config: TrainConfig, steps: int = 2) -> State:
+    state = start(config, CPU)
+    step = Step(state, config, CPU, steps)
+    for _ in range(steps):
+        step(IMAGES, LABELS)
+    return state
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("accuracies", [(30.0, 40.0, 35.0), (40.0, 30.0), (40.0, 40.0)])
+def test_the_best_epochs_weights_are_kept(accuracies: tuple[float, ...]) -> None:
+    state, seen = start(CONFIG, CPU), []
+    for k, accuracy in enumerate(accuracies):
+        with torch.no_grad():
+            state.model.fc.bias.fill_(k)
+        seen.append(k)
+        state.finish_epoch(row(k + 1, accuracy))
+    assert state.best_weights["fc.bias"].tolist() == [accuracies.index(max(accuracies))] * 10
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": "sgd", "ema_decay": 0.9}])
+def test_a_checkpoint_brings_everything_back(tmp_path: Path, options: dict[str, Any]) -> None:
+    config = dataclasses.replace(CONFIG, **options)
+    state, fresh = trained(config), start(dataclasses.replace(config, seed=1), CPU)
+    state.finish_epoch(row(1, 30.0))
+    Step(state, config, CPU, 2)(IMAGES, LABELS)
+    states.save(tmp_path / CHECKPOINT, state, "card")
+    states.load(tmp_path / CHECKPOINT, fresh, "card")
+    assert (fresh.epoch, fresh.step, fresh.updates, fresh.rows) == (1, 1, 3, state.rows)
+    assert same(fresh.model.state_dict(), state.model.state_dict())
+    assert same(fresh.best_weights, state.best_weights)
+    moments, kept = (s.optimizer.state_dict()["state"] for s in (fresh, state))
+    assert kept and all(same(moments[key], kept[key]) for key in kept)
+    assert torch.equal(fresh.loss_sum, state.loss_sum) and torch.equal(fresh.correct, state.correct)
+    if state.ema is not None:
+        assert fresh.ema is not None and same(fresh.ema.state_dict(), state.ema.state_dict())
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    state = start(CONFIG, CPU)
+    with torch.no_grad():
+        state.model.fc.bias[0] = float("nan")
+    with pytest.raises(PipelineError, match="the weights are no longer finite"):
+        states.save(tmp_path / CHECKPOINT, state, "card")
+    assert not list(tmp_path.iterdir())
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda content: content[:5000],
+    "garbage": lambda _: b"<html>not found</html>",
+    "empty": lambda _: b"",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_bad_data(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / CHECKPOINT
+    states.save(path, start(CONFIG, CPU), "card")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(BadData, match=r"checkpoint\.pt is damaged .*--force"):
+        states.load(path, start(CONFIG, CPU), "card")
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    states.save(tmp_path / CHECKPOINT, start(CONFIG, CPU), "card")
+    with pytest.raises(BadData, match="belongs to another run"):
+        states.load(tmp_path / CHECKPOINT, start(CONFIG, CPU), "other card")
