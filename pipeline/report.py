@@ -8,23 +8,16 @@ Reads files and asks nobody, so it also shows a run that is being trained, and w
 import os
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from pipeline import cli, commands
-from pipeline.config import Paths, competition
+from pipeline import cli
+from pipeline.config import Paths
 from pipeline.console import megabytes
-from pipeline.errors import BadData, Log, MissingInput, UsageError
-from pipeline.store import atomic, ledger, manifest, runs, submissions
-from pipeline.store.runs import REPORT, Run, RunCard
-from pipeline.store.submissions import LocalCsv
-
-if TYPE_CHECKING:
-    from pipeline.gap.assessment import Assessment
-    from pipeline.reporting.page import Material
+from pipeline.errors import Log, MissingInput, UsageError
+from pipeline.store import atomic, runs
+from pipeline.store.runs import REPORT, RunCard
 
 SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # files that a file manager leaves in any folder
 
@@ -52,17 +45,18 @@ def report(
         log(f"report: {page} is complete, nothing to do")
         log(f"report: open {page.resolve().as_uri()} in a browser")
         return page
-    _write(gather(run, card, paths), page, log)
+    _write(run, card, page, paths, log)
     log(f"report: open {page.resolve().as_uri()} in a browser")
     return page
 
 
-def _write(known: "Material", page: Path, log: Log) -> None:
+def _write(run: Path, card: RunCard, page: Path, paths: Paths, log: Log) -> None:
     # matplotlib and PyTorch take seconds to import.
     from pipeline.model.summary import summarise  # noqa: PLC0415
     from pipeline.reporting import figures  # noqa: PLC0415
-    from pipeline.reporting.page import render  # noqa: PLC0415
+    from pipeline.reporting.page import gather, render  # noqa: PLC0415
 
+    known = gather(run, card, paths)
     sent = [(entry, known.predictions.get(entry.csv_sha256)) for entry in known.entries]
     if known.assessment and known.own is None:  # its prediction alone
         draft = known.predictions.get(known.assessment.csv.sidecar.csv_sha256)
@@ -87,55 +81,6 @@ def _write(known: "Material", page: Path, log: Log) -> None:
     log(f"report: {page}, {megabytes(len(html))}, and {len(pictures)} pictures beside it")
 
 
-def gather(folder: Path, card: RunCard, paths: Paths) -> "Material":
-    """All that is known of the run in `folder`.
-
-    Raises:
-        MissingInput, BadData: its files, or the ledger, are damaged.
-    """
-    from pipeline.gap.assessment import assess  # noqa: PLC0415 - SciPy takes a second to import
-    from pipeline.reporting import figures  # noqa: PLC0415
-    from pipeline.reporting.page import Material  # noqa: PLC0415
-
-    now, known, missing = datetime.now(UTC), competition(card.competition), []
-    run = Run.open(paths.models, folder.name) if (folder / manifest.NAME).is_file() else None
-    if run is None:
-        again = commands.of_run(card, folder.name, paths.submissions)
-        command = commands.command("train", known.slug, paths, *again)
-        missing.append(f"The run is not finished. Unless it is being trained just now, `{command}` goes on with it.")
-    lines = ledger.read(paths.submissions / ledger.NAME)
-    csvs = submissions.local_csvs(paths.submissions, known.slug)
-    csv, assessment, evidence, data = _newest_csv(run, csvs), None, None, None
-    if csv is not None:
-        try:
-            assessment = assess(csv, csvs, lines, known)
-            evidence = assessment.whole()
-            data = figures.open_images(csv, evidence, paths.processed / known.slug)
-        except (MissingInput, BadData) as error:
-            missing.append(f"No {'images are' if evidence else 'prediction is'} shown: {error}.")
-    elif run is not None:
-        missing.append(f"No predictions are shown: `python -m pipeline.predict --run {run.name}` makes them.")
-    entries = [entry for entry in ledger.current(lines, known.slug) if entry.ref]
-    if not entries:
-        missing.append("Nothing has been submitted yet, so no score is known.")
-    return Material(
-        folder=folder,
-        time=now,
-        card=card,
-        rows=runs.read(folder / runs.METRICS),
-        result=run.result if run else None,
-        versions=run.manifest.versions if run else {},
-        competition=known,
-        assessment=assessment,
-        evidence=evidence,
-        data=data,
-        entries=entries,
-        predictions=ledger.predictions(lines, known.slug),
-        reproduce=_reproduce(card, folder.name, assessment),
-        missing=missing,
-    )
-
-
 def _folder(models: Path, name: str | None) -> Path:
     """The folder of the run `name`; without one, of the run that finished last, or else of the one begun last."""
     begun = [path.parent for path in models.glob(f"[!.]*/{runs.CONFIG}")]
@@ -150,28 +95,6 @@ def _folder(models: Path, name: str | None) -> Path:
     if folder not in begun:
         raise MissingInput(runs.absent(models, name, sorted(path.name for path in begun), None))
     return folder
-
-
-def _newest_csv(run: Run | None, csvs: Sequence[LocalCsv]) -> LocalCsv | None:
-    """The newest CSV predicted with the run's weights: with it alone, or else with others."""
-    own = [csv for csv in csvs if run and csv.sidecar.runs.get(run.name) == run.weights_sha256]
-    return max(own, key=lambda csv: (len(csv.sidecar.runs) == 1, csv.sidecar.created), default=None)
-
-
-def _reproduce(card: RunCard, name: str, assessment: "Assessment | None") -> list[str]:
-    """The commands that make the run and its CSV again; of a recipe of another version, why there are none."""
-    again, how = f"{name}-again", []
-    names = [again]
-    try:
-        recipe = commands.in_full(card.config, Paths.submissions)
-    except BadData as error:
-        return [f"# {error}"]
-    if assessment is not None:
-        sidecar = assessment.csv.sidecar
-        names = [again if run == name else run for run in sidecar.runs]
-        how = ["--tta", sidecar.tta, "--adapt", sidecar.adapt]
-    stages = (("download",), ("preprocess",), ("train", *recipe, "--run", again), ("predict", "--run", *names, *how))
-    return [commands.command(stage, card.competition, Paths(), *options) for stage, *options in stages]
 
 
 def _require_replaceable(page: Path) -> None:

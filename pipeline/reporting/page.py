@@ -3,23 +3,27 @@
 import base64
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from pipeline.config import PARAMETER_LIMIT, Competition
+from pipeline import commands
+from pipeline.config import PARAMETER_LIMIT, Competition, Paths, competition
 from pipeline.console import duration
-from pipeline.gap.assessment import Assessment
+from pipeline.errors import BadData, MissingInput
+from pipeline.gap.assessment import Assessment, assess
 from pipeline.gap.forecast import Forecast
 from pipeline.model.summary import Summary
 from pipeline.recipes import PRESETS, TrainConfig
+from pipeline.reporting import figures
 from pipeline.reporting.figures import Picture
+from pipeline.store import ledger, manifest, runs
 from pipeline.store.ledger import Entry
 from pipeline.store.processed import Processed
-from pipeline.store.runs import EpochRow, RunCard, RunResult, best_row, seconds_left
-from pipeline.store.submissions import Evidence
+from pipeline.store.runs import EpochRow, Run, RunCard, RunResult, best_row, seconds_left
+from pipeline.store.submissions import Evidence, LocalCsv, local_csvs
 
 HERE = Path(__file__).parent
 MARK = "pipeline.report"  # the generator that the page's head names
@@ -51,6 +55,73 @@ class Material:
         """The newest submission of its CSV."""
         sha256 = self.assessment.csv.sidecar.csv_sha256 if self.assessment else None
         return next((entry for entry in reversed(self.entries) if entry.csv_sha256 == sha256), None)
+
+
+def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
+    """All that is known of the run in `folder`.
+
+    Raises:
+        MissingInput, BadData: its files, or the ledger, are damaged.
+    """
+    now, known, missing = datetime.now(UTC), competition(card.competition), []
+    run = Run.open(paths.models, folder.name) if (folder / manifest.NAME).is_file() else None
+    if run is None:
+        again = commands.of_run(card, folder.name, paths.submissions)
+        command = commands.command("train", known.slug, paths, *again)
+        missing.append(f"The run is not finished. Unless it is being trained just now, `{command}` goes on with it.")
+    lines = ledger.read(paths.submissions / ledger.NAME)
+    csvs = local_csvs(paths.submissions, known.slug)
+    csv, assessment, evidence, data = _newest_csv(run, csvs), None, None, None
+    if csv is not None:
+        try:
+            assessment = assess(csv, csvs, lines, known)
+            evidence = assessment.whole()
+            data = figures.open_images(csv, evidence, paths.processed / known.slug)
+        except (MissingInput, BadData) as error:
+            missing.append(f"No {'images are' if evidence else 'prediction is'} shown: {error}.")
+    elif run is not None:
+        missing.append(f"No predictions are shown: `python -m pipeline.predict --run {run.name}` makes them.")
+    entries = [entry for entry in ledger.current(lines, known.slug) if entry.ref]
+    if not entries:
+        missing.append("Nothing has been submitted yet, so no score is known.")
+    return Material(
+        folder=folder,
+        time=now,
+        card=card,
+        rows=runs.read(folder / runs.METRICS),
+        result=run.result if run else None,
+        versions=run.manifest.versions if run else {},
+        competition=known,
+        assessment=assessment,
+        evidence=evidence,
+        data=data,
+        entries=entries,
+        predictions=ledger.predictions(lines, known.slug),
+        reproduce=_reproduce(card, folder.name, assessment),
+        missing=missing,
+    )
+
+
+def _newest_csv(run: Run | None, csvs: Sequence[LocalCsv]) -> LocalCsv | None:
+    """The newest CSV predicted with the run's weights: with it alone, or else with others."""
+    own = [csv for csv in csvs if run and csv.sidecar.runs.get(run.name) == run.weights_sha256]
+    return max(own, key=lambda csv: (len(csv.sidecar.runs) == 1, csv.sidecar.created), default=None)
+
+
+def _reproduce(card: RunCard, name: str, assessment: Assessment | None) -> list[str]:
+    """The commands that make the run and its CSV again; of a recipe of another version, why there are none."""
+    again, how = f"{name}-again", []
+    names = [again]
+    try:
+        recipe = commands.in_full(card.config, Paths.submissions)
+    except BadData as error:
+        return [f"# {error}"]
+    if assessment is not None:
+        sidecar = assessment.csv.sidecar
+        names = [again if run == name else run for run in sidecar.runs]
+        how = ["--tta", sidecar.tta, "--adapt", sidecar.adapt]
+    stages = (("download",), ("preprocess",), ("train", *recipe, "--run", again), ("predict", "--run", *names, *how))
+    return [commands.command(stage, card.competition, Paths(), *options) for stage, *options in stages]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.model.summary import summarise
 from pipeline.recipes import MODELS, PRESETS
-from pipeline.report import gather
 from pipeline.reporting import page
+from pipeline.reporting.page import gather
 from pipeline.store.ledger import Entry
 from pipeline.store.runs import RunCard
 from tests.support import paths_in, prepare, write_run
