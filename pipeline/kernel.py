@@ -148,10 +148,8 @@ class Kernels:
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
         run, csv = Run.open(self.paths.models, kernel.run), self.paths.submissions / f"{kernel.run}.csv"
-        result = run.result
-        self.log(f"kernel: {result.epochs} epochs on {result.device}, {duration(result.seconds)}, "
-                 f"test {result.test_accuracy:.2f} % ({result.test_rows:,} images, test_batch)")  # fmt: skip
-        self.log(f"kernel: {run.folder} and {csv} are here, verified")
+        accuracy = f"test {run.result.test_accuracy:.2f} % after {duration(run.result.seconds)} of training"
+        self.log(f"kernel: {run.folder} and {csv} are here, verified: {accuracy}")
         following = commands.command("check", kernel.competition, self.paths, "--csv", str(csv))
         commands.announce(following, self.log, os.environ)
         return run

@@ -1,8 +1,7 @@
 """What runs on Kaggle's machine: the pipeline from the competition's files to the CSV.
 
-Made by `python -m pipeline.kernel push`, which fills in ORDER and PROJECT.  It unpacks the project into a temporary
-folder, runs four of its stages there, and copies what is to come back into the kernel's output.  A stage that fails
-ends the kernel with an error.  Nothing here needs more than Python, and nothing is secret.
+Made by `python -m pipeline.kernel push`, which fills in ORDER and PROJECT.  A stage that fails ends the kernel with an
+error.  Nothing here needs more than Python, and nothing is secret.
 """
 
 import base64
@@ -35,24 +34,43 @@ RUN_FILES = ("config.json", "weights.safetensors", "metrics.jsonl", "result.json
 CSV_ENDINGS = (".npz", ".json", ".csv")
 
 
-def main() -> int:
-    """Run the order; the exit code of the stage that failed, or 0."""
+def main() -> None:
+    """Run the order; exits with the exit code of the stage that failed, or with a message."""
     if sys.version_info < (3, 11):  # noqa: UP036 - this file alone may meet an older one
-        return fail(f"the pipeline needs Python 3.11 or newer, and this machine has {sys.version.split()[0]}")
+        sys.exit(f"error: the pipeline needs Python 3.11 or newer, and this machine has {sys.version.split()[0]}")
     files = competition_files(ORDER["competition"])
-    if files is None:
-        return fail(f"{ORDER['competition']} is not below {INPUT}: join the competition and accept its rules")
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
-        place = Path(folder)
+        project = Path(folder)
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(PROJECT)), mode="r:xz") as archive:
-            archive.extractall(place, filter="data")
-        return complete(place) or run(place, files)
+            archive.extractall(project, filter="data")
+        install_missing(project)
+        run_stages(project, files)
 
 
-def run(place: Path, files: Path) -> int:
-    """The four stages, in the folder of the project."""
+def competition_files(slug: str) -> Path:
+    """Where Kaggle has put the competition's files, by the age of its image."""
+    for folder in (INPUT / slug, INPUT / "competitions" / slug):
+        if folder.is_dir():
+            return folder
+    sys.exit(f"error: {slug} is not below {INPUT}: join the competition and accept its rules")
+
+
+def install_missing(project: Path) -> None:
+    """Install what the stages import and this machine lacks, if there is internet."""
+    missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
+    if missing and not ORDER["internet"]:
+        cure = "push the kernel again with --internet --force, and it installs them"
+        sys.exit(f"error: this machine lacks {', '.join(missing)}: {cure}")
+    if missing:
+        lines = (project / "requirements.txt").read_text().splitlines()
+        wanted = [line.partition("#")[0].strip() for line in lines if re.split(r"[^\w.-]", line)[0] in missing]
+        run([sys.executable, "-m", "pip", "install", "--quiet", *wanted], project)
+
+
+def run_stages(project: Path, files: Path) -> None:
+    """Run four stages in the project's folder, and copy what they made into the kernel's output."""
     name, slug = ORDER["run"], ORDER["competition"]
-    models, csv = place / "data/models" / name, place / "submissions" / f"{name}.csv"
+    models, csv = project / "data/models" / name, project / "submissions" / f"{name}.csv"
     # A GPU that was ordered and is not there would mean a day of the CPU.
     on = ["--device", os.environ.get("PIPELINE_KERNEL_DEVICE") or ("cuda" if ORDER["gpu"] else "cpu")]
     stages: list[tuple[list[str], list[Path]]] = [  # each with what of its output comes back
@@ -61,47 +79,22 @@ def run(place: Path, files: Path) -> int:
         (["train", "--competition", slug, "--run", name, *ORDER["train"], *on], [models / n for n in RUN_FILES]),
         (["predict", "--run", name, *on], [csv.with_suffix(ending) for ending in CSV_ENDINGS]),
     ]
-    environment = {**os.environ, "PIPELINE_SCRIPT": "kernel"}  # a stage need not say which one comes next
-    for arguments, results in stages:
-        print(f"== {arguments[0]}", flush=True)  # noqa: T201
-        command = [sys.executable, "-m", f"pipeline.{arguments[0]}", *arguments[1:]]
-        code = subprocess.run(command, cwd=place, env=environment, check=False).returncode
-        if code:
-            return code
+    for (stage, *options), results in stages:
+        run([sys.executable, "-m", f"pipeline.{stage}", *options], project)
         for path in results:
-            target = WORKING / path.relative_to(place)
+            target = WORKING / path.relative_to(project)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-    return 0
 
 
-def competition_files(slug: str) -> Path | None:
-    """Where Kaggle has put the competition's files, by the age of its image."""
-    places = (INPUT / slug, INPUT / "competitions" / slug)
-    return next((place for place in places if place.is_dir()), None)
+def run(command: list[str], folder: Path) -> None:
+    """Run a command in `folder`; exit with its exit code if it fails."""
+    print(f"== {' '.join(command[1:])}", flush=True)  # noqa: T201
+    environment = {**os.environ, "PIPELINE_SCRIPT": "kernel"}  # a stage need not say which one comes next
+    code = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+    if code:
+        sys.exit(code)
 
 
-def complete(place: Path) -> int:
-    """See to it that everything that the stages import is there; 0, or the exit code."""
-    missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
-    if not missing:
-        return 0
-    if not ORDER["internet"]:
-        return fail(
-            f"this machine lacks {', '.join(missing)}: push the kernel again with --internet --force, "
-            "and it installs them"
-        )
-    print(f"installing {', '.join(missing)}", flush=True)  # noqa: T201
-    lines = (place / "requirements.txt").read_text().splitlines()
-    wanted = [line.partition("#")[0].strip() for line in lines if re.split(r"[^\w.-]", line)[0] in missing]
-    return subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *wanted], check=False).returncode
-
-
-def fail(message: str) -> int:
-    """Say why the kernel fails."""
-    print(f"error: {message}", flush=True)  # noqa: T201
-    return 1
-
-
-if __name__ == "__main__" and (code := main()):
-    sys.exit(code)
+if __name__ == "__main__":
+    main()

@@ -51,6 +51,7 @@ from pipeline.store.submissions import Sidecar
 
 TRIES = 3  # of sending, each after a search for the tag
 LONGEST_WAIT = 300.0  # seconds that Kaggle can make us wait before the next try
+LOOKING = "looking for its tag in Kaggle's list"
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,11 @@ class Clock:
     now: Callable[[], str] = lambda: datetime.now(UTC).isoformat(timespec="seconds")
 
 
-@dataclass(frozen=True)
-class Submitted:
-    """The submission's state in the ledger; `done` is False when it had been submitted before."""
-
-    entry: Entry
-    done: bool
-
-
 def submit(
     csv: Path, paths: Paths, kaggle: Kaggle, log: Log, *, slug: str | None = None, again: bool = False,
     clock: Clock | None = None,
-) -> Submitted:  # fmt: skip
-    """Validate and submit `csv`, and wait for its score.
+) -> Entry:  # fmt: skip
+    """Validate and submit `csv`, unless it was submitted before, and wait for its score; its state in the ledger.
 
     Args:
         slug: the competition; by default the one in the CSV's sidecar.
@@ -97,8 +90,8 @@ def submit(
     submission_format.validate(csv, data.array("hidden_ids"))
     sender = _Sender(csv, draft, kaggle, paths.submissions / ledger.NAME, clock or Clock(), log)
     with atomic.lock(paths.submissions / "submit"):
-        submitted = sender.send_once(again)
-    return dataclasses.replace(submitted, entry=sender.await_score(submitted.entry))
+        entry = sender.send_once(again)
+    return sender.await_score(entry)
 
 
 def _draft(csv: Path, slug: str | None) -> Entry:
@@ -142,7 +135,7 @@ class _Sender:
         draft = self.draft
         return submissions.tag(draft.run or "unknown", draft.csv_sha256, draft.local_validation)
 
-    def send_once(self, again: bool) -> Submitted:
+    def send_once(self, again: bool) -> Entry:
         """The submission of this CSV that Kaggle has already, or a new one; `again`: a new one in any case."""
         draft = self.draft
         # The ledger first learns what was sent by hand, by a run that was killed, or before the ledger was lost.
@@ -154,20 +147,17 @@ class _Sender:
         earlier = {entry.ref: entry for entry in own if entry.ref is not None}
         if earlier and not again:
             newest = list(earlier.values())[-1]
-            status = f"as ref {newest.ref} ({newest.status})"
-            self.log(f"submit: {self.csv} was submitted before, {status}; not sending it twice")
-            return Submitted(newest, done=False)
+            before = f"submitted before, as ref {newest.ref} ({newest.status})"
+            self.log(f"submit: {self.csv} was {before}; not sending it twice")
+            return newest
         if seconds := self._open_for([entry.time for entry in own if entry.ref is None]):
-            self.log(
-                "submit: an earlier run may have sent it just now; "
-                f"looking for its tag in Kaggle's list, {seconds:.0f} s"
-            )
+            self.log(f"submit: an earlier run may have sent it just now; {LOOKING}, {seconds:.0f} s")
             if (ref := self._look(earlier, seconds)) is not None:
-                return Submitted(self._accepted(ref), done=False)
+                return self._accepted(ref)
         self._require_one_left()
         self.log(f"submit: sending {self.csv} to {draft.competition} as {self.tag!r}")
         ledger.append(self.book, [dataclasses.replace(draft, time=self.clock.now(), status=ledger.SENDING)])
-        return Submitted(self._accepted(self._send(earlier)), done=True)
+        return self._accepted(self._send(earlier))
 
     def _open_for(self, sent: Sequence[str]) -> float:
         """For how many more seconds a submission may show up that was sent at these times with no answer."""
@@ -196,9 +186,7 @@ class _Sender:
                 self.log(f"submit: {error}")
                 settle = max(self.clock.settle, min(error.retry_after or 0.0, LONGEST_WAIT))
                 seconds = self.clock.patience if error.unanswered else settle
-                self.log(
-                    f"submit: it may have arrived all the same; looking for its tag in Kaggle's list, {seconds:.0f} s"
-                )
+                self.log(f"submit: it may have arrived all the same; {LOOKING}, {seconds:.0f} s")
                 if (ref := self._look(earlier, seconds)) is not None:
                     self.log(f"submit: it did arrive, as ref {ref}")
                     return ref
@@ -340,8 +328,8 @@ def command(
     csv = csv if csv is not None else submissions / f"{runs.latest(models)}.csv"
     clock = Clock(deadline=wait, poll=poll)
     kaggle = Kaggle(os.environ, timeout, log=cli.log)
-    done = submit(csv, paths, kaggle, cli.log, slug=slug, again=again, clock=clock)
-    commands.announce(commands.command("check", done.entry.competition, paths), cli.log, os.environ)
+    entry = submit(csv, paths, kaggle, cli.log, slug=slug, again=again, clock=clock)
+    commands.announce(commands.command("check", entry.competition, paths), cli.log, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -82,7 +82,7 @@ def test_a_pushed_kernel_comes_back_as_a_run(place: Path, kaggle: FaultyKaggle) 
     done = run_kernel(place, kaggle, *PUSH)
     assert done.returncode == 0, (done.stdout, done.stderr)
     assert "kernel: rehearsal/my-run/1 was pushed before, going on with it\n" in done.stdout
-    assert "kernel: data/models/my-run and submissions/my-run.csv are here, verified\n" in done.stdout
+    assert "kernel: data/models/my-run and submissions/my-run.csv are here, verified: test " in done.stdout
     assert f"next: python -m pipeline.check --competition {SLUG} --csv submissions/my-run.csv\n" in done.stdout
     assert kaggle.count("SaveKernel") == 1
     run = Run.open(place / "data/models", None)

@@ -70,12 +70,10 @@ def installs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return commands
 
 
-def test_what_is_missing_is_named_without_internet(
-    monkeypatch: pytest.MonkeyPatch, installs: list[list[str]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_missing_is_named_without_internet(monkeypatch: pytest.MonkeyPatch, installs: list[list[str]]) -> None:
     monkeypatch.setattr(kernel_runner, "ORDER", {"internet": False})
-    assert kernel_runner.complete(ROOT) == 1
-    assert "this machine lacks tqdm: push the kernel again with --internet --force" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="this machine lacks tqdm: push the kernel again with --internet --force"):
+        kernel_runner.install_missing(ROOT)
     assert not installs
 
 
@@ -84,19 +82,21 @@ def test_what_is_missing_is_installed_with_internet(
 ) -> None:
     monkeypatch.setattr(kernel_runner, "ORDER", {"internet": True})
     (tmp_path / "requirements.txt").write_text("tqdm-other>=1\ntqdm>=4.66,<5  # bars\nnumpy>=1\n")
-    assert kernel_runner.complete(tmp_path) == 0
+    kernel_runner.install_missing(tmp_path)
     assert installs == [[sys.executable, "-m", "pip", "install", "--quiet", "tqdm>=4.66,<5"]]
 
 
-@pytest.mark.parametrize("below", ["tiny", "competitions/tiny", None])
-def test_it_finds_the_files_where_kaggle_puts_them(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], below: str | None
-) -> None:
+def test_it_finds_the_files_where_kaggle_puts_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(kernel_runner, "INPUT", tmp_path)
     monkeypatch.setattr(kernel_runner, "ORDER", {"competition": "tiny"})
-    if below is None:
-        assert kernel_runner.main() == 1
-        assert f"error: tiny is not below {tmp_path}: join the competition" in capsys.readouterr().out
-    else:
+    with pytest.raises(SystemExit, match=f"error: tiny is not below {tmp_path}: join the competition"):
+        kernel_runner.main()
+    for below in ("competitions/tiny", "tiny"):
         (tmp_path / below).mkdir(parents=True)
         assert kernel_runner.competition_files("tiny") == tmp_path / below
+
+
+def test_a_stage_that_fails_ends_the_kernel(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        kernel_runner.run([sys.executable, "-c", "raise SystemExit(4)"], tmp_path)
+    assert ended.value.code == 4

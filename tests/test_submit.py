@@ -13,7 +13,7 @@ from pipeline.store import ledger
 from pipeline.store.submissions import Sidecar
 from pipeline.submit import Clock, submit
 from tests.doubles.kaggle import FaultyKaggle
-from tests.support import ROOT, SLUG, error_line, paths_in, predicted_place, serve, stage
+from tests.support import ROOT, SLUG, error_line, here, paths_in, predicted_place, serve, stage
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 CLOCK = Clock(deadline=20, poll=0.05, settle=0.2, patience=1.0, look=0.05)
@@ -27,7 +27,7 @@ def place(tmp_path: Path) -> Path:
 def send(place: Path, kaggle: FaultyKaggle, clock: Clock = CLOCK, *, again: bool = False) -> ledger.Entry:
     client = Kaggle(kaggle.environment, timeout=8, attempts=3, backoff=0.01)
     csv = place / "submissions/tiny-run.csv"
-    return submit(csv, paths_in(place), client, print, again=again, clock=clock).entry
+    return submit(csv, paths_in(place), client, print, again=again, clock=clock)
 
 
 def book(place: Path) -> list[ledger.Entry]:
@@ -41,7 +41,7 @@ def test_the_command_submits_once_and_waits_for_its_own_score(place: Path) -> No
         assert first.returncode == 0, first.stderr
         assert "is scored: public " in first.stdout
         assert first.stdout.splitlines()[-1] == f"next: python -m pipeline.check --competition {SLUG}"
-        again = stage("submit", cwd=place, environ=kaggle.environment)
+        again = here("submit", cwd=place, environ=kaggle.environment)
         assert "not sending it twice" in again.stdout
         assert kaggle.count("CreateSubmission") == 1
     states = [entry.status for entry in book(place)]
@@ -118,9 +118,9 @@ def test_an_invalid_csv_is_refused_before_anything_is_sent(place: Path) -> None:
     csv.write_text(csv.read_text().replace("100,", "999,"))
     with serve(place) as kaggle:
         environ = kaggle.environment
-        assert "was edited after" in error_line(stage("submit", "--competition", SLUG, cwd=place, environ=environ), 4)
+        assert "was edited after" in error_line(here("submit", "--competition", SLUG, cwd=place, environ=environ), 4)
         other = csv.rename(place / "other.csv")
-        message = error_line(stage("submit", "--csv", other, "--competition", SLUG, cwd=place, environ=environ), 4)
+        message = error_line(here("submit", "--csv", other, "--competition", SLUG, cwd=place, environ=environ), 4)
         assert "the first is 100" in message
         assert kaggle.calls == []
 
@@ -132,7 +132,7 @@ def test_a_network_over_the_budget_is_refused_before_anything_is_sent(place: Pat
     dataclasses.replace(known, submittable=False).write(csv)
     with serve(place) as kaggle:
         assert "over the competition's 5,000,000" in error_line(
-            stage("submit", cwd=place, environ=kaggle.environment), 2
+            here("submit", cwd=place, environ=kaggle.environment), 2
         )
         assert kaggle.calls == []
     assert book(place) == []
@@ -146,12 +146,12 @@ def test_a_submission_whose_validation_accuracy_is_unknown_says_so(place: Path) 
     with serve(place) as kaggle:
         entry = send(place, kaggle)
         (submission,) = kaggle.state.submissions()
-        shown = stage("check", "--competition", SLUG, cwd=place, environ=kaggle.environment)
+        shown = here("check", "--competition", SLUG, cwd=place, environ=kaggle.environment)
     assert entry.local_validation is None and entry.local_test == 90.0
     assert submission["description"].endswith(" val=unknown")
     assert shown.returncode == 0 and f"check: ref {entry.ref}, run tiny-run: local 90.00 %" in shown.stdout
 
 
 def test_without_credentials_nothing_is_begun(place: Path) -> None:
-    assert "no Kaggle credentials" in error_line(stage("submit", cwd=place), 5)
+    assert "no Kaggle credentials" in error_line(here("submit", cwd=place), 5)
     assert book(place) == []

@@ -56,13 +56,9 @@ def download(api: Any, slug: str, folder: str) -> None:
 
 def limits(api: Any, slug: str) -> dict[str, int]:
     """How many submissions were made today and are still allowed today."""
-    answer = api.competition_get_submission_limits(slug)
-    return {
-        "today": answer.num_today,
-        "total": answer.num_total,
-        "allowed": answer.num_allowed_now,
-        "by_total": answer.limited_by_total,
-    }
+    found = api.competition_get_submission_limits(slug)
+    today, total, allowed = found.num_today, found.num_total, found.num_allowed_now
+    return {"today": today, "total": total, "allowed": allowed, "by_total": found.limited_by_total}
 
 
 def submissions(api: Any, slug: str) -> list[dict[str, Any]]:

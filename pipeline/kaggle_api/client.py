@@ -171,8 +171,7 @@ class Kaggle:
         Raises:
             NetworkError: also when it is unknown whether Kaggle took it (`unanswered`).
         """
-        request = {"call": "submit", "slug": slug, "file": str(file), "message": message}
-        created = self._create(slug, request)
+        created = self._create(slug, {"call": "submit", "slug": slug, "file": str(file), "message": message})
         if created.error:
             raise NetworkError(f"{file} could not be uploaded to Kaggle: check the network and run again")
         if not created.number:

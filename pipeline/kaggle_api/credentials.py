@@ -51,9 +51,13 @@ def require(environ: Mapping[str, str]) -> str:
         if not isinstance(source, Path):
             if all(environ.get(name) for name in source):
                 return " and ".join(source)
-        elif source.is_file() and (source.name == "kaggle.json" or source.stat().st_size):
-            if source.name == "kaggle.json":
-                _check_kaggle_json(source)
+        elif source.is_file() and source.name == "kaggle.json":
+            user, kept = _read(source)
+            if not user or not any(kept):
+                shape = '{"username": "...", "key": "..."}'
+                raise AccessDenied(f"{source} cannot be read or is not of the shape {shape}: {CURE}")
+            return str(source)
+        elif source.is_file() and source.stat().st_size:
             return str(source)
     raise AccessDenied(f"no Kaggle credentials: {CURE}")
 
@@ -118,16 +122,6 @@ def _folders(environ: Mapping[str, str]) -> list[Path]:
     except RuntimeError:
         home = Path("/nonexistent")
     return [home / ".kaggle", Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"]
-
-
-def _check_kaggle_json(path: Path) -> None:
-    try:
-        values = json.loads(path.read_bytes())
-        good = all(isinstance(values[key], str) and values[key] for key in ("username", "key"))
-    except (OSError, ValueError, TypeError, KeyError):
-        good = False
-    if not good:
-        raise AccessDenied(f'{path} cannot be read or is not of the shape {{"username": "...", "key": "..."}}: {CURE}')
 
 
 def main() -> int:

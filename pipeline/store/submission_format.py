@@ -97,10 +97,7 @@ def _bodies(path: Path) -> Iterator[bytes]:
     with stream:
         _check_header(path, stream.readline(CHUNK))
         while chunk := stream.read(CHUNK) + stream.readline(CHUNK):
-            if b"\r" in chunk:
-                raise BadData(f"{path} has Windows line ends (CRLF): save it with LF, or {CURE}")
-            if not chunk.endswith(b"\n"):
-                raise BadData(f"{path}: the last line has no line end, so the file may be cut short; {CURE}")
+            _check_line_ends(path, chunk)
             yield chunk
 
 
@@ -112,9 +109,13 @@ def _check_header(path: Path, first: bytes) -> None:
         hint = " (semicolons instead of commas)" if b";" in first else ""
         shown = printable(first.rstrip(b"\r\n").decode("ascii", "replace"))
         raise BadData(f"{path}: the first line is {shown!r}{hint}, it must be {HEADER!r}; {CURE}")
-    if first.endswith(b"\r\n"):
+    _check_line_ends(path, first)
+
+
+def _check_line_ends(path: Path, lines: bytes) -> None:
+    if b"\r" in lines:
         raise BadData(f"{path} has Windows line ends (CRLF): save it with LF, or {CURE}")
-    if not first.endswith(b"\n"):
+    if not lines.endswith(b"\n"):
         raise BadData(f"{path}: the last line has no line end, so the file may be cut short; {CURE}")
 
 
