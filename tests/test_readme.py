@@ -136,13 +136,10 @@ def test_files_of_the_project_that_are_named_exist() -> None:
     [
         ("public 88.00 %,   private", "public 8.25 %, private", True),
         ("public 88.00 %", "public 88.0 %", False),
-        ("best 0.0884", "best 0.011781448719376511", True),
         ("-0.34 points", "+12.50 points", True),
-        ("1,797 digits", "12 digits", True),
         ("2026-11-25 12:31 run-61094352", "2027-01-02 03:04 run-0badc0de", True),
         ("sha=d98e60c44d36", "sha=c136bc203169", True),
         ("sha=d98e60c44d36", "sha=unknown", False),
-        ("0:01:47 to go", "1:47 to go", False),
         ("no decade", "no facade", False),
     ],
 )
@@ -154,14 +151,9 @@ def test_lines_are_compared_by_their_shape(a: str, b: str, same: bool) -> None:
     ("expected", "same"),
     [
         ("a b c d 1", True),
-        ("a ... 2", True),
-        ("... d 3", True),
-        ("a b ...", True),
         ("... c ...", True),
         ("a ... c ...", True),
         ("a b ... b c ...", False),
-        ("b ...", False),
-        ("... d", False),
         ("a ... d c ...", False),
         ("a b c d 1 f", False),
     ],
@@ -200,8 +192,3 @@ def test_a_block_is_read_with_its_comments() -> None:
 )
 def test_programs_are_run(tmp_path: Path, block: Block, fine: bool) -> None:
     assert (perform(block, tmp_path) == []) is fine
-
-
-def test_anchors_are_githubs() -> None:
-    text = "# The gap\n## What is measured, and `what` is not\n## The gap\n"
-    assert anchors(text) == {"the-gap", "what-is-measured-and-what-is-not", "the-gap-1"}
