@@ -192,26 +192,29 @@ torchrun --nproc_per_node=2 -m -- pipeline.train    one run on two GPUs, or in t
 @cli.force
 @click.option("--dry-run", is_flag=True, help="Check the options, and stop.")
 def command(
-    slug: str, preset: str, teachers: tuple[str, ...], pseudo_labels: Path | None, rules_allow_pseudo_labels: bool,
-    processed: Path, models: Path, dry_run: bool, **options: Any,
+    slug: str, preset: str, teachers: tuple[str, ...], pseudo_labels: Path | None,
+    run_name: str | None, allow_over_limit: bool, compile_: Compile, device: str, processed: Path, models: Path,
+    force: bool, dry_run: bool, **recipe: Any,
 ) -> None:  # fmt: skip
     """Train a network on the preprocessed images.
 
     An interrupted run goes on when the same command is run again; Ctrl-C saves first.
     """
-    if (pseudo_labels is not None) != rules_allow_pseudo_labels:
+    if (pseudo_labels is not None) != recipe.pop("rules_allow_pseudo_labels"):
         raise UsageError(
             "--pseudo-labels CSV and --rules-allow-pseudo-labels go together: the competition's rules do not say "
             "whether a network may learn from the hidden images"
         )
-    how = {name: options.pop(name) for name in ("run_name", "device", "compile_", "allow_over_limit", "force")}
-    config = cli.recipe(preset, options, taught=bool(teachers))
-    if how["run_name"] is not None:
-        runs.check_name(how["run_name"])
+    config = cli.recipe(preset, recipe, taught=bool(teachers))
+    if run_name is not None:
+        runs.check_name(run_name)
     if dry_run:
         return
     paths = Paths(processed=processed, models=models)
-    run = train(config, paths, slug, teachers=teachers, pseudo_labels=pseudo_labels, **how)
+    run = train(
+        config, paths, slug, run_name=run_name, device=device, teachers=teachers, pseudo_labels=pseudo_labels,
+        allow_over_limit=allow_over_limit, compile_=compile_, force=force,
+    )  # fmt: skip
     if run.result.submittable and _is_main_process():
         following = commands.command("predict", slug, paths, "--out", str(paths.submissions / "sub.csv"))
         commands.announce(following, cli.log, os.environ)
