@@ -9,7 +9,6 @@ A trial corrupts labelled images as the hidden ones are corrupted, and applies t
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,17 +107,7 @@ def _applied(
     return inference.predict(panel, data, "hidden_images", rows, prepare=found.pixels.revert)
 
 
-class Predictor(Protocol):
-    """Models that predict together."""
-
-    def probabilities(self, images: Images) -> NDArray[np.float32]:
-        """Probabilities (N, classes) of uint8 images (N, 32, 32, 3)."""
-
-    def adapted(self, images: Images, reference: Images) -> "Predictor":
-        """The same models, their batch norms adapted to images that differ from the labelled `reference`."""
-
-
-def trials_of_corruption(panel: Predictor, fit: Fit, images: Images, truth: Labels) -> list[Trial]:
+def trials_of_corruption(panel: Panel, fit: Fit, images: Images, truth: Labels) -> list[Trial]:
     """Corrupt labelled images (N, 32, 32, 3) as was found, and try the mitigations."""
     if not fit.corruptions or len(images) < LEAST:
         return []
@@ -127,8 +116,8 @@ def trials_of_corruption(panel: Predictor, fit: Fit, images: Images, truth: Labe
     reference, plain, truth = images[:half], images[half:], truth[half:]
     corrupted = np.ascontiguousarray(fit.apply(plain))
 
-    def accuracy(predictor: Predictor, of: Images) -> float:
-        return estimators.accuracy(predictor.probabilities(of), truth)
+    def accuracy(panel: Panel, of: Images) -> float:
+        return estimators.accuracy(panel.probabilities(of), truth)
 
     unharmed, before = accuracy(panel, plain), accuracy(panel, corrupted)
     after, needless = (accuracy(panel.adapted(these, reference), these) for these in (corrupted, plain))

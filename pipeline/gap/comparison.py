@@ -19,6 +19,10 @@ from pipeline.store.submissions import LocalCsv
 BY_HAND = "submitted by hand; recognised by its file name"
 CLOCKS_DIFFER = timedelta(minutes=10)  # at most, this machine's and Kaggle's
 TEST_ROWS = 10_000  # CIFAR-10's test_batch, where the processed data is not at hand
+OF_NEWEST = {  # JSON key -> field
+    "run": "run", "ref": "ref", "status": "status", "local": "local_test", "validation": "local_validation",
+    "public": "public", "private": "private", "gap": "gap_public",
+}  # fmt: skip
 
 
 def sync(
@@ -132,17 +136,9 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
-        newest = self.newest
         return {
             "competition": self.competition.slug,
-            "run": newest.run if newest else None,
-            "ref": newest.ref if newest else None,
-            "status": newest.status if newest else None,
-            "local": newest.local_test if newest else None,
-            "validation": newest.local_validation if newest else None,
-            "public": newest.public if newest else None,
-            "private": newest.private if newest else None,
-            "gap": newest.gap_public if newest else None,
+            **{key: getattr(self.newest, name, None) for key, name in OF_NEWEST.items()},
             "public_rows": self.public_rows,
             "rows_assumed": self.competition.public_rows is None,
             "noise": asdict(self.noise) if self.noise else None,

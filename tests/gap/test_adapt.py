@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline import train
 from pipeline.errors import UsageError
 from pipeline.gap import corruption_fit, diagnosis
-from pipeline.gap.adapt import Predictor, choice, predict_hidden, trial_of_prior, trials_of_corruption
+from pipeline.gap.adapt import choice, predict_hidden, trial_of_prior, trials_of_corruption
 from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import KINDS, Corruption, Images, brighten, swap_channels
 from pipeline.gap.diagnosis import Findings, Trial
@@ -53,7 +54,7 @@ class Colour:
         means = images.mean(axis=(1, 2), dtype=np.float32)
         return np.asarray(means / means.sum(axis=1, keepdims=True), dtype=np.float32)
 
-    def adapted(self, images: Images, reference: Images) -> Predictor:
+    def adapted(self, images: Images, reference: Images) -> "Colour":
         return self
 
 
@@ -67,19 +68,24 @@ class Light:
         lighter = images.mean(axis=(1, 2, 3)) > self.centre
         return np.asarray(np.eye(2)[lighter.astype(int)], dtype=np.float32)
 
-    def adapted(self, images: Images, reference: Images) -> Predictor:
+    def adapted(self, images: Images, reference: Images) -> "Light":
         return Light(self.centre + float(images.mean() - reference.mean()))
 
 
-def tried(panel: Predictor, fit: Fit, reference: Images, images: Images, *truth: int) -> list[Trial]:
+def tried(panel: Any, fit: Fit, reference: Images, images: Images, *truth: int) -> list[Trial]:
     """Trials on `images`, the first half of what is at hand being the reference, whose labels are all wrong."""
     assert len(reference) == len(images) == len(truth)
     return trials_of_corruption(panel, fit, np.concatenate([reference, images]), np.array([9] * len(truth) + [*truth]))
 
 
+def tried_on(fit: Fit, images: Images, truth: NDArray[np.integer]) -> list[Trial]:
+    colour: Any = Colour()
+    return trials_of_corruption(colour, fit, images, truth)
+
+
 def test_without_a_corruption_there_is_nothing_to_try() -> None:
-    assert trials_of_corruption(Colour(), ALIKE, greys(1, 2, 3, 4), np.zeros(4, int)) == []
-    assert trials_of_corruption(Colour(), SWAPPED, greys(1, 2, 3), np.zeros(3, int)) == []  # too few images
+    assert tried_on(ALIKE, greys(1, 2, 3, 4), np.zeros(4, int)) == []
+    assert tried_on(SWAPPED, greys(1, 2, 3), np.zeros(3, int)) == []  # too few images
 
 
 def test_swapped_channels_are_reverted() -> None:
