@@ -17,7 +17,7 @@ import click
 from pipeline import cli
 from pipeline.errors import INTERRUPTED, UsageError
 from pipeline.rehearsal import digits
-from pipeline.rehearsal.mock import MockKaggle, mock_kaggle, slug_of
+from pipeline.rehearsal.mock import mock_kaggle, slug_of
 
 STATES = Path("data/rehearsal")
 PATIENCE = 30.0  # seconds that an interrupted command has to end by itself
@@ -59,19 +59,15 @@ def rehearse(
         raise UsageError("--labels goes with --folder: the embedded digits have labels of their own")
     state = state or STATES / (digits.SLUG if folder is None else slug_of(folder))
     with mock_kaggle(folder, state, labels=labels) as kaggle:
+        count = len(kaggle.state.received)
         # On stderr, as `time` and `env` do: stdout is COMMAND's.
-        click.echo(_greeting(kaggle, state), err=True)
+        click.echo(
+            f"rehearsal: serving {kaggle.slug} from {kaggle.source} on 127.0.0.1:{kaggle.port}; "
+            f"{count} submission{'' if count == 1 else 's'} remembered in {state}",
+            err=True,
+        )
         code = _run(command, kaggle.environment)
     raise click.exceptions.Exit(code)
-
-
-def _greeting(kaggle: MockKaggle, state: Path) -> str:
-    count = len(kaggle.state.submissions())
-    plural = "" if count == 1 else "s"
-    return (
-        f"rehearsal: serving {kaggle.slug} from {kaggle.source} on 127.0.0.1:{kaggle.port}; "
-        f"{count} submission{plural} remembered in {state}"
-    )
 
 
 def _run(command: Sequence[str], environment: dict[str, str]) -> int:
@@ -83,34 +79,28 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> int:
     except PermissionError:
         raise UsageError(f"{command[0]} cannot be executed: chmod +x {command[0]}") from None
 
-    def terminate(signum: int, frame: FrameType | None) -> None:
-        child.terminate()
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # Ctrl-C in a terminal reaches the child as well: twice would be too often.
+        if number == signal.SIGTERM or not _in_terminal():
+            child.terminate()  # the stages take SIGTERM as Ctrl-C
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         code = child.wait()
     except KeyboardInterrupt:
-        _let_end(child)
+        try:
+            child.wait(PATIENCE)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            child.kill()
+            child.wait()
         return INTERRUPTED  # COMMAND has said so
-    finally:
-        signal.signal(signal.SIGTERM, previous)
     return code if code >= 0 else 128 - code
 
 
-def _let_end(child: subprocess.Popen[bytes]) -> None:
-    """Wait for the interrupted child; kill it when it takes too long or at a second Ctrl-C."""
-    if not _terminal_tells_children():
-        child.terminate()  # the stages take SIGTERM as Ctrl-C
-    try:
-        child.wait(PATIENCE)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        child.kill()
-        child.wait()
-
-
-def _terminal_tells_children() -> bool:
-    """Whether Ctrl-C comes from a terminal, which sends it to the child as well: twice would be too often."""
+def _in_terminal() -> bool:
+    """Whether Ctrl-C comes from a terminal."""
     try:
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     except (OSError, ValueError):  # no terminal, or stdin is closed or replaced

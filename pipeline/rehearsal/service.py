@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 
 from pipeline.config import fingerprint
 from pipeline.kaggle_api import credentials
-from pipeline.rehearsal.state import COMPLETE, Refusal, State, timestamp
+from pipeline.rehearsal.state import Refusal, State, timestamp
 from pipeline.store import atomic
 
 USERNAME, TEAM_ID = "rehearsal", 1
@@ -169,7 +169,6 @@ class Service:
             "GetSubmissionLimits": self._get_submission_limits,
             "ListSubmissions": lambda request, _: json_reply(page(request, "submissions", state.submissions())),
             "GetSubmission": self._get_submission,
-            "GetLeaderboard": self._get_leaderboard,
             "IntrospectToken": lambda *_: json_reply({"active": True, "username": USERNAME, "userId": TEAM_ID}),
         }
 
@@ -231,13 +230,3 @@ class Service:
             if submission["ref"] == request.get("ref"):
                 return json_reply(submission)
         raise Refusal(404, "Submission not found")
-
-    def _get_leaderboard(self, request: Json, base: str) -> Reply:
-        """Ours is the only team; its row is the submission with the best public score."""
-        scored = [s for s in self.state.submissions() if s["status"] == COMPLETE and s["publicScore"]]
-        best = sorted(scored, key=lambda s: float(s["publicScore"]))[-1:]
-        rows = [
-            {"teamId": TEAM_ID, "teamName": s["teamName"], "submissionDate": s["date"], "score": s["publicScore"]}
-            for s in best
-        ]
-        return json_reply(page(request, "submissions", rows))

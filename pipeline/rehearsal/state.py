@@ -100,35 +100,27 @@ def _accuracy(predicted: dict[int, int], truth: Truth, ids: frozenset[int]) -> s
 
 
 def _check_ids(predicted: dict[int, int], truth: Truth) -> None:
-    missing, unknown = truth.labels.keys() - predicted.keys(), predicted.keys() - truth.labels.keys()
-    if len(missing) == 1:
-        raise _Unscorable(f"Unable to find the required key value '{min(missing)}' in the 'ID' column")
-    if missing:
+    if missing := truth.labels.keys() - predicted.keys():
         raise _Unscorable(f"Unable to find {len(missing)} required key values in the 'ID' column")
-    if unknown:
+    if unknown := predicted.keys() - truth.labels.keys():
         raise _Unscorable(f"The key value '{min(unknown)}' in the 'ID' column is unexpected")
 
 
 def _parse_csv(content: bytes) -> dict[int, int]:
     """The labels by id; columns and rows may come in any order."""
     try:
-        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        header, lines = rows.fieldnames or [], list(rows)
     except (UnicodeDecodeError, csv.Error):
         raise _Unscorable("The submission is not a CSV file in UTF-8") from None
-    if not lines:
-        raise _Unscorable("The submission file is empty")
     for name in HEADER:
-        if name not in lines[0]:
+        if name not in header:
             raise _Unscorable(f"Required column '{name}' could not be found")
-    if len(lines[0]) != len(HEADER):
-        raise _Unscorable(f"Found {len(lines[0])} columns when 2 were expected: ID,Labels")
     labels: dict[int, int] = {}
-    for number, line in enumerate(lines[1:], 2):
-        if not line:
-            continue
-        if len(line) != len(HEADER):
-            raise _Unscorable(f"Record {number - 1} had {len(line)} columns when 2 were expected")
-        key, label = (_integer(line[lines[0].index(name)], name, number) for name in HEADER)
+    for number, line in enumerate(lines, 2):
+        if line.keys() != set(HEADER) or None in line.values():
+            raise _Unscorable(f"Line {number} does not have the 2 columns ID,Labels")
+        key, label = (_integer(line[name], name, number) for name in HEADER)
         if label >= CLASSES:
             raise _Unscorable(f"The value '{label}' in the column 'Labels' (Line {number}) is not in 0..9")
         if key in labels:

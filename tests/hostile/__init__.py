@@ -1,16 +1,16 @@
 """The hostile world: crafted files, a misbehaving Kaggle, kills, full disks, secrets and people's mistakes.
 
-Each kind has its cases in tables, which the suite tries in part and tests/bench/soak.py in full:
+tests/bench/soak.py goes on for hours with the first three.
 
 test_crafted_files      pickles (calls, arrays, bombs, meanings) and archives (packing) by checking and forking,
                         at the real command line;  opcodes: how such a pickle is put together
 test_honest_files       what write_honest wrote with two versions of numpy, kept in honest/
 test_fuzzing            mutations of both; tests/bench/fuzz.py goes on for hours
-test_kaggle_misbehaves  kaggle_cases, the table;  kaggle_ways to provoke a row, kaggle_place where, kaggle_runs it
-test_kills              kills at random moments of the kill_cases;  leftovers: what must not be there afterwards
+test_kaggle_misbehaves  kaggle_cases, the table;  kaggle_ways to provoke a row, kaggle_place runs it
+test_kills              kills at random moments;  leftovers: what must not be there afterwards
 test_disk_order         disk_order watches what is synced before it is renamed, in order_of_stages
-test_mistakes           mistakes, the table;  test_surroundings: terminals, locales, folders, a GPU that fails
-test_full_disk          on a file system of a few MB
+test_mistakes           the table of mistakes, made by edits
+test_surroundings       terminals, locales, folders, a GPU that fails, a full disk
 test_secrets            known_secrets, and a Kaggle that quotes them
-test_load               much of everything
+test_load               a long ledger
 """

@@ -1,14 +1,12 @@
-"""A place in which a stage meets a Kaggle that misbehaves: run it, then look at what is left."""
+"""A place in which a stage meets a Kaggle that misbehaves, and what must hold of it before and afterwards."""
 
 import dataclasses
 import functools
 import shutil
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,21 +21,21 @@ from pipeline.store import ledger, submissions
 from pipeline.store.manifest import FileRecord
 from pipeline.submit import Clock, submit
 from tests.doubles.kaggle import FaultyKaggle, faulty_kaggle
-from tests.support import SLUG, paths_in, predicted_place, stage, tree, write_download
+from tests.support import SLUG, paths_in, predicted_place, tree, write_download
 
 Stage = Literal["download", "submit", "check"]
 CLOCK = Clock(deadline=20, poll=0.05, settle=0.2, patience=0.4, look=0.05)
-BALLAST = 9_500_000  # bytes that make the download about ten of the client's chunks long
-HANG = "hang=60"
+SETTINGS = Settings(daily_limit=1000, pending_seconds=0.0)
+BALLAST = 4_000_000  # bytes that make the download about four of the client's chunks long
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its exit code, its error in one line, and all that it told."""
+    """How a run ended: its exit code, its error in one line, and all that it printed."""
 
     code: int
     error: str
-    told: str
+    printed: str
 
 
 @dataclass
@@ -47,7 +45,7 @@ class Place:
     cwd: Path
     kaggle: FaultyKaggle
     offset: list[float]  # by how many seconds Kaggle's clock is ahead of ours
-    client: dict[str, Any] = dataclasses.field(default_factory=dict)  # other settings than usual
+    client: dict[str, Any] = field(default_factory=dict)  # other settings than usual
     clock: Clock = CLOCK
 
     @property
@@ -55,7 +53,7 @@ class Place:
         return self.cwd / "submissions/tiny-run.csv"
 
     @property
-    def book(self) -> Path:
+    def ledger_file(self) -> Path:
         return self.cwd / "submissions/ledger.csv"
 
     @functools.cached_property
@@ -67,35 +65,41 @@ class Place:
         """The submissions of our CSV that Kaggle has."""
         return [item for item in self.kaggle.state.received if item.sha256 == self.sha256]
 
-    def run(self, name: Stage) -> Outcome:
+    def run(self, stage: Stage) -> Outcome:
         """The stage, in this process."""
-        told: list[str] = []
+        printed: list[str] = []
         settings = {"timeout": 30.0, "upload_timeout": 30.0, "attempts": 1, "backoff": 0.01, **self.client}
-        kaggle = Kaggle(self.kaggle.environment, log=told.append, **settings)
+        kaggle = Kaggle(self.kaggle.environment, log=printed.append, **settings)
         paths = paths_in(self.cwd)
         try:
-            if name == "download":
-                download(SLUG, paths, kaggle, told.append, force=True)
-            elif name == "submit":
-                submit(self.csv, paths, kaggle, told.append, slug=SLUG, clock=self.clock)
+            if stage == "download":
+                download(SLUG, paths, kaggle, printed.append, force=True)
+            elif stage == "submit":
+                submit(self.csv, paths, kaggle, printed.append, slug=SLUG, clock=self.clock)
             else:
                 check(SLUG, paths, kaggle, told.append)
         except PipelineError as error:
-            return Outcome(error.exit_code, str(error), "\n".join(told))
-        return Outcome(0, "", "\n".join(told))
+            return Outcome(error.exit_code, str(error), "\n".join(printed))
+        return Outcome(0, "", "\n".join(printed))
 
-    def command(self, name: Stage, *more: object) -> Outcome:
-        """The stage's real command line."""
-        arguments = [*(["--force"] if name == "download" else []), *more]
-        done = stage(name, *arguments, cwd=self.cwd, environ=self.kaggle.environment)
-        return outcome(done.returncode, done.stdout, done.stderr)
+    @contextmanager
+    def environment(self, **changed: str) -> Iterator[None]:
+        """Other variables for a while; an empty one is not there."""
+        usual = dict(self.kaggle.environment)
+        self.kaggle.environment.update(changed)
+        for name in [name for name, value in changed.items() if not value]:
+            del self.kaggle.environment[name]
+        try:
+            yield
+        finally:
+            self.kaggle.environment.clear()
+            self.kaggle.environment.update(usual)
 
     def submit_directly(self, content: bytes, name: str, description: str) -> int:
         """What somebody else, or an earlier run, has sent; its ref."""
-        state = self.kaggle.state
-        token = state.start_upload(name, len(content))
-        state.store_upload(token, content)
-        return state.submit(token, description)
+        token = self.kaggle.state.start_upload(name, len(content))
+        self.kaggle.state.store_upload(token, content)
+        return self.kaggle.state.submit(token, description)
 
     def submit_a_strangers(self) -> int:
         """Another CSV of this team's, sent by hand; its ref."""
@@ -105,95 +109,144 @@ class Place:
 
     def submit_ours(self) -> int:
         """As an earlier run of ours has sent it; its ref."""
-        known = submissions.Sidecar.read(self.csv)
-        assert known is not None
-        tag = submissions.tag(known.run, self.sha256, known.validation_accuracy)
+        sidecar = submissions.Sidecar.read(self.csv)
+        assert sidecar is not None
+        tag = submissions.tag(sidecar.run, self.sha256, sidecar.validation_accuracy)
         return self.submit_directly(self.csv.read_bytes(), self.csv.name, tag)
 
+    # --- what is there ----------------------------------------------------------------------------------------
 
-def outcome(code: int, stdout: str, stderr: str) -> Outcome:
-    """Of a command: at most one line is an error, and no line of a traceback is shown."""
-    assert "Traceback" not in stderr, stderr
-    errors = [line.removeprefix("error: ") for line in stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == (code != 0), stderr
-    return Outcome(code, "".join(errors), stdout)
+    def files(self) -> dict[str, bytes]:
+        """What the stages keep, but for the ledger."""
+        kept = {f"{top}/{name}": data for top in ("data", "submissions") for name, data in tree(self.cwd / top).items()}
+        return {name: data for name, data in kept.items() if name != "submissions/ledger.csv"}
 
+    def lines(self) -> list[str]:
+        """The ledger's."""
+        return self.ledger_file.read_text().splitlines() if self.ledger_file.exists() else []
 
-@functools.cache
-def template() -> "tempfile.TemporaryDirectory[str]":
-    """Made once for this process: what each place is a copy of."""
-    folder = tempfile.TemporaryDirectory(prefix="kaggle-place-")
-    predicted_place(Path(folder.name) / "sending")
-    fetching = Path(folder.name) / "fetching"
-    write_download(fetching / "source")
-    (fetching / "source/ballast.bin").write_bytes(np.random.default_rng(0).bytes(BALLAST))
-    older = write_download(fetching / "older", seed=50)
-    download(SLUG, paths_in(fetching), Kaggle({}), print, source=older)
-    return folder
+    def entries(self) -> list[ledger.Entry]:
+        """The ledger's states of our CSV's submissions."""
+        return [e for e in ledger.current(ledger.read(self.ledger_file), SLUG) if e.csv_sha256 == self.sha256]
 
+    def is_complete(self, stage: Stage) -> bool:
+        """Whether the stage's output is whole and right."""
+        if stage == "download":
+            raw = {name: data for name, data in tree(self.cwd / "data/raw" / SLUG).items() if name != "manifest.json"}
+            return raw == tree(self.cwd / "source") and not list((self.cwd / "data/raw").glob(".*.download"))
+        noted = [(entry.ref, entry.status, entry.public) for entry in self.entries()]
+        return noted == [(item.ref, "complete", _per_cent(item)) for item in self.own]
 
-@contextmanager
-def place(folder: Path, name: Stage, settings: Settings | None = None) -> Iterator[Place]:
-    """A place for the stage: for download an older edition lies there already, for check a submission is scored."""
-    kind = "fetching" if name == "download" else "sending"
-    cwd = Path(shutil.copytree(Path(template().name) / kind, folder, symlinks=True, dirs_exist_ok=True))
-    offset = [0.0]
-    with faulty_kaggle(
-        cwd / "source",
-        cwd / "state",
-        slug=SLUG,
-        labels=None if name == "download" else cwd / "labels.csv",
-        settings=settings or Settings(pending_seconds=0.0),
-        clock=lambda: time.time() + offset[0],
-    ) as kaggle:
-        here = Place(cwd, kaggle, offset)
-        if name == "check":
-            here.submit_ours()
-            assert here.run("check").code == 0
-        yield here
-
-
-def files(here: Place) -> dict[str, bytes]:
-    """What the stages keep, but for the ledger."""
-    kept = {f"{part}/{name}": data for part in ("data", "submissions") for name, data in tree(here.cwd / part).items()}
-    return {name: data for name, data in kept.items() if name != "submissions/ledger.csv"}
-
-
-def lines(here: Place) -> list[str]:
-    """The ledger."""
-    return here.book.read_text().splitlines() if here.book.exists() else []
-
-
-def entries(here: Place) -> list[ledger.Entry]:
-    """The ledger's states of our CSV's submissions."""
-    return [e for e in ledger.current(ledger.read(here.book), SLUG) if e.csv_sha256 == here.sha256]
-
-
-def is_complete(here: Place, name: Stage) -> bool:
-    """Whether the stage's output is whole and right."""
-    if name == "download":
-        found = {k: data for k, data in tree(here.cwd / "data/raw" / SLUG).items() if k != "manifest.json"}
-        return found == tree(here.cwd / "source") and not list((here.cwd / "data/raw").glob(".*.download"))
-    known = [(entry.ref, entry.status, entry.public) for entry in entries(here)]
-    return known == [(item.ref, "complete", _per_cent(item)) for item in here.own]
-
-
-def has_no_strangers_score(here: Place) -> bool:
-    """Whether each score that the ledger gives our CSV is one of its own."""
-    own = {item.ref: _per_cent(item) for item in here.own}
-    return all(entry.public in (None, own.get(entry.ref or 0)) for entry in entries(here))
+    def has_only_its_own_scores(self) -> bool:
+        """Whether each score that the ledger gives our CSV is one of its own."""
+        own = {item.ref: _per_cent(item) for item in self.own}
+        return all(entry.public in (None, own.get(entry.ref or 0)) for entry in self.entries())
 
 
 def _per_cent(item: Submission) -> float | None:
     return round(100 * float(item.outcome.public), 3) if item.outcome.public else None
 
 
-def at_once(attempts: Sequence[Callable[[], Outcome]]) -> list[Outcome]:
-    """All of them at the same time."""
-    found: list[Outcome] = []
-    threads = [threading.Thread(target=lambda run=run: found.append(run())) for run in attempts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
+class Places:
+    """One place for a stage, which each row finds as it was: for download an older edition of the files is there."""
+
+    def __init__(self, folder: Path, stage: Stage) -> None:
+        self._folder, self._stage = folder, stage
+        folder.mkdir(parents=True)
+        if stage == "download":
+            older = write_download(folder / "older", seed=50)
+            download(SLUG, paths_in(folder), Kaggle({}), print, source=older)
+            write_download(folder / "source")
+            (folder / "source/ballast.bin").write_bytes(np.random.default_rng(0).bytes(BALLAST))
+            (folder / "submissions").mkdir()
+        else:
+            predicted_place(folder)
+        for top in ("data", "submissions"):
+            shutil.copytree(folder / top, folder / "kept" / top, symlinks=True)
+
+    @contextmanager
+    def place(self) -> Iterator[Place]:
+        """The place as new; for check a submission is scored in it."""
+        for top in ("data", "submissions", "state"):
+            shutil.rmtree(self._folder / top, ignore_errors=True)
+        shutil.copytree(self._folder / "kept", self._folder, symlinks=True, dirs_exist_ok=True)
+        offset = [0.0]
+        labels = None if self._stage == "download" else self._folder / "labels.csv"
+        with faulty_kaggle(
+            self._folder / "source", self._folder / "state", slug=SLUG, labels=labels, settings=SETTINGS,
+            clock=lambda: time.time() + offset[0],
+        ) as kaggle:  # fmt: skip
+            here = Place(self._folder, kaggle, offset)
+            if self._stage == "check":
+                here.submit_ours()
+                assert here.run("check").code == 0
+            yield here
+
+
+# --- a row of the table, and what is demanded of it ---------------------------------------------------------------
+
+Left = Literal["as before", "complete", "unscored"]
+How = str | Callable[[Place], Outcome]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table."""
+
+    name: str
+    how: How  # a fault, or a function that provokes it
+    code: int  # exit code
+    says: str  # is in the error's one line; when there is none, in what is printed
+    left: Left = "as before"  # the files
+    sent: int = 0  # submissions of this CSV that Kaggle has afterwards
+    client: Mapping[str, Any] = field(default_factory=dict)  # other settings of the Kaggle client
+    waiting: float = CLOCK.deadline  # seconds until submit gives up waiting for the score
+    again: int = 0  # exit code of the next run, without the fault
+
+
+class CannotProvoke(Exception):
+    """This machine does not let us; the text says why."""
+
+
+def run_case(case: Case, stage: Stage, places: Places) -> None:
+    """The failure and what it leaves, then the same command without a fault: with one submission of the CSV.
+
+    Raises:
+        AssertionError: with the row's name, if anything is not as the table says.
+        CannotProvoke: this machine does not let us.
+    """
+    try:
+        with places.place() as here:
+            _fail(case, stage, here)
+            here.kaggle.misbehave()
+            here.client, here.clock = {}, CLOCK
+            again = here.run(stage)
+            assert again.code == case.again, f"the next run ended with {again}"
+            assert case.again or here.is_complete(stage), f"the next run left {here.lines()}"
+            if stage == "submit":
+                assert len(here.own) == 1, f"Kaggle has {len(here.own)} submissions of one CSV"
+                assert here.has_only_its_own_scores(), f"a stranger's score: {here.lines()}"
+    except AssertionError as error:
+        raise AssertionError(f"{stage}, {case.name}: {error}") from error
+
+
+def _fail(case: Case, stage: Stage, here: Place) -> None:
+    before, noted = here.files(), here.lines()
+    here.client, here.clock = dict(case.client), dataclasses.replace(CLOCK, deadline=case.waiting)
+    if callable(case.how):
+        outcome = case.how(here)
+    else:
+        here.kaggle.misbehave(case.how)
+        outcome = here.run(stage)
+    assert outcome.code == case.code, f"ended with {outcome}"
+    assert "\n" not in outcome.error, f"more than one line: {outcome.error!r}"
+    assert case.says in (outcome.error if case.code else outcome.printed), f"said {outcome}"
+    if case.left == "complete":
+        assert here.is_complete(stage), f"is not complete: {outcome} {here.lines()}"
+    elif case.left == "as before":
+        assert here.files() == before, "files have changed"
+    assert here.lines()[: len(noted)] == noted, "the ledger has lost lines"
+    if stage != "download":
+        assert here.has_only_its_own_scores(), f"a stranger's score: {here.lines()}"
+    if stage == "submit":
+        assert len(here.own) == case.sent, f"Kaggle has {len(here.own)} submissions of it"

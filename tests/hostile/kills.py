@@ -3,120 +3,178 @@
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import torch
 
 from pipeline.store import ledger
-from tests.hostile.kill_cases import CASES, Case, Template, command, kaggle_for
-from tests.hostile.leftovers import Fault, double_submissions, half_files, held_locks, lost_lines, unlike
-from tests.support import here
+from tests.hostile import leftovers
+from tests.hostile.leftovers import RUN
+from tests.hostile.surroundings import copy_project
+from tests.support import ROOT, SLUG, clean_environment, here, serve, write_download
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 DYING = 5.0  # seconds that a child of a killed process may need to notice
 ORPHANS = 120.0  # seconds that the stages of a killed run_all.sh may need to end
 ENDING = 60.0  # seconds to end after SIGTERM and SIGINT
 TIMEOUT = 300.0  # seconds
+HIDDEN = 30  # images
+
+# --- what is killed -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command, killed in a copy of what an earlier case left."""
+
+    after: str  # the case whose end is this one's beginning; "": an empty place
+    arguments: tuple[str, ...]  # of `python -m`; or run_all.sh and its own
+    kaggle: bool = False  # whether it needs a mock server beside it; run_all.sh brings its own
+
+    @property
+    def script(self) -> bool:
+        return self.arguments[0].endswith(".sh")
+
+    @property
+    def command(self) -> Sequence[str]:
+        return self.arguments if self.script else (sys.executable, "-m", *self.arguments)
+
+
+_SLUG = ("--competition", SLUG)
+_TRAINING = (*_SLUG, "--preset", "rehearsal", "--batch-size", "20", "--device", "cpu")
+_SWEEP = ("--search", "learning_rate=log:0.001:0.1", "--trials", "2", "--heartbeat", "1", "--name", "tiny")
+CASES = {
+    "download": Case("", ("pipeline.download", *_SLUG), kaggle=True),
+    "from": Case("", ("pipeline.download", *_SLUG, "--from", f"{SLUG}.zip")),
+    "preprocess": Case("download", ("pipeline.preprocess", *_SLUG)),
+    "train": Case("preprocess", ("pipeline.train", *_TRAINING, "--epochs", "4", "--run", RUN)),
+    "predict": Case("train", ("pipeline.predict", "--run", RUN, "--device", "cpu")),
+    "submit": Case("predict", ("pipeline.submit", "--poll", "0.1"), kaggle=True),
+    "check": Case("submit", ("pipeline.check", *_SLUG), kaggle=True),
+    "sweep": Case("preprocess", ("pipeline.sweep", *_SLUG, "--preset", "rehearsal", "--epochs", "1", *_SWEEP)),
+    "run_all": Case("", ("./run_all.sh", "--rehearsal", "--data", "source", "--epochs", "2", "--run", RUN)),
+}
+
+
+class Template:
+    """Where each case begins, where it ends when nothing disturbs it, and what it costs; made when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seconds: dict[str, float] = {}
+        self._empty = folder / "empty"
+        source = write_download(folder / "source", hidden=HIDDEN)
+        copy_project(self._empty)
+        (self._empty / "source").symlink_to(source)  # the mock server remembers whose files it served
+        labels = [f"{100 + k},{k % 10}" for k in range(HIDDEN)]
+        (self._empty / "labels.csv").write_text("\n".join(["ID,Labels", *labels]) + "\n")
+        shutil.make_archive(str(self._empty / SLUG), "zip", source)
+
+    def begin(self, name: str, place: Path) -> Path:
+        """Make `place` one in which the case can begin."""
+        before = CASES[name].after
+        shutil.copytree(self.end(before) if before else self._empty, place, symlinks=True)
+        return place
+
+    def end(self, name: str) -> Path:
+        """The place in which the case ended undisturbed."""
+        place = self._folder / "ends" / name
+        if not place.exists():
+            self.begin(name, place)
+            with _environment(CASES[name], place) as environ:
+                before = _children_spent()
+                done = _run(CASES[name], place, environ)
+                self._seconds[name] = _children_spent() - before
+            assert done.returncode == 0, done.stderr
+        return place
+
+    def seconds(self, name: str) -> float:
+        """The processor time of the undisturbed case: unlike the clock's, a busy machine hardly changes it."""
+        self.end(name)
+        return self._seconds[name]
+
+
+def _children_spent() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+@contextmanager
+def _environment(case: Case, place: Path) -> Iterator[dict[str, str]]:
+    """The variables for a case, with the mock server running where it needs one."""
+    own = {**clean_environment(), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PIPELINE_PYTHON": sys.executable}
+    if case.kaggle:
+        with serve(place) as kaggle:
+            yield {**kaggle.environment, **{name: own[name] for name in ("HOME", "PYTHONPATH", "OMP_NUM_THREADS")}}
+    else:
+        yield own
+
+
+def _run(case: Case, place: Path, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        case.command, cwd=place, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        timeout=TIMEOUT, check=False,
+    )  # fmt: skip
+
+
+# --- a kill -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Outcome:
     """One kill, and what was wrong after it."""
 
-    stage: str
-    number: signal.Signals
-    group: bool  # sent to the whole process group
-    moment: float  # seconds of processor time after the start
-    code: int  # with which the process ended
-    finished: bool  # the command that was run again ended with 0
-    faults: tuple[Fault, ...]
-
-    def __str__(self) -> str:
-        whom = "the group" if self.group else "the process"
-        faults = "; ".join(f"{fault.kind}: {fault.text}" for fault in self.faults) or "all well"
-        return f"{self.stage}, {self.number.name} to {whom} after {self.moment:.2f} s, code {self.code}: {faults}"
+    code: int  # with which the process ended; 0: it was faster than the signal
+    problems: tuple[str, ...]
 
 
-@dataclass
-class Counts:
-    """What many kills came to."""
-
-    kills: Counter[tuple[str, str]] = field(default_factory=Counter)  # by stage and signal
-    too_late: int = 0  # the command had ended before
-    reruns_finished: int = 0
-    faults: Counter[str] = field(default_factory=Counter)  # by kind
-    bad: list[str] = field(default_factory=list)  # the outcomes with faults, for people
-
-    def add(self, outcome: Outcome) -> None:
-        """Count one more."""
-        self.kills[outcome.stage, outcome.number.name] += 1
-        self.too_late += outcome.code == 0
-        self.reruns_finished += outcome.finished
-        self.faults.update(fault.kind for fault in outcome.faults)
-        if outcome.faults:
-            self.bad.append(str(outcome))
-
-
-def soak(count: int, seed: int, folder: Path) -> Counts:
-    """Kill `count` times, over all stages in turn; run_all.sh takes long, so it is every twentieth."""
-    rng = random.Random(seed)
-    template = Template(folder / "template")
-    stages = [case.name for case in CASES if not case.script]
-    counts = Counts()
-    for k in range(count):
-        stage = "run_all" if k % 20 == 19 else stages[k % len(stages)]
-        counts.add(kill_once(rng, stage, template, folder / f"kill-{k}"))
-    return counts
-
-
-def kill_once(rng: random.Random, stage: str, template: Template, folder: Path) -> Outcome:
-    """Kill `stage` at a random moment in a fresh `folder`, look, run it again and compare; removes the folder."""
-    case, number = template.case(stage), rng.choice(SIGNALS)
+def kill_once(rng: random.Random, name: str, template: Template, folder: Path) -> Outcome:
+    """Kill the case at a random moment in a fresh `folder`, look, run it again and compare; removes the folder."""
+    case, number = CASES[name], rng.choice(SIGNALS)
     group = number != signal.SIGTERM and rng.random() < 0.5  # Ctrl-C in a terminal goes to all of the group
-    moment = max(rng.random(), rng.random()) * template.seconds(stage)  # the end, where it writes, more often
-    template.begin(stage, folder)
-    book = folder / "submissions/ledger.csv"
+    moment = max(rng.random(), rng.random()) * template.seconds(name)  # the end, where it writes, more often
+    template.begin(name, folder)
+    book = folder / "submissions" / ledger.NAME
     before = book.read_bytes() if book.is_file() else b""
-    with kaggle_for(case, folder) as environ:
-        code, faults = _kill(case, number, group, moment, folder, environ)
-        faults += half_files(folder) + lost_lines(before, folder)
-        _let_minutes_pass(folder / "submissions" / ledger.NAME, before)
+    with _environment(case, folder) as environ:
+        code, problems = _kill(case, number, group, moment, folder, environ)
+        problems += leftovers.half_files(folder) + leftovers.lost_lines(before, book)
+        _let_minutes_pass(book, before)
         again = _again(case, folder, environ)
     if again.returncode:
-        blocked = "another run is at work" in again.stderr
-        faults.append(Fault("blocked lock" if blocked else "rerun", f"{again.returncode}, {again.stderr[-300:]}"))
-    faults += half_files(folder) + lost_lines(before, folder) + held_locks(folder) + double_submissions(folder)
-    if not again.returncode:
-        faults += unlike(stage, folder, template.end(stage))
+        problems.append(f"run again: {again.returncode}, {again.stderr[-300:]}")
+    else:
+        problems += leftovers.unlike(name, folder, template.end(name))
+    problems += leftovers.half_files(folder) + leftovers.lost_lines(before, book)
+    problems += leftovers.held_locks(folder) + leftovers.double_submissions(folder)
     shutil.rmtree(folder)
-    return Outcome(stage, number, group, moment, code, not again.returncode, tuple(faults))
+    whom = "the group" if group else "the process"
+    what = f"{name}, {number.name} to {whom} after {moment:.2f} s of processor time, code {code}"
+    return Outcome(code, tuple(f"{what}: {problem}" for problem in problems))
 
 
 def _let_minutes_pass(book: Path, before: bytes) -> None:
     """Date the ledger's new lines back: whoever comes back at once may be made to wait for what was just sent."""
     if book.is_file() and (new := book.read_bytes()[len(before) :]):
         earlier = (datetime.now(UTC) - timedelta(minutes=10)).isoformat(timespec="seconds")
-        dated = re.sub(rb"^[0-9T:+-]{25}(?=,)", earlier.encode(), new, flags=re.MULTILINE)
-        book.write_bytes(before + dated)
+        book.write_bytes(before + re.sub(rb"^[0-9T:+-]{25}(?=,)", earlier.encode(), new, flags=re.MULTILINE))
 
 
 def _again(case: Case, folder: Path, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
     """The command once more: in this process, which need not import PyTorch again."""
     if case.script:
-        return subprocess.run(
-            command(case), cwd=folder, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-            timeout=TIMEOUT, check=False,
-        )  # fmt: skip
-    _, module, *options = case.arguments
+        return _run(case, folder, environ)
+    module, *options = case.arguments
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in `environ`: with more of them, weights would differ in their last bits
     try:
@@ -127,94 +185,80 @@ def _again(case: Case, folder: Path, environ: Mapping[str, str]) -> "subprocess.
 
 def _kill(
     case: Case, number: signal.Signals, group: bool, moment: float, folder: Path, environ: Mapping[str, str]
-) -> tuple[int, list[Fault]]:
+) -> tuple[int, list[str]]:
     """Start the command, send the signal, wait; its exit code, and what was wrong with how it ended."""
     log = folder / ".stderr"
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            command(case), cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            case.command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=errors, start_new_session=True,
         )  # fmt: skip
     try:
-        while process.poll() is None and spent(process.pid) < moment:
+        while process.poll() is None and _spent(process.pid) < moment:
             time.sleep(0.003)
-        handled = False
+        handled = process.poll() is None and _catches_sigterm(process.pid)
         if process.poll() is None:
-            handled = catches_sigterm(process.pid)
             (os.killpg if group else os.kill)(process.pid, number)
         with suppress(subprocess.TimeoutExpired):
             process.wait(ENDING)
-        faults = _ending(number, handled, process.poll(), log.read_text(errors="replace"))
+        problems = _ending(number, handled, process.poll(), log.read_text(errors="replace"))
         # A script cannot take its stages with it when it is killed alone: they end by themselves.
         orphaned = case.script and number == signal.SIGKILL and not group
-        if alive := _survivors(process.pid, ORPHANS if orphaned else DYING):
-            faults.append(Fault("survivor", " ".join(alive)))
+        deadline = time.monotonic() + (ORPHANS if orphaned else DYING)
+        while (alive := _session(process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        problems += [f"survived: process {pid}" for pid in alive]
     finally:
-        for pid in session(process.pid):
+        for pid in _session(process.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()
-    return process.returncode, faults
+    return process.returncode, problems
 
 
-def _ending(number: signal.Signals, handled: bool, code: int | None, errors: str) -> list[Fault]:
+def _ending(number: signal.Signals, handled: bool, code: int | None, errors: str) -> list[str]:
     """What was wrong with the exit code and with what was said; 0 means that it was finished before."""
     if code is None:
-        return [Fault("does not end", errors[-300:])]
-    faults = []
+        return [f"does not end: {errors[-300:]}"]
     # -SIGINT is 130 to a shell.  CPython ends so if the interrupt passed through an exec("..."), as in an import of
     # PyTorch, also where it was caught in the end; and with 1 where Python itself was still starting.
     fine = (0, 130, -signal.SIGINT) if handled and number != signal.SIGKILL else (0, 1, 130, -number)
     if code not in fine:
-        faults.append(Fault("exit code", f"{code}: {errors[-300:]}"))
+        return [f"exit code {code}: {errors[-300:]}"]
     if code == 130 and ("Traceback" in errors or "Exception ignored" in errors):
-        faults.append(Fault("traceback", errors[-800:]))
-    return faults
+        return [f"traceback: {errors[-800:]}"]
+    return []
 
 
-def catches_sigterm(pid: int) -> bool:
+def _catches_sigterm(pid: int) -> bool:
     """Whether the process has installed its handlers: Python itself leaves SIGTERM alone."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return False
-    caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:"))
-    return bool(caught >> (signal.SIGTERM - 1) & 1)
+    with suppress(OSError):
+        caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), flags=re.MULTILINE)
+        return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
 
 
-def spent(pid: int) -> float:
+def _stat(pid: int | str) -> list[str]:
+    """The fields of /proc/PID/stat from the third, its state, on; empty when it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return []
+
+
+def _spent(pid: int) -> float:
     """Seconds of processor time of a process and its descendants, those that ended among them."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:  # it has ended meanwhile
-        return 0.0
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK") + sum(spent(int(child)) for child in children)
+    fields, children = _stat(pid), Path(f"/proc/{pid}/task/{pid}/children")
+    with suppress(OSError):
+        own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+        return own + sum(_spent(int(child)) for child in children.read_text().split())
+    return 0.0
 
 
-def session(leader: int) -> list[int]:
+def _session(leader: int) -> list[int]:
     """The processes of the session that `leader` began, which their children stay in; without those that ended."""
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended meanwhile
-            continue
-        if int(fields[3]) == leader and fields[0] not in "ZX":
-            found.append(int(stat.parent.name))
+    for path in Path("/proc").glob("[0-9]*"):
+        fields = _stat(path.name)
+        if fields and int(fields[3]) == leader and fields[0] not in "ZX":
+            found.append(int(path.name))
     return found
-
-
-def _survivors(leader: int, seconds: float) -> list[str]:
-    """Who of the session is still alive after `seconds`."""
-    end = time.monotonic() + seconds
-    while (alive := session(leader)) and time.monotonic() < end:
-        time.sleep(0.05)
-    return [_command_line(pid) for pid in alive]
-
-
-def _command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
-    except OSError:
-        return f"process {pid}"

@@ -13,43 +13,37 @@ from pipeline.errors import AccessDenied
 from pipeline.kaggle_api import credentials
 from pipeline.store.runs import Run
 from pipeline.training import inference
+from tests.hostile.edits import CSV
 from tests.hostile.surroundings import NAMESPACE, needs_mounts, shell
 from tests.support import ROOT, SLUG, clean_environment, error_line, here, tree
 from tests.training.tiny import before_step, write_tiny
 
-CSV = "submissions/tiny-run.csv"
-TRAIN = ("--competition", SLUG, "--preset", "rehearsal", "--epochs", "2", "--device", "cpu")
+TRAIN = ("train", "--competition", SLUG, "--preset", "rehearsal", "--epochs", "2", "--device", "cpu")
 
 
 # --- a device that fails ----------------------------------------------------------------------------------------
 
-VANISHED = "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported"
 
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cwd = tmp_path_factory.mktemp("undisturbed")
-    write_tiny(cwd / "data/processed")
-    assert here("train", *TRAIN, cwd=cwd).returncode == 0
-    return cwd
-
-
-@pytest.mark.parametrize("kind", [RuntimeError, getattr(torch, "AcceleratorError", RuntimeError)])
 def test_a_device_that_vanishes_while_training_is_told_and_the_run_goes_on(
-    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[RuntimeError]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail() -> None:
-        raise kind(VANISHED)
+    disturbed, undisturbed = tmp_path / "disturbed", tmp_path / "undisturbed"
+    for cwd in (disturbed, undisturbed):
+        write_tiny(cwd / "data/processed")
+    error: type[RuntimeError] = getattr(torch, "AcceleratorError", RuntimeError)
 
-    shutil.copytree(undisturbed / "data/processed", tmp_path / "data/processed")
+    def fail() -> None:
+        raise error("CUDA error: unspecified launch failure\nCUDA kernel errors might be reported later")
+
     with monkeypatch.context() as patch:
         before_step(patch, 1, 1, fail)
-        line = error_line(here("train", *TRAIN, cwd=tmp_path), 1)
+        line = error_line(here(*TRAIN, cwd=disturbed), 1)
     assert "failed (CUDA error: unspecified launch failure): run the same command again" in line
     assert "goes on from its last checkpoint" in line and "--device cpu" in line
-    result = here("train", *TRAIN, cwd=tmp_path)
+    result = here(*TRAIN, cwd=disturbed)
     assert "going on from the checkpoint: 1 epochs and 0 steps are done" in result.stdout
-    weights = [Run.open(cwd / "data/models", None).weights_sha256 for cwd in (tmp_path, undisturbed)]
+    assert here(*TRAIN, cwd=undisturbed).returncode == 0
+    weights = [Run.open(cwd / "data/models", None).weights_sha256 for cwd in (disturbed, undisturbed)]
     assert weights[0] == weights[1]
 
 
@@ -61,7 +55,7 @@ def test_a_device_that_vanishes_while_predicting_is_told_and_nothing_is_lost(
 
     before = tree(place)
     with monkeypatch.context() as patch:
-        patch.setattr(inference, "probabilities", fail)
+        patch.setattr(inference, "answers", fail)
         line = error_line(here("predict", "--force", cwd=place), 1)
     assert "failed (cuDNN error: CUDNN_STATUS_EXECUTION_FAILED): run the same command again" in line
     assert tree(place) == before
@@ -72,55 +66,48 @@ def test_a_device_that_vanishes_while_predicting_is_told_and_nothing_is_lost(
 # --- terminals and folders --------------------------------------------------------------------------------------
 
 
-def test_a_reader_that_goes_away_is_no_error(place: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [("check --help", 1, ""), ("predict --run none", 3, "error: there is no run none")],
+)
+def test_a_reader_that_goes_away_is_no_error(place: Path, arguments: str, code: int, says: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    for arguments in (("check", "--competition", SLUG), ("train", "--help"), ("predict", "--run", "none")):
-        with subprocess.Popen(
-            [sys.executable, "-m", f"pipeline.{arguments[0]}", *arguments[1:]],
-            cwd=place, env={**clean_environment(), "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.DEVNULL, stdout=writing, stderr=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
-            _, said = process.communicate(timeout=60)
-        quiet = arguments[0] != "predict"
-        assert process.returncode == (1 if quiet else 3)
-        assert said == "" if quiet else said.startswith("error: there is no run none")
+    module, *more = arguments.split()
+    done = subprocess.run(
+        [sys.executable, "-m", f"pipeline.{module}", *more], cwd=place,
+        env={**clean_environment(), "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL, stdout=writing,
+        stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+    )  # fmt: skip
     os.close(writing)
+    assert done.returncode == code
+    assert done.stderr.startswith(says) and bool(says) == bool(done.stderr)
 
 
 @pytest.mark.parametrize(
-    ("closed", "code", "told"),
+    ("closed", "code", "says"),
     [
-        (f"$P.check --competition {SLUG} >&-", 0, ""),
         ("$P.predict --run none <&- >&- 2>&-", 3, ""),
         ("$P.predict --run none 2>/dev/full", 3, ""),
         (f"$P.check --competition {SLUG} >/dev/full", 1, "the disk is full"),
     ],
 )
-def test_output_that_goes_nowhere_harms_nobody(place: Path, closed: str, code: int, told: str) -> None:
+def test_output_that_goes_nowhere_harms_nobody(place: Path, closed: str, code: int, says: str) -> None:
     before = tree(place)
     result = shell(closed, place)
     assert result.returncode == code
-    assert told in result.stderr and "Traceback" not in result.stderr and bool(told) == bool(result.stderr)
+    assert says in result.stderr and "Traceback" not in result.stderr and bool(says) == bool(result.stderr)
     assert tree(place) == before
 
 
-@pytest.mark.parametrize(
-    "environ",
-    [
-        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"PYTHONIOENCODING": "ascii:strict", "COLUMNS": "20"},
-    ],
-)
-def test_a_path_with_spaces_and_umlauts_works_in_every_terminal(place: Path, environ: dict[str, str]) -> None:
-    folder = place / "Übung 1/süß"
-    shutil.copytree(place / "submissions", folder)
+def test_a_path_with_spaces_and_umlauts_works_in_a_terminal_without_them(place: Path) -> None:
+    environ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii:strict",
+               "COLUMNS": "20"}  # fmt: skip
+    shutil.copytree(place / "submissions", place / "Übung 1/süß")
     command = f"$P.check --competition {SLUG} --csv 'Übung 1/süß/tiny-run.csv' --submissions 'Übung 1/süß'"
-    result = shell(command, place, **environ)
-    assert result.returncode == 0, result.stderr
-    assert "/tiny-run.csv has not been submitted.  To submit it:" in result.stdout
-    missing = shell("$P.predict --run süß", place, **environ)
-    assert missing.returncode == 2 and missing.stderr.startswith("error: --run ")
+    result = shell(f"{command} && $P.predict --run süß", place, **environ)
+    assert "/tiny-run.csv has not been submitted.  To submit it:" in result.stdout, result.stderr
+    assert result.returncode == 2 and result.stderr.startswith("error: --run ")
 
 
 def test_a_user_whom_the_system_does_not_know_has_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,24 +131,26 @@ def test_a_current_folder_that_was_removed_is_told(tmp_path: Path) -> None:
 
 
 @needs_mounts
-def test_a_folder_that_cannot_be_written_is_named(place: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "lock"),
+    [
+        (f"preprocess --competition {SLUG} --force", f"data/processed/.{SLUG}.lock"),
+        ("predict --force", "submissions/.tiny-run.csv.lock"),
+        (f"download --competition {SLUG} --force --from source", f"data/raw/.{SLUG}.lock"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_named(place: Path, command: str, lock: str) -> None:
     before = tree(place)
-    script = 'mount --bind . . && mount -o remount,ro,bind . && cd "$PWD" && '
-    for command, lock in (
-        (f"$P.preprocess --competition {SLUG} --force", f"data/processed/.{SLUG}.lock"),
-        ("$P.predict --force", "submissions/.tiny-run.csv.lock"),
-    ):
-        result = shell(f"{' '.join(NAMESPACE)} bash -c '{script} {command}'", place)
-        line = error_line(result, 1)
-        assert f"{lock}: Read-only file system: change its permissions, or name another place" in line
+    script = f'mount --bind . . && mount -o remount,ro,bind . && cd "$PWD" && $P.{command}'
+    line = error_line(shell(f"{' '.join(NAMESPACE)} bash -c '{script}'", place), 1)
+    assert f"{lock}: Read-only file system: change its permissions, or name another place" in line
     assert tree(place) == before
 
 
-@pytest.mark.parametrize("slug", ["a b/c", "https://www.kaggle.com/competitions/tiny/overview"])
-def test_a_competition_in_the_environment_that_is_none(tmp_path: Path, slug: str) -> None:
+def test_a_competition_in_the_environment_that_is_none(tmp_path: Path) -> None:
     for command in (["check"], ["train"], ["predict", "--run", "pretrained"]):
-        result = here(*command, cwd=tmp_path, environ={**clean_environment(), "PIPELINE_COMPETITION": slug})
-        assert "competition" in error_line(result, 2)
+        environ = {**clean_environment(), "PIPELINE_COMPETITION": "https://www.kaggle.com/competitions/tiny/overview"}
+        assert "competition" in error_line(here(*command, cwd=tmp_path, environ=environ), 2)
 
 
 def test_a_mistake_of_ours_shows_where_and_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

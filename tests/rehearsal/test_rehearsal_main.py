@@ -5,25 +5,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pipeline.rehearsal.__main__ import main
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "pipeline.rehearsal"]
+Rehearse = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def rehearse(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.fixture
+def rehearse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Rehearse:
+    """The command line in this process; what COMMAND prints is caught as well."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        code = main(arguments)
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture
@@ -34,25 +37,25 @@ def served(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_embedded_competition_is_the_default_and_is_written_once(tmp_path: Path) -> None:
-    first = rehearse(tmp_path, "--", "sh", "-c", "echo $PIPELINE_COMPETITION; exit 3")
+def test_the_embedded_competition_is_the_default_and_is_written_once(tmp_path: Path, rehearse: Rehearse) -> None:
+    first = rehearse("--", "sh", "-c", "echo $PIPELINE_COMPETITION; exit 3")
     assert (first.returncode, first.stdout) == (3, "rehearsal-digits\n")
     assert first.stderr.startswith("rehearsal: serving rehearsal-digits from the embedded digits on 127.0.0.1:")
     assert "0 submissions remembered in data/rehearsal/rehearsal-digits" in first.stderr
     state = tmp_path / "data" / "rehearsal" / "rehearsal-digits"
     hidden = state / "competition" / "cifar_test_nolabel.pkl"
     written = hidden.stat().st_mtime_ns
-    assert rehearse(tmp_path, "sh", "-c", "exit 0").returncode == 0  # the -- may be left out
+    assert rehearse("sh", "-c", "exit 0").returncode == 0  # the -- may be left out
     assert hidden.stat().st_mtime_ns == written
     assert (state / "labels.csv").is_file()
 
 
-def test_a_folder_and_its_memory(tmp_path: Path, served: Path) -> None:
-    first = rehearse(tmp_path, "--folder", str(served), "--", "sh", "-c", "echo $PIPELINE_COMPETITION")
+def test_a_folder_and_its_memory(tmp_path: Path, served: Path, rehearse: Rehearse) -> None:
+    first = rehearse("--folder", str(served), "--", "sh", "-c", "echo $PIPELINE_COMPETITION")
     assert first.stdout == "rehearsal-my-files\n"
     (tmp_path / "elsewhere" / "My Files").mkdir(parents=True)
     (tmp_path / "elsewhere" / "My Files" / "b.txt").write_text("b")
-    other = rehearse(tmp_path, "--folder", "elsewhere/My Files", "--", "true")
+    other = rehearse("--folder", "elsewhere/My Files", "--", "true")
     assert other.returncode == 2
     assert str(served) in other.stderr
     assert "start over with rm -r data/rehearsal/rehearsal-my-files" in other.stderr
@@ -69,8 +72,8 @@ def test_a_folder_and_its_memory(tmp_path: Path, served: Path) -> None:
         (["--folder", "My Files", "--", "sh", "-c", "kill -9 $$"], 137, ""),
     ],
 )
-def test_exit_codes(tmp_path: Path, served: Path, arguments: list[str], code: int, text: str) -> None:
-    done = rehearse(tmp_path, *arguments)
+def test_exit_codes(served: Path, rehearse: Rehearse, arguments: list[str], code: int, text: str) -> None:
+    done = rehearse(*arguments)
     assert done.returncode == code, done.stderr
     assert text in done.stderr
     assert "Traceback" not in done.stderr
@@ -100,7 +103,7 @@ def test_interrupts_reach_the_command(tmp_path: Path, served: Path, signum: sign
     assert time.monotonic() - begin < 10
 
 
-def test_help_ends_in_examples(tmp_path: Path) -> None:
-    shown = rehearse(tmp_path, "--help")
+def test_help_ends_in_examples(rehearse: Rehearse) -> None:
+    shown = rehearse("--help")
     assert shown.returncode == 0
     assert "python -m pipeline.rehearsal -- ./run_all.sh" in shown.stdout

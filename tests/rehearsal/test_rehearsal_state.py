@@ -55,14 +55,14 @@ def test_column_and_row_order_do_not_matter() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "empty"),
+        (b"", "Required column 'ID' could not be found"),
         (b"id,label\n0,1\n", "Required column 'ID' could not be found"),
-        (b"ID,Labels,x\n0,1,2\n", "Found 3 columns when 2 were expected"),
-        (b"ID,Labels\n0,1,2\n", "Record 1 had 3 columns when 2 were expected"),
+        (b"ID,Labels,x\n0,1,2\n", "Line 2 does not have the 2 columns ID,Labels"),
+        (b"ID,Labels\n0,1,2\n", "Line 2 does not have the 2 columns ID,Labels"),
         (b"ID,Labels\n0,10\n", "The value '10' in the column 'Labels' (Line 2) is not in 0..9"),
         (b"ID,Labels\n0,cat\n", "is not an integer"),
         (b"ID,Labels\n0,1\n0,1\n", "was already defined (Line 3)"),
-        (csv(dict.fromkeys(range(99), 0)), "Unable to find the required key value '99' in the 'ID' column"),
+        (csv(dict.fromkeys(range(99), 0)), "Unable to find 1 required key values in the 'ID' column"),
         (csv(dict.fromkeys(range(90), 0)), "Unable to find 10 required key values in the 'ID' column"),
         (csv(dict.fromkeys(range(101), 0)), "The key value '100' in the 'ID' column is unexpected"),
         (b"PK\x03\x04\xff\xfe", "not a CSV file"),
