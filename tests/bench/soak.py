@@ -106,9 +106,9 @@ def write_ledger(path: Path, count: int) -> None:
         when = "2023-11-14T22:13:20+00:00"
         pending = ledger.Entry(when, SLUG, f"run-{k}", f"{k:064x}", k + 1, 91.0, 90.0, None, None, ledger.PENDING)
         sending = replace(pending, ref=None, status=ledger.SENDING)
-        predicted = {"status": ledger.PREDICTED, "predicted": 80.0, "predicted_low": 75.0, "predicted_high": 85.0}
+        predicted = replace(sending, status=ledger.PREDICTED, predicted=80.0, predicted_low=75.0, predicted_high=85.0)
         scored = replace(pending, public=80.0, private=80.0, status=ledger.COMPLETE)
-        entries += [replace(sending, **predicted), sending, pending, scored]
+        entries += [predicted, sending, pending, scored]
     ledger.append(path, entries)
 
 

@@ -77,7 +77,7 @@ class Place:
             elif stage == "submit":
                 submit(self.csv, paths, kaggle, printed.append, slug=SLUG, clock=self.clock)
             else:
-                check(SLUG, paths, kaggle, told.append)
+                check(SLUG, paths, kaggle, printed.append)
         except PipelineError as error:
             return Outcome(error.exit_code, str(error), "\n".join(printed))
         return Outcome(0, "", "\n".join(printed))

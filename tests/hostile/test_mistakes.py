@@ -102,9 +102,9 @@ MISTAKES = [
             "python -m pipeline.preprocess --competition other"),
     Mistake("run edited", values(f"{RUN}/result.json", epochs=7), "predict", 4, "result.json is missing or damaged"),
     # a run of another version
-    _version("config.json", "an unknown key", "config", newer=1, says=f"{RUN}/config.json: this run's"),
+    _version("config.json", "an unknown key", "config", newer=1, says="config.json is damaged or of another version"),
     _version("config.json", "a missing key", "config", model=None),
-    _version("config.json", "no data", data=None, says="lacks 'data'"),
+    _version("config.json", "no data", data=None, says="it lacks data"),
     _version("config.json", "a list", config=[]),
     _version("config.json", "half a batch", "config", batch_size=64.5, says="batch_size cannot be 64.5"),
     _version("config.json", "a path for a competition", competition="../../etc", says="no competition slug"),

@@ -55,7 +55,7 @@ def test_a_device_that_vanishes_while_predicting_is_told_and_nothing_is_lost(
 
     before = tree(place)
     with monkeypatch.context() as patch:
-        patch.setattr(inference, "answers", fail)
+        patch.setattr(inference, "predict_holdout", fail)
         line = error_line(here("predict", "--force", cwd=place), 1)
     assert "failed (cuDNN error: CUDNN_STATUS_EXECUTION_FAILED): run the same command again" in line
     assert tree(place) == before
