@@ -24,7 +24,7 @@ Stages know parts; parts never know stages:
     store/                 files that survive a crash: manifests, atomic writes, archives, the pickle reader; runs,
                            submissions and the ledger
     model/                 the networks and their summary (python -m pipeline.model)
-    kaggle_api/            the genuine client in a child process; credentials
+    kaggle_api/            the genuine client in a child process; credentials; the script kernel that is pushed
     training/              batches, augmentation, the loop, checkpoints; inference
     gap/                   what a CSV will score, what is the matter with the hidden images, and the ledger
     reporting/             the report's figures and its page

@@ -120,6 +120,8 @@ class Kernels:
         """Push it, and keep what Kaggle makes of it."""
         folder = self.write(kernel)
         self.kaggle.files(kernel.competition)  # without them a kernel would fail after its wait in the queue
+        note = folder / NOTE
+        before = note.read_bytes() if note.exists() else None
         kernel.write(self.paths.kernels)  # whatever becomes of the answer, fetch takes the newest version
         try:
             version = self.kaggle.push_kernel(folder, kernel.ref, kernel.competition)
@@ -127,7 +129,10 @@ class Kernels:
             if isinstance(error, NetworkError) and error.unanswered:
                 cure = f"`{self._fetch_command(kernel)}` waits for it, or see {kernel.url}"
                 raise NetworkError(f"{error}; Kaggle may have taken the kernel all the same: {cure}") from error
-            (folder / NOTE).unlink()
+            if before is None:
+                note.unlink()
+            else:
+                atomic.write_bytes(note, before)
             raise
         kernel = replace(kernel, version=version)
         kernel.write(self.paths.kernels)

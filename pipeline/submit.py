@@ -125,7 +125,7 @@ class _Sender:
     csv: Path
     draft: Entry
     kaggle: Kaggle
-    book: Path  # the ledger
+    ledger_path: Path
     clock: Clock
     log: Log
 
@@ -139,9 +139,12 @@ class _Sender:
         """The submission of this CSV that Kaggle has already, or a new one; `again`: a new one in any case."""
         draft = self.draft
         # The ledger first learns what was sent by hand, by a run that was killed, or before the ledger was lost.
-        entries, csvs = ledger.read(self.book), submissions.local_csvs(self.book.parent, draft.competition)
+        entries, csvs = (
+            ledger.read(self.ledger_path),
+            submissions.local_csvs(self.ledger_path.parent, draft.competition),
+        )
         listed = self.kaggle.submissions(draft.competition)
-        entries = comparison.sync(self.book, entries, listed, csvs, draft.competition, also=[draft])
+        entries = comparison.sync(self.ledger_path, entries, listed, csvs, draft.competition, also=[draft])
         states = ledger.current(entries, draft.competition)
         own = [entry for entry in states if entry.csv_sha256 == draft.csv_sha256]
         earlier = {entry.ref: entry for entry in own if entry.ref is not None}
@@ -156,7 +159,7 @@ class _Sender:
                 return self._accepted(ref)
         self._require_one_left()
         self.log(f"submit: sending {self.csv} to {draft.competition} as {self.tag!r}")
-        ledger.append(self.book, [dataclasses.replace(draft, time=self.clock.now(), status=ledger.SENDING)])
+        ledger.append(self.ledger_path, [dataclasses.replace(draft, time=self.clock.now(), status=ledger.SENDING)])
         return self._accepted(self._send(earlier))
 
     def _open_for(self, sent: Sequence[str]) -> float:
@@ -239,7 +242,7 @@ class _Sender:
     def _accepted(self, ref: int) -> Entry:
         """The ledger's new line for a submission that Kaggle has."""
         entry = dataclasses.replace(self.draft, time=self.clock.now(), ref=ref, status=ledger.PENDING)
-        ledger.append(self.book, [entry])
+        ledger.append(self.ledger_path, [entry])
         self.log(f"submit: Kaggle took it as ref {ref}")
         return entry
 
@@ -251,7 +254,7 @@ class _Sender:
             current = self._current(entry)
             if current is not None and current.status.lower() != ledger.PENDING:
                 entry = comparison.updated(entry, current)
-                ledger.append(self.book, [entry])
+                ledger.append(self.ledger_path, [entry])
             elif (waited := clock.monotonic() - start) > clock.deadline:
                 raise NetworkError(
                     f"ref {entry.ref} was accepted and has no score after {clock.deadline:.0f} s: "
@@ -294,9 +297,9 @@ class _Sender:
             raise NetworkError(f"ref {entry.ref} was accepted, its score is not known yet: {error}") from error
         # Taken back in the ledger, so that the next run does not hold it for ours either.
         note = "another submission than the one it was named for"
-        nobodys = dataclasses.replace(self.draft, run="", csv_sha256="", local_validation=None, local_test=None)
-        withdrawn = dataclasses.replace(nobodys, time=entry.time, ref=entry.ref, status=ledger.ERROR, note=note)
-        ledger.append(self.book, [withdrawn])
+        unowned = dataclasses.replace(self.draft, run="", csv_sha256="", local_validation=None, local_test=None)
+        withdrawn = dataclasses.replace(unowned, time=entry.time, ref=entry.ref, status=ledger.ERROR, note=note)
+        ledger.append(self.ledger_path, [withdrawn])
         raise NetworkError(
             f"ref {entry.ref} is another submission than the one that Kaggle named it for: run "
             "`python -m pipeline.submit` again; it looks for its own in Kaggle's list first"

@@ -298,6 +298,25 @@ def test_ctrl_c_leaves_the_kernel_running_and_says_how_to_go_on(await_end: Await
     assert logged[-1] == "kernel: me/my-run stays at Kaggle; later: python -m pipeline.kernel fetch --run my-run"
 
 
+@pytest.mark.parametrize(
+    ("error", "version"),
+    [(NetworkError("busy"), 2), (PipelineError("no GPU left"), 2), (NetworkError("cut", unanswered=True), 0)],
+)
+def test_a_refused_push_leaves_what_was_pushed_before_and_an_open_one_may_be_fetched(
+    tmp_path: Path, error: PipelineError, version: int
+) -> None:
+    def refuse(*_: object) -> int:
+        raise error
+
+    paths = dataclasses.replace(paths_in(tmp_path), kernels=tmp_path / "data/kernels")
+    kaggle = SimpleNamespace(username=lambda: "user", files=lambda _: [], push_kernel=refuse)
+    before = Kernel(SLUG, RUN, PRESETS["rehearsal"], user="user", version=2)
+    before.write(paths.kernels)
+    with pytest.raises(type(error), match=str(error)):
+        Kernels(paths, kaggle, print, force=True).push(dataclasses.replace(before, version=0))  # type: ignore[arg-type]
+    assert Kernel.read(paths.kernels, RUN) == dataclasses.replace(before, version=version)
+
+
 # --- what comes back --------------------------------------------------------------------------------------------
 
 TINY = "tiny-run"

@@ -30,7 +30,7 @@ def send(place: Path, kaggle: FaultyKaggle, clock: Clock = CLOCK, *, again: bool
     return submit(csv, paths_in(place), client, print, again=again, clock=clock)
 
 
-def book(place: Path) -> list[ledger.Entry]:
+def entries(place: Path) -> list[ledger.Entry]:
     """What became of submissions; the line of the prediction, which is older than any, left out."""
     return [e for e in ledger.read(place / "submissions/ledger.csv") if e.status != ledger.PREDICTED]
 
@@ -44,9 +44,9 @@ def test_the_command_submits_once_and_waits_for_its_own_score(place: Path) -> No
         again = here("submit", cwd=place, environ=kaggle.environment)
         assert "not sending it twice" in again.stdout
         assert kaggle.count("CreateSubmission") == 1
-    states = [entry.status for entry in book(place)]
+    states = [entry.status for entry in entries(place)]
     assert states == ["sending", "pending", "complete"]
-    entry = book(place)[-1]
+    entry = entries(place)[-1]
     assert (entry.run, entry.local_validation, entry.local_test) == ("tiny-run", 91.0, 90.0)
     assert entry.public is not None and entry.private is not None and entry.gap_public is not None
 
@@ -125,7 +125,7 @@ def test_an_invalid_csv_is_refused_before_anything_is_sent(place: Path) -> None:
         assert kaggle.calls == []
 
 
-def test_a_network_over_the_budget_is_refused_before_anything_is_sent(place: Path) -> None:
+def test_a_model_over_the_limit_is_refused_before_anything_is_sent(place: Path) -> None:
     csv = place / "submissions/tiny-run.csv"
     known = Sidecar.read(csv)
     assert known is not None
@@ -135,7 +135,7 @@ def test_a_network_over_the_budget_is_refused_before_anything_is_sent(place: Pat
             here("submit", cwd=place, environ=kaggle.environment), 2
         )
         assert kaggle.calls == []
-    assert book(place) == []
+    assert entries(place) == []
 
 
 def test_a_submission_whose_validation_accuracy_is_unknown_says_so(place: Path) -> None:
@@ -154,4 +154,4 @@ def test_a_submission_whose_validation_accuracy_is_unknown_says_so(place: Path) 
 
 def test_without_credentials_nothing_is_begun(place: Path) -> None:
     assert "no Kaggle credentials" in error_line(here("submit", cwd=place), 5)
-    assert book(place) == []
+    assert entries(place) == []

@@ -1,1 +1,1 @@
-"""The genuine Kaggle client in a child process, credentials, and the submission's format."""
+"""Kaggle, through the genuine client in a child process: calls, credentials, and the script kernel that is pushed."""
