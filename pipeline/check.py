@@ -169,7 +169,7 @@ def _facts(processed: Path) -> Mapping[str, Any]:
 def _newest_csv(csvs: Sequence[LocalCsv], paths: Paths) -> LocalCsv | None:
     """The newest CSV of the run that train finished last, alone or with others, else the newest of all.
 
-    Those of networks over the budget do not count: they cannot be submitted.
+    Those of models over the parameter limit do not count: they cannot be submitted.
     """
     try:
         latest = runs.latest(paths.models)
@@ -270,7 +270,7 @@ def _meaning(compared: Comparison) -> list[str]:
 python -m pipeline.check                             the default competition
 python -m pipeline.check --csv submissions/sub.csv   that CSV
 python -m pipeline.check --json                      for programs; accuracies in per cent
-python -m pipeline.check --pictures submissions      and what is foreign or uncertain, as pictures
+python -m pipeline.check --pictures submissions      and what is out of distribution or uncertain
 python -m pipeline.check --fail-over 12              exit code 1 if the newest gap is over 12 points
 """)
 @cli.competition
@@ -280,8 +280,8 @@ python -m pipeline.check --fail-over 12              exit code 1 if the newest g
               help="End with exit code 1 if the newest gap is larger.")  # fmt: skip
 @cli.wait(30, "a submission that is being scored")
 @click.option("--pictures", metavar="FOLDER", type=cli.FOLDER,
-              help="Draw the most foreign and the least certain hidden images and the distributions of the answers "
-              "there.")  # fmt: skip
+              help="Draw the hidden images furthest out of distribution and of the lowest confidence there, and the "
+              "distributions of the predictions.")  # fmt: skip
 @cli.timeout
 @cli.processed
 @cli.models

@@ -4,6 +4,7 @@ import shlex
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from pipeline.kaggle_api.client import Kaggle
 from pipeline.rehearsal.state import Settings
 from pipeline.store import ledger
 from pipeline.store.ledger import Entry
+from pipeline.store.manifest import FileRecord
 from tests.support import SLUG, error_line, here, predicted_place, serve, stage, submit_by_hand, write_run
 
 pytestmark = pytest.mark.usefixtures("quick_client")
@@ -64,23 +66,38 @@ def test_a_submission_by_hand_gets_local_and_public_and_gap(place: Path) -> None
     assert [entry.status for entry in ledger.read(place / "submissions/ledger.csv")] == ["predicted", "complete"]
 
 
+def counted(call: Any, calls: list[str]) -> Any:
+    """The call, whose name is noted each time."""
+
+    def noting(*arguments: Any) -> Any:
+        calls.append(call.__name__)
+        return call(*arguments)
+
+    return noting
+
+
 def test_a_submission_that_is_being_scored_is_waited_for(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [time.time()]  # where Kaggle is; it passes while the command sleeps
 
     def sleep(seconds: float) -> None:
         now.append(now[-1] + seconds)
 
+    calls: list[str] = []  # of what should happen once
+    for owner, name in ((FileRecord, "of"), (ledger, "read"), (Kaggle, "submissions"), (Kaggle, "submission")):
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name), calls))
     monkeypatch.setattr("pipeline.check.Kaggle", functools.partial(Kaggle, sleep=sleep))
     with serve(place, settings=Settings(pending_seconds=3.0), clock=lambda: now[-1]) as kaggle:
         submit_by_hand(place, kaggle)
         impatient = json.loads(check(place, kaggle.environment, "--wait", "0", "--json").stdout)
         assert len(now) == 1
+        calls.clear()
         waiting = check(place, kaggle.environment, "--json")
         patient = json.loads(waiting.stdout)
     assert (impatient["status"], impatient["public"]) == ("pending", None)
     assert patient["status"] == "complete" and patient["public"] is not None
     assert waiting.stderr == "check: being scored, waiting for up to 0:00:30\n"
     assert len(now) == 3  # two looks in vain, 2 seconds after each
+    assert calls == ["read", "of", "submissions", "submission", "submission"]
 
 
 def test_a_strangers_submission_has_no_local_value(place: Path) -> None:

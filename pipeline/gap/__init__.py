@@ -1,12 +1,10 @@
-"""From local accuracy to the score on Kaggle.
+"""From holdout accuracy to the score on Kaggle.
 
-examination       asks for the hidden images, diagnoses them, applies a measure: what predict calls
-diagnosis         the verdict and its grounds, from damage, shift and duplicates
-damage            which corruption or mistake explains the pixels; corruptions, image_statistics
-shift             classes, difficulty and foreignness, from answers and features
-closing           measures against a shift, tried on labelled images
-judgement         a CSV's evidence put together: what check calls
-forecast          the prediction and its interval, from estimators and calibration
-advice, findings  what to do next; all that check says; pictures, contact_sheets, lettering
-ledger, join      every submission and prediction; Kaggle's list
+corruptions, corruption_fit    what may happen to images, and what did, by statistics of their pixels
+estimators, forecast           the score without labels: the methods, the prediction and its interval
+shift                          label shift, confidence, features, near duplicates
+diagnosis                      the verdict and its grounds, from corruption_fit and shift; how they are stored
+adapt                          predict, diagnose, try mitigations, predict again: what predict calls (needs torch)
+assessment                     a CSV's evidence put together, and the advice: what predict, check and report call
+comparison                     Kaggle's list joined with the ledger; the gap: what check and submit call
 """

@@ -1,6 +1,6 @@
 """What a CSV will score, before it is submitted: its evidence, the other runs' and the known scores, put together.
 
-And what to do about the gap, by the diagnosis, by trials on the very data, and by what has been measured locally.
+And what to do about the gap, by the diagnosis, by trials on labelled images, and by what was measured locally.
 Accuracies here are fractions in 0..1; the ledger's are in per cent.
 """
 

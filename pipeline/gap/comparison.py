@@ -126,7 +126,7 @@ class Comparison:
     public_rows: int | None
     noise: Noise | None  # in points
     line_expects: float | None  # public score, by the competition's published line
-    optimistic: bool | None  # whether `local` was selected on the very set it is measured on
+    optimistic: bool | None  # whether the checkpoint was selected on the set that `local` is measured on
 
     @property
     def errors(self) -> list[float]:

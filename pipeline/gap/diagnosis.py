@@ -1,7 +1,7 @@
 """What is wrong with the hidden images: one word, its reason, and the size of every effect that was looked at.
 
 The checks come in this order, and the first that finds something gives the verdict: the contract (the labelled images
-through the very path of the submission), the pixels (mistakes and corruptions, pipeline.gap.corruption_fit), then the
+through the path of the submission), the pixels (mistakes and corruptions, pipeline.gap.corruption_fit), then the
 probabilities and features (pipeline.gap.shift).  Fractions in 0..1, but for distances of pixel statistics.
 """
 
