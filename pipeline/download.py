@@ -10,6 +10,7 @@ CIFAR-10 itself comes from its home page when the competition carries no trainin
 import dataclasses
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from time import monotonic
 
 import click
+import tenacity
 
 from pipeline import cli, commands
 from pipeline.config import Paths, competition
@@ -31,6 +33,7 @@ from pipeline.store.manifest import FileRecord, Manifest, records, versions
 # Where a Kaggle notebook mounts a competition's files, by the notebook's age.
 KAGGLE_INPUT = (Path("/kaggle/input"), Path("/kaggle/input/competitions"))
 KAGGLE = "kaggle"  # a manifest's source, when it is not a path
+TIMEOUT, TRIES = 60.0, 3  # of CIFAR-10's home page: seconds without a byte, and attempts
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,9 @@ def download(
         raise MissingInput(f"--from {source} does not exist")
     manifest = Manifest.read(target)
     assert manifest is not None
-    size, spent = megabytes(_size(manifest)), duration(monotonic() - began)
-    log(f"download: {target} holds {len(manifest.files)} files, {size}, in {spent}")
-    return Downloaded(target, len(manifest.files), _size(manifest), done=True)
+    there = Downloaded(target, len(manifest.files), _size(manifest), done=True)
+    log(f"download: {target} holds {there.files} files, {megabytes(there.size)}, in {duration(monotonic() - began)}")
+    return there
 
 
 def _found(target: Path, source: Path | None, log: Log) -> Downloaded | None:
@@ -188,11 +191,8 @@ def _finish(folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile
         packed = next(iter(sorted(folder.rglob(cifar.ARCHIVE))), None)
         if packed is None:
             log("download: the competition carries no training data; CIFAR-10 comes from its home page")
-            packed = cifar.fetch(target.with_name(".cifar-10.download"))
-        home = _new_folder(folder / "cifar-10-python")
-        archive.extract(packed, home)
-        if cifar.find_batches(home) is None:
-            raise BadData(f"{packed} holds no CIFAR-10 batches: remove it and run again")
+            packed = fetch_cifar(target.with_name(".cifar-10.download"))
+        _unpack_cifar(packed, folder / "cifar-10-python")
     for path in (folder / MANIFEST, atomic.partial(folder / MANIFEST)):
         if path.is_dir():
             raise BadData(f"the download holds a folder {path.name}: is it the competition's?")
@@ -200,14 +200,46 @@ def _finish(folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile
     Manifest("download", files, inputs={"source": origin}, versions=versions("kaggle")).write(folder)
 
 
-def _new_folder(path: Path) -> Path:
-    """The folder `path`, or one in it where it is there already."""
-    new = path / "unpacked" if path.is_dir() else path
+def _unpack_cifar(packed: Path, folder: Path) -> None:
+    """Unpack CIFAR-10's archive into `folder`, or into a folder in it where it is there already."""
+    new = folder / "unpacked" if folder.is_dir() else folder
     try:
         new.mkdir()
     except FileExistsError:
         raise BadData(f"the download holds {new.name} already: is it the competition's?") from None
-    return new
+    archive.extract(packed, new)
+    if cifar.find_batches(new) is None:
+        raise BadData(f"{packed} holds no CIFAR-10 batches: remove it and run again")
+
+
+def fetch_cifar(cache: Path, url: str | None = None, md5: str | None = None, backoff: float = 2.0) -> Path:
+    """CIFAR-10's archive from its home page, with torchvision's downloader and its MD5; one that is good is kept.
+
+    Raises:
+        NetworkError: the home page cannot be reached, or sends something else.
+    """
+    from torchvision.datasets import CIFAR10  # noqa: PLC0415 - seconds to import, and seldom needed
+    from torchvision.datasets.utils import download_url  # noqa: PLC0415
+
+    cache.mkdir(parents=True, exist_ok=True)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)  # torchvision's downloader knows none
+    failures = (OSError, RuntimeError)  # RuntimeError is torchvision's word for a wrong MD5
+    try:
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(failures),
+            stop=tenacity.stop_after_attempt(TRIES),
+            wait=tenacity.wait_exponential(multiplier=backoff, max=60),
+            reraise=True,
+        ):
+            with attempt:
+                download_url(url or CIFAR10.url, str(cache), cifar.ARCHIVE, md5 or CIFAR10.tgz_md5)
+    except failures as error:
+        cure = f"run again, or put {cifar.ARCHIVE} into {cache}"
+        raise NetworkError(f"CIFAR-10 did not come ({printable(error)}): {cure}") from error
+    finally:
+        socket.setdefaulttimeout(before)
+    return cache / cifar.ARCHIVE
 
 
 def _verify(folder: Path, listed: Sequence[RemoteFile], known: dict[str, str]) -> None:

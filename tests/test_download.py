@@ -20,12 +20,11 @@ import numpy as np
 import pytest
 
 from pipeline.config import DEFAULT_COMPETITION, Paths
-from pipeline.download import download
+from pipeline.download import download, fetch_cifar
 from pipeline.errors import BadData, NetworkError
 from pipeline.kaggle_api.client import Kaggle, RemoteFile
 from pipeline.rehearsal import server
 from pipeline.rehearsal.server import byte_range
-from pipeline.store import cifar
 from pipeline.store.cifar import find_batches
 from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed
@@ -352,7 +351,7 @@ def test_missing_training_data_comes_from_cifars_home_page(
 
 def test_a_wrong_md5_is_a_network_error(tmp_path: Path, home_page: tuple[str, str]) -> None:
     with pytest.raises(NetworkError, match="CIFAR-10 did not come"):
-        cifar.fetch(tmp_path / "cache", home_page[0], "0" * 32, backoff=0.01)
+        fetch_cifar(tmp_path / "cache", home_page[0], "0" * 32, backoff=0.01)
 
 
 def test_a_folder_with_half_of_the_batches_is_refused(tmp_path: Path, source: Path) -> None:

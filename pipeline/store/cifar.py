@@ -4,49 +4,56 @@
     hidden set             cifar_test_nolabel.pkl (2025) or cifar_test_nolabels.pkl (2024); b"data", b"ids"
 
 Keys may be bytes or str, images HWC or flat, ids present or absent.  All are pickles, read by our own reader.
+How the pixels lie in memory is found by looking, because the wrong guess raises no error.
 """
 
-import socket
-from collections.abc import Callable, Iterator
+import mmap
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tenacity
 from numpy.typing import NDArray
 
 from pipeline.config import CLASSES, IMAGE_SIZE
-from pipeline.errors import BadData, MissingInput, NetworkError, printable
+from pipeline.errors import BadData, MissingInput, printable
 from pipeline.store import pickles
-
-# --- How the pixels of an image file lie in memory: found by looking, because the wrong guess raises no e
-
 
 Images = NDArray[np.uint8]
 S = IMAGE_SIZE
+
+TRAIN_BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
+TEST_BATCH, META = "test_batch", "batches.meta"
+CIFAR_FILES = (*TRAIN_BATCHES, TEST_BATCH, META)
+CHUNK = 4096  # images in memory at a time: 13 MB
+SAMPLE, STRETCHES = 10_000, 50  # hidden images that are looked at to find out how all lie
+MAX_ID = 10**18  # ids are written with at most 18 digits, which fit int64
+ARCHIVE = "cifar-10-python.tar.gz"  # the batches, packed
+HIDDEN_NAMES = ("cifar_test_nolabel.pkl", "cifar_test_nolabels.pkl")
+MAX_BYTES = 4 * 1024**3  # of a file; the competition's takes 31 MB
+IN_MEMORY = 256 * 1024**2  # bytes of a file that is read at once, so that nobody can change it meanwhile
+IMPOSTORS = {  # how files begin that people take for the data set
+    b"<": "is a web page (HTML or XML)",
+    b"PK": "is a zip archive",
+    b"\x1f\x8b": "is gzip-compressed",
+    b"\x93NUMPY": "is an .npy file",
+    b"{": "is JSON or other text",
+}
 LAYOUT_SAMPLE = 512  # images that are looked at
 FEW = 30  # images, of which a mean colour says nothing
 CLEAR = 1.25  # another reading must be this many times smoother to be believed against the file's own shape
 
 
-def _as_is(images: Images) -> Images:
-    return images
+# --- how the pixels of an image file lie in memory --------------------------------------------------------
 
 
-def _flat_channel_first(images: Images) -> Images:
+def flat_channel_first(images: Images) -> Images:
+    """(N, ...) whose memory is CHW -> (N, 32, 32, 3)."""
     return np.ascontiguousarray(images.reshape(-1, 3, S, S).transpose(0, 2, 3, 1))
 
 
-def _flat_channel_last(images: Images) -> Images:
-    return images.reshape(-1, S, S, 3)
-
-
-def _channel_first(images: Images) -> Images:
-    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-
-
-def _unscramble(images: Images) -> Images:
+def unscrambled(images: Images) -> Images:
     """Undo `hwc.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)`, the trap that scrambles every image."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(-1, S, S, 3)
 
@@ -54,14 +61,14 @@ def _unscramble(images: Images) -> Images:
 Reading = Callable[[Images], Images]
 
 # For each shape of one row: the readings, the expected one first.
-READINGS: dict[tuple[int, ...], dict[str, Reading]] = {
+READINGS: Mapping[tuple[int, ...], Mapping[str, Reading]] = {
     (S, S, 3): {
-        "HWC": _as_is,
-        "CHW data in an HWC shape": _flat_channel_first,
-        "HWC data that was reshaped to CHW and transposed": _unscramble,
+        "HWC": lambda images: images,
+        "CHW data in an HWC shape": flat_channel_first,
+        "HWC data that was reshaped to CHW and transposed": unscrambled,
     },
-    (3, S, S): {"CHW": _channel_first, "HWC data in a CHW shape": _flat_channel_last},
-    (3 * S * S,): {"flat CHW": _flat_channel_first, "flat HWC": _flat_channel_last},
+    (3, S, S): {"CHW": flat_channel_first, "HWC data in a CHW shape": lambda images: images.reshape(-1, S, S, 3)},
+    (3 * S * S,): {"flat CHW": flat_channel_first, "flat HWC": lambda images: images.reshape(-1, S, S, 3)},
 }
 
 
@@ -119,13 +126,7 @@ def _lean(images: Images) -> tuple[float, float]:
     return float(per_image.mean()), float(per_image.std() / np.sqrt(len(per_image))) + 1e-6
 
 
-TRAIN_BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
-TEST_BATCH, META = "test_batch", "batches.meta"
-CIFAR_FILES = (*TRAIN_BATCHES, TEST_BATCH, META)
-CHUNK = 4096  # images in memory at a time: 13 MB
-SAMPLE, STRETCHES = 10_000, 50  # hidden images that are looked at to find out how all lie
-MAX_ID = 10**18  # ids are written with at most 18 digits, which fit int64
-HIDDEN_NAMES = ("cifar_test_nolabel.pkl", "cifar_test_nolabels.pkl")
+# --- the files -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ class Hidden:
         """All images, CHUNK at a time."""
         for part in in_chunks(self.raw):
             yield read(part, self.layout)
-            pickles.forget(self.raw)
+            _forget(self.raw)
 
 
 def in_chunks(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
@@ -205,10 +206,10 @@ def require_size(path: Path) -> None:
     """Refuse a file that is too large to be read, before somebody takes its sha256.
 
     Raises:
-        BadData: it has more bytes than pickle_reader.MAX_BYTES.
+        BadData: it has more than MAX_BYTES bytes.
     """
-    if (size := path.stat().st_size) > pickles.MAX_BYTES:
-        raise BadData(f"{path} has {size} bytes, and {pickles.MAX_BYTES} are the limit: is it the competition's?")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise BadData(f"{printable(path)} has {size} bytes, and {MAX_BYTES} are the limit: is it the competition's?")
 
 
 def read_batches(folder: Path, names: tuple[str, ...]) -> Labelled:
@@ -231,12 +232,12 @@ def read_hidden(path: Path) -> Hidden:
     """The hidden set, whatever the edition."""
     content = _dictionary(path)
     raw = _images(_get(content, "data", path), path)
-    ids = _find(content, "ids", path)
+    ids = _get(content, "ids", path, optional=True)
     numbers = np.arange(len(raw)) if ids is None else _ids(ids, len(raw), path)
     return Hidden(raw, numbers, ids is not None, detect(_sample(raw)))
 
 
-def _sample(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _sample(raw: Images) -> Images:
     """At most SAMPLE rows, in stretches: of a mapped file, a single row brings its whole neighbourhood into memory."""
     if len(raw) <= SAMPLE:
         return raw
@@ -244,7 +245,7 @@ def _sample(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
     parts = []
     for start in np.linspace(0, len(raw) - long, STRETCHES).astype(int):
         parts.append(raw[start : start + long].copy())
-        pickles.forget(raw)
+        _forget(raw)
     return np.concatenate(parts)
 
 
@@ -262,23 +263,53 @@ def _read_batch(path: Path) -> Labelled:
     return Labelled(read(raw, found), labels)
 
 
+def load(path: Path) -> object:
+    """The value of a pickle file, by our own reader.
+
+    The arrays of a file over IN_MEMORY bytes are views of the mapped file: it must stay as it is while they are in
+    use, and `forget` frees what was read of them.
+
+    Raises:
+        BadData: the file cannot be read, is too large, or is no harmless pickle.
+    """
+    try:
+        if not path.is_file():
+            raise BadData(f"{printable(path)} is not a regular file")
+        require_size(path)
+        with path.open("rb") as stream:
+            large = path.stat().st_size > IN_MEMORY
+            data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if large else stream.read(IN_MEMORY + 1)
+    except (OSError, ValueError, MemoryError) as error:  # ValueError: a zero byte in its name
+        raise BadData(f"{printable(path)} cannot be read ({printable(error)})") from error
+    head = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    for start, words in IMPOSTORS.items():
+        if head.startswith(start):
+            raise BadData(f"{printable(path)} {words}, not a pickle: download it again with --force")
+    return pickles.loads(data, str(path))
+
+
+def _forget(array: NDArray[np.generic]) -> None:
+    """Free the memory that an array of a mapped file takes by having been read; it can be read again."""
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap):
+        owner.madvise(mmap.MADV_DONTNEED)
+
+
 def _dictionary(path: Path) -> dict[Any, Any]:
-    content = pickles.read(path)
+    content = load(path)
     if not isinstance(content, dict):
         raise BadData(f"{path} holds a {type(content).__name__}, not a dictionary of arrays")
     return content
 
 
-def _find(content: dict[Any, Any], key: str, path: Path) -> Any:
-    """The value under `key` as str or bytes, or None."""
+def _get(content: dict[Any, Any], key: str, path: Path, optional: bool = False) -> Any:
+    """The value under `key`, which may be text or bytes."""
     if key in content and key.encode() in content:
         raise BadData(f"{path} has {key!r} twice, as text and as bytes")
-    return content.get(key, content.get(key.encode()))
-
-
-def _get(content: dict[Any, Any], key: str, path: Path) -> Any:
-    value = _find(content, key, path)
-    if value is None:
+    value = content.get(key, content.get(key.encode()))
+    if value is None and not optional:
         keys = ", ".join(printable(k, 30) for k in list(content)[:8])
         raise BadData(f"{path} has no {key!r}; its keys are {keys or 'none'}")
     return value
@@ -311,41 +342,3 @@ def _plain_integers(value: Any, path: Path) -> Any:
     if isinstance(value, list) and all(type(item) is int and abs(item) < 2**63 for item in value):
         return np.array(value, dtype=np.int64)
     raise BadData(f"{path}: labels or ids are not whole numbers")
-
-
-# --- CIFAR-10 from its home page, for competitions that carry no training data.
-
-
-ARCHIVE = "cifar-10-python.tar.gz"
-TIMEOUT = 60.0  # seconds without a byte
-TRIES = 3
-
-
-def fetch(cache: Path, url: str | None = None, md5: str | None = None, backoff: float = 2.0) -> Path:
-    """Download the archive into `cache` with torchvision's downloader and its MD5; one that is good is kept.
-
-    Raises:
-        NetworkError: the home page cannot be reached, or sends something else.
-    """
-    from torchvision.datasets import CIFAR10  # noqa: PLC0415 - seconds to import, and seldom needed
-    from torchvision.datasets.utils import download_url  # noqa: PLC0415
-
-    cache.mkdir(parents=True, exist_ok=True)
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)  # torchvision's downloader knows none
-    try:
-        for attempt in tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type((OSError, RuntimeError)),
-            stop=tenacity.stop_after_attempt(TRIES),
-            wait=tenacity.wait_exponential(multiplier=backoff, max=60),
-            reraise=True,
-        ):
-            with attempt:
-                download_url(url or CIFAR10.url, str(cache), ARCHIVE, md5 or CIFAR10.tgz_md5)
-    except (OSError, RuntimeError) as error:  # RuntimeError is torchvision's word for a wrong MD5
-        raise NetworkError(
-            f"CIFAR-10 did not come ({printable(error)}): run again, or put {ARCHIVE} into {cache}"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(before)
-    return cache / ARCHIVE

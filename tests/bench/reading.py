@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pipeline.store.pickles import read  # found only after the line above
+from pipeline.store.cifar import load as read  # found only after the line above
 
 ROWS = 10_000
 HEADLINE = "hidden, protocol 4"

@@ -37,7 +37,7 @@ def _npy() -> bytes:
 
 # How files begin that are no pickles of protocol 2 to 5, and a word that the refusal must have.
 IMPOSTORS: Mapping[str, tuple[bytes, str]] = {
-    "empty": (b"", "is empty"),
+    "empty": (b"", "ends too early"),
     "html": (b"\xef\xbb\xbf\n <!DOCTYPE html><html>", "web page"),
     "xml": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "web page"),
     "zip": (_zip(), "zip"),
@@ -52,10 +52,10 @@ IMPOSTORS: Mapping[str, tuple[bytes, str]] = {
     "protocol 1": (pickle.dumps({"a": 1}, protocol=1), "does not begin like a pickle"),
     "protocol 0 with a call": (b"cos\nsystem\n(S'touch canary'\ntR.", "does not begin like a pickle"),
     "protocol 1 with a call": (b"cos\nsystem\n(U\x0ctouch canarytR.", "does not begin like a pickle"),
-    "declared protocol 0": (b"\x80\x00N.", "protocol 0"),
-    "declared protocol 1": (b"\x80\x01N.", "protocol 1"),
-    "protocol 6": (b"\x80\x06N.", "protocol 6"),
-    "protocol 255": (b"\x80\xffN.", "protocol 255"),
+    "declared protocol 0": (b"\x80\x00N.", "does not begin like a pickle"),
+    "declared protocol 1": (b"\x80\x01N.", "does not begin like a pickle"),
+    "protocol 6": (b"\x80\x06N.", "does not begin like a pickle"),
+    "protocol 255": (b"\x80\xffN.", "does not begin like a pickle"),
     "PROTO alone": (b"\x80", "ends too early"),
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.store import cifar, pickles
+from pipeline.store import cifar
 from tests.hostile import write_honest
 
 FOLDER = Path(__file__).with_name("honest")
@@ -56,7 +56,7 @@ def test_every_value_is_what_was_written(writer: str, tmp_path: Path) -> None:
     path = tmp_path / "some.pkl"
     for name, honest in (HIDDEN | NUMBERS).items():
         path.write_bytes(written(writer)[name])
-        found = pickles.read(path)
+        found = cifar.load(path)
         assert isinstance(found, dict) and list(found) == list(honest.value), name
         for key, value in honest.value.items():
             assert_same(found[key], value)

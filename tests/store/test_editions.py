@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import BadData, MissingInput
-from pipeline.store import cifar, pickles
+from pipeline.store import cifar
 from tests.support import images, write_download
 
 N = 40
@@ -63,7 +63,7 @@ def test_a_large_hidden_set_is_mapped_and_read_in_chunks(
     stored = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(50, -1) if flat else pixels
     path = tmp_path / "cifar_test_nolabel.pkl"
     path.write_bytes(pickle.dumps({b"data": stored, b"ids": np.arange(50, 0, -1)}))
-    monkeypatch.setattr(pickles, "IN_MEMORY", 1000)
+    monkeypatch.setattr(cifar, "IN_MEMORY", 1000)
     monkeypatch.setattr(cifar, "CHUNK", 7)
     monkeypatch.setattr(cifar, "SAMPLE", 20)
     monkeypatch.setattr(cifar, "STRETCHES", 4)
@@ -118,7 +118,7 @@ def test_a_folder_without_or_with_two_hidden_sets(tmp_path: Path) -> None:
 def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path, name: str) -> None:
     source = write_download(tmp_path)
     with (source / name).open("r+b") as stream:
-        stream.truncate(pickles.MAX_BYTES + 1)  # takes no disk
+        stream.truncate(cifar.MAX_BYTES + 1)  # takes no disk
     find = cifar.find_hidden if name.endswith(".pkl") else cifar.find_batches
     with pytest.raises(BadData, match="are the limit"):
         find(source)
