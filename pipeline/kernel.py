@@ -29,7 +29,7 @@ from pipeline.kernel_runner import CSV_ENDINGS, RUN_FILES
 from pipeline.recipes import PRESETS
 from pipeline.store import atomic, manifest, runs, submissions
 from pipeline.store.runs import Run
-from pipeline.store.submissions import Evidence, written_by_predict
+from pipeline.store.submissions import Evidence, local_csv
 
 LARGEST = 1_000_000_000  # bytes of the output: a million test images have 300 MB of probabilities
 WAITING = ("QUEUED", "NEW_SCRIPT", "RUNNING")  # statuses that change by themselves
@@ -250,7 +250,7 @@ def verify(kernel: Kernel, paths: Paths) -> Run:
         raise BadData(f"the manifest of run {run.name} names other files than a run has")
     if changed := run.manifest.changed(run.folder):
         raise BadData(f"{changed[0]} is not as its manifest has it")
-    sidecar, _ = written_by_predict(csv, kernel.competition)
+    sidecar = local_csv(csv, kernel.competition).sidecar
     if (sidecar.run, sidecar.weights_sha256) != (run.name, run.weights_sha256):
         raise BadData(f"{csv} is of another run")
     _check_size(submissions.evidence_path(csv))

@@ -25,9 +25,9 @@ from pipeline.console import duration
 from pipeline.errors import BadData, Log, UsageError
 from pipeline.gap.assessment import assess, is_recorded, record
 from pipeline.store import atomic, ledger, runs, submission_format, submissions
+from pipeline.store.ensemble import Ensemble
 from pipeline.store.manifest import FileRecord, versions
 from pipeline.store.processed import Processed
-from pipeline.store.runs import Ensemble
 from pipeline.store.submissions import Adapt, Sidecar, Tta
 
 

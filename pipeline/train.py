@@ -82,8 +82,8 @@ def train(
 
 def _identity(csv: Path, slug: str) -> str:
     """NAME.csv@ and the first digits of its sha256, for the run's config."""
-    _, record = submissions.written_by_predict(csv, slug)
-    return f"{csv.name}@{record.sha256[:12]}"
+    digest = submissions.local_csv(csv, slug).sidecar.csv_sha256
+    return f"{csv.name}@{digest[:12]}"
 
 
 def _is_main_process() -> bool:

@@ -25,7 +25,7 @@ def begin(place: Path, name: str | None = None, *, done: int = 3, weights: str =
     folder = place / "data/models" / (name or default_name(card))
     atomic.write_json(folder / runs.CONFIG, card.to_dict())
     rows = [dataclasses.replace(ROW, epoch=k, validation_accuracy=60.0 + k) for k in range(1, done + 1)]
-    runs.write(folder / runs.METRICS, rows)
+    runs.write_metrics(folder / runs.METRICS, rows)
     (folder / runs.WEIGHTS).write_text(weights)
     return folder
 

@@ -154,7 +154,9 @@ def write_run(cwd: Path, name: str = "tiny-run", seed: int = 0) -> Path:
     resnet.save(folder / runs.WEIGHTS, build(config.model, seed).state_dict(), config.model)
     result = RunResult("split", 91.0, 0.3, 10, 90.0, 20, 3, 12, 90.5, 1000, 100.0, 60.0, "cpu", "fp32")
     atomic.write_json(folder / runs.RESULT, result.to_dict())
-    runs.write(folder / runs.METRICS, [runs.EpochRow(k, 1e-3, 2.0, 60.0, 0.3, 80.0 + k, 100.0, 5.0) for k in (1, 2, 3)])
+    runs.write_metrics(
+        folder / runs.METRICS, [runs.EpochRow(k, 1e-3, 2.0, 60.0, 0.3, 80.0 + k, 100.0, 5.0) for k in (1, 2, 3)]
+    )
     files = [folder / n for n in (runs.CONFIG, runs.WEIGHTS, runs.RESULT, runs.METRICS)]
     Manifest("train", records(folder, files)).write(folder)
     runs.point_latest(models, name)

@@ -19,8 +19,9 @@ from pipeline.recipes import PRESETS
 from pipeline.store import atomic, runs, submission_format, submissions
 from pipeline.store.manifest import FileRecord, Manifest, records
 from pipeline.store.processed import Processed
-from pipeline.store.runs import Run, export
+from pipeline.store.runs import Run
 from pipeline.store.submissions import Sidecar
+from tests.bench.export_pretrained import export
 from tests.support import ROOT, SLUG, clean_environment, error_line, here, paths_in, prepare, stage, tree, write_run
 
 

@@ -59,7 +59,7 @@ def begun(place: Path, done: int) -> Path:
     folder = write_run(place)
     for name in (runs.RESULT, runs.WEIGHTS, "manifest.json"):
         (folder / name).unlink()
-    runs.write(folder / runs.METRICS, runs.read(folder / runs.METRICS)[:done])
+    runs.write_metrics(folder / runs.METRICS, runs.read_metrics(folder / runs.METRICS)[:done])
     (place / "data/models" / runs.LATEST).unlink()
     return place
 

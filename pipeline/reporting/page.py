@@ -88,7 +88,7 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
         folder=folder,
         time=now,
         card=card,
-        rows=runs.read(folder / runs.METRICS),
+        rows=runs.read_metrics(folder / runs.METRICS),
         result=run.result if run else None,
         versions=run.manifest.versions if run else {},
         competition=known,

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any
 
 from pipeline.errors import BadData, printable
 from pipeline.store import atomic
@@ -20,6 +20,11 @@ from pipeline.store import atomic
 NAME = "ledger.csv"
 MOST = 1000.0  # per cent or points; the ends of an interval may lie beyond 100
 PREDICTED, SENDING, PENDING, COMPLETE, ERROR = "predicted", "sending", "pending", "complete", "error"
+COLUMNS = (
+    "time", "competition", "run", "csv_sha256", "ref", "local_validation", "local_test", "public", "private",
+    "gap_public", "gap_private", "status", "note", "predicted", "predicted_low", "predicted_high",
+)  # fmt: skip
+TEXTS = ("time", "competition", "run", "csv_sha256", "status", "note")
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Entry:
     private: float | None
     status: str
     note: str = ""  # the reason of an error; how a submission by hand was recognised; what predicted
-    predicted: float | None = None  # the public score, foretold; only in lines of status "predicted"
+    predicted: float | None = None  # the public score, predicted; only in lines of status "predicted"
     predicted_low: float | None = None  # of the 90 % interval
     predicted_high: float | None = None
 
@@ -51,54 +56,21 @@ class Entry:
         """Local test accuracy minus private score, in points."""
         return _difference(self.local_test, self.private)
 
-    def to_row(self) -> dict[str, str]:
-        """The line's cells."""
-        values = {**dataclasses.asdict(self), "gap_public": self.gap_public, "gap_private": self.gap_private}
-        return {name: _cell(values[name]) for name in COLUMNS}
-
-    @classmethod
-    def from_row(cls, row: dict[str, str]) -> Self:
-        """The inverse of `to_row`; raises ValueError or KeyError for a line that is not one of ours."""
-        return cls(
-            time=row["time"],
-            competition=row["competition"],
-            run=row["run"],
-            csv_sha256=row["csv_sha256"],
-            ref=int(row["ref"]) if row["ref"] else None,
-            local_validation=_number(row["local_validation"]),
-            local_test=_number(row["local_test"]),
-            public=_number(row["public"]),
-            private=_number(row["private"]),
-            status=row["status"],
-            note=row["note"],
-            **{name: _number(row.get(name, "")) for name in PREDICTIONS},
-        )
-
-
-FIRST_COLUMNS = (  # a ledger of the first version has no others
-    "time", "competition", "run", "csv_sha256", "ref", "local_validation", "local_test", "public", "private",
-    "gap_public", "gap_private", "status", "note",
-)  # fmt: skip
-PREDICTIONS = ("predicted", "predicted_low", "predicted_high")
-COLUMNS = FIRST_COLUMNS + PREDICTIONS
-
 
 def append(path: Path, entries: Iterable[Entry]) -> None:
     """Append lines and wait until they are on disk."""
-    text = "".join(",".join(entry.to_row().values()) + "\n" for entry in entries)
+    text = "".join(map(line, entries))
     if not text:
         return
     with atomic.lock(path, wait=60):
         if not path.is_file() or not path.stat().st_size:
             # A header that is torn, or a file whose name is lost, would take all lines with it.
             atomic.write_bytes(path, (",".join(COLUMNS) + "\n").encode())
-        _widen(path)
-        with atomic.naming(path):
-            _append(path, text)
+        _append(path, text)
 
 
 def _append(path: Path, text: str) -> None:
-    with path.open("ab+") as stream:
+    with atomic.naming(path), path.open("ab+") as stream:
         stream.seek(-1, os.SEEK_END)
         if stream.read(1) != b"\n":
             stream.write(b"\n")  # a line torn by a power cut stays alone
@@ -107,15 +79,9 @@ def _append(path: Path, text: str) -> None:
         os.fsync(stream.fileno())
 
 
-def _widen(path: Path) -> None:
-    """Give a ledger of the first version the columns that came later; its lines keep what they say."""
-    if path.is_file():
-        header, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-        if tuple(header.split(",")) == FIRST_COLUMNS:
-            wide = [
-                line + "," * len(PREDICTIONS) if line.count(",") == len(FIRST_COLUMNS) - 1 else line for line in lines
-            ]
-            atomic.write_bytes(path, "\n".join([",".join(COLUMNS), *wide]).encode())
+def line(entry: Entry) -> str:
+    """The entry as a line of the file."""
+    return ",".join(_cell(getattr(entry, name)) for name in COLUMNS) + "\n"
 
 
 def read(path: Path) -> list[Entry]:
@@ -126,26 +92,26 @@ def read(path: Path) -> list[Entry]:
     """
     if not path.is_file():
         return []
-    lines = [line.split(",") for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
-    columns = tuple(lines[0]) if lines else COLUMNS
-    if columns not in (COLUMNS, FIRST_COLUMNS):
+    header, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() or [",".join(COLUMNS)]
+    if header != ",".join(COLUMNS):
         raise BadData(f"{path}, line 1: not the ledger's header; restore it or move the file away")
     entries = []
-    for number, cells in enumerate(lines[1:], start=2):
-        if _torn(cells, columns):
-            continue  # the event it would have recorded is asked of Kaggle, or foretold, again
+    for number, cells in enumerate((text.split(",") for text in lines), start=2):
+        if _torn(cells):
+            continue  # the event it would have recorded is asked of Kaggle, or predicted, again
         try:
-            entries.append(Entry.from_row(dict(zip(columns, cells, strict=True))))
+            values = {name: _value(name, cell) for name, cell in zip(COLUMNS, cells, strict=True)}
         except ValueError as error:
             raise BadData(f"{path}, line {number}: {printable(error)}; mend the line or remove it") from error
+        entries.append(Entry(**{field.name: values[field.name] for field in dataclasses.fields(Entry)}))
     return entries
 
 
-def _torn(cells: list[str], columns: tuple[str, ...]) -> bool:
+def _torn(cells: list[str]) -> bool:
     """Whether a power cut tore the line: cells are missing, its last number is cut, or what came is empty space."""
-    if len(cells) < len(columns) or "\0" in cells[-1]:
+    if len(cells) < len(COLUMNS) or "\0" in cells[-1]:
         return True
-    return cells[columns.index("status")] == PREDICTED and cells[-1][-4:-3] != "."
+    return cells[COLUMNS.index("status")] == PREDICTED and cells[-1][-4:-3] != "."
 
 
 def current(entries: Iterable[Entry], competition: str) -> list[Entry]:
@@ -183,11 +149,15 @@ def _difference(local: float | None, score: float | None) -> float | None:
     return None if local is None or score is None else round(local - score, 3)
 
 
-def _number(cell: str) -> float | None:
+def _value(name: str, cell: str) -> Any:
+    """The inverse of `_cell`; raises ValueError."""
+    if name in TEXTS:
+        return cell
     if not cell:
         return None
-    value = float(cell)
-    if not abs(value) <= MOST:
+    if name == "ref":
+        return int(cell)
+    if not abs(value := float(cell)) <= MOST:
         raise ValueError(f"{cell} is no share in per cent")
     return value
 

@@ -47,7 +47,18 @@ def reading(path: Path, cure: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise MissingInput(f"{path} is missing: {cure}") from None
-    except (ValueError, TypeError, KeyError, EOFError, OverflowError, zipfile.BadZipFile, PipelineError) as error:
+    except PermissionError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        EOFError,
+        OverflowError,
+        zipfile.BadZipFile,
+        PipelineError,
+    ) as error:
         raise BadData(f"{path} is damaged or of another version ({printable(error)}): {cure}") from error
 
 

@@ -213,7 +213,7 @@ def _run(folder: Path, card: RunCard, changed: str, *, stale: bool) -> RunState:
             folder.name, "finished", changed, result.epochs, epochs, result.validation_accuracy, result.test_accuracy,
             stale=stale, submittable=result.submittable, card=card, weights=run.weights_sha256,
         )  # fmt: skip
-    rows = runs.read(folder / runs.METRICS)
+    rows = runs.read_metrics(folder / runs.METRICS)
     best = runs.best_row(rows).validation_accuracy if rows else None
     left = runs.seconds_left(rows, epochs) if rows else None
     state: Literal["training", "interrupted"] = "training" if training else "interrupted"

@@ -13,60 +13,21 @@
 data/models/LATEST names the run that train finished last.  Nothing here needs torch.
 """
 
-import dataclasses
 import difflib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
-from safetensors.numpy import load_file
-from safetensors.numpy import save as to_bytes
-
 from pipeline.config import PARAMETER_LIMIT, check_slug, fingerprint
-from pipeline.errors import BadData, MissingInput, PipelineError, UsageError, printable
+from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.recipes import TrainConfig, ValidationSet
 from pipeline.store import atomic, ledger
 from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.manifest import FileRecord, Manifest, from_json, parse, read_json, reading, records, versions
-
-# --- Names of runs in messages: which one may be meant, and not too many of them.
-
-
-MOST_NAMES = 8
-
-
-def absent(models: Path, name: str, known: Sequence[str], pointer: Path | None) -> str:
-    """The message for a run that is not in `models`; `pointer` is the file that named it, if one did."""
-    if not known:
-        return f"there is no run {name} in {models}, and no other: run `python -m pipeline.train` first"
-    if pointer is not None:
-        return (
-            f"{pointer} names run {name}, which is not there: was it renamed or removed?  "
-            f"Name one with --run; there is {few(known)}"
-        )
-    if meant := like(name, known):
-        return f"there is no run {name} in {models}: did you mean {few(meant)}?"
-    return f"there is no run {name} in {models}: there is {few(known)} (`python -m pipeline.train` makes one)"
-
-
-def like(name: str, known: Sequence[str]) -> list[str]:
-    """Of the `known` names those that begin with `name`, else those that are spelled nearly so."""
-    begun = [other for other in known if other.lower().startswith(name.lower())]
-    return begun or difflib.get_close_matches(name, known)
-
-
-def few(names: Sequence[str]) -> str:
-    """ "A, B and 5 more"."""
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(map(printable, names[:MOST_NAMES])) + more
-
 
 CONFIG, WEIGHTS, METRICS, RESULT = "config.json", "weights.safetensors", "metrics.jsonl", "result.json"
 CHECKPOINT, TENSORBOARD, LATEST = "checkpoint.pt", "tensorboard", "LATEST"
@@ -74,6 +35,7 @@ EXECUTION, REPORT = "execution.json", Path("report/index.html")
 RESERVED = ("latest", "ledger")  # data/models/LATEST; submissions/ledger.csv would be RUN.csv
 PRETRAINED = "pretrained"  # `--run pretrained` and `--run pretrained-NAME` mean data/pretrained
 LONGEST, MOST = 200, 1e9  # characters and numbers in a result: seconds are the largest
+MOST_NAMES = 8  # of runs, in a message
 ANEW = "train the run again with --force, or name another --run"
 
 
@@ -151,7 +113,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, or a network that came with the project (see pipeline.store.runs)."""
+    """A finished run, or a network that came with the project."""
 
     name: str
     folder: Path
@@ -256,6 +218,32 @@ def report_state(folder: Path, data: Path, submissions: Path) -> Literal["absent
     return "stale" if newest > page.stat().st_mtime else "complete"
 
 
+def absent(models: Path, name: str, known: Sequence[str], pointer: Path | None) -> str:
+    """The message for a run that is not in `models`; `pointer` is the file that named it, if one did."""
+    if not known:
+        return f"there is no run {name} in {models}, and no other: run `python -m pipeline.train` first"
+    if pointer is not None:
+        return (
+            f"{pointer} names run {name}, which is not there: was it renamed or removed?  "
+            f"Name one with --run; there is {few(known)}"
+        )
+    if meant := like(name, known):
+        return f"there is no run {name} in {models}: did you mean {few(meant)}?"
+    return f"there is no run {name} in {models}: there is {few(known)} (`python -m pipeline.train` makes one)"
+
+
+def like(name: str, known: Sequence[str]) -> list[str]:
+    """Of the `known` names those that begin with `name`, else those that are spelled nearly so."""
+    begun = [other for other in known if other.lower().startswith(name.lower())]
+    return begun or difflib.get_close_matches(name, known)
+
+
+def few(names: Sequence[str]) -> str:
+    """ "A, B and 5 more"."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(map(printable, names[:MOST_NAMES])) + more
+
+
 def _manifest(folder: Path) -> Manifest:
     """The manifest of a finished run, all of whose files are there."""
     manifest = Manifest.read(folder, ANEW)
@@ -263,8 +251,8 @@ def _manifest(folder: Path) -> Manifest:
         raise MissingInput(
             f"run {folder.name} is unfinished: run `python -m pipeline.train` with the same options to go on"
         )
-    if absent := [name for name in (CONFIG, WEIGHTS, RESULT) if name not in manifest.files]:
-        raise BadData(f"the manifest of run {folder.name} does not know {absent[0]}: {ANEW}")
+    if unknown := [name for name in (CONFIG, WEIGHTS, RESULT) if name not in manifest.files]:
+        raise BadData(f"the manifest of run {folder.name} does not know {unknown[0]}: {ANEW}")
     if missing := manifest.missing(folder):
         raise BadData(f"{folder / missing[0]} is missing or damaged: {ANEW}")
     return manifest
@@ -274,7 +262,7 @@ def _finished(models: Path) -> list[str]:
     return sorted(path.parent.name for path in models.glob(f"[!.]*/{RESULT}"))
 
 
-# --- The folder of a run that is being trained: its name, who holds it, and what makes it complete.
+# --- a run that is being trained --------------------------------------------------------------------------
 
 
 def default_name(card: RunCard) -> str:
@@ -344,7 +332,7 @@ def complete(folder: Path, card: RunCard) -> None:
     ).write(folder)
 
 
-# --- metrics.jsonl in a run's folder: one line an epoch, also of a run that is still being trained.
+# --- metrics.jsonl: one line an epoch, also of a run that is still being trained --------------------------
 
 
 @dataclass(frozen=True)
@@ -376,12 +364,12 @@ def seconds_left(rows: Sequence[EpochRow], total: int) -> float:
     return sum(row.seconds for row in last) / len(last) * max(total - len(rows), 0)
 
 
-def write(path: Path, rows: Sequence[EpochRow]) -> None:
+def write_metrics(path: Path, rows: Sequence[EpochRow]) -> None:
     """Write metrics.jsonl as a whole: a kill can neither tear a line nor repeat one."""
     atomic.write_bytes(path, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
 
 
-def read(path: Path) -> list[EpochRow]:
+def read_metrics(path: Path) -> list[EpochRow]:
     """The epochs done so far; none if the first has not ended yet.
 
     Raises:
@@ -391,196 +379,3 @@ def read(path: Path) -> list[EpochRow]:
         return []
     with reading(path, "train the run again"):
         return [from_json(EpochRow, parse(line)) for line in path.read_bytes().splitlines()]
-
-
-# --- The folder data/pretrained: trained networks that come with the project, in git, so small.
-
-
-MAX_BYTES = 10 * 2**20  # of a weights file: each clone of the repository carries it
-
-
-@dataclass(frozen=True)
-class Exported:
-    """NAME.json in data/pretrained: a run's card and result, and where its weights come from."""
-
-    run: RunCard
-    result: RunResult
-    weights: FileRecord  # of NAME.safetensors
-    original: Mapping[str, str]  # name and weights_sha256 of the run that was exported
-    trained_on: str  # the images, for people
-    command: str  # what trained it
-    commit: str  # of git
-    label_agreement: float  # per cent of labels that half precision keeps
-    versions: Mapping[str, str]
-
-
-def open_run(models: Path, folder: Path, name: str | None) -> Run:
-    """A run by the name that `--run` gives: of `folder` (data/pretrained) if it says so, else a finished one.
-
-    Raises:
-        MissingInput: there is no such run.
-        BadData: its files are damaged.
-        UsageError: `pretrained` alone, and there are several.
-    """
-    if name is None or not is_pretrained(name):
-        return Run.open(models, name)
-    card = _find(folder, name)
-    weights = f"{card.stem}.safetensors"
-    exported = read_json(card, Exported, "restore it with git")
-    manifest = Manifest("export", {weights: exported.weights})
-    origin = f"{exported.trained_on}, with `{exported.command}` at commit {exported.commit[:12]}"
-    if manifest.missing(folder):
-        raise BadData(f"{folder / weights} is missing or damaged: restore it with git")
-    return Run(f"{PRETRAINED}-{card.stem}", folder, exported.run, exported.result, manifest, weights, origin)
-
-
-def _find(folder: Path, name: str) -> Path:
-    """The card that `name` means."""
-    cards = {f"{PRETRAINED}-{path.stem}": path for path in sorted(folder.glob("[!.]*.json"))}
-    if not cards:
-        raise MissingInput(
-            f"--run {name}: no network came with the project, {folder} has none; run `python -m pipeline.train`"
-        )
-    if name != PRETRAINED:
-        if name not in cards:
-            raise MissingInput(f"--run {name}: {folder} has none of that name; there is {', '.join(cards)}")
-        return cards[name]
-    if len(cards) > 1:
-        raise UsageError(f"--run {name}: there are several, name one of {', '.join(cards)}")
-    return next(iter(cards.values()))
-
-
-def export(
-    run: Run, folder: Path, name: str, *, trained_on: str, command: str, commit: str, agreement: Callable[[Path], float]
-) -> Run:
-    """Write `run` into `folder` as NAME.safetensors and NAME.json, each atomically, the card last.
-
-    Args:
-        trained_on: the images, for people: "CIFAR-10, 50,000 images".
-        command: what trained it, at the git commit `commit`.
-        agreement: measures, on the file of half-precision weights, per cent of labels equal to the run's own.
-
-    Raises:
-        UsageError: `name` is no plain name.
-        BadData: the run's weights are damaged.
-        PipelineError: the weights do not fit half precision, or the file is too large.
-    """
-    check_name(name)
-    run.check_weights()
-    weights = folder / f"{name}.safetensors"
-    metadata = {"model": json.dumps(dataclasses.asdict(run.card.config.model))}  # as pipeline.model.resnet does
-    content = to_bytes({key: _half(key, value) for key, value in load_file(run.weights).items()}, metadata)
-    if len(content) > MAX_BYTES:
-        raise PipelineError(f"{weights} would have {len(content):,} bytes, over the {MAX_BYTES:,} for files in git")
-    atomic.write_bytes(weights, content)
-    exported = Exported(
-        run=run.card,
-        result=run.result,
-        weights=FileRecord.of(weights),
-        original={"run": run.name, "weights_sha256": run.weights_sha256},
-        trained_on=trained_on,
-        command=command,
-        commit=commit,
-        label_agreement=agreement(weights),
-        versions=versions("torch", "numpy", "safetensors"),
-    )
-    atomic.write_json(folder / f"{name}.json", dataclasses.asdict(exported))
-    return open_run(folder, folder, f"{PRETRAINED}-{name}")
-
-
-def _half(name: str, values: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Matrices and kernels in float16; the few vectors, statistics among them, keep their precision.
-
-    Raises:
-        PipelineError: a value is too large for float16.
-    """
-    if values.ndim < 2 or values.dtype != np.float32:
-        return values
-    with np.errstate(over="ignore"):
-        half = values.astype(np.float16)
-    if not np.isfinite(half).all():
-        raise PipelineError(
-            f"{name} holds values over 65504, the largest of half precision: this run cannot be exported"
-        )
-    return half
-
-
-# --- The runs that predict averages: one, or several that learned from the same images.  Nothing here nee
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """One run or more, in the order of their names: however they are named, it is the same ensemble."""
-
-    runs: tuple[Run, ...]
-
-    @classmethod
-    def open(cls, models: Path, pretrained_folder: Path, names: Sequence[str]) -> Self:
-        """The finished runs `names`, or without names the one that train finished last.
-
-        Raises:
-            MissingInput, BadData: one of them is not there, or is damaged.
-            UsageError: one is named twice, or two are of different competitions or learned from different images.
-        """
-        opened = [open_run(models, pretrained_folder, name) for name in names or (None,)]
-        members = sorted(opened, key=lambda run: run.name)
-        for one, other in pairwise(members):
-            if one.name == other.name:
-                raise UsageError(f"--run {one.name}: named twice, and would count twice")
-            if one.card.competition != other.card.competition:
-                raise UsageError(
-                    f"--run {one.name} {other.name}: they are of different competitions, "
-                    f"{one.card.competition} and {other.card.competition}"
-                )
-            if one.card.data != other.card.data:
-                raise UsageError(f"--run {one.name} {other.name}: they were trained on different images")
-        return cls(tuple(members))
-
-    @property
-    def name(self) -> str:
-        """RUN, or "A+B"."""
-        return "+".join(run.name for run in self.runs)
-
-    @property
-    def weights_sha256(self) -> str:
-        """Identity of the weights: a run's own, or the fingerprint of the members'."""
-        shas = [run.weights_sha256 for run in self.runs]
-        return shas[0] if len(shas) == 1 else fingerprint(shas)
-
-    @property
-    def csv_name(self) -> str:
-        """The CSV's name where none is asked for: "A+B" would be too long for many."""
-        return f"{self.name}.csv" if len(self.runs) == 1 else f"ensemble-{self.weights_sha256[:8]}.csv"
-
-    @property
-    def competition(self) -> str:
-        """The slug of the competition whose images they learned from."""
-        return self.runs[0].card.competition
-
-    @property
-    def data(self) -> str:
-        """Fingerprint of these images, the labelled test_batch included."""
-        return self.runs[0].card.data
-
-    @property
-    def validation_set(self) -> ValidationSet:
-        """What selected their epochs; one that was selected on test_batch makes the whole optimistic."""
-        return "test_batch" if any(run.result.optimistic for run in self.runs) else "split"
-
-    @property
-    def one_protocol(self) -> bool:
-        """Whether no member has learned from the images that validated another."""
-        configs = [run.card.config for run in self.runs]
-        if all(config.validation == "test_batch" for config in configs):
-            return True
-        return len({(config.validation, config.validation_fraction) for config in configs}) == 1
-
-    @property
-    def submittable(self) -> bool:
-        """Whether the competition allows each of the networks."""
-        return all(run.result.submittable for run in self.runs)
-
-    @property
-    def parameters(self) -> int:
-        """Trainable, of all members together."""
-        return sum(run.result.trainable_parameters for run in self.runs)

@@ -1,5 +1,6 @@
-"""RUN.json beside submissions/RUN.csv: where a CSV comes from, so that a score can be traced to its runs."""
+"""What stands beside submissions/RUN.csv: where it comes from (RUN.json), and the predictions behind it (RUN.npz)."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -80,23 +81,43 @@ class Sidecar:
         return read_json(path, cls, again(csv)) if path.is_file() else None
 
 
-def written_by_predict(csv: Path, competition: str) -> tuple[Sidecar, FileRecord]:
-    """The sidecar of a CSV that predict wrote for `competition` and nobody edited, and the CSV's size and sha256.
+@dataclass(frozen=True)
+class LocalCsv:
+    """A CSV of ours that is still what its sidecar says."""
+
+    path: Path
+    size: int  # bytes
+    sidecar: Sidecar
+
+
+def local_csv(path: Path, competition: str) -> LocalCsv:
+    """The CSV at `path`, which predict wrote for `competition` and nobody edited.
 
     Raises:
         MissingInput: it is not there.
         BadData: it is another CSV.
     """
-    if not csv.is_file():
-        raise MissingInput(f"{csv} is not there: `python -m pipeline.predict --out {shlex.quote(str(csv))}` writes it")
-    known, record = Sidecar.read(csv), FileRecord.of(csv)
-    if known is None:
-        raise BadData(f"{csv} was not written by predict, nothing is known of it: {again(csv)}")
-    if known.competition != competition:
-        raise BadData(f"{csv} is for {known.competition}: add --competition {known.competition}")
-    if known.csv_sha256 != record.sha256:
-        raise BadData(f"{csv} was edited since predict wrote it: {again(csv, known.run)}")
-    return known, record
+    if not path.is_file():
+        cure = f"`python -m pipeline.predict --out {shlex.quote(str(path))}` writes it"
+        raise MissingInput(f"{path} is not there: {cure}")
+    sidecar = Sidecar.read(path)
+    if sidecar is None:
+        raise BadData(f"{path} was not written by predict, nothing is known of it: {again(path)}")
+    if sidecar.competition != competition:
+        raise BadData(f"{path} is for {sidecar.competition}: add --competition {sidecar.competition}")
+    record = FileRecord.of(path)
+    if sidecar.csv_sha256 != record.sha256:
+        raise BadData(f"{path} was edited since predict wrote it: {again(path, sidecar.run)}")
+    return LocalCsv(path, record.size, sidecar)
+
+
+def local_csvs(folder: Path, competition: str) -> list[LocalCsv]:
+    """The CSVs in `folder` that predict wrote for `competition` and nobody changed since; hashes them all."""
+    found = []
+    for path in sorted(folder.glob("*.csv")):
+        with contextlib.suppress(BadData):  # predict and submit complain; here it only cannot be recognised
+            found.append(local_csv(path, competition))
+    return found
 
 
 def again(csv: Path, run: str = "") -> str:
@@ -134,7 +155,7 @@ def carries(description: str, csv_sha256: str) -> bool:
     return f"sha={csv_sha256[:12]}" in description.split()
 
 
-# --- RUN.npz beside submissions/RUN.csv: what the networks said, by which check judges the CSV before it
+# --- RUN.npz beside submissions/RUN.csv: the predictions behind it, by which check assesses the CSV -------
 
 
 @dataclass(frozen=True)
@@ -184,10 +205,9 @@ class Evidence:
         values["examination"] = np.array(json.dumps(self.diagnosis))
         values |= {key: getattr(self, name) for name, key in FEATURES.items()}
         for name in SETS:
-            said = getattr(self, name)
-            if said is not None:
-                parts = {f"{name}_{part.name}": getattr(said, part.name) for part in dataclasses.fields(Outputs)}
-                values |= {key: value for key, value in parts.items() if value is not None}
+            outputs = getattr(self, name)
+            if outputs is not None:
+                values |= {f"{name}_{key}": value for key, value in vars(outputs).items() if value is not None}
         with atomic.replacing(evidence_path(csv)) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **values)  # type: ignore[arg-type]  # numpy's stubs take its option for an array
 
@@ -209,15 +229,12 @@ class Evidence:
                 values = {name: stored[name] for name in stored.files if name != HIDDEN}
                 values[HIDDEN], step = _thinned(stored, HIDDEN, most)
                 values["hidden_members"] = values["hidden_members"][:, ::step]
-            hidden, test = _said(values, "hidden"), _said(values, "test")
-            if hidden is None or test is None:
-                raise KeyError("hidden or test")
             return cls(
                 csv_sha256=str(values["csv_sha256"]),
                 runs=tuple(str(name) for name in values["runs"]),
-                hidden=hidden,
-                test=test,
-                validation=_said(values, "validation"),
+                hidden=_outputs(values, "hidden"),
+                test=_outputs(values, "test"),
+                validation=_outputs(values, "validation") if "validation_probabilities" in values else None,
                 diagnosis=from_json(Mapping[str, Any], parse(str(values["examination"]))),
                 **{name: values[key] for name, key in FEATURES.items()},
             )
@@ -249,63 +266,23 @@ def _thinned(stored: NpzFile, name: str, most: int | None) -> tuple[NDArray[Any]
     return np.concatenate(found), step
 
 
-def _said(values: dict[str, NDArray[Any]], name: str) -> Outputs | None:
+def _outputs(values: Mapping[str, NDArray[Any]], name: str) -> Outputs:
     """One of the SETS.
 
     Raises:
         ValueError, KeyError: its arrays do not fit each other, or one is not there.
     """
-    if f"{name}_probabilities" not in values:
-        return None
-    said = Outputs(values[f"{name}_probabilities"], values[f"{name}_members"], values.get(f"{name}_truth"))
-    rows = {len(said), said.members.shape[-1], len(said) if said.truth is None else len(said.truth)}
-    if said.probabilities.ndim != 2 or said.members.ndim != 2 or len(rows) != 1:
+    truth = values.get(f"{name}_truth") if name == "hidden" else values[f"{name}_truth"]
+    outputs = Outputs(values[f"{name}_probabilities"], values[f"{name}_members"], truth)
+    labels = [outputs.members] if truth is None else [outputs.members, truth[None]]
+    if outputs.probabilities.ndim != 2 or any(given.shape[1:] != (len(outputs),) for given in labels):
         raise ValueError(f"the arrays of {name} do not fit each other")
-    labels = [said.members] if said.truth is None else [said.members, said.truth[None]]
-    classes = said.probabilities.shape[1]
-    if any(given.dtype != np.uint8 or given.ndim != 2 or (given >= classes).any() for given in labels):
+    classes = outputs.probabilities.shape[1]
+    if any(given.dtype != np.uint8 or (given >= classes).any() for given in labels):
         raise ValueError(f"the labels of {name} are none")
-    if name != "hidden" and said.truth is None:
-        raise KeyError(f"{name}_truth")
-    return said
+    return outputs
 
 
 def evidence_path(csv: Path) -> Path:
     """submissions/sub.csv -> submissions/sub.npz."""
     return csv.with_suffix(".npz")
-
-
-@dataclass(frozen=True)
-class LocalCsv:
-    """A CSV of ours that is still what its sidecar says."""
-
-    path: Path
-    size: int  # bytes
-    sidecar: Sidecar
-
-
-def local_csvs(folder: Path, competition: str) -> list[LocalCsv]:
-    """The CSVs in `folder` that predict wrote for `competition` and nobody changed since."""
-    found = []
-    for path in sorted(folder.glob("*.csv")):
-        try:
-            known = Sidecar.read(path)
-        except BadData:
-            continue  # predict and submit complain about it; here it only cannot be recognised
-        if known is None or known.competition != competition:
-            continue
-        record = FileRecord.of(path)
-        if known.csv_sha256 == record.sha256:
-            found.append(LocalCsv(path, record.size, known))
-    return found
-
-
-def local_csv(path: Path, competition: str) -> LocalCsv:
-    """The CSV at `path`.
-
-    Raises:
-        MissingInput: it is not there.
-        BadData: predict did not write it for `competition`, or it was edited since.
-    """
-    known, record = written_by_predict(path, competition)
-    return LocalCsv(path, record.size, known)

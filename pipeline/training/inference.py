@@ -20,8 +20,9 @@ from pipeline.console import Meter
 from pipeline.errors import BadData, Log
 from pipeline.model import resnet
 from pipeline.model.resnet import ResNet, folded, normalise
+from pipeline.store.ensemble import Ensemble
 from pipeline.store.processed import ArrayName, Processed, even_rows
-from pipeline.store.runs import Ensemble, Run
+from pipeline.store.runs import Run
 from pipeline.store.submissions import Outputs, Tta
 from pipeline.training.batches import split
 from pipeline.training.device import ALONE, Device, Precision, World

@@ -235,7 +235,7 @@ def _publish(task: Task, state: State, board: metrics.Board | None, progress: Pr
     """Write and tell what the finished epoch brought."""
     row = state.rows[-1]
     if task.world.first:
-        runs.write(task.folder / METRICS, state.rows)
+        runs.write_metrics(task.folder / METRICS, state.rows)
     if board is not None:
         board.add(row)
     _save(task, state)

@@ -69,7 +69,7 @@ def run(
             if board is not None:
                 board.result(result.to_dict(), result.epochs)
     if world.first:
-        runs.write(folder / METRICS, current.rows)
+        runs.write_metrics(folder / METRICS, current.rows)
         resnet.save(folder / WEIGHTS, current.best_weights, config.model)
         atomic.write_json(folder / RESULT, result.to_dict())
     return result

@@ -9,22 +9,87 @@ says what the full one says, both in float32 on the CPU unless --device names an
 
 import argparse
 import dataclasses
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from safetensors.numpy import save as to_bytes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pipeline.config import Paths  # found only after the line above
+from pipeline.errors import PipelineError
 from pipeline.model import resnet
-from pipeline.store import runs
+from pipeline.store import atomic, ensemble, runs
+from pipeline.store.ensemble import Exported
+from pipeline.store.manifest import FileRecord, versions
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run
 from pipeline.training.batches import split
 from pipeline.training.device import Device, choose
 from pipeline.training.inference import EvaluationImages, labels_of
+
+MAX_BYTES = 10 * 2**20  # of a weights file: each clone of the repository carries it
+
+
+def export(
+    run: Run, folder: Path, name: str, *, trained_on: str, command: str, commit: str, agreement: Callable[[Path], float]
+) -> Run:
+    """Write `run` into `folder` as NAME.safetensors and NAME.json, each atomically, the card last.
+
+    Args:
+        trained_on: the images, for people: "CIFAR-10, 50,000 images".
+        command: what trained it, at the git commit `commit`.
+        agreement: measures, on the file of half-precision weights, per cent of labels equal to the run's own.
+
+    Raises:
+        UsageError: `name` is no plain name.
+        BadData: the run's weights are damaged.
+        PipelineError: the weights do not fit half precision, or the file is too large.
+    """
+    runs.check_name(name)
+    run.check_weights()
+    weights = folder / f"{name}.safetensors"
+    metadata = {"model": json.dumps(dataclasses.asdict(run.card.config.model))}  # as pipeline.model.resnet does
+    content = to_bytes({key: _half(key, value) for key, value in load_file(run.weights).items()}, metadata)
+    if len(content) > MAX_BYTES:
+        raise PipelineError(f"{weights} would have {len(content):,} bytes, over the {MAX_BYTES:,} for files in git")
+    atomic.write_bytes(weights, content)
+    exported = Exported(
+        run=run.card,
+        result=run.result,
+        weights=FileRecord.of(weights),
+        original={"run": run.name, "weights_sha256": run.weights_sha256},
+        trained_on=trained_on,
+        command=command,
+        commit=commit,
+        label_agreement=agreement(weights),
+        versions=versions("torch", "numpy", "safetensors"),
+    )
+    atomic.write_json(folder / f"{name}.json", dataclasses.asdict(exported))
+    return ensemble.open_run(folder, folder, f"{runs.PRETRAINED}-{name}")
+
+
+def _half(name: str, values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Matrices and kernels in float16; the few vectors, statistics among them, keep their precision.
+
+    Raises:
+        PipelineError: a value is too large for float16.
+    """
+    if values.ndim < 2 or values.dtype != np.float32:
+        return values
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise PipelineError(
+            f"{name} holds values over 65504, the largest of half precision: this run cannot be exported"
+        )
+    return half
 
 
 def measured_images(run: Run, data: Processed, device: Device) -> EvaluationImages:
@@ -63,7 +128,7 @@ def main() -> None:
 
     command = ["git", "rev-parse", arguments.commit]
     commit = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout
-    written = runs.export(
+    written = export(
         run, Paths.pretrained, arguments.name, trained_on=arguments.trained_on, command=arguments.command,
         commit=commit.strip(), agreement=agreement,
     )  # fmt: skip

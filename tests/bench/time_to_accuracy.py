@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pi
 
 from pipeline.config import Paths
 from pipeline.recipes import PRESETS, TrainConfig
+from pipeline.store.ensemble import Ensemble
 from pipeline.store.processed import Processed
-from pipeline.store.runs import Ensemble, Run
+from pipeline.store.runs import Run
 from pipeline.train import train
 from pipeline.training import inference
 from pipeline.training.device import choose

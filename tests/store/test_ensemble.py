@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.store.runs import Ensemble
+from pipeline.store.ensemble import Ensemble
 from tests.support import prepare, write_run
 
 

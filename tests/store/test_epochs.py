@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadData
-from pipeline.store.runs import EpochRow, best_row, read, seconds_left, write
+from pipeline.store.runs import EpochRow, best_row, read_metrics, seconds_left, write_metrics
 
 ROW = EpochRow(1, 1e-3, 2.0, 20.0, 1.9, 30.0, 100.0, 5.0)
 ROWS = [ROW, replace(ROW, epoch=2, validation_accuracy=40.0), replace(ROW, epoch=3, validation_accuracy=40.0)]
@@ -16,8 +16,8 @@ def test_the_first_of_equally_good_epochs_is_best() -> None:
 
 
 def test_metrics_are_one_json_object_a_line(tmp_path: Path) -> None:
-    write(tmp_path / "metrics.jsonl", ROWS)
-    write(tmp_path / "metrics.jsonl", ROWS[:2])
+    write_metrics(tmp_path / "metrics.jsonl", ROWS)
+    write_metrics(tmp_path / "metrics.jsonl", ROWS[:2])
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
     assert list(json.loads(lines[0])) == [
@@ -33,9 +33,9 @@ def test_metrics_are_one_json_object_a_line(tmp_path: Path) -> None:
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
-    assert read(tmp_path / "metrics.jsonl") == []
-    write(tmp_path / "metrics.jsonl", ROWS)
-    assert read(tmp_path / "metrics.jsonl") == ROWS
+    assert read_metrics(tmp_path / "metrics.jsonl") == []
+    write_metrics(tmp_path / "metrics.jsonl", ROWS)
+    assert read_metrics(tmp_path / "metrics.jsonl") == ROWS
 
 
 def test_a_slow_first_epoch_says_nothing_of_the_time_to_go() -> None:
@@ -48,4 +48,4 @@ def test_a_slow_first_epoch_says_nothing_of_the_time_to_go() -> None:
 def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "metrics.jsonl").write_text(content + "\n", encoding="latin-1")
     with pytest.raises(BadData, match=r"metrics\.jsonl is damaged"):
-        read(tmp_path / "metrics.jsonl")
+        read_metrics(tmp_path / "metrics.jsonl")

@@ -9,9 +9,10 @@ from safetensors.numpy import load_file
 
 from pipeline.errors import BadData, MissingInput, PipelineError, UsageError
 from pipeline.model import resnet
-from pipeline.store import runs
+from pipeline.store import ensemble, runs
 from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.runs import Run
+from tests.bench import export_pretrained
 from tests.support import prepare, write_run
 
 COMMIT = "0123456789abcdef"
@@ -25,7 +26,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def export(run: Run, folder: Path, name: str = "tiny") -> Run:
-    return runs.export(
+    return export_pretrained.export(
         run, folder, name, trained_on="gradients", command="make it", commit=COMMIT, agreement=lambda path: 99.5
     )
 
@@ -34,7 +35,7 @@ def test_an_exported_run_opens_as_a_run(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "pretrained"
     written = export(run, folder)
     for name in ("pretrained", "pretrained-tiny"):
-        assert runs.open_run(tmp_path / "no-models", folder, name) == written
+        assert ensemble.open_run(tmp_path / "no-models", folder, name) == written
     assert (written.name, written.card, written.result) == ("pretrained-tiny", run.card, run.result)
     assert written.origin == "gradients, with `make it` at commit 0123456789ab"
     assert {path.name for path in folder.iterdir()} == {"tiny.json", "tiny.safetensors"}
@@ -64,9 +65,9 @@ def test_the_agreement_is_measured_on_the_file_before_the_card_completes_it(run:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        runs.export(run, folder, "tiny", trained_on="", command="", commit="", agreement=stopped)
+        export_pretrained.export(run, folder, "tiny", trained_on="", command="", commit="", agreement=stopped)
     with pytest.raises(MissingInput, match="no network came with the project"):
-        runs.open_run(tmp_path, folder, "pretrained")
+        ensemble.open_run(tmp_path, folder, "pretrained")
 
 
 def test_of_several_one_must_be_named(run: Run, tmp_path: Path) -> None:
@@ -74,10 +75,10 @@ def test_of_several_one_must_be_named(run: Run, tmp_path: Path) -> None:
     export(run, folder, "a")
     export(run, folder, "b-2")
     with pytest.raises(UsageError, match="name one of pretrained-a, pretrained-b-2"):
-        runs.open_run(tmp_path, folder, "pretrained")
+        ensemble.open_run(tmp_path, folder, "pretrained")
     with pytest.raises(MissingInput, match="there is pretrained-a, pretrained-b-2"):
-        runs.open_run(tmp_path, folder, "pretrained-c")
-    assert runs.open_run(tmp_path, folder, "pretrained-b-2").name == "pretrained-b-2"
+        ensemble.open_run(tmp_path, folder, "pretrained-c")
+    assert ensemble.open_run(tmp_path, folder, "pretrained-b-2").name == "pretrained-b-2"
 
 
 def test_damaged_files_are_bad_data(run: Run, tmp_path: Path) -> None:
@@ -86,20 +87,20 @@ def test_damaged_files_are_bad_data(run: Run, tmp_path: Path) -> None:
     content = written.weights.read_bytes()
     written.weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(BadData, match=r"tiny\.safetensors is damaged: restore it with git"):
-        runs.open_run(tmp_path, folder, "pretrained").check_weights()
+        ensemble.open_run(tmp_path, folder, "pretrained").check_weights()
     written.weights.write_bytes(content[:-1])
     with pytest.raises(BadData, match="missing or damaged: restore it with git"):
-        runs.open_run(tmp_path, folder, "pretrained")
+        ensemble.open_run(tmp_path, folder, "pretrained")
     (folder / "tiny.json").write_text("{}")
     with pytest.raises(BadData, match=r"tiny\.json is damaged"):
-        runs.open_run(tmp_path, folder, "pretrained")
+        ensemble.open_run(tmp_path, folder, "pretrained")
 
 
 def test_what_does_not_fit_half_precision_or_git_is_not_exported(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "pretrained"
-    monkeypatch.setattr(runs, "MAX_BYTES", 1000)
+    monkeypatch.setattr(export_pretrained, "MAX_BYTES", 1000)
     with pytest.raises(PipelineError, match="over the 1,000 for files in git"):
         export(run, folder)
     network = resnet.load(run.weights, run.card.config.model)

@@ -16,9 +16,10 @@ from pipeline.model import resnet
 from pipeline.model.resnet import ResNet, build, folded, normalise
 from pipeline.recipes import MODELS
 from pipeline.store import atomic, runs
+from pipeline.store.ensemble import Ensemble
 from pipeline.store.manifest import Manifest, records
 from pipeline.store.processed import Processed
-from pipeline.store.runs import Ensemble, Run
+from pipeline.store.runs import Run
 from pipeline.store.submissions import Tta
 from pipeline.training import inference
 from pipeline.training.batches import split

@@ -1,0 +1,145 @@
+"""The runs that predict averages: one, or several that learned from the same images.
+
+Each is a finished run, or a network of the folder data/pretrained, which come with the project, in git.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Self
+
+from pipeline.config import fingerprint
+from pipeline.errors import BadData, MissingInput, UsageError
+from pipeline.recipes import ValidationSet
+from pipeline.store.manifest import FileRecord, Manifest, read_json
+from pipeline.store.runs import PRETRAINED, Run, RunCard, RunResult, is_pretrained
+
+
+@dataclass(frozen=True)
+class Exported:
+    """NAME.json in data/pretrained: a run's card and result, and where its weights come from."""
+
+    run: RunCard
+    result: RunResult
+    weights: FileRecord  # of NAME.safetensors
+    original: Mapping[str, str]  # name and weights_sha256 of the run that was exported
+    trained_on: str  # the images, for people
+    command: str  # what trained it
+    commit: str  # of git
+    label_agreement: float  # per cent of labels that half precision keeps
+    versions: Mapping[str, str]
+
+
+def open_run(models: Path, folder: Path, name: str | None) -> Run:
+    """A run by the name that `--run` gives: of `folder` (data/pretrained) if it says so, else a finished one.
+
+    Raises:
+        MissingInput: there is no such run.
+        BadData: its files are damaged.
+        UsageError: `pretrained` alone, and there are several.
+    """
+    if name is None or not is_pretrained(name):
+        return Run.open(models, name)
+    card = _find(folder, name)
+    weights = f"{card.stem}.safetensors"
+    exported = read_json(card, Exported, "restore it with git")
+    manifest = Manifest("export", {weights: exported.weights})
+    origin = f"{exported.trained_on}, with `{exported.command}` at commit {exported.commit[:12]}"
+    if manifest.missing(folder):
+        raise BadData(f"{folder / weights} is missing or damaged: restore it with git")
+    return Run(f"{PRETRAINED}-{card.stem}", folder, exported.run, exported.result, manifest, weights, origin)
+
+
+def _find(folder: Path, name: str) -> Path:
+    """The card that `name` means."""
+    cards = {f"{PRETRAINED}-{path.stem}": path for path in sorted(folder.glob("[!.]*.json"))}
+    if not cards:
+        raise MissingInput(
+            f"--run {name}: no network came with the project, {folder} has none; run `python -m pipeline.train`"
+        )
+    if name != PRETRAINED:
+        if name not in cards:
+            raise MissingInput(f"--run {name}: {folder} has none of that name; there is {', '.join(cards)}")
+        return cards[name]
+    if len(cards) > 1:
+        raise UsageError(f"--run {name}: there are several, name one of {', '.join(cards)}")
+    return next(iter(cards.values()))
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """One run or more, in the order of their names: however they are named, it is the same ensemble."""
+
+    runs: tuple[Run, ...]
+
+    @classmethod
+    def open(cls, models: Path, pretrained_folder: Path, names: Sequence[str]) -> Self:
+        """The finished runs `names`, or without names the one that train finished last.
+
+        Raises:
+            MissingInput, BadData: one of them is not there, or is damaged.
+            UsageError: one is named twice, or two are of different competitions or learned from different images.
+        """
+        opened = [open_run(models, pretrained_folder, name) for name in names or (None,)]
+        members = sorted(opened, key=lambda run: run.name)
+        for one, other in pairwise(members):
+            if one.name == other.name:
+                raise UsageError(f"--run {one.name}: named twice, and would count twice")
+            if one.card.competition != other.card.competition:
+                raise UsageError(
+                    f"--run {one.name} {other.name}: they are of different competitions, "
+                    f"{one.card.competition} and {other.card.competition}"
+                )
+            if one.card.data != other.card.data:
+                raise UsageError(f"--run {one.name} {other.name}: they were trained on different images")
+        return cls(tuple(members))
+
+    @property
+    def name(self) -> str:
+        """RUN, or "A+B"."""
+        return "+".join(run.name for run in self.runs)
+
+    @property
+    def weights_sha256(self) -> str:
+        """Identity of the weights: a run's own, or the fingerprint of the members'."""
+        shas = [run.weights_sha256 for run in self.runs]
+        return shas[0] if len(shas) == 1 else fingerprint(shas)
+
+    @property
+    def csv_name(self) -> str:
+        """The CSV's name where none is asked for: "A+B" would be too long for many."""
+        return f"{self.name}.csv" if len(self.runs) == 1 else f"ensemble-{self.weights_sha256[:8]}.csv"
+
+    @property
+    def competition(self) -> str:
+        """The slug of the competition whose images they learned from."""
+        return self.runs[0].card.competition
+
+    @property
+    def data(self) -> str:
+        """Fingerprint of these images, the labelled test_batch included."""
+        return self.runs[0].card.data
+
+    @property
+    def validation_set(self) -> ValidationSet:
+        """What selected their epochs; one that was selected on test_batch makes the whole optimistic."""
+        return "test_batch" if any(run.result.optimistic for run in self.runs) else "split"
+
+    @property
+    def one_protocol(self) -> bool:
+        """Whether no member has learned from the images that validated another."""
+        configs = [run.card.config for run in self.runs]
+        if all(config.validation == "test_batch" for config in configs):
+            return True
+        return len({(config.validation, config.validation_fraction) for config in configs}) == 1
+
+    @property
+    def submittable(self) -> bool:
+        """Whether the competition allows each of the networks."""
+        return all(run.result.submittable for run in self.runs)
+
+    @property
+    def parameters(self) -> int:
+        """Trainable, of all members together."""
+        return sum(run.result.trainable_parameters for run in self.runs)
