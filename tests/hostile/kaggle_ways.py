@@ -99,7 +99,7 @@ def no_space(here: Place) -> Outcome:
 def no_space_after_sending(here: Place) -> Outcome:
     """The ledger has space for the line before sending, and for a part of the line after it."""
     entry = Entry(CLOCK.now(), SLUG, "tiny-run", here.sha256, None, 91.0, 90.0, None, None, ledger.SENDING)
-    size = here.ledger_file.stat().st_size + len(",".join(entry.to_row().values())) + 21
+    size = here.ledger_file.stat().st_size + len(ledger.line(entry)) + 20
     code = (
         f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}));"
         "from pipeline.submit import main; sys.exit(main([]))"
