@@ -10,13 +10,13 @@ From the Kaggle download to a checked submission and its report.  Makes .venv an
 runs download, preprocess, train, predict, check and report.  Stages whose output is complete do nothing, so after an
 interruption run the same command again.
 
-  --rehearsal         everything offline against a stand-in for Kaggle with an embedded competition;
+  --rehearsal         everything offline against a mock Kaggle server with an embedded competition;
                       needs no account, no GPU, and no network after the install
   --submit            submit the CSV and wait for its score (costs one of today's submissions);
                       without it the exact command is printed
   --competition SLUG  the competition                    (default: deep-learning-spring-2025-project-1)
   --data DIR          a folder laid out like the download, instead of Kaggle; with --rehearsal, what the
-                      stand-in serves
+                      mock server serves
   --preset NAME       network and recipe                 (default: paper; with --rehearsal: rehearsal)
   --epochs N          passes over the training images    (default: the preset's)
   --run RUN           the run's name                     (default: made from its options)
@@ -132,7 +132,7 @@ fi
 set_up
 if [[ $setup == yes ]]; then exit 0; fi
 
-# --- rehearsal: this same script, inside the stand-in ---------------------------------------------------------
+# --- rehearsal: this same script, inside the mock server -------------------------------------------------------
 
 if [[ $rehearsal == yes ]]; then
     inner=(--submit --preset "${preset:-rehearsal}" ${train[@]+"${train[@]}"} ${run[@]+"${run[@]}"} ${device[@]+"${device[@]}"})

@@ -119,7 +119,7 @@ def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
     """Download, unpack, verify.  What turns out damaged is downloaded once more from the start."""
     found = credentials.require(kaggle.environ)
     rehearsing = kaggle.environ.get("KAGGLE_API_ENVIRONMENT") == "LOCALHOST"
-    log(f"download: asking {'the stand-in for Kaggle' if rehearsing else f'Kaggle, with the credentials in {found}'}")
+    log(f"download: asking {'the mock Kaggle server' if rehearsing else f'Kaggle, with the credentials in {found}'}")
     with atomic.lock(target):
         listed = kaggle.files(slug)
         _require_space(target, listed)

@@ -189,7 +189,7 @@ def _predicted() -> "tempfile.TemporaryDirectory[str]":
 def serve(
     place: Path, *faults: str, settings: Settings | None = None, clock: Callable[[], float] = time.time
 ) -> AbstractContextManager[FaultyKaggle]:
-    """The stand-in for Kaggle, serving what `predicted_place` made; scores at once by default."""
+    """The mock Kaggle server, serving what `predicted_place` made; scores at once by default."""
     return faulty_kaggle(
         place / "source",
         place / "state",
