@@ -20,7 +20,7 @@ from pipeline.gap.corruptions import Images
 from pipeline.gap.diagnosis import Diagnosis, Findings, Trial
 from pipeline.gap.estimators import Labels, Probabilities
 from pipeline.gap.shift import LabelShift, Weights
-from pipeline.store.processed import ArrayName, Processed, even_rows
+from pipeline.store.processed import Processed, even_rows
 from pipeline.store.submissions import Adapt, Evidence, Mitigation, Outputs
 from pipeline.training import inference
 from pipeline.training.inference import Panel
@@ -30,6 +30,34 @@ SAMPLED = 1000  # hidden and labelled images whose features are compared
 COMPARED = 10_000  # hidden images in memory, of which the diagnosis takes its samples
 TRIED = 3000  # labelled images on which mitigations are tried
 ADAPTED = 2000  # hidden and labelled images whose statistics are compared
+
+
+class Sample:
+    """Hidden images that stay in memory while all are read once, batch by batch and in order."""
+
+    def __init__(self, rows: NDArray[np.int64]) -> None:
+        self.rows = rows  # (n,), ascending
+        self._parts: list[NDArray[np.uint8]] = []
+        self._read = 0
+
+    def taken_from(self, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Keep what is to be kept of the next images, and return them all."""
+        first, last = np.searchsorted(self.rows, (self._read, self._read + len(batch)))
+        self._parts.append(batch[self.rows[first:last] - self._read])
+        self._read += len(batch)
+        return batch
+
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """uint8 (n, 32, 32, 3)."""
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        return self._parts[0]
+
+    def thinned(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """At most `count` of them, evenly spread, and their rows."""
+        places = even_rows(len(self.rows), count)
+        return self.rows[places], self.images[places]
 
 
 def predict_hidden(
@@ -55,9 +83,12 @@ def predict_hidden(
         BadData: a model's outputs are not finite.
     """
     rows = np.arange(len(data.array("hidden_ids")))
-    hidden = inference.predict(panel, data, "hidden_images", rows)
-    (hidden_rows, hidden_features), (test_rows, test_features) = (
-        inference.sampled_features(panel.members[0], data, name, SAMPLED) for name in ("hidden_images", "test_images")
+    sample = Sample(even_rows(len(rows), COMPARED))
+    hidden = inference.predict(panel, data, "hidden_images", rows, prepare=sample.taken_from)
+    hidden_rows, hidden_images = sample.thinned(SAMPLED)
+    test_rows = even_rows(len(test), SAMPLED)
+    hidden_features, test_features = (
+        inference.features(panel.members[0], images) for images in (hidden_images, data.rows("test_images", test_rows))
     )
     log("predict: comparing the hidden images with the labelled ones")
     temperature, truth = estimators.fit_temperature(test, validation), test.known_truth
@@ -69,18 +100,18 @@ def predict_hidden(
     found, ood_scores = diagnosis.diagnose(
         holdout=holdout, truth=truth, hidden=calibrated, classes=classes, holdout_rows=test_rows,
         holdout_features=test_features, hidden_features=hidden_features, holdout_images=data.array("test_images"),
-        hidden_images=_even(data, "hidden_images", COMPARED), training_images=data.array("train_images"),
+        hidden_images=sample.images, training_images=data.array("train_images"),
         recorded=recorded, names=data.class_names,
     )  # fmt: skip
     if found.verdict == "label_shift":
         trials = [trial_of_prior(holdout, truth, classes)]
     else:
-        sample = even_rows(len(truth), TRIED)
-        trials = trials_of_corruption(panel, found.pixels, np.asarray(data.array("test_images")[sample]), truth[sample])
+        tried = even_rows(len(truth), TRIED)
+        trials = trials_of_corruption(panel, found.pixels, data.rows("test_images", tried), truth[tried])
     mitigation = choice(adapt, trials)
     if mitigation != "none":
         log(f"predict: diagnosis {found.verdict}, so answering again with --adapt {mitigation}")
-        hidden = _applied(mitigation, panel, data, found, hidden, classes.ratio**temperature)
+        hidden = _applied(mitigation, panel, data, found, hidden, sample, classes.ratio**temperature)
     findings = Findings(found, tuple(trials), mitigation)
     evidence = Evidence(
         csv_sha256="", runs=tuple(member.name for member in panel.members), hidden=hidden, test=test,
@@ -92,15 +123,18 @@ def predict_hidden(
 
 
 def _applied(
-    mitigation: Mitigation, panel: Panel, data: Processed, found: Diagnosis, hidden: Outputs, ratio: Weights
-) -> Outputs:
+    mitigation: Mitigation, panel: Panel, data: Processed, found: Diagnosis, hidden: Outputs, sample: Sample,
+    ratio: Weights,
+) -> Outputs:  # fmt: skip
     """The outputs with the mitigation applied; `ratio` is of classes, for probabilities that are not calibrated."""
     if mitigation == "prior":
         corrected = shift.reweighted(hidden.probabilities, ratio).astype(np.float32)
         return dataclasses.replace(hidden, probabilities=corrected)
     rows = np.arange(len(hidden))
     if mitigation == "bn":
-        adapted = panel.adapted(*(_even(data, name, ADAPTED) for name in ("hidden_images", "test_images")))
+        _, images = sample.thinned(ADAPTED)
+        reference = data.rows("test_images", even_rows(len(data.array("test_images")), ADAPTED))
+        adapted = panel.adapted(images, reference)
         return inference.predict(adapted, data, "hidden_images", rows)
     if found.pixels.revert is None:
         raise UsageError(f"--adapt revert: nothing was found that can be undone (diagnosis {found.verdict})")
@@ -145,9 +179,3 @@ def choice(adapt: Adapt, trials: Sequence[Trial]) -> Mitigation:
         return adapt
     recommended = [trial for trial in trials if trial.recommended]
     return max(recommended, key=lambda trial: trial.after).mitigation if recommended else "none"
-
-
-def _even(data: Processed, name: ArrayName, count: int) -> NDArray[np.uint8]:
-    """At most `count` images, evenly spread."""
-    found: NDArray[np.uint8] = data.rows(name, even_rows(len(data.array(name)), count))
-    return found

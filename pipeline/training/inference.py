@@ -21,7 +21,7 @@ from pipeline.errors import BadData, Log
 from pipeline.model import resnet
 from pipeline.model.resnet import ResNet, folded, normalise
 from pipeline.store.ensemble import Ensemble
-from pipeline.store.processed import ArrayName, Processed, even_rows
+from pipeline.store.processed import ArrayName, Processed
 from pipeline.store.runs import Run
 from pipeline.store.submissions import Outputs, Tta
 from pipeline.training.batches import split
@@ -277,21 +277,13 @@ def predict(
 
 
 @torch.no_grad()
-def sampled_features(
-    member: Member, data: Processed, name: ArrayName, count: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Evenly spread rows of the images `name`, at most `count`, and what the linear layer sees of them.
-
-    Returns:
-        The rows (n,), ascending, and float32 features (n, F).
-    """
-    rows = even_rows(len(data.array(name)), count)
+def features(member: Member, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the linear layer sees (n, F) of uint8 images (n, 32, 32, 3)."""
     on = member.device.torch_device
-    found = [
-        member.folded.features(normalise(torch.from_numpy(data.rows(name, part)).to(on))).float().cpu().numpy()
-        for part in np.array_split(rows, -(-len(rows) // BATCH))
-    ]
-    return rows, np.concatenate(found)
+    parts = np.array_split(images, -(-len(images) // BATCH))
+    return np.concatenate(
+        [member.folded.features(normalise(torch.from_numpy(part).to(on))).float().cpu().numpy() for part in parts]
+    )
 
 
 # --- what an average is worth on holdout images -----------------------------------------------------------
