@@ -61,12 +61,11 @@ def _write(run: Path, card: RunCard, page: Path, paths: Paths, log: Log) -> None
     if known.assessment and known.own is None:  # its prediction alone
         draft = known.predictions.get(known.assessment.csv.sidecar.csv_sha256)
         sent += [(draft, draft)] if draft else []
-    images = (known.evidence, known.data) if known.evidence and known.data else None
     sections = {
         "training": figures.training(known.rows, known.card.config) if known.rows else [],
-        "holdout": figures.holdout(*images) if images else [],
+        "holdout": figures.holdout(*known.images) if known.images else [],
         "gap": figures.scores(sent, known.competition.line),
-        "test": figures.test_set(*images) if images else [],
+        "test": figures.test_set(*known.images) if known.images else [],
     }
     html = render(known, summarise(known.card.config.model), sections).encode()
     pictures = [picture for section in sections.values() for picture in section]

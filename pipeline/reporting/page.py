@@ -39,12 +39,10 @@ class Material:
     time: datetime  # UTC, before anything was read
     card: RunCard
     rows: Sequence[EpochRow]  # of the epochs done
-    result: RunResult | None  # None: not finished
-    versions: Mapping[str, str]
+    run: Run | None  # None: not finished
     competition: Competition
     assessment: Assessment | None  # of its CSV
-    evidence: Evidence | None  # of its CSV, whole
-    data: Processed | None  # the images that its CSV is of
+    images: tuple[Evidence, Processed] | None  # the CSV's evidence, whole, and the images that it is of
     entries: Sequence[Entry]  # all submissions to the competition, oldest first
     predictions: Mapping[str, Entry]  # by the CSV's sha256
     reproduce: Sequence[str]  # the commands that make the run and its CSV again
@@ -71,14 +69,14 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
         missing.append(f"The run is not finished. Unless it is being trained just now, `{command}` goes on with it.")
     lines = ledger.read(paths.submissions / ledger.NAME)
     csvs = local_csvs(paths.submissions, known.slug)
-    csv, assessment, evidence, data = _newest_csv(run, csvs), None, None, None
+    csv, assessment, images = _newest_csv(run, csvs), None, None
     if csv is not None:
         try:
             assessment = assess(csv, csvs, lines, known)
             evidence = assessment.whole()
-            data = figures.open_images(csv, evidence, paths.processed / known.slug)
+            images = evidence, figures.open_images(csv, evidence, paths.processed / known.slug)
         except (MissingInput, BadData) as error:
-            missing.append(f"No {'images are' if evidence else 'prediction is'} shown: {error}.")
+            missing.append(f"No {'images are' if assessment else 'prediction is'} shown: {error}.")
     elif run is not None:
         missing.append(f"No predictions are shown: `python -m pipeline.predict --run {run.name}` makes them.")
     entries = [entry for entry in ledger.current(lines, known.slug) if entry.ref]
@@ -89,12 +87,10 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
         time=now,
         card=card,
         rows=runs.read_metrics(folder / runs.METRICS),
-        result=run.result if run else None,
-        versions=run.manifest.versions if run else {},
+        run=run,
         competition=known,
         assessment=assessment,
-        evidence=evidence,
-        data=data,
+        images=images,
         entries=entries,
         predictions=ledger.predictions(lines, known.slug),
         reproduce=_reproduce(card, folder.name, assessment),
@@ -173,7 +169,7 @@ Card = tuple[str, str, str]  # label, value, note
 
 def cards(known: Material, summary: Summary) -> list[Card]:
     """The first row of the page."""
-    result = known.result
+    result = known.run.result if known.run else None
     found = _finished(result, known.assessment) if result else _unfinished(known.rows, known.card.config.epochs)
     if known.assessment is not None:
         forecast = known.assessment.forecast
