@@ -1,6 +1,7 @@
 """What a fault of the mock server alone cannot provoke: each function lets a stage run into it."""
 
 import dataclasses
+import itertools
 import json
 import socket
 import subprocess
@@ -66,7 +67,8 @@ def unreadable_token(here: Place) -> Outcome:
 def link_expires_midway(here: Place) -> Outcome:
     """Cut after a half; when the client asks for the rest, the link has expired."""
     here.kaggle.misbehave("Download:cut=2300000*1")
-    here.client["sleep"] = lambda _: here.kaggle.misbehave("Download:status=403*1")
+    faults = iter(["Download:status=403*1"])
+    here.client["sleep"] = lambda _: here.kaggle.misbehave(*itertools.islice(faults, 1))
     return here.run("download")
 
 
