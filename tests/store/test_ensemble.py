@@ -1,9 +1,19 @@
+import dataclasses
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors.numpy import load_file
 
-from pipeline.errors import UsageError
+from pipeline.errors import BadData, MissingInput, PipelineError, UsageError
+from pipeline.model import resnet
+from pipeline.store import ensemble, runs
 from pipeline.store.ensemble import Ensemble
+from pipeline.store.manifest import FileRecord, Manifest
+from pipeline.store.runs import Run
+from tests.bench import export_pretrained
 from tests.support import prepare, write_run
 
 
@@ -32,3 +42,100 @@ def test_one_run_is_an_ensemble_of_its_own_name_and_weights(models: Path) -> Non
 def test_a_run_that_is_named_twice_is_refused(models: Path) -> None:
     with pytest.raises(UsageError, match="--run a: named twice"):
         Ensemble.open(models, models / "none", ["a", "b", "a"])
+
+
+COMMIT = "0123456789abcdef"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    prepare(tmp_path)
+    write_run(tmp_path)
+    return Run.open(tmp_path / "data/models", None)
+
+
+def export(run: Run, folder: Path, name: str = "tiny") -> Run:
+    return export_pretrained.export(
+        run, folder, name, trained_on="gradients", command="make it", commit=COMMIT, agreement=lambda path: 99.5
+    )
+
+
+def test_an_exported_run_opens_as_a_run(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "pretrained"
+    written = export(run, folder)
+    for name in ("pretrained", "pretrained-tiny"):
+        assert ensemble.open_run(tmp_path / "no-models", folder, name) == written
+    assert (written.name, written.card, written.result) == ("pretrained-tiny", run.card, run.result)
+    assert written.origin == "gradients, with `make it` at commit 0123456789ab"
+    assert {path.name for path in folder.iterdir()} == {"tiny.json", "tiny.safetensors"}
+    card = json.loads((folder / "tiny.json").read_text())
+    assert card["original"] == {"run": run.name, "weights_sha256": run.weights_sha256}
+    assert (card["label_agreement"], card["commit"]) == (99.5, COMMIT)
+    written.check_weights()
+
+
+def test_kernels_are_halved_and_come_back_as_float32(run: Run, tmp_path: Path) -> None:
+    written = export(run, tmp_path / "pretrained")
+    assert written.weights.stat().st_size < 0.55 * run.weights.stat().st_size
+    stored, original = load_file(written.weights), load_file(run.weights)
+    assert {v.dtype for v in stored.values() if v.ndim > 1} == {np.dtype(np.float16)}
+    assert all(np.array_equal(v, original[k]) for k, v in stored.items() if v.ndim < 2)
+    network, full = (resnet.load(r.weights, run.card.config.model) for r in (written, run))
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    for found, expected in zip(network.parameters(), full.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_agreement_is_measured_on_the_file_before_the_card_completes_it(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "pretrained"
+
+    def stopped(path: Path) -> float:
+        assert path == folder / "tiny.safetensors" and path.is_file()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_pretrained.export(run, folder, "tiny", trained_on="", command="", commit="", agreement=stopped)
+    with pytest.raises(MissingInput, match="no network came with the project"):
+        ensemble.open_run(tmp_path, folder, "pretrained")
+
+
+def test_of_several_one_must_be_named(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "pretrained"
+    export(run, folder, "a")
+    export(run, folder, "b-2")
+    with pytest.raises(UsageError, match="name one of pretrained-a, pretrained-b-2"):
+        ensemble.open_run(tmp_path, folder, "pretrained")
+    with pytest.raises(MissingInput, match="there is pretrained-a, pretrained-b-2"):
+        ensemble.open_run(tmp_path, folder, "pretrained-c")
+    assert ensemble.open_run(tmp_path, folder, "pretrained-b-2").name == "pretrained-b-2"
+
+
+def test_damaged_files_are_bad_data(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "pretrained"
+    written = export(run, folder)
+    content = written.weights.read_bytes()
+    written.weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(BadData, match=r"tiny\.safetensors is damaged: restore it with git"):
+        ensemble.open_run(tmp_path, folder, "pretrained").check_weights()
+    written.weights.write_bytes(content[:-1])
+    with pytest.raises(BadData, match="missing or damaged: restore it with git"):
+        ensemble.open_run(tmp_path, folder, "pretrained")
+    (folder / "tiny.json").write_text("{}")
+    with pytest.raises(BadData, match=r"tiny\.json is damaged"):
+        ensemble.open_run(tmp_path, folder, "pretrained")
+
+
+def test_what_does_not_fit_half_precision_or_git_is_not_exported(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "pretrained"
+    monkeypatch.setattr(export_pretrained, "MAX_BYTES", 1000)
+    with pytest.raises(PipelineError, match="over the 1,000 for files in git"):
+        export(run, folder)
+    network = resnet.load(run.weights, run.card.config.model)
+    torch.nn.init.constant_(network.fc.weight, 1e6)
+    resnet.save(run.weights, network.state_dict(), network.config)
+    manifest = Manifest("train", {runs.WEIGHTS: FileRecord.of(run.weights)})
+    with pytest.raises(PipelineError, match=r"fc\.weight holds values over 65504"):
+        export(dataclasses.replace(run, manifest=manifest), folder)
+    assert not folder.exists()
