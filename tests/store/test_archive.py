@@ -4,7 +4,6 @@ import gzip
 import io
 import os
 import random
-import struct
 import tarfile
 import time
 import tracemalloc
@@ -17,17 +16,13 @@ import pytest
 from pipeline.errors import BadData, UsageError
 from pipeline.store import archive
 from pipeline.store.archive import extract
-from tests.hostile.archives import BOMBS, EXTENDED, MEETING_NAMES, UNSAFE_NAMES
+from tests.hostile.archives import BOMBS, DAMAGED, MISUNDERSTOOD, REFUSED
 from tests.hostile.packing import (
     NOISE,
     Files,
     as_zip64,
-    patched_zip,
-    tar_named,
     tar_of,
-    tar_with,
     with_mode,
-    zip_named,
     zip_of,
     zip_with,
 )
@@ -139,28 +134,6 @@ def test_a_folder_in_use_is_a_usage_error(destination: Path) -> None:
 # --- no archives ---
 
 
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"", "is empty"),
-        (b"\n<!DOCTYPE html><html>Sign in</html>" + b" " * 600, "is HTML, not an archive"),
-        (b"\xef\xbb\xbf<html>", "is HTML, not an archive"),
-        (b"<html>" + zip_of(HONEST), "is HTML, not an archive"),
-        (b'{"code":403}', "is JSON, not an archive"),
-        (b"\x80\x04N.", "neither zip nor tar"),
-        (b"\0" * 10240, "neither zip nor tar"),
-        (gzip.compress(b"no tar" * 1000, mtime=0), "damaged"),
-        (gzip.compress(b"", mtime=0), "damaged"),
-        (gzip.compress(b"\0" * 10240, mtime=0), "no files"),
-        (b"BZh91AY&SY", "neither zip nor tar"),
-        (zip_of({}), "no files"),
-        (zip_of({"folder/": b""}), "no files"),
-    ],
-)
-def test_other_files_are_named(data: bytes, words: str, destination: Path) -> None:
-    assert words in refusal(data, destination)
-
-
 @pytest.mark.parametrize("kind", ["missing", "folder", "fifo"])
 def test_what_is_no_file_is_refused(kind: str, destination: Path) -> None:
     path = destination.parent / "download"
@@ -175,58 +148,32 @@ def test_what_is_no_file_is_refused(kind: str, destination: Path) -> None:
 # --- hostile archives ---
 
 
-@pytest.mark.parametrize("make", [zip_of, tar_of], ids=["zip", "tar"])
-@pytest.mark.parametrize("kind", UNSAFE_NAMES)
-def test_unsafe_names_are_refused(kind: str, make: Callable[[Files], bytes], destination: Path) -> None:
-    assert "name" in refusal(make({"honest": b"abc", UNSAFE_NAMES[kind]: b"abc"}), destination)
+CRAFTED = {kind: make for kind, make in REFUSED.items() if kind not in MISUNDERSTOOD}
+WORDS = {
+    "no archive: empty": "is empty", "no archive: HTML": "is HTML, not an archive",
+    "no archive: JSON": "is JSON, not an archive", "no archive: a pickle": "neither zip nor tar",
+    "gzip of no tar": "damaged", "zip of nothing": "no files", "zip of a folder": "no files",
+    "zip encrypted": "encrypted", "zip in LZMA": "compression", "zip with a wrong CRC": "damaged",
+    "zip with a smaller size": "damaged", "zip with a larger size": "another size",
+    "zip with another name inside": "damaged", "zip with a folder of contents": "contents of its own",
+    "zip with a zero byte in a name": "name", "zip with a name, UNC": "name", "tar with a name, parent": "name",
+    "zip with names that meet, a and A": "name", "tar with names that meet, a and a/b": "name",
+    "zip with a link": "no regular file", "zip with a device": "no regular file",
+    "tar with a hard link": "no regular file", "tar with a link, and a file through it": "no regular file",
+    "bomb: zip": "limit", "bomb: many members": "members", "bomb: many folders": "folders",
+    "bomb: a huge table of contents": "table of contents is too large",
+    "bomb: a table of contents of exabytes": "table of contents is too large",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("names", MEETING_NAMES)
-@pytest.mark.parametrize("make", [zip_named, tar_named], ids=["zip", "tar"])
-def test_names_that_meet_are_refused(names: list[str], make: Callable[[list[str]], bytes], destination: Path) -> None:
-    assert "name" in refusal(make(names), destination)
+@pytest.mark.parametrize("kind", CRAFTED)
+def test_every_crafted_archive_is_refused(kind: str, destination: Path) -> None:
+    message = refusal(CRAFTED[kind](), destination, untouched=kind not in DAMAGED)
+    assert WORDS.get(kind, "") in message
 
 
-def test_a_name_with_a_zero_byte_is_refused(destination: Path) -> None:
-    assert "name" in refusal(zip_of({"a_b": b""}).replace(b"a_b", b"a\0b"), destination)
-
-
-@pytest.mark.parametrize("kind", [b"1", b"2", b"3", b"4", b"6", b"S", b"Z"])  # links, devices, FIFO, sparse
-def test_links_and_devices_in_tars_are_refused(kind: bytes, destination: Path) -> None:
-    assert "no regular file" in refusal(tar_with(kind, link="/etc/passwd"), destination)
-    assert "no regular file" in refusal(tar_with(kind, link="/tmp/" + "x" * 150), destination)
-
-
-@pytest.mark.parametrize("mode", [0o120777, 0o020666, 0o060666, 0o010666, 0o140777, 0o040755])
-def test_links_and_devices_in_zips_are_refused(mode: int, destination: Path) -> None:
-    assert "no regular file" in refusal(zip_with(with_mode(mode), content=b"/etc/passwd"), destination)
-
-
-def test_a_link_cannot_lead_a_later_file_out(destination: Path) -> None:
-    data = tar_with(tarfile.SYMTYPE, "folder", str(destination.parent), then="folder/evil")
-    assert "no regular file" in refusal(data, destination)
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (patched_zip(8, b"\x01\x00", 6), "encrypted"),
-        (patched_zip(8, b"\x40\x00", 6), "encrypted"),
-        (patched_zip(8, b"\x20\x00", 6), "damaged"),  # patched data
-        (zip_of({"a": b"abc"}, zipfile.ZIP_LZMA), "compression"),
-        (zip_of({"a": b"abc"}, zipfile.ZIP_BZIP2), "compression"),
-        (patched_zip(10, b"\x63\x00", 8), "compression"),
-        (patched_zip(16, b"\0\0\0\0", 14), "damaged"),  # CRC
-        (patched_zip(24, struct.pack("<I", 2)), "damaged"),  # declares less than there is
-        (patched_zip(24, struct.pack("<I", 1000)), "another size"),  # declares more
-        (patched_zip(46, b"b"), "damaged"),  # another name in the local header
-        (patched_zip(42, struct.pack("<I", 30)), "damaged"),  # no local header there
-        (zip_of({"folder/": b"abc"}), "contents of its own"),
-    ],
-)
-def test_damaged_zips_are_refused(data: bytes, words: str, destination: Path) -> None:
-    assert words in refusal(data, destination, untouched=False)
-    assert all(path.name in ("a", "b") for path in destination.iterdir())
+def test_the_words_are_of_crafted_archives() -> None:
+    assert WORDS.keys() <= CRAFTED.keys()
 
 
 def test_a_crc_error_in_compressed_data_is_refused(destination: Path) -> None:
@@ -256,28 +203,8 @@ def test_the_size_limit_holds(make: Callable[[Files], bytes], destination: Path)
     assert "limit" in refusal(make({"a": NOISE, "b": NOISE}), destination, max_bytes=150_000)
 
 
-@pytest.mark.parametrize("make", [zip_of, tar_of])
-def test_too_many_members_are_refused(make: Callable[[Files], bytes], destination: Path) -> None:
-    assert "members" in refusal(make({str(n): b"" for n in range(archive.MAX_MEMBERS + 1)}), destination)
-
-
 def test_zip64_unpacks(destination: Path) -> None:
     assert unpack(as_zip64(zip_of(HONEST)), destination) == list(HONEST)
-
-
-def test_a_huge_table_of_contents_is_refused_unread(destination: Path) -> None:
-    for data in (
-        zip_of({f"{n:0900}": b"" for n in range(600)}),
-        as_zip64(zip_of(HONEST), directory=2**62),
-        zip_of(HONEST)[:-10] + b"\xff" * 8 + b"\0\0",
-    ):
-        assert "table of contents is too large" in refusal(data, destination)
-
-
-@pytest.mark.parametrize("kind", EXTENDED)
-def test_extended_headers_are_refused(kind: str, destination: Path) -> None:
-    refusal(EXTENDED[kind], destination)
-    refusal(gzip.compress(EXTENDED[kind]), destination)
 
 
 # --- damage ---
