@@ -1,9 +1,14 @@
-"""Signals at random moments: a stage is killed, what is left is looked at, and the same command run again."""
+"""Signals at random moments: a stage is killed, what is left is looked at, and the same command run again.
 
+What is killed runs in a process of its own, forked from one that has imported PyTorch and the stages beforehand: the
+moments fall into the stage's work.
+"""
+
+import importlib
+import multiprocessing
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -92,9 +97,9 @@ class Template:
         if not place.exists():
             self.begin(name, place)
             with _environment(CASES[name], place) as environ:
-                before = _children_spent()
-                done = _run(CASES[name], place, environ)
-                self._seconds[name] = _children_spent() - before
+                before = sum(os.times()[:4])
+                done = _finish(CASES[name], place, environ)
+                self._seconds[name] = sum(os.times()[:4]) - before
             assert done.returncode == 0, done.stderr
         return place
 
@@ -102,11 +107,6 @@ class Template:
         """The processor time of the undisturbed case: unlike the clock's, a busy machine hardly changes it."""
         self.end(name)
         return self._seconds[name]
-
-
-def _children_spent() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 @contextmanager
@@ -120,11 +120,62 @@ def _environment(case: Case, place: Path) -> Iterator[dict[str, str]]:
         yield own
 
 
-def _run(case: Case, place: Path, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        case.command, cwd=place, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-        timeout=TIMEOUT, check=False,
-    )  # fmt: skip
+def _finish(case: Case, place: Path, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    """The command, undisturbed: a stage in this process, which need not import PyTorch again."""
+    if case.script:
+        return subprocess.run(
+            case.command, cwd=place, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+            timeout=TIMEOUT, check=False,
+        )  # fmt: skip
+    module, *options = case.arguments
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the process that is killed: with more of them, weights differ in their last bits
+    try:
+        return here(module.removeprefix("pipeline."), *options, cwd=place, environ=environ)
+    finally:
+        torch.set_num_threads(threads)
+
+
+# --- what runs ----------------------------------------------------------------------------------------------
+
+
+class Stage:
+    """A stage in a forked process: as much of subprocess.Popen as is needed."""
+
+    def __init__(self, case: Case, folder: Path, environ: Mapping[str, str], log: Path) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__, *(case.arguments[0] for case in CASES.values() if not case.script)])
+        self._process = context.Process(target=_become, args=(case.arguments, folder, dict(environ), log))
+        self._process.start()
+        self.pid = self._process.pid or 0
+
+    def poll(self) -> int | None:
+        """Its exit code, once it has ended; a signal's is negative."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for its end, at most `timeout` seconds."""
+        self._process.join(timeout)
+
+
+def _become(arguments: Sequence[str], folder: Path, environ: Mapping[str, str], log: Path) -> None:
+    """In the fork: run the stage as `python -m` does."""
+    os.setsid()
+    for number, name in enumerate((os.devnull, os.devnull, str(log))):
+        os.dup2(os.open(name, os.O_RDWR), number)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environ)
+    torch.set_num_threads(1)
+    sys.exit(importlib.import_module(arguments[0]).main(arguments[1:]))
+
+
+def _script(case: Case, folder: Path, environ: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    with log.open("wb") as errors:
+        return subprocess.Popen(
+            case.command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=errors, start_new_session=True,
+        )  # fmt: skip
 
 
 # --- a kill -------------------------------------------------------------------------------------------------
@@ -150,7 +201,7 @@ def kill_once(rng: random.Random, name: str, template: Template, folder: Path) -
         code, problems = _kill(case, number, group, moment, folder, environ)
         problems += leftovers.half_files(folder) + leftovers.lost_lines(before, book)
         _let_minutes_pass(book, before)
-        again = _again(case, folder, environ)
+        again = _finish(case, folder, environ)
     if again.returncode:
         problems.append(f"run again: {again.returncode}, {again.stderr[-300:]}")
     else:
@@ -170,35 +221,20 @@ def _let_minutes_pass(book: Path, before: bytes) -> None:
         book.write_bytes(before + re.sub(rb"^[0-9T:+-]{25}(?=,)", earlier.encode(), new, flags=re.MULTILINE))
 
 
-def _again(case: Case, folder: Path, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
-    """The command once more: in this process, which need not import PyTorch again."""
-    if case.script:
-        return _run(case, folder, environ)
-    module, *options = case.arguments
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in `environ`: with more of them, weights would differ in their last bits
-    try:
-        return here(module.removeprefix("pipeline."), *options, cwd=folder, environ=environ)
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _kill(
     case: Case, number: signal.Signals, group: bool, moment: float, folder: Path, environ: Mapping[str, str]
 ) -> tuple[int, list[str]]:
     """Start the command, send the signal, wait; its exit code, and what was wrong with how it ended."""
     log = folder / ".stderr"
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            case.command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=errors, start_new_session=True,
-        )  # fmt: skip
+    log.touch()
+    process = (_script if case.script else Stage)(case, folder, environ, log)
     try:
         while process.poll() is None and _spent(process.pid) < moment:
             time.sleep(0.003)
         handled = process.poll() is None and _catches_sigterm(process.pid)
         if process.poll() is None:
-            (os.killpg if group else os.kill)(process.pid, number)
+            with suppress(ProcessLookupError):  # so early that it does not lead its group yet
+                (os.killpg if group else os.kill)(process.pid, number)
         with suppress(subprocess.TimeoutExpired):
             process.wait(ENDING)
         problems = _ending(number, handled, process.poll(), log.read_text(errors="replace"))
@@ -213,7 +249,7 @@ def _kill(
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()
-    return process.returncode, problems
+    return process.poll() or 0, problems
 
 
 def _ending(number: signal.Signals, handled: bool, code: int | None, errors: str) -> list[str]:
