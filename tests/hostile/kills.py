@@ -229,8 +229,11 @@ def _kill(
     log.touch()
     process = (_script if case.script else Stage)(case, folder, environ, log)
     try:
-        while process.poll() is None and _spent(process.pid) < moment:
-            time.sleep(0.003)
+        while process.poll() is None and not (case.script or _catches_sigterm(process.pid)):
+            time.sleep(0.001)  # until the stage begins
+        begun = 0.0 if case.script else _spent(process.pid)
+        while process.poll() is None and _spent(process.pid) - begun < moment:
+            time.sleep(0.001)
         handled = process.poll() is None and _catches_sigterm(process.pid)
         if process.poll() is None:
             with suppress(ProcessLookupError):  # so early that it does not lead its group yet
