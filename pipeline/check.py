@@ -114,7 +114,7 @@ def check(
         not_asked = str(error)
     else:
         try:
-            entries = _asked(kaggle, slug, path, entries, csvs, wait, clock)
+            _ask(kaggle, slug, path, entries, csvs, wait, clock)
         except NetworkError:
             if states := ledger.current(entries, slug):
                 log(submission_table(states, ledger.predictions(entries, slug)))
@@ -137,14 +137,14 @@ def _given(csv: Path, csvs: Sequence[LocalCsv], slug: str) -> LocalCsv:
     return at_hand.get(csv.resolve()) or submissions.local_csv(csv, slug)
 
 
-def _asked(
-    kaggle: Kaggle, slug: str, path: Path, entries: Sequence[Entry], csvs: Sequence[LocalCsv], wait: float,
+def _ask(
+    kaggle: Kaggle, slug: str, path: Path, entries: list[Entry], csvs: Sequence[LocalCsv], wait: float,
     clock: Callable[[], float],
-) -> list[Entry]:  # fmt: skip
-    """The ledger's lines with what Kaggle says of all submissions, and for `wait` seconds of those being scored."""
+) -> None:  # fmt: skip
+    """Add to the ledger and to its `entries` what Kaggle says of all submissions, then of those being scored."""
     end = clock() + wait
     listed = kaggle.submissions(slug)
-    entries = sync(path, entries, listed, csvs, slug)
+    entries[:] = sync(path, entries, listed, csvs, slug)
     pending = {submission.ref for submission in listed if submission.status == "PENDING"}
     if pending and wait:
         kaggle.log(f"check: being scored, waiting for up to {duration(wait)}")
@@ -152,9 +152,8 @@ def _asked(
         kaggle.sleep(POLL)
         asked = [kaggle.submission(slug, ref) for ref in sorted(pending)]
         listed = [submission for submission in asked if submission is not None]
-        entries = sync(path, entries, listed, csvs, slug)
+        entries[:] = sync(path, entries, listed, csvs, slug)
         pending -= {submission.ref for submission in listed if submission.status != "PENDING"}
-    return list(entries)
 
 
 def _facts(processed: Path) -> Mapping[str, Any]:
