@@ -47,6 +47,7 @@ def test_without_anything_else_confidence_predicts() -> None:
 
 
 def test_the_interval_is_the_methods_error_and_the_luck_of_the_draw() -> None:
+    assert pytest.approx(0.90, abs=1e-3) == math.erf(NINETY / math.sqrt(2))  # the share of a normal distribution
     found = made()
     p = found.predicted
     spread = NINETY * math.sqrt(ERRORS["atc"] ** 2 + p * (1 - p) * (1 / 1000 + 1 / 2000))

@@ -201,6 +201,7 @@ def test_bombs_are_refused(kind: str, destination: Path) -> None:
 @pytest.mark.parametrize("make", [zip_of, tar_of, lambda files: gzip.compress(tar_of(files))])
 def test_the_size_limit_holds(make: Callable[[Files], bytes], destination: Path) -> None:
     assert "limit" in refusal(make({"a": NOISE, "b": NOISE}), destination, max_bytes=150_000)
+    assert "limit" in refusal(make({"a": bytes(200_000)}), destination, max_bytes=150_000)  # packed, it is small
 
 
 def test_zip64_unpacks(destination: Path) -> None:

@@ -144,3 +144,11 @@ def test_two_writers_lose_nothing(tmp_path: Path) -> None:
 def test_a_prediction_is_no_submission() -> None:
     foretold = dataclasses.replace(ENTRY, ref=None, status="predicted", public=None)
     assert ledger.current([foretold], "c") == []
+
+
+def test_the_first_prediction_of_a_csv_counts_and_none_after_its_score() -> None:
+    first = dataclasses.replace(ENTRY, ref=None, status="predicted", public=None, predicted=90.0)
+    second = dataclasses.replace(first, predicted=91.0)
+    assert ledger.predictions([first, second, ENTRY], "c") == {ENTRY.csv_sha256: first}
+    assert ledger.predictions([ENTRY, first], "c") == {}
+    assert ledger.predictions([first], "d") == {}
