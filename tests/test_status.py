@@ -148,7 +148,7 @@ def test_another_download_makes_arrays_runs_and_answers_stale_one_after_the_othe
     shutil.rmtree(place / "data/processed")
     shutil.copytree(other / "data/processed", place / "data/processed")
     assert f"{folder.name} stale 91.00 %" in line(place, "runs")
-    assert line(place, "CSVs").endswith("80.00 % stale: of other hidden images")
+    assert line(place, "CSVs").endswith("80.00 % stale: of another test set")
     assert following(place) == "train --competition tiny --preset rehearsal"
 
 

@@ -258,7 +258,7 @@ def _stale(path: Path, sidecar: Sidecar, weights: Mapping[str, str | None], hidd
     if FileRecord.of(path).sha256 != sidecar.csv_sha256:
         return "edited"
     if hidden not in (None, sidecar.hidden):
-        return "of other hidden images"
+        return "of another test set"
     learned = sidecar.runs or {sidecar.run: sidecar.weights_sha256}
     changed = [name for name, sha256 in learned.items() if weights.get(name) not in (None, sha256)]
     return f"{changed[0]} was trained anew" if changed else ""
