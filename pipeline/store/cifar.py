@@ -267,7 +267,7 @@ def load(path: Path) -> object:
     """The value of a pickle file, by our own reader.
 
     The arrays of a file over IN_MEMORY bytes are views of the mapped file: it must stay as it is while they are in
-    use, and `forget` frees what was read of them.
+    use, and `_forget` frees what was read of them.
 
     Raises:
         BadData: the file cannot be read, is too large, or is no harmless pickle.

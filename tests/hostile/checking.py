@@ -36,14 +36,19 @@ class Case:
 
 
 def every_case(share: int = 1) -> Iterator[Case]:
-    """Pickles as hidden set, and one in `share` of them as a training batch and as batches.meta too; archives."""
-    refused = list(pickles.REFUSED.items())
-    yield from _pickles("hidden", HIDDEN, pickles.REFUSED | pickles.MISUNDERSTOOD)
+    """Pickles as hidden set, as a training batch and as batches.meta, and archives.
+
+    With a `share`, a few of those that tests/store gives to the readers themselves: four in `share` as hidden set and
+    as archive, and one in `share` as the other files.
+    """
+    refused, few = list(pickles.REFUSED.items()), max(share // 4, 1)
+    unpacked = dict(list(archives.REFUSED.items())[::few]) | archives.MISUNDERSTOOD
+    yield from _pickles("hidden", HIDDEN, dict(refused[::few]) | pickles.MISUNDERSTOOD)
     yield from _pickles("hidden", HIDDEN, pickles.MAYBE, (0, 4))
     yield from _pickles("batch", _BATCH, dict(refused[::share]) | _made(meanings.BATCH))
     yield from _pickles("meta", _META, dict(refused[share // 2 :: share]) | _made(meanings.META))
     yield from _pickles("meta", _META, meanings.META_TAKEN, (0,))
-    for makers, code in ((archives.REFUSED, 4), (archives.WITHOUT_HIDDEN, 3), (archives.TAKEN, 0)):
+    for makers, code in ((unpacked, 4), (archives.WITHOUT_HIDDEN, 3), (archives.TAKEN, 0)):
         for name, make in makers.items():
             yield Case(f"archive: {name}", "download", "crafted.zip", make, (code,))
 

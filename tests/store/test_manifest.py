@@ -1,9 +1,14 @@
+import dataclasses
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from pipeline.errors import BadData
-from pipeline.store.manifest import FileRecord, Manifest, records, versions
+from pipeline.errors import BadData, MissingInput
+from pipeline.store import atomic
+from pipeline.store.manifest import FileRecord, Manifest, read_json, records, versions
 
 
 def test_a_manifest_tells_what_is_missing_or_cut(tmp_path: Path) -> None:
@@ -53,3 +58,47 @@ def test_a_damaged_manifest_is_bad_data(tmp_path: Path, text: str) -> None:
 
 def test_without_a_manifest_the_stage_has_not_finished(tmp_path: Path) -> None:
     assert Manifest.read(tmp_path) is None
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    share: float
+    kind: Literal["a", "b"] = "a"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    inner: Inner
+    pairs: tuple[tuple[str, float], ...] = ()
+    named: Mapping[str, Inner] = dataclasses.field(default_factory=dict)
+    limit: int | None = None
+
+
+def test_json_becomes_the_dataclass_with_those_in_it(tmp_path: Path) -> None:
+    value = Outer(Inner(1, "b"), (("x", 0.5), ("y", 1)), {"n": Inner(0.25)})
+    atomic.write_json(tmp_path / "some.json", dataclasses.asdict(value))
+    assert read_json(tmp_path / "some.json", Outer, "cure it") == value
+    with pytest.raises(MissingInput, match=r"other\.json is missing: cure it"):
+        read_json(tmp_path / "other.json", Outer, "cure it")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], "the content cannot be []"),
+        ({}, "it lacks inner"),
+        ({"inner": {}}, "it lacks inner.share"),
+        ({"inner": {"share": True}}, "inner.share cannot be True"),
+        ({"inner": {"share": float("inf")}}, "inner.share cannot be inf"),
+        ({"inner": {"share": 1, "kind": "c"}}, "inner.kind cannot be 'c'"),
+        ({"inner": {"share": 1, "\x1b": 2}}, r"it has inner.\x1b, which is unknown"),
+        ({"inner": {"share": 1}, "pairs": [["x", 1, 2]]}, "pairs cannot be ['x', 1, 2]"),
+        ({"inner": {"share": 1}, "named": {"n": {"share": "1"}}}, "named.n.share cannot be '1'"),
+        ({"inner": {"share": 1}, "limit": 1.5}, "limit cannot be 1.5"),
+    ],
+)
+def test_json_of_another_shape_is_named_with_its_cure(tmp_path: Path, value: object, message: str) -> None:
+    (tmp_path / "some.json").write_text(json.dumps(value))
+    with pytest.raises(BadData) as caught:
+        read_json(tmp_path / "some.json", Outer, "cure it")
+    assert str(caught.value).endswith(f"some.json is damaged or of another version ({message}): cure it")
