@@ -134,6 +134,25 @@ def test_each_stage_follows_on_the_one_before(prepared: Path, tmp_path: Path) ->
     assert following(tmp_path) == "check --competition tiny"
 
 
+def test_a_download_is_seen_interrupted_under_way_and_laid_out_by_hand(place: Path) -> None:
+    raw = place / "data/raw"
+    (raw / SLUG / "manifest.json").unlink()
+    assert line(place, "raw") == "complete: laid out by hand"
+    assert line(place, "processed").startswith("complete: ")  # of what was laid out, no record says otherwise
+    shutil.rmtree(place / "data/processed")
+    shutil.rmtree(raw / SLUG)
+    (raw / ".tiny.download").mkdir()
+    (raw / ".tiny.download/tiny.zip").write_bytes(bytes(1_500_000))
+    assert line(place, "raw") == "interrupted: after 1.5 MB"
+    assert following(place) == "download --competition tiny"
+    with atomic.lock(raw / SLUG):
+        assert line(place, "raw") == "under way: the download is running"
+        assert following(place) == "preprocess --competition tiny"
+    with atomic.lock(place / "data/processed" / SLUG):
+        assert line(place, "processed") == "under way: preprocess is running"
+        assert following(place) == "train --competition tiny"
+
+
 # --- stale --------------------------------------------------------------------------------------------------
 
 
