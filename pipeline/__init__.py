@@ -13,20 +13,21 @@
     python -m pipeline.status       all of these folders      -> what exists, what is stale, what to do next
     python -m pipeline.sweep        many short runs           -> the best recipe of a search space
     python -m pipeline.kernel       the project               -> Kaggle's GPU, and the run that comes back
+                                                                 (kernel_runner: what runs there)
 
 Stages know parts; parts never know stages:
 
-    config, recipes        competitions and paths; networks, recipes and presets
+    config, recipes        competitions and paths; models, recipes and presets
     errors                 one tree of errors and the exit codes
     cli                    what the command lines share
     commands               a command as text: which one comes next, what makes a run again
     console                progress, durations, tables
     store/                 files that survive a crash: manifests, atomic writes, archives, the pickle reader; runs,
                            submissions and the ledger
-    model/                 the networks and their summary (python -m pipeline.model)
+    model/                 the models and their summary (python -m pipeline.model)
     kaggle_api/            the genuine client in a child process; credentials; the script kernel that is pushed
     training/              batches, augmentation, the loop, checkpoints; inference
-    gap/                   what a CSV will score, what is the matter with the hidden images, and the ledger
+    gap/                   what a CSV will score, what shift the hidden images show, what may close the gap
     reporting/             the report's figures and its page
     rehearsal/             a mock Kaggle server on 127.0.0.1 and its embedded competition
                            (python -m pipeline.rehearsal -- COMMAND)
