@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: each epoch's figures, what the network is trained on, and the result."""
+"""What TensorBoard shows of a run: each epoch's figures, what the model is trained on, and the result."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
