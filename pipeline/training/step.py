@@ -116,7 +116,6 @@ class Step:
         set_learning_rate(state.optimizer, self._config, state.updates, self._steps_per_epoch)
         if self._config.dropout:
             self._seed_dropout()
-        state.optimizer.zero_grad(set_to_none=True)
         # An epoch's last batch may be smaller: it takes the model as it is, because compiling it once more for
         # that shape takes as long as the first time.
         if self._compiled is None or whole != self._config.batch_size:
@@ -138,6 +137,7 @@ class Step:
         soft = None if self._teachers is None else self._teachers(images)
         loss = summed_loss(output, targets, self._config, soft)
         correct = (output.argmax(1) == (targets if targets.dim() == 1 else targets.argmax(1))).sum()
+        self._state.optimizer.zero_grad(set_to_none=True)
         # DistributedDataParallel takes the mean over processes; multiplied, that is the whole batch's gradient.
         torch.autograd.backward(loss * (self._world.size / whole))
         self._state.loss_sum += loss.detach()
@@ -156,7 +156,6 @@ class Step:
             self._uncompiled(first_line(error))
             for name, buffer in model.named_buffers():
                 buffer.copy_(before[name])
-            self._state.optimizer.zero_grad(set_to_none=True)
             self._gradients(self._plain, images, targets, whole)
         self._proven = True
 

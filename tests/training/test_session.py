@@ -1,4 +1,4 @@
-"""How a run computes stays in execution.json; the rest of a session is tested by its command line in tests/test_train.py."""
+"""How a run computes stays in execution.json; tests/test_train.py has the rest of a session, by its command line."""
 
 import dataclasses
 import json
