@@ -71,6 +71,7 @@ def run_kernel(place: Path, kaggle: FaultyKaggle | None, *arguments: str) -> "su
 # --- the whole way ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(400)
 def test_a_pushed_kernel_comes_back_as_a_run(place: Path, kaggle: FaultyKaggle) -> None:
     pushed = run_kernel(place, kaggle, *PUSH, "--wait", "0")
     assert pushed.returncode == 0, pushed.stderr
