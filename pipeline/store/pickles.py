@@ -106,8 +106,7 @@ def _dtype(code: str, state: tuple[object, ...]) -> np.dtype[np.generic]:
 
 
 def _text(value: object) -> object:
-    """Python 2 writes text as bytes."""
-    return value.decode("latin-1") if isinstance(value, bytes) else value
+    return value.decode("latin-1") if isinstance(value, bytes) else value  # Python 2 writes text as bytes
 
 
 def _sizes(shape: object) -> tuple[int, ...]:
