@@ -215,26 +215,14 @@ def show(checked: Checked, log: Log) -> None:
 def submission_table(entries: Sequence[Entry], predictions: Mapping[str, Entry]) -> str:
     """The newest SHOWN submissions, a line each."""
     older = max(len(entries) - SHOWN, 0)
+    shown = entries[older:]
     rows = [
-        (
-            "-" if entry.ref is None else str(entry.ref),
-            printable(entry.time[:16].replace("T", " ")),
-            printable(entry.run or "-"),
-            *map(_number, (entry.local_validation, entry.local_test)),
-            _number(predictions[entry.csv_sha256].predicted if entry.csv_sha256 in predictions else None),
-            *map(_number, (entry.public, entry.private, entry.gap_public)),
-            printable(entry.status) + ("*" if entry.note else ""),
-        )
-        for entry in entries[older:]
+        [*cells, status + ("*" if entry.note else "")]
+        for entry, (*cells, status) in zip(shown, ledger.rows(shown, predictions), strict=True)
     ]
-    head = ("ref", "time (UTC)", "run", "validation", "local", "predicted", "public", "private", "gap", "status")
-    notes = [f"* {entry.ref}: {printable(entry.note)}" for entry in entries[older:] if entry.note]
+    notes = [f"* {entry.ref}: {printable(entry.note)}" for entry in shown if entry.note]
     left_out = [f"... and {older:,} older ones, in {ledger.NAME} and with --json"] if older else []
-    return "\n".join([*left_out, *table(head, rows), *notes])
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+    return "\n".join([*left_out, *table(ledger.HEAD, rows), *notes])
 
 
 def _meaning(compared: Comparison) -> list[str]:

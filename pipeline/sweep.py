@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import MaxTrialsCallback, Study
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -69,8 +69,7 @@ def parse(searches: Sequence[str]) -> Axes:
         try:
             axes[name] = _distribution(fields[name], spec)
         except (ValueError, click.BadParameter) as error:
-            reason = error.message if isinstance(error, click.BadParameter) else error
-            raise UsageError(f"--search {search}: {reason} (SPEC is {FORMS})") from None
+            raise UsageError(f"--search {search}: {getattr(error, 'message', error)} (SPEC is {FORMS})") from None
     if not axes:
         raise UsageError(f"nothing to search over: give --search FIELD=SPEC, SPEC being {FORMS}")
     return axes
@@ -78,16 +77,16 @@ def parse(searches: Sequence[str]) -> Axes:
 
 def _distribution(option: Option, spec: str) -> BaseDistribution:
     """The values that `spec` names for an option; ValueError or BadParameter says what is wrong."""
-    kind = option.kind
+    kind, log = option.kind, spec.startswith("log:")
     of: click.ParamType[Any] = cli.Finite() if kind is float else click.types.convert_type(kind)
     if get_origin(kind) is Literal:
         of = click.Choice(get_args(kind))
-    chosen, log = ":" not in spec, spec.startswith("log:")
-    values = [of.convert(v.strip(), None, None) for v in spec.removeprefix("log:").split("," if chosen else ":")]
-    for value in values if chosen else values[:2]:
+    words = spec.removeprefix("log:").split(":" if ":" in spec else ",")
+    values = [of.convert(word.strip(), None, None) for word in words]
+    for value in values[:2] if ":" in spec else values:
         if option.allowed is not None and value not in option.allowed:
             raise ValueError(f"{value:g} is not {option.allowed}")
-    if chosen:
+    if ":" not in spec:
         return CategoricalDistribution(list(dict.fromkeys(values)))
     if kind not in (int, float):
         raise ValueError("it has no range, name the choices")
@@ -97,27 +96,21 @@ def _distribution(option: Option, spec: str) -> BaseDistribution:
     return (FloatDistribution if kind is float else IntDistribution)(values[0], values[1], log=log, **step)
 
 
-def suggest(trial: Trial, axes: Axes) -> dict[str, Any]:
-    """The values of a trial."""
-    values: dict[str, Any] = {}
-    for name, axis in axes.items():
-        if isinstance(axis, FloatDistribution):
-            values[name] = trial.suggest_float(name, axis.low, axis.high, step=axis.step, log=axis.log)
-        elif isinstance(axis, IntDistribution):
-            values[name] = trial.suggest_int(name, axis.low, axis.high, step=axis.step, log=axis.log)
-        elif isinstance(axis, CategoricalDistribution):
-            values[name] = trial.suggest_categorical(name, axis.choices)
-    return values
+def suggest(trial: Trial, name: str, axis: BaseDistribution) -> Any:
+    """The value of a field in a trial."""
+    if isinstance(axis, FloatDistribution):
+        return trial.suggest_float(name, axis.low, axis.high, step=axis.step, log=axis.log)
+    if isinstance(axis, IntDistribution):
+        return trial.suggest_int(name, axis.low, axis.high, step=axis.step, log=axis.log)
+    assert isinstance(axis, CategoricalDistribution)
+    return trial.suggest_categorical(name, axis.choices)
 
 
 def recipe(base: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     """The base with a trial's values (UsageError: it refuses them); other epochs keep the warm-up's share."""
-    changes = dict(values)
-    if "epochs" in changes:
-        base = base.with_epochs(changes.pop("epochs"))
-    if "model" in changes:
-        changes["model"] = MODELS[changes["model"]]
-    return dataclasses.replace(base, **changes)
+    base = base.with_epochs(values["epochs"]) if "epochs" in values else base
+    model = {"model": MODELS[values["model"]]} if "model" in values else {}
+    return dataclasses.replace(base, **{**values, **model})
 
 
 def train_command(base: TrainConfig, values: Mapping[str, Any], slug: str, paths: Paths) -> str:
@@ -130,42 +123,8 @@ def train_command(base: TrainConfig, values: Mapping[str, Any], slug: str, paths
 # --- the study --------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def database(storage: str, heartbeat: int) -> Iterator[RDBStorage]:
-    """The database of the URL `storage`; a running trial without two signs of life is tried again by others.
-
-    Raises:
-        UsageError: it is not the URL of a database that workers can share, or its driver is not installed.
-        PipelineError: the database does not answer, now or later in the block.
-    """
-    url = _url(storage)
-    sqlite = url.get_backend_name() == "sqlite"
-    try:
-        # Workers that begin at once would get in each other's way while SQLite's tables are made.
-        with atomic.lock(Path(str(url.database)), WAIT) if sqlite else nullcontext():
-            database = RDBStorage(
-                url.render_as_string(hide_password=False),
-                engine_kwargs={"connect_args": {"timeout": WAIT}} if sqlite else {"pool_pre_ping": True},
-                heartbeat_interval=heartbeat,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
-            )
-        yield database
-        database.remove_session()
-    except (ImportError, SQLAlchemyError, StorageInternalError) as error:
-        cause = error.__cause__ or error
-        if isinstance(error, ImportError):
-            driver = getattr(cause, "name", None) or url.get_driver_name()
-            raise UsageError(f"--storage {shown(url)} needs its driver: pip install {driver}") from None
-        # The driver's reason without the URL's secrets, which a traceback would show.
-        reason = str(getattr(cause, "orig", cause)).partition("\n")[0]
-        for secret in filter(None, (url.password, *map(str, url.query.values()))):
-            reason = reason.replace(str(secret), "***")
-        raise PipelineError(
-            f"the storage {shown(url)} fails ({printable(reason)}): run the same command again to go on"
-        ) from None
-
-
-def _url(storage: str) -> URL:
+def parse_url(storage: str) -> URL:
+    """The URL of a database that workers can share; UsageError, without its secrets, of anything else."""
     try:
         url = make_url(storage)
         url.get_dialect()
@@ -179,6 +138,40 @@ def _url(storage: str) -> URL:
 def shown(url: URL) -> str:
     """The URL without what may be secret: its password and its parameters."""
     return url.set(query={}).render_as_string(hide_password=True)
+
+
+@contextmanager
+def database(url: URL, heartbeat: int) -> Iterator[RDBStorage]:
+    """The database; a running trial without two signs of life, `heartbeat` seconds apart, is tried again by others.
+
+    Raises:
+        UsageError: its driver is not installed.
+        PipelineError: the database does not answer, now or later in the block.
+    """
+    sqlite = url.get_backend_name() == "sqlite"
+    try:
+        # Workers that begin at once would get in each other's way while SQLite's tables are made.
+        with atomic.lock(Path(str(url.database)), WAIT) if sqlite else nullcontext():
+            storage = RDBStorage(
+                url.render_as_string(hide_password=False),
+                engine_kwargs={"connect_args": {"timeout": WAIT}} if sqlite else {"pool_pre_ping": True},
+                heartbeat_interval=heartbeat,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
+            )
+        yield storage
+        storage.remove_session()
+    except ImportError as error:
+        driver = getattr(error.__cause__ or error, "name", None) or url.get_driver_name()
+        raise UsageError(f"--storage {shown(url)} needs its driver: pip install {driver}") from None
+    except (SQLAlchemyError, StorageInternalError) as error:
+        # The driver's reason without the URL's secrets, which a traceback would show.
+        cause = error.__cause__ or error
+        reason = str(getattr(cause, "orig", cause)).partition("\n")[0]
+        for secret in filter(None, (url.password, *map(str, url.query.values()))):
+            reason = reason.replace(str(secret), "***")
+        raise PipelineError(
+            f"the storage {shown(url)} fails ({printable(reason)}): run the same command again to go on"
+        ) from None
 
 
 def join(storage: RDBStorage, name: str, search: Mapping[str, Any]) -> Study:
@@ -221,20 +214,27 @@ class Worker:
     log: Log
 
     def work(self, trials: int) -> None:
-        """Run trials until the study has `trials` complete ones; each worker ends the trial that it is in."""
+        """Run trials until the study has `trials` complete ones, and report; each worker ends its own trial."""
         if len(ranking(self.study)) < trials:
             try:
                 self.study.optimize(self._objective, callbacks=[self._after, MaxTrialsCallback(trials)])
-            except (ValueError, UpdateFinishedTrialError) as error:
-                if isinstance(error, ValueError) and "Cannot tell" not in str(error):
+            except ValueError as error:
+                if "Cannot tell" not in str(error):  # Optuna's, of a trial that has ended already
                     raise
                 # Perhaps this machine slept, or did not reach the storage.
                 raise PipelineError("this worker was taken for dead: run the same command again to go on") from error
         self._keep_best()
+        ranked = ranking(self.study)
+        best = ranked[0]
+        rows = [[str(t.number), f"{t.value:.2f} %", *map(_brief, t.params.values())] for t in ranked[:BEST]]
+        self.log(f"\nthe best of {len(ranked)} complete trials:")
+        self.log("\n".join(console.table(["trial", "validation", *best.params], rows)))
+        self.log(f"\nbest run     {best.user_attrs[RUN]}: best-of-N is biased upwards, confirm with new seeds")
+        self.log(f"\nnext, in full: {train_command(self.base, best.params, self.slug, self.paths)}")
 
     def _objective(self, trial: Trial) -> float:
         """The best validation accuracy in per cent, of the trial's run or of an earlier one with the same values."""
-        values = suggest(trial, self.axes)
+        values = {name: suggest(trial, name, axis) for name, axis in self.axes.items()}
         for twin in ranking(self.study):
             if twin.params == values and twin.value is not None:
                 trial.set_user_attr(RUN, twin.user_attrs[RUN])
@@ -262,9 +262,9 @@ class Worker:
         line = f"trial {trial.number}  {' '.join(f'{name}={_brief(value)}' for name, value in trial.params.items())}"
         if trial.state == TrialState.COMPLETE:
             self._keep_best()
-            complete = ranking(study)
-            best = f"best {complete[0].value:.2f} % (trial {complete[0].number})"
-            self.log(f"{line}  {trial.value:.2f} %  {best}  {len(complete)} complete")
+            best, *others = ranking(study)
+            best_line = f"best {best.value:.2f} % (trial {best.number})  {1 + len(others)} complete"
+            self.log(f"{line}  {trial.value:.2f} %  {best_line}")
             return
         self.log(f"{line}  failed: {trial.user_attrs[REASON]}")
         last = study.get_trials(deepcopy=False)[-HOPELESS:]
@@ -283,16 +283,6 @@ class Worker:
             for name in [] if self.keep else here[1:]:
                 _remove(models / name)
 
-    def report(self) -> None:
-        """Show the best trials, and the command that trains the best one in full."""
-        trials = ranking(self.study)
-        rows = [[str(t.number), f"{t.value:.2f} %", *map(_brief, t.params.values())] for t in trials[:BEST]]
-        self.log(f"\nthe best of {len(trials)} complete trials:")
-        for line in console.table(["trial", "validation", *trials[0].params], rows):
-            self.log(line)
-        self.log(f"\nbest run     {trials[0].user_attrs[RUN]}: best-of-N is biased upwards, confirm with new seeds")
-        self.log(f"\nnext, in full: {train_command(self.base, trials[0].params, self.slug, self.paths)}")
-
 
 def _remove(folder: Path) -> None:
     """Remove a run, unless somebody is at work on it just now."""
@@ -305,13 +295,12 @@ def _brief(value: object) -> str:
 
 
 def sweep(
-    base: TrainConfig, axes: Axes, paths: Paths, slug: str, *, name: str | None = None, trials: int = 20,
-    storage: str | None = None, heartbeat: int = 60, keep: bool = False, device: str = "auto", log: Log = cli.log,
+    base: TrainConfig, axes: Axes, paths: Paths, slug: str, *, name: str | None, trials: int, storage: str | None,
+    heartbeat: int, keep: bool, device: str, log: Log,
 ) -> None:  # fmt: skip
     """Join the study, run trials until it has `trials` complete ones, of all workers together, and report.
 
-    The study's default name is made from the search, so that the same command finds the same study.  The default
-    `storage` (a database's URL) is a file in the folder of the runs; `heartbeat` is in seconds.
+    The study's default `name` is made from the search, so that the same command finds the same study.
 
     Raises:
         UsageError: a model is over the parameter limit, the device is missing, or the study was begun with other
@@ -326,8 +315,7 @@ def sweep(
     from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415
     from pipeline.training.device import choose  # noqa: PLC0415
 
-    storage = storage or f"sqlite:///{paths.models / STORAGE}"
-    _url(storage)
+    url = parse_url(storage or f"sqlite:///{paths.models / STORAGE}")
     data = Processed.open(paths.processed / slug)
     choose(device)
     for model in getattr(axes.get("model"), "choices", [base.model.name]):
@@ -336,14 +324,12 @@ def sweep(
     search = {"competition": slug, "heartbeat": heartbeat, **base.to_dict(), **searched}
     name = name or f"{base.preset}-sweep-{fingerprint(search)[:8]}"
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning), database(storage, heartbeat) as opened:
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning), database(url, heartbeat) as opened:
         study = join(opened, name, {"data": data.training_fingerprint, **search})
-        log(f"study {name} in {shown(make_url(storage))}: {trials} trials")
+        log(f"study {name} in {shown(url)}: {trials} trials")
         if base.validation == "test_batch":
             log("validation: the labelled test_batch, so accuracies are optimistic (--search validation=split)")
-        worker = Worker(study, base, axes, paths, slug, keep, device, log)
-        worker.work(trials)
-        worker.report()
+        Worker(study, base, axes, paths, slug, keep, device, log).work(trials)
 
 
 @cli.stage_command(
@@ -387,7 +373,8 @@ def command(
     base = base if seed is None else dataclasses.replace(base, seed=seed)
     if name is not None:
         runs.check_name(f"{name}-0")
-    sweep(base, parse(searches), Paths(processed=processed, models=models), slug, name=name, **others)
+    paths = Paths(processed=processed, models=models)
+    sweep(base, parse(searches), paths, slug, name=name, log=cli.log, **others)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pipeline import cli, commands, recipes, sweep, train
 from pipeline.config import Paths
 from pipeline.errors import PipelineError, UsageError
-from pipeline.recipes import MODELS, PRESETS, TrainConfig
+from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.store import runs
 from tests.training.tiny import SLUG, write_tiny
 
@@ -69,13 +70,18 @@ class Place:
         command = [sys.executable, "-c", f"{script}\nsys.exit(sweep.main(sys.argv[1:]))", *self.arguments(*more)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def trials(self) -> list[FrozenTrial]:
+    @contextmanager
+    def study(self) -> Iterator[optuna.Study]:
         storage = optuna.storages.RDBStorage(f"sqlite:///{self.paths.models / sweep.STORAGE}")
         try:
-            return optuna.load_study(study_name=NAME, storage=storage).trials
+            yield optuna.load_study(study_name=NAME, storage=storage)
         finally:
             storage.remove_session()
             storage.engine.dispose()
+
+    def trials(self) -> list[FrozenTrial]:
+        with self.study() as study:
+            return study.trials
 
     def complete(self) -> list[FrozenTrial]:
         return [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
@@ -107,13 +113,9 @@ def best(trials: Sequence[FrozenTrial]) -> FrozenTrial:
     ("search", "axis"),
     [
         ("learning_rate=log:0.02:1", FloatDistribution(0.02, 1.0, log=True)),
-        ("weight-decay=1e-5:1e-2", FloatDistribution(1e-5, 1e-2)),
         ("dropout=0:0.5:0.25", FloatDistribution(0, 0.5, step=0.25)),
-        ("cutout=0:16", IntDistribution(0, 16)),
         ("cutout=0:16:4", IntDistribution(0, 16, step=4)),
-        ("batch-size=log:16:256", IntDistribution(16, 256, log=True)),
-        ("batch_size=64,128,64", CategoricalDistribution((64, 128))),
-        ("dropout=0, 0.5", CategoricalDistribution((0.0, 0.5))),
+        ("batch-size=64, 128,64", CategoricalDistribution((64, 128))),
         ("optimizer=sgd,adamw", CategoricalDistribution(("sgd", "adamw"))),
         ("decay_norms=true,False", CategoricalDistribution((True, False))),
         ("model=fast,wide", CategoricalDistribution(("fast", "wide"))),
@@ -132,18 +134,13 @@ def test_a_spec_becomes_what_a_field_varies_over(search: str, axis: BaseDistribu
         (["learning_rat=0:1"], "no such field; the fields are model, validation, "),
         (["distillation_weight=0:1"], "no such field"),
         (["learning_rate"], "SPEC is LOW:HIGH[:STEP], log:LOW:HIGH, or A,B,C"),
-        (["optimizer=sgd,lion"], "'lion' is not one of 'adam', 'adamw', 'sgd', 'rmsprop'"),
         (["model=fast,vgg"], "'vgg' is not one of 'paper', 'fast'"),
         (["optimizer=adam:sgd"], "it has no range, name the choices"),
         (["dropout=0:1"], "1 is not from 0 to below 1"),
-        (["crop_padding=2,17"], "17 is not from 0 to 16"),
-        (["cutout=0:16:4:1"], "a range has two ends"),
         (["dropout=log:0.1:0.5:2"], "a range has two ends"),
         (["cutout=4.5,8"], "'4.5' is not a valid integer"),
-        (["dropout=0.1:high"], "'high' is not a valid float"),
         (["dropout=0:nan"], "'nan' is not a number"),
         (["dropout=0.5:0.1"], "`low <= high` must hold"),
-        (["weight_decay=log:0:1"], "`low > 0` must hold"),
         (["cutout=0:16:0"], "`step > 0` must hold"),
     ],
 )
@@ -154,16 +151,14 @@ def test_a_wrong_search_is_refused_with_what_would_fit(searches: list[str], mess
 
 
 def test_every_option_of_training_but_the_teachers_can_be_searched() -> None:
-    fields = {"model", *recipes.options()} - set(commands.TAUGHT)
     with pytest.raises(UsageError) as error:
         sweep.parse(["?=1"])
-    assert set(str(error.value).partition("the fields are ")[2].split(", ")) == fields
+    fields = set(str(error.value).partition("the fields are ")[2].split(", "))
+    assert fields == {"model", *recipes.options()} - set(commands.TAUGHT)
 
 
-def test_a_recipe_is_the_base_with_the_trials_values() -> None:
+def test_other_epochs_keep_the_warm_ups_share_unless_it_is_searched_too() -> None:
     base = PRESETS["fast"]
-    changed = dataclasses.replace(base, learning_rate=0.3, model=MODELS["wide"])
-    assert sweep.recipe(base, {"learning_rate": 0.3, "model": "wide"}) == changed
     share = base.warmup_epochs / base.epochs
     assert sweep.recipe(base, {"epochs": 18}).warmup_epochs == pytest.approx(18 * share)
     assert sweep.recipe(base, {"epochs": 18, "warmup_epochs": 0.5}).warmup_epochs == 0.5
@@ -208,7 +203,6 @@ def test_a_study_finds_the_best_run_and_predict_would_take_it(place: Place, caps
         ("fast", 2, {"decay_norms": True, "model": "wide", "cutout": 4, "learning_rate": 0.1 / 3}, {"epochs": 24}),
         ("fast", 2, {"epochs": 20, "warmup_epochs": 1.0}, {"epochs": 20, "warmup_epochs": 1.0}),
         ("fast", 2, {"warmup_epochs": 0.5}, {"epochs": 24, "warmup_epochs": 6.0}),  # a quarter of the run
-        ("fast", 24, {"momentum": 0.8, "optimizer": "sgd"}, {"momentum": 0.8}),
         ("fast", 24, {"momentum": 0.8, "optimizer": "adam"}, {"momentum": 0.9}),  # adam has none
     ],
 )
@@ -343,10 +337,8 @@ def test_a_worker_that_was_taken_for_dead_ends_in_one_line(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def slept(_config: TrainConfig, _paths: Paths, _slug: str, **_options: object) -> SimpleNamespace:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{place.paths.models / sweep.STORAGE}")
-        optuna.load_study(study_name=NAME, storage=storage).tell(0, state=TrialState.FAIL)
-        storage.remove_session()
-        storage.engine.dispose()
+        with place.study() as study:
+            study.tell(0, state=TrialState.FAIL)
         return SimpleNamespace(result=SimpleNamespace(validation_accuracy=1.0))
 
     monkeypatch.setattr(sweep, "train", slept)
@@ -380,14 +372,9 @@ def test_an_interrupted_sweep_goes_on_with_the_same_trial(
         (["--search", "model=rehearsal,resnet18"], "11,173,962 trainable parameters"),
         (["--search", RATE, "--device", "mps"], "--device mps: PyTorch finds none here"),
         (["--search", RATE, "--name", "../study"], "a name of letters"),
-        (["--search", RATE, "--epochs", "0"], "--epochs"),
-        (["--search", RATE, "--trials", "0"], "--trials"),
         (["--search", RATE, "--storage", "sweeps.sqlite3"], "--storage: a database's URL"),
-        (["--search", RATE, "--storage", "me:hunter2@host"], "--storage: a database's URL"),
-        (["--search", RATE, "--storage", "mydb://user:hunter2@host/db"], "--storage: a database's URL"),
         (["--search", RATE, "--storage", "postgresql://user:hunter2@host:port/db"], "--storage: a database's URL"),
         (["--search", RATE, "--storage", "sqlite://"], "in memory is lost"),
-        (["--search", RATE, "--storage", "sqlite:///:memory:"], "in memory is lost"),
         (
             ["--search", RATE, "--debug", "--storage", "mysql+mysqldb://me:hunter2@host/db?ssl=hunter2"],
             "mysql+mysqldb://me:***@host/db needs its driver: pip install MySQLdb",
@@ -422,21 +409,21 @@ def test_a_drivers_message_loses_the_urls_secrets(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(sweep, "RDBStorage", refusing)
     url = "postgresql://me:hunter2@host/db?sslpassword=hunter3"
-    with pytest.raises(PipelineError) as error, sweep.database(url, 60):
+    with pytest.raises(PipelineError) as error, sweep.database(sweep.parse_url(url), 60):
         pass
     assert "storage postgresql://me:***@host/db fails (no login as me:***, ***): run" in str(error.value)
 
 
 def test_missing_data_names_the_stage_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = ["--processed", str(tmp_path / "none"), "--models", str(tmp_path / "models")]
-    assert sweep.main(["--competition", "tiny", "--search", RATE, *folders]) == 3
+    assert sweep.main(["--competition", SLUG, "--search", RATE, *folders]) == 3
     assert "python -m pipeline.preprocess --competition tiny" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_a_sweep_is_not_for_torchrun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert sweep.main(["--search", RATE, "--processed", str(tmp_path), "--models", str(tmp_path)]) == 2
+    assert place.sweep("--search", RATE) == 2
     assert "start the same command several times" in capsys.readouterr().err

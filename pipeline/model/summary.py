@@ -7,6 +7,7 @@ outputs of all modules but containers, BasicBlocks included, and as much again f
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.recipes import ModelConfig
 
 BYTES = 4  # of a 32-bit float
 MB = 2**20  # bytes
+HEAD = ("layer", "kind", "output", "parameters", "MACs")
 
 
 @dataclass(frozen=True)
@@ -71,24 +73,19 @@ class Summary:
         return found
 
     @property
-    def input_mb(self) -> float:
-        """Memory of the image."""
-        return 3 * IMAGE_SIZE**2 * BYTES / MB
+    def rows(self) -> list[Sequence[str]]:
+        """A table's row, under HEAD, of each layer."""
+        return [
+            (layer.name, layer.kind, shape(layer.output), f"{layer.parameters:,}", f"{layer.macs:,}")
+            for layer in self.layers
+        ]
 
     @property
-    def forward_backward_mb(self) -> float:
-        """Memory of the layers' outputs and of their gradients."""
-        return 2 * sum(math.prod(layer.output) for layer in self.layers) * BYTES / MB
-
-    @property
-    def parameters_mb(self) -> float:
-        """Memory of the parameters."""
-        return self.parameters * BYTES / MB
-
-    @property
-    def total_mb(self) -> float:
-        """All of it."""
-        return self.input_mb + self.forward_backward_mb + self.parameters_mb
+    def memory(self) -> dict[str, float]:
+        """What takes memory, in MB: the image, the layers' outputs with their gradients, the parameters."""
+        outputs = sum(math.prod(layer.output) for layer in self.layers)
+        values = {"input": 3 * IMAGE_SIZE**2, "forward/backward": 2 * outputs, "parameters": self.parameters}
+        return {name: BYTES * count / MB for name, count in {**values, "total": sum(values.values())}.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` prints; memory to two decimals, as in the paper."""
@@ -96,11 +93,13 @@ class Summary:
             "parameters": self.parameters,
             "trainable": self.trainable,
             "macs": self.macs,
-            "input_mb": round(self.input_mb, 2),
-            "forward_backward_mb": round(self.forward_backward_mb, 2),
-            "parameters_mb": round(self.parameters_mb, 2),
-            "total_mb": round(self.total_mb, 2),
+            **{f"{name.replace('/', '_')}_mb": round(size, 2) for name, size in self.memory.items()},
         }
+
+
+def shape(output: Sequence[int]) -> str:
+    """(16, 32, 32) -> "16 x 32 x 32"."""
+    return " x ".join(map(str, output))
 
 
 def summarise(config: ModelConfig) -> Summary:

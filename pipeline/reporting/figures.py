@@ -5,10 +5,9 @@ Sizes are CSS pixels.  Class names come from the download, so they may be long, 
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +64,7 @@ STYLE: Any = {  # matplotlib declares its keys from 3.11 on, as a type of its ow
     "image.interpolation": "nearest",
     "figure.dpi": 72,  # so that a point is a CSS pixel
 }
+style = partial(mpl.rc_context, STYLE)  # draw in this look: a context, or a function's decorator
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,6 @@ class Picture:
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")  # its box says enough
             self.figure.savefig(stream, format="png", dpi=72 * SCALE)
         return stream.getvalue()
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """Draw in this look."""
-    with mpl.rc_context(STYLE):
-        yield
 
 
 def write(pictures: Sequence[Picture], folder: Path, name: str) -> list[Path]:
@@ -142,18 +135,17 @@ def training(rows: Sequence[EpochRow], config: TrainConfig) -> list[Picture]:
     """Learning rate, accuracy and loss by epoch; `rows` may be those of an unfinished run, but not empty."""
     rate, accuracy, loss = _axes(), _axes(), _axes()
     epochs, marker = [row.epoch for row in rows], "o" if len(rows) == 1 else ""  # a single epoch makes no line
-    steps = config.epochs * PLANNED
-    planned = [learning_rate(config, k, PLANNED) for k in range(steps)]
-    rate.plot(
-        [(k + 1) / PLANNED for k in range(steps)], planned, color=MUTED, linewidth=1, linestyle=":", label="planned"
-    )
+    steps = range(config.epochs * PLANNED)
+    planned = [learning_rate(config, k, PLANNED) for k in steps]
+    rate.plot([(k + 1) / PLANNED for k in steps], planned, color=MUTED, linewidth=1, linestyle=":", label="planned")
     rate.plot(epochs, [row.rate for row in rows], color=HOLDOUT, marker=marker, label="run")
-    for axes, curves in (
-        (accuracy, ([row.train_accuracy for row in rows], [row.validation_accuracy for row in rows])),
-        (loss, ([row.train_loss for row in rows], [row.validation_loss for row in rows])),
-    ):
-        axes.plot(epochs, curves[0], color=TRAIN, linestyle="--", marker=marker, label="training")
-        axes.plot(epochs, curves[1], color=HOLDOUT, marker=marker, label="validation")
+    for axes, measure in ((accuracy, "accuracy"), (loss, "loss")):
+        for name, label, colour, line in (
+            ("train", "training", TRAIN, "--"),
+            ("validation", "validation", HOLDOUT, "-"),
+        ):
+            values = [getattr(row, f"{name}_{measure}") for row in rows]
+            axes.plot(epochs, values, color=colour, linestyle=line, marker=marker, label=label)
     best, last = best_row(rows), rows[-1]
     accuracy.plot(best.epoch, best.validation_accuracy, "o", color=INK, fillstyle="none", markersize=9, label="best")
     for axes in (rate, accuracy, loss):
@@ -179,10 +171,7 @@ def training(rows: Sequence[EpochRow], config: TrainConfig) -> list[Picture]:
 @style()
 def holdout(evidence: Evidence, data: Processed) -> list[Picture]:
     """What the model gets wrong on test_batch."""
-    outputs, names = evidence.test, _short(data.class_names)
-    counts = confusion(outputs, len(names))
-    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return [_confusion(shares, names), *_mistakes(outputs, data)]
+    return [_confusion(evidence.test, _short(data.class_names)), *_mistakes(evidence.test, data)]
 
 
 @style()
@@ -200,14 +189,11 @@ def test_set(evidence: Evidence, data: Processed) -> list[Picture]:
     ]
 
 
-def confusion(outputs: Outputs, classes: int) -> NDArray[np.int64]:
-    """How many images of each true class (rows) got each label (columns)."""
-    table = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(table, (outputs.known_truth, outputs.labels), 1)
-    return table
-
-
-def _confusion(shares: NDArray[np.float64], names: Sequence[str]) -> Picture:
+def _confusion(outputs: Outputs, names: Sequence[str]) -> Picture:
+    """How many of each true class (rows) got each label (columns)."""
+    counts = np.zeros((len(names), len(names)))
+    np.add.at(counts, (outputs.known_truth, outputs.labels), 1)
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes, right = _axes(370), np.eye(len(names), dtype=bool)
     off = np.where(right, 0.0, shares)
     fill = np.empty((*shares.shape, 4))  # RGBA

@@ -15,7 +15,7 @@ from pipeline.console import duration
 from pipeline.errors import BadData, MissingInput
 from pipeline.gap.assessment import Assessment, assess
 from pipeline.gap.forecast import Forecast
-from pipeline.model.summary import Summary
+from pipeline.model.summary import HEAD, Summary, shape
 from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.reporting import figures
 from pipeline.reporting.figures import Picture
@@ -157,8 +157,15 @@ def render(known: Material, summary: Summary, sections: Mapping[str, Sequence[Pi
         assessment=assessment,
         methods=methods(assessment.forecast) if assessment else None,
         submissions=submissions(known.entries, known.predictions) if known.entries else None,
-        tables=[model(summary), memory(summary)],
-        details=[layers(summary), recipe(known.card.config)],
+        tables=[
+            model(summary),
+            Table(
+                "Memory for one image, as torchsummary counts it",
+                ("what", "MB"),
+                [(name, f"{size:.2f}") for name, size in summary.memory.items()],
+            ),
+        ],
+        details=[Table("Every layer", HEAD, summary.rows, left=(0, 1)), recipe(known.card.config)],
     )
 
 
@@ -230,7 +237,7 @@ def _percent(value: float | None) -> str:
 def model(summary: Summary) -> Table:
     """The model part by part, and what it costs."""
     rows = [
-        (part.name, str(part.layers), _shape(part.output), f"{part.parameters:,}", f"{part.macs / 1e6:.1f}")
+        (part.name, str(part.layers), shape(part.output), f"{part.parameters:,}", f"{part.macs / 1e6:.1f}")
         for part in summary.parts
     ]
     layers = sum(part.layers for part in summary.parts)
@@ -238,54 +245,11 @@ def model(summary: Summary) -> Table:
     return Table("The model, for one image", ("part", "layers", "output", "parameters", "MACs, M"), rows)
 
 
-def memory(summary: Summary) -> Table:
-    """Its memory, as the paper counts it."""
-    sizes = {
-        "input": summary.input_mb,
-        "forward and backward": summary.forward_backward_mb,
-        "parameters": summary.parameters_mb,
-        "total": summary.total_mb,
-    }
-    rows = [(name, f"{size:.2f}") for name, size in sizes.items()]
-    return Table("Memory for one image, as torchsummary counts it", ("what", "MB"), rows)
-
-
-def layers(summary: Summary) -> Table:
-    """Every layer."""
-    rows = [
-        (layer.name, layer.kind, _shape(layer.output), f"{layer.parameters:,}", f"{layer.macs:,}")
-        for layer in summary.layers
-    ]
-    return Table("Every layer", ("layer", "kind", "output", "parameters", "MACs"), rows, left=(0, 1))
-
-
-def _shape(output: Sequence[int]) -> str:
-    return " × ".join(map(str, output))  # noqa: RUF001 - the sign
-
-
 def submissions(entries: Sequence[Entry], predictions: Mapping[str, Entry]) -> Table:
     """The NEWEST submissions, the last first."""
-    rows = []
-    for entry in reversed(entries[-NEWEST:]):
-        scores = (entry.public, entry.private, entry.gap_public)
-        rows.append((
-            str(entry.ref), _number(entry.local_test), _predicted(predictions.get(entry.csv_sha256)),
-            *map(_number, scores), entry.status, entry.run or UNKNOWN, entry.time[:16].replace("T", " "),
-        ))  # fmt: skip
-    head = ("ref", "local", "predicted (90%)", "public", "private", "gap", "status", "run", "time (UTC)")
-    return Table("Submissions, the newest first; accuracies in %, the gap in points", head, rows, left=(6, 7, 8))
-
-
-def _predicted(entry: Entry | None) -> str:
-    if entry is None or entry.predicted is None:
-        return UNKNOWN
-    if entry.predicted_low is None or entry.predicted_high is None:
-        return f"{entry.predicted:.1f}"
-    return f"{entry.predicted:.1f} ({entry.predicted_low:.1f} to {entry.predicted_high:.1f})"
-
-
-def _number(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.2f}"
+    rows = ledger.rows(reversed(entries[-NEWEST:]), predictions)
+    caption = "Submissions, the newest first; accuracies in %, the gap in points"
+    return Table(caption, ledger.HEAD, rows, left=(1, 2, 9))
 
 
 def methods(forecast: Forecast) -> Table:

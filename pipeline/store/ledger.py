@@ -9,7 +9,7 @@ Accuracies and scores are in per cent, gaps in points (local test accuracy minus
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ COLUMNS = (
     "time", "competition", "run", "csv_sha256", "ref", "local_validation", "local_test", "public", "private",
     "gap_public", "gap_private", "status", "note", "predicted", "predicted_low", "predicted_high",
 )  # fmt: skip
+HEAD = ("ref", "time (UTC)", "run", "validation", "local", "predicted", "public", "private", "gap", "status")
 TEXTS = ("time", "competition", "run", "csv_sha256", "status", "note")
 
 
@@ -143,6 +144,26 @@ def predictions(entries: Iterable[Entry], competition: str) -> dict[str, Entry]:
         elif entry.status == PREDICTED and entry.csv_sha256 not in scored:
             found.setdefault(entry.csv_sha256, entry)
     return found
+
+
+def rows(entries: Iterable[Entry], predictions: Mapping[str, Entry]) -> list[Sequence[str]]:
+    """A table's row, under HEAD, of each submission; `predictions` are by the CSV's sha256."""
+    return [
+        (
+            "-" if entry.ref is None else str(entry.ref),
+            printable(entry.time[:16].replace("T", " ")),
+            printable(entry.run or "-"),
+            *map(_number, (entry.local_validation, entry.local_test)),
+            _number(predictions[entry.csv_sha256].predicted if entry.csv_sha256 in predictions else None),
+            *map(_number, (entry.public, entry.private, entry.gap_public)),
+            printable(entry.status),
+        )
+        for entry in entries
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _difference(local: float | None, score: float | None) -> float | None:

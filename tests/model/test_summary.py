@@ -31,7 +31,7 @@ def test_the_count_without_memory_is_the_real_networks() -> None:
 def test_the_table_names_layers_and_totals(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert ["conv1", "Conv2d", "36", "x", "32", "x", "32", "972"] in map(str.split, lines)
+    assert ["conv1", "Conv2d", "36", "x", "32", "x", "32", "972", "995,328"] in map(str.split, lines)
     assert "trainable            4,893,566   within the budget of 5,000,000" in lines
 
 

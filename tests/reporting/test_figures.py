@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -67,16 +68,11 @@ def test_a_single_epoch_is_a_point() -> None:
     assert all(line.get_marker() == "o" for line in axes.lines)
 
 
-def test_the_confusion_matrix_counts_what_was_taken_for_what() -> None:
-    truth = np.array([0, 0, 0, 1, 1, 2], np.uint8)
-    given = np.array([0, 0, 2, 1, 1, 1])
-    outputs = Outputs(np.eye(3, dtype=np.float32)[given], given.astype(np.uint8)[None], truth)
-    assert figures.confusion(outputs, 3).tolist() == [[2, 0, 1], [0, 2, 0], [0, 1, 0]]
-
-
 def test_the_confusion_matrix_is_drawn_in_per_cent(data: Processed, evidence: Evidence) -> None:
     confusion, _ = figures.holdout(evidence, data)
-    counts = figures.confusion(evidence.test, 10)
+    counts = np.zeros((10, 10))
+    for true, given in zip(evidence.test.known_truth, evidence.test.labels, strict=True):
+        counts[true, given] += 1
     (axes,) = confusion.figure.axes
     shown = {text.get_position(): text.get_text() for text in axes.texts}
     for true, given in np.ndindex(10, 10):
@@ -176,11 +172,7 @@ def test_what_is_unknown_is_not_drawn(submissions: list[figures.Scored], drawn: 
     if drawn:
         (axes,) = pictures[0].figure.axes
         assert axes.get_xlim()[1] == min(len(submissions), figures.NEWEST) + 0.6
-
-
-def test_a_single_submission_has_a_whole_number() -> None:
-    (axes,) = figures.scores([(ENTRY, None)], None)[0].figure.axes
-    assert [tick for tick in axes.get_xticks() if 0.4 <= tick <= 1.6] == [1.0]
+        assert all(place == round(place) for place in axes.get_xticks())
 
 
 def test_pictures_show_all_that_is_drawn(
@@ -205,7 +197,7 @@ def test_pictures_show_all_that_is_drawn(
 
 def luminance(colour: str) -> float:
     """Of WCAG 2."""
-    share = np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)]) / 255
+    share = np.array(to_rgb(colour))
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
