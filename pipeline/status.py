@@ -7,10 +7,11 @@ Reads files and asks nobody (pipeline.store.overview).
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -20,7 +21,7 @@ from pipeline.config import Paths
 from pipeline.console import duration, table
 from pipeline.errors import printable
 from pipeline.store import ledger, overview, runs
-from pipeline.store.overview import NOT_SUBMITTED, CsvState, Overview, RunState, Submissions
+from pipeline.store.overview import NOT_SUBMITTED, CsvState, Overview, RunState
 
 NAME, RUNS, CSVS = 28, 5, 4  # on the screen: characters of a name, and how many are shown, the newest
 
@@ -48,7 +49,7 @@ def following(known: Overview, submissions: Path) -> Step:
 
 def _data_step(known: Overview) -> Step | None:
     """Arrays that are complete need no download any more; a damaged folder is only redone with --force."""
-    raw, processed = known.raw.state, known.processed.state
+    raw, processed = known.raw["state"], known.processed["state"]
     if processed == "complete":
         return None
     if processed == "under way":
@@ -96,16 +97,16 @@ def _csv_step(known: Overview, run: RunState) -> Step | None:
         why = f"the predictions of run {run.name} are {'stale' if own else 'missing'}"
         return Step("predict", why, [*_named(run), *(["--force"] if edited else [])])
     submitted = any(csv.submission not in (NOT_SUBMITTED, ledger.SENDING, ledger.ERROR) for csv in good)
-    if known.ledger.problem or submitted or not good[0].submittable:
+    if known.ledger["problem"] or submitted or not good[0].submittable:
         return None
     return Step("submit", f"the predictions of run {run.name} are not submitted", ["--csv", good[0].path])
 
 
 def _last_step(known: Overview, run: RunState) -> Step:
     """When all is submitted."""
-    if known.ledger.problem:
+    if known.ledger["problem"]:
         return Step("check", "once the ledger is repaired, as said above", wait=True)
-    if known.ledger.open:
+    if known.ledger["open"]:
         return Step("check", "a submission has no score yet")
     if known.report and (state := known.report["state"]) != "complete":
         return Step("report", f"the report is {'missing' if state == 'absent' else state}", _named(run))
@@ -124,8 +125,8 @@ def show(known: Overview) -> list[str]:
     """The lines of the screen, without what comes next."""
     parts = {
         "competition": [known.competition],
-        "raw": [f"{known.raw.state}: {known.raw.text}"],
-        "processed": [f"{known.processed.state}: {known.processed.text}"],
+        "raw": [f"{known.raw['state']}: {known.raw['text']}"],
+        "processed": [f"{known.processed['state']}: {known.processed['text']}"],
         "runs": _rows(("", "", "validation", "test", ""), [*map(_run_row, known.runs)], RUNS, left=(0, 1, 4)),
         "CSVs": _rows(("", "local", "predicted", "public", ""), [*map(_csv_row, known.csvs)], CSVS, left=(0, 4)),
         "LATEST": [f"damaged: {known.latest_problem}"] if known.latest_problem else [],
@@ -164,14 +165,14 @@ def _csv_row(csv: CsvState) -> Sequence[str]:
     return printable(Path(csv.path).name, NAME), *scores, ", ".join(notes)
 
 
-def _ledger_text(known: Submissions) -> str:
-    if known.problem:
-        return f"damaged: {known.problem}"
-    if not known.total:
+def _ledger_text(known: Mapping[str, Any]) -> str:
+    if known["problem"]:
+        return f"damaged: {known['problem']}"
+    if not known["total"]:
         return "nothing submitted yet"
-    best = "no score yet" if known.best_public is None else f"best public {known.best_public:.2f} %"
-    plural = "" if known.total == 1 else "s"
-    return f"{best}, {known.total:,} submission{plural}, {known.today:,} today (UTC); Kaggle was not asked"
+    best = "no score yet" if known["best_public"] is None else f"best public {known['best_public']:.2f} %"
+    plural = "" if known["total"] == 1 else "s"
+    return f"{best}, {known['total']:,} submission{plural}, {known['today']:,} today (UTC); Kaggle was not asked"
 
 
 def _percent(value: float | None) -> str:

@@ -239,13 +239,6 @@ def test_who_only_rehearsed_finds_the_rehearsal(prepared: Path, tmp_path: Path) 
     asked = shown(tmp_path, slug=DEFAULT_COMPETITION)
     assert asked[0].split() == ["competition", DEFAULT_COMPETITION]
     assert "also here   rehearsal-digits" in asked
-    shutil.rmtree(tmp_path / "data/processed")
-    (tmp_path / "data/raw/rehearsal-digits/manifest.json").unlink()
-    shutil.move(tmp_path / "data/raw/rehearsal-digits", tmp_path / "data/raw/.rehearsal-digits.download")
-    (command,) = [text for text in shown(tmp_path, slug="rehearsal-digits") if text.startswith("next")]
-    assert command == (
-        "next: python -m pipeline.rehearsal -- python -m pipeline.download --competition rehearsal-digits"
-    )
 
 
 def test_other_folders_are_named_in_the_command(place: Path, tmp_path: Path) -> None:

@@ -21,11 +21,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline import cli, commands, recipes, sweep, train
+from pipeline import commands, recipes, sweep, train
 from pipeline.config import Paths
 from pipeline.errors import PipelineError, UsageError
 from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.store import runs
+from tests.test_commands import parsed
 from tests.training.tiny import SLUG, write_tiny
 
 NAME = "study"
@@ -167,14 +168,6 @@ def test_other_epochs_keep_the_warm_ups_share_unless_it_is_searched_too() -> Non
 # --- a study ----------------------------------------------------------------------------------------------
 
 
-def parsed(command: str) -> TrainConfig:
-    """The recipe that train makes of the command."""
-    given = shlex.split(command)
-    assert given[:3] == ["python", "-m", "pipeline.train"]
-    values = dict(train.command.make_context("train", given[3:]).params)
-    return cli.recipe(values["preset"], {name: values[name] for name in {"model", *recipes.options()}})
-
-
 def test_a_study_finds_the_best_run_and_predict_would_take_it(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     search = ["--search", "learning-rate=log:1e-4:1e-1", "--search", "optimizer=adam,sgd"]
     assert place.sweep("--trials", "2", *search) == 0
@@ -192,8 +185,9 @@ def test_a_study_finds_the_best_run_and_predict_would_take_it(place: Place, caps
         "1 complete", "2 complete",
     ]  # fmt: skip
     assert f"{found.value:.2f} %" in lines[lines.index("the best of 2 complete trials:") + 2]
-    command = lines[-1].removeprefix("next, in full: ")
-    assert parsed(command) == dataclasses.replace(PRESETS["rehearsal"], **found.params)  # over the preset's epochs
+    command = lines[-1].removeprefix("next, in full: python -m pipeline.train ")
+    in_full = dataclasses.replace(PRESETS["rehearsal"], **found.params)  # over the preset's epochs
+    assert parsed(shlex.split(command)) == in_full
     assert command.endswith(f"--competition tiny --processed {place.paths.processed} --models {place.paths.models}")
 
 
@@ -211,7 +205,8 @@ def test_the_best_trial_is_trained_in_full(
 ) -> None:
     base = dataclasses.replace(PRESETS[preset].with_epochs(epochs), seed=5)
     full = dataclasses.replace(PRESETS[preset], seed=5)
-    assert parsed(sweep.train_command(base, values, SLUG, Paths())) == sweep.recipe(full, {**values, **expected})
+    command = shlex.split(sweep.train_command(base, values, SLUG, Paths()))
+    assert parsed(command[3:]) == sweep.recipe(full, {**values, **expected})
 
 
 def test_a_rerun_adds_only_what_is_missing(calculated: None, place: Place, capsys: pytest.CaptureFixture[str]) -> None:

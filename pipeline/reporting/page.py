@@ -45,7 +45,6 @@ class Material:
     images: tuple[Evidence, Processed] | None  # the CSV's evidence, whole, and the images that it is of
     entries: Sequence[Entry]  # all submissions to the competition, oldest first
     predictions: Mapping[str, Entry]  # by the CSV's sha256
-    reproduce: Sequence[str]  # the commands that make the run and its CSV again
     missing: Sequence[str]  # what is not there, and the command that makes it
 
     @property
@@ -93,7 +92,6 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
         images=images,
         entries=entries,
         predictions=ledger.predictions(lines, known.slug),
-        reproduce=_reproduce(card, folder.name, assessment),
         missing=missing,
     )
 
@@ -104,7 +102,7 @@ def _newest_csv(run: Run | None, csvs: Sequence[LocalCsv]) -> LocalCsv | None:
     return max(own, key=lambda csv: (len(csv.sidecar.runs) == 1, csv.sidecar.created), default=None)
 
 
-def _reproduce(card: RunCard, name: str, assessment: Assessment | None) -> list[str]:
+def reproduce(card: RunCard, name: str, assessment: Assessment | None) -> list[str]:
     """The commands that make the run and its CSV again; of a recipe of another version, why there are none."""
     again, how = f"{name}-again", []
     names = [again]
@@ -139,12 +137,9 @@ def render(known: Material, summary: Summary, sections: Mapping[str, Sequence[Pi
         sections: the figures of "training", "holdout", "gap" and "test"; of what is unknown there are none.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     assessment = known.assessment
     return environment.get_template("report.html.j2").render(
@@ -152,19 +147,13 @@ def render(known: Material, summary: Summary, sections: Mapping[str, Sequence[Pi
         sections=sections,
         css=(HERE / "report.css").read_text(encoding="utf-8"),
         mark=MARK,
+        reproduce=reproduce(known.card, known.folder.name, assessment),
         now=known.time.strftime("%Y-%m-%d %H:%M UTC"),
         cards=cards(known, summary),
         assessment=assessment,
         methods=methods(assessment.forecast) if assessment else None,
         submissions=submissions(known.entries, known.predictions) if known.entries else None,
-        tables=[
-            model(summary),
-            Table(
-                "Memory for one image, as torchsummary counts it",
-                ("what", "MB"),
-                [(name, f"{size:.2f}") for name, size in summary.memory.items()],
-            ),
-        ],
+        tables=[model(summary), memory(summary)],
         details=[Table("Every layer", HEAD, summary.rows, left=(0, 1)), recipe(known.card.config)],
     )
 
@@ -193,10 +182,8 @@ def cards(known: Material, summary: Summary) -> list[Card]:
     limit = f"over the limit of {PARAMETER_LIMIT:,}: not submittable" if over else f"of {PARAMETER_LIMIT:,} allowed"
     found.append(("Parameters", f"{summary.trainable:,}", f"trainable, {limit}"))
     if result is not None:
-        note = (
-            f"{result.epochs:,} epochs, {result.images_per_second:,.0f} images/s, {result.device}, {result.precision}"
-        )
-        found.append(("Training", duration(result.seconds), note))
+        speed = f"{result.epochs:,} epochs, {result.images_per_second:,.0f} images/s"
+        found.append(("Training", duration(result.seconds), f"{speed}, {result.device}, {result.precision}"))
     return found
 
 
@@ -243,6 +230,12 @@ def model(summary: Summary) -> Table:
     layers = sum(part.layers for part in summary.parts)
     rows.append(("total", str(layers), "", f"{summary.parameters:,}", f"{summary.macs / 1e6:.1f}"))
     return Table("The model, for one image", ("part", "layers", "output", "parameters", "MACs, M"), rows)
+
+
+def memory(summary: Summary) -> Table:
+    """Its memory, as the paper counts it."""
+    rows = [(name, f"{size:.2f}") for name, size in summary.memory.items()]
+    return Table("Memory for one image, as torchsummary counts it", ("what", "MB"), rows)
 
 
 def submissions(entries: Sequence[Entry], predictions: Mapping[str, Entry]) -> Table:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.config import Paths, check_slug
 from pipeline.console import megabytes
@@ -23,15 +23,6 @@ from pipeline.store.runs import Run, RunCard
 from pipeline.store.submissions import Sidecar
 
 NOT_SUBMITTED = "not submitted"
-
-
-@dataclass(frozen=True)
-class Folder:
-    """What is in a stage's folder."""
-
-    path: str
-    state: Literal["absent", "under way", "interrupted", "complete", "stale", "damaged"]
-    text: str = "nothing yet"
 
 
 @dataclass(frozen=True)
@@ -71,35 +62,24 @@ class CsvState:
 
 
 @dataclass(frozen=True)
-class Submissions:
-    """What the ledger knows."""
-
-    path: str
-    total: int = 0
-    today: int = 0  # UTC
-    open: int = 0  # being sent or scored
-    best_public: float | None = None  # per cent
-    problem: str = ""  # what is damaged, and what helps
-
-
-@dataclass(frozen=True)
 class Overview:
     """The state of a competition here; runs and CSVs the newest first."""
 
     competition: str
-    raw: Folder
-    processed: Folder
+    raw: Mapping[str, str]  # its path, its state (absent, under way, interrupted, complete or damaged), and a text
+    processed: Mapping[str, str]  # likewise; it may be stale
     runs: Sequence[RunState]
     csvs: Sequence[CsvState]
     report: Mapping[str, str] | None  # its path and state; None: there is no run to report on
-    ledger: Submissions
+    ledger: Mapping[str, Any]  # what it knows of submissions: see _ledger
     latest_problem: str  # why it is unknown which run finished last, and what helps
     others: Sequence[str]  # other competitions of which something is here
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing of it."""
-        return self.raw.state == self.processed.state == "absent" and not (self.runs or self.csvs or self.ledger.total)
+        folders = self.raw["state"] == self.processed["state"] == "absent"
+        return folders and not (self.runs or self.csvs or self.ledger["total"])
 
 
 def read(slug: str, paths: Paths, now: datetime) -> Overview:
@@ -137,50 +117,51 @@ def usable(found: Sequence[RunState]) -> RunState | None:
 # --- reading ----------------------------------------------------------------------------------------------
 
 
-def _raw(path: Path) -> tuple[Folder, Manifest | None]:
+def _raw(path: Path) -> tuple[dict[str, str], Manifest | None]:
     """data/raw/SLUG, and its manifest if it is complete."""
     folder, manifest = _folder(path, "the download")
     cache = path.with_name(f".{path.name}.download")
     if manifest is not None:
         size = sum(record.size for record in manifest.files.values())
         source = manifest.inputs.get("source", "an unknown place")
-        return replace(folder, text=f"{len(manifest.files)} files, {megabytes(size)}, from {source}"), manifest
-    if folder.state == "absent" and path.is_dir():
-        return Folder(str(path), "complete", "laid out by hand"), None
-    if folder.state == "absent" and cache.is_dir():
+        folder["text"] = f"{len(manifest.files)} files, {megabytes(size)}, from {source}"
+    elif folder["state"] == "absent" and path.is_dir():
+        folder |= {"state": "complete", "text": "laid out by hand"}
+    elif folder["state"] == "absent" and cache.is_dir():
         size = sum(file.stat().st_size for file in cache.iterdir() if file.is_file())
-        return Folder(str(path), "interrupted", f"after {megabytes(size)}"), None
-    return folder, None
+        folder |= {"state": "interrupted", "text": f"after {megabytes(size)}"}
+    return folder, manifest
 
 
-def _processed(path: Path, downloaded: Manifest | None) -> tuple[Folder, Manifest | None]:
+def _processed(path: Path, downloaded: Manifest | None) -> tuple[dict[str, str], Manifest | None]:
     """data/processed/SLUG, and its manifest if it can be used."""
     folder, manifest = _folder(path, "preprocess")
     if manifest is None:
         return folder, None
     try:
         counts = [f"{manifest.facts[name]['images']:,} {name}" for name in ("train", "test", "hidden")]
-        text = f"{', '.join(counts)} images"
+        folder["text"] = f"{', '.join(counts)} images"
     except (KeyError, TypeError, ValueError):  # it was edited
-        text = "arrays"
+        folder["text"] = "arrays"
     if downloaded is not None and manifest.inputs != {n: record.sha256 for n, record in downloaded.files.items()}:
-        return Folder(str(path), "stale", f"{text}, made of another download"), manifest
-    return replace(folder, text=text), manifest
+        folder |= {"state": "stale", "text": f"{folder['text']}, made of another download"}
+    return folder, manifest
 
 
-def _folder(path: Path, stage: str) -> tuple[Folder, Manifest | None]:
+def _folder(path: Path, stage: str) -> tuple[dict[str, str], Manifest | None]:
     """What the stage has left in its folder, and the manifest if it is complete."""
-    if atomic.is_locked(path):
-        return Folder(str(path), "under way", f"{stage} is running"), None
+    state, text, manifest, locked = "absent", "nothing yet", None, atomic.is_locked(path)
     try:
         manifest = Manifest.read(path)
     except BadData as error:
-        return Folder(str(path), "damaged", str(error)), None
-    if manifest is None:
-        return Folder(str(path), "absent"), None
-    if missing := manifest.missing(path):
-        return Folder(str(path), "damaged", f"{path / missing[0]} is missing or has another size"), None
-    return Folder(str(path), "complete"), manifest
+        state, text = "damaged", str(error)
+    if manifest is not None:
+        state, missing = "complete", manifest.missing(path)
+        if missing:
+            state, text = "damaged", f"{path / missing[0]} is missing or has another size"
+    if locked:
+        state, text = "under way", f"{stage} is running"
+    return {"path": str(path), "state": state, "text": text}, manifest if state == "complete" else None
 
 
 def _runs(models: Path, slug: str, data: str | None) -> tuple[list[RunState], set[str]]:
@@ -264,18 +245,19 @@ def _stale(path: Path, sidecar: Sidecar, weights: Mapping[str, str | None], hidd
     return f"{changed[0]} was trained anew" if changed else ""
 
 
-def _ledger(path: Path, slug: str, now: datetime) -> tuple[Submissions, list[Entry] | None]:
-    """What the ledger knows, and its lines; None if it is damaged."""
+def _ledger(path: Path, slug: str, now: datetime) -> tuple[dict[str, Any], list[Entry] | None]:
+    """What the ledger knows, and its lines; None if it is damaged: `problem` says how, and what helps."""
     try:
-        lines = ledger.read(path)
+        lines, problem = ledger.read(path), ""
     except BadData as error:
-        return Submissions(str(path), problem=str(error)), None
-    states = ledger.current(lines, slug)
+        lines, problem = None, str(error)
+    states = ledger.current(lines or (), slug)
     sent = [entry for entry in states if entry.ref is not None]
-    return Submissions(
-        str(path),
-        total=len(sent),
-        today=sum(entry.time[:10] == now.date().isoformat() for entry in sent),
-        open=sum(entry.status in (ledger.SENDING, ledger.PENDING) for entry in states),
-        best_public=max((entry.public for entry in sent if entry.public is not None), default=None),
-    ), lines
+    return {
+        "path": str(path),
+        "total": len(sent),
+        "today": sum(entry.time[:10] == now.date().isoformat() for entry in sent),  # UTC
+        "open": sum(entry.status in (ledger.SENDING, ledger.PENDING) for entry in states),  # being sent or scored
+        "best_public": max((entry.public for entry in sent if entry.public is not None), default=None),  # per cent
+        "problem": problem,
+    }, lines
