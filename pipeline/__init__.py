@@ -13,7 +13,8 @@
     python -m pipeline.status       all of these folders      -> what exists, what is stale, what to do next
     python -m pipeline.sweep        many short runs           -> the best recipe of a search space
     python -m pipeline.kernel       the project               -> Kaggle's GPU, and the run that comes back
-                                                                 (kernel_runner: what runs there)
+                                                                 (kernel_source: what is pushed;
+                                                                 kernel_runner: what runs there)
 
 Stages know parts; parts never know stages:
 
@@ -25,7 +26,7 @@ Stages know parts; parts never know stages:
     store/                 files that survive a crash: manifests, atomic writes, archives, the pickle reader; runs,
                            submissions and the ledger
     model/                 the models and their summary (python -m pipeline.model)
-    kaggle_api/            the genuine client in a child process; credentials; the script kernel that is pushed
+    kaggle_api/            the genuine client in a child process; credentials
     training/              batches, augmentation, the loop, checkpoints; inference
     gap/                   what a CSV will score, what shift the hidden images show, what may close the gap
     reporting/             the report's figures and its page

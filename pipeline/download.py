@@ -15,10 +15,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import click
-import tenacity
 
 from pipeline import cli, commands
 from pipeline.config import Paths, competition
@@ -226,20 +225,18 @@ def fetch_cifar(cache: Path, url: str | None = None, md5: str | None = None, bac
     socket.setdefaulttimeout(TIMEOUT)  # torchvision's downloader knows none
     failures = (OSError, RuntimeError)  # RuntimeError is torchvision's word for a wrong MD5
     try:
-        for attempt in tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(failures),
-            stop=tenacity.stop_after_attempt(TRIES),
-            wait=tenacity.wait_exponential(multiplier=backoff, max=60),
-            reraise=True,
-        ):
-            with attempt:
+        for attempt in range(TRIES):
+            try:
                 download_url(url or CIFAR10.url, str(cache), cifar.ARCHIVE, md5 or CIFAR10.tgz_md5)
-    except failures as error:
-        cure = f"run again, or put {cifar.ARCHIVE} into {cache}"
-        raise NetworkError(f"CIFAR-10 did not come ({printable(error)}): {cure}") from error
+                return cache / cifar.ARCHIVE
+            except failures as error:
+                failure = error
+            if attempt < TRIES - 1:
+                sleep(backoff * 2**attempt)
     finally:
         socket.setdefaulttimeout(before)
-    return cache / cifar.ARCHIVE
+    cure = f"run again, or put {cifar.ARCHIVE} into {cache}"
+    raise NetworkError(f"CIFAR-10 did not come ({printable(failure)}): {cure}") from failure
 
 
 def _verify(folder: Path, listed: Sequence[RemoteFile], known: dict[str, str]) -> None:

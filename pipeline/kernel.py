@@ -24,8 +24,8 @@ from pipeline.config import Paths, fingerprint
 from pipeline.console import BYTES, Meter, duration
 from pipeline.errors import BadData, Log, MissingInput, NetworkError, PipelineError, UsageError, printable
 from pipeline.kaggle_api.client import Kaggle
-from pipeline.kaggle_api.script_kernel import AGAIN, MAIN, NOTE, Kernel
 from pipeline.kernel_runner import CSV_ENDINGS, RUN_FILES
+from pipeline.kernel_source import AGAIN, NOTE, Kernel
 from pipeline.recipes import PRESETS
 from pipeline.store import atomic, manifest, runs, submissions
 from pipeline.store.runs import Run
@@ -75,7 +75,7 @@ class Kernels:
                     self.log(f"kernel: not waiting; later: {self._fetch_command(pushed)}")
                     return None
             else:
-                pushed = Kernel.read(self.paths.kernels, kernel.run)
+                pushed = Kernel.read_note(self.paths.kernels, kernel.run)
                 if replace(pushed, user="", version=0) != kernel:
                     raise UsageError(f"{pushed.url} was pushed with other options: choose another --run, or {AGAIN}")
                 self.log(f"kernel: {pushed.ref} was pushed before, going on with it")
@@ -87,20 +87,9 @@ class Kernels:
         Raises:
             MissingInput: no such kernel was pushed.
         """
-        kernel = Kernel.read(self.paths.kernels, name)
+        kernel = Kernel.read_note(self.paths.kernels, name)
         with atomic.lock(self.paths.kernels / kernel.run):
             return self._run_here(kernel) or self._bring(kernel)
-
-    def write(self, kernel: Kernel) -> Path:
-        """Write what is pushed, as `kaggle kernels push -p` takes it; its folder."""
-        folder, train = self.paths.kernels / kernel.run, commands.arguments(kernel.config)
-        size = kernel.write_files(folder, train)
-        machine = (kernel.accelerator or "a GPU") if kernel.gpu else "no GPU"
-        internet = "with" if kernel.internet else "without"
-        self.log(f"kernel: {kernel.ref}, private, {machine}, {internet} internet, files of {kernel.competition}")
-        self.log(f"kernel: {size / 1e3:.0f} kB as {folder / MAIN}")
-        self.log(f"kernel: it trains run {kernel.run}: {' '.join(train)}")
-        return folder
 
     def _run_here(self, kernel: Kernel) -> Run | None:
         """The kernel's run, made the latest, if it and its CSV are here and are not to be replaced."""
@@ -118,11 +107,12 @@ class Kernels:
 
     def _push(self, kernel: Kernel) -> Kernel:
         """Push it, and keep what Kaggle makes of it."""
-        folder = self.write(kernel)
+        folder = self.paths.kernels / kernel.run
+        kernel.write_source(folder, self.log)
         self.kaggle.files(kernel.competition)  # without them a kernel would fail after its wait in the queue
         note = folder / NOTE
         before = note.read_bytes() if note.exists() else None
-        kernel.write(self.paths.kernels)  # whatever becomes of the answer, fetch takes the newest version
+        kernel.write_note(self.paths.kernels)  # whatever becomes of the answer, fetch takes the newest version
         try:
             version = self.kaggle.push_kernel(folder, kernel.ref, kernel.competition)
         except PipelineError as error:
@@ -135,7 +125,7 @@ class Kernels:
                 atomic.write_bytes(note, before)
             raise
         kernel = replace(kernel, version=version)
-        kernel.write(self.paths.kernels)
+        kernel.write_note(self.paths.kernels)
         self.log(f"kernel: Kaggle took it as version {version}: {kernel.url}")
         return kernel
 
@@ -320,15 +310,15 @@ def push_command(
         check_parameter_limit(config.model)
     # The default name tells other options apart; the data is not known here.
     default = f"{config.preset}-kaggle-{fingerprint([slug, config.to_dict()])[:8]}"
-    kernel = Kernel(slug, runs.check_name(run_name or default), config, internet, accelerator)
-    _ = kernel.name  # one that Kaggle would not take is refused before it is asked
+    kernel = Kernel(slug, run_name or default, config, internet, accelerator)
     paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, log=cli.log)
-    if not dry_run:
+    if dry_run:
+        folder = paths.kernels / kernel.run
+        replace(kernel, user=UNKNOWN_USER).write_source(folder, cli.log)
+        cli.log(f"kernel: nothing was sent; by hand: put your name on Kaggle in the place of {UNKNOWN_USER}, then")
+        cli.log(f"  kaggle kernels push -p {folder}")
+    else:
         Kernels(paths, kaggle, cli.log, force, wait, poll).push(kernel)
-        return
-    folder = Kernels(paths, kaggle, cli.log).write(replace(kernel, user=UNKNOWN_USER))
-    cli.log(f"kernel: nothing was sent; by hand: put your name on Kaggle in the place of {UNKNOWN_USER}, then")
-    cli.log(f"  kaggle kernels push -p {folder}")
 
 
 @cli.stage_command("""

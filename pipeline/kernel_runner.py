@@ -27,8 +27,8 @@ WORKING = Path(os.environ.get("PIPELINE_KERNEL_WORKING", "/kaggle/working"))
 # What the stages below import, and the packages that have it.
 NEEDED = {
     "PIL": "pillow", "click": "click", "filelock": "filelock", "numpy": "numpy",
-    "safetensors": "safetensors", "scipy": "scipy", "sklearn": "scikit-learn", "tenacity": "tenacity",
-    "tensorboard": "tensorboard", "torch": "torch", "torchvision": "torchvision", "tqdm": "tqdm",
+    "safetensors": "safetensors", "scipy": "scipy", "sklearn": "scikit-learn", "tensorboard": "tensorboard",
+    "torch": "torch", "torchvision": "torchvision", "tqdm": "tqdm",
 }  # fmt: skip
 RUN_FILES = ("config.json", "weights.safetensors", "metrics.jsonl", "result.json", "manifest.json")
 CSV_ENDINGS = (".npz", ".json", ".csv")

@@ -15,13 +15,12 @@ Before sending, the ledger gets a line `sending`.  A later run that finds it, af
 looks for the tag for the rest of `patience`, and sends again only then.
 """
 
-import dataclasses
 import os
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -129,24 +128,14 @@ class _Sender:
     clock: Clock
     log: Log
 
-    @property
-    def tag(self) -> str:
-        """The submission's description."""
-        draft = self.draft
-        return submissions.tag(draft.run or "unknown", draft.csv_sha256, draft.local_validation)
-
     def send_once(self, again: bool) -> Entry:
         """The submission of this CSV that Kaggle has already, or a new one; `again`: a new one in any case."""
-        draft = self.draft
+        draft, folder = self.draft, self.ledger_path.parent
         # The ledger first learns what was sent by hand, by a run that was killed, or before the ledger was lost.
-        entries, csvs = (
-            ledger.read(self.ledger_path),
-            submissions.local_csvs(self.ledger_path.parent, draft.competition),
-        )
-        listed = self.kaggle.submissions(draft.competition)
+        listed, csvs = self.kaggle.submissions(draft.competition), submissions.local_csvs(folder, draft.competition)
+        entries = ledger.read(self.ledger_path)
         entries = comparison.sync(self.ledger_path, entries, listed, csvs, draft.competition, also=[draft])
-        states = ledger.current(entries, draft.competition)
-        own = [entry for entry in states if entry.csv_sha256 == draft.csv_sha256]
+        own = [e for e in ledger.current(entries, draft.competition) if e.csv_sha256 == draft.csv_sha256]
         earlier = {entry.ref: entry for entry in own if entry.ref is not None}
         if earlier and not again:
             newest = list(earlier.values())[-1]
@@ -158,9 +147,10 @@ class _Sender:
             if (ref := self._look(earlier, seconds)) is not None:
                 return self._accepted(ref)
         self._require_one_left()
-        self.log(f"submit: sending {self.csv} to {draft.competition} as {self.tag!r}")
-        ledger.append(self.ledger_path, [dataclasses.replace(draft, time=self.clock.now(), status=ledger.SENDING)])
-        return self._accepted(self._send(earlier))
+        tag = submissions.tag(draft.run or "unknown", draft.csv_sha256, draft.local_validation)
+        self.log(f"submit: sending {self.csv} to {draft.competition} as {tag!r}")
+        ledger.append(self.ledger_path, [replace(draft, time=self.clock.now(), status=ledger.SENDING)])
+        return self._accepted(self._send(tag, earlier))
 
     def _open_for(self, sent: Sequence[str]) -> float:
         """For how many more seconds a submission may show up that was sent at these times with no answer."""
@@ -176,7 +166,7 @@ class _Sender:
             when = "this competition takes no more" if limits.by_total else "try again after 00:00 UTC"
             raise SubmissionLimit(f"no submission is left ({limits.today} today, {limits.total} in all): {when}")
 
-    def _send(self, earlier: Collection[int]) -> int:
+    def _send(self, tag: str, earlier: Collection[int]) -> int:
         """Send it; the ref.  What each answer means is in the module's docstring.
 
         Raises:
@@ -184,7 +174,7 @@ class _Sender:
         """
         for remaining in reversed(range(TRIES)):
             try:
-                named = self.kaggle.submit(self.draft.competition, self.csv, self.tag)
+                named = self.kaggle.submit(self.draft.competition, self.csv, tag)
             except NetworkError as error:
                 self.log(f"submit: {error}")
                 settle = max(self.clock.settle, min(error.retry_after or 0.0, LONGEST_WAIT))
@@ -204,12 +194,7 @@ class _Sender:
     def _confirmed(self, named: int, earlier: Collection[int]) -> int:
         """The ref of our submission; `named` is what Kaggle's answer calls it, which may be another's."""
         try:
-            listed = self.kaggle.submissions(self.draft.competition)
-            if (ref := self._find(listed, earlier)) is not None:
-                return ref
-            if all(submission.ref != named for submission in listed):
-                return named  # the list is behind the answer
-            ref = self._look(earlier, self.clock.patience)
+            ref = self._look(earlier, self.clock.patience, named)
         except NetworkError as error:
             taken = f"Kaggle took {self.csv} as ref {named}, and then: {error}"
             raise NetworkError(f"{taken}; `python -m pipeline.submit` looks there first") from error
@@ -217,20 +202,23 @@ class _Sender:
             raise self._lost(f"Kaggle named ref {named}, which is another submission")
         return ref
 
-    def _look(self, earlier: Collection[int], seconds: float) -> int | None:
-        """The ref of our submission, or None after looking for it for `seconds`."""
-        end = self.clock.monotonic() + seconds
-        while True:
-            self.clock.sleep(self.clock.look)
-            ref = self._find(self.kaggle.submissions(self.draft.competition), earlier)
-            if ref is not None or self.clock.monotonic() >= end:
-                return ref
+    def _look(self, earlier: Collection[int], seconds: float, named: int | None = None) -> int | None:
+        """The ref of the newest submission that carries our tag and is none of the `earlier` ones.
 
-    def _find(self, listed: Sequence[Submission], earlier: Collection[int]) -> int | None:
-        """The ref of the newest submission that carries our tag and is none of the earlier ones."""
-        sha256 = self.draft.csv_sha256
-        refs = [s.ref for s in listed if s.ref not in earlier and submissions.carries(s.description, sha256)]
-        return max(refs, default=None)
+        It is looked for during `seconds`, and None if it does not show up; or `named`, if Kaggle's list does not
+        have that yet, and so does not show whose it is.
+        """
+        end, sha256 = self.clock.monotonic() + seconds, self.draft.csv_sha256
+        while True:
+            listed = self.kaggle.submissions(self.draft.competition)
+            own = [s.ref for s in listed if s.ref not in earlier and submissions.carries(s.description, sha256)]
+            if own:
+                return max(own)
+            if named is not None and all(submission.ref != named for submission in listed):
+                return named
+            if self.clock.monotonic() >= end:
+                return None
+            self.clock.sleep(self.clock.look)
 
     def _lost(self, why: str) -> NetworkError:
         """It was sent and does not show up: a second one now might be one too many."""
@@ -241,7 +229,7 @@ class _Sender:
 
     def _accepted(self, ref: int) -> Entry:
         """The ledger's new line for a submission that Kaggle has."""
-        entry = dataclasses.replace(self.draft, time=self.clock.now(), ref=ref, status=ledger.PENDING)
+        entry = replace(self.draft, time=self.clock.now(), ref=ref, status=ledger.PENDING)
         ledger.append(self.ledger_path, [entry])
         self.log(f"submit: Kaggle took it as ref {ref}")
         return entry
@@ -252,20 +240,21 @@ class _Sender:
         start, next_line = clock.monotonic(), FIRST_LINE
         while entry.status == ledger.PENDING and clock.deadline:
             current = self._current(entry)
+            waited = clock.monotonic() - start
             if current is not None and current.status.lower() != ledger.PENDING:
                 entry = comparison.updated(entry, current)
                 ledger.append(self.ledger_path, [entry])
-            elif (waited := clock.monotonic() - start) > clock.deadline:
+                break
+            if waited > clock.deadline:
                 raise NetworkError(
                     f"ref {entry.ref} was accepted and has no score after {clock.deadline:.0f} s: "
                     "look later with `python -m pipeline.check`"
                 )
-            else:
-                if waited >= next_line:
-                    next_line = waited + LINES
-                    limit = duration(clock.deadline)
-                    self.log(f"submit: being scored for {duration(waited)}, waiting for up to {limit}")
-                clock.sleep(clock.poll)
+            if waited >= next_line:
+                next_line = waited + LINES
+                limit = duration(clock.deadline)
+                self.log(f"submit: being scored for {duration(waited)}, waiting for up to {limit}")
+            clock.sleep(clock.poll)
         if entry.status == ledger.ERROR:
             raise ScoringError(f"Kaggle could not score ref {entry.ref}: {entry.note or 'no reason given'}")
         if entry.status == ledger.COMPLETE:
@@ -282,24 +271,23 @@ class _Sender:
         """
         assert entry.ref is not None
 
-        def ours(item: Submission) -> bool:
+        def is_ours(item: Submission) -> bool:
             return submissions.carries(item.description, entry.csv_sha256) or entry.note == comparison.BY_HAND
 
         try:
             with suppress(AccessDenied):  # another team's, perhaps: the list tells whether it is ours
                 found = self.kaggle.submission(entry.competition, entry.ref)
-                if found is None or ours(found):
+                if found is None or is_ours(found):
                     return found
             for item in self.kaggle.submissions(entry.competition):
-                if item.ref == entry.ref and ours(item):
+                if item.ref == entry.ref and is_ours(item):
                     return item
         except NetworkError as error:
             raise NetworkError(f"ref {entry.ref} was accepted, its score is not known yet: {error}") from error
         # Taken back in the ledger, so that the next run does not hold it for ours either.
         note = "another submission than the one it was named for"
-        unowned = dataclasses.replace(self.draft, run="", csv_sha256="", local_validation=None, local_test=None)
-        withdrawn = dataclasses.replace(unowned, time=entry.time, ref=entry.ref, status=ledger.ERROR, note=note)
-        ledger.append(self.ledger_path, [withdrawn])
+        unowned = replace(entry, run="", csv_sha256="", local_validation=None, local_test=None)
+        ledger.append(self.ledger_path, [replace(unowned, status=ledger.ERROR, note=note)])
         raise NetworkError(
             f"ref {entry.ref} is another submission than the one that Kaggle named it for: run "
             "`python -m pipeline.submit` again; it looks for its own in Kaggle's list first"

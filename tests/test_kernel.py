@@ -17,14 +17,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import kernel
+from pipeline import kernel, kernel_source
 from pipeline.config import Paths
 from pipeline.errors import BadData, NetworkError, PipelineError, UsageError
-from pipeline.kaggle_api import script_kernel
 from pipeline.kaggle_api.client import Kaggle, KernelStatus
-from pipeline.kaggle_api.script_kernel import Kernel
 from pipeline.kernel import Kernels, verify
 from pipeline.kernel_runner import CSV_ENDINGS, RUN_FILES
+from pipeline.kernel_source import Kernel
 from pipeline.recipes import PRESETS
 from pipeline.store import runs
 from pipeline.store.runs import Run
@@ -60,7 +59,7 @@ def kaggle(place: Path) -> Iterator[FaultyKaggle]:
 @pytest.fixture
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "quick.py").write_text(QUICK)
-    monkeypatch.setattr(script_kernel, "RUNNER", tmp_path / "quick.py")
+    monkeypatch.setattr(kernel_source, "RUNNER", tmp_path / "quick.py")
 
 
 def run_kernel(place: Path, kaggle: FaultyKaggle | None, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -225,7 +224,7 @@ def await_end(
         monkeypatch.setattr(kernel, "time", SimpleNamespace(monotonic=lambda: kaggle.now))
         monkeypatch.setattr(Kernels, "_download", lambda *_: None)
         monkeypatch.setattr(Kernels, "_publish", lambda *_: (_ for _ in ()).throw(BadData("complete")))
-        Kernel(SLUG, RUN, PRESETS["rehearsal"], user="user", version=2).write(tmp_path / "data/kernels")
+        Kernel(SLUG, RUN, PRESETS["rehearsal"], user="user", version=2).write_note(tmp_path / "data/kernels")
         paths = dataclasses.replace(paths_in(tmp_path), kernels=tmp_path / "data/kernels")
         kernels = Kernels(paths, kaggle, logged.append, wait=wait, poll=100.0)  # type: ignore[arg-type]
         with pytest.raises(PipelineError) as caught:
@@ -290,7 +289,7 @@ def test_ctrl_c_leaves_the_kernel_running_and_says_how_to_go_on(await_end: Await
     def interrupt(_seconds: float) -> None:
         raise KeyboardInterrupt
 
-    Kernel(SLUG, RUN, PRESETS["rehearsal"], user="me").write(tmp_path / "data/kernels")
+    Kernel(SLUG, RUN, PRESETS["rehearsal"], user="me").write_note(tmp_path / "data/kernels")
     kaggle.sleep = interrupt  # type: ignore[assignment, method-assign]
     logged: list[str] = []
     paths = dataclasses.replace(Paths(), kernels=tmp_path / "data/kernels")
@@ -312,10 +311,10 @@ def test_a_refused_push_leaves_what_was_pushed_before_and_an_open_one_may_be_fet
     paths = dataclasses.replace(paths_in(tmp_path), kernels=tmp_path / "data/kernels")
     kaggle = SimpleNamespace(username=lambda: "user", files=lambda _: [], push_kernel=refuse)
     before = Kernel(SLUG, RUN, PRESETS["rehearsal"], user="user", version=2)
-    before.write(paths.kernels)
+    before.write_note(paths.kernels)
     with pytest.raises(type(error), match=str(error)):
         Kernels(paths, kaggle, print, force=True).push(dataclasses.replace(before, version=0))  # type: ignore[arg-type]
-    assert Kernel.read(paths.kernels, RUN) == dataclasses.replace(before, version=version)
+    assert Kernel.read_note(paths.kernels, RUN) == dataclasses.replace(before, version=version)
 
 
 # --- what comes back --------------------------------------------------------------------------------------------

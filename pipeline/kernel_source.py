@@ -1,7 +1,7 @@
-"""A script kernel on Kaggle that trains a run and predicts with it: what is pushed, and the note of it.
+"""A script kernel on Kaggle: what is pushed, and the note of it.
 
 data/kernels/RUN has main.py and kernel-metadata.json, as `kaggle kernels push -p` takes them, and note.json, which says
-what was pushed.  A script kernel is one file, so main.py is pipeline/kernel_runner.py with the project in it.
+what was pushed.  A script kernel is one file, so main.py is kernel_runner.py with the project in it.
 """
 
 import base64
@@ -10,18 +10,18 @@ import pprint
 import re
 import tarfile
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline import commands
 from pipeline.config import check_slug, project_files
-from pipeline.errors import MissingInput, UsageError
+from pipeline.errors import Log, MissingInput, UsageError
 from pipeline.recipes import TrainConfig
 from pipeline.store import atomic, runs
 from pipeline.store.manifest import read_json
 
-RUNNER = Path(__file__).parents[1] / "kernel_runner.py"
+RUNNER = Path(__file__).with_name("kernel_runner.py")
 MAIN, METADATA, NOTE = "main.py", "kernel-metadata.json", "note.json"
 LARGEST = 1_000_000  # bytes of a kernel's source
 ORDER_LINE, PROJECT_LINE = "ORDER: dict[str, Any] = {}\n", 'PROJECT = ""\n'  # of the runner, to be filled in
@@ -30,20 +30,26 @@ AGAIN = "push it again with --force"
 
 @dataclass(frozen=True)
 class Kernel:
-    """What it is to do; pushed by `user`, as Kaggle's number `version` (0: the newest)."""
+    """A kernel that trains a run and predicts with it.
+
+    Raises:
+        UsageError: a name that cannot be part of a path, or that Kaggle would not take.
+    """
 
     competition: str
     run: str
     config: TrainConfig
     internet: bool = False
     accelerator: str | None = None  # as Kaggle spells it; None: a GPU of Kaggle's choice; "none": the CPU alone
-    user: str = ""
-    version: int = 0
+    user: str = ""  # who pushed it
+    version: int = 0  # Kaggle's number of it; 0: the newest
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be part of a path."""
+        """Check the names."""
         check_slug(self.competition)
         runs.check_name(self.run)
+        if not 5 <= len(self.name) <= 50:
+            raise UsageError(f"--run {self.run}: a kernel's name has from 5 to 50 letters, digits and hyphens")
 
     @staticmethod
     def upgraded(values: dict[str, Any]) -> dict[str, Any]:
@@ -57,15 +63,8 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """The kernel's title, and its name in its URL.
-
-        Raises:
-            UsageError: the run's name is too short or too long for one.
-        """
-        name = re.sub(r"[^a-z0-9]+", "-", self.run.lower()).strip("-")
-        if not 5 <= len(name) <= 50:
-            raise UsageError(f"--run {self.run}: a kernel's name has from 5 to 50 letters, digits and hyphens")
-        return name
+        """The kernel's title, and its name in its URL."""
+        return re.sub(r"[^a-z0-9]+", "-", self.run.lower()).strip("-")
 
     @property
     def ref(self) -> str:
@@ -77,12 +76,12 @@ class Kernel:
         """Its page."""
         return f"https://www.kaggle.com/code/{self.user}/{self.name}"
 
-    def write(self, kernels: Path) -> None:
+    def write_note(self, kernels: Path) -> None:
         """Keep it in data/kernels/RUN."""
         atomic.write_json(kernels / self.run / NOTE, {**vars(self), "config": self.config.to_dict()})
 
     @classmethod
-    def read(cls, kernels: Path, run: str | None) -> Self:
+    def read_note(cls, kernels: Path, run: str | None) -> Self:
         """The kernel of `run` that was pushed from here; without a name the one that was pushed last.
 
         Raises:
@@ -98,41 +97,35 @@ class Kernel:
             raise MissingInput(f"{what} pushed from here{there}: run `python -m pipeline.kernel push` first")
         return read_json(path, cls, AGAIN)
 
-    def write_files(self, folder: Path, train: Sequence[str]) -> int:
-        """Write main.py and kernel-metadata.json; the bytes of main.py.
-
-        Args:
-            train: the options of train that give `config`.
+    def write_source(self, folder: Path, log: Log) -> None:
+        """Write main.py and kernel-metadata.json.
 
         Raises:
             UsageError: main.py is larger than Kaggle takes.
         """
-        order = {
-            "competition": self.competition,
-            "run": self.run,
-            "train": list(train),
-            "gpu": self.gpu,
-            "internet": self.internet,
-        }
-        source = RUNNER.read_text(encoding="utf-8")
-        for line, filled in (
-            (ORDER_LINE, f"ORDER: dict[str, Any] = {pprint.pformat(order, width=100)}\n"),
-            (PROJECT_LINE, f'PROJECT = """\n{_project()}\n"""\n'),
-        ):
-            assert source.count(line) == 1, line
-            source = source.replace(line, filled)
-        if (size := len(source.encode())) > LARGEST:
+        train = commands.arguments(self.config)
+        order = {"competition": self.competition, "run": self.run, "train": train, "gpu": self.gpu,
+                 "internet": self.internet}  # fmt: skip
+        text = RUNNER.read_text(encoding="utf-8")
+        text = text.replace(ORDER_LINE, f"ORDER: dict[str, Any] = {pprint.pformat(order, width=100)}\n")
+        source = text.replace(PROJECT_LINE, f'PROJECT = """\n{_project()}\n"""\n').encode()
+        if len(source) > LARGEST:
             raise UsageError(
-                f"the kernel's source has {size:,} bytes, and Kaggle takes {LARGEST:,}: move what does not belong to "
-                "the project out of its folder `pipeline`"
+                f"the kernel's source has {len(source):,} bytes, and Kaggle takes {LARGEST:,}: move what does not "
+                "belong to the project out of its folder `pipeline`"
             )
-        atomic.write_bytes(folder / MAIN, source.encode())
+        atomic.write_bytes(folder / MAIN, source)
         atomic.write_json(folder / METADATA, self._metadata())
-        return size
+        machine = (self.accelerator or "a GPU") if self.gpu else "no GPU"
+        internet = "with" if self.internet else "without"
+        log(f"kernel: {self.ref}, private, {machine}, {internet} internet, files of {self.competition}")
+        log(f"kernel: {len(source) / 1e3:.0f} kB as {folder / MAIN}")
+        log(f"kernel: it trains run {self.run}: {' '.join(train)}")
 
     def _metadata(self) -> dict[str, object]:
         """`machine_shape` is what --accelerator of Kaggle's own command line sets."""
-        values: dict[str, object] = {
+        shape = {"machine_shape": self.accelerator} if self.gpu and self.accelerator else {}
+        return {
             "id": f"{self.user}/{self.name}",
             "title": self.name,
             "code_file": MAIN,
@@ -142,8 +135,8 @@ class Kernel:
             "enable_gpu": self.gpu,
             "enable_internet": self.internet,
             "competition_sources": [self.competition],
+            **shape,
         }
-        return values | ({"machine_shape": self.accelerator} if self.gpu and self.accelerator else {})
 
 
 def _project() -> str:

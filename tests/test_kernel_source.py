@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 
+from pipeline import kernel_source
 from pipeline.config import project_files
 from pipeline.errors import BadData, MissingInput, UsageError
-from pipeline.kaggle_api import script_kernel
-from pipeline.kaggle_api.script_kernel import NOTE, Kernel
+from pipeline.kernel_source import NOTE, Kernel
 from pipeline.recipes import PRESETS
 from pipeline.store import atomic
 
 KERNEL = Kernel("tiny", "my-run", PRESETS["rehearsal"], user="user", version=3)
-TRAIN = ["--preset", "rehearsal"]
 
 
 @pytest.mark.parametrize(
@@ -31,10 +30,10 @@ def test_a_kernel_is_named_by_its_run(run: str, name: str) -> None:
     assert kernel.url == f"https://www.kaggle.com/code/user/{name}"
 
 
-@pytest.mark.parametrize("run", ["four", "a" * 51, "-._-"])
+@pytest.mark.parametrize("run", ["four", "a" * 51, "a-._-"])
 def test_a_name_that_kaggle_would_not_take_is_refused(run: str) -> None:
     with pytest.raises(UsageError, match="from 5 to 50"):
-        _ = dataclasses.replace(KERNEL, run=run).name
+        dataclasses.replace(KERNEL, run=run)
 
 
 # --- the note of what was pushed --------------------------------------------------------------------------------
@@ -43,25 +42,25 @@ def test_a_name_that_kaggle_would_not_take_is_refused(run: str) -> None:
 def test_a_note_is_read_as_it_was_written_and_the_newest_without_a_name(tmp_path: Path) -> None:
     second = dataclasses.replace(KERNEL, run="second", version=0, internet=True)
     for age, kernel in ((100, KERNEL), (10, second)):
-        kernel.write(tmp_path)
+        kernel.write_note(tmp_path)
         path = tmp_path / kernel.run / NOTE
         os.utime(path, (path.stat().st_mtime - age,) * 2)
-    assert Kernel.read(tmp_path, "my-run") == KERNEL
-    assert Kernel.read(tmp_path, None) == second
+    assert Kernel.read_note(tmp_path, "my-run") == KERNEL
+    assert Kernel.read_note(tmp_path, None) == second
     with pytest.raises(MissingInput, match="no kernel of run x was pushed from here; there is my-run, second"):
-        Kernel.read(tmp_path, "x")
+        Kernel.read_note(tmp_path, "x")
 
 
 def test_a_note_of_an_older_version_is_read(tmp_path: Path) -> None:
     order = {"competition": "tiny", "run": "my-run", "config": KERNEL.config.to_dict(), "internet": False,
              "accelerator": None}  # fmt: skip
     atomic.write_json(tmp_path / "my-run" / NOTE, {"order": order, "user": "user", "version": 3})
-    assert Kernel.read(tmp_path, None) == KERNEL
+    assert Kernel.read_note(tmp_path, None) == KERNEL
 
 
 def test_without_a_kernel_the_message_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match=r"no kernel was pushed from here: run `python -m pipeline\.kernel push`"):
-        Kernel.read(tmp_path, None)
+        Kernel.read_note(tmp_path, None)
 
 
 @pytest.mark.parametrize(
@@ -69,11 +68,11 @@ def test_without_a_kernel_the_message_names_the_command(tmp_path: Path) -> None:
     [("user", 7), ("version", "3"), ("config", []), ("run", "../x"), ("competition", "/"), ("more", 1), ("order", 7)],
 )
 def test_a_note_that_was_edited_is_refused(tmp_path: Path, name: str, value: object) -> None:
-    KERNEL.write(tmp_path)
+    KERNEL.write_note(tmp_path)
     path = tmp_path / "my-run" / NOTE
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
     with pytest.raises(BadData, match=r"is damaged .* push it again with --force"):
-        Kernel.read(tmp_path, "my-run")
+        Kernel.read_note(tmp_path, "my-run")
 
 
 # --- what is pushed ---------------------------------------------------------------------------------------------
@@ -91,10 +90,11 @@ def literal(source: str, name: str) -> Any:
 
 
 def test_the_source_holds_the_order_and_the_projects_files_and_nothing_else(tmp_path: Path) -> None:
-    size = KERNEL.write_files(tmp_path, TRAIN)
+    KERNEL.write_source(tmp_path, print)
     source = (tmp_path / "main.py").read_text()
-    assert (len(source.encode()), max(map(len, source.splitlines())) <= 120) == (size, True)
-    order = {"competition": "tiny", "run": "my-run", "train": TRAIN, "gpu": True, "internet": False}
+    assert max(map(len, source.splitlines())) <= 120
+    train = ["--preset", "rehearsal"]
+    order = {"competition": "tiny", "run": "my-run", "train": train, "gpu": True, "internet": False}
     assert literal(source, "ORDER") == order
     contents = {}
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(literal(source, "PROJECT"))), mode="r:xz") as archive:
@@ -109,10 +109,10 @@ def test_the_source_holds_the_order_and_the_projects_files_and_nothing_else(tmp_
 
 def test_what_kaggle_would_not_take_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("a = 1\n")
-    monkeypatch.setattr(script_kernel, "project_files", lambda: {"pipeline/a.py": tmp_path / "a.py"})
-    monkeypatch.setattr(script_kernel, "LARGEST", 1000)
+    monkeypatch.setattr(kernel_source, "project_files", lambda: {"pipeline/a.py": tmp_path / "a.py"})
+    monkeypatch.setattr(kernel_source, "LARGEST", 1000)
     with pytest.raises(UsageError, match="and Kaggle takes 1,000: move what does not belong"):
-        KERNEL.write_files(tmp_path / "kernel", TRAIN)
+        KERNEL.write_source(tmp_path / "kernel", print)
     assert not (tmp_path / "kernel").exists()
 
 
@@ -121,7 +121,7 @@ def test_what_kaggle_would_not_take_is_refused(monkeypatch: pytest.MonkeyPatch, 
     [(None, True, None), ("none", False, None), ("NvidiaTeslaT4", True, "NvidiaTeslaT4")],
 )
 def test_the_metadata(tmp_path: Path, accelerator: str | None, gpu: bool, shape: str | None) -> None:
-    dataclasses.replace(KERNEL, accelerator=accelerator, internet=True).write_files(tmp_path, TRAIN)
+    dataclasses.replace(KERNEL, accelerator=accelerator, internet=True).write_source(tmp_path, print)
     values = json.loads((tmp_path / "kernel-metadata.json").read_text())
     assert (values["id"], values["title"], values["code_file"]) == ("user/my-run", "my-run", "main.py")
     assert (values["enable_gpu"], values.get("machine_shape")) == (gpu, shape)
