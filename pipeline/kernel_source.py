@@ -12,7 +12,7 @@ import tarfile
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pipeline import commands
 from pipeline.config import check_slug, project_files
@@ -50,11 +50,6 @@ class Kernel:
         runs.check_name(self.run)
         if not 5 <= len(self.name) <= 50:
             raise UsageError(f"--run {self.run}: a kernel's name has from 5 to 50 letters, digits and hyphens")
-
-    @staticmethod
-    def upgraded(values: dict[str, Any]) -> dict[str, Any]:
-        """A note of an older version, which has half of it in "order"."""
-        return {**values.pop("order", {}), **values}
 
     @property
     def gpu(self) -> bool:

@@ -1,21 +1,17 @@
 """What several tests need: a tiny competition, a tiny run, and the real command line."""
 
-import base64
 import dataclasses
 import functools
-import http.server
 import importlib
 import io
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, chdir, contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -205,47 +201,3 @@ def submit_by_hand(place: Path, kaggle: FaultyKaggle, csv: str = "submissions/ti
     """As a user does it: `kaggle competitions submit -c tiny -f CSV -m hello`."""
     command = ["kaggle", "competitions", "submit", "-c", SLUG, "-f", csv, "-m", "hello"]
     subprocess.run(command, cwd=place, env=kaggle.environment, check=True, capture_output=True)
-
-
-class _Echo(http.server.BaseHTTPRequestHandler):
-    """Answers every call with a refusal that quotes the credentials which came with it."""
-
-    server: "_EchoServer"
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        kind, _, text = self.headers.get("Authorization", "").partition(" ")
-        shown = base64.b64decode(text).decode() if kind == "Basic" else text
-        self.server.heard.append(shown)
-        introspecting = self.path.endswith("/IntrospectToken")
-        refusal = {"code": 403, "message": f"You sent {shown}, which is not welcome"}
-        body = json.dumps({"active": True, "username": "u", "userId": 1} if introspecting else refusal).encode()
-        self.send_response(200 if introspecting else 403)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
-class _EchoServer(http.server.ThreadingHTTPServer):
-    def __init__(self) -> None:
-        self.heard: list[str] = []
-        super().__init__(("127.0.0.1", 0), _Echo)
-
-
-@contextmanager
-def indiscreet_kaggle() -> Iterator[tuple[dict[str, str], list[str]]]:
-    """A Kaggle whose error messages quote the caller's secret: the way to it, and the secrets that it heard."""
-    with _EchoServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        proxy = f"http://127.0.0.1:{server.server_port}"
-        ways = {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": "", "KAGGLE_API_ENVIRONMENT": "LOCALHOST"}
-        try:
-            yield {**clean_environment(), **ways}, server.heard
-        finally:
-            server.shutdown()
-            thread.join()

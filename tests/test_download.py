@@ -29,9 +29,7 @@ from pipeline.store.cifar import find_batches
 from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed
 from tests.doubles.kaggle import faulty_kaggle
-from tests.support import ROOT, SLUG, error_line, images, indiscreet_kaggle, stage, tree, write_download
-
-SECRET = "s3cr3t-do-not-print"
+from tests.support import ROOT, SLUG, error_line, images, stage, tree, write_download
 
 
 @pytest.fixture
@@ -160,15 +158,6 @@ def test_without_credentials_it_ends_at_once_with_5(tmp_path: Path) -> None:
     result = stage("download", cwd=tmp_path)
     assert "no Kaggle credentials" in error_line(result, 5)
     assert tree(tmp_path) == {}
-
-
-def test_secrets_are_not_printed(tmp_path: Path) -> None:
-    with indiscreet_kaggle() as (way, heard):
-        result = fetch(tmp_path, {**way, "KAGGLE_API_TOKEN": SECRET, "VERBOSE": "1"}, "--debug")
-        assert SECRET in heard[-1]  # it was there to be quoted
-    assert result.returncode == 5
-    assert "You sent ***" in result.stderr
-    assert SECRET not in result.stdout + result.stderr
 
 
 def test_a_folder_is_used_in_place(tmp_path: Path, source: Path) -> None:

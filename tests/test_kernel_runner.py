@@ -1,9 +1,7 @@
 """The runner by itself; that it runs the stages is tested in tests/test_kernel.py."""
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +9,11 @@ import pytest
 
 from pipeline import kernel_runner
 from tests.support import ROOT
-
-STAGES = ("download", "preprocess", "train", "predict")
-
-
-def imported(path: Path) -> Iterator[str]:
-    """The modules that a file may import, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def packages(module: str, seen: set[Path]) -> set[str]:
-    """Packages from elsewhere that a module of ours needs, and the modules that it needs."""
-    stem = ROOT.joinpath(*module.split("."))
-    path = next((p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()), None)
-    if path is None or path in seen:
-        return set()
-    seen.add(path)
-    found = set()
-    for name in imported(path):
-        top = name.split(".")[0]
-        found |= packages(name, seen) if top == "pipeline" else {top} - sys.stdlib_module_names
-    return found
+from tests.test_layers import packages
 
 
 def test_it_looks_for_all_that_the_stages_import() -> None:
-    seen: set[Path] = set()
-    needed = set().union(*(packages(f"pipeline.{stage}", seen) for stage in STAGES))
+    needed = set().union(*map(packages, ("download", "preprocess", "train", "predict")))
     assert needed - {"tensorboard"} == set(kernel_runner.NEEDED) - {"tensorboard"}  # PyTorch imports that
 
 
@@ -52,8 +24,7 @@ def test_each_of_these_is_in_the_requirements() -> None:
 
 
 def test_it_needs_nothing_but_python_itself() -> None:
-    found = {name.split(".")[0] for name in imported(Path(kernel_runner.__file__))}
-    assert found <= sys.stdlib_module_names
+    assert packages("kernel_runner") == set()
 
 
 @pytest.fixture

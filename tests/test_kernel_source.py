@@ -15,7 +15,6 @@ from pipeline.config import project_files
 from pipeline.errors import BadData, MissingInput, UsageError
 from pipeline.kernel_source import NOTE, Kernel
 from pipeline.recipes import PRESETS
-from pipeline.store import atomic
 
 KERNEL = Kernel("tiny", "my-run", PRESETS["rehearsal"], user="user", version=3)
 
@@ -49,13 +48,6 @@ def test_a_note_is_read_as_it_was_written_and_the_newest_without_a_name(tmp_path
     assert Kernel.read_note(tmp_path, None) == second
     with pytest.raises(MissingInput, match="no kernel of run x was pushed from here; there is my-run, second"):
         Kernel.read_note(tmp_path, "x")
-
-
-def test_a_note_of_an_older_version_is_read(tmp_path: Path) -> None:
-    order = {"competition": "tiny", "run": "my-run", "config": KERNEL.config.to_dict(), "internet": False,
-             "accelerator": None}  # fmt: skip
-    atomic.write_json(tmp_path / "my-run" / NOTE, {"order": order, "user": "user", "version": 3})
-    assert Kernel.read_note(tmp_path, None) == KERNEL
 
 
 def test_without_a_kernel_the_message_names_the_command(tmp_path: Path) -> None:

@@ -68,16 +68,6 @@ def test_again_costs_another_submission(place: Path) -> None:
     assert first.ref != second.ref
 
 
-def test_a_submission_that_a_killed_run_made_is_found(place: Path) -> None:
-    with serve(place) as kaggle:
-        sent = send(place, kaggle)
-        # As if the run had been killed right after sending: the ledger knows no ref.
-        lines = (place / "submissions/ledger.csv").read_text().splitlines(keepends=True)
-        (place / "submissions/ledger.csv").write_text("".join(lines[:3]))
-        assert send(place, kaggle).ref == sent.ref
-        assert kaggle.count("CreateSubmission") == 1
-
-
 def test_a_run_that_is_killed_while_kaggle_is_at_work_on_its_submission_is_not_followed_by_a_second(
     place: Path,
 ) -> None:

@@ -141,20 +141,20 @@ class Kaggle:
 
     def files(self, slug: str) -> list[RemoteFile]:
         """The competition's files."""
-        return typed(list[RemoteFile], self._read(slug, {"call": "files", "slug": slug}))
+        return typed(list[RemoteFile], self._read(slug, "files", slug=slug))
 
     def limits(self, slug: str) -> Limits:
         """Today's submission limits."""
-        return typed(Limits, self._read(slug, {"call": "limits", "slug": slug}))
+        return typed(Limits, self._read(slug, "limits", slug=slug))
 
     def submissions(self, slug: str) -> list[Submission]:
         """All of the team's submissions, newest first."""
-        return typed(list[Submission], self._read(slug, {"call": "submissions", "slug": slug}))
+        return typed(list[Submission], self._read(slug, "submissions", slug=slug))
 
     def submission(self, slug: str, ref: int) -> Submission | None:
         """The submission `ref`, or None while Kaggle does not know it yet."""
         try:
-            found = typed(Submission, self._read(slug, {"call": "submission", "ref": ref}))
+            found = typed(Submission, self._read(slug, "submission", ref=ref))
         except UsageError:  # 404: it answers so for a moment right after submitting
             return None
         if found.ref != ref:
@@ -163,7 +163,7 @@ class Kaggle:
 
     def download(self, slug: str, folder: Path, progress: Callable[[int], None]) -> None:
         """Download SLUG.zip into `folder`, resuming; `progress` is told the bytes there so far."""
-        self._download(slug, {"call": "download", "slug": slug, "folder": str(folder)}, (folder, progress))
+        self._read(slug, "download", (folder, progress), slug=slug, folder=str(folder))
 
     def submit(self, slug: str, file: Path, message: str) -> int:
         """Upload and submit `file` once; the ref that Kaggle's answer names.
@@ -171,7 +171,7 @@ class Kaggle:
         Raises:
             NetworkError: also when it is unknown whether Kaggle took it (`unanswered`).
         """
-        created = self._create(slug, {"call": "submit", "slug": slug, "file": str(file), "message": message})
+        created = self._create(slug, "submit", slug=slug, file=str(file), message=message)
         if created.error:
             raise NetworkError(f"{file} could not be uploaded to Kaggle: check the network and run again")
         if not created.number:
@@ -184,7 +184,7 @@ class Kaggle:
         Raises:
             AccessDenied: they do not say.
         """
-        found = self._read("you", {"call": "username"})
+        found = self._read("you", "username")
         if not found:
             raise AccessDenied(f"the credentials name no user, to whom the kernel would belong: {credentials.CURE}")
         return str(found)
@@ -197,7 +197,7 @@ class Kaggle:
             PipelineError: Kaggle refuses it otherwise: no accelerator left, too many kernels at once.
             NetworkError: also when it is unknown whether Kaggle took it (`unanswered`).
         """
-        created = self._create(kernel, {"call": "push_kernel", "folder": str(folder)})
+        created = self._create(kernel, "push_kernel", folder=str(folder))
         if created.error:
             raise PipelineError(f"Kaggle did not take the kernel: {printable(created.error)}")
         if created.invalid:
@@ -209,7 +209,7 @@ class Kaggle:
 
     def kernel_status(self, kernel: str) -> KernelStatus:
         """How the run of USER/NAME/VERSION stands."""
-        return typed(KernelStatus, self._read(kernel, {"call": "kernel_status", "kernel": kernel}))
+        return typed(KernelStatus, self._read(kernel, "kernel_status", kernel=kernel))
 
     def kernel_output(
         self, kernel: str, names: Collection[str], folder: Path, progress: Callable[[int], None] = lambda _: None
@@ -219,8 +219,7 @@ class Kaggle:
         Other names are not even looked at: they are Kaggle's, and may lead out of the folder.
         """
         pattern = rf"\A(?:{'|'.join(map(re.escape, names))})\Z" if names else "(?!)"
-        request = {"call": "kernel_output", "kernel": kernel, "folder": str(folder), "pattern": pattern}
-        self._download(kernel, request, (folder, progress))
+        self._read(kernel, "kernel_output", (folder, progress), kernel=kernel, folder=str(folder), pattern=pattern)
 
     def kernel_log(self, kernel: str) -> list[str]:
         """The lines of a kernel's log, which comes as plain text or as a JSON list of {stream_name, time, data}."""
@@ -231,24 +230,18 @@ class Kaggle:
             log = "".join(str(event["data"]) for event in json.loads(log))
         return [printable(line) for line in log.splitlines() if line.strip()]
 
-    def _read(self, subject: str, request: dict[str, Any]) -> Any:
-        """What the child answers to a call that changes nothing; `subject` as in `_call`."""
-        return self._retrying(lambda: self._call(subject, request, self.timeout))
-
-    def _create(self, subject: str, request: dict[str, Any]) -> Created:
+    def _create(self, subject: str, call: str, **arguments: str) -> Created:
         """What the child answers to a call that must not be repeated."""
-        reply = self._call(subject, request, max(self.timeout, self.upload_timeout))
+        reply = self._call(subject, {"call": call, **arguments}, max(self.timeout, self.upload_timeout))
         return typed(Created, reply, unanswered=True)
 
-    def _download(self, subject: str, request: dict[str, Any], watch: Watch) -> None:
-        self._retrying(lambda: self._call(subject, request, DOWNLOAD_LIMIT, watch), watch[0])
-
-    def _retrying(self, call: Callable[[], T], folder: Path | None = None) -> T:
-        """The answer to a call that may be repeated; a try that brought bytes into `folder` does not count."""
+    def _read(self, subject: str, call: str, watch: Watch | None = None, **arguments: str | int) -> Any:
+        """What the child answers to a call that changes nothing; a try that brought bytes does not count as one."""
+        limit, folder = (DOWNLOAD_LIMIT, watch[0]) if watch else (self.timeout, None)
         failed, there = 0, _bytes_in(folder)
         while True:
             try:
-                return call()
+                return self._call(subject, {"call": call, **arguments}, limit, watch)
             except NetworkError as error:
                 before, there = there, _bytes_in(folder)
                 failed = 0 if there > before else failed + 1
@@ -262,10 +255,7 @@ class Kaggle:
                 self.sleep(wait)
 
     def _call(self, subject: str, request: dict[str, Any], limit: float, watch: Watch | None = None) -> Any:
-        """One call, tried once, for at most `limit` seconds.
-
-        `subject` is what an error is about: a competition's slug, or a kernel's USER/NAME.
-        """
+        """One call, tried once, for at most `limit` seconds; its errors are about `subject`."""
         credential = credentials.require(self.environ)
         environment = {name: value for name, value in self.environ.items() if name in PASSED_ON}
         with tempfile.TemporaryFile() as output:
@@ -339,7 +329,11 @@ def typed(kind: type[T], values: Any, *, unanswered: bool = False) -> T:
 
 
 def refusal(subject: str, credential: str, reply: Mapping[str, Any]) -> PipelineError:
-    """Our error for what the child reports; `credential` says where the credentials come from."""
+    """Our error for what the child reports.
+
+    `subject` is what it is about, a competition's slug or a kernel's USER/NAME; `credential` says where the credentials
+    come from.
+    """
     message, unanswered = printable(reply["message"]), reply.get("creating", False)
     match reply["kind"]:
         case "http":
@@ -362,27 +356,31 @@ def refusal(subject: str, credential: str, reply: Mapping[str, Any]) -> Pipeline
 
 def _refused(subject: str, credential: str, reply: Mapping[str, Any], message: str) -> PipelineError:
     """Kaggle itself refused, with a status."""
-    status, is_kernel = int(reply["status"]), "/" in subject
-    page = f"https://www.kaggle.com/code/{'/'.join(subject.split('/')[:2])}"
-    if status == 401:
-        return AccessDenied(f"Kaggle refused the credentials in {credential} (401): {credentials.CURE}")
-    if status == 403:
-        cure = f"join the competition and accept its rules at {RULES.format(subject)}"
-        if is_kernel:
-            phone = "your phone verified at https://www.kaggle.com/settings, as GPUs need it"
-            cure = f"is the kernel at {page}, and {phone}?"
-        return AccessDenied(f"Kaggle refused (403, {message}): {cure}")
-    if status == 404:
-        cure = f"is the kernel still at {page}?" if is_kernel else f"is --competition {subject} spelled right?"
-        return UsageError(f"Kaggle knows no such thing (404, {message}): {cure}")
-    if status == 400 and re.search("submission.*(limit|allowance)|(limit|daily).*submission", message, re.I):
-        return SubmissionLimit(f"Kaggle refused the submission ({message}): the limit resets at 00:00 UTC")
-    if status == 429 or status >= 500:
-        text = f"Kaggle is busy or down ({status}, {message}): try again later"
-        # Whoever answered, perhaps a gateway in Kaggle's place: the request may be carried out all the same.
-        unanswered = status >= 500 and reply["creating"]
-        return NetworkError(text, retry_after=_seconds(reply), unanswered=unanswered)
-    return BadData(f"Kaggle refused the request ({status}, {message})")
+    if "/" in subject:
+        page = f"https://www.kaggle.com/code/{'/'.join(subject.split('/')[:2])}"
+        joined = (
+            f"is the kernel at {page}, and your phone verified at https://www.kaggle.com/settings, as GPUs need it?"
+        )
+        there = f"is the kernel still at {page}?"
+    else:
+        joined = f"join the competition and accept its rules at {RULES.format(subject)}"
+        there = f"is --competition {subject} spelled right?"
+    match int(reply["status"]):
+        case 401:
+            return AccessDenied(f"Kaggle refused the credentials in {credential} (401): {credentials.CURE}")
+        case 403:
+            return AccessDenied(f"Kaggle refused (403, {message}): {joined}")
+        case 404:
+            return UsageError(f"Kaggle knows no such thing (404, {message}): {there}")
+        case 400 if re.search("submission.*(limit|allowance)|(limit|daily).*submission", message, re.I):
+            return SubmissionLimit(f"Kaggle refused the submission ({message}): the limit resets at 00:00 UTC")
+        case status if status == 429 or status >= 500:
+            text = f"Kaggle is busy or down ({status}, {message}): try again later"
+            # Whoever answered, perhaps a gateway in Kaggle's place: the request may be carried out all the same.
+            unanswered = status >= 500 and reply["creating"]
+            return NetworkError(text, retry_after=_seconds(reply), unanswered=unanswered)
+        case status:
+            return BadData(f"Kaggle refused the request ({status}, {message})")
 
 
 def _nonsense(what: str, unanswered: bool = False) -> NetworkError:
