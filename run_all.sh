@@ -47,24 +47,14 @@ fail() { # CODE MESSAGE
 
 # --- options ------------------------------------------------------------------------------------------------
 
-rehearsal=no submit=no setup=no data= competition= train=() device=() run=()
-preset=
+rehearsal=no submit=no setup=no competition= data= preset= epochs= run= device=
 while (($#)); do
     case $1 in
-        --rehearsal) rehearsal=yes ;;
-        --submit) submit=yes ;;
-        --setup) setup=yes ;;
+        --rehearsal | --submit | --setup) declare "${1#--}=yes" ;;
         -h | --help) usage; exit 0 ;;
         --competition | --data | --preset | --epochs | --run | --device)
-            (($# >= 2)) || fail 2 "$1 wants a value; see ./run_all.sh --help"
-            case $1 in
-                --competition) competition=$2 ;;
-                --data) data=$2 ;;
-                --preset) preset=$2 ;;
-                --epochs) train+=("$1" "$2") ;;
-                --run) run=("$1" "$2") ;;
-                --device) device=("$1" "$2") ;;
-            esac
+            [[ -n ${2:-} ]] || fail 2 "$1 wants a value; see ./run_all.sh --help"
+            declare "${1#--}=$2"
             shift ;;
         *) fail 2 "unknown option $1; see ./run_all.sh --help" ;;
     esac
@@ -118,10 +108,9 @@ base=${PIPELINE_PYTHON:-$(find_python)}
 "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail 2 "$base is older than Python 3.11"
 
 # Missing credentials are noticed before anything heavy begins: the standard library suffices to see it.
-needs_kaggle=no
 slug=${competition:-${PIPELINE_COMPETITION:-deep-learning-spring-2025-project-1}}
 [[ $slug =~ ^[A-Za-z0-9][A-Za-z0-9-]*$ ]] || fail 2 "--competition wants the last part of its URL, not $slug"
-if [[ $submit == yes ]]; then needs_kaggle=yes; fi
+needs_kaggle=$submit
 if [[ -z $data && ! -d data/raw/$slug && ! -d /kaggle/input/$slug && ! -d /kaggle/input/competitions/$slug ]]; then
     needs_kaggle=yes
 fi
@@ -135,8 +124,8 @@ if [[ $setup == yes ]]; then exit 0; fi
 # --- rehearsal: this same script, inside the mock server -------------------------------------------------------
 
 if [[ $rehearsal == yes ]]; then
-    inner=(--submit --preset "${preset:-rehearsal}" ${train[@]+"${train[@]}"} ${run[@]+"${run[@]}"} ${device[@]+"${device[@]}"})
-    PIPELINE_PYTHON=$python exec "$python" -m pipeline.rehearsal ${data:+--folder "$data"} -- ./run_all.sh "${inner[@]}"
+    PIPELINE_PYTHON=$python exec "$python" -m pipeline.rehearsal ${data:+--folder "$data"} -- ./run_all.sh --submit \
+        --preset "${preset:-rehearsal}" ${epochs:+--epochs "$epochs"} ${run:+--run "$run"} ${device:+--device "$device"}
 fi
 
 # --- the stages -----------------------------------------------------------------------------------------------
@@ -167,15 +156,13 @@ stage() { # NAME OPTIONS...
 }
 
 # The options are checked before anything is spent on them.
-"$python" -m pipeline.train --competition "$slug" --preset "${preset:-paper}" ${train[@]+"${train[@]}"} \
-    ${run[@]+"${run[@]}"} ${device[@]+"${device[@]}"} --dry-run
+training=(--competition "$slug" --preset "${preset:-paper}" ${epochs:+--epochs "$epochs"} ${run:+--run "$run"}
+    ${device:+--device "$device"})
+"$python" -m pipeline.train "${training[@]}" --dry-run
 stage download --competition "$slug" ${data:+--from "$data"}
 stage preprocess --competition "$slug"
-stage train --competition "$slug" --preset "${preset:-paper}" ${train[@]+"${train[@]}"} \
-    ${run[@]+"${run[@]}"} ${device[@]+"${device[@]}"}
-stage predict ${run[@]+"${run[@]}"} ${device[@]+"${device[@]}"}
-if [[ $submit == yes ]]; then
-    stage submit --competition "$slug"
-fi
+stage train "${training[@]}"
+stage predict ${run:+--run "$run"} ${device:+--device "$device"}
+if [[ $submit == yes ]]; then stage submit --competition "$slug"; fi
 stage check --competition "$slug"
-stage report ${run[@]+"${run[@]}"}
+stage report ${run:+--run "$run"}

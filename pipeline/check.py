@@ -23,7 +23,7 @@ import click
 
 from pipeline import cli
 from pipeline.config import Paths, competition
-from pipeline.console import duration, table
+from pipeline.console import duration
 from pipeline.errors import AccessDenied, BadData, Log, MissingInput, NetworkError, PipelineError, printable
 from pipeline.gap.assessment import Assessment, assess, record
 from pipeline.gap.comparison import Comparison, compare, sync
@@ -215,14 +215,14 @@ def show(checked: Checked, log: Log) -> None:
 def submission_table(entries: Sequence[Entry], predictions: Mapping[str, Entry]) -> str:
     """The newest SHOWN submissions, a line each."""
     older = max(len(entries) - SHOWN, 0)
+    import pandas as pd  # noqa: PLC0415 - half a second that --help need not take
+
     shown = entries[older:]
-    rows = [
-        [*cells, status + ("*" if entry.note else "")]
-        for entry, (*cells, status) in zip(shown, ledger.rows(shown, predictions), strict=True)
-    ]
+    frame = pd.DataFrame(ledger.rows(shown, predictions), columns=list(ledger.HEAD))
+    frame["status"] += ["*" * bool(entry.note) for entry in shown]
     notes = [f"* {entry.ref}: {printable(entry.note)}" for entry in shown if entry.note]
     left_out = [f"... and {older:,} older ones, in {ledger.NAME} and with --json"] if older else []
-    return "\n".join([*left_out, *table(ledger.HEAD, rows), *notes])
+    return "\n".join([*left_out, frame.to_string(index=False), *notes])
 
 
 def _meaning(compared: Comparison) -> list[str]:

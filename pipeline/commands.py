@@ -88,8 +88,14 @@ def arguments(config: TrainConfig) -> list[str]:
         given += ["--epochs", str(config.epochs)]
         preset = preset.with_epochs(config.epochs)
     for name in recipes.options():
-        if name != "epochs" and getattr(config, name) != getattr(preset, name) and _takes_effect(config, name):
-            given += _option(name, getattr(config, name))
+        value, (other, values) = getattr(config, name), BELONGS.get(name, ("", ()))
+        effective = bool(config.teachers) if name in TAUGHT else not other or getattr(config, other) in values
+        if value == getattr(preset, name) or not effective:  # train refuses an option that has no effect
+            continue
+        if isinstance(value, bool):
+            given.append(flag(name if value else f"no_{name}"))
+        else:  # repr, because the run shall have the very same number
+            given += [flag(name), value if isinstance(value, str) else repr(value)]
     return given
 
 
@@ -115,16 +121,3 @@ def of_run(card: RunCard, name: str, submissions: Path) -> list[str]:
         return [*in_full(card.config, submissions), *named]
     except BadData:  # of another version of the pipeline: what it would train under that name is not that run
         return ["--run", f"{name}-again"]
-
-
-def _takes_effect(config: TrainConfig, name: str) -> bool:
-    """Whether the field means something in this recipe; where it does not, train refuses the option."""
-    other, values = BELONGS.get(name, ("", ()))
-    return bool(config.teachers) if name in TAUGHT else not other or getattr(config, other) in values
-
-
-def _option(name: str, value: object) -> list[str]:
-    """A field as train spells it; repr, because the run shall have the very same number."""
-    if isinstance(value, bool):
-        return [flag(name if value else f"no_{name}")]
-    return [flag(name), value if isinstance(value, str) else repr(value)]

@@ -57,33 +57,26 @@ def train(
     if len(set(teachers)) < len(teachers):
         raise UsageError("--teacher: a run is named twice, and would count twice")
     opened = [Run.open(paths.models, name) for name in sorted(teachers)]  # their order means nothing
-    config = dataclasses.replace(
-        config,
-        teachers=tuple(f"{run.name}@{run.weights_sha256[:12]}" for run in opened),
-        pseudo_labels="" if pseudo_labels is None else _identity(pseudo_labels, slug),
-    )
+    config = dataclasses.replace(config, teachers=tuple(f"{run.name}@{run.weights_sha256[:12]}" for run in opened))
+    if pseudo_labels is not None:
+        digest = submissions.local_csv(pseudo_labels, slug).sidecar.csv_sha256
+        config = dataclasses.replace(config, pseudo_labels=f"{pseudo_labels.name}@{digest[:12]}")
     main_process = _is_main_process()
     log = log if main_process else lambda _: None
     run = None if force else _finished(config, paths, slug, run_name)
-    if run is None:
+    if run is not None:
+        log(f"run {run.name} is complete already: nothing to train (--force trains it anew)")
+    else:
         if not allow_over_limit:
             from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415
 
             check_parameter_limit(config.model)
         run = _train(config, paths, slug, run_name, device, opened, pseudo_labels, compile_, force, log)
-    else:
-        log(f"run {run.name} is complete already: nothing to train (--force trains it anew)")
     if main_process:
         runs.point_latest(paths.models, run.name)
     for line in _report(run):
         log(line)
     return run
-
-
-def _identity(csv: Path, slug: str) -> str:
-    """NAME.csv@ and the first digits of its sha256, for the run's config."""
-    digest = submissions.local_csv(csv, slug).sidecar.csv_sha256
-    return f"{csv.name}@{digest[:12]}"
 
 
 def _is_main_process() -> bool:
