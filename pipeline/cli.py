@@ -25,7 +25,6 @@ from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 COMPETITION = "PIPELINE_COMPETITION"  # the environment's variable
-DEBUG = "pipeline.debug"
 STOPPED = "interrupted; run the same command again to go on"
 BUG = "this is a mistake in the pipeline: please report it with all the lines above"
 
@@ -43,7 +42,6 @@ def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
     # Set, not inherited: a script's background commands inherit an ignored SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    context: click.Context | None = None
     try:
         with command.make_context(f"python -m pipeline.{module}".rstrip("."), arguments) as context:
             _require_current_folder()
@@ -54,12 +52,12 @@ def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         return _unread()
     except (Exception, KeyboardInterrupt) as error:
-        message, code = _known(error) or (BUG, PipelineError.exit_code)
-        return _fail(message, code, message == BUG or (context is not None and context.meta.get(DEBUG, False)))
+        message, code = _told(error)
+        return _fail(message, code, message == BUG or "--debug" in arguments)
 
 
-def _known(error: BaseException) -> tuple[str, int] | None:
-    """The message and the exit code for an error that was to be expected."""
+def _told(error: BaseException) -> tuple[str, int]:
+    """The message and the exit code for an error."""
     match error:
         case KeyboardInterrupt() | click.Abort():
             return STOPPED, INTERRUPTED
@@ -71,7 +69,8 @@ def _known(error: BaseException) -> tuple[str, int] | None:
             return _refused(error), PipelineError.exit_code
         case MemoryError():
             return "out of memory: close other programs, or lower --batch-size", PipelineError.exit_code
-    return None
+        case _:
+            return BUG, PipelineError.exit_code
 
 
 def _refused(error: OSError) -> str:
@@ -173,11 +172,10 @@ class Finite(click.FloatRange):
 
 def slug(text: str, **default: Any) -> Callable[[Command], Command]:
     """--competition; `text` is its help, `default` where its value comes from."""
-
-    def checked(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-        return None if value is None else check_slug(value)
-
-    return click.option("--competition", "slug", metavar="SLUG", callback=checked, help=text, **default)
+    return click.option(
+        "--competition", "slug", metavar="SLUG", help=text,
+        callback=lambda _context, _option, value: None if value is None else check_slug(value), **default,
+    )  # fmt: skip
 
 
 def csv(text: str) -> Callable[[Command], Command]:
@@ -316,9 +314,6 @@ def stage_command(
     lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
     codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
 
-    def remember(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-        context.meta[DEBUG] = value
-
     def decorate(function: Callable[..., None]) -> click.Command:
         command = click.command(
             cls=GroupedCommand,
@@ -326,9 +321,8 @@ def stage_command(
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         )(function)
         command.groups = groups or {}
-        debug = click.Option(["--debug"], is_flag=True, expose_value=False, is_eager=True, callback=remember,
-                             help="Show the traceback of an error.")  # fmt: skip
-        command.params.append(debug)  # the last but --help
+        debug = click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error.")
+        command.params.append(debug)  # the last but --help; `run` looks for it, also in what cannot be parsed
         return command
 
     return decorate

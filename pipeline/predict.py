@@ -64,10 +64,8 @@ def predict(
     for line in _introduction(ensemble, data):
         log(f"predict: {line}")
     csv = out if out is not None else paths.submissions / ensemble.csv_name
-    if csv.suffix != ".csv":
-        raise UsageError(f"--out {csv}: the name must end in .csv (its sidecar ends in .json)")
-    if csv.name == ledger.NAME:
-        raise UsageError(f"--out {csv}: that is the ledger's name")
+    if csv.suffix != ".csv" or csv.name == ledger.NAME:
+        raise UsageError(f"--out {csv}: the name must end in .csv, and {ledger.NAME} is the ledger's name")
     found = None if force else _existing(csv)
     wanted = (data.folder.name, ensemble.name, ensemble.weights_sha256, data.hidden_fingerprint, tta, adapt)
     if found and wanted == (found.competition, found.run, found.weights_sha256, found.hidden, found.tta, found.adapt):

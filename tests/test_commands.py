@@ -28,7 +28,6 @@ MOCK = "python -m pipeline.rehearsal -- "
             "predict", "tiny", Paths(models=Path("my runs")), ["--out", "a b.csv"],
             "python -m pipeline.predict --models 'my runs' --out 'a b.csv'",
         ),
-        ("kernel fetch", "tiny", Paths(), [], "python -m pipeline.kernel fetch"),
         # In a rehearsal what asks Kaggle asks the mock server, and train has its own preset.
         (
             "check", "rehearsal-digits", Paths(), [],
@@ -37,7 +36,6 @@ MOCK = "python -m pipeline.rehearsal -- "
         ("submit", "rehearsal-digits", Paths(), [], f"{MOCK}python -m pipeline.submit"),
         ("submit", "rehearsal-mine", Paths(), [],
          "python -m pipeline.rehearsal --folder DIR -- python -m pipeline.submit"),
-        ("predict", "rehearsal-digits", Paths(), [], "python -m pipeline.predict"),
         ("train", "rehearsal-digits", Paths(), [],
          "python -m pipeline.train --competition rehearsal-digits --preset rehearsal"),
         ("train", "rehearsal-digits", Paths(), ["--preset", "fast"],

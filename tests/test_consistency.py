@@ -1,4 +1,4 @@
-"""One word everywhere: the command lines among themselves, and with the README, the map and run_all.sh."""
+"""The command lines in one form, and as the README, the map and run_all.sh have them."""
 
 import functools
 import importlib
@@ -39,10 +39,6 @@ OTHER_DEFAULT = {
     "--poll": "a training takes longer than a score",
     "--preset": "a sweep has many short runs, and a fast network",
     "--wait": "a score comes within minutes, check only looks by",
-}
-OTHER_METAVAR = {
-    "--out": "each command writes another kind of file",
-    "--run": "some take several",
 }
 FOREIGN = {"--nproc_per_node", "--run-path"}  # torchrun's
 
@@ -86,10 +82,6 @@ def exit_codes() -> str:
     return f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in errors.EXIT_CODES.items())}."
 
 
-def kind(option: click.Option) -> str:
-    return repr(option.type) if isinstance(option.type, click.Choice) else option.type.name.removesuffix(" range")
-
-
 def default(option: click.Option) -> object:
     """None where there is none."""
     return option.to_info_dict()["default"]
@@ -124,23 +116,13 @@ def parse_line(line: str) -> None:
 # --- among themselves ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("what", "others"), [("help", OTHER_HELP), ("default", OTHER_DEFAULT), ("metavar", OTHER_METAVAR)]
-)
+@pytest.mark.parametrize(("what", "others"), [("help", OTHER_HELP), ("default", OTHER_DEFAULT)])
 def test_an_option_is_the_same_in_every_command(what: str, others: dict[str, str]) -> None:
     """But for the exceptions, and each of these is one: a needless one would hide the next difference."""
     seen: dict[str, set[str]] = {}
     for option in (option for name in NAMES for option in options(name)):
-        value = default(option) if what == "default" else getattr(option, what)
-        seen.setdefault(option.opts[0], set()).add(f"{value} {kind(option) if what == 'metavar' else ''}")
+        seen.setdefault(option.opts[0], set()).add(str(default(option) if what == "default" else option.help))
     assert {flag for flag, values in seen.items() if len(values) > 1} == set(others)
-
-
-LETTERS = {  # by the type of an option, how --help spells its value
-    "IntParamType": {"N"}, "IntRange": {"N", "SECONDS"}, "FloatParamType": {"X"}, "Finite": {"SECONDS", "POINTS"},
-    "StringParamType": {"FIELD=SPEC", "NAME", "RUN", "RUN...", "SLUG", "URL"},
-    "file": {"CSV", "ZIP"}, "folder": {"FOLDER"}, "path": {"PATH"},
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -149,13 +131,6 @@ def test_help_is_in_one_form(name: str) -> None:
         text, flag = option.help or "", option.opts[0]
         assert text.endswith(".") and text.count("[default") == 0, f"{flag}: {text}"
         assert not re.search(r"\w\. \w|Repeat|the default", text), f"{flag}: {text}"
-        if not option.is_flag and not isinstance(option.type, click.Choice):
-            of = type(option.type).__name__
-            if isinstance(option.type, click.Path):
-                of = {(True, False): "folder", (False, True): "file"}.get(
-                    (option.type.dir_okay, option.type.file_okay), "path"
-                )
-            assert option.metavar in LETTERS[of], f"{flag} {option.metavar}"
         if default(option) not in (None, (), False):
             assert option.show_default, f"{flag}: its default is not shown"
     assert options(name)[-1].opts == ["--debug"]
@@ -216,22 +191,6 @@ def test_exit_codes_are_the_same_everywhere() -> None:
     listed = [int(row[0]) for row in readme.table(README, "Exit codes")]
     assert listed == list(errors.EXIT_CODES)
     assert " ".join(SCRIPT[SCRIPT.index("Exit codes:") :].split("TEXT")[0].split()) == exit_codes()
-
-
-def test_the_script_spells_as_the_stages_do() -> None:
-    """What run_all.sh hands on to a stage has the stage's metavar."""
-    stages = {o.opts[0]: o.metavar for name in ("train", "download", "predict") for o in options(name)}
-    for flag, metavar in re.findall(r"^  (--[a-z]+) ([A-Z]+)", SCRIPT, flags=re.MULTILINE):
-        if (stage := stages.get(flag)) is not None:
-            assert metavar == stage.rstrip("."), flag
-
-
-def test_words_of_other_fields_are_not_used() -> None:
-    """The labelled sets are "validation" and "holdout" (test_batch), accuracies in %; MB are of 1e6 bytes."""
-    others = re.compile(r"\b(held-out|hold-out|val_acc|dev set|leaderboard|[KMG]iB)\b")
-    paths = [ROOT / "README.md", ROOT / "run_all.sh", *sorted((ROOT / "pipeline").rglob("*.py"))]
-    found = [f"{p.relative_to(ROOT)}: {word}" for p in paths for word in others.findall(p.read_text())]
-    assert found == []
 
 
 def test_folders_have_one_default() -> None:

@@ -131,12 +131,12 @@ def test_labels_are_the_most_probable_on_average(place: Path) -> None:
     assert not any(np.array_equal(found, alone.argmax(1).numpy()) for alone in given)
 
 
-def test_another_augmentation_is_another_csv(place: Path) -> None:
-    out = place / "sub.csv"
-    assert predict(paths_in(place), print, out=out, device="cpu").done
-    assert predict(paths_in(place), print, out=out, device="cpu", tta="flip").done
-    assert not predict(paths_in(place), print, out=out, device="cpu", tta="flip").done
-    assert predict(paths_in(place), print, out=out, device="cpu").done
+def test_another_augmentation_is_another_csv_and_force_overwrites_somebody_elses(place: Path) -> None:
+    written = partial(predict, paths_in(place), print, out=place / "sub.csv", device="cpu")
+    assert [written(tta=tta).done for tta in ("none", "flip", "flip")] == [True, True, False]
+    (place / "sub.csv").write_text("mine\n")
+    written(force=True)
+    assert (place / "sub.csv").read_text().startswith("ID,Labels\n")
 
 
 def test_another_adaptation_is_another_csv_and_its_sidecar_says_so(place: Path) -> None:
@@ -205,39 +205,21 @@ def test_a_network_of_the_project_labels_the_users_hidden_images(place: Path) ->
     assert "data/processed/deep-learning-spring-2025-project-1" in error_line(default, 3)
 
 
-def test_a_csv_of_somebody_elses_making_is_not_overwritten(place: Path) -> None:
-    predict(paths_in(place), print, out=place / "sub.csv", device="cpu")
-    (place / "sub.csv").write_text("mine\n")
-    assert "--force" in error_line(here("predict", "--out", "sub.csv", cwd=place), 2)
-    assert (place / "sub.csv").read_text() == "mine\n"
-    predict(paths_in(place), print, out=place / "sub.csv", device="cpu", force=True)
-    assert (place / "sub.csv").read_text().startswith("ID,Labels\n")
-
-
-def test_damaged_weights_and_changed_data_are_refused(place: Path) -> None:
+def test_damaged_weights_are_refused(place: Path) -> None:
     weights = place / "data/models/tiny-run" / runs.WEIGHTS
     original = weights.read_bytes()
     weights.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
     assert "is damaged" in error_line(here("predict", cwd=place), 4)
-    weights.write_bytes(original[:-1])
-    assert "missing or damaged" in error_line(here("predict", cwd=place), 4)
     assert not (place / "submissions").exists() or not tree(place / "submissions")
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--run", "none"], 3, "python -m pipeline.train"),
         (["--run", "../../etc"], 2, "not a path"),
-        (["--run", "LATEST"], 2, "taken"),
-        (["--run", "ledger"], 2, "taken"),
         (["--out", "sub.txt"], 2, ".csv"),
         (["--out", "submissions/ledger.csv"], 2, "the ledger's name"),
         (["--run", "pretrained-"], 3, "no network came with the project"),
-        (["--tta", "rotate"], 2, "flip-shift"),
-        (["--competition", "a/b"], 2, "no competition slug"),
-        (["--device", "cuda"], 2, "--device cuda"),
-        (["--batch-size", "0"], 2, ""),
     ],
 )
 def test_wrong_usage(place: Path, arguments: list[str], code: int, said: str) -> None:
@@ -248,23 +230,12 @@ def test_wrong_usage(place: Path, arguments: list[str], code: int, said: str) ->
     assert tree(place) == before
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b""])
-def test_a_damaged_pointer_to_the_latest_run_is_bad_data(place: Path, content: bytes) -> None:
-    (place / "data/models" / runs.LATEST).write_bytes(content)
-    assert "name one with --run" in error_line(here("predict", cwd=place), 4)
-    assert here("predict", "--run", "tiny-run", cwd=place).returncode == 0
-
-
-@pytest.mark.parametrize("content", ['{"mine": 1}', "[]", "mine"])
+@pytest.mark.parametrize("content", ['{"mine": 1}', "mine"])
 def test_a_json_of_somebody_elses_beside_the_csv_is_not_overwritten(place: Path, content: str) -> None:
     (place / "notes.json").write_text(content)
     before = tree(place)
     assert "notes.json" in error_line(here("predict", "--out", "notes.csv", cwd=place), 2)
     assert tree(place) == before
-
-
-def test_without_a_run_it_names_the_command(tmp_path: Path) -> None:
-    assert "run `python -m pipeline.train` first" in error_line(stage("predict", cwd=tmp_path), 3)
 
 
 DYING = """

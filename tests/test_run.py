@@ -48,12 +48,6 @@ def test_everything_is_done_in_its_turn_and_what_fails_is_in_the_exit_code(
     assert result.stdout.splitlines() == [*STEPS, "python -m pytest -n 2 -k word", "python -m mypy"]
 
 
-def test_help_says_how_to_run_one_modules_tests_and_does_nothing(tmp_path: Path) -> None:
-    result = run(tmp_path, "tests/run.sh", "--help")
-    assert result.returncode == 0 and "-m pytest tests/store/test_ledger.py" in result.stdout
-    assert STEPS[0] not in result.stdout
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may install")
 def test_ci_installs_a_chromium_quietly_where_there_is_none_and_shows_a_failure(tmp_path: Path) -> None:
     for name, environ, failed in (("well", {}, False), ("ill", {"UPDATE": "100"}, True)):

@@ -188,3 +188,22 @@ def test_a_failing_stage_ends_it_with_that_stages_code(project: Project) -> None
     result = project.run("--data", str(project.programs), PIPELINE_PYTHON=str(failing))
     assert result.returncode == 4
     assert "pipeline.preprocess" in project.calls()[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--nonsense"], ["--epochs"], ["--data", "nowhere"], ["--rehearsal", "--competition", "x"]]
+)
+def test_wrong_usage_is_refused_before_anything_is_done(project: Project, arguments: list[str]) -> None:
+    result = project.run(*arguments)
+    assert result.returncode == 2 and result.stderr.startswith("error: ")
+    assert project.calls() == []
+
+
+def test_options_are_handed_on_to_the_stages(project: Project) -> None:
+    options = ["--preset", "fast", "--epochs", "2", "--run", "a run", "--device", "cpu"]
+    result = project.run("--data", str(project.programs), *options, PIPELINE_PYTHON=str(project.fake))
+    assert result.returncode == 0, result.stderr
+    calls = {call.split()[2].removeprefix("pipeline."): call.split(" ", 3)[3] for call in project.calls()}
+    assert f"--from {project.programs}" in calls["download"]
+    assert calls["train"].endswith("--preset fast --epochs 2 --run a run --device cpu")
+    assert (calls["predict"], calls["report"]) == ("--run a run --device cpu", "--run a run")

@@ -190,13 +190,8 @@ def test_the_run_under_way_is_locked(place: Place, capsys: pytest.CaptureFixture
     [
         (["--model", "resnet18"], "11,173,962 trainable parameters"),
         (["--batch-size", "271"], "--batch-size 271 is larger than the training set (270 images)"),
-        (["--batch-size", "1"], "at least 2"),
-        (["--epochs", "0"], "--epochs 0: at least 1"),
         (["--device", "mps"], "--device mps: PyTorch finds none here"),
         (["--run", "../mine"], "not a path"),
-        (["--run", "LATEST"], "taken"),
-        (["--run", "ledger"], "taken"),
-        (["--preset", "papper"], "papper"),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_nothing_written(
@@ -207,22 +202,6 @@ def test_what_makes_no_sense_is_refused_and_nothing_written(
     assert place.train(*arguments) == 2
     assert message in capsys.readouterr().err
     assert not place.paths.models.exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["--model", "resnet34"], 2, "21,282,122 trainable parameters"),
-        (["--competition", "tiny"], 3, "python -m pipeline.preprocess --competition tiny"),
-    ],
-)
-def test_without_data_a_model_over_the_limit_is_refused_and_the_stage_to_run_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
-) -> None:
-    folders = ["--processed", str(tmp_path / "none"), "--models", str(tmp_path / "models")]
-    assert train.main([*arguments, *folders]) == code
-    assert message in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_over_the_limit_is_trained_only_if_asked_and_marked(
