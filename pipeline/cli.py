@@ -43,7 +43,8 @@ def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        with command.make_context(f"python -m pipeline.{module}".rstrip("."), arguments) as context:
+        # A list of its own: click empties it.
+        with command.make_context(f"python -m pipeline.{module}".rstrip("."), list(arguments)) as context:
             _require_current_folder()
             command.invoke(context)
         return 0
