@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -82,7 +82,7 @@ def _per_cent(fraction: float) -> float:
 
 def check(
     slug: str, paths: Paths, kaggle: Kaggle, log: Log, *, csv: Path | None = None, wait: float = 0.0,
-    pictures: Path | None = None, clock: Callable[[], float] = time.monotonic,
+    pictures: Path | None = None,
 ) -> Checked:  # fmt: skip
     """Predict the score of `csv`, by default of the newest CSV, bring the ledger up to date and compare.
 
@@ -98,7 +98,11 @@ def check(
     """
     path, known = paths.submissions / ledger.NAME, competition(slug)
     entries, csvs = ledger.read(path), submissions.local_csvs(paths.submissions, slug)
-    subject = _newest_csv(csvs, paths) if csv is None else _given(csv, csvs, slug)
+    if csv is None:
+        subject = _newest_csv(csvs, paths)
+    else:
+        at_hand = {each.path.resolve(): each for each in csvs}
+        subject = at_hand.get(csv.resolve()) or submissions.local_csv(csv, slug)
     assessment = not_assessed = not_asked = None
     if subject is not None:
         try:
@@ -114,7 +118,7 @@ def check(
         not_asked = str(error)
     else:
         try:
-            _ask(kaggle, slug, path, entries, csvs, wait, clock)
+            _ask(kaggle, slug, path, entries, csvs, wait)
         except NetworkError:
             if states := ledger.current(entries, slug):
                 log(submission_table(states, ledger.predictions(entries, slug)))
@@ -126,32 +130,22 @@ def check(
         whole = assessment.whole()
         data = figures.open_images(assessment.csv, whole, paths.processed / slug)
         drawn = figures.write(figures.test_set(whole, data), pictures, assessment.csv.path.stem)
-    only = subject.sidecar.csv_sha256 if subject is not None and csv is not None else None
+    only = subject.sidecar.csv_sha256 if subject and csv else None
     compared = compare(known, entries, csvs, _facts(paths.processed / slug), only)
     return Checked(compared, subject, assessment, not_assessed, not_asked, drawn)
 
 
-def _given(csv: Path, csvs: Sequence[LocalCsv], slug: str) -> LocalCsv:
-    """The CSV at this path."""
-    at_hand = {each.path.resolve(): each for each in csvs}
-    return at_hand.get(csv.resolve()) or submissions.local_csv(csv, slug)
-
-
-def _ask(
-    kaggle: Kaggle, slug: str, path: Path, entries: list[Entry], csvs: Sequence[LocalCsv], wait: float,
-    clock: Callable[[], float],
-) -> None:  # fmt: skip
+def _ask(kaggle: Kaggle, slug: str, path: Path, entries: list[Entry], csvs: Sequence[LocalCsv], wait: float) -> None:
     """Add to the ledger and to its `entries` what Kaggle says of all submissions, then of those being scored."""
-    end = clock() + wait
+    end = time.monotonic() + wait
     listed = kaggle.submissions(slug)
     entries[:] = sync(path, entries, listed, csvs, slug)
     pending = {submission.ref for submission in listed if submission.status == "PENDING"}
     if pending and wait:
         kaggle.log(f"check: being scored, waiting for up to {duration(wait)}")
-    while pending and clock() < end:
+    while pending and time.monotonic() < end:
         kaggle.sleep(POLL)
-        asked = [kaggle.submission(slug, ref) for ref in sorted(pending)]
-        listed = [submission for submission in asked if submission is not None]
+        listed = [found for ref in sorted(pending) if (found := kaggle.submission(slug, ref)) is not None]
         entries[:] = sync(path, entries, listed, csvs, slug)
         pending -= {submission.ref for submission in listed if submission.status != "PENDING"}
 
@@ -287,11 +281,12 @@ def command(
     else:
         show(checked, cli.log)
     newest = checked.comparison.newest
-    gap = newest.gap_public if newest else None
-    if fail_over is not None and gap is None and newest is not None:
+    if fail_over is None or newest is None:
+        return
+    if newest.gap_public is None:
         raise PipelineError("--fail-over: no submission of a CSV from here has a score yet, so there is no gap")
-    if fail_over is not None and gap is not None and gap > fail_over:
-        raise PipelineError(f"the gap of {gap:.2f} points is over --fail-over {fail_over:g}")
+    if newest.gap_public > fail_over:
+        raise PipelineError(f"the gap of {newest.gap_public:.2f} points is over --fail-over {fail_over:g}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config import IMAGE_SIZE
 from pipeline.errors import Log, UsageError
 from pipeline.gap import diagnosis, estimators, shift
 from pipeline.gap.corruption_fit import Fit
@@ -37,22 +38,15 @@ class Sample:
 
     def __init__(self, rows: NDArray[np.int64]) -> None:
         self.rows = rows  # (n,), ascending
-        self._parts: list[NDArray[np.uint8]] = []
+        self.images = np.empty((len(rows), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
         self._read = 0
 
     def taken_from(self, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Keep what is to be kept of the next images, and return them all."""
         first, last = np.searchsorted(self.rows, (self._read, self._read + len(batch)))
-        self._parts.append(batch[self.rows[first:last] - self._read])
+        self.images[first:last] = batch[self.rows[first:last] - self._read]
         self._read += len(batch)
         return batch
-
-    @property
-    def images(self) -> NDArray[np.uint8]:
-        """uint8 (n, 32, 32, 3)."""
-        if len(self._parts) > 1:
-            self._parts = [np.concatenate(self._parts)]
-        return self._parts[0]
 
     def thinned(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """At most `count` of them, evenly spread, and their rows."""
@@ -91,11 +85,8 @@ def predict_hidden(
         inference.features(panel.members[0], images) for images in (hidden_images, data.rows("test_images", test_rows))
     )
     log("predict: comparing the hidden images with the labelled ones")
-    temperature, truth = estimators.fit_temperature(test, validation), test.known_truth
-    holdout, calibrated = (
-        estimators.at_temperature(estimators.checked(probabilities, of), temperature)
-        for probabilities, of in ((test.probabilities, "test"), (estimators.thinned(hidden.probabilities), "hidden"))
-    )
+    temperature, holdout, calibrated = estimators.calibrated(test, validation, hidden)
+    truth = test.known_truth
     classes = shift.label_shift(holdout, truth, calibrated)
     found, ood_scores = diagnosis.diagnose(
         holdout=holdout, truth=truth, hidden=calibrated, classes=classes, holdout_rows=test_rows,

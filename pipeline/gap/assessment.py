@@ -148,19 +148,15 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
     """
     evidence, card = _evidence(csv), csv.sidecar
     findings = Findings.from_dict(evidence.diagnosis)
-    temperature = estimators.fit_temperature(evidence.test, evidence.validation)
-    test, hidden = (
-        estimators.checked(of.probabilities, name)
-        for of, name in ((evidence.test, "test"), (evidence.hidden, "hidden"))
-    )
+    temperature, holdout, hidden = estimators.calibrated(evidence.test, evidence.validation, evidence.hidden)
     predictions = ledger.predictions(entries, competition.slug)
     states = ledger.current(entries, competition.slug)
     scored = {e.csv_sha256: e for e in states if e.public is not None and e.csv_sha256 != card.csv_sha256}
     errors = [prediction_error(predictions.get(sha), entry) for sha, entry in scored.items()]
     made = forecast(
-        accuracy=estimators.accuracy(test, evidence.test.known_truth),
-        holdout=estimators.at_temperature(test, temperature),
-        hidden=estimators.at_temperature(hidden, temperature),
+        accuracy=estimators.accuracy(evidence.test.probabilities, evidence.test.known_truth),
+        holdout=holdout,
+        hidden=hidden,
         peers=_peers(csv, evidence, others),
         anchors=[
             (e.local_test / 100, e.public / 100)

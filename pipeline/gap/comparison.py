@@ -19,6 +19,7 @@ from pipeline.store.submissions import LocalCsv
 BY_HAND = "submitted by hand; recognised by its file name"
 CLOCKS_DIFFER = timedelta(minutes=10)  # at most, this machine's and Kaggle's
 TEST_ROWS = 10_000  # CIFAR-10's test_batch, where the processed data is not at hand
+STATE = ("status", "public", "private", "run")  # fields whose change is a new line in the ledger
 OF_NEWEST = {  # JSON key -> field
     "run": "run", "ref": "ref", "status": "status", "local": "local_test", "validation": "local_validation",
     "public": "public", "private": "private", "gap": "gap_public",
@@ -46,7 +47,7 @@ def sync(
         old = by_ref.get(submission.ref)
         # What was not recognised may be by now: its CSV may have come from another machine meanwhile.
         entry = updated(old if old and old.run else _recognised(submission, by_sha, csvs, competition), submission)
-        if old is None or _state(old) != _state(entry):
+        if old is None or any(getattr(old, name) != getattr(entry, name) for name in STATE):
             lines.append(entry)
     ledger.append(path, lines)
     return [*entries, *lines]
@@ -88,10 +89,6 @@ def _entry(csv: LocalCsv, slug: str, note: str) -> Entry:
     card = csv.sidecar
     local = card.validation_accuracy, card.test_accuracy
     return Entry("", slug, card.run, card.csv_sha256, None, *local, None, None, "", note)
-
-
-def _state(entry: Entry) -> tuple[object, ...]:
-    return entry.status, entry.public, entry.private, entry.run
 
 
 def _per_cent(score: str) -> float | None:

@@ -43,11 +43,6 @@ def channel_means(values: NDArray[np.float32]) -> NDArray[np.float32]:
 # --- mistakes of preprocessing
 
 
-def swap_channels(images: Images) -> Images:
-    """BGR for RGB; its own inverse."""
-    return images[..., ::-1]
-
-
 def scramble(images: Images) -> Images:
     """HWC pixels read as CHW: `reshape(-1, 3, 32, 32)` of what lies as (N, 32, 32, 3)."""
     return np.ascontiguousarray(images).reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE).transpose(0, 2, 3, 1)
@@ -56,16 +51,6 @@ def scramble(images: Images) -> Images:
 def unscramble(images: Images) -> Images:
     """The inverse of `scramble`."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(images.shape)
-
-
-def transpose(images: Images) -> Images:
-    """Height and width exchanged: images that lie on their sides; its own inverse."""
-    return images.transpose(0, 2, 1, 3)
-
-
-def invert(images: Images) -> Images:
-    """Negatives; its own inverse."""
-    return 255 - images
 
 
 def standardise(images: Images, deviation: float) -> Images:
@@ -169,15 +154,16 @@ class Kind:
     revert: Callable[[Images], Images] | None = None
 
 
-def _mistake(apply: Callable[[Images], Images], revert: Callable[[Images], Images]) -> Kind:
-    return Kind("preprocessing", lambda images, _: apply(images), revert=revert)
+def _mistake(apply: Callable[[Images], Images], revert: Callable[[Images], Images] | None = None) -> Kind:
+    """A mistake of one strength; without `revert` it is its own inverse."""
+    return Kind("preprocessing", lambda images, _: apply(images), revert=revert or apply)
 
 
 KINDS: Mapping[str, Kind] = {
-    "channels swapped, BGR for RGB": _mistake(swap_channels, swap_channels),
+    "channels swapped, BGR for RGB": _mistake(lambda images: images[..., ::-1]),
     "pixels scrambled, HWC read as CHW": _mistake(scramble, unscramble),
-    "height and width exchanged": _mistake(transpose, transpose),
-    "values inverted": _mistake(invert, invert),
+    "height and width exchanged": _mistake(lambda images: images.transpose(0, 2, 1, 3)),
+    "values inverted": _mistake(lambda images: 255 - images),
     "each image normalised by itself": Kind("preprocessing", standardise, "deviation", (40, 64, 90)),
     "normalised values stored as bytes": Kind("preprocessing", normalise, "deviation", (20, 40, 64, 90)),
     "gaussian noise": Kind("corruption", add_noise, "deviation", (3, 8, 16, 32, 64)),

@@ -93,6 +93,20 @@ def fit_temperature(test: Outputs, validation: Outputs | None) -> float:
     return float(np.exp(found.x))
 
 
+def calibrated(
+    test: Outputs, validation: Outputs | None, hidden: Outputs
+) -> tuple[float, Probabilities, Probabilities]:
+    """The temperature, and at it the probabilities of test_batch and of the hidden images, of very many a sample.
+
+    Raises:
+        BadData: the outputs are not probabilities.
+    """
+    temperature = fit_temperature(test, validation)
+    sets = {"test": test.probabilities, "hidden": thinned(hidden.probabilities)}
+    holdout, unlabelled = (at_temperature(checked(values, of), temperature) for of, values in sets.items())
+    return temperature, holdout, unlabelled
+
+
 def atc(holdout: Probabilities, holdout_accuracy: float, hidden: Probabilities) -> float:
     """The share of hidden images above the negative entropy that a share `holdout_accuracy` of the holdout reaches."""
     scores = np.sort(negative_entropy(holdout))

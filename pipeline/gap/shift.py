@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from pipeline.gap.corruptions import Images
 from pipeline.gap.estimators import Labels, Probabilities, negative_entropy
 
-Weights = NDArray[
-    np.float64
-]  # (N,): what each holdout image counts, so that the classes come as often as in the test set
+Weights = NDArray[np.float64]  # (N,): what each holdout image counts; so weighted, classes come as in the test set
 STEPS = 1000  # of the EM, which ends earlier where it has converged
 CONVERGED = 1e-7
 CHANCE = 0.02  # that sampling alone exceeds a limit

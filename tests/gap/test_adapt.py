@@ -18,8 +18,8 @@ from pipeline.errors import UsageError
 from pipeline.gap import corruption_fit, diagnosis
 from pipeline.gap.adapt import Sample, choice, predict_hidden, trial_of_prior, trials_of_corruption
 from pipeline.gap.corruption_fit import Fit
-from pipeline.gap.corruptions import KINDS, Corruption, Images, brighten, swap_channels
-from pipeline.gap.diagnosis import Findings, Trial
+from pipeline.gap.corruptions import KINDS, Corruption, Images
+from pipeline.gap.diagnosis import Diagnosis, Findings, Trial
 from pipeline.gap.shift import LabelShift
 from pipeline.store.manifest import Manifest, records
 from pipeline.store.processed import Processed, even_rows
@@ -78,14 +78,9 @@ def tried(panel: Any, fit: Fit, reference: Images, images: Images, *truth: int) 
     return trials_of_corruption(panel, fit, np.concatenate([reference, images]), np.array([9] * len(truth) + [*truth]))
 
 
-def tried_on(fit: Fit, images: Images, truth: NDArray[np.integer]) -> list[Trial]:
-    colour: Any = Colour()
-    return trials_of_corruption(colour, fit, images, truth)
-
-
-def test_without_a_corruption_there_is_nothing_to_try() -> None:
-    assert tried_on(ALIKE, greys(1, 2, 3, 4), np.zeros(4, int)) == []
-    assert tried_on(SWAPPED, greys(1, 2, 3), np.zeros(3, int)) == []  # too few images
+def test_without_a_corruption_or_enough_images_there_is_nothing_to_try() -> None:
+    assert tried(Colour(), ALIKE, greys(1, 2), greys(3, 4), 0, 0) == []
+    assert tried(Colour(), SWAPPED, greys(1), greys(2), 0) == []
 
 
 def test_swapped_channels_are_reverted() -> None:
@@ -138,12 +133,10 @@ HARMS = Trial("bn", 0.5, 0.9, -0.5)
         ("auto", [], "none"),
         ("auto", [LOSES], "none"),
         ("auto", [GOOD, BETTER], "revert"),
-        ("auto", [BETTER, GOOD], "revert"),
-        ("auto", [HARMS, BETTER], "revert"),
+        ("auto", [HARMS, BETTER, GOOD], "revert"),
         # What is asked for is done, whatever the trials say.
         ("none", [GOOD], "none"),
         ("prior", [GOOD, LOSES], "prior"),
-        ("revert", [], "revert"),
     ],
 )
 def test_the_best_of_the_recommended_is_chosen(adapt: Adapt, trials: list[Trial], chosen: Mitigation) -> None:
@@ -167,8 +160,8 @@ TINT = np.array([1, 0.7, 0.4], dtype=np.float32)  # or red and blue would be ali
 ARRAYS = ("train_images", "test_images", "hidden_images")
 CHANGES: dict[str, Callable[[Images], Images]] = {
     "same": lambda images: images,
-    "swapped": swap_channels,
-    "bright": lambda images: brighten(images, 60),
+    "swapped": Corruption(BGR),
+    "bright": Corruption("brightness", 60.0),
 }
 
 
@@ -181,19 +174,19 @@ def change(folder: Path, **arrays: Images) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def searched_once() -> Iterator[None]:
-    """The search for corruptions takes seconds for each, and finds the same in the same images."""
-    known: dict[tuple[bytes, bytes], Fit] = {}
-    search = corruption_fit.fit
+def diagnosed_once() -> Iterator[None]:
+    """A diagnosis takes seconds, and is the same of the same images."""
+    known: dict[bytes, tuple[Diagnosis, NDArray[np.float64]]] = {}
+    real = diagnosis.diagnose
 
-    def fit(labelled: Images, hidden: Images) -> Fit:
-        key = labelled.tobytes(), hidden.tobytes()
+    def diagnose(**seen: Any) -> tuple[Diagnosis, NDArray[np.float64]]:
+        key = seen["hidden_images"].tobytes()
         if key not in known:
-            known[key] = search(labelled, hidden)
+            known[key] = real(**seen)
         return known[key]
 
-    kinds = {name: KINDS[name] for name in (BGR, SCRAMBLED, "brightness", "exposure", "blur")}
-    with mock.patch.multiple(corruption_fit, fit=fit, KINDS=kinds):
+    kinds = {name: KINDS[name] for name in (BGR, SCRAMBLED, "brightness", "blur")}
+    with mock.patch.object(corruption_fit, "KINDS", kinds), mock.patch.object(diagnosis, "diagnose", diagnose):
         yield
 
 
@@ -257,12 +250,12 @@ def test_what_was_not_found_cannot_be_reverted(root: Path) -> None:
 
 
 def test_a_sample_is_taken_while_all_images_are_read_once() -> None:
-    images = np.arange(23, dtype=np.uint8)[:, None, None, None]
+    images = greys(*range(23))
     sample = Sample(even_rows(23, 7))
     for start in range(0, 23, 5):
         batch = images[start : start + 5]
         assert sample.taken_from(batch) is batch
-    assert sample.images.ravel().tolist() == sample.rows.tolist() == [0, 3, 7, 11, 14, 18, 22]
+    assert sample.images[:, 0, 0, 0].tolist() == sample.rows.tolist() == [0, 3, 7, 11, 14, 18, 22]
     rows, few = sample.thinned(3)
-    assert few.ravel().tolist() == rows.tolist() == [0, 11, 22]
+    assert few[:, 31, 31, 2].tolist() == rows.tolist() == [0, 11, 22]
     assert len(sample.thinned(100)[0]) == 7

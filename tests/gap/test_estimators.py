@@ -14,11 +14,8 @@ from tests.gap.cases import PAIRS, two
 def test_what_are_not_probabilities_is_refused(broken: object) -> None:
     with pytest.raises(BadData, match="hidden images"):
         checked(np.array(broken), "hidden")
-
-
-def test_rows_of_float32_are_made_to_sum_to_one() -> None:
-    rows = np.random.default_rng(0).dirichlet([1] * 10, size=50).astype(np.float32)
-    np.testing.assert_allclose(checked(rows, "hidden").sum(axis=1), 1, atol=1e-15)
+    rounded = np.random.default_rng(0).dirichlet([1] * 10, size=50).astype(np.float32)
+    np.testing.assert_allclose(checked(rounded, "hidden").sum(axis=1), 1, atol=1e-15)
 
 
 def test_of_very_many_images_an_even_sample_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
