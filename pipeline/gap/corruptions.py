@@ -111,16 +111,6 @@ def jpeg(images: Images, quality: float) -> Images:
     return np.stack([through(image) for image in images])
 
 
-def expose(images: Images, factor: float) -> Images:
-    """All values times `factor`."""
-    return _clipped(images * np.float32(factor))
-
-
-def brighten(images: Images, by: float) -> Images:
-    """`by`, of 255, added to all values."""
-    return _clipped(images + np.float32(by))
-
-
 def change_contrast(images: Images, factor: float) -> Images:
     """Distances from the image's mean times `factor`."""
     values = images.astype(np.float32)
@@ -171,8 +161,12 @@ KINDS: Mapping[str, Kind] = {
     "blur": Kind("corruption", blur, "sigma", (0.35, 0.5, 0.8, 1.3, 2.5)),
     "pixelation": Kind("corruption", pixelate, "pixels a side", (6, 12, 16, 20, 26)),
     "JPEG": Kind("corruption", jpeg, "quality", (4, 8, 20, 40, 65)),
-    "exposure": Kind("corruption", expose, "times", (0.2, 0.4, 0.7, 1.4, 2)),
-    "brightness": Kind("corruption", brighten, "plus", (-100, -50, -25, 25, 50, 100)),
+    "exposure": Kind(
+        "corruption", lambda images, by: _clipped(images * np.float32(by)), "times", (0.2, 0.4, 0.7, 1.4, 2)
+    ),
+    "brightness": Kind(
+        "corruption", lambda images, by: _clipped(images + np.float32(by)), "plus", (-100, -50, -25, 25, 50, 100)
+    ),
     "contrast": Kind("corruption", change_contrast, "times", (0.1, 0.35, 0.6, 0.8, 1.6, 2.5)),
     "fog": Kind("corruption", fog, "share", (0.15, 0.3, 0.6, 0.8)),
     "saturation": Kind("corruption", saturate, "times", (0.0, 0.3, 0.6, 1.5, 2.5)),

@@ -110,8 +110,8 @@ def test_other_content_is_not_degraded(monkeypatch: pytest.MonkeyPatch, labelled
     """A sky in every image, as it were: far off, but as sharp and as free of noise as ever."""
     only(monkeypatch, BGR, "blur")
     bluish = hidden.copy()
-    bluish[..., 2] = np.clip(bluish[..., 2].astype(int) + 60, 0, 255)
-    bluish[..., 1] = np.clip(bluish[..., 1].astype(int) - 60, 0, 255)
+    bluish[..., 2] = np.clip(bluish[..., 2].astype(int) + 90, 0, 255)
+    bluish[..., 1] = np.clip(bluish[..., 1].astype(int) - 90, 0, 255)
     found = fit(labelled, bluish)
     assert found.far and found.corruptions == () and not found.degraded
     signs = {name: by > 0 for name, by in found.outstanding}

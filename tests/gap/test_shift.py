@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.gap import shift
-from pipeline.gap.corruptions import Images, brighten, change_contrast
+from pipeline.gap.corruptions import Corruption, Images
 from pipeline.gap.shift import ALIKE, CHANCE, LabelShift, nearest, out_of_distribution, reweighted, thumbnails
 from tests.gap.cases import two
 
@@ -164,7 +164,12 @@ def test_a_thumbnail_is_of_means_of_mean_0_and_length_1() -> None:
 
 def test_copies_are_found_in_whatever_brightness_and_contrast() -> None:
     flatter = (0.5 * TRAINING[44:45] + 20).astype(np.uint8)
-    copies = [TRAINING[7:8], brighten(TRAINING[31:32], 40), change_contrast(TRAINING[18:19], 0.5), flatter]
+    copies = [
+        TRAINING[7:8],
+        Corruption("brightness", 40)(TRAINING[31:32]),
+        Corruption("contrast", 0.5)(TRAINING[18:19]),
+        flatter,
+    ]
     rows, correlations = nearest(np.concatenate(copies), TRAINING)
     assert rows.tolist() == [7, 31, 18, 44] and (correlations > ALIKE).all()
     # Contrast is changed around each channel's mean, so the third is of slightly other colours
