@@ -69,8 +69,7 @@ KEYS = {
     "status": "competition raw processed runs csvs report ledger latest_problem others next why wait",
     "model": "parameters trainable macs input_mb forward_backward_mb parameters_mb total_mb",
 }
-BENCHES = ("gap", "hidden_size", "inputs", "options", "predicting", "published", "reading", "scaling",
-           "time_to_accuracy", "training")  # fmt: skip
+BENCHES = ("gap", "hidden_size", "inputs", "predicting", "published", "reading", "time_to_accuracy", "training")
 
 
 # --- commands -----------------------------------------------------------------------------------------------

@@ -32,7 +32,11 @@ if [[ $part == speed || $part == all ]]; then
     measure predicting "$python" tests/bench/predicting.py --rounds 9
     measure inputs "$python" tests/bench/inputs.py
     measure hidden-size "$python" tests/bench/hidden_size.py
-    measure scaling "$python" tests/bench/scaling.py --processes 1 "$("$python" -c 'import torch; print(torch.cuda.device_count())')"
+    for processes in 1 "$("$python" -c 'import torch; print(torch.cuda.device_count())')"; do
+        measure scaling "$python" -m torch.distributed.run --standalone --nproc_per_node="$processes" -m -- pipeline.train \
+            --competition $slug --processed "$PIPELINE_PROCESSED" --models "$out/models" --preset best --epochs 1 \
+            --run "on-$processes"
+    done
 fi
 if [[ $part == paper || $part == all ]]; then
     for seed in 0 1 2; do trained paper --preset paper --seed $seed; done
