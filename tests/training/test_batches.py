@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pipeline.errors import UsageError
 from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.training.augment import Drawn
-from pipeline.training.batches import TrainingImages, draw, split, steps_per_epoch
+from pipeline.training.batches import TrainingImages, draw, split
 
 CPU = torch.device("cpu")
 PAPER = PRESETS["paper"]
@@ -71,13 +71,6 @@ def test_draws_follow_seed_and_epoch_and_nothing_else() -> None:
     assert not torch.equal(others[0]["order"], others[1]["order"])
 
 
-def test_without_padding_and_flip_images_stay_as_they_are() -> None:
-    config = dataclasses.replace(PAPER, crop_padding=0, flip="none")
-    training, drawn = training_images(config), draw(ROWS, config, epoch=0)
-    images, _ = training.batch(drawn, 0)
-    assert np.array_equal(images.numpy(), IMAGES[drawn["order"][:128].numpy()])
-
-
 @pytest.mark.parametrize(
     ("rows", "processes", "sizes"),
     [
@@ -107,10 +100,6 @@ def test_a_share_is_its_rows_of_the_whole_batch() -> None:
     shares = [training.batch(drawn, 1, slice(rank, None, 3)) for rank in range(3)]
     for rank, (some, their_labels) in enumerate(shares):
         assert torch.equal(some, images[rank::3]) and torch.equal(their_labels, labels[rank::3])
-
-
-def test_the_papers_steps() -> None:
-    assert steps_per_epoch(50_000, 128) == 391
 
 
 # --- the split --------------------------------------------------------------------------------------------

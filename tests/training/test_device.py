@@ -1,3 +1,5 @@
+import os
+import platform
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ import torch
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.model.summary import summarise
-from pipeline.recipes import MODELS, PRESETS, Compile
+from pipeline.recipes import PRESETS, Compile
 from pipeline.training import device
 from pipeline.training.device import ALONE, Device, Precision, World, choose, device_advice, join
 
@@ -56,12 +58,6 @@ def test_the_cpus_flags_decide(monkeypatch: pytest.MonkeyPatch, amx: bool, avx51
     assert choose("cpu").precision == ("bf16" if amx or avx512 else "fp32")
 
 
-def test_the_cpu_computes_in_fp32_where_pytorch_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        monkeypatch.delattr(torch.cpu, name, raising=False)
-    assert choose("cpu").precision == "fp32"
-
-
 def test_bf16_that_fails_is_left_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_arguments: Any) -> None:
         raise RuntimeError("no kernel for bfloat16\nat line 7")
@@ -71,13 +67,6 @@ def test_bf16_that_fails_is_left_with_a_warning(monkeypatch: pytest.MonkeyPatch)
     lines: list[str] = []
     assert choose("cpu", log=lines.append).precision == "fp32"
     assert lines == ["bf16 fails here (no kernel for bfloat16): computing in fp32"]
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_autocast_follows_the_precision(precision: Precision) -> None:
-    layer, values = torch.nn.Linear(4, 4), torch.ones(2, 4)
-    with Device(torch.device("cpu"), precision).autocast():
-        assert layer(values).dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
 
 
 # --- the rule ---------------------------------------------------------------------------------------------
@@ -107,11 +96,6 @@ def test_precision_and_compilation_follow_the_rule(
     config = PRESETS[preset]
     found = on.by_rule(summarise(config.model).macs, config.epochs * 50_000, compile_, alone)
     assert found == Device(on.torch_device, precision, compiled)
-
-
-def test_a_short_run_is_not_compiled() -> None:
-    macs = summarise(MODELS["paper"]).macs
-    assert not CUDA.by_rule(macs, 50_000, "auto", alone=True).compiled
 
 
 def test_compile_yes_without_a_compiler_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -180,3 +164,22 @@ def test_a_process_group_that_is_there_is_used_and_left(tmp_path: Path) -> None:
         assert torch.distributed.is_initialized()
     finally:
         torch.distributed.destroy_process_group()
+
+
+# --- the machine ------------------------------------------------------------------------------------------
+
+
+def test_a_machine_is_named_by_what_is_known_of_its_system_processor_cores_and_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: AMD  EPYC 9R14\nflags\t\t: fpu\nmodel name\t: another\n")
+    monkeypatch.setattr(device, "CPUINFO", cpuinfo)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 5_859_375}.__getitem__)
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    assert device.machine() == f"{system}, AMD EPYC 9R14, 2 cores, 24 GB"
+    monkeypatch.setattr(device, "CPUINFO", tmp_path / "none")
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    monkeypatch.delattr(os, "sysconf")
+    assert device.machine() == f"{system}, 2 cores"
