@@ -237,7 +237,7 @@ class TrivialAugment:
 def operate(images: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
     """The uint8 images (B, 32, 32, 3) after one operation (B,) int64 each, of the magnitude (B,) float32.
 
-    Every image takes all steps, and those that are not its operation's leave it alone: shapes never depend on the draws.
+    Every image takes all steps, and what is not its operation leaves it alone: shapes never depend on the draws.
     """
     operation, magnitude = operation.view(-1, 1, 1, 1), magnitude.view(-1, 1, 1, 1)
     warped = warp(images, operation, magnitude)

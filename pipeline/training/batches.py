@@ -18,15 +18,6 @@ from pipeline.training import augment
 from pipeline.training.augment import Drawn
 
 
-def steps_per_epoch(rows: int, batch_size: int, processes: int = 1) -> int:
-    """Batches an epoch.  The last may be smaller, as in a plain DataLoader, but has two images for each process.
-
-    Batch normalisation has no statistics of one image, so fewer join the batch before.
-    """
-    full, rest = divmod(rows, batch_size)
-    return full + (1 if rest >= 2 * processes else 0)
-
-
 def draw(rows: int, config: TrainConfig, epoch: int) -> Drawn:
     """The random numbers of one epoch (0-based) on the CPU: equal arguments, equal numbers, on every device.
 
@@ -62,7 +53,8 @@ class TrainingImages:
     """uint8 images (N, 32, 32, 3) with labels (N,), resident on `device`, padded once with black.
 
     Padding comes before normalisation, as it does when torchvision crops PIL images.  Of several processes each has
-    all images, and takes its share of each batch.
+    all images, and takes its share of each batch.  An epoch's last batch may be smaller, as in a plain DataLoader, but
+    batch normalisation has no statistics of one image: fewer than two for each process join the batch before.
     """
 
     def __init__(
@@ -71,7 +63,7 @@ class TrainingImages:
     ) -> None:  # fmt: skip
         rows, pad = len(images), config.crop_padding
         self.config = config
-        self.steps = steps_per_epoch(rows, config.batch_size, processes)  # an epoch
+        self.steps = rows // config.batch_size + (rows % config.batch_size >= 2 * processes)  # an epoch
         self.labels = torch.tensor(labels, device=device)
         self._augmentations = augment.chosen(config)
         padded = torch.zeros(rows, IMAGE_SIZE + 2 * pad, IMAGE_SIZE + 2 * pad, 3, dtype=torch.uint8)

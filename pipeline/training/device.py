@@ -76,15 +76,11 @@ def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) ->
         UsageError: this machine has no such device, or no compiler, and `compile_` is "yes".
         PipelineError: it does not answer.
     """
-    present = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    kind = next(name for name, here in present.items() if here) if asked == "auto" else asked
-    if not present.get(kind, False):
-        available = ", ".join(name for name, here in present.items() if here)
-        raise UsageError(f"--device {asked}: PyTorch finds none here; available: {available}")
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = [name for name, here in present.items() if here]
+    kind = available[0] if asked == "auto" else asked
+    if kind not in available:
+        raise UsageError(f"--device {asked}: PyTorch finds none here; available: {', '.join(available)}")
     if compile_ == "yes" and (lacking := lacks_compiler(kind)):
         raise UsageError(f"--compile yes: {lacking}; install it, or leave --compile out")
     if kind == "cuda":
@@ -281,13 +277,13 @@ def machine() -> str:
     """Operating system, processor, the cores and the memory (GB of 10**9 bytes) as far as they are known."""
     try:
         model = re.search(r"^model name\s*:\s*(.+)$", CPUINFO.read_text(errors="replace"), re.MULTILINE)
-        processor = " ".join(model[1].split()) if model else platform.processor()
     except OSError:
-        processor = platform.processor()
+        model = None
     try:
         memory = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB"
     except (ValueError, OSError, AttributeError):
         memory = ""
     cores = os.cpu_count() or 1
+    processor = " ".join(model[1].split()) if model else platform.processor()
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     return ", ".join(filter(None, [system, processor, f"{cores} core{'s' if cores > 1 else ''}", memory]))

@@ -181,19 +181,14 @@ PASSES: dict[ArrayName, str] = {  # as the progress line calls them
 ENOUGH = 99.9  # per cent of labels alike in bf16 and fp32: at most 0.1 points of accuracy are at stake, mostly far less
 
 
-@dataclass(frozen=True)
 class Member:
-    """A model that is ready to predict, and its precision."""
+    """A model that is ready to predict, on `device` in its precision."""
 
-    name: str  # of its run
-    model: ResNet  # as trained
-    device: Device
-    folded: ResNet  # what predicts
-
-    @classmethod
-    def of(cls, name: str, model: ResNet, device: Device) -> "Member":
-        """Fold the model."""
-        return cls(name, model, device, folded(model))
+    def __init__(self, name: str, model: ResNet, device: Device) -> None:
+        self.name = name  # of its run
+        self.model = model  # as trained
+        self.device = device
+        self.folded = folded(model)  # what predicts
 
 
 @dataclass(frozen=True)
@@ -217,7 +212,7 @@ class Panel:
 
     def adapted(self, images: NDArray[np.uint8], reference: NDArray[np.uint8]) -> "Panel":
         """The same members, their batch norms adapted to images (N, 32, 32, 3): see `bn_adapted`."""
-        members = [Member.of(m.name, bn_adapted(m.model, images, reference), m.device) for m in self.members]
+        members = [Member(m.name, bn_adapted(m.model, images, reference), m.device) for m in self.members]
         return dataclasses.replace(self, members=members)
 
 
@@ -232,7 +227,7 @@ def load(runs: Sequence[Run], device: Device) -> list[Member]:
         run.check_weights()
         model = resnet.load(run.weights, run.card.config.model).to(device.torch_device)
         agrees = run.result.bf16_agreement is not None and run.result.bf16_agreement >= ENOUGH
-        members.append(Member.of(run.name, model, device if agrees else dataclasses.replace(device, precision="fp32")))
+        members.append(Member(run.name, model, device if agrees else dataclasses.replace(device, precision="fp32")))
     return members
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
-from pipeline.model.resnet import build, folded, normalise
+from pipeline.model.resnet import build, normalise
 from pipeline.recipes import MODELS
 from pipeline.training.device import Device, choose
 from pipeline.training.inference import Member, probabilities
@@ -37,14 +37,15 @@ def main() -> None:
     arguments = parser.parse_args()
     device = choose(arguments.device)
     pixels = GENERATOR.integers(0, 256, (arguments.images, 32, 32, 3), dtype=np.uint8)
-    network = build(MODELS["paper"], 0).eval()
-    theirs = build(MODELS["paper"], 0).eval().to(device.torch_device)
-    quick = folded(network).to(device.torch_device)
+    network = build(MODELS["paper"], 0).eval().to(device.torch_device)
     exact = dataclasses.replace(device, precision="fp32")
+    members = {way: Member("bench", network, way) for way in (exact, device)}
 
     def ours(chosen: Device, count: int) -> np.ndarray:
-        member = [Member("bench", network, chosen, quick)]
-        found = [probabilities(member, pixels[k : k + BATCH], "none").mean(dim=(0, 1)) for k in range(0, count, BATCH)]
+        found = [
+            probabilities([members[chosen]], pixels[k : k + BATCH], "none").mean(dim=(0, 1))
+            for k in range(0, count, BATCH)
+        ]
         return torch.cat(found).argmax(1).cpu().numpy()
 
     @torch.inference_mode()
@@ -52,7 +53,7 @@ def main() -> None:
         found: list[Tensor] = []
         for k in range(0, count, BATCH):
             images = torch.from_numpy(pixels[k : k + BATCH]).to(device.torch_device)
-            found.append(theirs(normalise(images).contiguous()).argmax(1))
+            found.append(network(normalise(images).contiguous()).argmax(1))
         return torch.cat(found).cpu().numpy()
 
     agree = 100 * float((plain(2 * BATCH) == ours(device, 2 * BATCH)).mean())  # and a warm-up

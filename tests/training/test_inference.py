@@ -51,7 +51,7 @@ def centred(seed: int, images: Images) -> ResNet:
 
 
 def member(name: str, seed: int, images: Images) -> Member:
-    return Member.of(name, centred(seed, images), CPU)
+    return Member(name, centred(seed, images), CPU)
 
 
 def labels(members: list[Member], pixels: Images, tta: Tta) -> NDArray[np.int64]:
