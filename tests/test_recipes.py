@@ -76,13 +76,11 @@ def test_a_value_outside_its_range_is_a_usage_error(name: str, value: Any) -> No
         ({"label_smoothing": 1.0}, "--label-smoothing 1: from 0 to below 1"),
         ({"validation_fraction": 1.0}, "--validation-fraction 1: above 0 to below 1"),
         ({"distillation_weight": 2.0}, "--distillation-weight 2: from 0 to 1"),
-        ({"seed": -1}, "--seed -1: from 0 to 2147483647"),
         ({"learning_rate": 0.0}, "--learning-rate 0: above 0"),
         ({"epochs": 0}, "--epochs 0: at least 1"),
         ({"warmup_epochs": 81.0}, "--warmup-epochs 81: from 0 to the 80 epochs of the run"),
         ({"optimizer": "lion"}, "--optimizer lion: choose one of adam, adamw, sgd, rmsprop"),
         ({"cutmix": 1.0, "ricap": 0.3}, "--cutmix and --ricap both mix whole images: keep one"),
-        ({"mixup": 0.2, "cutmix": 1.0}, "--mixup and --cutmix"),
     ],
 )
 def test_the_message_says_what_is_allowed(change: dict[str, Any], message: str) -> None:
