@@ -207,7 +207,7 @@ def test_operations_equal_torchvisions_at_every_magnitude(operation: Operation) 
         else:
             # Both cut the fraction off; a mixture that is a whole number may come out a rounding below it, in either.
             assert difference.max() <= 1, magnitude
-            assert difference.float().mean() < 0.15, magnitude  # mostly the grey image under COLOR: all are whole
+            assert difference.float().mean() < 0.2, magnitude  # one image of six: under COLOR the grey one is whole
 
 
 def test_names_magnitudes_and_signs_are_torchvisions() -> None:
