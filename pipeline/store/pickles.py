@@ -289,7 +289,7 @@ class _Machine:
         if type(arguments) is not tuple:
             raise _Malformed("the arguments of a call are not a tuple")
         match function, arguments:
-            case _Global("_reconstruct"), (_Global("ndarray"), (0,), b"b"):
+            case _Global("_reconstruct"), (_Global("ndarray"), tuple((0,)), b"b"):
                 value: object = _Array()
             case _Global("dtype"), (code, 0, 1) if _text(code) in _NUMBERS:  # 0 and 1: False and True
                 value = _DType(str(_text(code)))

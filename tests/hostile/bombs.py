@@ -105,11 +105,10 @@ UNBALANCED = {
 LARGE: dict[str, Callable[[], bytes]] = {
     "long text": lambda: long_text("a" * 5000),
     "long bytes as a key": lambda: b"}" + raw(b"a" * 5000) + b"Ns",
-    "very much text": lambda: (long_text("a" * 4096) + b"\x85") * 4100,
-    "very much text of four bytes a letter": lambda: b"(" + long_text("\U0001f600" + "a" * 4092) * 4100 + b"t",
+    "very much text of four bytes a letter": lambda: b"(" + long_text("\U0001f600" + "a" * 4092) * 5000 + b"t",
     "decimal digits (INT)": lambda: b"I" + b"9" * 1_000_000 + b"\n",
     "decimal digits (LONG)": lambda: b"L" + b"9" * 1_000_000 + b"L\n",
-    "nested marks": lambda: b"(" * 100_000,
+    "nested marks": lambda: b"(" * 290_000,
     "nested tuples": lambda: b")" + b"\x85" * 290_000,
     "nested tuples as a key": lambda: b"})" + b"\x85" * 290_000 + b"Ns",
     "nested lists": lambda: b"]" * 100_000 + b"a" * 99_999,

@@ -148,6 +148,16 @@ WAYS = {
     "_reconstruct with a shape": (
         name("numpy.core.multiarray", "_reconstruct") + name("numpy", "ndarray") + b"J\xff\xff\xff\x7f\x85C\x01b\x87R"
     ),
+    "_reconstruct with a list": (
+        name("numpy.core.multiarray", "_reconstruct")
+        + name("numpy", "ndarray")
+        + b"]K\x00aC\x01b\x87R"
+        + b"(K\x01K\x03\x85"
+        + dtype()
+        + b"\x89"
+        + raw(b"abc")
+        + b"tb"
+    ),
     "_reconstruct of objects": (
         name("numpy.core.multiarray", "_reconstruct") + name("numpy", "ndarray") + b"K\x00\x85C\x01O\x87R"
     ),

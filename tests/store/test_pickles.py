@@ -171,7 +171,13 @@ def test_unreadable_files_are_refused(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "attack",
-    ["very much text", "encoded again and again", "swapped arrays again and again", "long bytes again and again"],
+    [
+        "nested marks",
+        "very much text of four bytes a letter",
+        "encoded again and again",
+        "swapped arrays again and again",
+        "long bytes again and again",
+    ],
 )
 def test_bombs_take_no_memory(attack: str) -> None:
     data = alone(BOMBS[attack]())
