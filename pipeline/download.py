@@ -12,8 +12,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -35,21 +34,11 @@ KAGGLE = "kaggle"  # a manifest's source, when it is not a path
 TIMEOUT, TRIES = 60.0, 3  # of CIFAR-10's home page: seconds without a byte, and attempts
 
 
-@dataclass(frozen=True)
-class Downloaded:
-    """What lies in `folder` now; `done` is False when it was complete before."""
-
-    folder: Path
-    files: int
-    size: int  # bytes
-    done: bool
-
-
 def download(
     slug: str, paths: Paths, kaggle: Kaggle, log: Log, *, source: Path | None = None, force: bool = False,
     inputs: Sequence[Path] = KAGGLE_INPUT,
-) -> Downloaded:  # fmt: skip
-    """Bring the competition's files to data/raw/SLUG.
+) -> Path:  # fmt: skip
+    """Bring the competition's files to data/raw/SLUG, which is the result.
 
     Args:
         source: a folder laid out like the download, or the downloaded archive, instead of Kaggle.
@@ -64,28 +53,30 @@ def download(
     target = paths.raw / slug
     if source is None:
         source = next((folder / slug for folder in inputs if (folder / slug).is_dir()), None)
-    if not force and (found := _found(target, source, log)):
-        return found
+    if not force and _is_complete(target, source, log):
+        return target
     began = monotonic()
-    if source is None:
-        _from_kaggle(slug, target, kaggle, log)
-    elif source.is_dir():
-        _from_folder(source, target, log)
-    elif source.is_file():
-        with atomic.lock(target), atomic.replacing_folder(target) as folder:
-            archive.extract(source, folder)
-            _finish(folder, target, _origin(source), (), log)
-    else:
+    if source is not None and not source.exists():
         raise MissingInput(f"--from {source} does not exist")
-    manifest = Manifest.read(target)
-    assert manifest is not None
-    there = Downloaded(target, len(manifest.files), _size(manifest), done=True)
-    log(f"download: {target} holds {there.files} files, {megabytes(there.size)}, in {duration(monotonic() - began)}")
-    return there
+    if source is not None and source.is_dir():
+        _require_apart(target, source)
+    if source is None:
+        files = _from_kaggle(slug, target, kaggle, log)
+    else:
+        with atomic.lock(target), atomic.replacing_folder(target) as folder:
+            if source.is_dir():
+                log(f"download: using the files in {source} in place")
+                _link(source, folder)
+            else:
+                archive.extract(source, folder)
+            files = _finish(folder, target, str(source.resolve()), (), log)
+    size = megabytes(sum(record.size for record in files.values()))
+    log(f"download: {target} holds {len(files)} files, {size}, in {duration(monotonic() - began)}")
+    return target
 
 
-def _found(target: Path, source: Path | None, log: Log) -> Downloaded | None:
-    """What lies in `target` already, if that is complete and from `source`.
+def _is_complete(target: Path, source: Path | None, log: Log) -> bool:
+    """Whether `target` is complete already, and from `source`.
 
     Raises:
         UsageError: something else lies there, which only --force may replace.
@@ -93,99 +84,106 @@ def _found(target: Path, source: Path | None, log: Log) -> Downloaded | None:
     manifest = Manifest.read(target)
     if manifest is None:
         if not target.exists():
-            return None
+            return False
         if source is not None and source.resolve() != target.resolve():
             raise UsageError(f"{target} was laid out by hand: {_replacing(target, source)}")
         log(f"download: {target} was laid out by hand, nothing to do")
-        return Downloaded(target, 0, 0, done=False)
+        return True
     origin = manifest.inputs.get("source")
-    if source is not None and origin != _origin(source):
+    if source is not None and origin != str(source.resolve()):
         raise UsageError(f"{target} came from {origin}: {_replacing(target, source)}")
     # What is used in place is not ours and may change, and the editions of a competition are equally long.
-    changed = manifest.missing(target) if origin == KAGGLE else manifest.changed(target)
-    if changed:
+    if changed := manifest.missing(target) if origin == KAGGLE else manifest.changed(target):
         log(f"download: {target / printable(changed[0])} is missing or changed, doing it again")
-        return None
+        return False
     log(f"download: {target} is complete ({len(manifest.files)} files), nothing to do")
-    return Downloaded(target, len(manifest.files), _size(manifest), done=False)
+    return True
 
 
-def _origin(source: Path) -> str:
-    return str(source.resolve())
+def _replacing(target: Path, source: Path) -> str:
+    """The cure; whole, for run_all.sh has no --force to add."""
+    command = commands.command("download", target.name, Paths(raw=target.parent), "--from", str(source), "--force")
+    return f"move it away, or replace it with `{command}`"
 
 
-def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
+def _require_apart(target: Path, source: Path) -> None:
+    here, there = target.resolve(), source.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise UsageError(f"--from {source} and {target} lie in each other: move the files elsewhere first")
+
+
+def _link(source: Path, folder: Path) -> None:
+    """Links in `folder` to the files in `source` that matter."""
+    files = [cifar.find_hidden(source)]
+    if batches := cifar.find_batches(source):
+        files += [batches / name for name in cifar.CIFAR_FILES]
+    else:
+        files += sorted(source.rglob(cifar.ARCHIVE))[:1]
+    for file in files:
+        link = folder / file.relative_to(source)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file.resolve())
+
+
+def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> Mapping[str, FileRecord]:
     """Download, unpack, verify.  What turns out damaged is downloaded once more from the start."""
     found = credentials.require(kaggle.environ)
     rehearsing = kaggle.environ.get("KAGGLE_API_ENVIRONMENT") == "LOCALHOST"
     log(f"download: asking {'the mock Kaggle server' if rehearsing else f'Kaggle, with the credentials in {found}'}")
     with atomic.lock(target):
         listed = kaggle.files(slug)
-        _require_space(target, listed)
+        # The archive and what comes out of it lie side by side for a moment.
+        _require_space(target, int(2.2 * sum(file.size for file in listed)))
         cache = target.with_name(f".{slug}.download")  # survives a kill: the client resumes in it
         for last_try in (False, True):
-            cache.mkdir(parents=True, exist_ok=True)
-            _fetch(slug, cache, kaggle, sum(file.size for file in listed), log)
+            came = _fetch(slug, cache, sum(file.size for file in listed), kaggle, log)
             try:
                 with atomic.replacing_folder(target) as folder:
-                    archive.extract(_archive_in(cache, slug), folder)
-                    _finish(folder, target, KAGGLE, listed, log)
+                    archive.extract(came, folder)
+                    files = _finish(folder, target, KAGGLE, listed, log)
+                break
             except BadData as error:
                 shutil.rmtree(cache)
                 if last_try:
                     raise
                 log(f"download: {error}")
                 log("download: damaged on the way; downloading once more")
-            else:
-                shutil.rmtree(cache)
-                return
+        shutil.rmtree(cache)
+    return files
 
 
-def _fetch(slug: str, cache: Path, kaggle: Kaggle, most: int, log: Log) -> None:
+def _fetch(slug: str, cache: Path, most: int, kaggle: Kaggle, log: Log) -> Path:
     """Bring the archive, of at most about `most` bytes, into `cache`."""
+    cache.mkdir(parents=True, exist_ok=True)
     with Meter("download:", most, BYTES, log) as meter:
         dataclasses.replace(kaggle, log=meter.line).download(slug, cache, meter.update)
-    log(f"download: {megabytes(_archive_in(cache, slug).stat().st_size)} came, unpacking and checking them")
-
-
-def _archive_in(cache: Path, slug: str) -> Path:
-    found = [path for path in sorted(cache.glob(f"{slug}.*")) if path.is_file() and not path.name.endswith(MARKER)]
-    if not found:
+    came = next((path for path in sorted(cache.glob(f"{slug}.*")) if not path.name.endswith(MARKER)), None)
+    if came is None:
         raise NetworkError("the kaggle client reported success and left no file: run again")
-    return found[0]
+    log(f"download: {megabytes(came.stat().st_size)} came, unpacking and checking them")
+    return came
 
 
-def _require_space(target: Path, listed: Sequence[RemoteFile]) -> None:
-    """The archive and what comes out of it lie side by side for a moment."""
-    needed = int(2.2 * sum(file.size for file in listed))
+def _require_space(target: Path, needed: int) -> None:
     free = shutil.disk_usage(next(folder for folder in target.parents if folder.exists())).free
     if free < needed:
         raise PipelineError(f"{target} needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free: free space")
 
 
-def _from_folder(source: Path, target: Path, log: Log) -> None:
-    """Use a folder in place: data/raw/SLUG gets links to the files that matter."""
-    here, there = target.resolve(), source.resolve()
-    if here == there or here in there.parents or there in here.parents:
-        raise UsageError(f"--from {source} and {target} lie in each other: move the files elsewhere first")
-    log(f"download: using the files in {source} in place")
-    files = [cifar.find_hidden(source)]
-    if batches := cifar.find_batches(source):
-        files += [batches / name for name in cifar.CIFAR_FILES]
-    else:
-        files += sorted(source.rglob(cifar.ARCHIVE))[:1]
-    with atomic.lock(target), atomic.replacing_folder(target) as folder:
-        for file in files:
-            link = folder / file.relative_to(source)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(file.resolve())
-        _finish(folder, target, _origin(source), (), log)
+def _finish(
+    folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile], log: Log
+) -> Mapping[str, FileRecord]:
+    """Verify what lies in `folder`, add CIFAR-10 if it is not among it, and write the manifest; records of the files.
 
-
-def _finish(folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile], log: Log) -> None:
-    """Verify what lies in `folder`, add CIFAR-10 if it is not among it, and write the manifest."""
+    The names and sizes must be those that Kaggle `listed`, and the hashes those that are known beforehand.
+    """
     cifar.find_hidden(folder)
-    _verify(folder, listed, competition(target.name).file_sha256)
+    for remote in listed:
+        path = folder / remote.name
+        if not path.is_file():
+            raise BadData(f"Kaggle lists {printable(remote.name)}, which did not come with the download")
+        if (size := path.stat().st_size) != remote.size:
+            raise BadData(f"{printable(remote.name)} has {size} bytes, Kaggle lists {remote.size}")
     if cifar.find_batches(folder) is None:
         packed = next(iter(sorted(folder.rglob(cifar.ARCHIVE))), None)
         if packed is None:
@@ -196,7 +194,16 @@ def _finish(folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile
         if path.is_dir():
             raise BadData(f"the download holds a folder {path.name}: is it the competition's?")
     files = records(folder, (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST))
+    known = competition(target.name).file_sha256
+    for name, record in files.items():
+        base = Path(name).name
+        if record.sha256 != known.get(base, record.sha256):
+            raise BadData(
+                f"{base} has sha256 {record.sha256}, not the {known[base]} of this competition's file: "
+                "it is damaged, or another file of that name"
+            )
     Manifest("download", files, inputs={"source": origin}, versions=versions("kaggle")).write(folder)
+    return files
 
 
 def _unpack_cifar(packed: Path, folder: Path) -> None:
@@ -237,36 +244,6 @@ def fetch_cifar(cache: Path, url: str | None = None, md5: str | None = None, bac
         socket.setdefaulttimeout(before)
     cure = f"run again, or put {cifar.ARCHIVE} into {cache}"
     raise NetworkError(f"CIFAR-10 did not come ({printable(failure)}): {cure}") from failure
-
-
-def _verify(folder: Path, listed: Sequence[RemoteFile], known: dict[str, str]) -> None:
-    """Compare with Kaggle's list of names and sizes, and with the hashes known beforehand."""
-    for remote in listed:
-        path = folder / remote.name
-        if not path.is_file():
-            raise BadData(f"Kaggle lists {printable(remote.name)}, which did not come with the download")
-        if (size := path.stat().st_size) != remote.size:
-            raise BadData(f"{printable(remote.name)} has {size} bytes, Kaggle lists {remote.size}")
-    for path in folder.rglob("*"):
-        if path.name not in known or not path.is_file():
-            continue
-        digest = FileRecord.of(path).sha256
-        if digest != known[path.name]:
-            raise BadData(
-                f"{path.name} has sha256 {digest}, not the {known[path.name]} of this competition's file: "
-                "it is damaged, or another file of that name"
-            )
-
-
-def _replacing(target: Path, source: Path) -> str:
-    """The cure; whole, for run_all.sh has no --force to add."""
-    paths = Paths(raw=target.parent)
-    command = commands.command("download", target.name, paths, "--from", str(source), "--force")
-    return f"move it away, or replace it with `{command}`"
-
-
-def _size(manifest: Manifest) -> int:
-    return sum(record.size for record in manifest.files.values())
 
 
 @cli.stage_command("""

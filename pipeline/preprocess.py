@@ -9,7 +9,6 @@ pixels lie, and writes plain .npy arrays with a manifest.  Needs no torch.
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -22,22 +21,12 @@ from pipeline.config import IMAGE_SIZE, Paths
 from pipeline.console import Meter, duration
 from pipeline.errors import BadData, Log, MissingInput
 from pipeline.store import atomic, cifar
-from pipeline.store.cifar import Hidden, Labelled
 from pipeline.store.manifest import FileRecord, Manifest, records, versions
 from pipeline.store.processed import ArrayName
 
 
-@dataclass(frozen=True)
-class Preprocessed:
-    """What lies in `folder` now; `done` is False when it was complete before."""
-
-    folder: Path
-    facts: Mapping[str, Any]
-    done: bool
-
-
-def preprocess(slug: str, paths: Paths, log: Log, *, force: bool = False) -> Preprocessed:
-    """Turn the download into checked arrays.
+def preprocess(slug: str, paths: Paths, log: Log, *, force: bool = False) -> Path:
+    """Turn the download into checked arrays in data/processed/SLUG, which is the result.
 
     Raises:
         MissingInput: there is no download.
@@ -49,7 +38,7 @@ def preprocess(slug: str, paths: Paths, log: Log, *, force: bool = False) -> Pre
     manifest = None if force else Manifest.read(target)
     if manifest is not None and manifest.inputs == inputs and not manifest.missing(target):
         log(f"preprocess: {target} is complete for this download, nothing to do")
-        return Preprocessed(target, manifest.facts, done=False)
+        return target
 
     began = monotonic()
     batches = cifar.find_batches(raw)
@@ -65,18 +54,21 @@ def preprocess(slug: str, paths: Paths, log: Log, *, force: bool = False) -> Pre
         "class_names": cifar.read_class_names(batches),
         "train": _statistics(cifar.in_chunks(train.images)),
         "test": _statistics(cifar.in_chunks(test.images)),
-        "hidden": seen | _hidden_facts(hidden, hidden_file, train),
+        "hidden": {"file": hidden_file.name, **seen, **_hidden_facts(hidden, train)},
     }
     _report(facts, log)
+    arrays: dict[ArrayName, NDArray[Any]] = {"hidden_ids": hidden.ids}
+    arrays |= {"train_images": train.images, "train_labels": train.labels}
+    arrays |= {"test_images": test.images, "test_labels": test.labels}
     with atomic.lock(target), atomic.replacing_folder(target) as folder:
-        for name, array in _arrays(train, test, hidden).items():
+        for name, array in arrays.items():
             np.save(folder / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
         with Meter("preprocess: writing the hidden images,", len(hidden), "images", log) as meter:
             _save_images(folder / "hidden_images.npy", len(hidden), meter.each(hidden.chunks()))
         files = records(folder, folder.glob("*.npy"))
         Manifest("preprocess", files, inputs, facts, versions("numpy")).write(folder)
     log(f"preprocess: {target} holds {len(files)} arrays, in {duration(monotonic() - began)}")
-    return Preprocessed(target, facts, done=True)
+    return target
 
 
 def _raw_folder(raw: Path, slug: str) -> Path:
@@ -103,16 +95,6 @@ def _sources(raw: Path) -> dict[str, FileRecord]:
     if batches := cifar.find_batches(raw):
         files += [batches / name for name in cifar.CIFAR_FILES]
     return records(raw, files)
-
-
-def _arrays(train: Labelled, test: Labelled, hidden: Hidden) -> dict[ArrayName, NDArray[Any]]:
-    return {
-        "train_images": train.images,
-        "train_labels": train.labels,
-        "test_images": test.images,
-        "test_labels": test.labels,
-        "hidden_ids": hidden.ids,
-    }
 
 
 def _save_images(path: Path, count: int, chunks: Iterable[cifar.Images]) -> None:
@@ -142,9 +124,8 @@ def _statistics(chunks: Iterable[cifar.Images]) -> dict[str, Any]:
     }
 
 
-def _hidden_facts(hidden: Hidden, path: Path, train: Labelled) -> dict[str, Any]:
+def _hidden_facts(hidden: cifar.Hidden, train: cifar.Labelled) -> dict[str, Any]:
     return {
-        "file": path.name,
         "own_ids": hidden.own_ids,
         "layout": hidden.layout.name,
         "layout_expected": hidden.layout.expected,

