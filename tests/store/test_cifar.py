@@ -93,18 +93,6 @@ def test_a_missing_batch_is_named(tmp_path: Path) -> None:
         cifar.find_batches(tmp_path)
 
 
-def test_labels_are_checked(tmp_path: Path) -> None:
-    for labels, said in (
-        ([0] * 3, "4 images but 3 labels"),
-        ([0, 1, 2, 10], "outside"),
-        ([0.5] * 4, "whole"),
-    ):
-        flat = images(4).transpose(0, 3, 1, 2).reshape(4, 3072)
-        dump(tmp_path / "test_batch", {"data": flat, "labels": labels})
-        with pytest.raises(BadData, match=said):
-            cifar.read_batches(tmp_path, ("test_batch",))
-
-
 def test_a_folder_without_or_with_two_hidden_sets(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match="no hidden set"):
         cifar.find_hidden(tmp_path)
