@@ -154,7 +154,7 @@ def _check(members: Sequence[_Member], limit: int) -> None:
 # --- zip --------------------------------------------------------------------------------------------------
 
 
-class _Sparing(io.FileIO):
+class _Sparing(io.BufferedReader):
     """A file of which nobody reads much at once: `zipfile` would read the table of contents whole."""
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -166,13 +166,14 @@ class _Sparing(io.FileIO):
 
 
 def _unpack_zip(stream: IO[bytes], destination: Path, limit: int) -> list[_Member]:
-    with zipfile.ZipFile(_Sparing(stream.fileno(), closefd=False)) as unzipped:
+    root = destination.resolve()  # `zipfile` would take LINK/.. for the folder of the link
+    with zipfile.ZipFile(_Sparing(io.FileIO(stream.fileno(), closefd=False))) as unzipped:
         infos = unzipped.infolist()
         members = [_zip_member(info, limit) for info in infos]
         _check(members, limit)
         for info, member in zip(infos, members, strict=True):
-            path = Path(unzipped.extract(info, destination))
-            if path != destination / member.name or not (member.is_folder or path.stat().st_size == member.size):
+            path = Path(unzipped.extract(info, root))
+            if path != root / member.name or not (member.is_folder or path.stat().st_size == member.size):
                 raise _Refused(f"holds {printable(member.name)} in another size than it says")
     return members
 
@@ -237,7 +238,7 @@ class _Header(tarfile.TarInfo):
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Header":
         try:
             return super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:  # the block of zeros that ends a tar
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the block of zeros that ends a tar
             raise
         except tarfile.HeaderError as error:
             raise _Refused(f"is damaged or truncated ({printable(error)})") from None

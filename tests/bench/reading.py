@@ -10,7 +10,6 @@ import argparse
 import json
 import pickle
 import statistics
-import struct
 import sys
 import tempfile
 import time
@@ -18,11 +17,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pipeline.store.cifar import load as read  # found only after the line above
+from pipeline.rehearsal import digits  # found only after the line above
+from pipeline.store.cifar import load as read
 
 ROWS = 10_000
 HEADLINE = "hidden, protocol 4"
@@ -41,15 +40,10 @@ def hidden_file(protocol: int) -> bytes:
 
 
 def python_2_batch() -> bytes:
-    """A data_batch in Python 2's layout: labels and file names as lists, `data` uint8 (10000, 3072)."""
-    images: NDArray[np.uint8] = np.random.default_rng(1).integers(0, 256, (ROWS, 3072), dtype=np.uint8)
-    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01"
-    array += b"M" + struct.pack("<H", ROWS) + b"M" + struct.pack("<H", 3072) + b"\x86cnumpy\ndtype\n"
-    array += b"U\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN" + b"J\xff\xff\xff\xff" * 2 + b"K\x00tb\x89"
-    array += b"T" + struct.pack("<I", images.size) + images.tobytes() + b"tb"
-    labels = b"".join(b"K" + bytes([n % 10]) for n in range(ROWS))
-    names = b"".join(b"U\x0ffrog_%06d.png" % n + b"r" + struct.pack("<I", n) for n in range(ROWS))
-    return b"\x80\x02}(U\x06labels](" + labels + b"eU\x04data" + array + b"U\x09filenames](" + names + b"eu."
+    """A data_batch as Python 2 wrote it: labels and file names as lists, `data` uint8 (10000, 3072)."""
+    images = np.random.default_rng(1).integers(0, 256, (ROWS, 32, 32, 3), dtype=np.uint8)
+    names = [f"frog_{n:06d}.png" for n in range(ROWS)]
+    return digits.batch("data_batch_1", images, [n % 10 for n in range(ROWS)], names)
 
 
 def seconds(function: Callable[[Path], object], path: Path) -> float:

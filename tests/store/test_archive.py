@@ -121,6 +121,18 @@ def test_files_get_plain_permissions(destination: Path) -> None:
     assert not (destination / "a").stat().st_mode & 0o7111
 
 
+@pytest.mark.parametrize("make", [zip_of, tar_of])
+def test_a_folder_that_is_named_through_a_link_is_the_one_meant(
+    make: Callable[[Files], bytes], destination: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(destination)
+    folder = destination.parent / "other"
+    folder.mkdir()
+    (tmp_path / "download").write_bytes(make({"a": b"abc"}))
+    extract(tmp_path / "download", tmp_path / "link" / ".." / "other")
+    assert (folder / "a").read_bytes() == b"abc"
+
+
 def test_a_folder_in_use_is_a_usage_error(destination: Path) -> None:
     (destination / "mine").touch()
     with pytest.raises(UsageError, match="not an empty folder"):
