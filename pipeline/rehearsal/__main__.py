@@ -44,9 +44,7 @@ python -m pipeline.rehearsal --folder data/raw/SLUG --labels labels.csv -- pytho
     help=f"Folder of what the server remembers; by default {STATES}/SLUG.",
 )  # fmt: skip
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def rehearse(
-    folder: Path | None, labels: Path | None, state: Path | None, command: tuple[str, ...]
-) -> None:  # fmt: skip
+def rehearse(folder: Path | None, labels: Path | None, state: Path | None, command: tuple[str, ...]) -> None:
     """Run COMMAND with a mock Kaggle server on 127.0.0.1; its exit code is COMMAND's.
 
     COMMAND finds the competition's slug in $PIPELINE_COMPETITION.

@@ -115,15 +115,15 @@ def _check(folder: Path, state: Path, labels: Path | None) -> None:
 
 def _environment(base: Mapping[str, str], slug: str, port: int, config: Path) -> dict[str, str]:
     """`base` without any way to the real Kaggle, and with the way to us."""
-    ways = {"http_proxy", "https_proxy", "all_proxy"}
-    proxies = {*ways, "ftp_proxy", "no_proxy"}
     kept = {
-        name: value for name, value in base.items() if not name.startswith("KAGGLE_") and name.lower() not in proxies
+        name: value
+        for name, value in base.items()
+        if not name.startswith("KAGGLE_") and not name.lower().endswith("_proxy")
     }
-    proxy = f"http://{ADDRESS}:{port}"
+    ways = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     return {
         **kept,
-        **dict.fromkeys([*ways, *(name.upper() for name in ways)], proxy),
+        **dict.fromkeys(ways, f"http://{ADDRESS}:{port}"),
         "no_proxy": "",
         "NO_PROXY": "",
         "KAGGLE_API_ENVIRONMENT": "LOCALHOST",

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import printable
-from pipeline.rehearsal.service import Json, Reply, Service, json_reply
+from pipeline.rehearsal.service import Reply, Service, json_reply
 from pipeline.rehearsal.state import Refusal
 
 ADDRESS = "127.0.0.1"
@@ -80,7 +80,9 @@ class Handler(BaseHTTPRequestHandler):
         base, path = self.target()
         service = self.server.service
         if not base:
-            self._refuse_offline(printable(self.path.partition("//")[2].partition("/")[0]))
+            host = printable(self.path.partition("//")[2].partition("/")[0])
+            self.server.calls.append(Call(OFFLINE, host))
+            self.send(_refusal(502, _offline(host)))
         elif self.command == "POST" and (match := _CALL.fullmatch(path)):
             call = match.group(1)
             self.respond(Call(call), lambda: self._call(call, body, base))
@@ -104,10 +106,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.send_header("Connection", "close")
         self.end_headers()
-
-    def _refuse_offline(self, host: str) -> None:
-        self.server.calls.append(Call(OFFLINE, host))
-        self.send(_refusal(502, _offline(host)))
 
     def target(self) -> tuple[str, str]:
         """The URL that we go by in this request ("" if it is meant for another host), and the path."""
@@ -133,7 +131,13 @@ class Handler(BaseHTTPRequestHandler):
     def _call(self, name: str, body: bytes, base: str) -> Reply:
         if not re.match(r"(Basic|Bearer) \S", self.headers.get("Authorization", "")):
             raise Refusal(401, "Unauthenticated")
-        return self.server.service.call(name, _json_object(body), base)
+        try:
+            request = json.loads(body or b"{}")
+        except ValueError:
+            request = None
+        if not isinstance(request, dict):
+            raise Refusal(400, "The request is not a JSON object")
+        return self.server.service.call(name, request, base)
 
     def send(self, reply: Reply) -> None:
         """Send the reply, or the part of it that was asked for."""
@@ -187,16 +191,6 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
 
 def _refusal(status: int, message: str) -> Reply:
     return json_reply({"code": status, "message": message}, status)
-
-
-def _json_object(body: bytes) -> Json:
-    try:
-        values = json.loads(body or b"{}")
-    except ValueError:
-        values = None
-    if not isinstance(values, dict):
-        raise Refusal(400, "The request is not a JSON object")
-    return values
 
 
 def _offline(host: str) -> str:

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +26,6 @@ USERNAME, TEAM_ID = "rehearsal", 1
 MAX_PAGE_SIZE = 200
 DEFAULT_PAGE_SIZE = 20
 CHUNK = 256 * 1024  # bytes read from disk at once
-ZIP_TIME = (2025, 1, 1, 0, 0, 0)  # of every member, so that the same files make the same zip
 
 Json = dict[str, Any]
 
@@ -79,12 +77,12 @@ def file_reply(name: str, path: Path) -> Reply:
 
 
 def redirect(url: str) -> Reply:
-    """A link to storage: like Kaggle's it carries a signature, and needs no credentials."""
+    """To a file in storage."""
     return Reply(302, headers={"Location": signed(url)})
 
 
 def signed(url: str) -> str:
-    """The URL with a signature, as Kaggle's storage has them."""
+    """A link to storage: like Kaggle's it carries a signature, and needs no credentials."""
     return f"{url}?X-Goog-Expires=345600&X-Goog-Signature={secrets.token_hex(32)}"
 
 
@@ -133,6 +131,15 @@ class Catalog:
                 self._write_zip(files, version)
             return self._zip
 
+    def _write_zip(self, files: Mapping[str, Path], version: bytes) -> None:
+        with (
+            atomic.replacing(self._zip) as temporary,
+            zipfile.ZipFile(temporary, "w", strict_timestamps=False) as archive,
+        ):
+            archive.comment = version
+            for name, path in files.items():
+                archive.write(path, name)
+
     def _zipped_version(self) -> bytes | None:
         """The files' fingerprint when they were zipped: the zip's comment."""
         try:
@@ -140,16 +147,6 @@ class Catalog:
                 return archive.comment
         except (OSError, zipfile.BadZipFile):
             return None
-
-    def _write_zip(self, files: Mapping[str, Path], version: bytes) -> None:
-        with atomic.replacing(self._zip) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            archive.comment = version
-            for name, path in files.items():
-                member = zipfile.ZipInfo(name, ZIP_TIME)
-                member.external_attr = 0o644 << 16
-                member.file_size = path.stat().st_size  # lets zipfile choose ZIP64 for what needs it
-                with path.open("rb") as source, archive.open(member, "w") as target:
-                    shutil.copyfileobj(source, target, CHUNK)
 
 
 # --- calls --------------------------------------------------------------------------------------------------
@@ -196,11 +193,12 @@ class Service:
         return Reply(200)
 
     def _list_data_files(self, request: Json, base: str) -> Reply:
-        stats = {name: path.stat() for name, path in self.catalog.files().items()}
-        files = [
-            {"ref": name, "name": name, "totalBytes": stat.st_size, "creationDate": timestamp(stat.st_mtime)}
-            for name, stat in stats.items()
-        ]
+        files: list[Json] = []
+        for name, path in self.catalog.files().items():
+            stat = path.stat()
+            files.append(
+                {"ref": name, "name": name, "totalBytes": stat.st_size, "creationDate": timestamp(stat.st_mtime)}
+            )
         return json_reply(page(request, "files", files))
 
     def _download_data_file(self, request: Json, base: str) -> Reply:

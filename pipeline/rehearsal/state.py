@@ -13,7 +13,7 @@ import random
 import re
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,23 +87,19 @@ def score(content: bytes, truth: Truth | None) -> Outcome:
         predicted = _parse_csv(content)
         if truth is None:
             return Outcome(COMPLETE)
-        _check_ids(predicted, truth)
+        if missing := truth.labels.keys() - predicted.keys():
+            raise _Unscorable(f"Unable to find {len(missing)} required key values in the 'ID' column")
+        if unknown := predicted.keys() - truth.labels.keys():
+            raise _Unscorable(f"The key value '{min(unknown)}' in the 'ID' column is unexpected")
     except _Unscorable as error:
         return Outcome(ERROR, error=f"ERROR: {error}")
-    private = truth.labels.keys() - truth.public
-    return Outcome(COMPLETE, _accuracy(predicted, truth, truth.public), _accuracy(predicted, truth, frozenset(private)))
+    right = {i for i, label in truth.labels.items() if predicted[i] == label}
+    return Outcome(COMPLETE, _share(right, truth.public), _share(right, truth.labels.keys() - truth.public))
 
 
-def _accuracy(predicted: dict[int, int], truth: Truth, ids: frozenset[int]) -> str:
-    right = sum(predicted[i] == truth.labels[i] for i in ids)
-    return f"{right * 100_000 // max(1, len(ids)) / 100_000:.5f}"  # cut, not rounded: as Kaggle's scores are
-
-
-def _check_ids(predicted: dict[int, int], truth: Truth) -> None:
-    if missing := truth.labels.keys() - predicted.keys():
-        raise _Unscorable(f"Unable to find {len(missing)} required key values in the 'ID' column")
-    if unknown := predicted.keys() - truth.labels.keys():
-        raise _Unscorable(f"The key value '{min(unknown)}' in the 'ID' column is unexpected")
+def _share(right: Set[int], ids: Set[int]) -> str:
+    """How many of the ids are right; cut, not rounded: as Kaggle's scores are."""
+    return f"{len(right & ids) * 100_000 // max(1, len(ids)) / 100_000:.5f}"
 
 
 def _parse_csv(content: bytes) -> dict[int, int]:
@@ -120,19 +116,17 @@ def _parse_csv(content: bytes) -> dict[int, int]:
     for number, line in enumerate(lines, 2):
         if line.keys() != set(HEADER) or None in line.values():
             raise _Unscorable(f"Line {number} does not have the 2 columns ID,Labels")
-        key, label = (_integer(line[name], name, number) for name in HEADER)
+        for name in HEADER:
+            if not re.fullmatch(r"[0-9]{1,9}", line[name]):
+                value = printable(line[name], 40)
+                raise _Unscorable(f"The value '{value}' in the column '{name}' (Line {number}) is not an integer")
+        key, label = (int(line[name]) for name in HEADER)
         if label >= CLASSES:
             raise _Unscorable(f"The value '{label}' in the column 'Labels' (Line {number}) is not in 0..9")
         if key in labels:
             raise _Unscorable(f"The value '{key}' in the key column 'ID' was already defined (Line {number})")
         labels[key] = label
     return labels
-
-
-def _integer(text: str, column: str, line: int) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise _Unscorable(f"The value '{printable(text, 40)}' in the column '{column}' (Line {line}) is not an integer")
-    return int(text)
 
 
 # --- submissions --------------------------------------------------------------------------------------------
@@ -209,15 +203,11 @@ class State:
         self.truth: Truth | None = None  # what new submissions are scored with
         self.settings, self._clock = settings, clock
         self.received: list[Submission] = []  # oldest first
-        self._folder, self._identity = folder, {"slug": slug, "source": source}
+        self._file, self._identity = folder / "state.json", {"slug": slug, "source": source}
         self._lock = threading.Lock()
         self._uploads: dict[str, _Upload] = {}
         self._load()
         self._save()
-
-    @property
-    def _file(self) -> Path:
-        return self._folder / "state.json"
 
     def _load(self) -> None:
         try:
@@ -227,12 +217,12 @@ class State:
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadData(f"{self._file} is damaged ({error}): start over with rm -r {self._folder}") from error
+            raise BadData(f"{self._file} is damaged ({error}): start over with rm -r {self._file.parent}") from error
         if identity != self._identity:
             raise UsageError(
-                f"{self._folder} remembers {identity['slug']} with the files of {identity['source']}, not "
+                f"{self._file.parent} remembers {identity['slug']} with the files of {identity['source']}, not "
                 f"{self._identity['slug']} with those of {self._identity['source']}: start over with "
-                f"rm -r {self._folder}, or keep both with --state ANOTHER_FOLDER"
+                f"rm -r {self._file.parent}, or keep both with --state ANOTHER_FOLDER"
             )
 
     def _save(self) -> None:
@@ -263,10 +253,9 @@ class State:
             now, limit = self._clock(), self.settings.daily_limit
             if self._today(now) >= limit:
                 hours = (SECONDS_A_DAY - now % SECONDS_A_DAY) / 3600
+                used = f"Your team has used its daily Submission allowance ({limit}) today"
                 raise Refusal(
-                    400,
-                    f"Submission not allowed: Your team has used its daily Submission allowance ({limit}) "
-                    f"today, please try again tomorrow UTC ({hours:.1f} hours from now).",
+                    400, f"Submission not allowed: {used}, please try again tomorrow UTC ({hours:.1f} hours from now)."
                 )
             ref, sha256 = FIRST_REF + len(self.received), hashlib.sha256(upload.content).hexdigest()
             outcome = score(upload.content, self.truth)

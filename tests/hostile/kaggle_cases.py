@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from tests.hostile import kaggle_ways as ways
 from tests.hostile.kaggle_place import Case, Stage
 
-ENDLESS = 'ListSubmissions:fields={"nextPageToken": "1"}'
 TWICE = {"attempts": 2}
-IMPATIENT = {"timeout": 6.0, "upload_timeout": 6.0}  # towards a Kaggle that hangs
+IMPATIENT = {"timeout": 3.0, "upload_timeout": 3.0}  # towards a Kaggle that hangs
 SETTINGS = "https://www.kaggle.com/settings"
 RULES = "accept its rules at https://www.kaggle.com/competitions/tiny/rules"
 SPELLED, BUSY, LATER = "is --competition tiny spelled right?", "try again later", "pip install -U kaggle"
@@ -21,22 +20,16 @@ def _lists(name: str, size: str) -> str:
 
 _DOWNLOAD = (
     Case("401", "ListDataFiles:status=401", 5, SETTINGS),
-    Case("401 for the token", "IntrospectToken:status=401", 5, SETTINGS),
-    Case("a token that is valid no more", ways.token_alone('IntrospectToken:body={"active": false}'), 5, SETTINGS),
-    Case("nonsense about the token", ways.token_alone("IntrospectToken:body=<p>"), 6, LATER),
+    Case("a token that is valid no more", ways.inactive_token, 5, SETTINGS),
     Case("a token that nobody can read", ways.unreadable_token, 5, SETTINGS),
     Case("403, rules not accepted", "ListDataFiles:status=403", 5, RULES),
     Case("404, no such competition", "ListDataFiles:status=404", 2, SPELLED),
-    Case("404 in the storage", "Download:status=404", 6, NEW_LINK),
-    Case("400", "ListDataFiles:status=400", 4, "Kaggle refused the request (400"),
     Case("429 without Retry-After", "ListDataFiles:status=429,retry=none", 6, BUSY),
     Case("429 once", "ListDataFiles:status=429,retry=0*1", 0, "trying again in 0 s", "complete", client=TWICE),
     Case("500", "ListDataFiles:status=500", 6, "busy or down (500"),
-    Case("500 once", "DownloadDataFiles:status=500*1", 0, "trying again", "complete", client=TWICE),
     Case("500 with status 200", f"ListDataFiles:body={REFUSED}", 6, "busy or down (500"),
     Case("502 HTML", "ListDataFiles:html", 6, "busy or down (502"),
     Case("an expired link", "Download:status=403", 6, NEW_LINK),
-    Case("an expired link, once", "Download:status=403*1", 0, "trying again", "complete", client=TWICE),
     Case("a link expires midway", ways.link_expires_midway, 0, "trying again", "complete", client={"attempts": 3}),
     Case("cut at each third", "DownloadDataFiles:cut=1500000", 0, "going on after", "complete"),
     Case("cut at once, always", "DownloadDataFiles:cut=0", 6, NETWORK),
@@ -47,34 +40,23 @@ _DOWNLOAD = (
     Case("a file is missing", _lists('"gone.bin"', "5"), 4, "gone.bin, which did not come"),
     Case("a huge size", _lists('"ballast.bin"', "4" * 18), 1, "free space"),
     Case("a size without sense", _lists('"ballast.bin"', "1" + "0" * 30), 6, LATER),
-    Case("a size that is text", _lists('"ballast.bin"', '"12"'), 6, LATER),
-    Case("a name that is a number", _lists("7", "12"), 6, LATER),
-    Case("no JSON", "ListDataFiles:body=<p>", 6, LATER),
     Case("another JSON", "ListDataFiles:body=[7]", 6, LATER),
-    Case("an empty body", "ListDataFiles:body", 6, LATER),
     Case("no redirect to a file", "DownloadDataFiles:body={}", 6, "left no file: run again"),
     Case("a redirect loop", "DownloadDataFiles:loop", 6, LATER),
     Case("a list that never ends", 'ListDataFiles:fields={"nextPageToken": "1"}', 6, LATER),
-    Case("the list is closed at once", "ListDataFiles:close", 6, NETWORK),
     Case("the file is closed at once", "Download:close", 6, NETWORK),
     Case("nobody listens", ways.nobody_listens("download"), 6, NETWORK),
-    Case("the list hangs", "ListDataFiles:hang=60", 6, "did not answer within 6 s", client=IMPATIENT),
-    Case("the file hangs", "Download:hang=60", 6, "stalled for 6 s: run again to resume it", client=IMPATIENT),
+    Case("the list hangs", "ListDataFiles:hang=60", 6, "did not answer within 3 s", client=IMPATIENT),
+    Case("the file hangs", "Download:hang=60", 6, "stalled for 3 s: run again to resume it", client=IMPATIENT),
     Case("two runs at once", ways.two_downloads, 2, "another run is at work on"),
     Case("no space for the archive", ways.no_space, 1, "free space"),
 )
 
 _SUBMIT = (
-    Case("401", "ListSubmissions:status=401", 5, SETTINGS),
-    Case("403, rules not accepted", "ListSubmissions:status=403", 5, RULES),
     Case("500 before sending", "ListSubmissions:status=500", 6, BUSY),
-    Case("502 HTML before sending", "GetSubmissionLimits:html", 6, BUSY),
     Case("an unknown status", 'ListSubmissions:fields={"submissions": [{"ref": 1, "status": "ODD"}]}', 6, LATER),
-    Case("a ref that is text", 'ListSubmissions:fields={"submissions": [{"ref": "1"}]}', 6, LATER),
     Case("another JSON", "ListSubmissions:body=[7]", 6, LATER),
-    Case("a list that never ends", ENDLESS, 6, LATER),
     Case("a negative limit", 'GetSubmissionLimits:fields={"numAllowedNow": -1}', 6, LATER),
-    Case("a limit that is null", 'GetSubmissionLimits:fields={"numAllowedNow": null}', 6, LATER),
     Case("the day's limit", 'GetSubmissionLimits:fields={"numToday": 9, "numTotal": 9, "numAllowedNow": 0}', 7,
          "00:00 UTC"),
     Case("the competition's limit",
@@ -82,41 +64,38 @@ _SUBMIT = (
     Case("refused at the limit", ways.refused_at_the_limit, 7, "00:00 UTC"),
     Case("nobody listens", ways.nobody_listens("submit"), 6, NETWORK),
     Case("the upload cannot begin", "StartSubmissionUpload:status=500", 6, BUSY),
-    Case("the upload cannot begin, once", "StartSubmissionUpload:status=500*1", 0, "scored", "complete", 1),
     Case("the upload leads nowhere", "StartSubmissionUpload:body={}", 6, NETWORK),
     Case("400 for the upload", "Upload:status=400", 6, NETWORK),
     Case("503 for the upload, once", "Upload:status=503*1", 0, "is scored", "complete", 1),
-    Case("the upload is cut, once", "Upload:cut=9*1", 0, "is scored", "complete", 1),
     Case("the upload hangs", "Upload:hang=60", 6, LIST, client=IMPATIENT),
     Case("refused", "CreateSubmission:status=400", 4, "Kaggle refused the request (400"),
-    Case("403 at the end", "CreateSubmission:status=403", 5, RULES),
     Case("429 at the end", "CreateSubmission:status=429,retry=0", 6, BUSY),
     Case("429 at the end, once", "CreateSubmission:status=429,retry=1*1", 0, "is scored", "complete", 1),
     Case("500, it does not count, once", "CreateSubmission:status=500*1", 6, LIST),
     Case("500, it counts", "CreateSubmission:accepted-then=500*1", 0, "it did arrive", "complete", 1),
     Case("no answer, it counts", "CreateSubmission:accepted-then=cut*1", 0, "it did arrive", "complete", 1),
     Case("no answer, it does not count", "CreateSubmission:close*1", 6, LIST),
-    Case("502 HTML, it does not count", "CreateSubmission:html*1", 6, LIST),
-    Case("a redirect loop", "CreateSubmission:loop", 6, LIST),
     Case("it hangs, then it counts", ways.arrives_after_the_last_look, 6, LIST, sent=1, client=IMPATIENT),
     *(
-        Case(f"the answer is {text or 'nothing'}, it counts", f"CreateSubmission:body{text and '='}{text}*1", 0,
-             "it did arrive", "complete", 1)
-        for text in ("", "<p>", "{}", REFUSED)
+        Case(f"the answer is {text}, it counts", f"CreateSubmission:body={text}*1", 0, "it did arrive", "complete", 1)
+        for text in ("<p>", "{}", REFUSED)
     ),
     *(
         Case(f"the ref is {value}, it counts", f'CreateSubmission:fields={{"ref": {value}}}', 0, "is scored",
              "complete", 1)
-        for value in ('"x"', "0", "null", "1.5", "1" + "0" * 30)
+        for value in ('"x"', "0", "1.5")
     ),
     Case("the ref is a stranger's, it counts", ways.beside_a_strangers('CreateSubmission:fields={"ref": 90000001}'), 0,
          "ref 90000002 is scored", "complete", 1),
     Case("the ref is a stranger's, it does not count",
          ways.beside_a_strangers('CreateSubmission:body={"ref": 90000001}'), 0, "is scored", "complete", 1),
-    Case("the ref is another team's", ways.named_after_another_teams, 6, "Kaggle's list first", sent=1),
-    Case("the list fails after it was taken", ways.list_fails_after, 6, "as ref 90000001", sent=1),
+    Case("the ref is another team's, the list is late", (
+        'CreateSubmission:fields={"ref": 77}', 'ListSubmissions:fields={"submissions": []}*2',
+        'GetSubmission:body={"ref": 77, "description": "theirs", "status": "COMPLETE", "publicScore": "0.99000"}',
+    ), 6, "Kaggle's list first", sent=1),
+    Case("the list fails after it was taken", ("ListSubmissions:fields={}*1", "ListSubmissions:status=500"), 6,
+         "as ref 90000001", sent=1),
     Case("GetSubmission fails", "GetSubmission:status=500", 6, "ref 90000001 was accepted", sent=1),
-    Case("GetSubmission answers no JSON", "GetSubmission:body=<p>", 6, LATER, sent=1),
     Case("GetSubmission answers another ref's",
          ways.beside_a_strangers('GetSubmission:fields={"ref": 90000001, "publicScore": "0.99"}'), 6,
          "when asked for 90000002", sent=1),
@@ -125,7 +104,7 @@ _SUBMIT = (
     *(
         Case(f"a score of {value}", f'GetSubmission:fields={{"publicScore": {value}, "privateScore": ""}}', 0,
              "no score is shown", "unscored", 1)
-        for value in ('"nan"', '"17"', "1e30", '"good"')
+        for value in ('"nan"', "17")
     ),
     Case("PENDING for long", 'GetSubmission:fields={"status": "PENDING"}', 6, "python -m pipeline.check", sent=1,
          waiting=0.5),
@@ -142,13 +121,9 @@ _SUBMIT = (
 )  # fmt: skip
 
 _CHECK = (
-    Case("401", "ListSubmissions:status=401", 5, SETTINGS),
     Case("500", "ListSubmissions:status=500", 6, BUSY),
-    Case("an empty body", "ListSubmissions:body", 6, LATER),
     Case("a list of something else", 'ListSubmissions:fields={"submissions": [7]}', 6, LATER),
-    Case("a list that never ends", ENDLESS, 6, LATER),
-    Case("an empty list", 'ListSubmissions:fields={"submissions": []}', 0, "", "complete"),
-    Case("nobody listens", ways.nobody_listens("check"), 6, NETWORK),
+    Case("a list that never ends", 'ListSubmissions:fields={"nextPageToken": "1"}', 6, LATER),
 )
 
 CASES: Mapping[Stage, Sequence[Case]] = {"download": _DOWNLOAD, "submit": _SUBMIT, "check": _CHECK}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import socket
 import subprocess
 import sys
@@ -10,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from pipeline.rehearsal.state import FIRST_REF, Settings, Truth
 from pipeline.store import atomic, ledger
 from pipeline.store.ledger import Entry
-from tests.hostile.kaggle_place import CLOCK, CannotProvoke, Outcome, Place, Stage
+from tests.hostile.kaggle_place import CLOCK, Outcome, Place, Stage
 from tests.hostile.surroundings import NAMESPACE, mounts
 from tests.support import ROOT, SLUG, submit_by_hand
 
@@ -44,15 +45,11 @@ def _command(here: Place, command: list[str]) -> Outcome:
 # --- download -----------------------------------------------------------------------------------------------
 
 
-def token_alone(fault: str) -> Way:
-    """A download with no other credentials than the token."""
-
-    def provoke(here: Place) -> Outcome:
-        here.kaggle.misbehave(fault)
-        with here.environment(KAGGLE_USERNAME="", KAGGLE_KEY=""):
-            return here.run("download")
-
-    return provoke
+def inactive_token(here: Place) -> Outcome:
+    """A token that is valid no more, and no other credentials."""
+    here.kaggle.misbehave('IntrospectToken:body={"active": false}')
+    with here.environment(KAGGLE_USERNAME="", KAGGLE_KEY=""):
+        return here.run("download")
 
 
 def unreadable_token(here: Place) -> Outcome:
@@ -80,7 +77,7 @@ def two_downloads(here: Place) -> Outcome:
 def no_space(here: Place) -> Outcome:
     """A small file system, of which Kaggle's list says nothing; when there is more space the next run completes."""
     if not mounts():
-        raise CannotProvoke("no file system of one's own can be mounted here")
+        pytest.skip("no file system of one's own can be mounted here")
     here.kaggle.misbehave('ListDataFiles:fields={"files": []}*1')
     outcome = _command(here, [*NAMESPACE, "bash", "-c", f"""
         mount -t tmpfs -o size=2m none data/raw
@@ -134,7 +131,7 @@ def refused_at_the_limit(here: Place) -> Outcome:
 
 
 def arrives_after_the_last_look(here: Place) -> Outcome:
-    here.kaggle.misbehave("CreateSubmission:hang=10*1")
+    here.kaggle.misbehave("CreateSubmission:hang=6*1")
     outcome = here.run("submit")
     assert not here.own
     deadline = time.monotonic() + 60
@@ -142,24 +139,6 @@ def arrives_after_the_last_look(here: Place) -> Outcome:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return outcome
-
-
-def list_fails_after(here: Place) -> Outcome:
-    """The list of submissions, once Kaggle has taken one."""
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not here.kaggle.count("CreateSubmission") and not ended.wait(0.02):
-            pass
-        here.kaggle.misbehave("ListSubmissions:status=500")
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        return here.run("submit")
-    finally:
-        ended.set()
-        watcher.join()
 
 
 def beside_a_strangers(fault: str) -> Way:
@@ -171,17 +150,6 @@ def beside_a_strangers(fault: str) -> Way:
         return here.run("submit")
 
     return provoke
-
-
-def named_after_another_teams(here: Place) -> Outcome:
-    """The answer names a ref of another team's, while Kaggle's list does not show ours yet."""
-    theirs = {"ref": 77, "description": "theirs", "status": "COMPLETE", "publicScore": "0.99000"}
-    here.kaggle.misbehave(
-        'CreateSubmission:fields={"ref": 77}',
-        'ListSubmissions:fields={"submissions": []}*2',
-        f"GetSubmission:body={json.dumps(theirs)}",
-    )
-    return here.run("submit")
 
 
 def by_hand_before(here: Place) -> Outcome:

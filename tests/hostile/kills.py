@@ -14,10 +14,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import torch
@@ -33,7 +34,6 @@ DYING = 5.0  # seconds that a child of a killed process may need to notice
 ORPHANS = 120.0  # seconds that the stages of a killed run_all.sh may need to end
 ENDING = 60.0  # seconds to end after SIGTERM and SIGINT
 TIMEOUT = 300.0  # seconds
-HIDDEN = 30  # images
 
 # --- what is killed -----------------------------------------------------------------------------------------
 
@@ -49,10 +49,6 @@ class Case:
     @property
     def script(self) -> bool:
         return self.arguments[0].endswith(".sh")
-
-    @property
-    def command(self) -> Sequence[str]:
-        return self.arguments if self.script else (sys.executable, "-m", *self.arguments)
 
 
 _SLUG = ("--competition", SLUG)
@@ -75,14 +71,12 @@ class Template:
     """Where each case begins, where it ends when nothing disturbs it, and what it costs; made when asked for."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self._empty = folder, folder / "empty"
         self._seconds: dict[str, float] = {}
-        self._empty = folder / "empty"
-        source = write_download(folder / "source", hidden=HIDDEN)
+        source = write_download(folder / "source")
         copy_project(self._empty)
         (self._empty / "source").symlink_to(source)  # the mock server remembers whose files it served
-        labels = [f"{100 + k},{k % 10}" for k in range(HIDDEN)]
-        (self._empty / "labels.csv").write_text("\n".join(["ID,Labels", *labels]) + "\n")
+        (self._empty / "labels.csv").write_text("ID,Labels\n" + "".join(f"{100 + k},{k % 10}\n" for k in range(30)))
         shutil.make_archive(str(self._empty / SLUG), "zip", source)
 
     def begin(self, name: str, place: Path) -> Path:
@@ -124,7 +118,7 @@ def _finish(case: Case, place: Path, environ: Mapping[str, str]) -> "subprocess.
     """The command, undisturbed: a stage in this process, which need not import PyTorch again."""
     if case.script:
         return subprocess.run(
-            case.command, cwd=place, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+            case.arguments, cwd=place, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL,
             timeout=TIMEOUT, check=False,
         )  # fmt: skip
     module, *options = case.arguments
@@ -136,46 +130,28 @@ def _finish(case: Case, place: Path, environ: Mapping[str, str]) -> "subprocess.
         torch.set_num_threads(threads)
 
 
-# --- what runs ----------------------------------------------------------------------------------------------
+def _start(case: Case, folder: Path, environ: Mapping[str, str], log: Path) -> ForkServerProcess:
+    """The case in a process that has imported all stages."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *(case.arguments[0] for case in CASES.values() if not case.script)])
+    process = context.Process(target=_become, args=(case, folder, dict(environ), log))
+    process.start()
+    return process
 
 
-class Stage:
-    """A stage in a forked process: as much of subprocess.Popen as is needed."""
-
-    def __init__(self, case: Case, folder: Path, environ: Mapping[str, str], log: Path) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__, *(case.arguments[0] for case in CASES.values() if not case.script)])
-        self._process = context.Process(target=_become, args=(case.arguments, folder, dict(environ), log))
-        self._process.start()
-        self.pid = self._process.pid or 0
-
-    def poll(self) -> int | None:
-        """Its exit code, once it has ended; a signal's is negative."""
-        return self._process.exitcode
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait for its end, at most `timeout` seconds."""
-        self._process.join(timeout)
-
-
-def _become(arguments: Sequence[str], folder: Path, environ: Mapping[str, str], log: Path) -> None:
-    """In the fork: run the stage as `python -m` does."""
+def _become(case: Case, folder: Path, environ: Mapping[str, str], log: Path) -> None:
+    """In the fork: run the stage as `python -m` does, or become the script."""
     os.setsid()
     for number, name in enumerate((os.devnull, os.devnull, str(log))):
         os.dup2(os.open(name, os.O_RDWR), number)
     os.chdir(folder)
+    module, *options = case.arguments
+    if case.script:
+        os.execve(module, case.arguments, environ)
     os.environ.clear()
     os.environ.update(environ)
     torch.set_num_threads(1)
-    sys.exit(importlib.import_module(arguments[0]).main(arguments[1:]))
-
-
-def _script(case: Case, folder: Path, environ: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
-    with log.open("wb") as errors:
-        return subprocess.Popen(
-            case.command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=errors, start_new_session=True,
-        )  # fmt: skip
+    sys.exit(importlib.import_module(module).main(options))
 
 
 # --- a kill -------------------------------------------------------------------------------------------------
@@ -227,32 +203,32 @@ def _kill(
     """Start the command, send the signal, wait; its exit code, and what was wrong with how it ended."""
     log = folder / ".stderr"
     log.touch()
-    process = (_script if case.script else Stage)(case, folder, environ, log)
+    process = _start(case, folder, environ, log)
+    leader = process.pid or 0
     try:
-        while process.poll() is None and not (case.script or _catches_sigterm(process.pid)):
-            time.sleep(0.001)  # until the stage begins
-        begun = 0.0 if case.script else _spent(process.pid)
-        while process.poll() is None and _spent(process.pid) - begun < moment:
+        while process.exitcode is None and not _has_begun(leader, case):
             time.sleep(0.001)
-        handled = process.poll() is None and _catches_sigterm(process.pid)
-        if process.poll() is None:
+        begun = _spent(leader)
+        while process.exitcode is None and _spent(leader) - begun < moment:
+            time.sleep(0.001)
+        handled = process.exitcode is None and _catches_sigterm(leader)
+        if process.exitcode is None:
             with suppress(ProcessLookupError):  # so early that it does not lead its group yet
-                (os.killpg if group else os.kill)(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(ENDING)
-        problems = _ending(number, handled, process.poll(), log.read_text(errors="replace"))
+                (os.killpg if group else os.kill)(leader, number)
+        process.join(ENDING)
+        problems = _ending(number, handled, process.exitcode, log.read_text(errors="replace"))
         # A script cannot take its stages with it when it is killed alone: they end by themselves.
         orphaned = case.script and number == signal.SIGKILL and not group
         deadline = time.monotonic() + (ORPHANS if orphaned else DYING)
-        while (alive := _session(process.pid)) and time.monotonic() < deadline:
+        while (alive := _session(leader)) and time.monotonic() < deadline:
             time.sleep(0.05)
         problems += [f"survived: process {pid}" for pid in alive]
     finally:
-        for pid in _session(process.pid):
+        for pid in _session(leader):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        process.wait()
-    return process.poll() or 0, problems
+        process.join()
+    return process.exitcode or 0, problems
 
 
 def _ending(number: signal.Signals, handled: bool, code: int | None, errors: str) -> list[str]:
@@ -267,6 +243,15 @@ def _ending(number: signal.Signals, handled: bool, code: int | None, errors: str
     if code == 130 and ("Traceback" in errors or "Exception ignored" in errors):
         return [f"traceback: {errors[-800:]}"]
     return []
+
+
+def _has_begun(pid: int, case: Case) -> bool:
+    """Whether the process has become the stage, which catches SIGTERM, or the script."""
+    if not case.script:
+        return _catches_sigterm(pid)
+    with suppress(OSError):
+        return case.arguments[0].encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def _catches_sigterm(pid: int) -> bool:

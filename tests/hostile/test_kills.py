@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import predict
 from pipeline.store import ledger
+from tests.hostile.edits import CSV
 from tests.hostile.kills import Template, kill_once
-from tests.support import prepare, write_run
+from tests.support import here, write_run
 
 STAGES = ("download", "from", "preprocess", "train", "predict", "submit", "check")
 
@@ -28,16 +28,11 @@ def test_a_killed_stage_leaves_nothing_half_done_and_ends_as_if_nothing_had_been
 
 
 def test_ctrl_c_between_a_sidecar_and_its_csv_does_not_pass_for_somebodys_editing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare(tmp_path)
-    write_run(tmp_path, "one")
-    write_run(tmp_path, "two", seed=3)
-    monkeypatch.chdir(tmp_path)
-    command = ["--out", "submissions/sub.csv", "--device", "cpu", "--run"]
-    assert predict.main([*command, "one"]) == 0
-    first = Path("submissions/sub.csv").read_bytes()
-    replace = os.replace
+    write_run(place, "two", seed=3)
+    command = ("predict", "--out", CSV, "--device", "cpu", "--run", "two", "--force")
+    first, replace = (place / CSV).read_bytes(), os.replace
 
     def interrupted(source: Path, target: Path) -> None:
         if target.suffix == ".csv":
@@ -46,26 +41,19 @@ def test_ctrl_c_between_a_sidecar_and_its_csv_does_not_pass_for_somebodys_editin
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", interrupted)
-        assert predict.main([*command, "two"]) == 130
-    assert Path("submissions/sub.csv").read_bytes() == first
-    assert predict.main([*command, "two"]) == 0
-    assert Path("submissions/sub.csv").read_bytes() != first
-    assert predict.main([*command, "two"]) == 0
+        assert here(*command, cwd=place).returncode == 130
+    assert (place / CSV).read_bytes() == first
+    for _ in range(2):
+        assert here(*command[:-1], cwd=place).returncode == 0
+        assert (place / CSV).read_bytes() != first
 
 
-def test_a_prediction_that_a_killed_run_did_not_write_is_written_by_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prepare(tmp_path)
-    write_run(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    assert predict.main(["--device", "cpu"]) == 0
-    book = Path("submissions/ledger.csv")
-    before = ledger.read(book)[-1]
+def test_a_prediction_that_a_killed_run_did_not_write_is_written_by_the_next(place: Path) -> None:
+    book = place / "submissions/ledger.csv"
+    (before,) = ledger.read(book)
     book.unlink()
-    assert predict.main(["--device", "cpu"]) == 0
-    (again,) = ledger.read(book)
-    assert (again.status, again.csv_sha256) == (ledger.PREDICTED, before.csv_sha256)
-    assert again.predicted == before.predicted
-    assert predict.main(["--device", "cpu"]) == 0
-    assert len(ledger.read(book)) == 1
+    for _ in range(2):
+        assert here("predict", cwd=place).returncode == 0
+        (again,) = ledger.read(book)
+        assert (again.status, again.csv_sha256) == (ledger.PREDICTED, before.csv_sha256)
+        assert again.predicted == before.predicted

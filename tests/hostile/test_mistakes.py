@@ -28,7 +28,7 @@ from tests.hostile.edits import (
     values,
     write,
 )
-from tests.support import SLUG, clean_environment, error_line, here, serve, stage, tree, write_run
+from tests.support import SLUG, clean_environment, error_line, here, stage, tree, write_run
 
 # Where a stage goes on to Kaggle although it should not, nobody answers.
 NOWHERE = {"KAGGLE_API_TOKEN": "a-token", **dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")}
@@ -79,7 +79,6 @@ MISTAKES = [
     _csv("with doubled ids", lambda c: c + c.splitlines(True)[-1], "id 129 occurs 2 times"),
     _csv("without header", lambda c: c.partition(b"\n")[2], "the first line is '100,"),
     Mistake("CSV edited, submitted", EDITED, "submit", 4, "predict again with --force"),
-    Mistake("CSV edited, checked", EDITED, CHECK, 4, f"predict --run tiny-run --out {CSV} --force"),
     Mistake("CSV edited, predicted", EDITED, "predict", 2, "--force"),
     # another competition
     Mistake("a URL", nothing, f"download --competition https://www.kaggle.com/c/{SLUG}/data", 2,
@@ -90,10 +89,7 @@ MISTAKES = [
     Mistake("another's sidecar", nothing, f"check --competition other --csv {CSV}", 4, "add --competition tiny"),
     # a run that is elsewhere or not finished
     Mistake("run renamed", RENAMED, "predict", 3, "was it renamed"),
-    Mistake("run renamed, cure", RENAMED, "predict", 3, "Name one with --run; there is other-name"),
-    Mistake("runs moved", move("data/models", "elsewhere"), "predict", 3, "run `python -m pipeline.train` first"),
     Mistake("pointer lost", remove("data/models/LATEST"), "predict", 3, "name one with --run"),
-    Mistake("pointer lost, submit", remove("data/models/LATEST"), "submit", 3, "its CSV with --csv"),
     Mistake("run misspelt", nothing, "predict --run Tinyrun", 3, "did you mean tiny-run?"),
     Mistake("no such run", nothing, "predict --run paper", 3, "there is tiny-run (`python -m pipeline.train` makes"),
     Mistake("run unfinished", remove(f"{RUN}/manifest.json"), "predict", 3, "with the same options to go on"),
@@ -104,27 +100,18 @@ MISTAKES = [
     # a run of another version
     _version("config.json", "an unknown key", "config", newer=1, says="config.json is damaged or of another version"),
     _version("config.json", "a missing key", "config", model=None),
-    _version("config.json", "no data", data=None, says="it lacks data"),
-    _version("config.json", "a list", config=[]),
     _version("config.json", "half a batch", "config", batch_size=64.5, says="batch_size cannot be 64.5"),
     _version("config.json", "a path for a competition", competition="../../etc", says="no competition slug"),
-    _version("result.json", "an unknown key", newer=1),
     _version("result.json", "text for an accuracy", test_accuracy="high", says="test_accuracy cannot be 'high'"),
-    _version("result.json", "a truth for a size", trainable_parameters=True),
-    _version("manifest.json", "an unknown key", newer=1),
     _version("manifest.json", "no weights", "files", **{runs.WEIGHTS: None}, says="does not know weights"),
     # what is beside a CSV
     Mistake("sidecar lost, submit", remove(SIDECAR), "submit", 2, "--competition SLUG"),
-    Mistake("sidecar lost, check", remove(SIDECAR), CHECK, 4, f"predict --out {CSV} --force"),
     Mistake("sidecar lost, predict", remove(SIDECAR), "predict", 2, "--force"),
     Mistake("sidecar cut", edit(SIDECAR, lambda c: c[:50]), "submit", 4, f"{SIDECAR} is damaged"),
-    _sidecar("competition", 5),
     _sidecar("competition", "../x"),
     _sidecar("competition", "other", 3, "python -m pipeline.preprocess --competition other"),
     _sidecar("test_accuracy", "high"),
     _sidecar("run", "$(touch canary)"),
-    _sidecar("run", "a\nb"),
-    _sidecar("submittable", "yes"),
     Mistake("evidence lost", remove(EVIDENCE), CHECK, 4, "predict again with --force"),
     Mistake("evidence cut", edit(EVIDENCE, lambda c: c[:500]), CHECK, 4, "predict again with --force"),
     Mistake("array cut", edit(f"{PROCESSED}/hidden_images.npy", lambda c: c[:-10]), "predict", 4,
@@ -132,12 +119,10 @@ MISTAKES = [
     # options
     Mistake("out a folder", lambda place: (place / "x.csv").mkdir(), "predict --out x.csv", 2, "is a directory"),
     Mistake("out below a file", write("x", ""), "predict --out x/y.csv", 1, f"x: File exists: {FOLDER}"),
-    Mistake("models below a file", write("x", ""), f"{TRAIN} --models x/y", 1, FOLDER),
     Mistake("CSV not there", nothing, "submit --csv none.csv", 3, "python -m pipeline.predict --out none.csv"),
     Mistake("no option", nothing, f"submit {CSV}", 2, "--help shows the options"),
     Mistake("a wrong option", nothing, "predict --runs tiny-run", 2, "Did you mean '--run'"),
     Mistake("not a number", nothing, "check --fail-over nan", 2, "'nan' is not a number"),
-    Mistake("no limit", nothing, "submit --timeout inf", 2, "'inf' is not a number"),
     Mistake("no such device", nothing, f"{TRAIN} --device {ABSENT}", 2, "available: "),
     Mistake("other options", nothing, f"{TRAIN} --run tiny-run --seed 9", 2, "choose another name with --run"),
 ]  # fmt: skip
@@ -183,13 +168,6 @@ def test_a_stage_that_comes_too_early_names_the_one_to_run_first(tmp_path: Path,
     assert tree(tmp_path) == {}
 
 
-def test_a_check_that_comes_too_early_says_what_writes_a_csv(tmp_path: Path) -> None:
-    result = here("check", cwd=tmp_path)
-    assert result.returncode == 0
-    assert "there is no CSV to submit; `python -m pipeline.predict` writes one" in result.stdout
-    assert tree(tmp_path) == {}
-
-
 # --- what goes well all the same ------------------------------------------------------------------------------
 
 
@@ -198,11 +176,6 @@ def test_a_renamed_run_predicts_under_its_new_name(place: Path) -> None:
     RENAMED(place)
     assert here("predict", "--run", "other-name", cwd=place).returncode == 0
     assert (place / "submissions/other-name.csv").read_bytes() == old == (place / CSV).read_bytes()
-
-
-def test_a_run_in_another_folder_is_found_there(place: Path) -> None:
-    move("data/models", "elsewhere")(place)
-    assert "nothing to do" in here("predict", "--models", "elsewhere", cwd=place).stdout
 
 
 def test_a_csv_outlives_its_run(place: Path) -> None:
@@ -226,26 +199,3 @@ def test_another_runs_folder_is_no_reason_to_lose_a_run(place: Path) -> None:
     remove(f"{RUN}/{runs.WEIGHTS}")(place)
     assert "weights.safetensors is missing" in error_line(here("predict", "--run", "tiny-run", cwd=place), 4)
     assert tree(place) == {name: content for name, content in before.items() if name != f"{RUN}/{runs.WEIGHTS}"}
-
-
-# --- with Kaggle ----------------------------------------------------------------------------------------------
-
-
-def test_a_slug_that_kaggle_does_not_know(place: Path) -> None:
-    with serve(place) as kaggle:
-        for module in ("download", "check"):
-            result = here(module, "--competition", "mistyped", cwd=place, environ=kaggle.environment)
-            assert "--competition mistyped spelled right?" in error_line(result, 2)
-    assert not (place / "data/raw/mistyped").exists()
-
-
-@pytest.mark.parametrize("content", ["", "[]", '{"username": "u", "key": 7}'])
-def test_a_kaggle_json_of_the_wrong_shape(place: Path, content: str) -> None:
-    home = place / "home/.kaggle"
-    home.mkdir(parents=True)
-    (home / "kaggle.json").write_text(content)
-    before = tree(place)
-    line = error_line(here("submit", cwd=place, environ={**clean_environment(), "HOME": str(place / "home")}), 5)
-    assert "kaggle.json cannot be read or is not of the shape" in line
-    assert "https://www.kaggle.com/settings" in line
-    assert tree(place) == before

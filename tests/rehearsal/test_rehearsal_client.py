@@ -3,16 +3,15 @@
 import csv
 import hashlib
 import json
-import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from pipeline.rehearsal.mock import MockKaggle, mock_kaggle
+from pipeline.rehearsal.mock import mock_kaggle
 
 CLIENT = Path(sys.executable).with_name("kaggle")
 SLUG = "rehearsal-real"
@@ -30,10 +29,6 @@ def client(environment: Mapping[str, str], cwd: Path, *arguments: str) -> subpro
     )
 
 
-def rows(output: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(output.splitlines()))
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     served = tmp_path / "real"
@@ -44,37 +39,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def labels(tmp_path: Path) -> Path:
-    path = tmp_path / "labels.csv"
-    path.write_text("ID,Labels\n" + "".join(f"{i},{i % 10}\n" for i in range(100)))
-    return path
-
-
-@pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A user's working folder, with a real-looking token that nobody must use."""
     folder = tmp_path / "home"
     (folder / ".kaggle").mkdir(parents=True)
     (folder / ".kaggle" / "access_token").write_text("the-users-own-token")
     return folder
-
-
-@pytest.fixture
-def kaggle(folder: Path, labels: Path, tmp_path: Path) -> Iterator[MockKaggle]:
-    with mock_kaggle(folder, tmp_path / "state", labels=labels) as running:
-        yield running
-
-
-def test_files_page_by_page(kaggle: MockKaggle, home: Path) -> None:
-    first = client(kaggle.environment, home, "files", SLUG, "--page-size", "1", "-v")
-    assert first.returncode == 0, first.stderr
-    token = re.search("Next Page Token = (.*)", first.stdout)
-    assert token is not None
-    second = client(kaggle.environment, home, "files", SLUG, "--page-token", token.group(1), "-v")
-    assert "cifar_test_nolabel.pkl" in second.stdout
-    assert "test_batch" not in second.stdout
-    assert kaggle.count("ListDataFiles") == 2
-    assert kaggle.count("Offline") == 0
 
 
 def test_download_goes_on_in_another_process_and_another_rehearsal(folder: Path, home: Path, tmp_path: Path) -> None:
@@ -93,8 +63,9 @@ def test_download_goes_on_in_another_process_and_another_rehearsal(folder: Path,
     assert target.read_bytes() == whole
 
 
-def test_submit_and_look_in_the_next_rehearsal(folder: Path, labels: Path, home: Path, tmp_path: Path) -> None:
-    (home / "good.csv").write_text("ID,Labels\n" + "".join(f"{i},{i % 10}\n" for i in range(100)))
+def test_submit_and_look_in_the_next_rehearsal(folder: Path, home: Path, tmp_path: Path) -> None:
+    labels = home / "good.csv"
+    labels.write_text("ID,Labels\n" + "".join(f"{i},{i % 10}\n" for i in range(100)))
     (home / "bad.csv").write_text("ID,Label\n0,1\n")
     with mock_kaggle(folder, tmp_path / "state", labels=labels) as kaggle:
         for name in ("good", "bad"):
@@ -106,12 +77,10 @@ def test_submit_and_look_in_the_next_rehearsal(folder: Path, labels: Path, home:
         # The mock server's token was used, not the one in the user's home.
         assert kaggle.count("IntrospectToken") == 2
     with mock_kaggle(folder, tmp_path / "state", clock=lambda: time.time() + 2) as again:
-        listed = rows(client(again.environment, home, "submissions", SLUG, "-v").stdout)
+        listed = client(again.environment, home, "submissions", SLUG, "-v").stdout
         limits = client(again.environment, home, "submission-limits", SLUG)
-    assert [(row["fileName"], row["description"], row["status"].rpartition(".")[2]) for row in listed] == [
-        ("bad.csv", "a bad one", "ERROR"),
-        ("good.csv", "a good one", "COMPLETE"),
-    ]
-    assert (listed[1]["publicScore"], listed[1]["privateScore"]) == ("1.00000", "1.00000")
+    bad, good = csv.DictReader(listed.splitlines())
+    assert (bad["fileName"], bad["description"], bad["status"]) == ("bad.csv", "a bad one", "SubmissionStatus.ERROR")
+    assert (good["fileName"], good["publicScore"], good["privateScore"]) == ("good.csv", "1.00000", "1.00000")
     assert "Remaining today: 18" in limits.stdout
     assert "the-users-own-token" not in (tmp_path / "state" / "state.json").read_text()

@@ -1,7 +1,5 @@
 """The files: formats, the embedded digits, the catalog and its zip."""
 
-import hashlib
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -11,11 +9,8 @@ import pytest
 
 from pipeline.rehearsal import digits
 from pipeline.rehearsal.service import Catalog, file_reply
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+from tests.rehearsal.plain_http import make_folder
+from tests.support import tree
 
 
 def test_batch_reads_as_the_original_files_do() -> None:
@@ -24,6 +19,8 @@ def test_batch_reads_as_the_original_files_do() -> None:
     labels = rng.integers(0, 10, 1500).tolist()
     names = [f"cat_{i}.png" for i in range(1500)]
     content = digits.batch("training batch 1 of 5", images, labels, names)
+    with pytest.raises(UnicodeDecodeError):
+        pickle.loads(content)
     assert content.startswith(b"\x80\x02}q\x01(U\x0bbatch_labelq\x02")  # protocol 2, Python 2 str, slots from 1
     read = pickle.loads(content, encoding="bytes")
     assert list(read) == [b"batch_label", b"labels", b"data", b"filenames"]
@@ -31,15 +28,7 @@ def test_batch_reads_as_the_original_files_do() -> None:
     assert read[b"labels"] == labels
     assert read[b"filenames"] == [name.encode() for name in names]
     assert read[b"data"].dtype == np.uint8
-    np.testing.assert_array_equal(
-        read[b"data"].reshape(-1, 3, 32, 32), images.transpose(0, 3, 1, 2)
-    )  # channel-first, flat
-
-
-def test_batch_needs_an_encoding_as_the_original_files_do() -> None:
-    content = digits.batch("b", np.full((1, 32, 32, 3), 200, np.uint8), [0], ["x.png"])
-    with pytest.raises(UnicodeDecodeError):
-        pickle.loads(content)
+    np.testing.assert_array_equal(read[b"data"].reshape(-1, 3, 32, 32), images.transpose(0, 3, 1, 2))
 
 
 def test_batches_meta() -> None:
@@ -47,30 +36,22 @@ def test_batches_meta() -> None:
     assert meta == {b"num_cases_per_batch": 10_000, b"label_names": [b"airplane", b"truck"], b"num_vis": 3072}
 
 
-def test_hidden_is_protocol_4_with_bytes_keys() -> None:
-    images = np.zeros((2, 32, 32, 3), np.uint8)
-    content = digits.hidden(images, np.arange(2, dtype=np.int64))
-    assert content[:2] == b"\x80\x04"
-    read = pickle.loads(content)
-    assert read[b"data"].shape == (2, 32, 32, 3)
-    assert read[b"ids"].dtype == np.int64
-
-
 def test_digits_are_the_same_every_time_and_complete(tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     for folder in (first, second):
         digits.write(folder, folder.with_suffix(".csv"))
-    assert digests(first) == digests(second)
+    assert tree(first) == tree(second)
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
     below = first / "cifar-10-python" / "cifar-10-batches-py"
     batches = [pickle.loads(path.read_bytes(), encoding="bytes") for path in sorted(below.glob("*_batch*"))]
     assert [batch[b"data"].shape for batch in batches] == [(200, 3072)] * 5 + [(297, 3072)]
     red, green, blue = batches[0][b"data"].reshape(-1, 3, 1024).mean(axis=(0, 2))
     assert red > green > blue
-    hidden = pickle.loads((first / "cifar_test_nolabel.pkl").read_bytes())
-    assert hidden[b"data"].shape == (500, 32, 32, 3)
-    assert sorted(name.name for name in first.rglob("*.csv")) == []  # no labels among what is served
-    assert (tmp_path / "a.csv").read_text().startswith("ID,Labels\n0,")
+    content = (first / "cifar_test_nolabel.pkl").read_bytes()
+    hidden = pickle.loads(content)
+    assert content[:2] == b"\x80\x04" and hidden[b"data"].shape == (500, 32, 32, 3)
+    assert hidden[b"ids"].dtype == np.int64
+    assert not list(first.rglob("*.csv"))  # no labels among what is served
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 501
 
 
@@ -83,22 +64,17 @@ def test_digits_parts_share_no_image_and_are_stratified() -> None:
 
 
 def test_the_zip_is_made_once_and_again_when_a_file_changes(tmp_path: Path) -> None:
-    folder, cache = tmp_path / "served", tmp_path / "cache"
-    (folder / "below").mkdir(parents=True)
-    cache.mkdir()
-    (folder / "a.txt").write_text("a")
-    (folder / "below" / "b.txt").write_text("b")
+    folder = make_folder(tmp_path)
     (folder / ".DS_Store").write_text("hidden")
-    catalog = Catalog("slug", folder, cache)
-    assert list(catalog.files()) == ["a.txt", "below/b.txt"]
+    (folder / "kaggle.json").write_text("a credential")
+    catalog = Catalog("slug", folder, tmp_path)
     archive = catalog.archive()
     first = file_reply("z", archive).headers["ETag"]
     with zipfile.ZipFile(archive) as opened:
-        assert opened.namelist() == ["a.txt", "below/b.txt"]
-        assert opened.read("below/b.txt") == b"b"
-    assert file_reply("z", Catalog("slug", folder, cache).archive()).headers["ETag"] == first
-    (folder / "a.txt").write_text("changed")
-    os.utime(folder / "a.txt", (1, 1))
+        assert opened.namelist() == list(catalog.files()) == ["a.bin", "below/b c.txt", "z.txt"]
+        assert opened.read("below/b c.txt") == b"b"
+    assert file_reply("z", Catalog("slug", folder, tmp_path).archive()).headers["ETag"] == first
+    (folder / "z.txt").write_text("changed")
     assert file_reply("z", catalog.archive()).headers["ETag"] != first
     with zipfile.ZipFile(archive) as opened:
-        assert opened.read("a.txt") == b"changed"
+        assert opened.read("z.txt") == b"changed"

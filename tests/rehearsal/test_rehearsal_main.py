@@ -101,9 +101,3 @@ def test_interrupts_reach_the_command(tmp_path: Path, served: Path, signum: sign
     assert process.returncode == 130
     assert "Traceback" not in errors  # what there is to say, COMMAND has said
     assert time.monotonic() - begin < 10
-
-
-def test_help_ends_in_examples(rehearse: Rehearse) -> None:
-    shown = rehearse("--help")
-    assert shown.returncode == 0
-    assert "python -m pipeline.rehearsal -- ./run_all.sh" in shown.stdout

@@ -12,8 +12,7 @@ DAY = 86_400.0
 
 
 class Clock:
-    def __init__(self) -> None:
-        self.now = 20_000 * DAY
+    now = 20_000 * DAY
 
     def __call__(self) -> float:
         return self.now
@@ -47,22 +46,20 @@ def test_public_and_private_are_halves_cut_to_five_decimals(tmp_path: Path) -> N
     assert score(csv({**three.labels, 0: 9}), three) == Outcome("COMPLETE", "0.66666", "1.00000")
 
 
-def test_column_and_row_order_do_not_matter() -> None:
+def test_what_is_scored_without_labels_or_in_another_order() -> None:
     content = "Labels,ID\r\n" + "".join(f"{i % 10},{i}\r\n" for i in reversed(range(100)))
     assert score(content.encode(), TRUTH).public == "1.00000"
+    assert score(b"ID,Labels\n5,1\n", None) == Outcome("COMPLETE", "", "")
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "Required column 'ID' could not be found"),
-        (b"id,label\n0,1\n", "Required column 'ID' could not be found"),
-        (b"ID,Labels,x\n0,1,2\n", "Line 2 does not have the 2 columns ID,Labels"),
         (b"ID,Labels\n0,1,2\n", "Line 2 does not have the 2 columns ID,Labels"),
         (b"ID,Labels\n0,10\n", "The value '10' in the column 'Labels' (Line 2) is not in 0..9"),
         (b"ID,Labels\n0,cat\n", "is not an integer"),
         (b"ID,Labels\n0,1\n0,1\n", "was already defined (Line 3)"),
-        (csv(dict.fromkeys(range(99), 0)), "Unable to find 1 required key values in the 'ID' column"),
         (csv(dict.fromkeys(range(90), 0)), "Unable to find 10 required key values in the 'ID' column"),
         (csv(dict.fromkeys(range(101), 0)), "The key value '100' in the 'ID' column is unexpected"),
         (b"PK\x03\x04\xff\xfe", "not a CSV file"),
@@ -72,10 +69,6 @@ def test_errors_in_kaggle_s_words(content: bytes, reason: str) -> None:
     outcome = score(content, TRUTH)
     assert (outcome.status, outcome.public, outcome.private) == ("ERROR", "", "")
     assert reason in outcome.error
-
-
-def test_without_labels_a_submission_is_accepted_and_unscored() -> None:
-    assert score(b"ID,Labels\n5,1\n", None) == Outcome("COMPLETE", "", "")
 
 
 def test_labels_that_are_missing_or_bad(tmp_path: Path) -> None:
