@@ -12,6 +12,7 @@ from tests.hostile.edits import CSV
 from tests.hostile.surroundings import NAMESPACE, needs_mounts, shell
 from tests.support import ROOT, SLUG, clean_environment, error_line, here, serve, tree
 
+pytestmark = pytest.mark.usefixtures("quick_client")  # where the disk is not full
 Files = Mapping[str, bytes]
 PREPROCESS, PREDICT = ("preprocess", "--competition", SLUG, "--force"), ("predict", "--force")
 TRAIN = ("train", "--preset", "rehearsal", "--competition", SLUG, "--epochs", "2", "--device", "cpu", "--run", "mine")

@@ -2,11 +2,13 @@
 
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.store import ledger
+from tests.forked_client import forked_client
 from tests.hostile.edits import CSV
 from tests.hostile.kills import Template, kill_once
 from tests.support import here, write_run
@@ -15,8 +17,12 @@ STAGES = ("download", "from", "preprocess", "train", "predict", "submit", "check
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template(tmp_path_factory.mktemp("template"))
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
+    template = Template(tmp_path_factory.mktemp("template"))
+    for stage in STAGES:
+        template.end(stage)  # with the client that will be killed
+    with forked_client():
+        yield template
 
 
 @pytest.mark.parametrize(("stage", "seed"), [(stage, seed) for seed, stage in enumerate(STAGES)])
