@@ -1,11 +1,5 @@
-"""Signals at random moments: a stage is killed, what is left is looked at, and the same command run again.
+"""Signals at random moments: a stage is killed, what is left is looked at, and the same command run again."""
 
-What is killed runs in a process of its own, forked from one that has imported PyTorch and the stages beforehand: the
-moments fall into the stage's work.
-"""
-
-import importlib
-import multiprocessing
 import os
 import random
 import re
@@ -18,13 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import torch
 
 from pipeline.store import ledger
-from tests.hostile import leftovers
+from tests.hostile import forked, leftovers
 from tests.hostile.leftovers import RUN
 from tests.hostile.surroundings import copy_project
 from tests.support import ROOT, SLUG, clean_environment, here, serve, write_download
@@ -130,30 +123,6 @@ def _finish(case: Case, place: Path, environ: Mapping[str, str]) -> "subprocess.
         torch.set_num_threads(threads)
 
 
-def _start(case: Case, folder: Path, environ: Mapping[str, str], log: Path) -> ForkServerProcess:
-    """The case in a process that has imported all stages."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *(case.arguments[0] for case in CASES.values() if not case.script)])
-    process = context.Process(target=_become, args=(case, folder, dict(environ), log))
-    process.start()
-    return process
-
-
-def _become(case: Case, folder: Path, environ: Mapping[str, str], log: Path) -> None:
-    """In the fork: run the stage as `python -m` does, or become the script."""
-    os.setsid()
-    for number, name in enumerate((os.devnull, os.devnull, str(log))):
-        os.dup2(os.open(name, os.O_RDWR), number)
-    os.chdir(folder)
-    module, *options = case.arguments
-    if case.script:
-        os.execve(module, case.arguments, environ)
-    os.environ.clear()
-    os.environ.update(environ)
-    torch.set_num_threads(1)
-    sys.exit(importlib.import_module(module).main(options))
-
-
 # --- a kill -------------------------------------------------------------------------------------------------
 
 
@@ -203,7 +172,7 @@ def _kill(
     """Start the command, send the signal, wait; its exit code, and what was wrong with how it ended."""
     log = folder / ".stderr"
     log.touch()
-    process = _start(case, folder, environ, log)
+    process = forked.start(case.arguments, folder, environ, log)
     leader = process.pid or 0
     try:
         while process.exitcode is None and not _has_begun(leader, case):

@@ -52,6 +52,14 @@ def test_each_secret_alone_is_masked_in_a_refusal(kaggle: QuotingServer, home: P
     assert "***" in str(caught.value)
 
 
+@pytest.mark.parametrize("status", [401, 0])
+def test_all_secrets_together_are_masked_in_every_failure(kaggle: QuotingServer, home: Path, status: int) -> None:
+    kaggle.status = status
+    with pytest.raises(PipelineError) as caught:
+        Kaggle(way(home, kaggle.server_port, *SECRETS), attempts=1).submissions(SLUG)
+    assert leaks({"said": repr(caught.value).encode()}) == []
+
+
 @pytest.mark.parametrize("word", ["p%40ss%2Fword-of-the-proxy", "p@ss/word-of-the-proxy"])
 def test_a_proxy_that_is_not_there_keeps_its_password(home: Path, word: str) -> None:
     proxy = f"http://somebody:{word}@127.0.0.1:9"
@@ -80,9 +88,8 @@ def test_whatever_the_client_dies_of_is_masked(
 @pytest.mark.parametrize(
     ("status", "command"),
     [
-        (401, ["download", "--competition", SLUG, "--raw", "elsewhere"]),
+        (403, ["download", "--competition", SLUG, "--raw", "elsewhere"]),
         (403, ["submit"]),
-        (0, ["submit"]),
         (200, ["check", "--competition", SLUG, "--wait", "0"]),
     ],
 )
