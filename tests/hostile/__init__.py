@@ -7,7 +7,7 @@ test_crafted_files      pickles (calls, arrays, bombs, meanings) and archives (p
 test_honest_files       what write_honest wrote with two versions of numpy, kept in honest/
 test_fuzzing            mutations of both; tests/bench/fuzz.py goes on for hours
 test_kaggle_misbehaves  kaggle_cases, the table;  kaggle_ways to provoke a row, kaggle_place runs it
-test_kills              kills at random moments of a stage in forked;  leftovers: what must not be there afterwards
+test_kills              kills at random moments;  leftovers: what must not be there afterwards
 test_disk_order         disk_order watches what is synced before it is renamed
 test_mistakes           the table of mistakes, made by edits
 test_surroundings       terminals, locales, folders, a GPU that fails, a full disk

@@ -1,5 +1,7 @@
 """Signals at random moments: a stage is killed, what is left is looked at, and the same command run again."""
 
+import importlib
+import multiprocessing
 import os
 import random
 import re
@@ -8,16 +10,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import torch
 
 from pipeline.store import ledger
-from tests.hostile import forked, leftovers
+from tests.hostile import leftovers
 from tests.hostile.leftovers import RUN
 from tests.hostile.surroundings import copy_project
 from tests.support import ROOT, SLUG, clean_environment, here, serve, write_download
@@ -123,6 +126,30 @@ def _finish(case: Case, place: Path, environ: Mapping[str, str]) -> "subprocess.
         torch.set_num_threads(threads)
 
 
+def _start(command: Sequence[str], folder: Path, environ: Mapping[str, str], log: Path) -> ForkServerProcess:
+    """`python -m COMMAND`, or a script; its process is forked from one that has imported PyTorch and the stages."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *(case.arguments[0] for case in CASES.values() if not case.script)])
+    process = context.Process(target=_become, args=(command, folder, dict(environ), log))
+    process.start()
+    return process
+
+
+def _become(command: Sequence[str], folder: Path, environ: Mapping[str, str], log: Path) -> None:
+    """In the fork."""
+    os.setsid()
+    for number, name in enumerate((os.devnull, os.devnull, str(log))):
+        os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
+    os.chdir(folder)
+    module, *options = command
+    if module.endswith(".sh"):
+        os.execve(module, [*command], environ)
+    os.environ.clear()
+    os.environ.update(environ)
+    torch.set_num_threads(1)
+    sys.exit(importlib.import_module(module).main(options))
+
+
 # --- a kill -------------------------------------------------------------------------------------------------
 
 
@@ -172,7 +199,7 @@ def _kill(
     """Start the command, send the signal, wait; its exit code, and what was wrong with how it ended."""
     log = folder / ".stderr"
     log.touch()
-    process = forked.start(case.arguments, folder, environ, log)
+    process = _start(case.arguments, folder, environ, log)
     leader = process.pid or 0
     try:
         while process.exitcode is None and not _has_begun(leader, case):
