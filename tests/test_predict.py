@@ -43,7 +43,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def test_the_commands_of_the_readme_work_as_written(place: Path) -> None:
-    result = stage("predict", "--out", "submissions/sub.csv", cwd=place)
+    result = here("predict", "--out", "submissions/sub.csv", cwd=place)
     assert result.returncode == 0, result.stderr
     assert "run tiny-run (preset rehearsal, competition tiny)" in result.stdout
     assert "predict: 30 rows -> submissions/sub.csv, for tiny, in 0:00:" in result.stdout
@@ -58,7 +58,7 @@ def test_the_commands_of_the_readme_work_as_written(place: Path) -> None:
     assert (card["validation_accuracy"], card["test_accuracy"]) == (91.0, 90.0)
     assert card["csv_sha256"] == FileRecord.of(csv).sha256
     before = tree(place)
-    assert "nothing to do" in stage("predict", "--out", "submissions/sub.csv", cwd=place).stdout
+    assert "nothing to do" in here("predict", "--out", "submissions/sub.csv", cwd=place).stdout
     assert tree(place) == before
 
 
