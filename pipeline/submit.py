@@ -209,6 +209,8 @@ class _Sender:
         have that yet, and so does not show whose it is.
         """
         end, sha256 = self.clock.monotonic() + seconds, self.draft.csv_sha256
+        if named is None:  # there was no answer, so the list has hardly got that far
+            self.clock.sleep(self.clock.look)
         while True:
             listed = self.kaggle.submissions(self.draft.competition)
             own = [s.ref for s in listed if s.ref not in earlier and submissions.carries(s.description, sha256)]
