@@ -58,6 +58,12 @@ def test_the_cpus_flags_decide(monkeypatch: pytest.MonkeyPatch, amx: bool, avx51
     assert choose("cpu").precision == ("bf16" if amx or avx512 else "fp32")
 
 
+def test_the_cpu_computes_in_fp32_where_pytorch_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert choose("cpu").precision == "fp32"
+
+
 def test_bf16_that_fails_is_left_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_arguments: Any) -> None:
         raise RuntimeError("no kernel for bfloat16\nat line 7")

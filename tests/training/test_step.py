@@ -185,3 +185,11 @@ def test_a_device_that_fails_in_the_first_compiled_step_is_no_compilers_failure(
     monkeypatch.setattr(torch, "compile", lambda model, **_options: fail)
     with pytest.raises(RuntimeError, match="launch failure"):
         trained(SMALL, device=COMPILED)
+
+
+def test_cuda_is_compiled_with_its_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(torch, "compile", lambda _model, **options: asked.append(options))
+    for kind in ("cpu", "cuda"):
+        Step(start(SMALL, CPU), SMALL, Device(torch.device(kind), "bf16", compiled=True), 100)
+    assert [options["mode"] for options in asked] == [None, "reduce-overhead"]
