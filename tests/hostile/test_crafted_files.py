@@ -17,6 +17,7 @@ CASES = list(every_case(share=12))
 FRESH = [
     "hidden: call: os.system",
     "hidden: bomb: small dicts again and again",
+    "hidden: bomb: nested marks",
     "batch: impostor: empty",
     "meta: a name that is no UTF-8",
     "archive: tar with a link, and a file through it",
