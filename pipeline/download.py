@@ -157,8 +157,8 @@ def _fetch(slug: str, cache: Path, most: int, kaggle: Kaggle, log: Log) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with Meter("download:", most, BYTES, log) as meter:
         dataclasses.replace(kaggle, log=meter.line).download(slug, cache, meter.update)
-    came = next((path for path in sorted(cache.glob(f"{slug}.*")) if not path.name.endswith(MARKER)), None)
-    if came is None:
+    files = (path for path in sorted(cache.glob(f"{slug}.*")) if path.is_file() and not path.name.endswith(MARKER))
+    if (came := next(files, None)) is None:
         raise NetworkError("the kaggle client reported success and left no file: run again")
     log(f"download: {megabytes(came.stat().st_size)} came, unpacking and checking them")
     return came
