@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from pipeline import console
 from pipeline.errors import BadData
 from pipeline.model import resnet
 from pipeline.model.resnet import ResNet, build, folded, normalise
@@ -137,6 +139,10 @@ def statistics(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     return norm.running_mean, norm.running_var
 
 
+def brighter(images: Images) -> Images:
+    return images + np.uint8(100)
+
+
 def flatter(images: Images) -> Images:
     return (images // 3).astype(np.uint8)
 
@@ -177,7 +183,7 @@ def test_images_like_the_reference_change_nothing(photographs: Images) -> None:
 def test_adaptation_leaves_the_model_itself_and_all_weights_alone(trained: ResNet, photographs: Images) -> None:
     trained.train()
     before = {name: value.clone() for name, value in trained.state_dict().items()}
-    found = bn_adapted(trained, flatter(photographs), photographs)
+    found = bn_adapted(trained, brighter(photographs), photographs)
     after = trained.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert all(module.training for module in trained.modules())
@@ -187,6 +193,16 @@ def test_adaptation_leaves_the_model_itself_and_all_weights_alone(trained: ResNe
     assert all(torch.equal(weights[name], value) for name, value in trained.named_parameters())
     assert found.state_dict().keys() == before.keys()
     assert not torch.equal(statistics(norms(found)[0])[0], before["bn1.running_mean"])
+
+
+@pytest.mark.parametrize("change", [brighter, flatter])
+def test_corrupted_images_are_predicted_more_like_clean_ones(
+    change: Callable[[Images], Images], trained: ResNet, photographs: Images
+) -> None:
+    others = (20 + smooth_images(60, seed=1) // 2).astype(np.uint8)
+    clean, changed = logits(trained, others), change(others)
+    unadapted = (logits(trained, changed) - clean).norm()
+    assert (logits(bn_adapted(trained, changed, photographs), changed) - clean).norm() < unadapted / 2
 
 
 def test_two_images_or_a_silent_channel_give_finite_predictions(trained: ResNet, photographs: Images) -> None:
@@ -245,6 +261,20 @@ def test_predictions_are_in_the_order_of_the_rows_whatever_the_batch(data: Proce
     np.testing.assert_allclose(outputs.probabilities, expected, atol=1e-6)
     assert outputs.members.tolist() == [labels([m], pixels[rows], "none").tolist() for m in members]
     assert outputs.truth is None and len(set(outputs.members.flatten().tolist())) > 2
+
+
+def test_long_predictions_show_their_progress(data: Processed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "FIRST_LINE", 0.0)
+    monkeypatch.setattr(console, "LINES", 0.0)
+    lines: list[str] = []
+    panel = Panel([member("a", 0, np.array(data.array("hidden_images")))], "none", 10, lines.append)
+    inference.predict(panel, data, "test_images", np.arange(20))
+    inference.predict(panel, data, "hidden_images", np.arange(30))
+    assert [line.split(", ")[0] for line in lines] == [
+        *(f"predict: test_batch {share} %" for share in (50, 100)),
+        *(f"predict: hidden images {share} %" for share in (33, 66, 100)),
+    ]
+    assert lines[3].endswith(" to go") and " images/s, 0:00:00" in lines[3]
 
 
 def test_features_are_what_the_linear_layer_sees(data: Processed) -> None:

@@ -35,6 +35,14 @@ def fitted(job: Task, state: State) -> None:
     fit(job, state, step, Progress(lambda _: None, job.config.epochs, 4, 100, 0))
 
 
+def test_the_learning_rates_of_a_run_are_the_schedules(tmp_path: Path) -> None:
+    state = start(CONFIG, CPU)
+    fitted(task(tmp_path), state)
+    # 8 steps, a third of an epoch (4/3 steps) of warm-up.
+    assert [row.rate for row in state.rows] == pytest.approx([1e-3 * 5 / (8 - 4 / 3), 1e-3 / (8 - 4 / 3)])
+    assert [row.epoch for row in state.rows] == [1, 2]
+
+
 def test_what_tensorboard_is_shown_changes_no_weight(tmp_path: Path) -> None:
     weights = []
     for name, names in (("plain", ()), ("shown", [f"class{k}" for k in range(10)])):
@@ -109,3 +117,10 @@ def test_an_epoch_is_one_line_with_the_time_to_go(capsys: pytest.CaptureFixture[
     assert reported(0.05, last=True) == [SHOWN]
     assert reported(0.05, first=301) == [SHOWN]  # without a step there is no estimate, as when only validation was left
     assert capsys.readouterr().err == ""
+
+
+def test_a_long_epoch_says_once_a_minute_how_it_stands() -> None:
+    *within, end = reported(3.0)
+    assert [line.split(", ")[0] for line in within] == [f"train: {n} %" for n in (17, 18, 20, 22, 23)]
+    assert within[0] == "train: 17 %, epoch 3/12, loss 2.000, 21 images/s, 0:49:48 to go"
+    assert end == SHOWN + ", 0:45:00 to go"

@@ -71,6 +71,11 @@ def test_the_learning_rate_is_the_schedules() -> None:
 # --- the loss, and teachers -------------------------------------------------------------------------------
 
 
+def test_the_loss_sums_what_the_textbook_averages() -> None:
+    expected = cross_entropy(OUTPUT, LABELS, label_smoothing=0.1) * 32
+    torch.testing.assert_close(summed_loss(OUTPUT, LABELS, CONFIG), expected)
+
+
 def test_mixed_targets_weigh_both_labels() -> None:
     config = dataclasses.replace(CONFIG, label_smoothing=0.0)
     other = LABELS.roll(1)
@@ -131,9 +136,16 @@ COMPILED = dataclasses.replace(CPU, compiled=True)
 SMALL = dataclasses.replace(CONFIG, model=ModelConfig("small", 8, (8,), (1,), (2,)))
 
 
+def compiling(monkeypatch: pytest.MonkeyPatch, backend: Any) -> None:
+    """By another backend than Inductor, which takes minutes."""
+    monkeypatch.setattr(torch, "compile", lambda model, **_options: PLAIN_COMPILE(model, backend=backend))
+
+
+PLAIN_COMPILE = torch.compile
+
+
 def test_a_compiled_model_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = torch.compile  # by another backend than Inductor, which takes minutes
-    monkeypatch.setattr(torch, "compile", lambda model, **_options: plain(model, backend="eager"))
+    compiling(monkeypatch, "eager")
     reasons: list[str] = []
     compiled = trained(SMALL, device=COMPILED, uncompiled=reasons.append)
     assert not reasons
@@ -156,6 +168,17 @@ def test_only_whole_batches_are_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
     for rows in (32, 20, 32):
         step(IMAGES[:rows], LABELS[:rows])
     assert sizes == [32, 32]
+
+
+def test_a_compiler_that_is_broken_is_left_and_nothing_of_it_remains(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_graph: object, _inputs: object) -> None:
+        raise OSError("g++: internal compiler error")
+
+    compiling(monkeypatch, broken)
+    reasons: list[str] = []
+    state = trained(SMALL, device=COMPILED, uncompiled=reasons.append)
+    assert len(reasons) == 1 and len(reasons[0].splitlines()) == 1
+    assert same(state, trained(SMALL))
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, ImportError, AssertionError])
