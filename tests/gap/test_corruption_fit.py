@@ -32,13 +32,13 @@ def natural(count: int, seed: int) -> Images:
 
 @pytest.fixture(scope="module")
 def labelled() -> Images:
-    return natural(60, 0)
+    return natural(110, 0)
 
 
 @pytest.fixture(scope="module")
 def hidden() -> Images:
     """Others of the same kind."""
-    return natural(300, 1)
+    return natural(600, 1)
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *names: str, refined: int = 2) -> None:
@@ -83,7 +83,7 @@ def test_two_corruptions_are_named_in_the_order_of_their_application(
 ) -> None:
     """Noise that came before the loss of contrast would be fainter."""
     only(monkeypatch, BGR, "contrast", "gaussian noise", "exposure", refined=5)
-    found = fit(labelled, corruptions.add_noise(corruptions.change_contrast(hidden, 0.35), 14.0))
+    found = fit(labelled[:75], corruptions.add_noise(corruptions.change_contrast(hidden, 0.35), 14.0))
     assert [done.name for done in found.corruptions] == ["contrast", "gaussian noise"]
     assert found.corruptions[1].strength == pytest.approx(14, rel=0.3) and found.revert is None
     assert np.array_equal(found.apply(hidden), found.corruptions[1](found.corruptions[0](hidden)))
@@ -94,7 +94,7 @@ def test_what_no_known_corruption_explains_gets_no_name(
 ) -> None:
     only(monkeypatch, BGR, "values inverted", "brightness")
     noisy = corruptions.add_noise(hidden, 20.0)
-    found = fit(labelled, noisy)
+    found = fit(labelled[:75], noisy)
     assert found.far and found.degraded
     assert found.corruptions == () and found.revert is None and found.left == found.distance
     deviations = [abs(by) for _, by in found.outstanding]
@@ -103,16 +103,16 @@ def test_what_no_known_corruption_explains_gets_no_name(
     # Images count as degraded only from a distance on
     for times, degraded in ((found.distance / found.limit - 0.01, True), (found.distance / found.limit + 0.01, False)):
         monkeypatch.setattr(corruption_fit, "FAR", times)
-        assert fit(labelled, noisy).degraded is degraded
+        assert fit(labelled[:75], noisy).degraded is degraded
 
 
 def test_other_content_is_not_degraded(monkeypatch: pytest.MonkeyPatch, labelled: Images, hidden: Images) -> None:
     """A sky in every image, as it were: far off, but as sharp and as free of noise as ever."""
     only(monkeypatch, BGR, "blur")
     bluish = hidden.copy()
-    bluish[..., 2] = np.clip(bluish[..., 2].astype(int) + 90, 0, 255)
-    bluish[..., 1] = np.clip(bluish[..., 1].astype(int) - 90, 0, 255)
-    found = fit(labelled, bluish)
+    bluish[..., 2] = np.clip(bluish[..., 2].astype(int) + 60, 0, 255)
+    bluish[..., 1] = np.clip(bluish[..., 1].astype(int) - 60, 0, 255)
+    found = fit(labelled[:75], bluish)
     assert found.far and found.corruptions == () and not found.degraded
     signs = {name: by > 0 for name, by in found.outstanding}
     assert signs.items() <= {"green": False, "blue": True, "red - blue": False, "saturated": True}.items()
