@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import perf_counter
 from types import FrameType
 
 from pipeline.console import Meter, duration
@@ -82,32 +82,24 @@ def stop_on_signals() -> Iterator[StopRequest]:
 class Progress:
     """Reports on a run of `epochs` times `steps` of `images`, of which `done` steps are done already."""
 
-    def __init__(
-        self, log: Log, epochs: int, steps: int, images: int, done: int, *,
-        shown: bool = True, clock: Callable[[], float] = monotonic,
-    ) -> None:  # fmt: skip
+    def __init__(self, log: Log, epochs: int, steps: int, images: int, done: int, *, shown: bool = True) -> None:
         self._epochs, self._steps, self._images = epochs, steps, images
-        # Of the last one or two epochs, so that validations and checkpoints count in the time to go.
-        self._meter = Meter(
-            "train:", epochs * images, "images", log,
-            done=done * images // steps, shown=shown, window=float("inf"), clock=clock,
-        )  # fmt: skip
+        self._meter = Meter("train:", epochs * images, "images", log, done=done * images // steps, shown=shown)
 
     def steps(self, done: int, loss: float) -> None:
         """`done` steps of the run are done; `loss` is the epoch's mean so far."""
         note = f"epoch {-(-done // self._steps)}/{self._epochs}, loss {loss:.3f}"
         self._meter.update(done * self._images // self._steps, note)
 
-    def epoch(self, row: EpochRow, last: bool) -> None:
-        """One line for an epoch; `last` says that none follows."""
-        self._meter.mark()
-        left = self._meter.seconds_left
+    def epoch(self, rows: Sequence[EpochRow], last: bool) -> None:
+        """One line for the last of the epochs that are done; `last` says that none follows."""
+        row = rows[-1]
         self.line(
             f"epoch {row.epoch:>{len(str(self._epochs))}}/{self._epochs}  lr {row.rate:.2e}  "
             f"train {row.train_loss:.3f} {row.train_accuracy:.2f} %  "
             f"validation {row.validation_loss:.3f} {row.validation_accuracy:.2f} %  "
             f"{row.images_per_second:,.0f} images/s  {duration(row.seconds)}"
-            + ("" if last or left is None else f", {duration(left)} to go")
+            + ("" if last else f", {duration(runs.seconds_left(rows, self._epochs))} to go")
         )
 
     def line(self, text: str) -> None:
@@ -240,7 +232,7 @@ def _publish(task: Task, state: State, board: metrics.Board | None, progress: Pr
         board.add(row)
     _save(task, state)
     ended = task.ends(state.rows)
-    progress.epoch(row, ended)
+    progress.epoch(state.rows, ended)
     if ended and row.epoch < task.config.epochs:
         progress.line(f"stopped early: no better epoch than {runs.best_row(state.rows).epoch} since")
 
