@@ -21,7 +21,7 @@ from pipeline.config import Paths
 from pipeline.console import duration, table
 from pipeline.errors import printable
 from pipeline.store import ledger, overview, runs
-from pipeline.store.overview import NOT_SUBMITTED, CsvState, Overview, RunState
+from pipeline.store.overview import NOT_SUBMITTED, CsvState, Folder, Overview, RunState
 
 NAME, RUNS, CSVS = 28, 5, 4  # on the screen: characters of a name, and how many are shown, the newest
 
@@ -41,10 +41,8 @@ class Step:
 
 def following(known: Overview, submissions: Path) -> Step:
     """The next step."""
-    if step := _data_step(known):
-        return step
-    run = overview.usable(known.runs)
-    return _run_step(known, submissions) if run is None else _csv_step(known, run) or _last_step(known, run)
+    run = known.usable
+    return _data_step(known) or (_csv_step(known, run) if run else _run_step(known, submissions))
 
 
 def _data_step(known: Overview) -> Step | None:
@@ -58,64 +56,51 @@ def _data_step(known: Overview) -> Step | None:
         return Step("preprocess", "the download is under way", wait=True)
     if raw == processed == "absent":
         return Step("download", "nothing is here yet" if known.empty else "the images are not here")
-    stage, what, state = (
-        ("preprocess", "arrays are", processed) if raw == "complete" else ("download", "download is", raw)
-    )
-    why = f"the {what} {'missing' if state == 'absent' else state}"
+    stage, state = ("preprocess", processed) if raw == "complete" else ("download", raw)
+    why = f"what {stage} makes is {'missing' if state == 'absent' else state}"
     return Step(stage, why, ["--force"] if state == "damaged" else [])
 
 
 def _run_step(known: Overview, submissions: Path) -> Step:
-    """What is needed for a run that predict can take."""
+    """What is needed for a run that predict can take: none is finished and of these images."""
     for run in known.runs:
         if run.state == "training":
             return Step("predict", f"run {run.name} is being trained", wait=True)
-    fresh = [run for run in known.runs if run.card and not run.stale]  # interrupted or damaged: else it could be taken
-    for run in sorted(fresh, key=lambda run: run.state == "damaged"):
-        assert run.card is not None
-        again = commands.of_run(run.card, run.name, submissions)
+    # Interrupted ones first, then damaged ones, then those of other images.
+    for run in sorted(known.runs, key=lambda run: (run.stale, run.state == "damaged")):
+        if run.card is None:
+            continue
+        name = runs.default_name(run.card) if run.stale else run.name  # on other images it is another run
+        again = commands.of_run(run.card, name, submissions)
+        if run.stale:
+            return Step("train", f"the images have changed since run {run.name} learned from them", again)
         if run.state == "interrupted":
             return Step("train", f"run {run.name} was interrupted, and goes on", again)
         return Step("train", f"run {run.name} is damaged", ["--force", *again])
-    for run in known.runs:
-        if run.stale and run.card is not None:  # on other images it is another run
-            again = commands.of_run(run.card, runs.default_name(run.card), submissions)
-            return Step("train", f"the images have changed since run {run.name} learned from them", again)
     # A run whose options cannot be read may be the one that the default options make.
     return Step("train", "no run is finished", ["--force"] if known.runs else [])
 
 
-def _csv_step(known: Overview, run: RunState) -> Step | None:
-    """What is needed for that run's predictions to be submitted."""
-    if not run.submittable:
-        return None
+def _csv_step(known: Overview, run: RunState) -> Step:
+    """What is needed for that run's predictions to be submitted and scored, and then to understand the score."""
+    named = [] if run.latest else ["--run", run.name]
     own = [csv for csv in known.csvs if run.name in csv.runs]
     good = [csv for csv in own if not csv.stale and not csv.problem]
-    if not good:
+    if run.submittable and not good:
         # predict replaces what it wrote itself, but nothing that somebody edited.
         edited = any((csv.stale == "edited" or csv.problem) and Path(csv.path).stem == run.name for csv in known.csvs)
         why = f"the predictions of run {run.name} are {'stale' if own else 'missing'}"
-        return Step("predict", why, [*_named(run), *(["--force"] if edited else [])])
-    submitted = any(csv.submission not in (NOT_SUBMITTED, ledger.SENDING, ledger.ERROR) for csv in good)
-    if known.ledger["problem"] or submitted or not good[0].submittable:
-        return None
-    return Step("submit", f"the predictions of run {run.name} are not submitted", ["--csv", good[0].path])
-
-
-def _last_step(known: Overview, run: RunState) -> Step:
-    """When all is submitted."""
+        return Step("predict", why, [*named, *(["--force"] if edited else [])])
     if known.ledger["problem"]:
         return Step("check", "once the ledger is repaired, as said above", wait=True)
+    submitted = any(csv.submission not in (NOT_SUBMITTED, ledger.SENDING, ledger.ERROR) for csv in good)
+    if run.submittable and good[0].submittable and not submitted:
+        return Step("submit", f"the predictions of run {run.name} are not submitted", ["--csv", good[0].path])
     if known.ledger["open"]:
         return Step("check", "a submission has no score yet")
     if known.report and (state := known.report["state"]) != "complete":
-        return Step("report", f"the report is {'missing' if state == 'absent' else state}", _named(run))
+        return Step("report", f"the report is {'missing' if state == 'absent' else state}", named)
     return Step("check", "all is done: what the score means, and what would raise it")
-
-
-def _named(run: RunState) -> list[str]:
-    """How to name the run, if it is not the one that a stage takes by default."""
-    return [] if run.latest else ["--run", run.name]
 
 
 # --- the screen -------------------------------------------------------------------------------------------
@@ -125,12 +110,12 @@ def show(known: Overview) -> list[str]:
     """The lines of the screen, without what comes next."""
     parts = {
         "competition": [known.competition],
-        "raw": [f"{known.raw['state']}: {known.raw['text']}"],
-        "processed": [f"{known.processed['state']}: {known.processed['text']}"],
+        "raw": [_folder_text(known.raw)],
+        "processed": [_folder_text(known.processed)],
         "runs": _rows(("", "", "validation", "test", ""), [*map(_run_row, known.runs)], RUNS, left=(0, 1, 4)),
         "CSVs": _rows(("", "local", "predicted", "public", ""), [*map(_csv_row, known.csvs)], CSVS, left=(0, 4)),
         "LATEST": [f"damaged: {known.latest_problem}"] if known.latest_problem else [],
-        "report": [f"{known.report['state']}: {known.report['path']}"] if known.report else [],
+        "report": [_folder_text(known.report)] if known.report else [],
         "ledger": [_ledger_text(known.ledger)],
         "also here": [", ".join(known.others)] if known.others else [],
     }
@@ -141,21 +126,23 @@ def show(known: Overview) -> list[str]:
     ]
 
 
+def _folder_text(folder: Folder) -> str:
+    return f"{folder['state']}: {folder['text']}"
+
+
 def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], most: int, left: Sequence[int]) -> list[str]:
     older = [f"and {len(rows) - most:,} older"] if len(rows) > most else []
     return [*table(head, rows[:most], left=left), *older] if rows else ["none yet"]
 
 
 def _run_row(run: RunState) -> Sequence[str]:
-    notes = ["LATEST"] * run.latest + ["over the limit"] * (not run.submittable)
-    if run.state == "training" and run.seconds_left is not None:
-        notes.append(f"at {run.changed[11:16]} UTC, {duration(run.seconds_left)} to go")
-    elif run.state == "interrupted":
-        notes.append(f"{run.changed[:16].replace('T', ' ')} UTC")
+    notes = ["LATEST"] * run.latest + ["over the limit"] * (not run.submittable) + [run.problem] * bool(run.problem)
     state = "stale" if run.stale else run.state
-    progress = f" {run.epoch}/{run.epochs}" if run.state in ("training", "interrupted") else ""
-    notes += [run.problem] if run.problem else []
-    return printable(run.name, NAME), state + progress, _percent(run.validation), _percent(run.test), ", ".join(notes)
+    if run.state in ("training", "interrupted"):
+        state += f" {run.epoch}/{run.epochs}"
+        left = "" if run.seconds_left is None or run.state != "training" else f", {duration(run.seconds_left)} to go"
+        notes.append(f"at {run.changed[:16].replace('T', ' ')} UTC{left}")
+    return printable(run.name, NAME), state, _percent(run.validation), _percent(run.test), ", ".join(notes)
 
 
 def _csv_row(csv: CsvState) -> Sequence[str]:
@@ -215,8 +202,7 @@ def command(
     lines += [*show(known), "", f"{'then' if step.wait else 'next'}: {command}", f"      ({step.why})"]
     if known.empty:
         lines.append("      (or try it offline first: ./run_all.sh --rehearsal)")
-    for line in lines:
-        cli.log(line)
+    cli.log("\n".join(lines))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

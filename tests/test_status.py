@@ -107,7 +107,7 @@ def test_each_stage_follows_on_the_one_before(prepared: Path, tmp_path: Path) ->
         assert line(tmp_path, "runs").endswith(" UTC, 0:09:00 to go")
         assert following(tmp_path) == "predict"
         assert any(text.startswith("then: ") for text in shown(tmp_path))
-    assert f"{folder.name} interrupted 3/12 63.00 % 20" in line(tmp_path, "runs")
+    assert f"{folder.name} interrupted 3/12 63.00 % at 20" in line(tmp_path, "runs")
     assert following(tmp_path) == "train --competition tiny --preset rehearsal"
 
     finish(tmp_path)

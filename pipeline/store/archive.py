@@ -1,19 +1,22 @@
 """Unpacks a downloaded zip or tar(.gz) into a folder, and trusts nothing in it.
 
-The whole table of contents is checked before the first byte is written; `zipfile` and `tarfile`, with its `data`
-filter, then write no more than it says.  An archive inside is just a file.
+The whole table of contents is checked before the first byte is written, and then no more is written than it says:
+plain files and folders, without the archive's permissions.  An archive inside is just a file.
 """
 
 import errno
 import io
+import shutil
 import stat
 import struct
 import tarfile
+import tempfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
@@ -34,6 +37,7 @@ _MAX_EXTENDED = 2048  # bytes of a tar's extended header, read whole with patter
 _EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
 _GZIP = b"\x1f\x8b"
+_BLANK = b"\xef\xbb\xbf \t\r\n"
 
 # What the standard library raises on damaged archives.
 _DAMAGE = (
@@ -48,11 +52,11 @@ class _Refused(Exception):
 
 @dataclass(frozen=True)
 class _Member:
-    """A file or a folder of an archive: its cleaned name relative to the destination, its size in bytes."""
+    """A file, with how to read it, or a folder: its cleaned name relative to the destination, its size in bytes."""
 
     name: str
     size: int
-    is_folder: bool
+    open: Callable[[], IO[bytes]] | None  # None: a folder
 
 
 def extract(archive: Path, destination: Path, max_bytes: int = MAX_BYTES, max_ratio: int = MAX_RATIO) -> list[Path]:
@@ -73,9 +77,18 @@ def extract(archive: Path, destination: Path, max_bytes: int = MAX_BYTES, max_ra
             raise _Refused("is not there, or not a file")
         if (size := archive.stat().st_size) > max_bytes:
             raise _Refused(f"has {size} bytes, and {max_bytes} are the limit")
-        with archive.open("rb") as stream:
-            unpack = _unpack_zip if _is_zip(stream.read(512)) else _unpack_tar
-            members = unpack(stream, destination, min(max_bytes, max(_SMALL, max_ratio * size)))
+        limit = min(max_bytes, max(_SMALL, max_ratio * size))
+        with archive.open("rb") as stream, tempfile.TemporaryFile(dir=destination.parent) as plain:
+            head = stream.read(512)
+            stream.seek(0)
+            if _is_zip(head):
+                with zipfile.ZipFile(_Sparing(io.FileIO(stream.fileno(), closefd=False))) as unzipped:
+                    members = [_zip_member(unzipped, info, limit) for info in unzipped.infolist()]
+                    return _unpack(members, destination, limit)
+            if head.startswith(_GZIP):
+                _gunzip(stream, plain, limit + _SLACK)
+            with tarfile.open(fileobj=plain if head.startswith(_GZIP) else stream, mode="r:", tarinfo=_Header) as tar:
+                return _unpack(list(_tar_members(tar, limit)), destination, limit)
     except _Refused as error:
         why = str(error)
     except _DAMAGE as error:
@@ -84,8 +97,6 @@ def extract(archive: Path, destination: Path, max_bytes: int = MAX_BYTES, max_ra
         if error.errno != errno.EINVAL:  # a place in the file that does not exist; anything else is the disk's
             raise
         why = "is damaged or truncated"
-    else:
-        return [destination / member.name for member in members if not member.is_folder]
     raise BadData(f"{printable(archive)}: {why}; the archive was not unpacked")
 
 
@@ -95,56 +106,55 @@ def _is_zip(head: bytes) -> bool:
         return True
     if head.startswith(_GZIP) or head[257:262] == b"ustar":
         return False
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    for start, kind in (
-        (b"<", "HTML, not an archive: a login or error page"),
-        (b"{", "JSON, not an archive: an error"),
-    ):
-        if text.startswith(start):
-            raise _Refused(f"is {kind}, download it again")
-    raise _Refused("is neither zip nor tar" if head else "is empty")
+    what = {b"": " and is empty", b"<": " but HTML: a login or error page", b"{": " but JSON: an error"}
+    raise _Refused(f"is neither zip nor tar{what.get(head.lstrip(_BLANK)[:1], '')}; download it again")
+
+
+def _unpack(members: Sequence[_Member], destination: Path, limit: int) -> list[Path]:
+    """Check the members and write them; the paths of the files."""
+    _check(members, limit)
+    for member in members:
+        path = destination / member.name
+        (path.parent if member.open else path).mkdir(parents=True, exist_ok=True)
+        if member.open:
+            with member.open() as source, path.open("xb") as target:
+                shutil.copyfileobj(source, target)
+            if path.stat().st_size != member.size:
+                raise _Refused(f"holds {printable(member.name)} in another size than it says")
+    return [destination / member.name for member in members if member.open]
 
 
 # --- the checks -------------------------------------------------------------------------------------------
 
 
-def _member(name: str, size: int, is_folder: bool, limit: int) -> _Member:
+def _member(name: str, size: int, open_: Callable[[], IO[bytes]] | None, limit: int) -> _Member:
     """A member by the name and the size that the archive gives it.
 
     Raises:
         _Refused: the name leads out of the destination, or could mean something else on another system.
     """
     parts = [part for part in name.removesuffix("/").split("/") if part != "."]
-    if len(name) > _MAX_NAME or not name.isprintable() or any(c in name for c in '\\:*?"<>|'):
-        raise _Refused(f"holds a name that is unsafe or too long, {printable(name)}")
-    if len(parts) > _MAX_DEPTH:
-        raise _Refused(f"holds a name with more than {_MAX_DEPTH} folders in each other, {printable(name)}")
-    if any(not part or part.endswith((".", " ")) or len(part.encode()) > _MAX_PART for part in parts):
-        raise _Refused(f"holds a name that may lead out of the folder, {printable(name)}")
-    if size < 0 or (is_folder and size):
-        raise _Refused(f"holds {printable(name)} with a size that makes no sense")
-    if size > limit:  # at once: `tarfile` would look for the next header there, beyond the file's end
+    if (
+        not (len(name) <= _MAX_NAME and len(parts) <= _MAX_DEPTH and name.isprintable())
+        or any(c in name for c in '\\:*?"<>|')
+        or any(not part or part.endswith((".", " ")) or len(part.encode()) > _MAX_PART for part in parts)
+    ):
+        raise _Refused(f"holds a name that is too long or may lead out of the folder, {printable(name)}")
+    if not 0 <= size <= (limit if open_ else 0):  # at once: `tarfile` looks for the next header beyond it
         raise _Refused(f"holds {printable(name)} of {printable(size)} bytes, and {limit} are the limit")
-    return _Member("/".join(parts), size, is_folder)
+    return _Member("/".join(parts), size, open_)
 
 
 def _check(members: Sequence[_Member], limit: int) -> None:
     """Refuse names that meet in one place (also where case is ignored), files used as folders, and too much."""
-    if len(members) > MAX_MEMBERS:
-        raise _Refused(f"has more than {MAX_MEMBERS} members")
     keys = [unicodedata.normalize("NFC", member.name).casefold() for member in members]
-    files = {key for key, member in zip(keys, members, strict=True) if not member.is_folder}
-    seen: set[str] = set()
-    folders: set[str] = set()  # that hold a member, or such a folder
-    for key, member in zip(keys, members, strict=True):
-        parts = key.split("/")
-        above = {"/".join(parts[:n]) for n in range(1, len(parts))}
-        if key in seen or above & files:
-            raise _Refused(f"holds the name {printable(member.name)} twice, or as file and folder")
-        seen.add(key)
-        folders |= above
-    if len(folders) > MAX_MEMBERS:
-        raise _Refused(f"holds more than {MAX_MEMBERS} folders")
+    files = {key for key, member in zip(keys, members, strict=True) if member.open}
+    above = [{key[:k] for k, letter in enumerate(key) if letter == "/"} for key in keys]  # the folders it lies in
+    folders = set().union(*above)
+    if len(members) > MAX_MEMBERS or len(folders) > MAX_MEMBERS:
+        raise _Refused(f"has more than {MAX_MEMBERS} members or folders")
+    if len(set(keys)) < len(keys) or folders & files:
+        raise _Refused("holds a name twice, or as file and folder")
     if not files or "" in files:
         raise _Refused("holds no files, or one without a name")
     if (total := sum(member.size for member in members)) > limit:
@@ -165,65 +175,21 @@ class _Sparing(io.BufferedReader):
         return data
 
 
-def _unpack_zip(stream: IO[bytes], destination: Path, limit: int) -> list[_Member]:
-    root = destination.resolve()  # `zipfile` would take LINK/.. for the folder of the link
-    with zipfile.ZipFile(_Sparing(io.FileIO(stream.fileno(), closefd=False))) as unzipped:
-        infos = unzipped.infolist()
-        members = [_zip_member(info, limit) for info in infos]
-        _check(members, limit)
-        for info, member in zip(infos, members, strict=True):
-            path = Path(unzipped.extract(info, root))
-            if path != root / member.name or not (member.is_folder or path.stat().st_size == member.size):
-                raise _Refused(f"holds {printable(member.name)} in another size than it says")
-    return members
-
-
-def _zip_member(info: zipfile.ZipInfo, limit: int) -> _Member:
-    name = printable(info.orig_filename)  # `filename` has lost what follows a zero byte
+def _zip_member(unzipped: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> _Member:
+    name = info.orig_filename  # `filename` has lost what follows a zero byte
     kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the writer was no Unix
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or (kind == stat.S_IFDIR) > info.is_dir():
-        raise _Refused(f"holds {name}, which is a link or no regular file")
-    if info.flag_bits & 0x41:
-        raise _Refused(f"holds {name}, which is encrypted")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise _Refused(f"holds {name} in a compression other than DEFLATE")
-    return _member(info.orig_filename, info.file_size, info.is_dir(), limit)
+        raise _Refused(f"holds {printable(name)}, which is a link or no regular file")
+    if info.flag_bits & 0x41 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise _Refused(f"holds {printable(name)}, which is encrypted, or in a compression other than DEFLATE")
+    return _member(name, info.file_size, None if info.is_dir() else partial(unzipped.open, info), limit)
 
 
 # --- tar --------------------------------------------------------------------------------------------------
 
 
-class _TarStream:
-    """The bytes of a tar or of a gzip with one member, at most `left`, so that nothing unpacks without an end."""
-
-    def __init__(self, raw: IO[bytes], left: int) -> None:
-        raw.seek(0)
-        self.raw, self.left, self.unzip = raw, left, zlib.decompressobj(wbits=31)  # with gzip's header and checksum
-        self.packed = raw.read(2) == _GZIP
-        raw.seek(0)
-
-    def read(self, size: int) -> bytes:
-        """At most `size` bytes; none at the end."""
-        chunk = self._unzipped(size) if self.packed else self.raw.read(size)
-        self.left -= len(chunk)
-        if self.left < 0:
-            raise _Refused("unpacks to more bytes than the limit")
-        return chunk
-
-    def _unzipped(self, size: int) -> bytes:
-        while not self.unzip.eof:
-            packed = self.unzip.unconsumed_tail or self.raw.read(_CHUNK)
-            if not packed:
-                raise EOFError("it ends too early")
-            if chunk := self.unzip.decompress(packed, size):
-                return chunk
-        if self.unzip.unused_data or self.raw.read(1):  # a second gzip, of which there could be millions, as well
-            raise EOFError("something follows its end")
-        return b""
-
-
 class _Header(tarfile.TarInfo):
-    """Refuses what `tarfile` reads without limit, or silently takes for the end of the archive."""
+    """Refuses what `tarfile` reads without limit, and what is no plain file or folder."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
@@ -234,39 +200,33 @@ class _Header(tarfile.TarInfo):
             raise _Refused(f"holds {printable(info.name)}, which is a link or no regular file")
         return info
 
-    @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Header":
-        try:
-            return super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the block of zeros that ends a tar
-            raise
-        except tarfile.HeaderError as error:
-            raise _Refused(f"is damaged or truncated ({printable(error)})") from None
+
+def _gunzip(packed: IO[bytes], plain: IO[bytes], most: int) -> None:
+    """Unpack a gzip of one member into `plain`, at most so many bytes."""
+    unzip = zlib.decompressobj(wbits=31)  # with gzip's header and checksum
+    while not unzip.eof:
+        if not (chunk := unzip.unconsumed_tail or packed.read(_CHUNK)):
+            raise EOFError("it ends too early")
+        most -= plain.write(unzip.decompress(chunk, _CHUNK))
+        if most < 0:
+            raise _Refused("unpacks to more bytes than the limit")
+    if unzip.unused_data or packed.read(1):  # a second member, of which there could be millions, as well
+        raise EOFError("something follows its end")
+    plain.seek(0)
 
 
-def _unpack_tar(stream: IO[bytes], destination: Path, limit: int) -> list[_Member]:
-    members = [member for _, _, member in _walk(stream, limit)]
-    _check(members, limit)
-    again = _walk(stream, limit)
-    for expected, (tar, info, member) in zip(members, again, strict=True):
-        if member != expected:
-            raise _Refused("changed while it was read")
-        tar.extract(info, destination, filter="data")
-    return members
-
-
-def _walk(stream: IO[bytes], limit: int) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo, _Member]]:
-    """The members of a tar, as one stream from the first byte to the last (a gzip's checksum comes last)."""
-    source = _TarStream(stream, limit + _SLACK)
-    contents = count = 0
-    with tarfile.open(fileobj=cast(IO[bytes], source), mode="r|", tarinfo=_Header, bufsize=_CHUNK) as tar:
-        while (info := tar.next()) is not None:
-            if info.issparse():
-                raise _Refused(f"holds {printable(info.name)}, which is a link or no regular file")
-            member = _member(info.name, info.size, info.isdir(), limit)
-            contents, count = contents + member.size, count + 1
-            if count > MAX_MEMBERS or tar.offset - contents > _SLACK:
-                raise _Refused(f"has more than {MAX_MEMBERS} members, or headers that are too many")
-            yield tar, info, member
-        while source.read(_CHUNK):
-            pass
+def _tar_members(tar: tarfile.TarFile, limit: int) -> Iterator[_Member]:
+    contents = 0
+    for count, info in enumerate(tar, start=1):
+        if info.issparse():
+            raise _Refused(f"holds {printable(info.name)}, which is a link or no regular file")
+        opening = cast(Callable[[], IO[bytes]], partial(tar.extractfile, info))
+        member = _member(info.name, info.size, None if info.isdir() else opening, limit)
+        contents += member.size
+        if count > MAX_MEMBERS or tar.offset - contents > _SLACK:
+            raise _Refused(f"has more than {MAX_MEMBERS} members, or headers that are too many")
+        yield member
+    assert tar.fileobj is not None  # it is open
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # `tarfile` takes any damage for the end
+        raise EOFError("a header is damaged, or the end is missing")

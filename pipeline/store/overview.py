@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.config import Paths, check_slug
 from pipeline.console import megabytes
@@ -23,6 +23,7 @@ from pipeline.store.runs import Run, RunCard
 from pipeline.store.submissions import Sidecar
 
 NOT_SUBMITTED = "not submitted"
+Folder = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class RunState:
     """A run.  Accuracies in per cent; None is unknown."""
 
     name: str
-    state: Literal["training", "interrupted", "finished", "damaged"]
     changed: str  # when a file of it changed last, ISO 8601, UTC
+    state: str = "damaged"  # or training, interrupted, finished
     epoch: int = 0  # done
     epochs: int = 0
     validation: float | None = None  # the best so far
@@ -63,15 +64,18 @@ class CsvState:
 
 @dataclass(frozen=True)
 class Overview:
-    """The state of a competition here; runs and CSVs the newest first."""
+    """The state of a competition here; runs and CSVs the newest first.
+
+    A Folder has its path, its state (absent, under way, interrupted, complete, stale or damaged), and a text.
+    """
 
     competition: str
-    raw: Mapping[str, str]  # its path, its state (absent, under way, interrupted, complete or damaged), and a text
-    processed: Mapping[str, str]  # likewise; it may be stale
+    raw: Folder
+    processed: Folder
     runs: Sequence[RunState]
     csvs: Sequence[CsvState]
-    report: Mapping[str, str] | None  # its path and state; None: there is no run to report on
-    ledger: Mapping[str, Any]  # what it knows of submissions: see _ledger
+    report: Folder | None  # None: there is no run to report on
+    ledger: Mapping[str, Any]  # see _ledger
     latest_problem: str  # why it is unknown which run finished last, and what helps
     others: Sequence[str]  # other competitions of which something is here
 
@@ -81,50 +85,50 @@ class Overview:
         folders = self.raw["state"] == self.processed["state"] == "absent"
         return folders and not (self.runs or self.csvs or self.ledger["total"])
 
+    @property
+    def usable(self) -> RunState | None:
+        """The run that predict should take: the latest if it can be used, else the newest that can."""
+        fresh = [run for run in self.runs if run.state == "finished" and not run.stale]
+        return next((run for run in fresh if run.latest), fresh[0] if fresh else None)
+
 
 def read(slug: str, paths: Paths, now: datetime) -> Overview:
     """The state of the competition `slug`; `now` is in UTC."""
     raw, downloaded = _raw(paths.raw / slug)
     processed, arrays = _processed(paths.processed / slug, downloaded)
-    found, others = _runs(paths.models, slug, training_fingerprint(arrays) if arrays else None)
-    latest, latest_problem = "", ""
-    try:
-        latest = runs.latest(paths.models)
-    except (BadData, MissingInput) as error:
-        latest_problem = str(error) if any(run.state == "finished" for run in found) else ""
-    found = [replace(run, latest=run.name == latest) for run in found]
-    submitted, lines = _ledger(paths.submissions / ledger.NAME, slug, now)
-    hidden, weights = arrays.fingerprint("hidden_") if arrays else None, {run.name: run.weights for run in found}
-    csvs = [_csv(path, slug, weights, hidden, lines) for path in paths.submissions.glob("[!.]*.csv")]
+    data, hidden = (training_fingerprint(arrays), arrays.fingerprint("hidden_")) if arrays else (None, None)
+    folders = {path.parent for name in (runs.CONFIG, MANIFEST) for path in paths.models.glob(f"[!.]*/{name}")}
+    everything = sorted((_run(f, data) for f in folders), key=lambda run: (run.changed, run.name), reverse=True)
+    found = [run for run in everything if run.card is None or run.card.competition == slug]
+    others = {run.card.competition for run in everything if run.card}
     for folder in (*paths.raw.glob("[!.]*/"), *paths.processed.glob("[!.]*/")):
         with suppress(UsageError):
             others.add(check_slug(folder.name))
-    report = None
-    if run := usable(found):
-        folder = paths.models / run.name
-        state = runs.report_state(folder, paths.processed / slug, paths.submissions)
-        report = {"path": str(folder / runs.REPORT), "state": state}
-    known = sorted(filter(None, csvs), key=lambda csv: (csv.created, csv.path), reverse=True)
-    return Overview(slug, raw, processed, found, known, report, submitted, latest_problem, sorted(others - {slug}))
+    problem = ""
+    try:
+        latest = runs.latest(paths.models)
+        found = [replace(run, latest=run.name == latest) for run in found]
+    except (BadData, MissingInput) as error:
+        problem = str(error) if any(run.state == "finished" for run in found) else ""
+    submitted, lines = _ledger(paths.submissions / ledger.NAME, slug, now)
+    weights = {run.name: run.weights for run in found}
+    csvs = [_csv(path, slug, weights, hidden, lines) for path in paths.submissions.glob("[!.]*.csv")]
+    made = sorted(filter(None, csvs), key=lambda csv: (csv.created, csv.path), reverse=True)
+    known = Overview(slug, raw, processed, found, made, None, submitted, problem, sorted(others - {slug}))
+    if run := known.usable:
+        page = str(paths.models / run.name / runs.REPORT)
+        state = runs.report_state(paths.models / run.name, paths.processed / slug, paths.submissions)
+        known = replace(known, report={"path": page, "state": state, "text": page})
+    return known
 
 
-def usable(found: Sequence[RunState]) -> RunState | None:
-    """The run that predict should take: the latest if it can be used, else the newest that can."""
-    fresh = [run for run in found if run.state == "finished" and not run.stale]
-    return next((run for run in fresh if run.latest), fresh[0] if fresh else None)
-
-
-# --- reading ----------------------------------------------------------------------------------------------
-
-
-def _raw(path: Path) -> tuple[dict[str, str], Manifest | None]:
+def _raw(path: Path) -> tuple[Folder, Manifest | None]:
     """data/raw/SLUG, and its manifest if it is complete."""
     folder, manifest = _folder(path, "the download")
     cache = path.with_name(f".{path.name}.download")
     if manifest is not None:
         size = sum(record.size for record in manifest.files.values())
-        source = manifest.inputs.get("source", "an unknown place")
-        folder["text"] = f"{len(manifest.files)} files, {megabytes(size)}, from {source}"
+        folder["text"] = f"{len(manifest.files)} files, {megabytes(size)}, from {manifest.inputs.get('source')}"
     elif folder["state"] == "absent" and path.is_dir():
         folder |= {"state": "complete", "text": "laid out by hand"}
     elif folder["state"] == "absent" and cache.is_dir():
@@ -133,84 +137,63 @@ def _raw(path: Path) -> tuple[dict[str, str], Manifest | None]:
     return folder, manifest
 
 
-def _processed(path: Path, downloaded: Manifest | None) -> tuple[dict[str, str], Manifest | None]:
+def _processed(path: Path, downloaded: Manifest | None) -> tuple[Folder, Manifest | None]:
     """data/processed/SLUG, and its manifest if it can be used."""
     folder, manifest = _folder(path, "preprocess")
     if manifest is None:
         return folder, None
-    try:
+    with suppress(KeyError, TypeError, ValueError):  # of a manifest that was edited
         counts = [f"{manifest.facts[name]['images']:,} {name}" for name in ("train", "test", "hidden")]
         folder["text"] = f"{', '.join(counts)} images"
-    except (KeyError, TypeError, ValueError):  # it was edited
-        folder["text"] = "arrays"
     if downloaded is not None and manifest.inputs != {n: record.sha256 for n, record in downloaded.files.items()}:
         folder |= {"state": "stale", "text": f"{folder['text']}, made of another download"}
     return folder, manifest
 
 
-def _folder(path: Path, stage: str) -> tuple[dict[str, str], Manifest | None]:
+def _folder(path: Path, stage: str) -> tuple[Folder, Manifest | None]:
     """What the stage has left in its folder, and the manifest if it is complete."""
-    state, text, manifest, locked = "absent", "nothing yet", None, atomic.is_locked(path)
+    state, text, manifest = "absent", "nothing yet", None
     try:
         manifest = Manifest.read(path)
     except BadData as error:
         state, text = "damaged", str(error)
     if manifest is not None:
-        state, missing = "complete", manifest.missing(path)
-        if missing:
+        state, text = "complete", f"{len(manifest.files)} files"
+        if missing := manifest.missing(path):
             state, text = "damaged", f"{path / missing[0]} is missing or has another size"
-    if locked:
+    if atomic.is_locked(path):
         state, text = "under way", f"{stage} is running"
     return {"path": str(path), "state": state, "text": text}, manifest if state == "complete" else None
 
 
-def _runs(models: Path, slug: str, data: str | None) -> tuple[list[RunState], set[str]]:
-    """The runs of the competition, those whose competition cannot be read among them, and other runs' competitions.
-
-    `data` is the fingerprint of the arrays, if known.
-    """
-    found, others = [], set()
-    for folder in {path.parent for name in (runs.CONFIG, MANIFEST) for path in models.glob(f"[!.]*/{name}")}:
-        files = [path for name in (runs.CONFIG, runs.METRICS, MANIFEST) if (path := folder / name).is_file()]
-        newest = max((file.stat().st_mtime for file in files), default=0.0)
-        changed, card = datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds"), None
-        try:
-            card = RunCard.read(folder)
-            if card.competition == slug:
-                found.append(_run(folder, card, changed, stale=data not in (None, card.data)))
-            else:
-                others.add(card.competition)
-        except (BadData, MissingInput) as error:
-            found.append(RunState(folder.name, "damaged", changed, problem=str(error), card=card))
-    return sorted(found, key=lambda run: (run.changed, run.name), reverse=True), others
-
-
-def _run(folder: Path, card: RunCard, changed: str, *, stale: bool) -> RunState:
-    training, epochs = atomic.is_locked(folder), card.config.epochs
-    if (folder / MANIFEST).is_file() and not training:
-        run = Run.open(folder.parent, folder.name)
-        result = run.result
-        return RunState(
-            folder.name, "finished", changed, result.epochs, epochs, result.validation_accuracy, result.test_accuracy,
-            stale=stale, submittable=result.submittable, card=card, weights=run.weights_sha256,
-        )  # fmt: skip
-    rows = runs.read_metrics(folder / runs.METRICS)
-    best = runs.best_row(rows).validation_accuracy if rows else None
-    left = runs.seconds_left(rows, epochs) if rows else None
-    state: Literal["training", "interrupted"] = "training" if training else "interrupted"
-    return RunState(folder.name, state, changed, len(rows), epochs, best, seconds_left=left, stale=stale, card=card)
+def _run(folder: Path, data: str | None) -> RunState:
+    """A run of any competition; `data` is the fingerprint of the arrays, if known."""
+    files = [path for name in (runs.CONFIG, runs.METRICS, MANIFEST) if (path := folder / name).is_file()]
+    newest = max((file.stat().st_mtime for file in files), default=0.0)
+    run = RunState(folder.name, datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds"))
+    try:
+        card, training = RunCard.read(folder), atomic.is_locked(folder)
+        run = replace(run, card=card, epochs=card.config.epochs)
+        if training or not (folder / MANIFEST).is_file():
+            rows = runs.read_metrics(folder / runs.METRICS)
+            best = runs.best_row(rows).validation_accuracy if rows else None
+            left = runs.seconds_left(rows, run.epochs) if rows else None
+            run = replace(run, epoch=len(rows), validation=best, seconds_left=left)
+        else:
+            opened = Run.open(folder.parent, folder.name)
+            found, weights = opened.result, opened.weights_sha256
+            run = replace(run, epoch=found.epochs, validation=found.validation_accuracy, test=found.test_accuracy)
+            run = replace(run, submittable=found.submittable, weights=weights)
+        state = "training" if training else "interrupted" if run.weights is None else "finished"
+        return replace(run, state=state, stale=data not in (None, card.data))
+    except (BadData, MissingInput) as error:
+        return replace(run, problem=str(error))
 
 
 def _csv(
     path: Path, slug: str, weights: Mapping[str, str | None], hidden: str | None, lines: Sequence[Entry] | None
 ) -> CsvState | None:
-    """The state of one CSV; None if predict did not write it for the competition.
-
-    Args:
-        weights: the sha256 of each run's, None of a run that has none (yet).
-        hidden: the fingerprint of the test set, if known.
-        lines: the ledger's; None if it is damaged.
-    """
+    """A CSV, or None if predict did not write it for the competition; what is None of the others is not known."""
     try:
         sidecar = Sidecar.read(path)
     except BadData as error:
@@ -246,7 +229,7 @@ def _stale(path: Path, sidecar: Sidecar, weights: Mapping[str, str | None], hidd
 
 
 def _ledger(path: Path, slug: str, now: datetime) -> tuple[dict[str, Any], list[Entry] | None]:
-    """What the ledger knows, and its lines; None if it is damaged: `problem` says how, and what helps."""
+    """What the ledger knows of submissions, and its lines; None if it is damaged: `problem` says how."""
     try:
         lines, problem = ledger.read(path), ""
     except BadData as error:
