@@ -27,6 +27,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 COMPETITION = "PIPELINE_COMPETITION"  # the environment's variable
 STOPPED = "interrupted; run the same command again to go on"
 BUG = "this is a mistake in the pipeline: please report it with all the lines above"
+FULL = "the disk is full ({}): free space, then run the same command again"
+DENIED = "{}: change its permissions, or name another place (--help shows the options)"
+IN_THE_WAY = "{}: a file is where a folder is needed; move it away, or name another place"
+ADVICE = {  # on what the system refuses
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), FULL),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), DENIED),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), IN_THE_WAY),
+}
 
 
 # --- running a command ----------------------------------------------------------------------------------------
@@ -60,32 +68,21 @@ def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
 def _told(error: BaseException) -> tuple[str, int]:
     """The message and the exit code for an error."""
     match error:
-        case KeyboardInterrupt() | click.Abort():
+        case KeyboardInterrupt():
             return STOPPED, INTERRUPTED
         case click.ClickException():
             return f"{error.format_message()} (--help shows the options)", UsageError.exit_code
         case PipelineError():
             return str(error), error.exit_code
         case OSError():
-            return _refused(error), PipelineError.exit_code
+            reason = error.strerror or str(error) or type(error).__name__
+            full = re.fullmatch(r"\d+ requested and \d+ written", reason)  # numpy's message, which has no number
+            advice = FULL if full else ADVICE.get(error.errno or 0, "{}")
+            return f"{error.filename or 'the system'}: {advice.format(reason)}", PipelineError.exit_code
         case MemoryError():
             return "out of memory: close other programs, or lower --batch-size", PipelineError.exit_code
         case _:
             return BUG, PipelineError.exit_code
-
-
-def _refused(error: OSError) -> str:
-    """What the system refused, where, and what to do about it."""
-    reason = error.strerror or str(next(iter(error.args), type(error).__name__))
-    where = f"{error.filename}: " if error.filename else ""
-    full = re.fullmatch(r"\d+ requested and \d+ written", reason)  # numpy's message, which comes without a number
-    if full or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{where}the disk is full ({reason}): free space, then run the same command again"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{where}{reason}: change its permissions, or name another place (--help shows the options)"
-    if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return f"{where}{reason}: a file is where a folder is needed; move it away, or name another place"
-    return f"{where or 'the system: '}{reason}"
 
 
 def _fail(message: str, code: int, with_traceback: bool) -> int:
@@ -129,7 +126,6 @@ def _unread() -> int:
 def log(message: str) -> None:
     """Tell the user something, on stdout, at once."""
     click.echo(_harmless(message))
-    sys.stdout.flush()
 
 
 def _harmless(message: str) -> str:
@@ -137,25 +133,8 @@ def _harmless(message: str) -> str:
     return "\n".join(printable(line, 10 * len(line)) for line in message.split("\n"))
 
 
-def spread(arguments: Sequence[str], option: str) -> list[str]:
-    """["--run", "A", "B"] -> ["--run", "A", "--run", "B"], for a command without positional arguments.
-
-    Click's options take one value each time; what follows up to the next option belongs to `option` here.
-    """
-    result: list[str] = []
-    inside = False
-    for k, argument in enumerate(arguments):
-        if argument.startswith("-"):
-            inside = argument == option or argument.startswith(f"{option}=")
-        elif inside and arguments[k - 1] != option:
-            result.append(option)
-        result.append(argument)
-    return result
-
-
 # --- options: one spelling, one help text, in every stage -----------------------------------------------------
 
-WHOLE, REAL = "N", "X"  # how --help spells a number
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -237,7 +216,7 @@ def recipe_options(command: Command) -> Command:
         click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True,
                      help="Network and recipe; every option below changes one thing of it."),
         click.option("--model", type=click.Choice(list(MODELS)), help="Another network than the preset's."),
-        click.option("--se", metavar=WHOLE, type=int, help="Squeeze-and-excitation with this reduction; 0: none."),
+        click.option("--se", metavar="N", type=int, help="Squeeze-and-excitation with this reduction; 0: none."),
         *(_recipe_option(name, option) for name, option in recipes.options().items()),
     ]  # fmt: skip
     for option in reversed(given):
@@ -245,25 +224,27 @@ def recipe_options(command: Command) -> Command:
     return command
 
 
+def type_of(option: recipes.Option) -> click.ParamType[Any]:
+    """How a command line reads a field's value; its range is the recipe's affair."""
+    if typing.get_origin(option.kind) is Literal:
+        return click.Choice(typing.get_args(option.kind))
+    return Finite() if option.kind is float else click.types.convert_type(option.kind)
+
+
 def _recipe_option(name: str, option: recipes.Option) -> Callable[[Command], Command]:
     """The option of a field; its help shows the value in preset `paper`, and where others have another one."""
-    kind, plain = option.kind, flag(name)
-    first, *others = ((preset, _spelled(getattr(config, name))) for preset, config in PRESETS.items())
+    values = {preset: getattr(config, name) for preset, config in PRESETS.items()}
+    default = values.pop("paper")
+    others = [f"{preset}: {value}" for preset, value in values.items() if value != default]
     return click.option(
-        f"{plain}/--no-{plain[2:]}" if kind is bool else plain,
+        f"{flag(name)}/--no-{flag(name)[2:]}" if option.kind is bool else flag(name),
         name,
-        type=click.Choice(typing.get_args(kind)) if typing.get_origin(kind) is Literal else kind,
-        metavar={int: WHOLE, float: REAL}.get(kind),
+        type=type_of(option),
+        metavar={int: "N", float: "X"}.get(option.kind),
         default=None,
-        show_default="; ".join([first[1], *(f"{preset}: {value}" for preset, value in others if value != first[1])]),
+        show_default="; ".join([str(default), *others]),
         help=f"{option.help.removesuffix('.')} ({option.allowed})." if option.allowed else option.help,
     )
-
-
-def _spelled(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def recipe(preset: str, given: Mapping[str, Any], *, taught: bool = False) -> TrainConfig:
@@ -274,11 +255,10 @@ def recipe(preset: str, given: Mapping[str, Any], *, taught: bool = False) -> Tr
     """
     changes = {name: value for name, value in given.items() if value is not None}
     config = PRESETS[preset]
-    if changes.get("epochs", 0) >= 1 and "warmup_epochs" not in changes:
+    if "epochs" in changes and "warmup_epochs" not in changes:
         config = config.with_epochs(changes["epochs"])
-    model = MODELS[changes.pop("model")] if "model" in changes else config.model
-    if "se" in changes:
-        model = dataclasses.replace(model, se=changes.pop("se"))
+    model = MODELS[changes.pop("model", config.model.name)]
+    model = dataclasses.replace(model, se=changes.pop("se", model.se))
     config = dataclasses.replace(config, **changes, model=model)
     for name, (other, values) in BELONGS.items():
         if name in changes and (present := getattr(config, other)) not in values:
@@ -291,10 +271,15 @@ def recipe(preset: str, given: Mapping[str, Any], *, taught: bool = False) -> Tr
 # --- the command itself -----------------------------------------------------------------------------------------
 
 
-class GroupedCommand(click.Command):
+class StageCommand(click.Command):
     """A command whose help shows its options in groups: `groups` maps the first option of each to its heading."""
 
     groups: Mapping[str, str] = {}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click; an option whose metavar ends in "..." also takes several values: --run A B."""
+        several = [flag for option in self.params if str(option.metavar).endswith("...") for flag in option.opts]
+        return super().parse_args(ctx, spread(args, several))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, group by group, as click would write them all."""
@@ -308,6 +293,19 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records)
 
 
+def spread(arguments: Sequence[str], several: Sequence[str]) -> list[str]:
+    """["--run", "A", "B"] -> ["--run", "A", "--run", "B"], for the options `several`."""
+    result: list[str] = []
+    option = ""  # whose values follow
+    for argument in arguments:
+        if argument.startswith("-"):
+            option = argument.partition("=")[0] if argument.partition("=")[0] in several else ""
+        elif option and result[-1] != option:
+            result.append(option)
+        result.append(argument)
+    return result
+
+
 def stage_command(
     examples: str, groups: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., None]], click.Command]:
@@ -317,7 +315,7 @@ def stage_command(
 
     def decorate(function: Callable[..., None]) -> click.Command:
         command = click.command(
-            cls=GroupedCommand,
+            cls=StageCommand,
             epilog=f"\b\nExamples:\n{lines}\n\nExit codes: {codes}.",
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         )(function)

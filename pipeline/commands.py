@@ -25,21 +25,19 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "kernel fetch": ("models", "submissions"),
 }
 KNOW_THEIR_COMPETITION = ("predict", "submit", "report", "kernel fetch")
-TALKING = ("download", "submit", "check", "kernel fetch")  # to Kaggle, or in a rehearsal to the mock server
+TALKING = ("download", "submit", "check")  # to Kaggle, or in a rehearsal to the mock server
 REHEARSAL, DIGITS = "rehearsal-", "rehearsal-digits"  # how the mock server names its competitions; the embedded one
 
 
 def command(stage: str, slug: str, paths: Paths, *more: str) -> str:
     """The command that runs `stage` with `more` options; in a rehearsal what asks Kaggle runs at the mock server."""
-    words = ["python", "-m", *f"pipeline.{stage}".split(), *places(stage, slug, paths)]
-    rehearsed = slug.startswith(REHEARSAL)
-    if rehearsed and stage == "train" and "--preset" not in more:
+    words = ["python", "-m", *f"pipeline.{stage}".split(), *places(stage, slug, paths), *more]
+    if slug.startswith(REHEARSAL) and stage == "train" and "--preset" not in more:
         words += ["--preset", "rehearsal"]
-    text = shlex.join([*words, *more])
-    if rehearsed and stage in TALKING:
-        served = "" if slug == DIGITS else "--folder DIR "
-        return f"python -m pipeline.rehearsal {served}-- {text}"
-    return text
+    if slug.startswith(REHEARSAL) and stage in TALKING:
+        served = [] if slug == DIGITS else ["--folder", "DIR"]
+        words = ["python", "-m", "pipeline.rehearsal", *served, "--", *words]
+    return shlex.join(words)
 
 
 def places(stage: str, slug: str, paths: Paths) -> list[str]:
@@ -76,13 +74,11 @@ def arguments(config: TrainConfig) -> list[str]:
     """
     preset, network = PRESETS.get(config.preset), MODELS.get(config.model.name)
     if preset is None or network is None or dataclasses.replace(network, se=config.model.se) != config.model:
-        raise BadData(
-            f"the recipe {config.preset} with the network {config.model.name} is of another version of the pipeline"
-        )
+        raise BadData(f"preset {config.preset} with {config.model.name} is of another version of the pipeline")
     given = ["--preset", config.preset]
-    if network.name != preset.model.name:
+    if network != preset.model:
         given += ["--model", network.name]
-    if config.model.se != (network if network.name != preset.model.name else preset.model).se:
+    if config.model.se != network.se:
         given += ["--se", str(config.model.se)]
     if config.epochs != preset.epochs:  # train changes the warm-up with them
         given += ["--epochs", str(config.epochs)]
@@ -94,8 +90,8 @@ def arguments(config: TrainConfig) -> list[str]:
             continue
         if isinstance(value, bool):
             given.append(flag(name if value else f"no_{name}"))
-        else:  # repr, because the run shall have the very same number
-            given += [flag(name), value if isinstance(value, str) else repr(value)]
+        else:  # a float's str has all of its digits
+            given += [flag(name), str(value)]
     return given
 
 

@@ -48,19 +48,15 @@ DEFAULT_COMPETITION = "deep-learning-spring-2025-project-1"
 
 KNOWN_COMPETITIONS = {
     DEFAULT_COMPETITION: Competition(
-        slug=DEFAULT_COMPETITION,
-        file_sha256={
-            "cifar_test_nolabel.pkl": "a0efb9ed2400345ed274e1ad6c7d299b4e8c94d194e0420ffa9a711a22e5cdb1",
-        },
+        DEFAULT_COMPETITION,
+        {"cifar_test_nolabel.pkl": "a0efb9ed2400345ed274e1ad6c7d299b4e8c94d194e0420ffa9a711a22e5cdb1"},
         # 19 of 20 published scores are k/5012 (public) or k/4988 (private) cut to five decimals.
         public_rows=5012,
         private_rows=4988,
         line=PublishedLine(
-            intercept=-0.333,
-            slope=0.818,
-            source="six published (local, Kaggle) pairs, leave-one-out error at most 0.43 points",
+            -0.333, 0.818, "six published (local, Kaggle) pairs, leave-one-out error at most 0.43 points"
         ),
-    ),
+    )
 }
 
 
@@ -70,17 +66,10 @@ def competition(slug: str) -> Competition:
 
 
 def check_slug(text: str) -> str:
-    """A competition's slug, as in its URL.
-
-    Raises:
-        UsageError: for a URL (naming the slug in it) or for anything that is no slug.
-    """
-    if match := re.search(r"kaggle\.com/(?:competitions|c)/([A-Za-z0-9-]+)", text):
-        raise UsageError(f"--competition wants the slug, not the URL: --competition {match.group(1)}")
+    """A competition's slug, as in its URL; UsageError for anything else."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", text):
         raise UsageError(
-            f"{text!r} is no competition slug: letters, digits and hyphens, the last part of the "
-            f"competition's URL, for example {DEFAULT_COMPETITION}"
+            f"{text!r} is no competition slug: the last part of its URL, for example {DEFAULT_COMPETITION}"
         )
     return text
 
@@ -111,10 +100,10 @@ def project_files() -> dict[str, Path]:
 
     Without data, tests and whatever is hidden.
     """
-    found = [ROOT / name for name in ("requirements.txt", "run_all.sh") if (ROOT / name).is_file()]
+    found = [ROOT / "requirements.txt", ROOT / "run_all.sh"]
     found += [path for path in (ROOT / "pipeline").rglob("*") if path.suffix in (".py", ".j2", ".css")]
-    names = {path.relative_to(ROOT).as_posix(): path for path in found if path.is_file()}
-    return {name: names[name] for name in sorted(names) if not any(part.startswith(".") for part in name.split("/"))}
+    names = {path.relative_to(ROOT).as_posix(): path for path in sorted(found) if path.is_file()}
+    return {name: path for name, path in names.items() if "/." not in name}
 
 
 def fingerprint(values: object) -> str:

@@ -219,7 +219,7 @@ python -m pipeline.predict --run pretrained               the network that came 
 @click.option("--out", metavar="CSV", type=cli.FILE,
               help="The CSV to write; by default submissions/RUN.csv, or ensemble-HASH.csv there for several "
               "runs.")  # fmt: skip
-@click.option("--batch-size", metavar=cli.WHOLE, type=click.IntRange(min=1), default=512, show_default=True,
+@click.option("--batch-size", metavar="N", type=click.IntRange(min=1), default=512, show_default=True,
               help="Images at once.")  # fmt: skip
 @cli.device
 @cli.processed
@@ -241,7 +241,7 @@ def command(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage; the exit code."""
-    return cli.run(command, "predict", cli.spread(sys.argv[1:] if argv is None else argv, "--run"))
+    return cli.run(command, "predict", argv)
 
 
 if __name__ == "__main__":

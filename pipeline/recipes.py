@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that an option allows: from `low` to `high`, an open end excluded; infinity never."""
+    """The finite numbers from `low` to `high`, an open end excluded."""
 
     low: float
     high: float = math.inf
@@ -26,13 +26,13 @@ class Range:
 
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.open_low else value >= self.low
-        return above and (value < self.high if self.open_high or self.high == math.inf else value <= self.high)
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below and math.isfinite(value)
 
     def __str__(self) -> str:
-        if self.high == math.inf:
-            return f"{'above' if self.open_low else 'at least'} {self.low:g}"
-        first = f"{'above' if self.open_low else 'from'} {self.low:.10g}"
-        return f"{first} to {'below ' if self.open_high else ''}{self.high:.10g}"
+        least = f"{'above' if self.open_low else 'at least'} {self.low:.10g}"
+        most = f" and {'below' if self.open_high else 'at most'} {self.high:.10g}"
+        return least + ("" if self.high == math.inf else most)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Option:
 
     kind: Any
     help: str
-    allowed: Range | None
+    allowed: Range | None = None
 
 
 # --- models -----------------------------------------------------------------------------------------------
@@ -70,10 +70,8 @@ class ModelConfig:
         """Refuse descriptions that fit no model."""
         if not len(self.widths) == len(self.blocks) == len(self.strides):
             raise UsageError(f"model {self.name}: widths, blocks and strides differ in length")
-        if not 0 <= self.se <= (least := min(self.widths)):
-            raise UsageError(f"--se {self.se}: from 0 (none) to {least}, the least width")
-        if self.whitened and self.stem != WHITENED_STEM:
-            raise UsageError(f"model {self.name}: a whitened stem has {WHITENED_STEM} channels, not {self.stem}")
+        if not 0 <= self.se <= min(self.widths):
+            raise UsageError(f"--se {self.se}: at least 0 (none) and at most {min(self.widths)}, the least width")
 
 
 MODELS = {
@@ -159,18 +157,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuse values that make no sense, before anything is spent."""
         for name, option in options().items():
-            value, choices = getattr(self, name), typing.get_args(option.kind)
-            if choices and value not in choices:
-                raise UsageError(f"{flag(name)} {value}: choose one of {', '.join(choices)}")
-            if option.allowed is not None and value not in option.allowed:
+            if option.allowed is not None and (value := getattr(self, name)) not in option.allowed:
                 raise UsageError(f"{flag(name)} {value:.10g}: {option.allowed}")
         if self.warmup_epochs > self.epochs:
-            raise UsageError(f"--warmup-epochs {self.warmup_epochs:g}: from 0 to the {self.epochs} epochs of the run")
-        mixing = [name for name in MIXING if getattr(self, name)]
-        if len(mixing) > 1:
-            raise UsageError(
-                f"{' and '.join(map(flag, mixing))} both mix whole images: keep one, and set the others to 0"
-            )
+            raise UsageError(f"--warmup-epochs {self.warmup_epochs:g}: at most the {self.epochs} epochs of the run")
+        if len(mixing := [flag(name) for name in MIXING if getattr(self, name)]) > 1:
+            raise UsageError(f"{' and '.join(mixing)} both mix whole images: keep one, and set the others to 0")
 
     def with_epochs(self, epochs: int) -> Self:
         """The same recipe over `epochs`, its warm-up in the same proportion."""

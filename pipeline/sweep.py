@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 import click
 import optuna
@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline import cli, commands, console
 from pipeline.config import Paths, fingerprint
-from pipeline.errors import Log, PipelineError, UsageError, printable
+from pipeline.errors import PipelineError, UsageError, printable
 from pipeline.recipes import MODELS, PRESETS, Option, TrainConfig, options
 from pipeline.store import atomic, runs
 from pipeline.store.manifest import Manifest
@@ -54,7 +54,7 @@ def parse(searches: Sequence[str]) -> Axes:
     """The command line's `--search FIELD=SPEC`.
 
     Raises:
-        UsageError: no, an unknown or a repeated field, or a SPEC that does not fit it.
+        UsageError: an unknown or a repeated field, or a SPEC that does not fit it.
     """
     fields = {"model": Option(Literal[tuple(MODELS)], "", None), **options()}
     known = [name for name in fields if name not in commands.TAUGHT]  # a sweep has no teachers
@@ -62,38 +62,29 @@ def parse(searches: Sequence[str]) -> Axes:
     for search in searches:
         name, _, spec = search.partition("=")
         name = name.strip().replace("-", "_")
-        if name not in known:
-            raise UsageError(f"--search {search}: no such field; the fields are {', '.join(known)}")
-        if name in axes:
-            raise UsageError(f"--search {name} is given twice: keep one")
+        if name not in known or name in axes:
+            raise UsageError(f"--search {search}: name each field once; the fields are {', '.join(known)}")
         try:
             axes[name] = _distribution(fields[name], spec)
         except (ValueError, click.BadParameter) as error:
             raise UsageError(f"--search {search}: {getattr(error, 'message', error)} (SPEC is {FORMS})") from None
-    if not axes:
-        raise UsageError(f"nothing to search over: give --search FIELD=SPEC, SPEC being {FORMS}")
     return axes
 
 
 def _distribution(option: Option, spec: str) -> BaseDistribution:
     """The values that `spec` names for an option; ValueError or BadParameter says what is wrong."""
-    kind, log = option.kind, spec.startswith("log:")
-    of: click.ParamType[Any] = cli.Finite() if kind is float else click.types.convert_type(kind)
-    if get_origin(kind) is Literal:
-        of = click.Choice(get_args(kind))
-    words = spec.removeprefix("log:").split(":" if ":" in spec else ",")
-    values = [of.convert(word.strip(), None, None) for word in words]
-    for value in values[:2] if ":" in spec else values:
+    log, separator = spec.startswith("log:"), ":" if ":" in spec else ","
+    of = cli.type_of(option)
+    values = [of.convert(word.strip(), None, None) for word in spec.removeprefix("log:").split(separator)]
+    for value in values if separator == "," else values[:2]:
         if option.allowed is not None and value not in option.allowed:
             raise ValueError(f"{value:g} is not {option.allowed}")
-    if ":" not in spec:
+    if separator == ",":
         return CategoricalDistribution(list(dict.fromkeys(values)))
-    if kind not in (int, float):
-        raise ValueError("it has no range, name the choices")
-    if len(values) not in ((2,) if log else (2, 3)):
-        raise ValueError("a range has two ends")
-    step = {"step": values[2]} if len(values) == 3 else {}
-    return (FloatDistribution if kind is float else IntDistribution)(values[0], values[1], log=log, **step)
+    if option.kind not in (int, float) or not 2 <= len(values) <= 3:
+        raise ValueError("a range has two ends, which are numbers")
+    low, high, *step = values
+    return (FloatDistribution if option.kind is float else IntDistribution)(low, high, log, *step)
 
 
 def suggest(trial: Trial, name: str, axis: BaseDistribution) -> Any:
@@ -108,9 +99,8 @@ def suggest(trial: Trial, name: str, axis: BaseDistribution) -> Any:
 
 def recipe(base: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     """The base with a trial's values (UsageError: it refuses them); other epochs keep the warm-up's share."""
-    base = base.with_epochs(values["epochs"]) if "epochs" in values else base
-    model = {"model": MODELS[values["model"]]} if "model" in values else {}
-    return dataclasses.replace(base, **{**values, **model})
+    model = MODELS[values["model"]] if "model" in values else base.model
+    return dataclasses.replace(base.with_epochs(values.get("epochs", base.epochs)), **{**values, "model": model})
 
 
 def train_command(base: TrainConfig, values: Mapping[str, Any], slug: str, paths: Paths) -> str:
@@ -125,14 +115,11 @@ def train_command(base: TrainConfig, values: Mapping[str, Any], slug: str, paths
 
 def parse_url(storage: str) -> URL:
     """The URL of a database that workers can share; UsageError, without its secrets, of anything else."""
-    try:
+    with suppress(SQLAlchemyError, ValueError):  # their messages quote the URL, and so its password
         url = make_url(storage)
-        url.get_dialect()
-    except (SQLAlchemyError, ValueError):  # their messages quote the URL, and so its password
-        raise UsageError(f"--storage: a database's URL, as in sqlite:///data/models/{STORAGE}") from None
-    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise UsageError("--storage: a database in memory is lost, name a file: sqlite:///FILE")
-    return url
+        if url.get_dialect().name != "sqlite" or url.database not in (None, "", ":memory:"):
+            return url
+    raise UsageError(f"--storage: the URL of a database that lasts, as in sqlite:///data/models/{STORAGE}")
 
 
 def shown(url: URL) -> str:
@@ -160,9 +147,8 @@ def database(url: URL, heartbeat: int) -> Iterator[RDBStorage]:
             )
         yield storage
         storage.remove_session()
-    except ImportError as error:
-        driver = getattr(error.__cause__ or error, "name", None) or url.get_driver_name()
-        raise UsageError(f"--storage {shown(url)} needs its driver: pip install {driver}") from None
+    except ImportError:
+        raise UsageError(f"--storage {shown(url)}: install its driver, {url.get_driver_name()}") from None
     except (SQLAlchemyError, StorageInternalError) as error:
         # The driver's reason without the URL's secrets, which a traceback would show.
         cause = error.__cause__ or error
@@ -185,9 +171,7 @@ def join(storage: RDBStorage, name: str, search: Mapping[str, Any]) -> Study:
     old = study.user_attrs[SEARCH]
     if changes := [key for key in {**old, **search} if old.get(key) != search.get(key)]:
         differ = "; ".join(f"{key}: {old.get(key)} -> {search.get(key)}" for key in changes)
-        raise UsageError(
-            f"study {name} was begun with other options ({differ}): repeat those, or choose another --name"
-        )
+        raise UsageError(f"study {name} has other options ({differ}): repeat those, or choose another --name")
     return study
 
 
@@ -211,7 +195,6 @@ class Worker:
     slug: str
     keep: bool  # all runs, not only the best
     device: str
-    log: Log
 
     def work(self, trials: int) -> None:
         """Run trials until the study has `trials` complete ones, and report; each worker ends its own trial."""
@@ -227,21 +210,20 @@ class Worker:
         ranked = ranking(self.study)
         best = ranked[0]
         rows = [[str(t.number), f"{t.value:.2f} %", *map(_brief, t.params.values())] for t in ranked[:BEST]]
-        self.log(f"\nthe best of {len(ranked)} complete trials:")
-        self.log("\n".join(console.table(["trial", "validation", *best.params], rows)))
-        self.log(f"\nbest run     {best.user_attrs[RUN]}: best-of-N is biased upwards, confirm with new seeds")
-        self.log(f"\nnext, in full: {train_command(self.base, best.params, self.slug, self.paths)}")
+        cli.log(f"\nthe best of {len(ranked)} complete trials:")
+        cli.log("\n".join(console.table(["trial", "validation", *best.params], rows)))
+        cli.log(f"\nbest run     {best.user_attrs[RUN]}: best-of-N is biased upwards, confirm with new seeds")
+        cli.log(f"\nnext, in full: {train_command(self.base, best.params, self.slug, self.paths)}")
 
     def _objective(self, trial: Trial) -> float:
         """The best validation accuracy in per cent, of the trial's run or of an earlier one with the same values."""
         values = {name: suggest(trial, name, axis) for name, axis in self.axes.items()}
-        for twin in ranking(self.study):
-            if twin.params == values and twin.value is not None:
-                trial.set_user_attr(RUN, twin.user_attrs[RUN])
-                return twin.value
         # A trial that is tried again has a name already, and goes on from the checkpoint of that run.
         name = trial.user_attrs.get(RUN, f"{self.study.study_name}-{trial.number}")
-        trial.set_user_attr(RUN, name)
+        twin = next((each for each in ranking(self.study) if each.params == values), None)
+        trial.set_user_attr(RUN, twin.user_attrs[RUN] if twin else name)
+        if twin is not None and twin.value is not None:
+            return twin.value
         try:
             config = recipe(self.base, values)
             # A trial is one line: what train says is in the run's metrics.jsonl too.
@@ -263,10 +245,10 @@ class Worker:
         if trial.state == TrialState.COMPLETE:
             self._keep_best()
             best, *others = ranking(study)
-            best_line = f"best {best.value:.2f} % (trial {best.number})  {1 + len(others)} complete"
-            self.log(f"{line}  {trial.value:.2f} %  {best_line}")
+            standing = f"best {best.value:.2f} % (trial {best.number})  {1 + len(others)} complete"
+            cli.log(f"{line}  {trial.value:.2f} %  {standing}")
             return
-        self.log(f"{line}  failed: {trial.user_attrs[REASON]}")
+        cli.log(f"{line}  failed: {trial.user_attrs[REASON]}")
         last = study.get_trials(deepcopy=False)[-HOPELESS:]
         if [other.state for other in last] == [TrialState.PRUNED] * HOPELESS:
             raise PipelineError(f"{HOPELESS} trials failed in a row, the last one: {trial.user_attrs[REASON]}")
@@ -296,21 +278,18 @@ def _brief(value: object) -> str:
 
 def sweep(
     base: TrainConfig, axes: Axes, paths: Paths, slug: str, *, name: str | None, trials: int, storage: str | None,
-    heartbeat: int, keep: bool, device: str, log: Log,
+    heartbeat: int, keep: bool, device: str,
 ) -> None:  # fmt: skip
     """Join the study, run trials until it has `trials` complete ones, of all workers together, and report.
 
     The study's default `name` is made from the search, so that the same command finds the same study.
 
     Raises:
-        UsageError: a model is over the parameter limit, the device is missing, or the study was begun with other
-            options.  Nothing has been trained then.
+        UsageError: a model is over the parameter limit, the device is missing, or the study has other options.
         MissingInput: preprocess has not finished.
         PipelineError: many trials in a row failed, or the storage does not answer.
         KeyboardInterrupt: the user stopped it; the trial under way goes on when the command is run again.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("a sweep is not for torchrun: start the same command several times, they share the study")
     # PyTorch takes seconds to import: wrong options are refused before.
     from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415
     from pipeline.training.device import choose  # noqa: PLC0415
@@ -326,10 +305,10 @@ def sweep(
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning), database(url, heartbeat) as opened:
         study = join(opened, name, {"data": data.training_fingerprint, **search})
-        log(f"study {name} in {shown(url)}: {trials} trials")
+        cli.log(f"study {name} in {shown(url)}: {trials} trials")
         if base.validation == "test_batch":
-            log("validation: the labelled test_batch, so accuracies are optimistic (--search validation=split)")
-        Worker(study, base, axes, paths, slug, keep, device, log).work(trials)
+            cli.log("validation: the labelled test_batch, so accuracies are optimistic (--search validation=split)")
+        Worker(study, base, axes, paths, slug, keep, device).work(trials)
 
 
 @cli.stage_command(
@@ -343,13 +322,11 @@ python -m pipeline.sweep --search dropout=0:0.5 --storage postgresql://host/swee
 @cli.competition
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="fast", show_default=True,
               help="What the trials begin with.")  # fmt: skip
-@click.option(
-    "--epochs", metavar=cli.WHOLE, type=click.IntRange(min=1), help="Of each trial; the warm-up keeps its share."
-)
-@click.option("--seed", metavar=cli.WHOLE, type=int, help="Of the trials' training.")
-@click.option("--search", "searches", metavar="FIELD=SPEC", multiple=True,
+@click.option("--epochs", metavar="N", type=click.IntRange(min=1), help="Of each trial; the warm-up keeps its share.")
+@click.option("--seed", metavar="N", type=int, help="Of the trials' training.")
+@click.option("--search", "searches", metavar="FIELD=SPEC", multiple=True, required=True,
               help=f"Any option of train, and its values: {FORMS}; may be repeated.")  # fmt: skip
-@click.option("--trials", metavar=cli.WHOLE, type=click.IntRange(min=1), default=20, show_default=True,
+@click.option("--trials", metavar="N", type=click.IntRange(min=1), default=20, show_default=True,
               help="Complete ones, of all workers together.")  # fmt: skip
 @click.option("--name", metavar="NAME", help="The study's name; by default made from its options.")
 @click.option("--storage", metavar="URL", envvar="PIPELINE_STORAGE",
@@ -369,12 +346,12 @@ def command(
 
     Run it again to go on, and on as many machines as there are: workers with the same storage share one study.
     """
-    base = PRESETS[preset] if epochs is None else PRESETS[preset].with_epochs(epochs)
-    base = base if seed is None else dataclasses.replace(base, seed=seed)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("a sweep is not for torchrun: start the same command several times, they share the study")
     if name is not None:
         runs.check_name(f"{name}-0")
-    paths = Paths(processed=processed, models=models)
-    sweep(base, parse(searches), paths, slug, name=name, log=cli.log, **others)
+    base = cli.recipe(preset, {"epochs": epochs, "seed": seed})
+    sweep(base, parse(searches), Paths(processed=processed, models=models), slug, name=name, **others)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -215,7 +215,7 @@ def command(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    return cli.run(command, "train", cli.spread(sys.argv[1:] if argv is None else argv, "--teacher"))
+    return cli.run(command, "train", argv)
 
 
 if __name__ == "__main__":

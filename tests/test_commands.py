@@ -57,7 +57,7 @@ def test_a_script_runs_what_follows_itself() -> None:
 
 def parsed(options: list[str], taught: bool = False) -> TrainConfig:
     """The recipe that train would train."""
-    context = train.command.make_context("train", cli.spread(options, "--teacher"))
+    context = train.command.make_context("train", list(options))
     given = {name: context.params[name] for name in (*recipes.options(), "model", "se")}
     return cli.recipe(context.params["preset"], given, taught=taught)
 

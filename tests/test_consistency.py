@@ -11,7 +11,7 @@ import click
 import pytest
 
 import pipeline
-from pipeline import cli, errors
+from pipeline import errors
 from tests import readme
 from tests.support import ROOT
 
@@ -80,9 +80,6 @@ def parse(words: Sequence[str]) -> None:
     name, arguments = " ".join(words[:taken]), list(words[taken:])
     if name not in NAMES:
         raise click.UsageError(f"{name}: there is no such command")
-    for option in options(name):
-        if option.metavar is not None and option.metavar.endswith("..."):
-            arguments = cli.spread(arguments, option.opts[0])
     context = commands()[name].make_context(name, arguments)
     rest: Sequence[str] = context.params.get("command", ())  # a rehearsal's
     if tuple(rest[:2]) == ("python", "-m"):

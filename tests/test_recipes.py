@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config import fingerprint
 from pipeline.errors import UsageError
-from pipeline.recipes import MODELS, PRESETS, ModelConfig, TrainConfig, options
+from pipeline.recipes import MODELS, PRESETS, TrainConfig, options
 from pipeline.store.manifest import from_json
 
 PRETRAINED = Path(__file__).parents[1] / "data/pretrained/fast.json"
@@ -20,10 +20,6 @@ def test_the_paper_preset_is_the_papers_recipe() -> None:
     assert (paper.learning_rate, paper.weight_decay, paper.label_smoothing) == (1e-3, 1e-4, 0.1)
     assert (paper.batch_size, paper.epochs, paper.warmup_epochs, paper.crop_padding) == (128, 80, 5, 4)
     assert paper.flip == "random" and paper.validation == "test_batch"
-
-
-def test_fewer_epochs_keep_the_warm_ups_share() -> None:
-    assert PRESETS["paper"].with_epochs(16).warmup_epochs == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
@@ -61,38 +57,31 @@ OUTSIDE: dict[str, tuple[Any, ...]] = {
 
 def test_every_number_has_a_range() -> None:
     assert OUTSIDE.keys() == {name for name, option in options().items() if option.kind in (int, float)}
-    assert OUTSIDE.keys() == {name for name, option in options().items() if option.allowed is not None}
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in OUTSIDE.items() for value in values])
 def test_a_value_outside_its_range_is_a_usage_error(name: str, value: Any) -> None:
-    with pytest.raises(UsageError, match=rf"^--{name.replace('_', '-')} {value:.10g}: (at least|from|above) "):
+    with pytest.raises(UsageError, match=rf"^--{name.replace('_', '-')} {value:.10g}: (at least|at most|above) "):
         dataclasses.replace(PRESETS["paper"], **{name: value})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"label_smoothing": 1.0}, "--label-smoothing 1: from 0 to below 1"),
-        ({"validation_fraction": 1.0}, "--validation-fraction 1: above 0 to below 1"),
-        ({"distillation_weight": 2.0}, "--distillation-weight 2: from 0 to 1"),
-        ({"learning_rate": 0.0}, "--learning-rate 0: above 0"),
-        ({"epochs": 0}, "--epochs 0: at least 1"),
-        ({"warmup_epochs": 81.0}, "--warmup-epochs 81: from 0 to the 80 epochs of the run"),
-        ({"optimizer": "lion"}, "--optimizer lion: choose one of adam, adamw, sgd, rmsprop"),
+        ({"label_smoothing": 1.0}, "--label-smoothing 1: at least 0 and below 1"),
+        ({"validation_fraction": 1.0}, "--validation-fraction 1: above 0 and below 1"),
+        ({"seed": -1}, "--seed -1: at least 0 and at most 2147483647"),
+        ({"warmup_epochs": 81.0}, "--warmup-epochs 81: at most the 80 epochs of the run"),
         ({"cutmix": 1.0, "ricap": 0.3}, "--cutmix and --ricap both mix whole images: keep one"),
     ],
 )
 def test_the_message_says_what_is_allowed(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError, match=f"^{message}"):
         dataclasses.replace(PRESETS["paper"], **change)
-    assert str(caught.value).startswith(message)
 
 
 def test_descriptions_that_fit_no_model_are_refused() -> None:
     with pytest.raises(UsageError, match="differ in length"):
         dataclasses.replace(MODELS["paper"], widths=(1, 2))
-    with pytest.raises(UsageError, match="--se 37: from 0"):
+    with pytest.raises(UsageError, match="--se 37: at least 0"):
         dataclasses.replace(MODELS["paper"], se=37)
-    with pytest.raises(UsageError, match="a whitened stem has 24 channels, not 32"):
-        ModelConfig("odd", 32, (64,), (1,), (1,), whitened=True)

@@ -4,15 +4,15 @@ import dataclasses
 import json
 import re
 import shlex
-import signal
+import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import optuna
 import pytest
@@ -27,14 +27,14 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.store import runs
 from tests.test_commands import parsed
-from tests.training.tiny import SLUG, write_tiny
+from tests.training.tiny import SLUG, before_step, write_tiny
 
 NAME = "study"
 RATE = "learning_rate=log:1e-3:1e-1"
 
 # Instead of training: the best rate is 0.01, and a run's folder holds nothing but its manifest.
 CALCULATED = """
-import math, sys, time
+import math, time
 from types import SimpleNamespace
 from pipeline import sweep
 from pipeline.store import runs
@@ -44,11 +44,18 @@ def calculated(config, paths, slug, *, run_name, device, log):
     time.sleep(SECONDS)
     (paths.models / run_name).mkdir(parents=True, exist_ok=True)
     Manifest("train", {}).write(paths.models / run_name)
-    runs.point_latest(paths.models, run_name)
     accuracy = 90 - abs(math.log10(config.learning_rate) + 2)
     return SimpleNamespace(result=SimpleNamespace(validation_accuracy=accuracy))
 
 sweep.train = calculated
+"""
+# A process that calculates trials, and starts without PyTorch.
+WORKER = f"""
+import sys
+from unittest import mock
+sys.modules |= {{"pipeline.model.summary": mock.Mock(), "pipeline.training.device": mock.Mock()}}
+SECONDS = 0.3{CALCULATED}
+sys.exit(sweep.main(sys.argv[1:]))
 """
 
 
@@ -66,10 +73,6 @@ class Place:
 
     def sweep(self, *more: str) -> int:
         return sweep.main(self.arguments(*more))
-
-    def begin(self, script: str, *more: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-c", f"{script}\nsys.exit(sweep.main(sys.argv[1:]))", *self.arguments(*more)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     @contextmanager
     def study(self) -> Iterator[optuna.Study]:
@@ -130,15 +133,15 @@ def test_a_spec_becomes_what_a_field_varies_over(search: str, axis: BaseDistribu
 @pytest.mark.parametrize(
     ("searches", "message"),
     [
-        ([], "nothing to search over: give --search FIELD=SPEC"),
-        (["cutout=0,4", "cutout=8"], "--search cutout is given twice"),
-        (["learning_rat=0:1"], "no such field; the fields are model, validation, "),
-        (["distillation_weight=0:1"], "no such field"),
+        (["cutout=0,4", "cutout=8"], "--search cutout=8: name each field once"),
+        (["learning_rat=0:1"], "name each field once; the fields are model, validation, "),
+        (["distillation_weight=0:1"], "name each field once"),
         (["learning_rate"], "SPEC is LOW:HIGH[:STEP], log:LOW:HIGH, or A,B,C"),
         (["model=fast,vgg"], "'vgg' is not one of 'paper', 'fast'"),
-        (["optimizer=adam:sgd"], "it has no range, name the choices"),
-        (["dropout=0:1"], "1 is not from 0 to below 1"),
-        (["dropout=log:0.1:0.5:2"], "a range has two ends"),
+        (["optimizer=adam:sgd"], "a range has two ends, which are numbers"),
+        (["dropout=0:1"], "1 is not at least 0 and below 1"),
+        (["dropout=0:0.5:0.1:1"], "a range has two ends"),
+        (["dropout=log:0.1:0.5:2"], "`step` is not supported"),
         (["cutout=4.5,8"], "'4.5' is not a valid integer"),
         (["dropout=0:nan"], "'nan' is not a number"),
         (["dropout=0.5:0.1"], "`low <= high` must hold"),
@@ -156,13 +159,6 @@ def test_every_option_of_training_but_the_teachers_can_be_searched() -> None:
         sweep.parse(["?=1"])
     fields = set(str(error.value).partition("the fields are ")[2].split(", "))
     assert fields == {"model", *recipes.options()} - set(commands.TAUGHT)
-
-
-def test_other_epochs_keep_the_warm_ups_share_unless_it_is_searched_too() -> None:
-    base = PRESETS["fast"]
-    share = base.warmup_epochs / base.epochs
-    assert sweep.recipe(base, {"epochs": 18}).warmup_epochs == pytest.approx(18 * share)
-    assert sweep.recipe(base, {"epochs": 18, "warmup_epochs": 0.5}).warmup_epochs == 0.5
 
 
 # --- a study ----------------------------------------------------------------------------------------------
@@ -283,8 +279,8 @@ def test_failures_in_a_row_end_the_sweep_with_their_reason(
 
 
 def test_two_workers_that_begin_at_once_share_the_study(place: Place) -> None:
-    more = ["--trials", "5", "--search", RATE]
-    workers = [place.begin(f"SECONDS = 0.3{CALCULATED}", *more) for _ in range(2)]
+    command = [sys.executable, "-c", WORKER, *place.arguments("--trials", "5", "--search", RATE)]
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [worker.communicate(timeout=120) for worker in workers]
     assert [(worker.returncode, errors) for worker, (_, errors) in zip(workers, outputs, strict=True)] == [(0, "")] * 2
     did = [re.findall(r"^trial (\d+) .* best ", output, re.MULTILINE) for output, _ in outputs]
@@ -296,28 +292,22 @@ def test_two_workers_that_begin_at_once_share_the_study(place: Place) -> None:
     assert place.runs() == {runs.latest(place.paths.models)}
 
 
-DYING = """
-import os, signal, sys
-from pathlib import Path
-from pipeline import sweep
-replace = Path.replace
-def dying(self, target):
-    replace(self, target)
-    if target.name == "checkpoint.pt":
-        os.kill(os.getpid(), signal.SIGKILL)
-Path.replace = dying
-"""
+class Killed(BaseException):
+    """What nobody handles: the trial's state in the database stays as it is, as after a SIGKILL."""
 
 
-def test_a_killed_workers_trial_is_tried_again_and_goes_on_from_its_checkpoint(place: Place) -> None:
-    more = ["--trials", "1", "--search", RATE, "--heartbeat", "1", "--epochs", "2"]
-    worker = place.begin(DYING, *more)
-    worker.communicate(timeout=120)
-    assert worker.returncode == -signal.SIGKILL
+def test_a_killed_workers_trial_is_tried_again_and_goes_on_from_its_checkpoint(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ["--trials", "1", "--search", RATE, "--epochs", "2"]
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        before_step(patch, 1, 0, mock.Mock(side_effect=Killed))
+        place.sweep(*more)
     folder = place.paths.models / f"{NAME}-0"
-    row = (folder / "metrics.jsonl").read_text().splitlines()
-    assert len(row) == 1
-    time.sleep(3.1)  # two heartbeats, of whole seconds
+    (row,) = (folder / "metrics.jsonl").read_text().splitlines()
+    with sqlite3.connect(place.paths.models / sweep.STORAGE) as database:  # no sign of life since
+        database.execute("UPDATE trial_heartbeats SET heartbeat = '2026-01-01 00:00:00'")
+    database.close()
     assert place.sweep(*more) == 0
     lost, again = place.trials()
     assert (lost.state, again.state) == (TrialState.FAIL, TrialState.COMPLETE)
@@ -325,7 +315,7 @@ def test_a_killed_workers_trial_is_tried_again_and_goes_on_from_its_checkpoint(p
     assert runs.latest(place.paths.models) == folder.name
     rows = (folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in rows] == [1, 2]
-    assert rows[0] == row[0]  # with its times: the first epoch was not trained twice
+    assert rows[0] == row  # with its times: the first epoch was not trained twice
 
 
 def test_a_worker_that_was_taken_for_dead_ends_in_one_line(
@@ -364,15 +354,19 @@ def test_an_interrupted_sweep_goes_on_with_the_same_trial(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([], "Missing option '--search'"),
         (["--search", "model=rehearsal,resnet18"], "11,173,962 trainable parameters"),
         (["--search", RATE, "--device", "mps"], "--device mps: PyTorch finds none here"),
         (["--search", RATE, "--name", "../study"], "a name of letters"),
-        (["--search", RATE, "--storage", "sweeps.sqlite3"], "--storage: a database's URL"),
-        (["--search", RATE, "--storage", "postgresql://user:hunter2@host:port/db"], "--storage: a database's URL"),
-        (["--search", RATE, "--storage", "sqlite://"], "in memory is lost"),
+        (["--search", RATE, "--storage", "sweeps.sqlite3"], "--storage: the URL of a database that lasts"),
+        (
+            ["--search", RATE, "--storage", "postgresql://user:hunter2@host:port/db"],
+            "--storage: the URL of a database that lasts",
+        ),
+        (["--search", RATE, "--storage", "sqlite://"], "--storage: the URL of a database that lasts"),
         (
             ["--search", RATE, "--debug", "--storage", "mysql+mysqldb://me:hunter2@host/db?ssl=hunter2"],
-            "mysql+mysqldb://me:***@host/db needs its driver: pip install MySQLdb",
+            "mysql+mysqldb://me:***@host/db: install its driver, mysqldb",
         ),
     ],
 )
