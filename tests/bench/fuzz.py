@@ -30,15 +30,14 @@ MAX_CRASHES = 20  # after which it stops
 
 def seeds() -> dict[str, bytes]:
     """Honest files and the crafted ones, each with the byte before it that chooses its reader."""
-    from tests.hostile import archives, meanings, packing, pickles
+    from tests.hostile import archives, crafted, pickles
 
-    honest = {name.rpartition("/")[2]: content for name, content in packing.competition().items()}
+    honest = {name.rpartition("/")[2]: content for name, content in archives.competition().items()}
     readers = {"cifar_test_nolabel.pkl": 1, "batches.meta": 3}
     found = {name: bytes([readers.get(name, 2)]) + content for name, content in honest.items()}
     found |= {f"reader {name}": b"\0" + content for name, content in honest.items()}
-    crafted = pickles.REFUSED | pickles.MISUNDERSTOOD
-    found |= {f"pickle {name}": b"\0" + make() for name, make in crafted.items()}
-    for byte, contents in ((1, meanings.HIDDEN), (2, meanings.BATCH), (3, meanings.META)):
+    found |= {f"pickle {name}": b"\0" + make() for name, make in pickles.REFUSED.items()}
+    for byte, contents in ((1, crafted.HIDDEN), (2, crafted.BATCH), (3, crafted.META)):
         found |= {f"{byte} {name}": bytes([byte]) + content for name, content in contents.items()}
     found |= {f"archive {n}": b"\4" + make() for n, make in (archives.REFUSED | archives.TAKEN).items()}
     return {name: content for name, content in found.items() if len(content) <= MAX_INPUT}

@@ -35,7 +35,7 @@ from pipeline.rehearsal.mock import mock_kaggle
 from pipeline.rehearsal.state import COMPLETE, Outcome, Submission
 from pipeline.store import ledger
 from tests.bench import side_by_side
-from tests.hostile import checking, kaggle_cases, kaggle_place, kills
+from tests.hostile import crafted, kaggle_cases, kaggle_place, kills
 from tests.support import SLUG, stage, write_download
 
 SUBMISSIONS = 2_500  # four lines of the ledger each
@@ -47,13 +47,13 @@ Found = tuple[dict[str, object], list[str]]  # figures to be shown, and what was
 def crafted_files(arguments: argparse.Namespace, folder: Path) -> Found:
     """Every case with a fresh interpreter."""
     bad, seconds = [], [0.0]
-    cases = list(checking.every_case())[:: arguments.share]
-    with checking.target(folder, fresh=True) as target:
-        for case in tqdm(cases, desc="files", disable=None):
-            try:
-                seconds.append(target.check(case).cpu)
-            except AssertionError as error:
-                bad.append(str(error))
+    cases = list(crafted.every_case())[:: arguments.share]
+    target = crafted.Target(folder, fresh=True)
+    for case in tqdm(cases, desc="files", disable=None):
+        try:
+            seconds.append(target.check(case))
+        except AssertionError as error:
+            bad.append(str(error))
     return {"cases": len(cases), "processor seconds at most": round(max(seconds), 2)}, bad
 
 

@@ -22,19 +22,11 @@ def nothing(_place: Path) -> None:
 
 
 def remove(name: str) -> Edit:
-    def do(place: Path) -> None:
-        path = place / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    return do
+    return lambda place: shutil.rmtree(place / name) if (place / name).is_dir() else (place / name).unlink()
 
 
 def move(old: str, new: str) -> Edit:
     return lambda place: (place / old).rename(place / new)
-
-
-def write(name: str, content: str) -> Edit:
-    return lambda place: (place / name).write_text(content)
 
 
 def edit(name: str, change: Callable[[bytes], bytes]) -> Edit:
@@ -66,7 +58,3 @@ def of_run(change: Edit) -> Edit:
         Manifest("train", records(folder, [folder / name for name in names])).write(folder)
 
     return do
-
-
-def several(*changes: Edit) -> Edit:
-    return lambda place: [change(place) for change in changes]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -30,8 +30,7 @@ SETTINGS = Settings(daily_limit=1000, pending_seconds=0.0)
 BALLAST = 4_000_000  # bytes that make the download about four of the client's chunks long
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a run ended: its exit code, its error in one line, and all that it printed."""
 
     code: int
@@ -65,8 +64,7 @@ class Place:
         """The stage, in this process."""
         printed: list[str] = []
         settings = {"timeout": 30.0, "upload_timeout": 30.0, "attempts": 1, "backoff": 0.01, **self.client}
-        kaggle = Kaggle(self.kaggle.environment, log=printed.append, **settings)
-        paths = paths_in(self.cwd)
+        kaggle, paths = Kaggle(self.kaggle.environment, log=printed.append, **settings), paths_in(self.cwd)
         try:
             if stage == "download":
                 download(SLUG, paths, kaggle, printed.append, force=True)
@@ -78,34 +76,31 @@ class Place:
             return Outcome(error.exit_code, str(error), "\n".join(printed))
         return Outcome(0, "", "\n".join(printed))
 
-    @contextmanager
-    def environment(self, **changed: str) -> Iterator[None]:
-        """Other variables for a while; an empty one is not there."""
+    def run_with(self, stage: Stage, **changed: str) -> Outcome:
+        """The stage with other variables; an empty one is not there."""
         with mock.patch.dict(self.kaggle.environment, changed):
             for name in [name for name, value in changed.items() if not value]:
                 del self.kaggle.environment[name]
-            yield
+            return self.run(stage)
 
-    def submit_directly(self, content: bytes, name: str, description: str) -> int:
+    def send(self, content: bytes, name: str, description: str) -> int:
         """What somebody else, or an earlier run, has sent; its ref."""
         token = self.kaggle.state.start_upload(name, len(content))
         self.kaggle.state.store_upload(token, content)
         return self.kaggle.state.submit(token, description)
 
-    def submit_a_strangers(self) -> int:
+    def send_a_strangers(self) -> int:
         """Another CSV of this team's, sent by hand; its ref."""
         header, *rows = self.csv.read_text().splitlines()
         others = [f"{name},{(int(label) + 1) % 10}" for name, label in (row.split(",") for row in rows)]
-        return self.submit_directly("\n".join([header, *others, ""]).encode(), "other.csv", "by hand")
+        return self.send("\n".join([header, *others, ""]).encode(), "other.csv", "by hand")
 
-    def submit_ours(self) -> int:
+    def send_ours(self) -> int:
         """As an earlier run of ours has sent it; its ref."""
         sidecar = submissions.Sidecar.read(self.csv)
         assert sidecar is not None
         tag = submissions.tag(sidecar.run, self.sha256, sidecar.validation_accuracy)
-        return self.submit_directly(self.csv.read_bytes(), self.csv.name, tag)
-
-    # --- what is there ----------------------------------------------------------------------------------------
+        return self.send(self.csv.read_bytes(), self.csv.name, tag)
 
     def files(self) -> dict[str, bytes]:
         """What the stages keep, but for the ledger."""
@@ -116,22 +111,23 @@ class Place:
         """The ledger's."""
         return self.ledger_file.read_text().splitlines() if self.ledger_file.exists() else []
 
-    def entries(self) -> list[ledger.Entry]:
-        """The ledger's states of our CSV's submissions."""
-        return [e for e in ledger.current(ledger.read(self.ledger_file), SLUG) if e.csv_sha256 == self.sha256]
+    def scores(self) -> list[tuple[int | None, str, float | None]]:
+        """Ref, status and score of our CSV's submissions, by the ledger."""
+        entries = ledger.current(ledger.read(self.ledger_file), SLUG)
+        return [(entry.ref, entry.status, entry.public) for entry in entries if entry.csv_sha256 == self.sha256]
 
     def is_complete(self, stage: Stage) -> bool:
         """Whether the stage's output is whole and right."""
         if stage == "download":
             raw = {name: data for name, data in tree(self.cwd / "data/raw" / SLUG).items() if name != "manifest.json"}
             return raw == tree(self.cwd / "source") and not list((self.cwd / "data/raw").glob(".*.download"))
-        noted = [(entry.ref, entry.status, entry.public) for entry in self.entries()]
-        return noted == [(item.ref, "complete", _per_cent(item)) for item in self.own]
+        return self.scores() == [(item.ref, "complete", _per_cent(item)) for item in self.own]
 
-    def has_only_its_own_scores(self) -> bool:
-        """Whether each score that the ledger gives our CSV is one of its own."""
+    def require_no_strangers_score(self) -> None:
+        """Each score that the ledger gives our CSV is one of its own."""
         own = {item.ref: _per_cent(item) for item in self.own}
-        return all(entry.public in (None, own.get(entry.ref or 0)) for entry in self.entries())
+        for ref, _, public in self.scores():
+            assert public in (None, own.get(ref or 0)), f"a stranger's score: {self.lines()}"
 
 
 def _per_cent(item: Submission) -> float | None:
@@ -169,26 +165,20 @@ class Places:
         ) as kaggle:  # fmt: skip
             here = Place(self._folder, kaggle, offset)
             if self._stage == "check":
-                here.submit_ours()
+                here.send_ours()
                 assert here.run("check").code == 0
             yield here
 
 
-# --- a row of the table, and what is demanded of it ---------------------------------------------------------------
-
-Left = Literal["as before", "complete", "unscored"]
-How = str | tuple[str, ...] | Callable[[Place], Outcome]
-
-
 @dataclass(frozen=True)
 class Case:
-    """A row of the table."""
+    """A row of the table: what fails, and what is demanded of it."""
 
     name: str
-    how: How  # faults, or a function that provokes it
+    how: str | tuple[str, ...] | Callable[[Place], Outcome]  # faults, or a function that provokes it
     code: int  # exit code
     says: str  # is in the error's one line; when there is none, in what is printed
-    left: Left = "as before"  # the files
+    left: Literal["as before", "complete", "unscored"] = "as before"  # the files
     sent: int = 0  # submissions of this CSV that Kaggle has afterwards
     client: Mapping[str, Any] = field(default_factory=dict)  # other settings of the Kaggle client
     waiting: float = CLOCK.deadline  # seconds until submit gives up waiting for the score
@@ -212,7 +202,7 @@ def run_case(case: Case, stage: Stage, places: Places) -> None:
             assert case.again or here.is_complete(stage), f"the next run left {here.lines()}"
             if stage == "submit":
                 assert len(here.own) == 1, f"Kaggle has {len(here.own)} submissions of one CSV"
-                assert here.has_only_its_own_scores(), f"a stranger's score: {here.lines()}"
+                here.require_no_strangers_score()
     except AssertionError as error:
         raise AssertionError(f"{stage}, {case.name}: {error}") from error
 
@@ -234,6 +224,5 @@ def _fail(case: Case, stage: Stage, here: Place) -> None:
         assert here.files() == before, "files have changed"
     assert here.lines()[: len(noted)] == noted, "the ledger has lost lines"
     if stage != "download":
-        assert here.has_only_its_own_scores(), f"a stranger's score: {here.lines()}"
-    if stage == "submit":
-        assert len(here.own) == case.sent, f"Kaggle has {len(here.own)} submissions of it"
+        here.require_no_strangers_score()
+        assert stage == "check" or len(here.own) == case.sent, f"Kaggle has {len(here.own)} submissions of it"

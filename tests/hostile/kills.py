@@ -1,6 +1,7 @@
 """Signals at random moments: a stage is killed, what is left is looked at, and the same command run again."""
 
 import importlib
+import json
 import multiprocessing
 import os
 import random
@@ -10,18 +11,22 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import torch
 
-from pipeline.store import ledger
-from tests.hostile import leftovers
-from tests.hostile.leftovers import RUN
+from pipeline.errors import PipelineError
+from pipeline.store import atomic, ledger
+from pipeline.store.manifest import NAME as MANIFEST
+from pipeline.store.manifest import FileRecord, Manifest
+from pipeline.store.submissions import Sidecar
 from tests.hostile.surroundings import copy_project
 from tests.support import ROOT, SLUG, clean_environment, here, serve, write_download
 
@@ -30,8 +35,9 @@ DYING = 5.0  # seconds that a child of a killed process may need to notice
 ORPHANS = 120.0  # seconds that the stages of a killed run_all.sh may need to end
 ENDING = 60.0  # seconds to end after SIGTERM and SIGINT
 TIMEOUT = 300.0  # seconds
+RUN = "tiny-run"
 
-# --- what is killed -----------------------------------------------------------------------------------------
+# --- what is killed ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ CASES = {
 
 
 class Template:
-    """Where each case begins, where it ends when nothing disturbs it, and what it costs; made when asked for."""
+    """Where each case begins, where it ends when nothing disturbs it, and how long it takes; made when asked for."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._empty = folder, folder / "empty"
@@ -75,11 +81,10 @@ class Template:
         (self._empty / "labels.csv").write_text("ID,Labels\n" + "".join(f"{100 + k},{k % 10}\n" for k in range(30)))
         shutil.make_archive(str(self._empty / SLUG), "zip", source)
 
-    def begin(self, name: str, place: Path) -> Path:
+    def begin(self, name: str, place: Path) -> None:
         """Make `place` one in which the case can begin."""
         before = CASES[name].after
         shutil.copytree(self.end(before) if before else self._empty, place, symlinks=True)
-        return place
 
     def end(self, name: str) -> Path:
         """The place in which the case ended undisturbed."""
@@ -87,14 +92,14 @@ class Template:
         if not place.exists():
             self.begin(name, place)
             with _environment(CASES[name], place) as environ:
-                before = sum(os.times()[:4])
+                began = time.monotonic()
                 done = _finish(CASES[name], place, environ)
-                self._seconds[name] = sum(os.times()[:4]) - before
+                self._seconds[name] = time.monotonic() - began
             assert done.returncode == 0, done.stderr
         return place
 
     def seconds(self, name: str) -> float:
-        """The processor time of the undisturbed case: unlike the clock's, a busy machine hardly changes it."""
+        """What the undisturbed case takes."""
         self.end(name)
         return self._seconds[name]
 
@@ -126,21 +131,13 @@ def _finish(case: Case, place: Path, environ: Mapping[str, str]) -> "subprocess.
         torch.set_num_threads(threads)
 
 
-def _start(command: Sequence[str], folder: Path, environ: Mapping[str, str], log: Path) -> ForkServerProcess:
-    """`python -m COMMAND`, or a script; its process is forked from one that has imported PyTorch and the stages."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *(case.arguments[0] for case in CASES.values() if not case.script)])
-    process = context.Process(target=_become, args=(command, folder, dict(environ), log))
-    process.start()
-    return process
-
-
-def _become(command: Sequence[str], folder: Path, environ: Mapping[str, str], log: Path) -> None:
-    """In the fork."""
+def _become(command: Sequence[str], folder: Path, environ: Mapping[str, str], log: Path, begun: Event) -> None:
+    """In a fork of a process that has imported PyTorch and the stages: `python -m COMMAND`, or the script."""
     os.setsid()
     for number, name in enumerate((os.devnull, os.devnull, str(log))):
         os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
     os.chdir(folder)
+    begun.set()
     module, *options = command
     if module.endswith(".sh"):
         os.execve(module, [*command], environ)
@@ -150,7 +147,7 @@ def _become(command: Sequence[str], folder: Path, environ: Mapping[str, str], lo
     sys.exit(importlib.import_module(module).main(options))
 
 
-# --- a kill -------------------------------------------------------------------------------------------------
+# --- a kill -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -167,22 +164,22 @@ def kill_once(rng: random.Random, name: str, template: Template, folder: Path) -
     group = number != signal.SIGTERM and rng.random() < 0.5  # Ctrl-C in a terminal goes to all of the group
     moment = max(rng.random(), rng.random()) * template.seconds(name)  # the end, where it writes, more often
     template.begin(name, folder)
+    whole = template.end("preprocess" if name == "sweep" else name)  # the names of a sweep's runs are not repeatable
     book = folder / "submissions" / ledger.NAME
     before = book.read_bytes() if book.is_file() else b""
     with _environment(case, folder) as environ:
         code, problems = _kill(case, number, group, moment, folder, environ)
-        problems += leftovers.half_files(folder) + leftovers.lost_lines(before, book)
+        problems += half_files(folder, whole) + _lost_lines(before, book)
         _let_minutes_pass(book, before)
         again = _finish(case, folder, environ)
     if again.returncode:
         problems.append(f"run again: {again.returncode}, {again.stderr[-300:]}")
     else:
-        problems += leftovers.unlike(name, folder, template.end(name))
-    problems += leftovers.half_files(folder) + leftovers.lost_lines(before, book)
-    problems += leftovers.held_locks(folder) + leftovers.double_submissions(folder)
+        problems += _unlike(name, folder, whole)
+    problems += half_files(folder, whole) + _lost_lines(before, book) + _double_submissions(folder)
     shutil.rmtree(folder)
     whom = "the group" if group else "the process"
-    what = f"{name}, {number.name} to {whom} after {moment:.2f} s of processor time, code {code}"
+    what = f"{name}, {number.name} to {whom} after {moment:.2f} s, code {code}"
     return Outcome(code, tuple(f"{what}: {problem}" for problem in problems))
 
 
@@ -197,22 +194,20 @@ def _kill(
     case: Case, number: signal.Signals, group: bool, moment: float, folder: Path, environ: Mapping[str, str]
 ) -> tuple[int, list[str]]:
     """Start the command, send the signal, wait; its exit code, and what was wrong with how it ended."""
-    log = folder / ".stderr"
-    log.touch()
-    process = _start(case.arguments, folder, environ, log)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *(case.arguments[0] for case in CASES.values() if not case.script)])
+    log, begun = folder / ".stderr", context.Event()
+    process = context.Process(target=_become, args=(case.arguments, folder, dict(environ), log, begun))
+    process.start()
     leader = process.pid or 0
     try:
-        while process.exitcode is None and not _has_begun(leader, case):
-            time.sleep(0.001)
-        begun = _spent(leader)
-        while process.exitcode is None and _spent(leader) - begun < moment:
-            time.sleep(0.001)
-        handled = process.exitcode is None and _catches_sigterm(leader)
+        assert begun.wait(ENDING)
+        process.join(moment)
         if process.exitcode is None:
-            with suppress(ProcessLookupError):  # so early that it does not lead its group yet
+            with suppress(ProcessLookupError):
                 (os.killpg if group else os.kill)(leader, number)
         process.join(ENDING)
-        problems = _ending(number, handled, process.exitcode, log.read_text(errors="replace"))
+        problems = _ending(case, number, process.exitcode, log.read_text(errors="replace"))
         # A script cannot take its stages with it when it is killed alone: they end by themselves.
         orphaned = case.script and number == signal.SIGKILL and not group
         deadline = time.monotonic() + (ORPHANS if orphaned else DYING)
@@ -227,58 +222,101 @@ def _kill(
     return process.exitcode or 0, problems
 
 
-def _ending(number: signal.Signals, handled: bool, code: int | None, errors: str) -> list[str]:
+def _ending(case: Case, number: signal.Signals, code: int | None, errors: str) -> list[str]:
     """What was wrong with the exit code and with what was said; 0 means that it was finished before."""
     if code is None:
         return [f"does not end: {errors[-300:]}"]
-    # -SIGINT is 130 to a shell.  CPython ends so if the interrupt passed through an exec("..."), as in an import of
-    # PyTorch, also where it was caught in the end; and with 1 where Python itself was still starting.
-    fine = (0, 130, -signal.SIGINT) if handled and number != signal.SIGKILL else (0, 1, 130, -number)
-    if code not in fine:
+    # Killed by the signal where it was not handled yet; 1 where a script's Python itself was still starting.
+    if code not in (0, 130, -number, *([1] if case.script else [])):
         return [f"exit code {code}: {errors[-300:]}"]
     if code == 130 and ("Traceback" in errors or "Exception ignored" in errors):
         return [f"traceback: {errors[-800:]}"]
     return []
 
 
-def _has_begun(pid: int, case: Case) -> bool:
-    """Whether the process has become the stage, which catches SIGTERM, or the script."""
-    if not case.script:
-        return _catches_sigterm(pid)
-    with suppress(OSError):
-        return case.arguments[0].encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-    return False
-
-
-def _catches_sigterm(pid: int) -> bool:
-    """Whether the process has installed its handlers: Python itself leaves SIGTERM alone."""
-    with suppress(OSError):
-        caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), flags=re.MULTILINE)
-        return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
-    return False
-
-
-def _stat(pid: int | str) -> list[str]:
-    """The fields of /proc/PID/stat from the third, its state, on; empty when it has ended."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return []
-
-
-def _spent(pid: int) -> float:
-    """Seconds of processor time of a process and its descendants, those that ended among them."""
-    fields, children = _stat(pid), Path(f"/proc/{pid}/task/{pid}/children")
-    with suppress(OSError):
-        own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-        return own + sum(_spent(int(child)) for child in children.read_text().split())
-    return 0.0
-
-
 def _session(leader: int) -> list[int]:
     """The processes of the session that `leader` began, which their children stay in; without those that ended."""
     found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        fields = _stat(path.name)
-        if fields and int(fields[3]) == leader and fields[0] not in "ZX":
-            found.append(int(path.name))
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, session, *_ = path.read_text().rpartition(")")[2].split()
+            if int(session) == leader and state not in "ZX":
+                found.append(int(path.parent.name))
     return found
+
+
+# --- what must not be left: half files, lost lines, two submissions, another result -----------------------------
+# Each function returns what is wrong, a line each.
+
+
+def half_files(place: Path, whole: Path) -> list[str]:
+    """Files and folders under their final names that are not complete; `whole`: where nothing was killed."""
+    wrong = []
+    for top in ("data/raw", "data/processed", "data/models", "submissions"):
+        for path in sorted((place / top).rglob("*")):
+            name = path.relative_to(place)
+            hidden = any(part.startswith(".") for part in name.parts)
+            if not hidden and path.is_file() and (why := _incomplete(path, whole / name)):
+                wrong.append(f"half file {name}: {why}")
+    for folder in [*place.glob("data/raw/[!.]*"), *place.glob("data/processed/[!.]*")]:
+        if not (folder / MANIFEST).is_file():
+            wrong.append(f"half folder {folder.relative_to(place)}: no manifest")
+    return wrong
+
+
+def _incomplete(path: Path, whole: Path) -> str:
+    """Why the file is not complete, or ""."""
+    try:
+        if path.name == MANIFEST:
+            manifest = Manifest.read(path.parent)
+            return "" if manifest and not manifest.changed(path.parent) else "its files are not as recorded"
+        if path.name == ledger.NAME:
+            ledger.read(path)
+        elif path.suffix in (".json", ".jsonl"):
+            for text in path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]:
+                json.loads(text)
+        elif path.suffix in (".pt", ".npz"):
+            with zipfile.ZipFile(path) as archive:
+                return f"{bad} is damaged" if (bad := archive.testzip()) else ""
+        elif _repeatable(path) and whole.is_file() and path.read_bytes() != whole.read_bytes():
+            return "it is another than where nothing was killed"
+        if path.suffix == ".csv" and path.name != ledger.NAME and not atomic.partial(path).exists():
+            sidecar = Sidecar.read(path)  # (with a partial file, predict knows that it was killed)
+            return "" if sidecar and sidecar.csv_sha256 == FileRecord.of(path).sha256 else "its sidecar is another's"
+    except (PipelineError, ValueError, OSError, zipfile.BadZipFile) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _repeatable(path: Path) -> bool:
+    """Whether a file is the same to the byte whenever it is written: a download, arrays, weights and CSVs."""
+    repeated = path.name == "LATEST" or path.suffix in (".npy", ".safetensors", ".csv") or "raw" in path.parts
+    return repeated and path.name not in (MANIFEST, ledger.NAME)
+
+
+def _lost_lines(before: bytes, book: Path) -> list[str]:
+    now = book.read_bytes() if book.is_file() else b""
+    return [] if now.startswith(before) else [f"lost line: {before!r} became {now!r}"]
+
+
+def _double_submissions(place: Path) -> list[str]:
+    """CSVs that the mock server got more than once."""
+    double = []
+    for path in [place / "state/state.json", *place.glob("data/rehearsal/*/state.json")]:
+        if path.is_file():
+            counted = Counter(item["sha256"] for item in json.loads(path.read_bytes())["submissions"])
+            double += [f"double submission: {sha}" for sha, count in counted.items() if count > 1]
+    return double
+
+
+def _unlike(stage: str, place: Path, whole: Path) -> list[str]:
+    """What is missing where nothing was killed, of what is repeatable (`half_files` compares it), and in the ledger."""
+    names = [path.relative_to(whole) for top in ("data", "submissions") for path in (whole / top).rglob("*")]
+    wrong = [f"missing: {name}" for name in names if _repeatable(name) and not (place / name).exists()]
+    entries = ledger.read(place / "submissions" / ledger.NAME)
+    states = [entry.status for entry in ledger.current(entries, SLUG)]
+    if stage == "predict" and len(ledger.predictions(entries, SLUG)) != 1:
+        wrong.append("lost prediction: the ledger has none of this CSV")
+    if stage in ("submit", "check") and states != [ledger.COMPLETE]:
+        wrong.append(f"other result: the ledger says {states}")
+    return wrong

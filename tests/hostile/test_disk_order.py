@@ -1,12 +1,19 @@
-"""What a power cut can spoil: nothing is renamed before it is synced, nobody is told before the ledger knows."""
+"""What a power cut can spoil: nothing is renamed before it is synced, nobody is told before the ledger knows.
+
+A power cut keeps what was synced and may keep anything else in any order.  So a file must be synced after its last
+change before it is renamed to its final name, and the folder after that; a folder that was made, in its parent.
+"""
 
 import json
 import os
-from collections.abc import Callable
-from contextlib import chdir
-from dataclasses import dataclass
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -15,20 +22,19 @@ from pipeline import check, download, predict, preprocess, submit, train
 from pipeline.rehearsal.mock import MockKaggle
 from pipeline.store import atomic, ledger
 from pipeline.store.runs import METRICS, TENSORBOARD
-from tests.hostile.disk_order import Watch, watching
 from tests.support import serve, write_download
 from tests.training.tiny import SLUG, before_step, write_tiny
 
 RUN = "tiny-run"
 RAW, PROCESSED, MODEL, CSV = "data/raw/tiny", "data/processed/tiny", f"data/models/{RUN}", f"submissions/{RUN}"
 COMPETITION = ("--competition", SLUG)
-TRAINING = (*COMPETITION, "--preset", "rehearsal", "--epochs", "2", "--device", "cpu")
+TRAINING = (*COMPETITION, "--preset", "rehearsal", "--epochs", "2", "--device", "cpu", "--run", RUN)
 # In their order: the options of each stage, and the final names in the order in which they come.
 STAGES: dict[str, tuple[ModuleType, tuple[str, ...], list[str]]] = {
     "download": (download, COMPETITION, [RAW]),
     "preprocess": (preprocess, COMPETITION, [PROCESSED]),
     "preprocess again": (preprocess, (*COMPETITION, "--force"), [PROCESSED]),
-    "train": (train, (*TRAINING, "--batch-size", "20", "--run", RUN), [
+    "train": (train, (*TRAINING, "--batch-size", "20"), [
         *(f"{MODEL}/{name}.json" for name in ("config", "execution")),
         *(2 * [f"{MODEL}/metrics.jsonl", f"{MODEL}/checkpoint.pt"]),
         *(f"{MODEL}/{name}" for name in ("metrics.jsonl", "weights.safetensors", "result.json", "manifest.json")),
@@ -38,6 +44,105 @@ STAGES: dict[str, tuple[ModuleType, tuple[str, ...], list[str]]] = {
     "submit": (submit, ("--poll", "0.1"), []),
     "check": (check, COMPETITION, []),
 }  # fmt: skip
+
+# Written as it happens, and of no importance: TensorBoard's events; the database syncs itself.
+OWN_WAYS = ("tensorboard", "sweeps.sqlite3")
+
+# --- who watches ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Watch:
+    """What happened to final names below `root`/data and `root`/submissions, and what a power cut could spoil."""
+
+    root: Path
+    states: dict[int, tuple[int, int]] = field(default_factory=dict)  # by inode: size and time when last synced
+    entries: dict[int, set[tuple[str, int]]] = field(default_factory=dict)  # of folders: names and inodes, likewise
+    renamed: list[str] = field(default_factory=list)  # the final names, in order
+    violations: list[str] = field(default_factory=list)
+    at_child: Callable[[], None] = lambda: None  # called before a child process starts
+
+    def sync(self, descriptor: int) -> None:
+        """A file or a folder was synced."""
+        found = os.fstat(descriptor)
+        self.states[found.st_ino] = (found.st_size, found.st_mtime_ns)
+        if stat.S_ISDIR(found.st_mode):
+            self.entries[found.st_ino] = _entries(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """`source` is about to become `target`."""
+        if not self.watched(target):
+            return
+        name = target.relative_to(self.root).as_posix()
+        for path in (source, *(source.rglob("*") if source.is_dir() else ())):
+            if not self.is_synced(path):
+                self.violations.append(f"{path.relative_to(self.root)} was not synced before it became {name}")
+        self.complain_of(target.parent, f"before {name} came")
+        self.renamed.append(name)
+
+    def is_synced(self, path: Path) -> bool:
+        """Whether the file or folder is on disk as it is; where a link leads to is not ours."""
+        found = path.lstat()
+        return path.is_symlink() or self.states.get(found.st_ino) == (found.st_size, found.st_mtime_ns)
+
+    def watched(self, path: Path) -> bool:
+        """Whether a path is a final name of the pipeline's."""
+        if not path.is_relative_to(self.root):
+            return False
+        parts = path.relative_to(self.root).parts
+        final = not any(part.startswith(".") or part in OWN_WAYS for part in parts)
+        return final and parts[:1] in (("data",), ("submissions",))
+
+    def complain_of(self, folder: Path, when: str) -> None:
+        """Complain about entries of a folder that are not on disk."""
+        for name, _ in sorted(_entries(folder) - self.entries.get(folder.stat().st_ino, set())):
+            if self.watched(folder / name):
+                self.violations.append(f"{when}: the folder of {(folder / name).relative_to(self.root)} is not synced")
+
+    def everything_is_on_disk(self, when: str) -> None:
+        """Complain about all files and entries that are not."""
+        self.complain_of(self.root, when)
+        for path in filter(self.watched, sorted(self.root.rglob("*"))):
+            if path.is_dir():
+                self.complain_of(path, when)
+            elif not self.is_synced(path):
+                self.violations.append(f"{when}: {path.relative_to(self.root)} is not synced")
+
+
+def _entries(folder: Path | int) -> set[tuple[str, int]]:
+    with os.scandir(folder) as found:
+        return {(entry.name, entry.inode()) for entry in found}
+
+
+@contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Within the block, everything that the interpreter syncs, renames and starts passes by `watch`."""
+    fsync, popen = os.fsync, subprocess.Popen.__init__
+
+    def synced(file: Any) -> None:
+        descriptor = file if isinstance(file, int) else file.fileno()
+        fsync(descriptor)
+        watch.sync(descriptor)
+
+    def renaming(rename: Callable[..., None]) -> Callable[..., None]:
+        def renamed(source: Any, target: Any, **options: Any) -> None:
+            watch.rename(Path.cwd() / source, Path.cwd() / target)
+            rename(source, target, **options)
+
+        return renamed
+
+    def started(self: Any, *arguments: Any, **options: Any) -> None:
+        watch.at_child()
+        popen(self, *arguments, **options)
+
+    with (
+        mock.patch.multiple(os, fsync=synced, replace=renaming(os.replace), rename=renaming(os.rename)),
+        mock.patch.object(subprocess.Popen, "__init__", started),
+    ):
+        yield
+
+
+# --- what is watched --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -90,65 +195,37 @@ def test_the_ledger_is_on_disk_before_kaggle_is_told(order: dict[str, Observed])
     assert order["check"].children[0] == ("complete", 1)
 
 
-# --- the watch itself -----------------------------------------------------------------------------------------
-
-
-def in_place(folder: Path) -> None:
-    (folder / "data").mkdir()
-    (folder / "data/file").write_text("new")
-
-
-def renamed(folder: Path) -> None:
-    (folder / "data").mkdir()
-    (folder / "data/.part").write_text("new")
-    (folder / "data/.part").rename(folder / "data/file")
-
-
-def changed_after_its_sync(folder: Path) -> None:
-    with atomic.replacing(folder / "data/file") as path, path.open("w") as stream:
-        os.fsync(stream)
-        stream.write("new")
-
-
-def whole_folder(folder: Path) -> None:
-    with atomic.replacing_folder(folder / "data/folder") as path:
-        (path / "file").write_text("new")
-
-
-@pytest.mark.parametrize("write", [in_place, renamed, changed_after_its_sync, whole_folder])
-def test_the_watch_sees_what_is_not_synced(
-    write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("folder", [False, True])
+def test_the_watch_sees_what_is_not_synced(folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(atomic, "_sync", lambda _path: None)
     watch = Watch(tmp_path)
     with watching(watch):
-        write(tmp_path)
-    assert write is in_place or any("was not synced before it became" in line for line in watch.violations)
+        if folder:
+            with atomic.replacing_folder(tmp_path / "data/new") as path:
+                (path / "file").write_text("new")
+        else:
+            with atomic.replacing(tmp_path / "data/new") as path, path.open("w") as stream:
+                os.fsync(stream)
+                stream.write("changed after its sync")
+    assert any("was not synced before it became data/new" in line for line in watch.violations)
     watch.everything_is_on_disk("at the end")
     assert "at the end: the folder of data is not synced" in watch.violations
 
 
-# --- what is not synced: TensorBoard's events; and a torn file of metrics, which no checkpoint knows of -----------
-
-
+# What is not synced is TensorBoard's events; and of a torn file of metrics no checkpoint knows.
 def test_torn_metrics_and_events_do_not_keep_a_run_from_going_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tiny(tmp_path / "data/processed")
     monkeypatch.chdir(tmp_path)
-    arguments = [*TRAINING, "--run", RUN]
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patched:
-        before_step(patched, 1, 2, interrupt)
-        assert train.main(arguments) == 130
+        before_step(patched, 1, 2, mock.Mock(side_effect=KeyboardInterrupt))
+        assert train.main(TRAINING) == 130
     folder = tmp_path / MODEL
     first = (folder / METRICS).read_text()
     for path in (folder / METRICS, *(folder / TENSORBOARD).iterdir()):
         path.write_bytes(path.read_bytes()[:-9])
-    assert train.main(arguments) == 0
+    assert train.main(TRAINING) == 0
     rows = (folder / METRICS).read_text().splitlines(keepends=True)
     assert rows[0] == first
     assert [json.loads(row)["epoch"] for row in rows] == [1, 2]

@@ -13,7 +13,6 @@ import pickle
 import sys
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,10 @@ import numpy as np
 
 PROTOCOLS = (2, 3, 4, 5)
 ORDERS = ("C", "F", "part")  # part: a view of a larger array, contiguous in neither way
-LAYOUTS = ("hwc", "flat", "chw")
 IDS = ("little", "big", "small", "list", "absent")
 NUMBERS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "?")
 
-
-@dataclass(frozen=True)
-class Honest:
-    """A file: its name in the archive, its pickle protocol, and the value in it."""
-
-    name: str
-    protocol: int
-    value: dict[Any, Any]
+Honest = tuple[str, int, dict[Any, Any]]  # a file: its name in the archive, its pickle protocol, and the value in it
 
 
 def images() -> "np.ndarray[Any, np.dtype[np.uint8]]":
@@ -62,31 +53,29 @@ def ids(kind: str) -> Any:
 
 
 def hidden_sets() -> Iterator[Honest]:
-    """Hidden sets."""
-    kinds = [*itertools.product(("hwc",), ORDERS, IDS), *itertools.product(LAYOUTS[1:], ORDERS, ("little",))]
+    kinds = [*itertools.product(("hwc",), ORDERS, IDS), *itertools.product(("flat", "chw"), ORDERS, ("little",))]
     for protocol, key, (layout, order, kind) in itertools.product(PROTOCOLS, (str, bytes), kinds):
         content = {"data": arranged(layout, order), "ids": ids(kind)}
         value = {name.encode() if key is bytes else name: item for name, item in content.items() if item is not None}
-        yield Honest(f"hidden/{protocol}-{key.__name__}-{layout}-{order}-{kind}.pkl", protocol, value)
+        yield f"hidden/{protocol}-{key.__name__}-{layout}-{order}-{kind}.pkl", protocol, value
 
 
 def numbers() -> Iterator[Honest]:
     """Arrays of every plain number in both byte orders, of no, one and two axes, empty and with shared parts."""
-    for protocol, byte_order in itertools.product(PROTOCOLS, "<>"):
+    for protocol, (side, byte_order) in itertools.product(PROTOCOLS, {"little": "<", "big": ">"}.items()):
         value: dict[str, Any] = {"empty": np.zeros((0, 3), f"{byte_order}f4")}
         for code in NUMBERS:
             grid = np.arange(6).reshape(2, 3).astype(f"{byte_order}{code}")
             value[code] = [grid, np.asfortranarray(grid), grid[:, ::2], grid[0], grid[:1, 1:2].reshape(()), grid]
-        side = {"<": "little", ">": "big"}[byte_order]
-        yield Honest(f"numbers/{protocol}-{side}.pkl", protocol, value)
+        yield f"numbers/{protocol}-{side}.pkl", protocol, value
 
 
 def main(target: Path) -> None:
     """Write all files into the archive `target`; packed as one stream, because they are much alike."""
     with tarfile.open(target, "w:xz") as archive:
-        for honest in itertools.chain(hidden_sets(), numbers()):
-            content = pickle.dumps(honest.value, protocol=honest.protocol)
-            info = tarfile.TarInfo(honest.name)
+        for name, protocol, value in itertools.chain(hidden_sets(), numbers()):
+            content = pickle.dumps(value, protocol=protocol)
+            info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
 

@@ -15,8 +15,7 @@ import pytest
 from pipeline.errors import BadData, UsageError
 from pipeline.store import archive
 from pipeline.store.archive import extract
-from tests.hostile.archives import DAMAGED, MISUNDERSTOOD, REFUSED
-from tests.hostile.packing import NOISE, Files, as_zip64, tar_of, with_mode, zip_of, zip_with
+from tests.hostile.archives import DAMAGED, MISUNDERSTOOD, NOISE, REFUSED, Files, as_zip64, tar_of, zip_and, zip_of
 
 HONEST = {
     "cifar-10-python/cifar-10-batches-py/data_batch_1": NOISE * 8,
@@ -91,7 +90,7 @@ def test_folders_dots_and_comments_unpack(destination: Path) -> None:
 
 
 def test_files_get_plain_permissions(destination: Path) -> None:
-    unpack(zip_with(with_mode(0o104777)), destination)  # setuid, executable, regular
+    unpack(zip_and({}, ("a", b"abc"), mode=0o104777), destination)  # setuid, executable, regular
     assert not (destination / "a").stat().st_mode & 0o7111
 
 

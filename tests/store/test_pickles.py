@@ -17,8 +17,20 @@ from pipeline.errors import BadData
 from pipeline.rehearsal.digits import python2_pickle
 from pipeline.store import cifar, pickles
 from pipeline.store.pickles import loads
-from tests.hostile.opcodes import array, beside_images, dtype, frame, frombuffer, raw, text
-from tests.hostile.pickles import BOMBS, IMPOSTORS, REFUSED, TAILS, alone
+from tests.hostile.pickles import (
+    BOMBS,
+    IMPOSTORS,
+    REFUSED,
+    TAILS,
+    alone,
+    array,
+    beside_images,
+    dtype,
+    frame,
+    frombuffer,
+    raw,
+    text,
+)  # fmt: skip
 
 PROTOCOLS = [2, 3, 4, 5]
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
