@@ -2,13 +2,12 @@
 
 tests/bench/soak.py goes on for hours with the first three.
 
-test_crafted_files      pickles (calls, arrays, bombs, meanings) and archives (packing) by checking and forking,
-                        at the real command line;  opcodes: how such a pickle is put together
+test_crafted_files      pickles and archives, the corpus;  crafted: each as a case for the real command line
 test_honest_files       what write_honest wrote with two versions of numpy, kept in honest/
 test_fuzzing            mutations of both; tests/bench/fuzz.py goes on for hours
-test_kaggle_misbehaves  kaggle_cases, the table;  kaggle_ways to provoke a row, kaggle_place runs it
-test_kills              kills at random moments;  leftovers: what must not be there afterwards
-test_disk_order         disk_order watches what is synced before it is renamed
+test_kaggle_misbehaves  kaggle_cases, the table;  kaggle_place runs a row
+test_kills              kills at random moments, and what must not be there afterwards
+test_disk_order         what is synced before it is renamed
 test_mistakes           the table of mistakes, made by edits
 test_surroundings       terminals, locales, folders, a GPU that fails, a full disk
 test_secrets            known_secrets, and a Kaggle that quotes them
