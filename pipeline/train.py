@@ -23,7 +23,7 @@ from pipeline.errors import Log, UsageError
 from pipeline.recipes import Compile, TrainConfig
 from pipeline.store import runs, submission_format, submissions
 from pipeline.store.manifest import Manifest
-from pipeline.store.processed import Processed, training_fingerprint
+from pipeline.store.processed import Processed
 from pipeline.store.runs import Run, RunCard, claimed, complete, default_name, require_same
 
 OVER = "over the parameter limit: its predictions cannot be submitted"
@@ -37,23 +37,17 @@ def train(
     """Train on the processed arrays of `slug`, or go on, or find the run complete; make it the latest.
 
     Without `run_name` the run is named by its preset and the fingerprint of its card.  Inside a process group,
-    or under torchrun, all processes train one run together.
-
-    Args:
-        teachers: finished runs whose probabilities the model learns as well.
-        pseudo_labels: a CSV of predict's, whose labels of the hidden images it learns as well.
-        allow_over_limit: allow a model over the parameter limit; nothing it predicts can be submitted.
+    or under torchrun, all processes train one run together.  The model learns from the `teachers`, finished runs,
+    and from the hidden images with the labels of `pseudo_labels`, a CSV of predict's, as well.
 
     Raises:
-        UsageError: the model is over the limit, the batch larger than the training set, the device
-            missing, or the run exists with other options.  Nothing has been written then.
+        UsageError: the model is over the limit (and not `allow_over_limit`), the batch larger than the training
+            set, the device missing, or the run exists with other options.  Nothing has been written then.
         MissingInput: preprocess has not finished, or there is no such teacher.
         BadData: a teacher was trained on other data, or the CSV was not written by predict.
         PipelineError: training diverged, the device has not enough memory, or another process ended.
         KeyboardInterrupt: the user stopped it; the checkpoint is saved.
     """
-    if run_name is not None:
-        runs.check_name(run_name)
     if len(set(teachers)) < len(teachers):
         raise UsageError("--teacher: a run is named twice, and would count twice")
     opened = [Run.open(paths.models, name) for name in sorted(teachers)]  # their order means nothing
@@ -61,22 +55,19 @@ def train(
     if pseudo_labels is not None:
         digest = submissions.local_csv(pseudo_labels, slug).sidecar.csv_sha256
         config = dataclasses.replace(config, pseudo_labels=f"{pseudo_labels.name}@{digest[:12]}")
-    main_process = _is_main_process()
-    log = log if main_process else lambda _: None
-    run = None if force else _finished(config, paths, slug, run_name)
-    if run is not None:
-        log(f"run {run.name} is complete already: nothing to train (--force trains it anew)")
+    data = Processed.open(paths.processed / slug)
+    card = RunCard(slug, data.training_fingerprint, config)
+    folder = paths.models / runs.check_name(run_name or default_name(card))
+    log = log if (first := _is_main_process()) else lambda _: None
+    if not force:
+        require_same(folder, card)
+    if not force and Manifest.read(folder):
+        log(f"run {folder.name} is complete already: nothing to train (--force trains it anew)")
     else:
-        if not allow_over_limit:
-            from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415
-
-            check_parameter_limit(config.model)
-        run = _train(config, paths, slug, run_name, device, opened, pseudo_labels, compile_, force, log)
-    if main_process:
-        runs.point_latest(paths.models, run.name)
-    for line in _report(run):
-        log(line)
-    return run
+        _train(card, data, folder, device, opened, pseudo_labels, allow_over_limit, compile_, force, log)
+    if first:
+        runs.point_latest(paths.models, folder.name)
+    return Run.open(paths.models, folder.name)
 
 
 def _is_main_process() -> bool:
@@ -87,41 +78,26 @@ def _is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _finished(config: TrainConfig, paths: Paths, slug: str, run_name: str | None) -> Run | None:
-    """The run of these options, if it is complete.
-
-    Raises:
-        UsageError: a run of this name has other options.
-    """
-    data = Manifest.read(paths.processed / slug)
-    if data is None:
-        return None
-    card = RunCard(slug, training_fingerprint(data), config)
-    name = run_name or default_name(card)
-    require_same(paths.models / name, card)
-    return Run.open(paths.models, name) if Manifest.read(paths.models / name) else None
-
-
 def _train(
-    config: TrainConfig, paths: Paths, slug: str, run_name: str | None, device_name: str, teachers: Sequence[Run],
-    pseudo_labels: Path | None, compile_: Compile, force: bool, log: Log,
-) -> Run:  # fmt: skip
+    card: RunCard, data: Processed, folder: Path, device_name: str, teachers: Sequence[Run],
+    pseudo_labels: Path | None, allow_over_limit: bool, compile_: Compile, force: bool, log: Log,
+) -> None:  # fmt: skip
     """Check what can be checked beforehand, then train in the run's folder."""
     # PyTorch takes seconds to import, and a complete run gets by without it.
+    from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415
     from pipeline.training import device, session, step  # noqa: PLC0415
     from pipeline.training.batches import split  # noqa: PLC0415
 
+    if not allow_over_limit:
+        check_parameter_limit(card.config.model)
     chosen = device.choose(device_name, compile_, log)
-    data = Processed.open(paths.processed / slug)
-    rows = split(data.array("train_labels"), config)
-    card = RunCard(slug, data.training_fingerprint, config)
+    rows = split(data.array("train_labels"), card.config)
     labels = None
     if pseudo_labels is not None:
         labels = submission_format.validate(pseudo_labels, np.asarray(data.array("hidden_ids"))).astype(np.int64)
     models = [step.teacher(run, card) for run in teachers]
-    folder = paths.models / (run_name or default_name(card))
     with (
-        device.join(chosen.torch_device, config.batch_size) as world,
+        device.join(chosen.torch_device, card.config.batch_size) as world,
         claimed(folder, card, force, world.first),
     ):
         world.wait()  # until the folder is as it should be
@@ -132,25 +108,20 @@ def _train(
         if world.first:
             complete(folder, card)
         world.wait()
-    return Run.open(paths.models, folder.name)
 
 
-def _report(run: Run) -> list[str]:
+def _report(run: Run) -> str:
     result = run.result
     optimistic = " (optimistic: the best epoch was selected on it)" if result.optimistic else ""
     source = f"test_batch{optimistic}" if result.optimistic else "split off the training images"
-    return [
-        "",
-        f"run         {run.name}",
-        f"validation  {result.validation_accuracy:.2f} %  {result.validation_rows:,} images, {source}",
-        f"test        {result.test_accuracy:.2f} %  {result.test_rows:,} images, test_batch{optimistic}",
-        f"best epoch  {result.best_epoch} of {result.epochs} (the last: {result.last_validation_accuracy:.2f} %)",
-        f"time        {duration(result.seconds)}  {result.images_per_second:,.0f} images/s, {result.device}, "
-        f"{result.precision}",
-        f"weights     {run.folder / runs.WEIGHTS}",
-        "",
-        *([] if result.submittable else [OVER]),
-    ]
+    return f"""
+run         {run.name}
+validation  {result.validation_accuracy:.2f} %  {result.validation_rows:,} images, {source}
+test        {result.test_accuracy:.2f} %  {result.test_rows:,} images, test_batch{optimistic}
+best epoch  {result.best_epoch} of {result.epochs} (the last: {result.last_validation_accuracy:.2f} %)
+time        {duration(result.seconds)}  {result.images_per_second:,.0f} images/s, {result.device}, {result.precision}
+weights     {run.folder / runs.WEIGHTS}
+{"" if result.submittable else OVER}"""
 
 
 @cli.stage_command(
@@ -208,9 +179,11 @@ def command(
         config, paths, slug, run_name=run_name, device=device, teachers=teachers, pseudo_labels=pseudo_labels,
         allow_over_limit=allow_over_limit, compile_=compile_, force=force,
     )  # fmt: skip
-    if run.result.submittable and _is_main_process():
-        following = commands.command("predict", slug, paths, "--out", str(paths.submissions / "sub.csv"))
-        commands.announce(following, cli.log, os.environ)
+    if _is_main_process():
+        cli.log(_report(run))
+        if run.result.submittable:
+            following = commands.command("predict", slug, paths, "--out", str(paths.submissions / "sub.csv"))
+            commands.announce(following, cli.log, os.environ)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from pipeline import cli
 from pipeline.config import DEFAULT_COMPETITION
 from pipeline.store import atomic, ledger, runs
 from tests.places import answer, begin, finish, note
@@ -54,9 +53,7 @@ def following(place: Path, **options: Any) -> str:
     words = shlex.split(line[len(NEXT[0]) :].rpartition(" -- ")[2])
     assert words[:2] == ["python", "-m"]
     stage = importlib.import_module(words[2])
-    stage.command.make_context(
-        "stage", cli.spread(cli.spread(words[3:], "--run") if "predict" in words[2] else words[3:], "--teacher")
-    )
+    stage.command.make_context("stage", words[3:])
     return shlex.join([words[2].removeprefix("pipeline."), *words[3:]])
 
 

@@ -1,26 +1,26 @@
 """The stage through its real command line, on a few hundred images."""
 
-import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 
 from pipeline import predict, train
 from pipeline.config import Paths
-from pipeline.errors import UsageError
-from pipeline.recipes import PRESETS, ModelConfig
+from pipeline.recipes import MODELS, ModelConfig
 from pipeline.store import atomic
 from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.processed import Processed
 from pipeline.store.runs import CHECKPOINT, WEIGHTS, Run, default_name
 from pipeline.store.submissions import Sidecar
 from pipeline.training.device import machine
+from tests.support import tree
 from tests.training.test_metrics import events
 from tests.training.tiny import SLUG, before_step, write_tiny
 
@@ -82,41 +82,30 @@ def test_a_run_learns_and_is_complete(uninterrupted: Place) -> None:
 
 
 def test_a_complete_run_is_left_alone_without_pytorch(uninterrupted: Place) -> None:
-    (uninterrupted.paths.models / "LATEST").unlink()
-    before = uninterrupted_files(uninterrupted)
+    models = uninterrupted.paths.models
+    (models / "LATEST").unlink()
+    before = tree(models)
     script = "import sys; from pipeline import train; code = train.main(sys.argv[1:]); "
     script += "sys.exit(code if 'torch' not in sys.modules else 99)"
-    done = python(script, uninterrupted.arguments())
+    command = [sys.executable, "-c", script, *uninterrupted.arguments()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "is complete already" in done.stdout
-    folders = f"--processed {uninterrupted.paths.processed} --models {uninterrupted.paths.models}"
-    following = f"next: python -m pipeline.predict {folders} --out submissions/sub.csv"
-    assert done.stdout.splitlines()[-2:] == ["", following]
-    assert uninterrupted.run().name == default_name(uninterrupted.run().card)
-    assert uninterrupted_files(uninterrupted) == before
+    following = f"next: python -m pipeline.predict --processed {uninterrupted.paths.processed} --models {models}"
+    assert done.stdout.splitlines()[-2:] == ["", f"{following} --out submissions/sub.csv"]
+    assert tree(models) == {**before, "LATEST": f"{default_name(uninterrupted.run().card)}\n".encode()}
 
 
-def uninterrupted_files(place: Place) -> dict[str, float]:
-    return {str(p): p.stat().st_mtime for p in place.paths.models.rglob("*") if p.name != "LATEST" and p.is_file()}
+class Killed(BaseException):
+    """What nobody handles: nothing is saved, as when the process is killed (tests/hostile/test_kills.py does that)."""
 
 
-def python(script: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", script, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-
-
-DYING = """
-import os, signal, sys
-import pytest
-from pipeline import train
-from tests.training.tiny import before_step
-before_step(pytest.MonkeyPatch(), 1, 3, lambda: os.kill(os.getpid(), signal.SIGKILL))
-train.main(sys.argv[1:])
-"""
-
-
-def test_a_killed_run_goes_on_to_bit_identical_weights(place: Place, uninterrupted: Place) -> None:
-    assert python(DYING, place.arguments()).returncode == -signal.SIGKILL
+def test_a_killed_run_goes_on_to_bit_identical_weights(
+    place: Place, uninterrupted: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        before_step(patch, 1, 3, mock.Mock(side_effect=Killed))
+        place.train()
     name = uninterrupted.run().name
     assert (place.checkpoint(name)["epoch"], place.checkpoint(name)["step"]) == (1, 0)
     assert Manifest.read(place.paths.models / name) is None
@@ -127,12 +116,8 @@ def test_a_killed_run_goes_on_to_bit_identical_weights(place: Place, uninterrupt
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_saves_mid_epoch_and_goes_on_to_bit_identical_weights(
-    place: Place,
-    uninterrupted: Place,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    number: signal.Signals,
-) -> None:
+    place: Place, uninterrupted: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:  # fmt: skip
     with monkeypatch.context() as patch:
         before_step(patch, 1, 3, lambda: signal.raise_signal(number))
         assert place.train() == 130
@@ -154,21 +139,17 @@ def losses(place: Place) -> list[tuple[float, float]]:
 
 
 def test_the_papers_protocol_says_that_it_is_optimistic(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    config = dataclasses.replace(PRESETS["rehearsal"].with_epochs(1), validation="test_batch")
-    run = train.train(config, place.paths, SLUG)
-    assert run.result.optimistic
-    assert run.result.validation_accuracy == run.result.test_accuracy
-    assert run.result.validation_rows == 100
+    assert place.train("--epochs", "1", "--validation", "test_batch") == 0
+    result = place.run().result
+    assert result.optimistic and result.validation_rows == 100
+    assert result.validation_accuracy == result.test_accuracy
     assert "optimistic: the best epoch was selected on it" in capsys.readouterr().out
 
 
 def test_another_run_of_the_same_name_is_refused(uninterrupted: Place, capsys: pytest.CaptureFixture[str]) -> None:
     name = uninterrupted.run().name
     assert uninterrupted.train("--run", name, "--batch-size", "32") == 2
-    message = capsys.readouterr().err
-    assert "(config.batch_size: 64 -> 32)" in message
-    assert "--run" in message
-    assert "--force" in message
+    assert re.search(r"\(config.batch_size: 64 -> 32\): .*--run.*--force", capsys.readouterr().err)
 
 
 def test_force_trains_anew(place: Place) -> None:
@@ -205,93 +186,97 @@ def test_what_makes_no_sense_is_refused_and_nothing_written(
 
 
 def test_a_model_over_the_limit_is_trained_only_if_asked_and_marked(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Over the budget, but nearly all of it at two by two pixels, so quick.
-    wide = ModelConfig("broad", 8, (8, 770), (1, 1), (4, 4))
-    config = dataclasses.replace(PRESETS["rehearsal"].with_epochs(1), model=wide)
-    with pytest.raises(UsageError, match=r"allows 5,000,000.*--allow-over-limit"):
-        train.train(config, place.paths, SLUG)
-    run = train.train(config, place.paths, SLUG, allow_over_limit=True)
-    assert not run.result.submittable
-    assert "over the parameter limit: its predictions cannot be submitted" in capsys.readouterr().out
+    # Nearly all of it at two by two pixels, so quick.
+    monkeypatch.setitem(MODELS, "resnet18", ModelConfig("resnet18", 8, (8, 770), (1, 1), (4, 4)))
+    assert place.train("--epochs", "1", "--model", "resnet18") == 2
+    assert re.search("allows 5,000,000.*--allow-over-limit", capsys.readouterr().err)
+    assert place.train("--epochs", "1", "--model", "resnet18", "--allow-over-limit") == 0
+    assert not place.run().result.submittable
+    output = capsys.readouterr().out
+    assert "over the parameter limit: its predictions cannot be submitted" in output and "next: " not in output
 
 
-def test_finished_runs_teach(place: Place) -> None:
-    short = ("--epochs", "1")
+# --- what a run learns from beside its own images -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A place with two finished runs, teacher1 and teacher2."""
+    place = Place(tmp_path_factory.mktemp("teachers"))
     for seed in ("1", "2"):
-        assert place.train(*short, "--run", f"teacher{seed}", "--seed", seed) == 0
-    taught = ("--teacher", "teacher2", "teacher1", "--distillation-weight", "0.9")
-    assert place.train(*short, "--run", "student", *taught) == 0
-    student = place.run()
-    names = [entry.partition("@")[0] for entry in student.card.config.teachers]
-    assert names == ["teacher1", "teacher2"]
-    assert student.card.config.teachers[0].endswith(Run.open(place.paths.models, "teacher1").weights_sha256[:12])
-    others = [("warm", "--distillation-temperature", "8"), ("light", "--distillation-weight", "0.1")]
-    for name, *options in others:
-        assert place.train(*short, "--run", name, "--teacher", "teacher1", "--teacher", "teacher2", *options) == 0
-    shas = {Run.open(place.paths.models, name).weights_sha256 for name in ("student", "warm", "light")}
-    assert len(shas) == 3
+        assert place.train("--epochs", "1", "--run", f"teacher{seed}", "--seed", seed) == 0
+    return place
+
+
+def test_finished_runs_teach(teachers: Place) -> None:
+    shas = set()
+    for options in (["--distillation-weight", "0.9"], ["--distillation-temperature", "8"]):
+        assert teachers.train("--epochs", "1", "--teacher", "teacher2", "teacher1", *options) == 0
+        shas.add(teachers.run().weights_sha256)
+    known = teachers.run().card.config.teachers
+    assert [entry.partition("@")[0] for entry in known] == ["teacher1", "teacher2"]
+    first = Run.open(teachers.paths.models, "teacher1").weights_sha256
+    assert known[0].endswith(first[:12])
+    assert len(shas | {first}) == 3
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["--teacher", "nobody"], 3, "no run nobody"),
-        (["--teacher", "teacher", "teacher"], 2, "named twice"),
-        (["--teacher", "teacher", "--validation-fraction", "0.2"], 2, "has learned images that this run"),
+        (["--teacher", "teacher1", "teacher1"], 2, "named twice"),
+        (["--teacher", "teacher1", "--validation-fraction", "0.2"], 2, "has learned images that this run"),
     ],
 )
 def test_teachers_that_will_not_do_are_refused(
-    place: Place, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+    teachers: Place, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
 ) -> None:
-    assert place.train("--run", "teacher", "--epochs", "1") == 0
-    assert place.train("--run", "student", *arguments) == code
+    assert teachers.train("--run", "student", *arguments) == code
     assert message in capsys.readouterr().err
-    assert not (place.paths.models / "student").exists()
+    assert not (teachers.paths.models / "student").exists()
 
 
 def test_a_teacher_of_other_data_or_with_damaged_weights_is_refused(
-    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    teachers: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert place.train("--run", "teacher", "--epochs", "1") == 0
-    weights = place.paths.models / "teacher" / WEIGHTS
+    weights = teachers.paths.models / "teacher1" / WEIGHTS
     original = weights.read_bytes()
     weights.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
-    assert place.train("--run", "student", "--teacher", "teacher") == 4
+    assert teachers.train("--run", "student", "--teacher", "teacher1") == 4
     assert "damaged" in capsys.readouterr().err
     weights.write_bytes(original)
     write_tiny(tmp_path / "others", seed=1)
-    assert place.train("--run", "student", "--teacher", "teacher", "--processed", str(tmp_path / "others")) == 4
+    assert teachers.train("--run", "student", "--teacher", "teacher1", "--processed", str(tmp_path / "others")) == 4
     assert "was trained on other data" in capsys.readouterr().err
 
 
 def test_labels_of_the_hidden_images_are_learned_only_if_the_rules_allow_it(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    teachers: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    short = ("--epochs", "1")
-    assert place.train(*short, "--run", "plain") == 0
-    csv = place.paths.submissions / "plain.csv"
-    paths = ["--processed", str(place.paths.processed), "--models", str(place.paths.models)]
-    assert predict.main([*paths, "--submissions", str(csv.parent), "--out", str(csv)]) == 0
-    assert place.train("--run", "taught", "--pseudo-labels", str(csv)) == 2
-    assert place.train("--run", "taught", "--rules-allow-pseudo-labels") == 2
+    folders = ["--processed", str(teachers.paths.processed), "--models", str(teachers.paths.models)]
+    csv = teachers.paths.submissions / "plain.csv"
+    options = [*folders, "--submissions", str(csv.parent)]
+    assert predict.main([*options, "--run", "teacher1", "--out", str(csv)]) == 0
+    assert teachers.train("--run", "taught", "--pseudo-labels", str(csv)) == 2
+    assert teachers.train("--run", "taught", "--rules-allow-pseudo-labels") == 2
     assert "--rules-allow-pseudo-labels go together" in capsys.readouterr().err
-    assert not (place.paths.models / "taught").exists()
+    assert not (teachers.paths.models / "taught").exists()
     both = ["--pseudo-labels", str(csv), "--rules-allow-pseudo-labels"]
-    assert place.train(*short, "--run", "taught", *both) == 0
-    run, images = place.run(), Processed.open(place.paths.processed / SLUG)
+    assert teachers.train("--epochs", "1", "--run", "taught", "--seed", "1", *both) == 0
+    run, images = teachers.run(), Processed.open(teachers.paths.processed / SLUG)
     assert run.card.config.pseudo_labels == f"plain.csv@{FileRecord.of(csv).sha256[:12]}"
-    assert run.weights_sha256 != Run.open(place.paths.models, "plain").weights_sha256
+    assert run.weights_sha256 != Run.open(teachers.paths.models, "teacher1").weights_sha256
     rows = len(images.array("train_labels")) - run.result.validation_rows + len(images.array("hidden_ids"))
     said = capsys.readouterr().out
     assert f"{rows:,} training images" in said and "the rules must allow that" in said
 
     out = csv.with_name("taught.csv")
-    assert predict.main([*paths, "--submissions", str(csv.parent), "--out", str(out)]) == 0
+    assert predict.main([*options, "--out", str(out)]) == 0
     card = Sidecar.read(out)
     assert card is not None and list(card.pseudo_labels) == [run.card.config.pseudo_labels]
     assert "that it is sure of them says nothing" in capsys.readouterr().out
     csv.write_text("ID,Labels\n")
-    assert place.train("--run", "again", *both) == 4
+    assert teachers.train("--run", "again", *both) == 4
     assert "edited since" in capsys.readouterr().err
