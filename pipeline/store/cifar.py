@@ -26,21 +26,14 @@ S = IMAGE_SIZE
 TRAIN_BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
 TEST_BATCH, META = "test_batch", "batches.meta"
 CIFAR_FILES = (*TRAIN_BATCHES, TEST_BATCH, META)
-CHUNK = 4096  # images in memory at a time: 13 MB
-SAMPLE, STRETCHES = 10_000, 50  # hidden images that are looked at to find out how all lie
-MAX_ID = 10**18  # ids are written with at most 18 digits, which fit int64
 ARCHIVE = "cifar-10-python.tar.gz"  # the batches, packed
 HIDDEN_NAMES = ("cifar_test_nolabel.pkl", "cifar_test_nolabels.pkl")
 MAX_BYTES = 4 * 1024**3  # of a file; the competition's takes 31 MB
 IN_MEMORY = 256 * 1024**2  # bytes of a file that is read at once, so that nobody can change it meanwhile
-IMPOSTORS = {  # how files begin that people take for the data set
-    b"<": "is a web page (HTML or XML)",
-    b"PK": "is a zip archive",
-    b"\x1f\x8b": "is gzip-compressed",
-    b"\x93NUMPY": "is an .npy file",
-    b"{": "is JSON or other text",
-}
-LAYOUT_SAMPLE = 512  # images that are looked at
+MAX_ID = 10**18  # ids are written with at most 18 digits, which fit int64
+CHUNK = 4096  # images in memory at a time: 13 MB
+SAMPLE, STRETCHES = 10_000, 50  # hidden images that are looked at to find out how all lie
+LAYOUT_SAMPLE = 512  # of them for the pixels' layout
 FEW = 30  # images, of which a mean colour says nothing
 CLEAR = 1.25  # another reading must be this many times smoother to be believed against the file's own shape
 
@@ -48,27 +41,28 @@ CLEAR = 1.25  # another reading must be this many times smoother to be believed 
 # --- how the pixels of an image file lie in memory --------------------------------------------------------
 
 
-def flat_channel_first(images: Images) -> Images:
-    """(N, ...) whose memory is CHW -> (N, 32, 32, 3)."""
+def _hwc(images: Images) -> Images:
+    return images.reshape(-1, S, S, 3)
+
+
+def _chw(images: Images) -> Images:
     return np.ascontiguousarray(images.reshape(-1, 3, S, S).transpose(0, 2, 3, 1))
 
 
-def unscrambled(images: Images) -> Images:
+def _unscrambled(images: Images) -> Images:
     """Undo `hwc.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)`, the trap that scrambles every image."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(-1, S, S, 3)
 
 
-Reading = Callable[[Images], Images]
-
-# For each shape of one row: the readings, the expected one first.
-READINGS: Mapping[tuple[int, ...], Mapping[str, Reading]] = {
+# For each shape of one row: the ways to read uint8 (N, 32, 32, 3) from it, the expected one first.
+READINGS: Mapping[tuple[int, ...], Mapping[str, Callable[[Images], Images]]] = {
     (S, S, 3): {
-        "HWC": lambda images: images,
-        "CHW data in an HWC shape": flat_channel_first,
-        "HWC data that was reshaped to CHW and transposed": unscrambled,
+        "HWC": _hwc,
+        "CHW data in an HWC shape": _chw,
+        "HWC data that was reshaped to CHW and transposed": _unscrambled,
     },
-    (3, S, S): {"CHW": flat_channel_first, "HWC data in a CHW shape": lambda images: images.reshape(-1, S, S, 3)},
-    (3 * S * S,): {"flat CHW": flat_channel_first, "flat HWC": lambda images: images.reshape(-1, S, S, 3)},
+    (3, S, S): {"CHW": _chw, "HWC data in a CHW shape": _hwc},
+    (3 * S * S,): {"flat CHW": _chw, "flat HWC": _hwc},
 }
 
 
@@ -81,21 +75,16 @@ class Layout:
     smoothness: dict[str, float]  # mean absolute difference of neighbouring pixels, per reading, 0..255
 
 
-def roughness(images: Images) -> float:
-    """Mean absolute difference between neighbouring pixels of uint8 (N, 32, 32, 3), in grey levels 0..255."""
-    x = images.astype(np.int16)
-    return float((np.abs(np.diff(x, axis=1)).mean() + np.abs(np.diff(x, axis=2)).mean()) / 2)
-
-
 def detect(images: Images) -> Layout:
     """Find out how `images`, uint8 (N, 32, 32, 3), (N, 3, 32, 32) or (N, 3072), must be read.
 
     The file's own shape is believed unless another reading is clearly smoother.
     """
-    sample = images[:: max(1, len(images) // LAYOUT_SAMPLE)][:LAYOUT_SAMPLE]
-    readings = READINGS[images.shape[1:]]
-    rough = {name: roughness(read(sample)) for name, read in readings.items()}
-    expected, best = next(iter(readings)), min(rough, key=rough.__getitem__)
+    rough: dict[str, float] = {}
+    for name, reading in READINGS[images.shape[1:]].items():
+        x = reading(images[:: max(1, len(images) // LAYOUT_SAMPLE)][:LAYOUT_SAMPLE]).astype(np.int16)
+        rough[name] = float((np.abs(np.diff(x, axis=1)).mean() + np.abs(np.diff(x, axis=2)).mean()) / 2)
+    expected, best = next(iter(rough)), min(rough, key=rough.__getitem__)
     chosen = best if rough[expected] > CLEAR * rough[best] else expected
     return Layout(chosen, chosen == expected, {name: round(value, 2) for name, value in rough.items()})
 
@@ -111,19 +100,14 @@ def channel_order(images: Images, reference: Images) -> str:
     Both uint8 (N, 32, 32, 3).  Compares red minus blue, averaged over images, in units of its standard
     error; grey images, few images and sets without a lean stay unclear.
     """
-    if min(len(images), len(reference)) < FEW:
-        return "unclear"
-    lean, error = _lean(images)
-    reference_lean, reference_error = _lean(reference)
-    if abs(reference_lean) < 4 * reference_error or abs(lean) < 4 * error:
-        return "unclear"
-    return "RGB" if lean * reference_lean > 0 else "BGR"
-
-
-def _lean(images: Images) -> tuple[float, float]:
-    """Mean of red minus blue over images, and its standard error, in grey levels."""
-    per_image = images[..., 0].mean(axis=(1, 2)) - images[..., 2].mean(axis=(1, 2))
-    return float(per_image.mean()), float(per_image.std() / np.sqrt(len(per_image))) + 1e-6
+    leans = []
+    for part in (images, reference):
+        redder = part[..., 0].mean(axis=(1, 2)) - part[..., 2].mean(axis=(1, 2))  # (N,), in grey levels
+        error = redder.std() / np.sqrt(len(part)) + 1e-6
+        if len(part) < FEW or abs(redder.mean()) < 4 * error:
+            return "unclear"
+        leans.append(redder.mean())
+    return "RGB" if leans[0] * leans[1] > 0 else "BGR"
 
 
 # --- the files -------------------------------------------------------------------------------------------
@@ -144,7 +128,7 @@ class Hidden:
     There may be more images than fit into memory, so they are made upright where they are asked for.
     """
 
-    raw: NDArray[np.uint8] = field(repr=False)  # (N, ...), in one of the shapes of pipeline.store.cifar
+    raw: Images = field(repr=False)  # (N, ...), in one of the shapes of READINGS
     ids: NDArray[np.int64]  # (N,), unique
     own_ids: bool  # False: the file had none, so they are 0..N-1
     layout: Layout
@@ -164,7 +148,7 @@ class Hidden:
             _forget(self.raw)
 
 
-def in_chunks(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+def in_chunks(images: Images) -> Iterator[Images]:
     """Views of CHUNK images at a time."""
     return (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
 
@@ -175,15 +159,16 @@ def find_batches(folder: Path) -> Path | None:
     Raises:
         BadData: some of the batches are there and others are not, or there are two sets of them.
     """
-    found = sorted({path.parent for path in folder.rglob(TEST_BATCH)} | {p.parent for p in folder.rglob(META)})
+    found = sorted({path.parent for name in (TEST_BATCH, META) for path in folder.rglob(name)})
+    if not found:
+        return None
     if len(found) > 1:
         raise BadData(f"{folder} has two sets of CIFAR-10 batches, {found[0]} and {found[1]}: remove one")
-    for place in found:
-        if absent := [name for name in CIFAR_FILES if not (place / name).is_file()]:
-            raise BadData(f"{place} lacks {', '.join(absent)}: download it again with --force")
-        for name in CIFAR_FILES:
-            require_size(place / name)
-    return found[0] if found else None
+    for path in (found[0] / name for name in CIFAR_FILES):
+        if not path.is_file():
+            raise BadData(f"{found[0]} lacks {path.name}: download it again with --force")
+        require_size(path)
+    return found[0]
 
 
 def find_hidden(folder: Path) -> Path:
@@ -196,9 +181,9 @@ def find_hidden(folder: Path) -> Path:
     found = [path for name in HIDDEN_NAMES for path in sorted(folder.rglob(name)) if path.is_file()]
     if not found:
         raise MissingInput(f"{folder} has no hidden set, {' or '.join(HIDDEN_NAMES)}: is it the competition's folder?")
-    require_size(found[0])
     if len(found) > 1:
         raise BadData(f"{folder} has several hidden sets, {found[0]} and {found[1]}: name one's folder, or remove one")
+    require_size(found[0])
     return found[0]
 
 
@@ -218,6 +203,18 @@ def read_batches(folder: Path, names: tuple[str, ...]) -> Labelled:
     return Labelled(np.concatenate([p.images for p in parts]), np.concatenate([p.labels for p in parts]))
 
 
+def _read_batch(path: Path) -> Labelled:
+    content = _dictionary(path)
+    raw = _images(content, path)
+    found = detect(raw)
+    if not found.expected:
+        raise BadData(f"{path}: the images are scrambled ({found.name}): this is no CIFAR-10 batch; download it again")
+    labels = _integers(_get(content, "labels", path), len(raw), path)
+    if labels.min() < 0 or labels.max() >= CLASSES:
+        raise BadData(f"{path}: a label is outside 0..{CLASSES - 1}")
+    return Labelled(read(raw, found), labels)
+
+
 def read_class_names(folder: Path) -> list[str]:
     """The ten class names from batches.meta."""
     path = folder / META
@@ -231,10 +228,12 @@ def read_class_names(folder: Path) -> list[str]:
 def read_hidden(path: Path) -> Hidden:
     """The hidden set, whatever the edition."""
     content = _dictionary(path)
-    raw = _images(_get(content, "data", path), path)
-    ids = _get(content, "ids", path, optional=True)
-    numbers = np.arange(len(raw)) if ids is None else _ids(ids, len(raw), path)
-    return Hidden(raw, numbers, ids is not None, detect(_sample(raw)))
+    raw = _images(content, path)
+    given = _get(content, "ids", path, optional=True)
+    ids = np.arange(len(raw)) if given is None else _integers(given, len(raw), path)
+    if len(np.unique(ids)) != len(ids):
+        raise BadData(f"{path}: the ids are not unique")
+    return Hidden(raw, ids, given is not None, detect(_sample(raw)))
 
 
 def _sample(raw: Images) -> Images:
@@ -247,20 +246,6 @@ def _sample(raw: Images) -> Images:
         parts.append(raw[start : start + long].copy())
         _forget(raw)
     return np.concatenate(parts)
-
-
-def _read_batch(path: Path) -> Labelled:
-    content = _dictionary(path)
-    raw = _images(_get(content, "data", path), path)
-    found = detect(raw)
-    if not found.expected:
-        raise BadData(f"{path}: the images are scrambled ({found.name}): this is no CIFAR-10 batch; download it again")
-    labels = np.asarray(_plain_integers(_get(content, "labels", path), path), dtype=np.int64)
-    if labels.shape != (len(raw),):
-        raise BadData(f"{path}: {len(raw)} images but {labels.size} labels")
-    if labels.min() < 0 or labels.max() >= CLASSES:
-        raise BadData(f"{path}: a label is outside 0..{CLASSES - 1}")
-    return Labelled(read(raw, found), labels)
 
 
 def load(path: Path) -> object:
@@ -281,10 +266,6 @@ def load(path: Path) -> object:
             data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if large else stream.read(IN_MEMORY + 1)
     except (OSError, ValueError, MemoryError) as error:  # ValueError: a zero byte in its name
         raise BadData(f"{printable(path)} cannot be read ({printable(error)})") from error
-    head = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
-    for start, words in IMPOSTORS.items():
-        if head.startswith(start):
-            raise BadData(f"{printable(path)} {words}, not a pickle: download it again with --force")
     return pickles.loads(data, str(path))
 
 
@@ -295,6 +276,9 @@ def _forget(array: NDArray[np.generic]) -> None:
         owner = owner.base
     if isinstance(owner, mmap.mmap):
         owner.madvise(mmap.MADV_DONTNEED)
+
+
+# --- what is in them ---------------------------------------------------------------------------------------
 
 
 def _dictionary(path: Path) -> dict[Any, Any]:
@@ -315,30 +299,25 @@ def _get(content: dict[Any, Any], key: str, path: Path, optional: bool = False) 
     return value
 
 
-def _images(value: Any, path: Path) -> Images:
-    if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.shape[1:] not in READINGS:
-        what = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+def _images(content: dict[Any, Any], path: Path) -> Images:
+    value = _get(content, "data", path)
+    what = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+    if (
+        not isinstance(value, np.ndarray)
+        or value.dtype != np.uint8
+        or value.shape[1:] not in READINGS
+        or not len(value)
+    ):
         raise BadData(f"{path}: data is {what}, expected uint8 (N, 32, 32, 3) or (N, 3072)")
-    if not len(value):
-        raise BadData(f"{path} holds no image")
     return value
 
 
-def _ids(value: Any, rows: int, path: Path) -> NDArray[np.int64]:
-    ids = np.asarray(_plain_integers(value, path))
-    if ids.shape != (rows,):
-        raise BadData(f"{path}: {rows} images but ids of shape {ids.shape}")
-    if int(ids.max()) >= MAX_ID or int(ids.min()) <= -MAX_ID:
+def _integers(value: Any, count: int, path: Path) -> NDArray[np.int64]:
+    """So many labels or ids, of a list of plain integers or of an integer array."""
+    if isinstance(value, list) and all(type(item) is int for item in value):  # within int64, as the reader has them
+        value = np.array(value, dtype=np.int64)
+    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.integer) or value.shape != (count,):
+        raise BadData(f"{path}: labels or ids are not {count} whole numbers, one for each image")
+    if int(value.max()) >= MAX_ID or int(value.min()) <= -MAX_ID:
         raise BadData(f"{path}: an id has more than 18 digits")
-    if len(np.unique(ids)) != rows:
-        raise BadData(f"{path}: the ids are not unique")
-    return ids.astype(np.int64)
-
-
-def _plain_integers(value: Any, path: Path) -> Any:
-    """A list of plain integers or an integer array, as numpy takes it without surprises."""
-    if isinstance(value, np.ndarray) and value.ndim == 1 and np.issubdtype(value.dtype, np.integer):
-        return value
-    if isinstance(value, list) and all(type(item) is int and abs(item) < 2**63 for item in value):
-        return np.array(value, dtype=np.int64)
-    raise BadData(f"{path}: labels or ids are not whole numbers")
+    return value.astype(np.int64)

@@ -91,30 +91,10 @@ class _Array:
 
 # numpy's own codes for the plain numbers: bool, integers and floats of 1 to 8 bytes.
 _NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
-# What follows the byte order in a plain dtype's state: no subarray, names, fields, size, alignment, flags.
-_PLAIN_STATE = (None, None, None, -1, -1, 0)
-
-
-def _dtype(code: str, state: tuple[object, ...]) -> np.dtype[np.generic]:
-    """The dtype of `code`, its byte order from `state`."""
-    if len(state) != 8 or state[0] != 3 or state[2:] != _PLAIN_STATE:
-        raise _Malformed("a dtype's state that plain numbers do not have")
-    order = _text(state[1])
-    if order not in (("|",) if code.endswith("1") else ("<", ">")):
-        raise _Malformed("a byte order that plain numbers do not have")
-    return np.dtype(f"{order}{code}")
 
 
 def _text(value: object) -> object:
     return value.decode("latin-1") if isinstance(value, bytes) else value  # Python 2 writes text as bytes
-
-
-def _sizes(shape: object) -> tuple[int, ...]:
-    if type(shape) is not tuple or any(type(size) is not int or size < 0 for size in shape):
-        raise _Malformed("an array's shape that is not a tuple of sizes from 0 on")
-    if len(shape) > _MAX_DIMENSIONS or math.prod(max(size, 1) for size in shape) > _MAX_ELEMENTS:
-        raise _Malformed("an array's shape with too many or too large sizes")
-    return shape
 
 
 class _Machine:
@@ -128,8 +108,6 @@ class _Machine:
         self.data = data
         self.position = 0
         self.start = 0  # of the opcode at work
-        self.in_frame = False
-        self.limit = len(data)  # where the current frame ends, or the file outside of frames
         self.stack: list[object] = []
         self.marks: list[list[object]] = []  # the stacks before each MARK
         self.memo: dict[int, object] = {}
@@ -141,10 +119,8 @@ class _Machine:
     def run(self) -> object:
         """Walk all opcodes; the value at STOP."""
         if self.number(1) != 0x80 or self.number(1) not in range(2, 6):
-            raise _Malformed("it does not begin like a pickle of protocol 2 to 5")
+            raise _Malformed(f"it begins with {self.data[:16]!r}, not like a pickle of protocol 2 to 5")
         for _ in range(_MAX_OPCODES):
-            if self.in_frame and self.position == self.limit:
-                self.in_frame, self.limit = False, len(self.data)
             self.start = self.position
             opcode = self.number(1)
             if opcode == ord("."):  # STOP
@@ -165,17 +141,18 @@ class _Machine:
         self.values_left -= 1
         if self.values_left < 0 or nesting > _MAX_NESTING:
             raise _Malformed("values that hold themselves, or too many of them")
-        if value is None or type(value) in (str, bytes, int, float, bool):
-            return value
-        if isinstance(value, list | tuple):
-            return type(value)([self.plain(item, nesting + 1) for item in value])
-        if isinstance(value, dict):
-            return {key: self.plain(item, nesting + 1) for key, item in value.items()}
-        if isinstance(value, memoryview):
-            self.spend(len(value))
-            return bytes(value)
-        if isinstance(value, _Array) and value.complete is not None:
-            return value.complete
+        match value:
+            case None | str() | bytes() | int() | float():
+                return value
+            case list() | tuple():
+                return type(value)([self.plain(item, nesting + 1) for item in value])
+            case dict():
+                return {key: self.plain(item, nesting + 1) for key, item in value.items()}
+            case memoryview():
+                self.spend(len(value))
+                return bytes(value)
+            case _Array(np.ndarray() as array):
+                return array
         raise _Malformed("the value holds an unfinished array, a function, a dtype or a very long text")
 
     def spend(self, count: int) -> None:
@@ -187,8 +164,8 @@ class _Machine:
     def take(self, count: int) -> int:
         """Step over `count` bytes; where they begin."""
         begin = self.position
-        if count > self.limit - begin:
-            raise _Malformed("an opcode crosses the end of its frame" if self.in_frame else "the file ends too early")
+        if count > len(self.data) - begin:
+            raise _Malformed("the file ends too early")
         self.position = begin + count
         return begin
 
@@ -198,7 +175,8 @@ class _Machine:
         return int.from_bytes(self.data[begin : self.position], "little", signed=signed)
 
     def line(self) -> str:
-        end = self.data.find(b"\n", self.position, min(self.limit, self.position + 65))
+        """The rest of the line, of a GLOBAL."""
+        end = self.data.find(b"\n", self.position, self.position + 65)
         if end < 0:
             raise _Malformed("a GLOBAL with a name that is too long or does not end")
         begin = self.take(end + 1 - self.position)
@@ -211,23 +189,19 @@ class _Machine:
         """The last `count` values, taken off."""
         return [self.stack.pop() for _ in range(count)][::-1]
 
+    def mark(self) -> None:
+        self.marks.append(self.stack)
+        self.stack = []
+
     def pop_mark(self) -> list[object]:
         """The values since the latest MARK, taken off with it."""
         values, self.stack = self.stack, self.marks.pop()
         return values
 
     def frame(self) -> None:
-        """FRAME: exactly the opcodes in the next bytes; `take` sees to it that none crosses the end."""
-        if self.in_frame:
-            raise _Malformed("a frame in a frame")
-        size = self.number(8)
-        if not 0 < size <= self.limit - self.position:
+        """FRAME, a hint for readers of streams: only that what it promises is there."""
+        if not 0 < self.number(8) <= len(self.data) - self.position:
             raise _Malformed("a frame that is empty or longer than the file")
-        self.in_frame, self.limit = True, self.position + size
-
-    def mark(self) -> None:
-        self.marks.append(self.stack)
-        self.stack = []
 
     def push_long(self) -> None:
         size = self.number(1)
@@ -264,10 +238,9 @@ class _Machine:
         if not isinstance(target, dict) or len(values) % 2:
             raise _Malformed("items that do not fit into a dict")
         for key, value in zip(values[::2], values[1::2], strict=True):
-            if type(key) not in (str, bytes):  # integers could be chosen so that their hashes collide
-                raise _Malformed("a dict's key that is not a short text")
-            if key in target:
-                raise _Malformed(f"the key {printable(repr(key))} twice in a dict")
+            # Integers could be chosen so that their hashes collide.
+            if type(key) not in (str, bytes) or key in target:
+                raise _Malformed("a dict's key that is not a short text, or is there twice")
             target[key] = value
 
     def put(self, index: int) -> None:
@@ -277,46 +250,39 @@ class _Machine:
 
     def find(self, module: object, name: object) -> None:
         """GLOBAL and STACK_GLOBAL: an inert marker."""
-        if not isinstance(module, str) or not isinstance(name, str):
-            raise _Malformed("a global whose name is not text")
-        if (module, name) not in _GLOBALS:
-            raise _Malformed(f"a global that no array needs, {printable(f'{module} {name}')}")
+        if not isinstance(module, str) or not isinstance(name, str) or (module, name) not in _GLOBALS:
+            raise _Malformed(f"a global that no array needs, {printable(f'{module} {name}', 80)}")
         self.push(_Global(name))
 
     def reduce(self) -> None:
         """REDUCE, the call of a global: what a writer of arrays means by it, and nothing else."""
         function, arguments = self.pop(2)
-        if type(arguments) is not tuple:
-            raise _Malformed("the arguments of a call are not a tuple")
-        match function, arguments:
+        match function, arguments if type(arguments) is tuple else None:
             case _Global("_reconstruct"), (_Global("ndarray"), tuple((0,)), b"b"):
-                value: object = _Array()
+                self.push(_Array())
             case _Global("dtype"), (code, 0, 1) if _text(code) in _NUMBERS:  # 0 and 1: False and True
-                value = _DType(str(_text(code)))
+                self.push(_DType(str(_text(code))))
             case _Global("encode"), (str() | _LongText() as text, "latin1"):
-                value = self.latin1(text)
+                self.push(self.latin1(text))
             case _Global("bytes"), ():
-                value = b""
+                self.push(b"")
             case _Global("_frombuffer"), (raw, dtype, shape, "C" | "F" as order):
-                value = _Array(self.array(raw, dtype, shape, order == "F"))
+                self.push(_Array(self.array(raw, dtype, shape, order == "F")))
             case _:
                 raise _Malformed("a call that no array of plain numbers needs")
-        self.push(value)
 
     def build(self) -> None:
-        """BUILD: completes an array or a dtype, once."""
+        """BUILD: completes an array or a dtype, once, with the state that numpy writes of one of plain numbers."""
         state, target = self.stack.pop(), self.stack[-1]
-        if not isinstance(target, _Array | _DType) or target.complete is not None:
-            raise _Malformed("BUILD on something that is neither an array nor a dtype, or complete")
-        if type(state) is not tuple:
-            raise _Malformed("a state that is not a tuple")
-        if isinstance(target, _DType):
-            target.complete = _dtype(target.code, state)
-            return
-        if len(state) != 5 or state[0] != 1 or type(state[3]) is not bool:
-            raise _Malformed("an array's state that numpy does not write")
-        _, shape, dtype, fortran, raw = state
-        target.complete = self.array(raw, dtype, shape, fortran)
+        match target, state if type(state) is tuple else None:
+            case _DType(code, None), (3, order, None, None, None, -1, -1, 0):
+                if _text(order) not in (("|",) if code.endswith("1") else ("<", ">")):
+                    raise _Malformed("a byte order that plain numbers do not have")
+                target.complete = np.dtype(f"{_text(order)}{code}")
+            case _Array(None), (1, shape, dtype, bool() as fortran, raw):
+                target.complete = self.array(raw, dtype, shape, fortran)
+            case _:
+                raise _Malformed("BUILD of something that is no array or dtype of plain numbers, or complete")
 
     def latin1(self, text: str | _LongText) -> bytes | memoryview:
         """The bytes that Python 3 wrote as text, decoded in chunks: never a second copy of a large text.
@@ -339,11 +305,13 @@ class _Machine:
         """A read-only array on `raw`; a copy of it where the numbers are unaligned or in foreign byte order."""
         if not isinstance(raw, bytes | memoryview) or not isinstance(dtype, _DType) or dtype.complete is None:
             raise _Malformed("an array without bytes or without a complete dtype")
-        sizes = _sizes(shape)
-        needed = math.prod(sizes) * dtype.complete.itemsize
-        if needed != len(raw):
-            raise _Malformed(f"an array of shape {sizes} takes {needed} bytes, but {len(raw)} are there")
-        array: NDArray[np.generic] = np.ndarray(sizes, dtype.complete, buffer=raw, order="F" if fortran else "C")
+        if type(shape) is not tuple or any(type(size) is not int or size < 0 for size in shape):
+            raise _Malformed("an array's shape that is not a tuple of sizes from 0 on")
+        if len(shape) > _MAX_DIMENSIONS or math.prod(max(size, 1) for size in shape) > _MAX_ELEMENTS:
+            raise _Malformed("an array's shape with too many or too large sizes")
+        if (needed := math.prod(shape) * dtype.complete.itemsize) != len(raw):
+            raise _Malformed(f"an array of shape {shape} takes {needed} bytes, but {len(raw)} are there")
+        array: NDArray[np.generic] = np.ndarray(shape, dtype.complete, buffer=raw, order="F" if fortran else "C")
         if dtype.code == "b1" and array.size:
             self.spend(len(raw))
             if array.view(np.uint8).max() > 1:

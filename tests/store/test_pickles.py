@@ -3,7 +3,6 @@
 import ast
 import os
 import pickle
-import struct
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -33,20 +32,11 @@ from tests.hostile.pickles import (
 )  # fmt: skip
 
 PROTOCOLS = [2, 3, 4, 5]
+HUNGRY = [
+    "very much text of four bytes a letter", "encoded again and again", "swapped arrays again and again",
+    "long bytes again and again",
+]  # fmt: skip
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-
-
-def as_numpy_1(pickled: bytes) -> bytes:
-    """The same pickle with numpy 1.x's module names; one frame."""
-    old = pickled
-    for module in ("multiarray", "numeric"):
-        pickled = pickled.replace(text(f"numpy._core.{module}"), text(f"numpy.core.{module}"))
-        pickled = pickled.replace(b"cnumpy._core." + module.encode(), b"cnumpy.core." + module.encode())
-    if pickled[2:3] == b"\x95":
-        (size,) = struct.unpack_from("<Q", pickled, 3)
-        pickled = pickled[:3] + struct.pack("<Q", size - len(old) + len(pickled)) + pickled[11:]
-    assert b"_core" not in pickled
-    return pickled
 
 
 def refusal(load: Callable[[], object]) -> str:
@@ -85,11 +75,9 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("numpy_1", [False, True])
 @pytest.mark.parametrize("key", ["data", b"data"])
-def test_hidden_files_load(protocol: int, numpy_1: bool, key: str | bytes) -> None:
-    data = pickle.dumps({key: IMAGES, "ids": np.arange(5)}, protocol=protocol)
-    value = loads(as_numpy_1(data) if numpy_1 else data)
+def test_hidden_files_load(protocol: int, key: str | bytes) -> None:
+    value = loads(pickle.dumps({key: IMAGES, "ids": np.arange(5)}, protocol=protocol))
     assert isinstance(value, dict) and list(value) == [key, "ids"]
     np.testing.assert_array_equal(value[key], IMAGES, strict=True)
     np.testing.assert_array_equal(value["ids"], np.arange(5), strict=True)
@@ -103,6 +91,7 @@ def test_plain_values_load(protocol: int) -> None:
         "others": (None, True, False, (), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), [], {}, {"1": 2}),
         "texts": ["", "é", "\U0001f600", b"x", bytes(range(256)), b"long" * 2000],
         "again": [[1, 2]] * 2,
+        "names": [f"{'a' * 100}{n}" for n in range(50_000)],  # CIFAR-100's are shorter: its texts are within the caps
     }
     assert loads(pickle.dumps(honest, protocol=protocol)) == honest
 
@@ -156,11 +145,13 @@ def test_a_file_is_refused_whether_it_is_read_or_mapped(
 
 
 @pytest.mark.parametrize("kind", IMPOSTORS)
-def test_other_files_are_named(kind: str) -> None:
-    data, words = IMPOSTORS[kind]
+def test_of_other_files_the_beginning_is_shown(kind: str) -> None:
+    data, _ = IMPOSTORS[kind]
     path = Path("some.pkl")
     path.write_bytes(data)
-    assert words in refusal(lambda: cifar.load(path))
+    assert refusal(lambda: cifar.load(path)).startswith(
+        f"some.pkl: it begins with {data[:16]!r}" if len(data) > 1 else "some.pkl: the file ends too early"
+    )
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "fifo", "too large", "zero byte"])
@@ -180,15 +171,7 @@ def test_unreadable_files_are_refused(kind: str, tmp_path: Path) -> None:
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize(
-    "attack",
-    [
-        "very much text of four bytes a letter",
-        "encoded again and again",
-        "swapped arrays again and again",
-        "long bytes again and again",
-    ],
-)
+@pytest.mark.parametrize("attack", HUNGRY)
 def test_bombs_take_no_memory(attack: str) -> None:
     data = alone(BOMBS[attack]())
     assert peak_of(lambda: refusal(lambda: loads(data, "some.pkl"))) < 2 * len(data) + 100 * 1024**2
@@ -214,11 +197,6 @@ def test_truncation_at_every_byte_is_refused(data: bytes) -> None:
     for size in range(len(data)):
         with pytest.raises(BadData):
             loads(data[:size])
-
-
-def test_fifty_thousand_names_load() -> None:
-    names = [f"{'a' * 100}{n}" for n in range(50_000)]  # CIFAR-100's are shorter: its texts are well within the caps
-    assert loads(pickle.dumps({"filenames": names}, protocol=4)) == {"filenames": names}
 
 
 def test_the_reader_never_imports_pickle() -> None:
