@@ -92,7 +92,7 @@ def _folder(models: Path, name: str | None) -> Path:
             return max(begun, key=lambda folder: (folder / runs.CONFIG).stat().st_mtime)
     folder = models / runs.check_name(name)
     if folder not in begun:
-        raise MissingInput(runs.absent(models, name, sorted(path.name for path in begun), None))
+        raise runs.absent(models, name, sorted(path.name for path in begun))
     return folder
 
 

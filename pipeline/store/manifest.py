@@ -23,20 +23,18 @@ from pipeline.store import atomic
 NAME = "manifest.json"
 LARGEST = 1e300  # of numbers: what is beyond, or no number at all, is nobody's accuracy
 T = TypeVar("T")
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, OverflowError, RecursionError, zipfile.BadZipFile)
 
 
 def read_json(path: Path, kind: type[T], cure: str) -> T:
-    """The JSON file `path` as a `kind`, see `from_json`.
-
-    Args:
-        cure: what to do about a file that is missing or damaged, for the message.
+    """The JSON file `path` as a `kind`, see `from_json`; `cure` is what to do about one that is missing or damaged.
 
     Raises:
         MissingInput: there is no such file.
         BadData: it is damaged or of another version.
     """
     with reading(path, cure):
-        content: T = from_json(kind, parse(path.read_bytes()))
+        content: T = from_json(kind, json.loads(path.read_bytes()))
     return content
 
 
@@ -49,29 +47,8 @@ def reading(path: Path, cure: str) -> Iterator[None]:
         raise MissingInput(f"{path} is missing: {cure}") from None
     except PermissionError:
         raise
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        EOFError,
-        OverflowError,
-        zipfile.BadZipFile,
-        PipelineError,
-    ) as error:
+    except (*_DAMAGE, PipelineError) as error:
         raise BadData(f"{path} is damaged or of another version ({printable(error)}): {cure}") from error
-
-
-def parse(text: str | bytes) -> Any:
-    """The value of a JSON text.
-
-    Raises:
-        ValueError: it is no JSON, or nested too deeply.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("JSON with too many brackets in each other") from None
 
 
 def from_json(kind: Any, value: Any, name: str = "") -> Any:
@@ -142,8 +119,8 @@ class FileRecord:
 class Manifest:
     """What a stage wrote into a folder.
 
-    `files` maps paths relative to the folder to records; `inputs` maps what the stage read to fingerprints;
-    `facts` holds what the stage found out.
+    `files` are named relative to the folder; `inputs` maps what the stage read to fingerprints; `facts` holds what the
+    stage found out.
     """
 
     stage: str
@@ -162,11 +139,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path, cure: str = "run the stage with --force") -> Self | None:
-        """The manifest in `folder`, or None if the stage has not finished there.
-
-        Raises:
-            BadData: it is damaged or of another version.
-        """
+        """The manifest in `folder`, None if the stage has not finished there; BadData if it is damaged."""
         path = folder / NAME
         return read_json(path, cls, cure) if path.is_file() else None
 
@@ -177,11 +150,8 @@ class Manifest:
 
     def missing(self, folder: Path) -> list[str]:
         """The files that are not there, or not in their recorded size.  Fast: contents are not read."""
-        return [
-            name
-            for name, record in self.files.items()
-            if not (path := folder / name).is_file() or path.stat().st_size != record.size
-        ]
+        sizes = {name: path.stat().st_size for name in self.files if (path := folder / name).is_file()}
+        return [name for name, record in self.files.items() if sizes.get(name) != record.size]
 
 
 def records(folder: Path, paths: Iterable[Path]) -> dict[str, FileRecord]:

@@ -27,14 +27,14 @@ from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.recipes import TrainConfig, ValidationSet
 from pipeline.store import atomic, ledger
 from pipeline.store.manifest import NAME as MANIFEST
-from pipeline.store.manifest import FileRecord, Manifest, from_json, parse, read_json, reading, records, versions
+from pipeline.store.manifest import FileRecord, Manifest, from_json, read_json, reading, records, versions
 
 CONFIG, WEIGHTS, METRICS, RESULT = "config.json", "weights.safetensors", "metrics.jsonl", "result.json"
 CHECKPOINT, TENSORBOARD, LATEST = "checkpoint.pt", "tensorboard", "LATEST"
 EXECUTION, REPORT = "execution.json", Path("report/index.html")
 RESERVED = ("latest", "ledger")  # data/models/LATEST; submissions/ledger.csv would be RUN.csv
 PRETRAINED = "pretrained"  # `--run pretrained` and `--run pretrained-NAME` mean data/pretrained
-LONGEST, MOST = 200, 1e9  # characters and numbers in a result: seconds are the largest
+LONGEST, MOST = 200, 1e9  # characters and numbers in a result
 MOST_NAMES = 8  # of runs, in a message
 ANEW = "train the run again with --force, or name another --run"
 
@@ -57,11 +57,7 @@ class RunCard:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The card in `folder`.
-
-        Raises:
-            BadData: it is damaged or of another version.
-        """
+        """The card in `folder`; BadData if it is damaged or of another version."""
         return read_json(folder / CONFIG, cls, ANEW)
 
 
@@ -131,12 +127,18 @@ class Run:
             MissingInput: there is no such run, or it is unfinished.
             BadData: its files are damaged.
         """
-        asked, name = name, name if name is not None else latest(models)
-        folder = models / check_name(name)
+        name = latest(models) if name is None else check_name(name)
+        folder = models / name
         if not folder.is_dir():
-            pointer = models / LATEST if asked is None else None
-            raise MissingInput(absent(models, name, _finished(models), pointer))
-        manifest = _manifest(folder)
+            raise absent(models, name, _finished(models))
+        manifest = Manifest.read(folder, ANEW)
+        if manifest is None:
+            cure = "run `python -m pipeline.train` with the same options to go on"
+            raise MissingInput(f"run {name} is unfinished: {cure}")
+        if unknown := [file for file in (CONFIG, WEIGHTS, RESULT) if file not in manifest.files]:
+            raise BadData(f"the manifest of run {name} does not know {unknown[0]}: {ANEW}")
+        if missing := manifest.missing(folder):
+            raise BadData(f"{folder / missing[0]} is missing or damaged: {ANEW}")
         return cls(name, folder, RunCard.read(folder), read_json(folder / RESULT, RunResult, ANEW), manifest)
 
     @property
@@ -150,14 +152,9 @@ class Run:
         return self.manifest.files[self.weights_file].sha256
 
     def check_weights(self) -> None:
-        """Read the weights file whole.
-
-        Raises:
-            BadData: it is not what was written.
-        """
+        """Read the weights file whole; BadData if it is not what was written."""
         if FileRecord.of(self.weights).sha256 != self.weights_sha256:
-            cure = "train the run again with --force" if self.origin is None else "restore it with git"
-            raise BadData(f"{self.weights} is damaged: {cure}")
+            raise BadData(f"{self.weights} is damaged: {ANEW if self.origin is None else 'restore it with git'}")
 
 
 def check_name(name: str) -> str:
@@ -190,11 +187,8 @@ def latest(models: Path) -> str:
     pointer = models / LATEST
     if not pointer.is_file():
         if not (known := _finished(models)):
-            raise MissingInput(f"no finished run in {models}: run `python -m pipeline.train` first")
-        raise MissingInput(
-            f"{pointer} is not there, so it is not known which run finished last: name one with --run "
-            f"(for submit, its CSV with --csv); there is {few(known)}"
-        )
+            raise absent(models, LATEST, known)
+        raise MissingInput(f"{pointer} is missing, so name one with --run (for submit, a --csv): there is {few(known)}")
     try:
         return check_name(pointer.read_text(encoding="ascii").strip())
     except (UnicodeDecodeError, UsageError):
@@ -209,53 +203,29 @@ def point_latest(models: Path, name: str) -> None:
 
 def report_state(folder: Path, data: Path, submissions: Path) -> Literal["absent", "stale", "complete"]:
     """Whether the report in a run's folder is newer than all it shows: the run, the arrays in `data`, CSVs, ledger."""
-    page = folder / REPORT
+    if not (page := folder / REPORT).is_file():
+        return "absent"
     shown = [*(folder / name for name in (CONFIG, METRICS, RESULT, MANIFEST)), data / MANIFEST]
     shown += [*submissions.glob("*.json"), submissions / ledger.NAME]
-    if not page.is_file():
-        return "absent"
     newest = max((path.stat().st_mtime for path in shown if path.is_file()), default=0.0)
     return "stale" if newest > page.stat().st_mtime else "complete"
 
 
-def absent(models: Path, name: str, known: Sequence[str], pointer: Path | None) -> str:
-    """The message for a run that is not in `models`; `pointer` is the file that named it, if one did."""
+def absent(models: Path, name: str, known: Sequence[str]) -> MissingInput:
+    """The error for a run that is not in `models`, where the `known` ones are."""
     if not known:
-        return f"there is no run {name} in {models}, and no other: run `python -m pipeline.train` first"
-    if pointer is not None:
-        return (
-            f"{pointer} names run {name}, which is not there: was it renamed or removed?  "
-            f"Name one with --run; there is {few(known)}"
-        )
-    if meant := like(name, known):
-        return f"there is no run {name} in {models}: did you mean {few(meant)}?"
-    return f"there is no run {name} in {models}: there is {few(known)} (`python -m pipeline.train` makes one)"
-
-
-def like(name: str, known: Sequence[str]) -> list[str]:
-    """Of the `known` names those that begin with `name`, else those that are spelled nearly so."""
-    begun = [other for other in known if other.lower().startswith(name.lower())]
-    return begun or difflib.get_close_matches(name, known)
+        return MissingInput(f"there is no finished run in {models}: run `python -m pipeline.train` first")
+    meant = [other for other in known if other.lower().startswith(name.lower())]
+    if meant := meant or difflib.get_close_matches(name, known):
+        return MissingInput(f"there is no run {name} in {models}: did you mean {few(meant)}?")
+    there = f"there is {few(known)} (`python -m pipeline.train` makes one)"
+    return MissingInput(f"there is no run {name} in {models} (was it renamed?): {there}")
 
 
 def few(names: Sequence[str]) -> str:
     """ "A, B and 5 more"."""
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(map(printable, names[:MOST_NAMES])) + more
-
-
-def _manifest(folder: Path) -> Manifest:
-    """The manifest of a finished run, all of whose files are there."""
-    manifest = Manifest.read(folder, ANEW)
-    if manifest is None:
-        raise MissingInput(
-            f"run {folder.name} is unfinished: run `python -m pipeline.train` with the same options to go on"
-        )
-    if unknown := [name for name in (CONFIG, WEIGHTS, RESULT) if name not in manifest.files]:
-        raise BadData(f"the manifest of run {folder.name} does not know {unknown[0]}: {ANEW}")
-    if missing := manifest.missing(folder):
-        raise BadData(f"{folder / missing[0]} is missing or damaged: {ANEW}")
-    return manifest
 
 
 def _finished(models: Path) -> list[str]:
@@ -370,12 +340,8 @@ def write_metrics(path: Path, rows: Sequence[EpochRow]) -> None:
 
 
 def read_metrics(path: Path) -> list[EpochRow]:
-    """The epochs done so far; none if the first has not ended yet.
-
-    Raises:
-        BadData: the file was edited, or is of another version.
-    """
+    """The epochs done so far, none if the first has not ended yet; BadData if the file was edited."""
     if not path.is_file():
         return []
     with reading(path, "train the run again"):
-        return [from_json(EpochRow, parse(line)) for line in path.read_bytes().splitlines()]
+        return [from_json(EpochRow, json.loads(line)) for line in path.read_bytes().splitlines()]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.config import check_slug
 from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.store import atomic
-from pipeline.store.manifest import FileRecord, from_json, parse, read_json, reading
+from pipeline.store.manifest import FileRecord, from_json, read_json, reading
 
 Mitigation = Literal["none", "bn", "revert", "prior"]  # against a shift, see pipeline.gap.adapt
 Adapt = Literal["auto", Mitigation]
@@ -235,7 +235,7 @@ class Evidence:
                 hidden=_outputs(values, "hidden"),
                 test=_outputs(values, "test"),
                 validation=_outputs(values, "validation") if "validation_probabilities" in values else None,
-                diagnosis=from_json(Mapping[str, Any], parse(str(values["examination"]))),
+                diagnosis=from_json(Mapping[str, Any], json.loads(str(values["examination"]))),
                 **{name: values[key] for name, key in FEATURES.items()},
             )
 
