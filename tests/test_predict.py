@@ -164,7 +164,7 @@ def test_runs_without_a_common_validation_set_have_no_validation_accuracy(place:
 def test_runs_that_do_not_go_together_are_refused(place: Path) -> None:
     folder = write_run(place, "b-run", seed=1)
     assert "b-run: named twice" in error_line(here("predict", "--run", "b-run", "b-run", cwd=place), 2)
-    for key, said in (("data", "trained on different images"), ("competition", "different competitions, other and")):
+    for key, said in (("data", "trained on different images"), ("competition", "different images, of other and")):
         rewrite(folder, runs.CONFIG, partial(dict.update, **{key: "other"}))
         message = error_line(here("predict", "--run", "tiny-run", "b-run", cwd=place), 2)
         assert "--run b-run tiny-run" in message and said in message

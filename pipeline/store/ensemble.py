@@ -41,30 +41,21 @@ def open_run(models: Path, folder: Path, name: str | None) -> Run:
     """
     if name is None or not is_pretrained(name):
         return Run.open(models, name)
-    card = _find(folder, name)
+    cards = {f"{PRETRAINED}-{path.stem}": path for path in sorted(folder.glob("[!.]*.json"))}
+    meant = [other for other in cards if name in (PRETRAINED, other)]
+    if not meant:
+        there = f"in {folder} there is {', '.join(cards) or 'none'}; `python -m pipeline.train` makes one"
+        raise MissingInput(f"--run {name}: no network came with the project under that name, {there}")
+    if len(meant) > 1:
+        raise UsageError(f"--run {name}: there are several, name one of {', '.join(meant)}")
+    card = cards[meant[0]]
     weights = f"{card.stem}.safetensors"
     exported = read_json(card, Exported, "restore it with git")
     manifest = Manifest("export", {weights: exported.weights})
     origin = f"{exported.trained_on}, with `{exported.command}` at commit {exported.commit[:12]}"
     if manifest.missing(folder):
         raise BadData(f"{folder / weights} is missing or damaged: restore it with git")
-    return Run(f"{PRETRAINED}-{card.stem}", folder, exported.run, exported.result, manifest, weights, origin)
-
-
-def _find(folder: Path, name: str) -> Path:
-    """The card that `name` means."""
-    cards = {f"{PRETRAINED}-{path.stem}": path for path in sorted(folder.glob("[!.]*.json"))}
-    if not cards:
-        raise MissingInput(
-            f"--run {name}: no network came with the project, {folder} has none; run `python -m pipeline.train`"
-        )
-    if name != PRETRAINED:
-        if name not in cards:
-            raise MissingInput(f"--run {name}: {folder} has none of that name; there is {', '.join(cards)}")
-        return cards[name]
-    if len(cards) > 1:
-        raise UsageError(f"--run {name}: there are several, name one of {', '.join(cards)}")
-    return next(iter(cards.values()))
+    return Run(meant[0], folder, exported.run, exported.result, manifest, weights, origin)
 
 
 @dataclass(frozen=True)
@@ -79,20 +70,18 @@ class Ensemble:
 
         Raises:
             MissingInput, BadData: one of them is not there, or is damaged.
-            UsageError: one is named twice, or two are of different competitions or learned from different images.
+            UsageError: one is named twice, or two learned from different images.
         """
         opened = [open_run(models, pretrained_folder, name) for name in names or (None,)]
         members = sorted(opened, key=lambda run: run.name)
         for one, other in pairwise(members):
             if one.name == other.name:
                 raise UsageError(f"--run {one.name}: named twice, and would count twice")
-            if one.card.competition != other.card.competition:
+            if (one.card.competition, one.card.data) != (other.card.competition, other.card.data):
                 raise UsageError(
-                    f"--run {one.name} {other.name}: they are of different competitions, "
-                    f"{one.card.competition} and {other.card.competition}"
+                    f"--run {one.name} {other.name}: they were trained on different images, "
+                    f"of {one.card.competition} and {other.card.competition}"
                 )
-            if one.card.data != other.card.data:
-                raise UsageError(f"--run {one.name} {other.name}: they were trained on different images")
         return cls(tuple(members))
 
     @property
