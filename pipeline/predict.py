@@ -9,12 +9,12 @@ competition and which preprocessing; there are no model flags.
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 import numpy as np
@@ -23,36 +23,33 @@ from pipeline import cli, commands
 from pipeline.config import DEFAULT_COMPETITION, PARAMETER_LIMIT, Paths, check_slug, competition
 from pipeline.console import duration
 from pipeline.errors import BadData, Log, UsageError
-from pipeline.gap.assessment import assess, is_recorded, record
+from pipeline.gap.assessment import assess, record
 from pipeline.store import atomic, ledger, runs, submission_format, submissions
 from pipeline.store.ensemble import Ensemble
 from pipeline.store.manifest import FileRecord, versions
 from pipeline.store.processed import Processed
-from pipeline.store.submissions import Adapt, Sidecar, Tta
+from pipeline.store.submissions import Adapt, Evidence, Sidecar, Tta
+
+if TYPE_CHECKING:
+    from pipeline.training.inference import HoldoutScores
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """The CSV and its sidecar; `done` is False when it was complete before."""
+    """A complete CSV and its sidecar."""
 
     csv: Path
     sidecar: Sidecar
-    done: bool
 
 
 def predict(
     paths: Paths, log: Log, *, names: Sequence[str] = (), slug: str | None = None, tta: Tta = "none",
     adapt: Adapt = "auto", out: Path | None = None, device: str = "auto", batch_size: int = 512, force: bool = False,
 ) -> Predicted:  # fmt: skip
-    """Write the labels for the hidden images: of one run, or of several whose probabilities are averaged.
+    """Write the labels for the hidden images of `slug`, by default the runs' own competition.
 
-    Args:
-        names: finished runs; by default the one that train finished last.
-        slug: the competition whose hidden images are labelled; by default the runs' own.
-        tta: the views of each image over which probabilities are averaged, too.
-        adapt: what to do about a shift of the hidden images; "auto": what their diagnosis recommends.
-        out: the CSV; by default submissions/RUN.csv.
-        batch_size: images at once; memory does not depend on how many there are in all.
+    They are those of one run, by default the one that train finished last, or of the averaged probabilities of several.
+    What `tta` and `adapt` mean says --help; memory does not depend on how many images there are.
 
     Raises:
         MissingInput: no finished run, or the competition's data is not preprocessed.
@@ -70,14 +67,13 @@ def predict(
     wanted = (data.folder.name, ensemble.name, ensemble.weights_sha256, data.hidden_fingerprint, tta, adapt)
     if found and wanted == (found.competition, found.run, found.weights_sha256, found.hidden, found.tta, found.adapt):
         log(f"predict: {csv} is complete for this run, nothing to do")
-        # A run that was killed after the CSV has not predicted its score; an older CSV has nothing to do it by.
-        if submissions.evidence_path(csv).exists():
-            _predict_score(csv, found, paths, log, unless_recorded=True)
-        return Predicted(csv, found, done=False)
-    with atomic.lock(csv):
-        written = _write(ensemble, data, csv, tta, adapt, device, batch_size, log)
-    _predict_score(csv, written, paths, log)
-    return Predicted(csv, written, done=True)
+        written = found
+    else:
+        with atomic.lock(csv):
+            written = _write(ensemble, data, csv, tta, adapt, device, batch_size, log)
+    if submissions.evidence_path(csv).exists():  # an older CSV has nothing to predict its score by
+        _predict_score(csv, written, paths, log)
+    return Predicted(csv, written)
 
 
 def _introduction(ensemble: Ensemble, data: Processed) -> list[str]:
@@ -92,10 +88,8 @@ def _introduction(ensemble: Ensemble, data: Processed) -> list[str]:
         if run.origin is not None:
             lines.append(f"{run.name} came with the project, trained on {run.origin}")
             lines.append("the competition forbids pretrained weights: to compete, train a network of your own")
-        elif data.training_fingerprint != run.card.data and slug != run.card.competition:
-            raise BadData(f"{data.folder} holds other training images than {run.name} learned from: name another --run")
         elif data.training_fingerprint != run.card.data:
-            raise BadData(f"{data.folder} changed since run {run.name} was trained on it: train again, or restore it")
+            raise BadData(f"{data.folder} is not what run {run.name} learned from: train again, or name another --run")
         if not run.result.submittable:
             lines.append(
                 f"NOT SUBMITTABLE: run {run.name} has {run.result.trainable_parameters:,} trainable "
@@ -130,7 +124,7 @@ def _existing(csv: Path) -> Sidecar | None:
 def _write(
     ensemble: Ensemble, data: Processed, csv: Path, tta: Tta, adapt: Adapt, device_name: str, batch_size: int, log: Log
 ) -> Sidecar:
-    """Predict the holdout and the hidden images, then publish the evidence, the sidecar and, last, the CSV."""
+    """Predict the holdout and the hidden images, then publish them."""
     # PyTorch takes seconds to import, and a CSV that is complete is found without it.
     from pipeline.gap.adapt import predict_hidden  # noqa: PLC0415
     from pipeline.training import inference  # noqa: PLC0415
@@ -140,18 +134,38 @@ def _write(
     with device_advice(device, batch_size):
         panel = inference.Panel(inference.load(ensemble.runs, device), tta, batch_size, log)
         test, validation = inference.predict_holdout(ensemble, panel, data)
-        scores = inference.holdout_scores(ensemble, test, validation)
-        # Of a single run as it is, result.json knows the accuracies.
-        known = len(ensemble.runs) == 1 and tta == "none" and data.training_fingerprint == ensemble.data
-        if not known:
+        scores, recorded = inference.holdout_scores(ensemble, test, validation), None
+        if len(ensemble.runs) == 1 and tta == "none" and data.training_fingerprint == ensemble.data:
+            # Of a single run as it is, result.json knows the accuracies.
+            scores = dataclasses.replace(scores, validation=result.validation_accuracy, test=result.test_accuracy)
+            recorded = result.test_accuracy / 100
+        else:
             log(f"predict: {scores}")
-        recorded = result.test_accuracy / 100 if known else None
         evidence, findings = predict_hidden(
             panel, data, adapt, log, test=test, validation=validation, recorded=recorded
         )
+    how = {
+        "tta": tta, "adapt": adapt, "measure": findings.mitigation,
+        "device": f"{device.description}, {panel.members[0].device.precision}",
+    }  # fmt: skip
+    written = _publish(ensemble, data, csv, evidence, scores, how, batch_size)
+    counts = np.bincount(evidence.hidden.labels, minlength=len(data.class_names))
+    share = ", ".join(f"{n} {100 * c / written.rows:.1f} %" for n, c in zip(data.class_names, counts, strict=True))
+    took = duration(monotonic() - began)
+    log(f"predict: {written.rows:,} rows -> {csv}, for {written.competition}, in {took}: {share}")
+    if written.validation_set == "test_batch":
+        log("predict: its local accuracy is optimistic: the best epoch was selected on the same test_batch")
+    return written
+
+
+def _publish(
+    ensemble: Ensemble, data: Processed, csv: Path, evidence: Evidence, scores: "HoldoutScores",
+    how: Mapping[str, Any], rows_at_once: int,
+) -> Sidecar:  # fmt: skip
+    """Write the saved probabilities, the sidecar and, last, the CSV; `how` are fields of the sidecar, too."""
     ids, labels = np.asarray(data.array("hidden_ids")), evidence.hidden.labels
     with atomic.replacing(csv) as temporary:
-        parts = (slice(start, start + batch_size) for start in range(0, len(ids), batch_size))
+        parts = (slice(start, start + rows_at_once) for start in range(0, len(ids), rows_at_once))
         rows = submission_format.write(temporary, ((ids[part], labels[part]) for part in parts))
         digest = FileRecord.of(temporary).sha256
         dataclasses.replace(evidence, csv_sha256=digest).write(csv)
@@ -162,39 +176,28 @@ def _write(
             rows=rows,
             weights_sha256=ensemble.weights_sha256,
             hidden=data.hidden_fingerprint,
-            validation_accuracy=result.validation_accuracy if known else scores.validation,
+            validation_accuracy=scores.validation,
             validation_set=ensemble.validation_set,
-            test_accuracy=result.test_accuracy if known else scores.test,
+            test_accuracy=scores.test,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions("torch", "numpy"),
             runs={run.name: run.weights_sha256 for run in ensemble.runs},
-            tta=tta,
-            adapt=adapt,
-            measure=findings.mitigation,
             pseudo_labels=sorted({run.card.config.pseudo_labels for run in ensemble.runs} - {""}),
             mirrored=all(run.card.config.flip != "none" for run in ensemble.runs),
             submittable=ensemble.submittable,
-            device=f"{device.description}, {panel.members[0].device.precision}",
+            **how,
         )
         written.write(csv)
-    counts = np.bincount(labels, minlength=len(data.class_names)).tolist()
-    share = ", ".join(f"{n} {100 * c / rows:.1f} %" for n, c in zip(data.class_names, counts, strict=True))
-    log(f"predict: {rows:,} rows -> {csv}, for {written.competition}, in {duration(monotonic() - began)}: {share}")
-    if written.validation_set == "test_batch":
-        log("predict: its local accuracy is optimistic: the best epoch was selected on the same test_batch")
     return written
 
 
-def _predict_score(csv: Path, written: Sidecar, paths: Paths, log: Log, *, unless_recorded: bool = False) -> None:
+def _predict_score(csv: Path, written: Sidecar, paths: Paths, log: Log) -> None:
     """Say what public score to expect, and keep it in the ledger before anybody knows the score."""
-    path = paths.submissions / ledger.NAME
-    entries = ledger.read(path)
-    if unless_recorded and is_recorded(entries, written.csv_sha256):
-        return
+    entries = ledger.read(paths.submissions / ledger.NAME)
     subject = submissions.local_csv(csv, written.competition)
     others = submissions.local_csvs(paths.submissions, written.competition)
     assessment = assess(subject, others, entries, competition(written.competition))
-    record(path, entries, assessment, datetime.now(UTC))
+    record(paths.submissions / ledger.NAME, entries, assessment, datetime.now(UTC))
     for line in assessment.summary():
         log(f"predict: {line}")
 

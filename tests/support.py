@@ -37,6 +37,10 @@ SLUG = "tiny"
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
+class Killed(BaseException):
+    """Raised instead of a SIGKILL: nobody handles it, so nothing is saved (hostile/test_kills.py really kills)."""
+
+
 def images(count: int, seed: int = 0) -> NDArray[np.uint8]:
     """Smooth colour images uint8 (count, 32, 32, 3), redder than blue, each with its own gradient."""
     rng = np.random.default_rng(seed)

@@ -1,10 +1,8 @@
 import json
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from pipeline.store.processed import Processed
 from pipeline.store.runs import Run
 from pipeline.store.submissions import Sidecar
 from tests.bench.export_pretrained import export
-from tests.support import ROOT, SLUG, clean_environment, error_line, here, paths_in, prepare, stage, tree, write_run
+from tests.support import SLUG, Killed, error_line, here, paths_in, prepare, stage, tree, write_run
 
 
 def rewrite(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
@@ -132,11 +130,14 @@ def test_labels_are_the_most_probable_on_average(place: Path) -> None:
 
 
 def test_another_augmentation_is_another_csv_and_force_overwrites_somebody_elses(place: Path) -> None:
-    written = partial(predict, paths_in(place), print, out=place / "sub.csv", device="cpu")
-    assert [written(tta=tta).done for tta in ("none", "flip", "flip")] == [True, True, False]
-    (place / "sub.csv").write_text("mine\n")
-    written(force=True)
-    assert (place / "sub.csv").read_text().startswith("ID,Labels\n")
+    csv = place / "submissions/tiny-run.csv"
+    for tta, done in (("none", False), ("flip", False), ("flip", True)):
+        result = here("predict", "--tta", tta, cwd=place)
+        assert result.returncode == 0 and ("nothing to do" in result.stdout) is done, result.stderr
+    csv.write_text("mine\n")
+    assert "was not written by predict" in error_line(here("predict", cwd=place), 2)
+    assert here("predict", "--force", cwd=place).returncode == 0
+    assert csv.read_text().startswith("ID,Labels\n")
 
 
 def test_another_adaptation_is_another_csv_and_its_sidecar_says_so(place: Path) -> None:
@@ -199,7 +200,7 @@ def test_a_network_of_the_project_labels_the_users_hidden_images(place: Path) ->
     assert found is not None and (found.competition, found.rows, found.validation_accuracy) == ("other", 30, None)
     assert f"local accuracy {found.test_accuracy:.2f} %" in result.stdout  # measured on the user's images
     refused = here("predict", "--run", "tiny-run", "--competition", "other", cwd=place)
-    assert "other training images than tiny-run learned from" in error_line(refused, 4)
+    assert "is not what run tiny-run learned from" in error_line(refused, 4)
     # By default it is for the competition that the other stages take.
     default = here("predict", "--run", "pretrained-tiny", cwd=place)
     assert "data/processed/deep-learning-spring-2025-project-1" in error_line(default, 3)
@@ -238,28 +239,17 @@ def test_a_json_of_somebody_elses_beside_the_csv_is_not_overwritten(place: Path,
     assert tree(place) == before
 
 
-DYING = """
-import os, signal, sys
-from pipeline import predict
-from pipeline.store import submission_format
-write = submission_format.write
-def dying(path, parts):
-    def some():
-        for k, part in enumerate(parts):
-            if k == 2:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield part
-    return write(path, some())
-submission_format.write = dying
-predict.main(sys.argv[1:])
-"""
-
-
-def test_a_killed_predict_leaves_no_half_csv_and_a_rerun_finishes(place: Path) -> None:
-    command = [sys.executable, "-c", DYING, "--out", "sub.csv", "--batch-size", "10"]
-    environ = {**clean_environment(), "PYTHONPATH": str(ROOT)}
-    assert subprocess.run(command, cwd=place, env=environ, check=False).returncode == -signal.SIGKILL
+def test_a_killed_predict_leaves_no_half_csv_and_a_rerun_finishes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = submission_format.write
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(submission_format, "write", lambda path, parts: write(path, dying(parts, after=2)))
+        here("predict", "--out", "sub.csv", "--batch-size", "10", cwd=place)
     assert (place / ".sub.csv.partial").exists() and not (place / "sub.csv").exists()
     assert here("predict", "--out", "sub.csv", cwd=place).returncode == 0
     assert len((place / "sub.csv").read_text().splitlines()) == 31
     assert not (place / ".sub.csv.partial").exists()
+
+
+def dying(parts: Iterable[Any], after: int) -> Iterator[Any]:
+    yield from islice(parts, after)
+    raise Killed

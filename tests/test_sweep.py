@@ -26,6 +26,7 @@ from pipeline.config import Paths
 from pipeline.errors import PipelineError, UsageError
 from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.store import runs
+from tests.support import Killed
 from tests.test_commands import parsed
 from tests.training.tiny import SLUG, before_step, write_tiny
 
@@ -290,10 +291,6 @@ def test_two_workers_that_begin_at_once_share_the_study(place: Place) -> None:
     assert len({trial.params["learning_rate"] for trial in place.complete()}) == len(place.complete())
     assert runs.latest(place.paths.models) == f"{NAME}-{best(place.complete()).number}"
     assert place.runs() == {runs.latest(place.paths.models)}
-
-
-class Killed(BaseException):
-    """What nobody handles: the trial's state in the database stays as it is, as after a SIGKILL."""
 
 
 def test_a_killed_workers_trial_is_tried_again_and_goes_on_from_its_checkpoint(

@@ -20,7 +20,7 @@ from pipeline.store.processed import Processed
 from pipeline.store.runs import CHECKPOINT, WEIGHTS, Run, default_name
 from pipeline.store.submissions import Sidecar
 from pipeline.training.device import machine
-from tests.support import tree
+from tests.support import Killed, tree
 from tests.training.test_metrics import events
 from tests.training.tiny import SLUG, before_step, write_tiny
 
@@ -94,10 +94,6 @@ def test_a_complete_run_is_left_alone_without_pytorch(uninterrupted: Place) -> N
     following = f"next: python -m pipeline.predict --processed {uninterrupted.paths.processed} --models {models}"
     assert done.stdout.splitlines()[-2:] == ["", f"{following} --out submissions/sub.csv"]
     assert tree(models) == {**before, "LATEST": f"{default_name(uninterrupted.run().card)}\n".encode()}
-
-
-class Killed(BaseException):
-    """What nobody handles: nothing is saved, as when the process is killed (tests/hostile/test_kills.py does that)."""
 
 
 def test_a_killed_run_goes_on_to_bit_identical_weights(
