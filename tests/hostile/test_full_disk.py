@@ -1,7 +1,5 @@
 """A full disk is told in one line, nothing is lost by it, and the same command finishes after space was made."""
 
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,47 +8,34 @@ import pytest
 from pipeline.store import ledger, runs
 from tests.hostile.edits import CSV
 from tests.hostile.surroundings import NAMESPACE, needs_mounts, shell
-from tests.support import ROOT, SLUG, clean_environment, error_line, here, serve, tree
+from tests.support import SLUG, error_line, here, serve, tree
 
-pytestmark = pytest.mark.usefixtures("quick_client")  # where the disk is not full
+pytestmark = [needs_mounts, pytest.mark.usefixtures("quick_client")]  # where the disk is not full
 Files = Mapping[str, bytes]
 PREPROCESS, PREDICT = ("preprocess", "--competition", SLUG, "--force"), ("predict", "--force")
 TRAIN = ("train", "--preset", "rehearsal", "--competition", SLUG, "--epochs", "2", "--device", "cpu", "--run", "mine")
-# Runs a command on a small disk, and keeps what is on it.
-SCRIPT = """
-mount -t tmpfs -o size={kilobytes}k tmpfs disk && cp -a kept/. disk/ || exit 99
-"$@"; code=$?
-cp -a disk/. between
-exit $code
-"""
 
 
-def fill(
-    place: Path, folder: str, kilobytes: int, *command: str, environ: Mapping[str, str] | None = None
-) -> tuple[Files, Files, str]:
+def fill(place: Path, folder: str, kilobytes: int, *command: str, **environ: str) -> tuple[Files, Files, str]:
     """Run `python -m pipeline.COMMAND` in `place`, whose `folder` is on a disk of so many kilobytes, which is full.
 
     Returns what was in the folder before and after it, and the error.  Afterwards `folder` is where there is space.
     """
-    original = place / folder
-    original.rename(place / "kept")
-    for name in ("disk", "between"):
+    (place / folder).rename(place / "kept")
+    for name in (folder, "between"):
         (place / name).mkdir()
-    original.symlink_to(place / "disk")
-    script, module = SCRIPT.format(kilobytes=kilobytes), f"pipeline.{command[0]}"
-    result = subprocess.run(
-        [*NAMESPACE, "bash", "-c", script, "bash", sys.executable, "-m", module, *command[1:]],
-        cwd=place, env={**(environ or clean_environment()), "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    original.unlink()
-    (place / "between").rename(original)
+    script = f"""mount -t tmpfs -o size={kilobytes}k tmpfs {folder} && cp -a kept/. {folder}/ || exit 99
+        $P.{" ".join(command)}; code=$?
+        cp -a {folder}/. between
+        exit $code"""
+    result = shell(f"{' '.join(NAMESPACE)} bash -c '{script}'", place, **environ)
+    (place / folder).rmdir()
+    (place / "between").rename(place / folder)
     line = error_line(result, 1)
     assert "the disk is full" in line and "free space, then run the same command again" in line
-    return tree(place / "kept"), tree(original), line
+    return tree(place / "kept"), tree(place / folder), line
 
 
-@needs_mounts
 @pytest.mark.parametrize(
     ("command", "folder", "kilobytes", "named"),
     [
@@ -70,7 +55,6 @@ def test_while_arrays_or_a_csv_are_written(
     assert tree(place / "data/processed") == arrays and (place / CSV).read_bytes() == csv
 
 
-@needs_mounts
 def test_while_a_run_is_trained_the_last_checkpoint_is_kept(place: Path) -> None:
     before, after, line = fill(place, "data/models", 2000, *TRAIN)
     assert f"data/models/mine/{runs.CHECKPOINT}" in line
@@ -81,7 +65,6 @@ def test_while_a_run_is_trained_the_last_checkpoint_is_kept(place: Path) -> None
     assert runs.latest(place / "data/models") == "mine"
 
 
-@needs_mounts
 def test_when_a_submission_must_be_noted_nothing_is_sent(place: Path) -> None:
     book = place / "submissions/ledger.csv"
     line = book.read_text().splitlines()[-1].replace("atc", "{}")  # a line as predict writes them, and how long it is
@@ -91,7 +74,7 @@ def test_when_a_submission_must_be_noted_nothing_is_sent(place: Path) -> None:
     assert book.stat().st_size % 4096 == 0
     used = sum(-(-file.stat().st_size // 4096) * 4 for file in book.parent.iterdir())
     with serve(place) as kaggle:
-        before, after, error = fill(place, "submissions", used, "submit", environ=kaggle.environment)
+        before, after, error = fill(place, "submissions", used, "submit", **kaggle.environment)
         assert "submissions/ledger.csv" in error
         assert after == before
         assert kaggle.count("CreateSubmission") == 0

@@ -1,12 +1,17 @@
 """No secret is shown or kept by whatever fails, and nothing that others wrote reaches the terminal as a command."""
 
+import base64
+import http.server
 import json
 import pickle
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -15,11 +20,100 @@ from pipeline.kaggle_api import client, credentials
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.rehearsal import digits
 from tests.hostile.edits import RUN, SIDECAR, Edit, edit, move, nothing, of_run, values
-from tests.hostile.known_secrets import OF_KAGGLE, SECRETS, QuotingServer, leaks, quoting_kaggle, way
 from tests.hostile.surroundings import copy_project
 from tests.support import SLUG, clean_environment, here
 
 pytestmark = pytest.mark.usefixtures("quick_client")
+
+# --- every kind of secret that may be in reach of a command, and a Kaggle that quotes whatever it was sent -------
+
+USER = "somebody"
+SECRETS = {  # by kind: the text that must appear nowhere
+    "KAGGLE_API_TOKEN": "KGAT_token0in0the0environment",
+    ".kaggle/access_token": "KGAT_token0in0a0file",
+    "KAGGLE_KEY": "0123456789abcdef-key-in-the-environment",
+    ".kaggle/kaggle.json": "0123456789abcdef-key-in-the-file",
+    "elsewhere/kaggle.json": "0123456789abcdef-key-in-another-folder",
+    ".kaggle/credentials.json": "oauth-refresh-token-0123456789",
+    "proxy": "p@ss/word-of-the-proxy",
+    "AWS_SECRET_ACCESS_KEY": "aws/secret+of0somebody",
+}
+OF_KAGGLE = [kind for kind in SECRETS if kind not in ("proxy", "AWS_SECRET_ACCESS_KEY")]
+
+
+def reach(home: Path, port: int, *kinds: str) -> dict[str, str]:
+    """An environment with these secrets, in which the genuine client asks the Kaggle, and proxy, at `port`."""
+    proxy = dict.fromkeys(("http_proxy", "https_proxy"), f"http://127.0.0.1:{port}")
+    environ = {**clean_environment(), "HOME": str(home), **proxy, "no_proxy": "", "KAGGLE_API_ENVIRONMENT": "LOCALHOST"}
+    for kind in kinds:
+        secret, path = SECRETS[kind], home / kind
+        if kind == "proxy":
+            environ |= dict.fromkeys(proxy, f"http://{USER}:{quote(secret, safe='')}@127.0.0.1:{port}")
+        elif "/" not in kind:
+            environ |= {kind: secret} | ({"KAGGLE_USERNAME": USER} if kind == "KAGGLE_KEY" else {})
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            key = "refresh_token" if path.name == "credentials.json" else "key"
+            path.write_text(secret if path.suffix != ".json" else json.dumps({key: secret, "username": USER}))
+            path.chmod(0o600)
+            environ |= {"KAGGLE_CONFIG_DIR": str(path.parent)} if "elsewhere" in kind else {}
+    return environ
+
+
+def leaks(*texts: str | bytes) -> list[str]:
+    """Which secrets are in the texts, plain or as they travel."""
+    whole = b"\n".join(text.encode() if isinstance(text, str) else text for text in texts)
+    found = []
+    for kind, secret in SECRETS.items():
+        forms = {secret, quote(secret, safe=""), base64.b64encode(f"{USER}:{secret}".encode()).decode()}
+        found += [kind] if any(form.encode() in whole for form in forms) else []
+    return found
+
+
+def everything(cwd: Path, result: "subprocess.CompletedProcess[str]") -> list[str | bytes]:
+    """All that a command said and left behind, hidden files too."""
+    return [result.stdout, result.stderr, *(path.read_bytes() for path in cwd.rglob("*") if path.is_file())]
+
+
+class Quoting(http.server.BaseHTTPRequestHandler):
+    """Answers each call with a refusal that quotes all that came with it, decoded and as it came."""
+
+    server: "QuotingServer"
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        quoted = [self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()]
+        for name in ("Authorization", "Proxy-Authorization"):
+            kind, _, text = self.headers.get(name, "").partition(" ")
+            quoted += [text, base64.b64decode(text).decode() if kind == "Basic" else text]
+        self.server.heard = "".join(f"<{text}>" for text in quoted if text)
+        status, answer = self.server.answer(self.path.rpartition("/")[2], self.server.instead or self.server.heard)
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+
+class QuotingServer(http.server.ThreadingHTTPServer):
+    """`status` is what it answers; 200 stands for lists that quote, and 0 for what is no JSON.
+
+    With `instead` it says that instead of what it heard.
+    """
+
+    heard, status, instead = "", 403, ""
+
+    def answer(self, call: str, said: str) -> tuple[int, bytes]:
+        """The status and the body for a call; a token may be introspected, so that more calls come."""
+        body: dict[str, Any] = {"code": self.status, "message": f"You sent {said}"}
+        if call == "IntrospectToken" and self.status != 401:
+            return 200, json.dumps({"active": True, "username": USER, "userId": 1}).encode()
+        if self.status == 200:
+            entry = {"ref": 7, "status": "error", "errorDescription": said, "description": said, "fileName": said}
+            body = {"submissions": [{**entry, "date": "2026-01-01T00:00:00Z", "totalBytes": 5}]}
+        return self.status or 200, json.dumps(body).encode() if self.status else said.encode()
 
 
 @pytest.fixture
@@ -27,16 +121,21 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def kaggle() -> Iterator[QuotingServer]:
-    with quoting_kaggle() as server:
+    with QuotingServer(("127.0.0.1", 0), Quoting) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
         yield server
+        server.shutdown()
+        thread.join()
 
 
-def everything(cwd: Path, result: "subprocess.CompletedProcess[str]") -> dict[str, bytes]:
-    """All that a command said and left behind, hidden files too."""
-    files = {str(path.relative_to(cwd)): path.read_bytes() for path in cwd.rglob("*") if path.is_file()}
-    return {**files, "stdout": result.stdout.encode(), "stderr": result.stderr.encode()}
+def refusal(environ: dict[str, str]) -> str:
+    """With which words a call ends."""
+    with pytest.raises(PipelineError) as caught:
+        Kaggle(environ, attempts=1).submissions(SLUG)
+    return repr(caught.value)
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------
@@ -44,98 +143,79 @@ def everything(cwd: Path, result: "subprocess.CompletedProcess[str]") -> dict[st
 
 @pytest.mark.parametrize("kind", OF_KAGGLE)
 def test_each_secret_alone_is_masked_in_a_refusal(kaggle: QuotingServer, home: Path, kind: str) -> None:
-    kaggle.status = 403
-    with pytest.raises(PipelineError) as caught:
-        Kaggle(way(home, kaggle.server_port, kind, "proxy"), attempts=1).submissions(SLUG)
-    assert len(leaks({"heard": kaggle.heard[-1].encode()})) == 2  # they were there to be quoted
-    assert leaks({"said": repr(caught.value).encode()}) == []
-    assert "***" in str(caught.value)
+    said = refusal(reach(home, kaggle.server_port, kind, "proxy"))
+    assert leaks(kaggle.heard) == [kind, "proxy"]  # they were there to be quoted
+    assert leaks(said) == [] and "***" in said
 
 
 @pytest.mark.parametrize("status", [401, 0])
 def test_all_secrets_together_are_masked_in_every_failure(kaggle: QuotingServer, home: Path, status: int) -> None:
     kaggle.status = status
-    with pytest.raises(PipelineError) as caught:
-        Kaggle(way(home, kaggle.server_port, *SECRETS), attempts=1).submissions(SLUG)
-    assert leaks({"said": repr(caught.value).encode()}) == []
+    assert leaks(refusal(reach(home, kaggle.server_port, *SECRETS))) == []
 
 
 @pytest.mark.parametrize("word", ["p%40ss%2Fword-of-the-proxy", "p@ss/word-of-the-proxy"])
 def test_a_proxy_that_is_not_there_keeps_its_password(home: Path, word: str) -> None:
-    proxy = f"http://somebody:{word}@127.0.0.1:9"
-    environ = {**way(home, 9, "KAGGLE_KEY"), "http_proxy": proxy, "https_proxy": proxy}
-    with pytest.raises(PipelineError, match="cannot reach Kaggle") as caught:
-        Kaggle(environ, attempts=1).files(SLUG)
-    assert leaks({"said": repr(caught.value).encode()}) == []
+    proxy = dict.fromkeys(("http_proxy", "https_proxy"), f"http://somebody:{word}@127.0.0.1:9")
+    said = refusal({**reach(home, 9, "KAGGLE_KEY"), **proxy})
+    assert "cannot reach Kaggle" in said and leaks(said) == []
 
 
-@pytest.mark.parametrize("kind", ["install", "other", "http"])
+@pytest.mark.parametrize("kind", ["install", "http"])
 def test_whatever_the_client_dies_of_is_masked(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    environ = way(home, 9, *SECRETS)
-    del environ["AWS_SECRET_ACCESS_KEY"]  # the client never sees it
-    said = " ".join(secret for name, secret in SECRETS.items() if not name.startswith("AWS"))
-    reply = {"ok": False, "kind": kind, "status": 400, "creating": False, "retry_after": None, "message": said}
-    script = tmp_path / "child.py"
-    script.write_text(f"import sys\nsys.stdin.readline()\nprint({json.dumps(reply)!r})\n")
-    monkeypatch.setattr(client, "CHILD", script)
-    with pytest.raises(PipelineError) as caught:
-        Kaggle(environ, attempts=1).files(SLUG)
-    assert leaks({"said": repr(caught.value).encode()}) == []
+    known = [kind for kind in SECRETS if not kind.startswith("AWS")]  # the client never sees that
+    reply = {"ok": False, "kind": kind, "status": 400, "creating": False, "retry_after": None,
+             "message": " ".join(SECRETS[name] for name in known)}  # fmt: skip
+    (tmp_path / "child.py").write_text(f"import sys\nsys.stdin.readline()\nprint({json.dumps(reply)!r})\n")
+    monkeypatch.setattr(client, "CHILD", tmp_path / "child.py")
+    assert leaks(refusal(reach(home, 9, *known))) == []
 
 
-@pytest.mark.parametrize(
-    ("status", "command"),
-    [
-        (403, ["download", "--competition", SLUG, "--raw", "elsewhere"]),
-        (403, ["submit"]),
-        (200, ["check", "--competition", SLUG, "--wait", "0"]),
-    ],
-)
-def test_no_stage_shows_or_keeps_a_secret(
-    place: Path, home: Path, kaggle: QuotingServer, status: int, command: list[str]
-) -> None:
-    kaggle.status = status
-    result = here(*command, "--debug", cwd=place, environ=way(home, kaggle.server_port, *SECRETS))
-    assert (result.returncode == 0) == (status == 200), result.stderr
-    assert SECRETS["KAGGLE_API_TOKEN"] in kaggle.heard[-1]
-    assert leaks(everything(place, result)) == []
+STAGES: dict[str, tuple[int, list[str]]] = {  # what Kaggle answers to it
+    "download": (403, ["download", "--competition", SLUG, "--raw", "elsewhere"]),
+    "submit": (400, ["submit"]),
+    "check": (200, ["check", "--competition", SLUG, "--wait", "0"]),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_stage_shows_or_keeps_a_secret(place: Path, home: Path, kaggle: QuotingServer, stage: str) -> None:
+    kaggle.status, command = STAGES[stage]
+    result = here(*command, "--debug", cwd=place, environ=reach(home, kaggle.server_port, *SECRETS))
+    assert (result.returncode == 0) == (kaggle.status == 200), result.stderr
+    assert SECRETS["KAGGLE_API_TOKEN"] in kaggle.heard
+    assert leaks(*everything(place, result)) == []
     assert "***" in result.stdout + result.stderr
 
 
 def test_predict_keeps_no_secret_of_its_surroundings(place: Path, home: Path) -> None:
-    result = here("predict", "--force", cwd=place, environ=way(home, 9, *SECRETS))
+    result = here("predict", "--force", cwd=place, environ=reach(home, 9, *SECRETS))
     assert result.returncode == 0
-    assert leaks(everything(place, result)) == []
+    assert leaks(*everything(place, result)) == []
 
 
 def test_run_all_shows_no_secret(tmp_path: Path, home: Path, kaggle: QuotingServer) -> None:
-    kaggle.status = 403
     project = tmp_path / "project"
     copy_project(project)
-    environ = {**way(home, kaggle.server_port, *SECRETS), "PIPELINE_PYTHON": sys.executable}
+    environ = {**reach(home, kaggle.server_port, *SECRETS), "PIPELINE_PYTHON": sys.executable}
     result = subprocess.run(
         ["./run_all.sh", "--competition", SLUG], cwd=project, env=environ, capture_output=True, text=True, check=False
     )
     assert result.returncode == 5, result.stderr
     assert "== download" in result.stdout and "accept its rules" in result.stderr
-    assert leaks(everything(project, result)) == []
+    assert leaks(*everything(project, result)) == []
 
 
-def test_a_token_may_be_in_a_file_and_short_words_are_no_secrets(tmp_path: Path) -> None:
+def test_a_token_may_be_in_a_file_and_short_words_spoil_no_names(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("KGAT_token0in0a0file\n")
-    environ = {"HOME": str(tmp_path), "KAGGLE_API_TOKEN": str(tmp_path / "token"), "KAGGLE_KEY": "abc"}
+    environ = {"HOME": str(tmp_path), "KAGGLE_API_TOKEN": str(tmp_path / "token"), "KAGGLE_KEY": "abc",
+               "https_proxy": "http://user:test@127.0.0.1:9"}  # fmt: skip
+    answer = {"name": "cifar_test_nolabel.pkl", "description": "sha=12ab34567890", "error": "test failed, abc"}
     found = credentials.secrets(environ)
-    assert "KGAT_token0in0a0file" in found and "abc" not in found
-    kept = credentials.hide({"a": ["KGAT_token0in0a0file!", 1, None]}, found)
-    assert kept == {"a": ["***!", 1, None]}
-
-
-def test_a_short_password_spoils_no_names_and_tags() -> None:
-    found = credentials.secrets({"HOME": "/nonexistent", "https_proxy": "http://user:test@127.0.0.1:9"})
-    answer = {"name": "cifar_test_nolabel.pkl", "description": "sha=12ab34567890", "error": "test failed"}
-    assert credentials.hide([answer], found) == [{**answer, "error": "*** failed"}]
+    assert credentials.hide([answer], found) == [{**answer, "error": "*** failed, abc"}]
+    assert credentials.hide({"a": ["KGAT_token0in0a0file!", 1, None]}, found) == {"a": ["***!", 1, None]}
 
 
 # --- what others wrote ------------------------------------------------------------------------------------------
@@ -152,21 +232,13 @@ def must_be_harmless(result: "subprocess.CompletedProcess[str]") -> None:
         assert not line.startswith("error: forged")
 
 
-@pytest.mark.parametrize(
-    ("status", "command", "code"),
-    [
-        (403, ["download", "--competition", SLUG, "--raw", "elsewhere"], 5),
-        (400, ["submit"], 4),
-        (200, ["check", "--competition", SLUG, "--wait", "0"], 0),
-    ],
-)
+@pytest.mark.parametrize(("stage", "code"), [("download", 5), ("submit", 4), ("check", 0)])
 def test_what_kaggle_says_commands_no_terminal(
-    place: Path, home: Path, kaggle: QuotingServer, monkeypatch: pytest.MonkeyPatch,
-    status: int, command: list[str], code: int,
-) -> None:  # fmt: skip
-    kaggle.status = status
-    monkeypatch.setattr(kaggle, "instead", HOSTILE)
-    result = here(*command, cwd=place, environ=way(home, kaggle.server_port, "KAGGLE_API_TOKEN"))
+    place: Path, home: Path, kaggle: QuotingServer, stage: str, code: int
+) -> None:
+    kaggle.status, command = STAGES[stage]
+    kaggle.instead = HOSTILE
+    result = here(*command, cwd=place, environ=reach(home, kaggle.server_port, "KAGGLE_API_TOKEN"))
     assert result.returncode == code, result.stderr
     must_be_harmless(result)
     assert "\\x1b[2J" in result.stdout + result.stderr
@@ -199,20 +271,19 @@ def hostile_ledger(ledger: bytes) -> bytes:
 
 META = digits.batches_meta(20, [f"{n}{CLEAR[:7]}\n" for n in range(10)])
 KEYS = pickle.dumps({HOSTILE: 1, CLEAR.encode(): 2}, protocol=4)
+CLASSES = [f"{CLEAR}\n{k}" for k in range(10)]
+PREPROCESS = ["preprocess", "--competition", SLUG, "--force"]
 
 
 @pytest.mark.parametrize(
     ("does", "command", "code"),
     [
-        (in_raw("cifar-10-python/cifar-10-batches-py/batches.meta", META),
-         ["preprocess", "--competition", SLUG, "--force"], 0),
-        (in_raw("cifar_test_nolabel.pkl", KEYS), ["preprocess", "--competition", SLUG, "--force"], 4),
+        (in_raw("cifar-10-python/cifar-10-batches-py/batches.meta", META), PREPROCESS, 0),
+        (in_raw("cifar_test_nolabel.pkl", KEYS), PREPROCESS, 4),
         (hostile_archive, ["download", "--competition", "other", "--from", "x.zip"], 4),
         (edit("submissions/ledger.csv", hostile_ledger), ["check", "--competition", SLUG], 0),
-        (values(f"data/processed/{SLUG}/manifest.json", "facts", class_names=[f"{CLEAR}\n{k}" for k in range(10)]),
-         ["predict", "--force"], 0),
+        (values(f"data/processed/{SLUG}/manifest.json", "facts", class_names=CLASSES), ["predict", "--force"], 0),
         (values(SIDECAR, run=f"a{CLEAR}"), ["submit"], 4),
-        (values(SIDECAR, tta=HOSTILE), ["submit"], 4),
         (of_run(values(f"{RUN}/config.json", "config", **{f"{CLEAR}\nerror: forged": 1})), ["predict"], 4),
         (of_run(values(f"{RUN}/config.json", competition=HOSTILE)), ["predict"], 4),
         (edit("data/models/LATEST", lambda _: CLEAR.encode()), ["predict"], 4),
@@ -220,7 +291,7 @@ KEYS = pickle.dumps({HOSTILE: 1, CLEAR.encode(): 2}, protocol=4)
         (nothing, ["sweep", "--search", f"{CLEAR}=1"], 2),
         (nothing, ["submit", "--csv", f"{CLEAR}.csv"], 3),
     ],
-)  # fmt: skip
+)
 def test_what_a_file_says_commands_no_terminal(place: Path, does: Edit, command: list[str], code: int) -> None:
     does(place)
     result = here(*command, cwd=place, environ=clean_environment() | {"KAGGLE_API_TOKEN": ""})

@@ -1,10 +1,8 @@
 """What a machine does to people: devices that fail, terminals and folders that are not as usual."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -14,7 +12,7 @@ from pipeline.kaggle_api import credentials
 from pipeline.training import inference
 from tests.hostile.edits import CSV
 from tests.hostile.surroundings import NAMESPACE, needs_mounts, shell
-from tests.support import ROOT, SLUG, clean_environment, error_line, here, tree
+from tests.support import SLUG, clean_environment, error_line, here, tree
 from tests.training.tiny import before_step, write_tiny
 
 TRAIN = ("train", "--competition", SLUG, "--preset", "rehearsal", "--epochs", "2", "--device", "cpu")
@@ -28,12 +26,9 @@ def test_a_device_that_vanishes_while_training_is_told_and_the_run_goes_on(
 ) -> None:
     write_tiny(tmp_path / "data/processed")
     error: type[RuntimeError] = getattr(torch, "AcceleratorError", RuntimeError)
-
-    def fail() -> None:
-        raise error("CUDA error: unspecified launch failure\nCUDA kernel errors might be reported later")
-
+    message = "CUDA error: unspecified launch failure\nCUDA kernel errors might be reported later"
     with monkeypatch.context() as patch:
-        before_step(patch, 1, 1, fail)
+        before_step(patch, 1, 1, mock.Mock(side_effect=error(message)))
         line = error_line(here(*TRAIN, cwd=tmp_path), 1)
     assert "failed (CUDA error: unspecified launch failure): run the same command again" in line
     assert "goes on from its last checkpoint" in line and "--device cpu" in line
@@ -44,12 +39,9 @@ def test_a_device_that_vanishes_while_training_is_told_and_the_run_goes_on(
 def test_a_device_that_vanishes_while_predicting_is_told_and_nothing_is_lost(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_arguments: object) -> None:
-        raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
-
-    before = tree(place)
+    before, error = tree(place), RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
     with monkeypatch.context() as patch:
-        patch.setattr(inference, "predict_holdout", fail)
+        patch.setattr(inference, "predict_holdout", mock.Mock(side_effect=error))
         line = error_line(here("predict", "--force", cwd=place), 1)
     assert "failed (cuDNN error: CUDNN_STATUS_EXECUTION_FAILED): run the same command again" in line
     assert tree(place) == before
@@ -61,34 +53,19 @@ def test_a_device_that_vanishes_while_predicting_is_told_and_nothing_is_lost(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [("check --help", 1, ""), ("predict --run none", 3, "error: there is no run none")],
-)
-def test_a_reader_that_goes_away_is_no_error(place: Path, arguments: str, code: int, says: str) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    module, *more = arguments.split()
-    done = subprocess.run(
-        [sys.executable, "-m", f"pipeline.{module}", *more], cwd=place,
-        env={**clean_environment(), "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL, stdout=writing,
-        stderr=subprocess.PIPE, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    os.close(writing)
-    assert done.returncode == code
-    assert done.stderr.startswith(says) and bool(says) == bool(done.stderr)
-
-
-@pytest.mark.parametrize(
-    ("closed", "code", "says"),
+    ("script", "code", "says"),
     [
+        ("exec 9> >(:); sleep 0.3; exec $P.check --help >&9", 1, ""),
+        ("exec 9> >(:); sleep 0.3; exec $P.predict --run none >&9", 3, "error: there is no run none"),
         ("$P.predict --run none <&- >&- 2>&-", 3, ""),
         ("$P.predict --run none 2>/dev/full", 3, ""),
         (f"$P.check --competition {SLUG} >/dev/full", 1, "the disk is full"),
     ],
+    ids=["a reader that went away", "and an error", "all closed", "no space for the error", "no space for the output"],
 )
-def test_output_that_goes_nowhere_harms_nobody(place: Path, closed: str, code: int, says: str) -> None:
+def test_output_that_goes_nowhere_harms_nobody(place: Path, script: str, code: int, says: str) -> None:
     before = tree(place)
-    result = shell(closed, place)
+    result = shell(script, place)
     assert result.returncode == code
     assert says in result.stderr and "Traceback" not in result.stderr and bool(says) == bool(result.stderr)
     assert tree(place) == before
@@ -105,10 +82,7 @@ def test_a_path_with_spaces_and_umlauts_works_in_a_terminal_without_them(place: 
 
 
 def test_a_user_whom_the_system_does_not_know_has_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(Path, "home", unknown)
+    monkeypatch.setattr(Path, "home", mock.Mock(side_effect=RuntimeError("Could not determine home directory.")))
     with pytest.raises(AccessDenied, match="no Kaggle credentials"):
         credentials.require({})
 
@@ -135,15 +109,11 @@ def test_a_folder_that_cannot_be_written_is_named(place: Path) -> None:
 
 def test_a_competition_in_the_environment_that_is_none(tmp_path: Path) -> None:
     environ = {**clean_environment(), "PIPELINE_COMPETITION": "https://www.kaggle.com/competitions/tiny/overview"}
-    for command in ("check", "train"):
-        assert "competition" in error_line(here(command, cwd=tmp_path, environ=environ), 2)
+    assert "competition" in error_line(here("train", cwd=tmp_path, environ=environ), 2)
 
 
 def test_a_mistake_of_ours_shows_where_and_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_arguments: object, **_options: object) -> None:
-        raise ValueError("nobody thought\x1b[2J of this")
-
-    monkeypatch.setattr("pipeline.predict.predict", fail)
+    monkeypatch.setattr("pipeline.predict.predict", mock.Mock(side_effect=ValueError("nobody thought\x1b[2J of this")))
     result = here("predict", cwd=place)
     assert result.returncode == 1
     lines = result.stderr.splitlines()
