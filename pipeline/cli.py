@@ -75,7 +75,7 @@ def _told(error: BaseException) -> tuple[str, int]:
         case PipelineError():
             return str(error), error.exit_code
         case OSError():
-            reason = error.strerror or str(error) or type(error).__name__
+            reason = error.strerror or str(next(iter(error.args), type(error).__name__))
             full = re.fullmatch(r"\d+ requested and \d+ written", reason)  # numpy's message, which has no number
             advice = FULL if full else ADVICE.get(error.errno or 0, "{}")
             return f"{error.filename or 'the system'}: {advice.format(reason)}", PipelineError.exit_code

@@ -61,7 +61,7 @@ MISTAKES = [
     Mistake("CSV edited", edit(CSV, lambda c: c + b"\n"), "predict", 2, "--force"),
     # another competition
     Mistake("no slug", nothing, "preprocess --competition 'Deep Learning'", 2,
-            "the last part of the competition's URL"),
+            "is no competition slug"),
     Mistake("another's CSV", nothing, "submit --competition other", 2, "was predicted for tiny"),
     Mistake("another's sidecar", nothing, f"check --competition other --csv {CSV}", 4, "add --competition tiny"),
     # a run that is elsewhere, not finished, edited or of another version
