@@ -50,12 +50,15 @@ class Entry:
     @property
     def gap_public(self) -> float | None:
         """Local test accuracy minus public score, in points."""
-        return _difference(self.local_test, self.public)
+        return None if self.local_test is None or self.public is None else round(self.local_test - self.public, 3)
 
     @property
     def gap_private(self) -> float | None:
         """Local test accuracy minus private score, in points."""
-        return _difference(self.local_test, self.private)
+        return None if self.local_test is None or self.private is None else round(self.local_test - self.private, 3)
+
+
+FIELDS = dataclasses.fields(Entry)
 
 
 def append(path: Path, entries: Iterable[Entry]) -> None:
@@ -67,17 +70,13 @@ def append(path: Path, entries: Iterable[Entry]) -> None:
         if not path.is_file() or not path.stat().st_size:
             # A header that is torn, or a file whose name is lost, would take all lines with it.
             atomic.write_bytes(path, (",".join(COLUMNS) + "\n").encode())
-        _append(path, text)
-
-
-def _append(path: Path, text: str) -> None:
-    with atomic.naming(path), path.open("ab+") as stream:
-        stream.seek(-1, os.SEEK_END)
-        if stream.read(1) != b"\n":
-            stream.write(b"\n")  # a line torn by a power cut stays alone
-        stream.write(text.encode())
-        stream.flush()
-        os.fsync(stream.fileno())
+        with atomic.naming(path), path.open("ab+") as stream:
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":
+                stream.write(b"\n")  # a line torn by a power cut stays alone
+            stream.write(text.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 def line(entry: Entry) -> str:
@@ -97,22 +96,20 @@ def read(path: Path) -> list[Entry]:
     if header != ",".join(COLUMNS):
         raise BadData(f"{path}, line 1: not the ledger's header; restore it or move the file away")
     entries = []
-    for number, cells in enumerate((text.split(",") for text in lines), start=2):
-        if _torn(cells):
-            continue  # the event it would have recorded is asked of Kaggle, or predicted, again
+    for number, text in enumerate(lines, start=2):
+        cells = dict(zip(COLUMNS, text.split(","), strict=False))
+        last = cells.get(COLUMNS[-1], "\0")
+        # What a power cut tore has cells missing, its last number cut, or empty space for what came last.  The event
+        # is asked of Kaggle, or predicted, again.
+        if "\0" in last or (cells["status"] == PREDICTED and last[-4:-3] != "."):
+            continue
         try:
-            values = {name: _value(name, cell) for name, cell in zip(COLUMNS, cells, strict=True)}
+            if text.count(",") >= len(COLUMNS):
+                raise ValueError("more cells than columns")
+            entries.append(Entry(**{field.name: _value(field.name, cells[field.name]) for field in FIELDS}))
         except ValueError as error:
             raise BadData(f"{path}, line {number}: {printable(error)}; mend the line or remove it") from error
-        entries.append(Entry(**{field.name: values[field.name] for field in dataclasses.fields(Entry)}))
     return entries
-
-
-def _torn(cells: list[str]) -> bool:
-    """Whether a power cut tore the line: cells are missing, its last number is cut, or what came is empty space."""
-    if len(cells) < len(COLUMNS) or "\0" in cells[-1]:
-        return True
-    return cells[COLUMNS.index("status")] == PREDICTED and cells[-1][-4:-3] != "."
 
 
 def current(entries: Iterable[Entry], competition: str) -> list[Entry]:
@@ -164,10 +161,6 @@ def rows(entries: Iterable[Entry], predictions: Mapping[str, Entry]) -> list[Seq
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
-
-
-def _difference(local: float | None, score: float | None) -> float | None:
-    return None if local is None or score is None else round(local - score, 3)
 
 
 def _value(name: str, cell: str) -> Any:

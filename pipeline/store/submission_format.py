@@ -11,9 +11,8 @@ from pipeline.config import CLASSES
 from pipeline.errors import BadData, MissingInput, printable
 
 HEADER = "ID,Labels"
-ROWS = re.compile(rb"(?:-?\d{1,18},-?\d{1,18}\n)+")  # 18 digits fit int64
+ROWS = re.compile(rb"(?:-?\d{1,18},-?\d{1,18}\n)*")  # 18 digits fit int64
 CHUNK = 64 * 1024  # bytes in memory at a time
-MARKS = {b"\xef\xbb\xbf": "starts with a byte-order mark", b"\xff\xfe": "is UTF-16"}
 CURE = "write it again with `python -m pipeline.predict --force`"
 
 
@@ -73,56 +72,34 @@ def _reordered(path: Path, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 def _rows(path: Path) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
     """The CSV's ids and labels, some at a time."""
-    line = 2
-    for body in _bodies(path):
-        if not ROWS.fullmatch(body):
-            raise _bad_row(path, body, line)
-        table = np.fromstring(body.replace(b"\n", b",")[:-1].decode(), dtype=np.int64, sep=",").reshape(-1, 2)
-        labels = table[:, 1]
-        if len(outside := np.flatnonzero((labels < 0) | (labels >= CLASSES))):
-            row = outside[0]
-            raise BadData(f"{path}, line {line + row}: label {labels[row]} is outside 0..{CLASSES - 1}; {CURE}")
-        yield table[:, 0], labels.astype(np.uint8)
-        line += len(table)
-    if line == 2:
-        raise BadData(f"{path} has no rows; {CURE}")
-
-
-def _bodies(path: Path) -> Iterator[bytes]:
-    """Whole lines after the header, CHUNK bytes at a time.  Spreadsheets leave marks; each gets its own message."""
     try:
         stream = path.open("rb")
     except FileNotFoundError:
         raise MissingInput(f"{path} does not exist: run `python -m pipeline.predict --out {path}` first") from None
     with stream:
-        _check_header(path, stream.readline(CHUNK))
-        while chunk := stream.read(CHUNK) + stream.readline(CHUNK):
-            _check_line_ends(path, chunk)
-            yield chunk
-
-
-def _check_header(path: Path, first: bytes) -> None:
-    for mark, what in MARKS.items():
-        if first.startswith(mark):
-            raise BadData(f"{path} {what}, as spreadsheets write it: save it as plain ASCII CSV, or {CURE}")
-    if first.rstrip(b"\r\n") != HEADER.encode():
-        hint = " (semicolons instead of commas)" if b";" in first else ""
-        shown = printable(first.rstrip(b"\r\n").decode("ascii", "replace"))
-        raise BadData(f"{path}: the first line is {shown!r}{hint}, it must be {HEADER!r}; {CURE}")
-    _check_line_ends(path, first)
-
-
-def _check_line_ends(path: Path, lines: bytes) -> None:
-    if b"\r" in lines:
-        raise BadData(f"{path} has Windows line ends (CRLF): save it with LF, or {CURE}")
-    if not lines.endswith(b"\n"):
-        raise BadData(f"{path}: the last line has no line end, so the file may be cut short; {CURE}")
+        first, line = stream.readline(CHUNK), 2
+        if first != f"{HEADER}\n".encode():
+            why = "a spreadsheet may write UTF-16, a byte-order mark, Windows line ends or semicolons instead of commas"
+            shown = printable(first.rstrip(b"\n").decode("ascii", "replace"))
+            raise BadData(f"{path}: the first line is {shown!r}, it must be {HEADER!r} ({why}); {CURE}")
+        while body := stream.read(CHUNK) + stream.readline(CHUNK):
+            if not ROWS.fullmatch(body):
+                raise _bad_row(path, body, line)
+            table = np.fromstring(body.replace(b"\n", b",")[:-1].decode(), dtype=np.int64, sep=",").reshape(-1, 2)
+            labels = table[:, 1]
+            if len(outside := np.flatnonzero((labels < 0) | (labels >= CLASSES))):
+                row = outside[0]
+                raise BadData(f"{path}, line {line + row}: label {labels[row]} is outside 0..{CLASSES - 1}; {CURE}")
+            yield table[:, 0], labels.astype(np.uint8)
+            line += len(table)
+    if line == 2:
+        raise BadData(f"{path} has no rows; {CURE}")
 
 
 def _bad_row(path: Path, body: bytes, line: int) -> BadData:
-    """The error for the first line that is not two whole numbers; the first of `body` is number `line`."""
-    for number, row in enumerate(body.split(b"\n")[:-1], start=line):
-        if not ROWS.fullmatch(row + b"\n"):
-            shown = printable(row.decode("ascii", "replace"), 60)
-            return BadData(f"{path}, line {number}: {shown!r} is not an id and a label, two whole numbers; {CURE}")
-    raise AssertionError("unreachable")
+    """The error for the first line of `body`, whose first is number `line`, that is no row."""
+    good = ROWS.match(body)
+    end = good.end() if good else 0
+    shown, number = body[end:].partition(b"\n")[0].decode("ascii", "replace"), line + body.count(b"\n", 0, end)
+    why = "is not an id and a label, two whole numbers and a line end"
+    return BadData(f"{path}, line {number}: {printable(shown, 60)!r} {why}; {CURE}")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from pipeline.config import check_slug
@@ -72,11 +71,7 @@ class Sidecar:
 
     @classmethod
     def read(cls, csv: Path) -> Self | None:
-        """The sidecar of `csv`, or None if it has none.
-
-        Raises:
-            BadData: the sidecar is damaged.
-        """
+        """The sidecar of `csv`, or None if it has none; BadData if it is damaged."""
         path = sidecar_path(csv)
         return read_json(path, cls, again(csv)) if path.is_file() else None
 
@@ -98,8 +93,7 @@ def local_csv(path: Path, competition: str) -> LocalCsv:
         BadData: it is another CSV.
     """
     if not path.is_file():
-        cure = f"`python -m pipeline.predict --out {shlex.quote(str(path))}` writes it"
-        raise MissingInput(f"{path} is not there: {cure}")
+        raise MissingInput(f"{path} is not there: {again(path)}")
     sidecar = Sidecar.read(path)
     if sidecar is None:
         raise BadData(f"{path} was not written by predict, nothing is known of it: {again(path)}")
@@ -213,22 +207,19 @@ class Evidence:
 
     @classmethod
     def read(cls, csv: Path, most: int | None = None) -> Self | None:
-        """The evidence of `csv`, or None if there is none.
+        """The evidence of `csv`, or None if there is none; BadData if it is damaged.
 
-        Args:
-            most: so many of the answers to hidden images are enough, evenly spread; the others take no memory.
-
-        Raises:
-            BadData: it is damaged.
+        `most`: so many of the predictions of hidden images are enough, evenly spread; the others are not kept.
         """
         path = evidence_path(csv)
         if not path.is_file():
             return None
         with reading(path, "predict again with --force"):
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                values = {name: stored[name] for name in stored.files if name != HIDDEN}
-                values[HIDDEN], step = _thinned(stored, HIDDEN, most)
-                values["hidden_members"] = values["hidden_members"][:, ::step]
+                values = dict(stored)
+            step = max(-(-len(values["hidden_probabilities"]) // most), 1) if most else 1
+            values["hidden_probabilities"] = values["hidden_probabilities"][::step].copy()
+            values["hidden_members"] = values["hidden_members"][:, ::step].copy()
             return cls(
                 csv_sha256=str(values["csv_sha256"]),
                 runs=tuple(str(name) for name in values["runs"]),
@@ -240,8 +231,6 @@ class Evidence:
             )
 
 
-HIDDEN = "hidden_probabilities"
-AT_ONCE = 4096  # rows that are kept, at a time
 SETS = ("hidden", "test", "validation")
 FEATURES = {  # field -> its array in the file
     "hidden_rows": "hidden_rows", "hidden_features": "hidden_features", "ood_scores": "foreign",
@@ -249,29 +238,8 @@ FEATURES = {  # field -> its array in the file
 }  # fmt: skip
 
 
-def _thinned(stored: NpzFile, name: str, most: int | None) -> tuple[NDArray[Any], int]:
-    """At most so many rows of a stored array, every `step`-th, and that step; read in parts."""
-    assert stored.zip is not None  # it is open
-    with stored.zip.open(f"{name}.npy") as stream:
-        if np.lib.format.read_magic(stream) != (1, 0):
-            raise ValueError(f"{name} is of another version")
-        (rows, columns), fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-        if fortran or dtype.hasobject:
-            raise ValueError(f"{name} lies otherwise than it was written")
-        step, found = max(-(-rows // (most or rows or 1)), 1), []
-        for start in range(0, rows, step * AT_ONCE):
-            count = min(step * AT_ONCE, rows - start)
-            part = np.frombuffer(stream.read(count * columns * dtype.itemsize), dtype).reshape(count, columns)
-            found.append(part[::step].copy())
-    return np.concatenate(found), step
-
-
 def _outputs(values: Mapping[str, NDArray[Any]], name: str) -> Outputs:
-    """One of the SETS.
-
-    Raises:
-        ValueError, KeyError: its arrays do not fit each other, or one is not there.
-    """
+    """One of the SETS; ValueError or KeyError if its arrays do not fit each other, or one is not there."""
     truth = values.get(f"{name}_truth") if name == "hidden" else values[f"{name}_truth"]
     outputs = Outputs(values[f"{name}_probabilities"], values[f"{name}_members"], truth)
     labels = [outputs.members] if truth is None else [outputs.members, truth[None]]

@@ -1,6 +1,7 @@
 import dataclasses
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,11 +82,15 @@ def test_a_prediction_torn_anywhere_is_whole_or_not_there(tmp_path: Path) -> Non
 def test_the_header_is_there_before_the_first_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     book = tmp_path / "deep" / "ledger.csv"
 
-    def interrupted(_path: Path, _text: str) -> None:
-        raise KeyboardInterrupt
+    opened = Path.open
+
+    def interrupted(path: Path, mode: str = "r", **options: Any) -> object:
+        if mode == "ab+":
+            raise KeyboardInterrupt
+        return opened(path, mode, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(ledger, "_append", interrupted)
+        patched.setattr(Path, "open", interrupted)
         with pytest.raises(KeyboardInterrupt):
             ledger.append(book, [ENTRY])
     assert book.read_text() == ",".join(ledger.COLUMNS) + "\n"

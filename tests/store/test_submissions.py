@@ -127,7 +127,6 @@ def test_arrays_that_do_not_fit_are_bad_data(tmp_path: Path, evidence: Evidence)
 def test_of_very_many_answers_some_are_enough(
     tmp_path: Path, evidence: Evidence, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.store.submissions.AT_ONCE", 2)
     csv = tmp_path / "sub.csv"
     evidence.write(csv)
     found = Evidence.read(csv, most)
