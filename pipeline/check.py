@@ -140,14 +140,12 @@ def _ask(kaggle: Kaggle, slug: str, path: Path, entries: list[Entry], csvs: Sequ
     end = time.monotonic() + wait
     listed = kaggle.submissions(slug)
     entries[:] = sync(path, entries, listed, csvs, slug)
-    pending = {submission.ref for submission in listed if submission.status == "PENDING"}
-    if pending and wait:
+    if wait and any(submission.status == "PENDING" for submission in listed):
         kaggle.log(f"check: being scored, waiting for up to {duration(wait)}")
-    while pending and time.monotonic() < end:
+    while any(submission.status == "PENDING" for submission in listed) and time.monotonic() < end:
         kaggle.sleep(POLL)
-        listed = [found for ref in sorted(pending) if (found := kaggle.submission(slug, ref)) is not None]
+        listed = kaggle.submissions(slug)
         entries[:] = sync(path, entries, listed, csvs, slug)
-        pending -= {submission.ref for submission in listed if submission.status != "PENDING"}
 
 
 def _facts(processed: Path) -> Mapping[str, Any]:

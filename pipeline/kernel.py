@@ -7,7 +7,6 @@ was pushed: the same command again goes on waiting for it, and only --force push
 """
 
 import os
-import re
 import shutil
 import sys
 import time
@@ -34,31 +33,28 @@ from pipeline.store.submissions import Evidence, local_csv
 LARGEST = 1_000_000_000  # bytes of the output: a million test images have 300 MB of probabilities
 WAITING = ("QUEUED", "NEW_SCRIPT", "RUNNING")  # statuses that change by themselves
 REMINDER = 600.0  # seconds after which an unchanged status is logged again
-PATIENCE = 600.0  # seconds without an answer of Kaggle's: hours of waiting outlast a bad connection
+ATTEMPTS = 15  # in about ten minutes: hours of waiting outlast a bad connection
 LOG_LINES = 15  # of a failed kernel's log
 UNKNOWN_USER = "YOUR-KAGGLE-NAME"
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """Pushes kernels and fetches their runs.
+    """Pushes kernels and fetches their runs.  Both methods raise:
 
-    `force` replaces what is here or at Kaggle; a kernel's end is waited for up to `wait` seconds, with a look every
-    `poll` seconds.  Both methods raise:
-
-        UsageError     a kernel, a run or a CSV of that name is another one; or the source is too large
-        AccessDenied   the credentials, or the competition's rules (see pipeline.errors)
-        PipelineError  Kaggle refused the kernel, or it failed; the end of its log is logged
-        NetworkError   Kaggle does not answer, or the kernel did not end in time
-        BadData        its output is not what was ordered
+    UsageError     a kernel, a run or a CSV of that name is another one; or the source is too large
+    AccessDenied   the credentials, or the competition's rules (see pipeline.errors)
+    PipelineError  Kaggle refused the kernel, or it failed; the end of its log is logged
+    NetworkError   Kaggle does not answer, or the kernel did not end in time
+    BadData        its output is not what was ordered
     """
 
     paths: Paths
     kaggle: Kaggle
     log: Log
-    force: bool = False
-    wait: float = 43_200.0  # no kernel may run longer than twelve hours
-    poll: float = 15.0
+    force: bool = False  # replace what is here or at Kaggle
+    wait: float = 43_200.0  # seconds for the kernel's end; no kernel may run longer than twelve hours
+    poll: float = 15.0  # seconds between two looks
 
     def push(self, kernel: Kernel) -> Run | None:
         """Push the kernel, unless it was pushed before, and fetch its run, unless that is here.
@@ -106,24 +102,17 @@ class Kernels:
         return run
 
     def _push(self, kernel: Kernel) -> Kernel:
-        """Push it, and keep what Kaggle makes of it."""
-        folder = self.paths.kernels / kernel.run
-        kernel.write_source(folder, self.log)
+        """Push it, and note what Kaggle makes of it."""
+        kernel.write_source(self.paths.kernels / kernel.run, self.log)
         self.kaggle.files(kernel.competition)  # without them a kernel would fail after its wait in the queue
-        note = folder / NOTE
-        before = note.read_bytes() if note.exists() else None
-        kernel.write_note(self.paths.kernels)  # whatever becomes of the answer, fetch takes the newest version
         try:
-            version = self.kaggle.push_kernel(folder, kernel.ref, kernel.competition)
-        except PipelineError as error:
-            if isinstance(error, NetworkError) and error.unanswered:
-                cure = f"`{self._fetch_command(kernel)}` waits for it, or see {kernel.url}"
-                raise NetworkError(f"{error}; Kaggle may have taken the kernel all the same: {cure}") from error
-            if before is None:
-                note.unlink()
-            else:
-                atomic.write_bytes(note, before)
-            raise
+            version = self.kaggle.push_kernel(self.paths.kernels / kernel.run, kernel.ref, kernel.competition)
+        except NetworkError as error:
+            if not error.unanswered:
+                raise
+            kernel.write_note(self.paths.kernels)  # fetch takes the newest version, whatever became of this one
+            cure = f"`{self._fetch_command(kernel)}` waits for it, or see {kernel.url}"
+            raise NetworkError(f"{error}; Kaggle may have taken the kernel all the same: {cure}") from error
         kernel = replace(kernel, version=version)
         kernel.write_note(self.paths.kernels)
         self.log(f"kernel: Kaggle took it as version {version}: {kernel.url}")
@@ -136,15 +125,15 @@ class Kernels:
         try:
             self._await_end(kernel)
             self._download(kernel, incoming)
-            self._publish(kernel, Paths(models=incoming / "data/models", submissions=incoming / "submissions"))
+            run = self._publish(kernel, Paths(models=incoming / "data/models", submissions=incoming / "submissions"))
         except KeyboardInterrupt:
             self.log(f"kernel: {kernel.ref} stays at Kaggle; later: {self._fetch_command(kernel)}")
             raise
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
-        run, csv = Run.open(self.paths.models, kernel.run), self.paths.submissions / f"{kernel.run}.csv"
+        csv = self.paths.submissions / f"{kernel.run}.csv"
         accuracy = f"test {run.result.test_accuracy:.2f} % after {duration(run.result.seconds)} of training"
-        self.log(f"kernel: {run.folder} and {csv} are here, verified: {accuracy}")
+        self.log(f"kernel: {self.paths.models / run.name} and {csv} are here, verified: {accuracy}")
         following = commands.command("check", kernel.competition, self.paths, "--csv", str(csv))
         commands.announce(following, self.log, os.environ)
         return run
@@ -156,18 +145,12 @@ class Kernels:
 
     def _await_end(self, kernel: Kernel) -> None:
         """Look until the kernel is complete."""
-        start = logged_at = answered_at = time.monotonic()
+        start = logged_at = time.monotonic()
         logged = ""
+        patient = replace(self.kaggle, attempts=ATTEMPTS) if self.wait else self.kaggle
         while True:
-            try:
-                found = self.kaggle.kernel_status(kernel.ref)
-            except NetworkError as error:
-                if time.monotonic() - answered_at >= min(PATIENCE, self.wait):
-                    raise
-                self.log(f"kernel: {error}; looking again in {self.poll:.0f} s")
-                self.kaggle.sleep(self.poll)
-                continue
-            answered_at = now = time.monotonic()
+            found = patient.kernel_status(kernel.ref)
+            now = time.monotonic()
             status = printable(found.status.lower().replace("_", " "))
             if status != logged or now - logged_at >= REMINDER:
                 self.log(f"kernel: {kernel.ref} is {status}, after {duration(now - start)}")
@@ -192,7 +175,7 @@ class Kernels:
             self.log(f"| {line}")
 
     def _download(self, kernel: Kernel, incoming: Path) -> None:
-        """Download the files that kernel_runner puts out, whole or not at all."""
+        """Download the files that kernel_runner puts out."""
         names = [f"data/models/{kernel.run}/{name}" for name in RUN_FILES]
         names += [f"submissions/{kernel.run}{ending}" for ending in CSV_ENDINGS]
         with Meter(f"kernel: {kernel.run}", None, BYTES, self.log) as meter:
@@ -204,27 +187,24 @@ class Kernels:
 
             incoming.mkdir(parents=True)
             self.kaggle.kernel_output(kernel.ref, names, incoming, progress)
-        if missing := [name for name in names if not (incoming / name).is_file()]:
-            raise BadData(f"{kernel.ref} has put out no {missing[0]}: see {kernel.url}, then {AGAIN}")
 
-    def _publish(self, kernel: Kernel, incoming: Paths) -> None:
+    def _publish(self, kernel: Kernel, incoming: Paths) -> Run:
         """Verify what came, put it where the stages look for it, the CSV last, and make the run the latest."""
         try:
-            verify(kernel, incoming)
+            run = verify(kernel, incoming)
         except (BadData, MissingInput) as error:
-            # Where it lay, and what would help with a run of here, helps nobody.
-            why = re.split(": (?:train|write) ", re.sub(r"\S*/incoming/", "", str(error)))[0]
-            text = f"the kernel's output is not what was ordered ({printable(why)})"
-            raise BadData(f"{text}: run the same command again, or {AGAIN}") from error
+            cure = f"run the same command again, or {AGAIN}"
+            raise BadData(f"the kernel's output is not what was ordered: {cure} ({error})") from error
         folder, csv = self.paths.models / kernel.run, self.paths.submissions / f"{kernel.run}.csv"
         with atomic.lock(folder), atomic.lock(csv):
             with atomic.replacing_folder(folder) as new:
                 for name in RUN_FILES:
-                    shutil.copyfile(incoming.models / kernel.run / name, new / name)
+                    shutil.copyfile(run.folder / name, new / name)
             for ending in CSV_ENDINGS:
                 with atomic.replacing(csv.with_suffix(ending)) as temporary:
                     shutil.copyfile((incoming.submissions / csv.name).with_suffix(ending), temporary)
         runs.point_latest(self.paths.models, kernel.run)
+        return Run.open(self.paths.models, kernel.run)
 
 
 def verify(kernel: Kernel, paths: Paths) -> Run:

@@ -36,8 +36,6 @@ CSV_ENDINGS = (".npz", ".json", ".csv")
 
 def main() -> None:
     """Run the order; exits with the exit code of the stage that failed, or with a message."""
-    if sys.version_info < (3, 11):  # noqa: UP036 - this file alone may meet an older one
-        sys.exit(f"error: the pipeline needs Python 3.11 or newer, and this machine has {sys.version.split()[0]}")
     files = competition_files(ORDER["competition"])
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
         project = Path(folder)
@@ -59,8 +57,7 @@ def install_missing(project: Path) -> None:
     """Install what the stages import and this machine lacks, if there is internet."""
     missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing and not ORDER["internet"]:
-        cure = "push the kernel again with --internet --force, and it installs them"
-        sys.exit(f"error: this machine lacks {', '.join(missing)}: {cure}")
+        sys.exit(f"error: this machine lacks {', '.join(missing)}: push the kernel again with --internet --force")
     if missing:
         lines = (project / "requirements.txt").read_text().splitlines()
         wanted = [line.partition("#")[0].strip() for line in lines if re.split(r"[^\w.-]", line)[0] in missing]

@@ -16,7 +16,7 @@ from typing import Self
 
 from pipeline import commands
 from pipeline.config import check_slug, project_files
-from pipeline.errors import Log, MissingInput, UsageError
+from pipeline.errors import Log, UsageError
 from pipeline.recipes import TrainConfig
 from pipeline.store import atomic, runs
 from pipeline.store.manifest import read_json
@@ -30,11 +30,7 @@ AGAIN = "push it again with --force"
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel that trains a run and predicts with it.
-
-    Raises:
-        UsageError: a name that cannot be part of a path, or that Kaggle would not take.
-    """
+    """A kernel that trains a run and predicts with it."""
 
     competition: str
     run: str
@@ -45,16 +41,11 @@ class Kernel:
     version: int = 0  # Kaggle's number of it; 0: the newest
 
     def __post_init__(self) -> None:
-        """Check the names."""
+        """Raise UsageError for a name that cannot be part of a path, or that Kaggle would not take."""
         check_slug(self.competition)
         runs.check_name(self.run)
         if not 5 <= len(self.name) <= 50:
             raise UsageError(f"--run {self.run}: a kernel's name has from 5 to 50 letters, digits and hyphens")
-
-    @property
-    def gpu(self) -> bool:
-        """Whether the kernel asks for one."""
-        return self.accelerator != "none"
 
     @property
     def name(self) -> str:
@@ -83,14 +74,11 @@ class Kernel:
             MissingInput: there is none.
             BadData: the note is damaged.
         """
-        notes = sorted(kernels.glob(f"[!.]*/{NOTE}"), key=lambda path: path.stat().st_mtime)
-        known = {path.parent.name: path for path in notes}
-        path = known.get(run) if run else notes[-1] if notes else None
-        if path is None:
-            what = f"no kernel of run {run} was" if run else "no kernel was"
-            there = f"; there is {runs.few(list(known))}" if known else ""
-            raise MissingInput(f"{what} pushed from here{there}: run `python -m pipeline.kernel push` first")
-        return read_json(path, cls, AGAIN)
+        path = kernels / (run or "RUN") / NOTE
+        if run is None:
+            notes = kernels.glob(f"[!.]*/{NOTE}")
+            path = max(notes, key=lambda note: note.stat().st_mtime, default=path)
+        return read_json(path, cls, f"push the kernel with `python -m pipeline.kernel push`, or {AGAIN}")
 
     def write_source(self, folder: Path, log: Log) -> None:
         """Write main.py and kernel-metadata.json.
@@ -98,40 +86,34 @@ class Kernel:
         Raises:
             UsageError: main.py is larger than Kaggle takes.
         """
-        train = commands.arguments(self.config)
-        order = {"competition": self.competition, "run": self.run, "train": train, "gpu": self.gpu,
-                 "internet": self.internet}  # fmt: skip
+        gpu, train = self.accelerator != "none", commands.arguments(self.config)
+        order = {
+            "competition": self.competition, "run": self.run, "train": train, "gpu": gpu, "internet": self.internet
+        }  # fmt: skip
         text = RUNNER.read_text(encoding="utf-8")
         text = text.replace(ORDER_LINE, f"ORDER: dict[str, Any] = {pprint.pformat(order, width=100)}\n")
         source = text.replace(PROJECT_LINE, f'PROJECT = """\n{_project()}\n"""\n').encode()
         if len(source) > LARGEST:
-            raise UsageError(
-                f"the kernel's source has {len(source):,} bytes, and Kaggle takes {LARGEST:,}: move what does not "
-                "belong to the project out of its folder `pipeline`"
-            )
+            cure = "move what does not belong to the project out of its folder `pipeline`"
+            raise UsageError(f"the kernel's source has {len(source):,} bytes, and Kaggle takes {LARGEST:,}: {cure}")
         atomic.write_bytes(folder / MAIN, source)
-        atomic.write_json(folder / METADATA, self._metadata())
-        machine = (self.accelerator or "a GPU") if self.gpu else "no GPU"
-        internet = "with" if self.internet else "without"
-        log(f"kernel: {self.ref}, private, {machine}, {internet} internet, files of {self.competition}")
-        log(f"kernel: {len(source) / 1e3:.0f} kB as {folder / MAIN}")
-        log(f"kernel: it trains run {self.run}: {' '.join(train)}")
-
-    def _metadata(self) -> dict[str, object]:
-        """`machine_shape` is what --accelerator of Kaggle's own command line sets."""
-        shape = {"machine_shape": self.accelerator} if self.gpu and self.accelerator else {}
-        return {
+        metadata = {
             "id": f"{self.user}/{self.name}",
             "title": self.name,
             "code_file": MAIN,
             "language": "python",
             "kernel_type": "script",
             "is_private": True,
-            "enable_gpu": self.gpu,
+            "enable_gpu": gpu,
             "enable_internet": self.internet,
             "competition_sources": [self.competition],
-            **shape,
         }
+        if gpu and self.accelerator:
+            metadata["machine_shape"] = self.accelerator  # what --accelerator of Kaggle's own command line sets
+        atomic.write_json(folder / METADATA, metadata)
+        machine, internet = self.accelerator or "GPU", "with" if self.internet else "without"
+        log(f"kernel: {self.ref}, private, accelerator {machine}, {internet} internet, files of {self.competition}")
+        log(f"kernel: {folder / MAIN}, {len(source) / 1e3:.0f} kB, trains run {self.run}: {' '.join(train)}")
 
 
 def _project() -> str:

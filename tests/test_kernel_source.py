@@ -46,13 +46,9 @@ def test_a_note_is_read_as_it_was_written_and_the_newest_without_a_name(tmp_path
         os.utime(path, (path.stat().st_mtime - age,) * 2)
     assert Kernel.read_note(tmp_path, "my-run") == KERNEL
     assert Kernel.read_note(tmp_path, None) == second
-    with pytest.raises(MissingInput, match="no kernel of run x was pushed from here; there is my-run, second"):
-        Kernel.read_note(tmp_path, "x")
-
-
-def test_without_a_kernel_the_message_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(MissingInput, match=r"no kernel was pushed from here: run `python -m pipeline\.kernel push`"):
-        Kernel.read_note(tmp_path, None)
+    for run, folder in (("x", tmp_path), (None, tmp_path / "none")):
+        with pytest.raises(MissingInput, match=r"note.json is missing: push .* with `python -m pipeline\.kernel push`"):
+            Kernel.read_note(folder, run)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ stdin, `{"call": NAME, ...arguments}`; the answer is `{"ok": true, "value": ...}
 `retry_after`.
 """
 
-import errno
 import functools
 import json
 import os
@@ -22,10 +21,7 @@ from typing import Any
 import requests
 
 PAGE_SIZE = 200  # the most that Kaggle gives at once
-MAX_PAGES = 500
-LOCAL = {  # this machine's own refusals
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR,
-}  # fmt: skip
+MAX_PAGES = 100
 CREATING = {"submit": "/CreateSubmission", "push_kernel": "/SaveKernel"}  # the end of the URL that creates something
 API = re.compile(r"/v1/[\w.]+Service/\w+")  # in the URL of a call; anything else is storage
 QUERY = re.compile(r"\?[^\s'\")]*=[^\s'\")]*")  # of a signed URL: whoever has it has the file
@@ -76,16 +72,6 @@ def submissions(api: Any, slug: str) -> list[dict[str, Any]]:
         return [_submission(item) for answer in _pages(page) for item in answer.submissions]
 
 
-def submission(api: Any, ref: int) -> dict[str, Any]:
-    """One submission by its ref."""
-    from kagglesdk.competitions.types.competition_api_service import ApiGetSubmissionRequest  # noqa: PLC0415
-
-    request = ApiGetSubmissionRequest()
-    request.ref = ref
-    with api.build_kaggle_client() as kaggle:
-        return _submission(kaggle.competitions.competition_api_client.get_submission(request))
-
-
 def submit(api: Any, slug: str, file: str, message: str) -> dict[str, Any]:
     """Upload `file` and submit it; `number` is its ref.
 
@@ -123,10 +109,15 @@ def kernel_output(api: Any, kernel: str, folder: str, pattern: str) -> None:
     api.kernels_output(kernel, folder, file_pattern=pattern, quiet=True, page_size=PAGE_SIZE)
 
 
+def kernel_log(api: Any, kernel: str) -> str:
+    """What a kernel has printed."""
+    return str(api.kernels_logs(kernel))
+
+
 CALLS: dict[str, Callable[..., Any]] = {
     call.__name__: call
     for call in (
-        files, download, limits, submissions, submission, submit, username, push_kernel, kernel_status, kernel_output,
+        files, download, limits, submissions, submit, username, push_kernel, kernel_status, kernel_output, kernel_log,
     )
 }  # fmt: skip
 
@@ -141,11 +132,9 @@ def _pages(page: Callable[[str], Any]) -> Iterator[Any]:
     for _ in range(MAX_PAGES):
         answer = page(token)
         yield answer
-        if not answer.next_page_token:
-            return
-        if answer.next_page_token == token:
-            raise Unreadable("each page of its list leads to itself")
         token = answer.next_page_token
+        if not token:
+            return
     raise Unreadable(f"its list has more than {MAX_PAGES} pages")
 
 
@@ -244,8 +233,10 @@ def _refusal(call: str, error: BaseException | None) -> dict[str, Any]:
                 reply["status"], reply["retry_after"] = _status(response), response.headers.get("Retry-After")
             # A submission is several requests, and one of them creates it.
             reply["creating"] = end is not None and (sent is None or str(sent.url).endswith(end))
-        case OSError():
-            reply["kind"] = "disk" if error.errno in LOCAL else "network"
+        case ConnectionError() | TimeoutError():
+            reply["kind"] = "network"
+        case OSError():  # this machine's own refusal
+            reply["kind"] = "disk"
     return reply
 
 

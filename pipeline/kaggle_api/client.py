@@ -23,16 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.errors import (
-    AccessDenied,
-    BadData,
-    Log,
-    NetworkError,
-    PipelineError,
-    SubmissionLimit,
-    UsageError,
-    printable,
-)
+from pipeline import errors
+from pipeline.errors import AccessDenied, Log, NetworkError, PipelineError, UsageError, printable
 from pipeline.kaggle_api import credentials
 from pipeline.store.manifest import from_json
 
@@ -76,15 +68,12 @@ class RemoteFile(Answer):
 
 @dataclass(frozen=True)
 class Limits(Answer):
-    """Submissions made today and ever, and how many are still allowed today (UTC).
-
-    `by_total`: the competition's lifetime limit is what binds.
-    """
+    """How many submissions were made, and how many are still allowed today (UTC)."""
 
     today: int
     total: int
     allowed: int
-    by_total: bool
+    by_total: bool  # whether the competition's lifetime limit is what binds
 
 
 @dataclass(frozen=True)
@@ -104,14 +93,11 @@ class Submission(Answer):
 
 @dataclass(frozen=True)
 class Created(Answer):
-    """Kaggle's answer to a submission or a pushed kernel.
-
-    `error` says why it was not created; `invalid` names competitions whose files the kernel does not get.
-    """
+    """Kaggle's answer to a submission or a pushed kernel."""
 
     number: int  # the submission's ref or the kernel's version; 0: not named
-    error: str = ""
-    invalid: list[str] = field(default_factory=list)
+    error: str = ""  # why it was not created
+    invalid: list[str] = field(default_factory=list)  # competitions whose files the kernel does not get
 
 
 @dataclass(frozen=True)
@@ -150,16 +136,6 @@ class Kaggle:
     def submissions(self, slug: str) -> list[Submission]:
         """All of the team's submissions, newest first."""
         return typed(list[Submission], self._read(slug, "submissions", slug=slug))
-
-    def submission(self, slug: str, ref: int) -> Submission | None:
-        """The submission `ref`, or None while Kaggle does not know it yet."""
-        try:
-            found = typed(Submission, self._read(slug, "submission", ref=ref))
-        except UsageError:  # 404: it answers so for a moment right after submitting
-            return None
-        if found.ref != ref:
-            raise NetworkError(f"Kaggle answered with submission {found.ref} when asked for {ref}: try again later")
-        return found
 
     def download(self, slug: str, folder: Path, progress: Callable[[int], None]) -> None:
         """Download SLUG.zip into `folder`, resuming; `progress` is told the bytes there so far."""
@@ -211,21 +187,17 @@ class Kaggle:
         """How the run of USER/NAME/VERSION stands."""
         return typed(KernelStatus, self._read(kernel, "kernel_status", kernel=kernel))
 
-    def kernel_output(
-        self, kernel: str, names: Collection[str], folder: Path, progress: Callable[[int], None] = lambda _: None
-    ) -> None:
+    def kernel_output(self, kernel: str, names: Collection[str], folder: Path, progress: Callable[[int], None]) -> None:
         """Download those output files of USER/NAME/VERSION that have one of these names into `folder`, resuming.
 
         Other names are not even looked at: they are Kaggle's, and may lead out of the folder.
         """
-        pattern = rf"\A(?:{'|'.join(map(re.escape, names))})\Z" if names else "(?!)"
+        pattern = rf"\A(?:{'|'.join(map(re.escape, names))})\Z"
         self._read(kernel, "kernel_output", (folder, progress), kernel=kernel, folder=str(folder), pattern=pattern)
 
     def kernel_log(self, kernel: str) -> list[str]:
         """The lines of a kernel's log, which comes as plain text or as a JSON list of {stream_name, time, data}."""
-        with tempfile.TemporaryDirectory() as folder:
-            self.kernel_output(kernel, (), Path(folder))
-            log = "".join(path.read_text(encoding="utf-8", errors="replace") for path in Path(folder).glob("*.log"))
+        log = typed(str, self._read(kernel, "kernel_log", kernel=kernel))
         with suppress(ValueError, TypeError, KeyError, RecursionError):  # then it is plain text
             log = "".join(str(event["data"]) for event in json.loads(log))
         return [printable(line) for line in log.splitlines() if line.strip()]
@@ -345,8 +317,8 @@ def refusal(subject: str, credential: str, reply: Mapping[str, Any]) -> Pipeline
         case "disk":
             return PipelineError(f"the system refused the kaggle client ({message}): free space, or check permissions")
         case "storage":  # its links are signed and grow old: a new one may do
-            text = f"the link that Kaggle gave does not lead to the file ({reply['status']}, {message})"
-            return NetworkError(f"{text}: run again, for a new link", retry_after=_seconds(reply))
+            text = f"Kaggle's link does not lead to the file ({reply['status']}, {message}): run again, for a new link"
+            return NetworkError(text, retry_after=_seconds(reply))
         case "network":
             text = f"cannot reach Kaggle ({message}): check the network and run again"
             return NetworkError(text, unanswered=unanswered)
@@ -356,31 +328,26 @@ def refusal(subject: str, credential: str, reply: Mapping[str, Any]) -> Pipeline
 
 def _refused(subject: str, credential: str, reply: Mapping[str, Any], message: str) -> PipelineError:
     """Kaggle itself refused, with a status."""
+    join, there = f"join the competition and accept its rules at {RULES.format(subject)}", f"--competition {subject}"
     if "/" in subject:
-        page = f"https://www.kaggle.com/code/{'/'.join(subject.split('/')[:2])}"
-        joined = (
-            f"is the kernel at {page}, and your phone verified at https://www.kaggle.com/settings, as GPUs need it?"
-        )
-        there = f"is the kernel still at {page}?"
-    else:
-        joined = f"join the competition and accept its rules at {RULES.format(subject)}"
-        there = f"is --competition {subject} spelled right?"
+        there = f"https://www.kaggle.com/code/{'/'.join(subject.split('/')[:2])}"
+        join = f"is the kernel at {there}, and your phone verified, as GPUs need it?"
     match int(reply["status"]):
         case 401:
             return AccessDenied(f"Kaggle refused the credentials in {credential} (401): {credentials.CURE}")
         case 403:
-            return AccessDenied(f"Kaggle refused (403, {message}): {joined}")
+            return AccessDenied(f"Kaggle refused (403, {message}): {join}")
         case 404:
-            return UsageError(f"Kaggle knows no such thing (404, {message}): {there}")
+            return UsageError(f"Kaggle knows no such thing (404, {message}): is {there} spelled right?")
         case 400 if re.search("submission.*(limit|allowance)|(limit|daily).*submission", message, re.I):
-            return SubmissionLimit(f"Kaggle refused the submission ({message}): the limit resets at 00:00 UTC")
+            return errors.SubmissionLimit(f"Kaggle refused the submission ({message}): the limit resets at 00:00 UTC")
         case status if status == 429 or status >= 500:
-            text = f"Kaggle is busy or down ({status}, {message}): try again later"
             # Whoever answered, perhaps a gateway in Kaggle's place: the request may be carried out all the same.
             unanswered = status >= 500 and reply["creating"]
+            text = f"Kaggle is busy or down ({status}, {message}): try again later"
             return NetworkError(text, retry_after=_seconds(reply), unanswered=unanswered)
         case status:
-            return BadData(f"Kaggle refused the request ({status}, {message})")
+            return errors.BadData(f"Kaggle refused the request ({status}, {message})")
 
 
 def _nonsense(what: str, unanswered: bool = False) -> NetworkError:

@@ -55,12 +55,12 @@ def rehearse(folder: Path | None, labels: Path | None, state: Path | None, comma
         )
     if labels is not None and folder is None:
         raise UsageError("--labels goes with --folder: the embedded digits have labels of their own")
-    state = state or STATES / (digits.SLUG if folder is None else slug_of(folder))
+    state = state or STATES / slug_of(folder)
     with mock_kaggle(folder, state, labels=labels) as kaggle:
         count = len(kaggle.state.received)
         # On stderr, as `time` and `env` do: stdout is COMMAND's.
         click.echo(
-            f"rehearsal: serving {kaggle.slug} from {kaggle.source} on 127.0.0.1:{kaggle.port}; "
+            f"rehearsal: serving {kaggle.slug} from {kaggle.source} on 127.0.0.1:{kaggle.server.port}; "
             f"{count} submission{'' if count == 1 else 's'} remembered in {state}",
             err=True,
         )

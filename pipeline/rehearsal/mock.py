@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline.errors import MissingInput, UsageError
 from pipeline.rehearsal import digits
 from pipeline.rehearsal.server import ADDRESS, Call, Server
-from pipeline.rehearsal.service import USERNAME, Catalog, Service
+from pipeline.rehearsal.service import USERNAME, Service
 from pipeline.rehearsal.state import Settings, State, Truth
 from pipeline.store import atomic
 
@@ -37,11 +37,6 @@ class MockKaggle:
     server: Server
 
     @property
-    def port(self) -> int:
-        """Its port on 127.0.0.1."""
-        return self.server.port
-
-    @property
     def calls(self) -> list[Call]:
         """All requests so far, oldest first."""
         return list(self.server.calls)
@@ -51,8 +46,10 @@ class MockKaggle:
         return sum(call.name == name for call in self.calls)
 
 
-def slug_of(folder: Path) -> str:
-    """The slug under which a folder is served: rehearsal-NAME."""
+def slug_of(folder: Path | None) -> str:
+    """The slug under which a folder is served: rehearsal-NAME, or that of the embedded digits."""
+    if folder is None:
+        return digits.SLUG
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
     return f"rehearsal-{name or 'folder'}"
 
@@ -77,11 +74,10 @@ def mock_kaggle(
         UsageError: the state is of another competition, or in use.
         MissingInput: `folder` or `labels` is not there.
     """
-    source = EMBEDDED
     if folder is not None:
         _check(folder, state, labels)
-        slug, source = slug or slug_of(folder), str(folder.resolve())
-    slug = slug or digits.SLUG
+    slug = slug or slug_of(folder)
+    source = EMBEDDED if folder is None else str(folder.resolve())
     with atomic.lock(state):
         memory = State(state, slug, source, settings or Settings(), clock)
         if folder is None:
@@ -89,10 +85,8 @@ def mock_kaggle(
             if not (folder.is_dir() and labels.is_file()):
                 digits.write(folder, labels)
         memory.truth = None if labels is None else Truth.read(labels)
-        server = serve(Service(slug, Catalog(slug, folder, state), memory))
-        config = state / "kaggle-config"
-        config.mkdir(exist_ok=True)
-        environment = _environment(os.environ if environ is None else environ, slug, server.port, config)
+        server = serve(Service(slug, folder, state, memory))
+        environment = _environment(os.environ if environ is None else environ, slug, server.port, state)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
@@ -105,16 +99,16 @@ def mock_kaggle(
 def _check(folder: Path, state: Path, labels: Path | None) -> None:
     """Refuse a folder that has nothing to serve, or would serve what nobody should download."""
     if not folder.is_dir() or not any(folder.iterdir()):
-        raise MissingInput(
-            f"--folder {folder}: nothing there; it must hold the files as the competition's download has them"
-        )
+        raise MissingInput(f"--folder {folder}: nothing there; it must hold the files as the download has them")
     for flag, path in (("--state", state), ("--labels", labels)):
         if path is not None and path.resolve().is_relative_to(folder.resolve()):
             raise UsageError(f"{flag} {path} is in --folder {folder} and would be served: put it elsewhere")
 
 
-def _environment(base: Mapping[str, str], slug: str, port: int, config: Path) -> dict[str, str]:
+def _environment(base: Mapping[str, str], slug: str, port: int, state: Path) -> dict[str, str]:
     """`base` without any way to the real Kaggle, and with the way to us."""
+    config = state / "kaggle-config"
+    config.mkdir(exist_ok=True)
     kept = {
         name: value
         for name, value in base.items()

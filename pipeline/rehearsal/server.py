@@ -6,13 +6,14 @@ in the request line.  Whatever else is asked of the proxy is refused: nothing le
 
 import json
 import re
+import shutil
 import socketserver
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pipeline.errors import printable
 from pipeline.rehearsal.service import Reply, Service, json_reply
@@ -23,6 +24,7 @@ MAX_BODY = 100 * 1024 * 1024  # bytes of a request
 IDLE_LIMIT = 30  # seconds without a byte from a client
 DOWNLOAD, UPLOAD, OFFLINE = "Download", "Upload", "Offline"  # in the log, beside the names of the API's calls
 
+_OURS = re.compile(r"(?:http://localhost(?::80)?)?(/[^?]*)(?:\?.*)?")  # a path, or our URL, without the query
 _CALL = re.compile(r"(?:/api)?/v1/[\w.]+/(\w+)")  # SERVICE/CALL
 _STORAGE, _UPLOAD = "/storage/", "/upload/"
 
@@ -76,16 +78,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """A call of the API, the content of a file, or that of a submission."""
-        body = self.read_body()
-        base, path = self.target()
-        service = self.server.service
-        if not base:
-            host = printable(self.path.partition("//")[2].partition("/")[0])
-            self.server.calls.append(Call(OFFLINE, host))
-            self.send(_refusal(502, _offline(host)))
+        body, service = self.read_body(), self.server.service
+        path = match[1] if (match := _OURS.fullmatch(self.path)) else ""
+        if not path:
+            self.offline(self.path.partition("//")[2].partition("/")[0])
         elif self.command == "POST" and (match := _CALL.fullmatch(path)):
-            call = match.group(1)
-            self.respond(Call(call), lambda: self._call(call, body, base))
+            call = match[1]
+            self.respond(Call(call), lambda: self._call(call, body))
         elif self.command == "GET" and path.startswith(_STORAGE):
             link = path.removeprefix(_STORAGE)
             self.respond(Call(DOWNLOAD, link), lambda: service.file(link))
@@ -99,71 +98,57 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_CONNECT(self) -> None:
         """A tunnel to another host."""
-        host = self.path.rpartition(":")[0]
-        self.server.calls.append(Call(OFFLINE, host))
-        # The client shows the reason to its user, never the body.
-        self.send_response(502, _offline(host))
+        self.offline(self.path.rpartition(":")[0])
+
+    def offline(self, host: str) -> None:
+        """Refuse what is meant for another host.  The client shows the reason to its user, never the body."""
+        self.server.calls.append(Call(OFFLINE, printable(host)))
+        self.send_response(502, f"the rehearsal is offline: {printable(host)} is not reached")
         self.send_header("Content-Length", "0")
         self.send_header("Connection", "close")
         self.end_headers()
 
-    def target(self) -> tuple[str, str]:
-        """The URL that we go by in this request ("" if it is meant for another host), and the path."""
-        try:
-            url = urlsplit(self.path)
-            ours = url.hostname in ("localhost", ADDRESS) and url.port in (None, 80, self.server.port)
-        except ValueError:  # not a URL, or no such port
-            return "", self.path
-        if not url.netloc:
-            return f"http://{ADDRESS}:{self.server.port}", url.path
-        return (f"http://{url.netloc}" if ours and url.scheme == "http" else ""), url.path
-
-    def read_body(self, limit: int = MAX_BODY) -> bytes:
-        """The request's body, or its first `limit` bytes; the client sends no chunks."""
+    def read_body(self) -> bytes:
+        """The request's body, as far as it is not too long; the client sends no chunks."""
         size = self.headers.get("Content-Length") or "0"
-        return self.rfile.read(min(int(size), limit)) if size.isdecimal() else b""
+        return self.rfile.read(min(int(size), MAX_BODY)) if size.isdecimal() else b""
 
     def respond(self, call: Call, act: Callable[[], Reply]) -> None:
         """Do what is asked for and answer."""
         self.server.calls.append(call)
         self.send(outcome(act))
 
-    def _call(self, name: str, body: bytes, base: str) -> Reply:
+    def _call(self, name: str, body: bytes) -> Reply:
         if not re.match(r"(Basic|Bearer) \S", self.headers.get("Authorization", "")):
             raise Refusal(401, "Unauthenticated")
         try:
-            request = json.loads(body or b"{}")
-        except ValueError:
-            request = None
-        if not isinstance(request, dict):
-            raise Refusal(400, "The request is not a JSON object")
-        return self.server.service.call(name, request, base)
+            return self.server.service.call(name, dict(json.loads(body or b"{}")))
+        except (ValueError, TypeError, KeyError) as error:
+            raise Refusal(400, f"The request cannot be meant so: {error}") from error
 
     def send(self, reply: Reply) -> None:
-        """Send the reply, or the part of it that was asked for."""
-        start, stop = self.send_head(reply)
-        for chunk in reply.chunks(start, stop):
-            self.wfile.write(chunk)
-
-    def send_head(self, reply: Reply) -> tuple[int, int]:
-        """Send status and headers; returns which bytes of the body must follow, from `start` to before `stop`."""
-        status, size, headers = reply.status, reply.size, dict(reply.headers)
-        start, stop = 0, size
+        """Send the reply; of a file only the rest, if that is asked for."""
+        size = reply.body.stat().st_size if isinstance(reply.body, Path) else len(reply.body)
+        headers, start = dict(reply.headers), 0
         # If-Range: the rest is wanted only if the file is still the one that was begun.
         if "ETag" in headers and self.headers.get("If-Range", headers["ETag"]) == headers["ETag"]:
-            try:
-                part = byte_range(self.headers.get("Range"), size)
-            except Refusal as error:
-                self.send(_refusal(error.status, str(error)))
-                return 0, 0
-            if part is not None:
-                status, (start, stop) = 206, part
-                headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(stop - start), "Connection": "close"}.items():
+            start = first_byte(self.headers.get("Range"), size)
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+        self.send_response(206 if start else reply.status)
+        for name, value in {**headers, "Content-Length": str(size - start), "Connection": "close"}.items():
             self.send_header(name, value)
         self.end_headers()
-        return start, stop
+        self.send_body(reply, start)
+
+    def send_body(self, reply: Reply, start: int) -> None:
+        """Send the reply's body from the byte `start` on."""
+        if isinstance(reply.body, bytes):
+            self.wfile.write(reply.body[start:])
+        else:
+            with reply.body.open("rb") as stream:
+                stream.seek(start)
+                shutil.copyfileobj(stream, self.wfile)
 
 
 def outcome(act: Callable[[], Reply]) -> Reply:
@@ -174,24 +159,11 @@ def outcome(act: Callable[[], Reply]) -> Reply:
         return _refusal(error.status, str(error))
 
 
-def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """(start, stop) of a Range header `bytes=FIRST-[LAST]`; None, which sends everything, of any other.
-
-    Raises:
-        Refusal: 416, the file ends before FIRST.
-    """
-    match = re.fullmatch(r"bytes=([0-9]{1,15})-([0-9]{0,15})", header or "")
-    if match is None:
-        return None
-    start, stop = int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
-    if start >= size:
-        raise Refusal(416, "Requested range not satisfiable")
-    return (start, stop) if start < stop else None
+def first_byte(header: str | None, size: int) -> int:
+    """Where a Range header `bytes=FIRST-` begins in a file of `size` bytes; 0, which sends everything, of any other."""
+    match = re.fullmatch(r"bytes=([0-9]{1,15})-", header or "")
+    return int(match[1]) if match and int(match[1]) < size else 0
 
 
 def _refusal(status: int, message: str) -> Reply:
     return json_reply({"code": status, "message": message}, status)
-
-
-def _offline(host: str) -> str:
-    return f"the rehearsal is offline: {host} is not reached"

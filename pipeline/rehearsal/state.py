@@ -8,24 +8,23 @@ import csv
 import dataclasses
 import hashlib
 import io
-import json
 import random
-import re
 import secrets
 import threading
 from collections.abc import Callable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from pipeline.config import CLASSES
-from pipeline.errors import BadData, MissingInput, UsageError, printable
+from pipeline.errors import BadData, MissingInput, UsageError
 from pipeline.store import atomic
+from pipeline.store.manifest import read_json
 
 FIRST_REF = 90_000_001  # beyond Kaggle's refs of today, so that nobody takes one for the other
 SECONDS_A_DAY = 86_400
-HEADER = ["ID", "Labels"]
+HEADER = ("ID", "Labels")
 PENDING, COMPLETE, ERROR = "PENDING", "COMPLETE", "ERROR"
 SPLIT_SEED = 0  # of the public half
 
@@ -39,10 +38,6 @@ class Refusal(Exception):
 
 
 # --- scoring ------------------------------------------------------------------------------------------------
-
-
-class _Unscorable(Exception):
-    """What is wrong with the CSV, in the words of Kaggle's parser."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +69,8 @@ class Truth:
             labels = _parse_csv(path.read_bytes())
         except FileNotFoundError:
             raise MissingInput(f"--labels {path}: there is no such file") from None
-        except _Unscorable as error:
-            raise BadData(f"--labels {path}: {error}; it must be a CSV with the header ID,Labels") from None
+        except ValueError as error:
+            raise BadData(f"--labels {path}: {error}") from None
         ids = sorted(labels)
         random.Random(SPLIT_SEED).shuffle(ids)
         return cls(labels, frozenset(ids[: len(ids) // 2]))
@@ -85,14 +80,14 @@ def score(content: bytes, truth: Truth | None) -> Outcome:
     """The accuracy of a submitted CSV; without `truth` only its form is checked."""
     try:
         predicted = _parse_csv(content)
-        if truth is None:
-            return Outcome(COMPLETE)
-        if missing := truth.labels.keys() - predicted.keys():
-            raise _Unscorable(f"Unable to find {len(missing)} required key values in the 'ID' column")
-        if unknown := predicted.keys() - truth.labels.keys():
-            raise _Unscorable(f"The key value '{min(unknown)}' in the 'ID' column is unexpected")
-    except _Unscorable as error:
+    except ValueError as error:
         return Outcome(ERROR, error=f"ERROR: {error}")
+    if truth is None:
+        return Outcome(COMPLETE)
+    if missing := truth.labels.keys() - predicted.keys():
+        return Outcome(ERROR, error=f"ERROR: Unable to find {len(missing)} required key values in the 'ID' column")
+    if unknown := predicted.keys() - truth.labels.keys():
+        return Outcome(ERROR, error=f"ERROR: The key value '{min(unknown)}' in the 'ID' column is unexpected")
     right = {i for i, label in truth.labels.items() if predicted[i] == label}
     return Outcome(COMPLETE, _share(right, truth.public), _share(right, truth.labels.keys() - truth.public))
 
@@ -103,29 +98,25 @@ def _share(right: Set[int], ids: Set[int]) -> str:
 
 
 def _parse_csv(content: bytes) -> dict[int, int]:
-    """The labels by id; columns and rows may come in any order."""
-    try:
-        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        header, lines = rows.fieldnames or [], list(rows)
-    except (UnicodeDecodeError, csv.Error):
-        raise _Unscorable("The submission is not a CSV file in UTF-8") from None
-    for name in HEADER:
-        if name not in header:
-            raise _Unscorable(f"Required column '{name}' could not be found")
+    """The labels by id; columns and rows may come in any order.
+
+    Raises:
+        ValueError: it is no such CSV; says in which line.
+    """
     labels: dict[int, int] = {}
-    for number, line in enumerate(lines, 2):
-        if line.keys() != set(HEADER) or None in line.values():
-            raise _Unscorable(f"Line {number} does not have the 2 columns ID,Labels")
-        for name in HEADER:
-            if not re.fullmatch(r"[0-9]{1,9}", line[name]):
-                value = printable(line[name], 40)
-                raise _Unscorable(f"The value '{value}' in the column '{name}' (Line {number}) is not an integer")
-        key, label = (int(line[name]) for name in HEADER)
-        if label >= CLASSES:
-            raise _Unscorable(f"The value '{label}' in the column 'Labels' (Line {number}) is not in 0..9")
-        if key in labels:
-            raise _Unscorable(f"The value '{key}' in the key column 'ID' was already defined (Line {number})")
-        labels[key] = label
+    text = io.StringIO(content.decode("utf-8-sig", errors="replace"), newline="")
+    rows = csv.DictReader(text, strict=True)
+    try:
+        if set(rows.fieldnames or ()) != set(HEADER):
+            raise ValueError
+        for row in rows:
+            key, label = (int(row[name]) for name in HEADER)
+            if len(row) > len(HEADER) or key in labels or not 0 <= label < CLASSES:
+                raise ValueError
+            labels[key] = label
+    except (ValueError, TypeError, csv.Error):  # TypeError: of a cell that is missing
+        wanted = "the header ID,Labels, then each id once with a label 0..9"
+        raise ValueError(f"Line {rows.line_num} of the CSV is not as it must be: {wanted}") from None
     return labels
 
 
@@ -152,12 +143,6 @@ class Submission:
     sha256: str
     outcome: Outcome
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of dataclasses.asdict; earlier versions also kept the name of a copy, `blob`."""
-        kept = {name: value for name, value in values.items() if name != "blob"}
-        return cls(**{**kept, "outcome": Outcome(**values["outcome"])})
-
     def shown(self, pending: bool) -> dict[str, Any]:
         """As Kaggle's API shows it."""
         outcome = Outcome(PENDING) if pending else self.outcome
@@ -171,8 +156,6 @@ class Submission:
             "publicScore": outcome.public,
             "privateScore": outcome.private,
             "errorDescription": outcome.error,
-            "submittedBy": "rehearsal",
-            "teamName": "rehearsal",
         }
 
 
@@ -182,12 +165,12 @@ def timestamp(seconds: float) -> str:
 
 
 @dataclass
-class _Upload:
-    """A file that was announced, and its content once that is here."""
+class Memory:
+    """state.json: which competition it is of, with the files from where, and its submissions, oldest first."""
 
-    file_name: str
-    size: int  # bytes
-    content: bytes | None = None
+    slug: str
+    source: str
+    submissions: list[Submission] = field(default_factory=list)
 
 
 class State:
@@ -202,65 +185,49 @@ class State:
         """
         self.truth: Truth | None = None  # what new submissions are scored with
         self.settings, self._clock = settings, clock
-        self.received: list[Submission] = []  # oldest first
-        self._file, self._identity = folder / "state.json", {"slug": slug, "source": source}
+        self._file, self._memory = folder / "state.json", Memory(slug, source)
         self._lock = threading.Lock()
-        self._uploads: dict[str, _Upload] = {}
-        self._load()
+        self._uploads: dict[str, tuple[str, int]] = {}  # by token: file name and size in bytes
+        self._contents: dict[str, bytes] = {}  # of those that have come
+        if self._file.exists():
+            self._memory = read_json(self._file, Memory, f"start over with rm -r {folder}")
+        if (self._memory.slug, self._memory.source) != (slug, source):
+            other = f"{folder} remembers {self._memory.slug} with the files of {self._memory.source}"
+            cure = f"start over with rm -r {folder}, or keep both with --state ANOTHER_FOLDER"
+            raise UsageError(f"{other}, not {slug} with those of {source}: {cure}")
+        self.received = self._memory.submissions  # oldest first
         self._save()
 
-    def _load(self) -> None:
-        try:
-            values = json.loads(self._file.read_bytes())
-            identity = {key: values[key] for key in self._identity}
-            self.received = [Submission.from_dict(item) for item in values["submissions"]]
-        except FileNotFoundError:
-            return
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadData(f"{self._file} is damaged ({error}): start over with rm -r {self._file.parent}") from error
-        if identity != self._identity:
-            raise UsageError(
-                f"{self._file.parent} remembers {identity['slug']} with the files of {identity['source']}, not "
-                f"{self._identity['slug']} with those of {self._identity['source']}: start over with "
-                f"rm -r {self._file.parent}, or keep both with --state ANOTHER_FOLDER"
-            )
-
     def _save(self) -> None:
-        submissions = [dataclasses.asdict(submission) for submission in self.received]
-        atomic.write_json(self._file, {**self._identity, "submissions": submissions})
+        atomic.write_json(self._file, dataclasses.asdict(self._memory))
 
     def start_upload(self, file_name: str, size: int) -> str:
         """Announce an upload; returns its token."""
         token = secrets.token_hex(16)
-        self._uploads[token] = _Upload(file_name, size)
+        self._uploads[token] = file_name, size
         return token
 
     def store_upload(self, token: str, content: bytes) -> None:
         """The content of an announced upload; may come again, after a broken connection."""
-        upload = self._uploads.get(token)
-        if upload is None:
-            raise Refusal(404, "This upload was not announced, or is submitted already")
-        if len(content) != upload.size:
-            raise Refusal(400, f"{len(content)} bytes came, {upload.size} were announced")
-        upload.content = content
+        if token not in self._uploads:
+            raise Refusal(404, "This upload was not announced")
+        if len(content) != (size := self._uploads[token][1]):
+            raise Refusal(400, f"{len(content)} bytes came, {size} were announced")
+        self._contents[token] = content
 
     def submit(self, token: str, description: str) -> int:
         """Make an upload a submission; returns its ref.  An upload serves once."""
         with self._lock:
-            upload = self._uploads.get(token)
-            if upload is None or upload.content is None:
+            if token not in self._contents:
                 raise Refusal(400, "Submission not allowed: the file was not uploaded")
             now, limit = self._clock(), self.settings.daily_limit
             if self._today(now) >= limit:
-                hours = (SECONDS_A_DAY - now % SECONDS_A_DAY) / 3600
                 used = f"Your team has used its daily Submission allowance ({limit}) today"
-                raise Refusal(
-                    400, f"Submission not allowed: {used}, please try again tomorrow UTC ({hours:.1f} hours from now)."
-                )
-            ref, sha256 = FIRST_REF + len(self.received), hashlib.sha256(upload.content).hexdigest()
-            outcome = score(upload.content, self.truth)
-            self.received.append(Submission(ref, now, upload.file_name, description, upload.size, sha256, outcome))
-            del self._uploads[token]
+                raise Refusal(400, f"Submission not allowed: {used}, please try again tomorrow UTC.")
+            name, content = self._uploads[token][0], self._contents.pop(token)
+            ref, sha256 = FIRST_REF + len(self.received), hashlib.sha256(content).hexdigest()
+            outcome = score(content, self.truth)
+            self.received.append(Submission(ref, now, name, description, len(content), sha256, outcome))
             self._save()
         return ref
 

@@ -3,7 +3,7 @@
     CALL:KIND[=ARG][*TIMES]     without *TIMES: every time
 
     ListDataFiles:status=500*2            the first two calls are answered 500
-    GetSubmission:status=429,retry=2      429 with Retry-After: 2 (retry=none: without one)
+    ListSubmissions:status=429,retry=2    429 with Retry-After: 2 (retry=none: without one)
     CreateSubmission:accepted-then=500*1  it counts, but the answer is 500 (accepted-then=cut: no answer)
     ListSubmissions:hang=30               the answer comes 30 s late
     ListDataFiles:html                    a gateway's 502 page
@@ -15,7 +15,7 @@
     DownloadDataFiles:flip                one bit in the middle is wrong (flip=N: in byte N)
     DownloadDataFiles:truncate=1000       only the first 1,000 bytes, as if that were all (truncate: half)
 
-On DownloadDataFile(s) and ListKernelSessionOutput, cut, flip and truncate strike the file that the answer leads to.
+On DownloadDataFiles and ListKernelSessionOutput, cut, flip and truncate strike the file that the answer leads to.
 """
 
 import re

@@ -16,10 +16,10 @@ from pipeline.rehearsal.mock import MockKaggle, mock_kaggle
 from pipeline.rehearsal.server import DOWNLOAD, UPLOAD, Call, Handler, Server, outcome
 from pipeline.rehearsal.service import Reply, Service, json_reply
 from tests.doubles.faults import ANSWERS, CONTENT, REFUSALS, Fault, Faults
-from tests.doubles.kernels import KERNELS, Kernels, KernelService
+from tests.doubles.kernels import Kernels
 
 KAGGLE_HOSTS = frozenset({"api.kaggle.com", "www.kaggle.com"})  # those that TLS is ended for
-KERNEL_OUTPUT = "ListKernelSessionOutput"
+LEAD_TO_FILES = ("DownloadDataFiles", "ListKernelSessionOutput")  # what damages these strikes the file
 LOOP = "/loop"
 LOOPING = Reply(302, headers={"Location": LOOP})
 GATEWAY_PAGE = Reply(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>\n", {"Content-Type": "text/html"})
@@ -54,7 +54,7 @@ def faulty_kaggle(
     variables = os.environ if environ is None else environ
 
     def serve(service: Service) -> FaultyServer:
-        kernels = Kernels(state / "kernels", service.slug, service.catalog.folder, variables)
+        kernels = Kernels(state / "kernels", service, variables)
         return FaultyServer(service, kernels, Faults(faults), tls)
 
     with mock_kaggle(folder, state, environ=environ, serve=serve, **options) as kaggle:
@@ -70,7 +70,7 @@ class FaultyServer(Server):
     def __init__(self, service: Service, kernels: Kernels, faults: Faults, tls: ssl.SSLContext | None) -> None:
         self.kernels, self.faults, self.tls = kernels, faults, tls
         self.stopping = threading.Event()
-        super().__init__(KernelService(service, kernels), FaultyHandler)
+        super().__init__(service, FaultyHandler)
 
     def stop(self) -> None:
         """End what hangs and what runs as well."""
@@ -83,7 +83,6 @@ class FaultyHandler(Handler):
     """Answers one request as it should, or as a fault wants it."""
 
     server: FaultyServer
-    tunnel = ""  # https://HOST within a CONNECT
     damage: Fault | None = None  # what happens to the answer's body
 
     def do_CONNECT(self) -> None:  # noqa: N802 - http.server's name
@@ -97,16 +96,12 @@ class FaultyHandler(Handler):
         self.connection = self.server.tls.wrap_socket(self.connection, server_side=True)
         self.rfile = cast("Any", self.connection.makefile("rb"))
         self.wfile = cast("Any", self.connection.makefile("wb"))
-        self.tunnel, self.close_connection = f"https://{host}", False
+        self.close_connection = False
 
     def finish(self) -> None:
         """Close the connection, TLS or not."""
         super().finish()
         self.connection.close()
-
-    def target(self) -> tuple[str, str]:
-        """Within a tunnel all is meant for us."""
-        return (self.tunnel, self.path.partition("?")[0]) if self.tunnel else super().target()
 
     def do_GET(self) -> None:  # noqa: N802
         """A redirect that leads to itself, or a file."""
@@ -115,7 +110,7 @@ class FaultyHandler(Handler):
         else:
             super().do_POST()
 
-    def read_body(self, limit: int = 0) -> bytes:
+    def read_body(self) -> bytes:
         """The body, unless the upload is to be cut."""
         if self.command == "PUT" and (cut := self.server.faults.take((UPLOAD,), {"cut"})):
             self.server.calls.append(Call(UPLOAD))
@@ -135,26 +130,29 @@ class FaultyHandler(Handler):
             return
         reply = outcome(act)
         if fault is None or fault.kind == "hang":
-            self.damage = self.server.faults.take(_damaged_by(call), CONTENT)
+            calls = (DOWNLOAD, *LEAD_TO_FILES) if call.name == DOWNLOAD else {call.name}.difference(LEAD_TO_FILES)
+            self.damage = self.server.faults.take(calls, CONTENT)
             self.send(reply)
         elif fault.kind == "accepted-then":
             self._fail(fault)
         elif fault.kind == "body":
             self.send(Reply(200, (fault.argument or "").encode(), json_reply({}).headers))
         else:
-            self.send(json_reply(json.loads(bytes(cast("bytes", reply.body))) | json.loads(fault.argument or "{}")))
+            self.send(json_reply(json.loads(_content(reply)) | json.loads(fault.argument or "{}")))
 
     def send(self, reply: Reply) -> None:
         """Send the reply, its body damaged as was ordered."""
         if self.damage is not None and self.damage.kind != "cut":
             reply = _damaged(reply, self.damage)
-        start, stop = self.send_head(reply)
+        super().send(reply)
+
+    def send_body(self, reply: Reply, start: int) -> None:
+        """Send the body, unless it is to be cut."""
         if self.damage is not None and self.damage.kind == "cut":
-            stop = min(stop, start + int(self.damage.number()))
-        for chunk in reply.chunks(start, stop):
-            self.wfile.write(chunk)
-        if self.damage is not None and self.damage.kind == "cut":
+            self.wfile.write(_content(reply)[start : start + int(self.damage.number())])
             self.break_off()
+        else:
+            super().send_body(reply, start)
 
     def _fail(self, fault: Fault) -> None:
         """Answer with the failure alone, or with nothing."""
@@ -178,19 +176,13 @@ class FaultyHandler(Handler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
 
-def _damaged_by(call: Call) -> tuple[str, ...]:
-    """The calls whose faults damage this answer: what damages a download strikes the file, not the redirect to it."""
-    if call.name == DOWNLOAD:
-        if call.detail.startswith(KERNELS):
-            return (DOWNLOAD, KERNEL_OUTPUT)
-        return (DOWNLOAD, "DownloadDataFile" if "/" in call.detail else "DownloadDataFiles")
-    leads_to_files = call.name.startswith("DownloadDataFile") or call.name in (KERNEL_OUTPUT, UPLOAD)
-    return () if leads_to_files else (call.name,)
+def _content(reply: Reply) -> bytes:
+    return reply.body.read_bytes() if isinstance(reply.body, Path) else reply.body
 
 
 def _damaged(reply: Reply, fault: Fault) -> Reply:
     """The reply with one bit of its body turned over, or the end of its body missing."""
-    body = bytearray(reply.body.read_bytes() if isinstance(reply.body, Path) else reply.body)
+    body = bytearray(_content(reply))
     where = int(fault.number(default=len(body) // 2))
     if fault.kind == "truncate":
         del body[where:]

@@ -1,6 +1,5 @@
 """A place in which a stage meets a Kaggle that misbehaves, and what must hold of it before and afterwards."""
 
-import dataclasses
 import functools
 import shutil
 import time
@@ -20,12 +19,13 @@ from pipeline.kaggle_api.client import Kaggle
 from pipeline.rehearsal.state import Settings, Submission
 from pipeline.store import ledger, submissions
 from pipeline.store.manifest import FileRecord
-from pipeline.submit import Clock, submit
+from pipeline.submit import Sender
 from tests.doubles.kaggle import FaultyKaggle, faulty_kaggle
 from tests.support import SLUG, paths_in, predicted_place, tree, write_download
 
 Stage = Literal["download", "submit", "check"]
-CLOCK = Clock(deadline=20, poll=0.05, settle=0.2, patience=0.4, look=0.05)
+WAIT = 20.0  # seconds for a score
+TIMES: Mapping[str, Any] = {"poll": 0.05, "settle": 0.2, "patience": 0.4, "look": 0.05}
 SETTINGS = Settings(daily_limit=1000, pending_seconds=0.0)
 BALLAST = 4_000_000  # bytes that make the download about four of the client's chunks long
 
@@ -46,7 +46,7 @@ class Place:
     kaggle: FaultyKaggle
     offset: list[float]  # by how many seconds Kaggle's clock is ahead of ours
     client: dict[str, Any] = field(default_factory=dict)  # other settings than usual
-    clock: Clock = CLOCK
+    wait: float = WAIT
 
     def __post_init__(self) -> None:
         self.csv, self.ledger_file = (self.cwd / "submissions" / name for name in ("tiny-run.csv", "ledger.csv"))
@@ -69,7 +69,7 @@ class Place:
             if stage == "download":
                 download(SLUG, paths, kaggle, printed.append, force=True)
             elif stage == "submit":
-                submit(self.csv, paths, kaggle, printed.append, slug=SLUG, clock=self.clock)
+                Sender(paths, kaggle, printed.append, self.wait, **TIMES).submit(self.csv, SLUG)
             else:
                 check(SLUG, paths, kaggle, printed.append)
         except PipelineError as error:
@@ -181,7 +181,7 @@ class Case:
     left: Literal["as before", "complete", "unscored"] = "as before"  # the files
     sent: int = 0  # submissions of this CSV that Kaggle has afterwards
     client: Mapping[str, Any] = field(default_factory=dict)  # other settings of the Kaggle client
-    waiting: float = CLOCK.deadline  # seconds until submit gives up waiting for the score
+    waiting: float = WAIT  # seconds until submit gives up waiting for the score
     again: int = 0  # exit code of the next run, without the fault
 
 
@@ -196,7 +196,7 @@ def run_case(case: Case, stage: Stage, places: Places) -> None:
         with places.place() as here:
             _fail(case, stage, here)
             here.kaggle.misbehave()
-            here.client, here.clock = {}, CLOCK
+            here.client, here.wait = {}, WAIT
             again = here.run(stage)
             assert again.code == case.again, f"the next run ended with {again}"
             assert case.again or here.is_complete(stage), f"the next run left {here.lines()}"
@@ -209,7 +209,7 @@ def run_case(case: Case, stage: Stage, places: Places) -> None:
 
 def _fail(case: Case, stage: Stage, here: Place) -> None:
     before, noted = here.files(), here.lines()
-    here.client, here.clock = dict(case.client), dataclasses.replace(CLOCK, deadline=case.waiting)
+    here.client, here.wait = dict(case.client), case.waiting
     if callable(case.how):
         outcome = case.how(here)
     else:

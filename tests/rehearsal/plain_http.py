@@ -23,7 +23,7 @@ def make_folder(parent: Path) -> Path:
 
 class Answer:
     def __init__(self, response: http.client.HTTPResponse) -> None:
-        self.status, self.headers = response.status, response.headers
+        self.status, self.reason, self.headers = response.status, response.reason, response.headers
         self.body = response.read()
 
     @property
@@ -32,7 +32,7 @@ class Answer:
 
 
 def ask(kaggle: MockKaggle, method: str, url: str, body: bytes = b"", **headers: str) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", kaggle.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", kaggle.server.port, timeout=10)
     try:
         connection.request(method, url, body, {name.replace("_", "-"): value for name, value in headers.items()})
         return Answer(connection.getresponse())

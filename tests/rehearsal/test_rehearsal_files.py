@@ -1,15 +1,12 @@
-"""The files: formats, the embedded digits, the catalog and its zip."""
+"""The embedded digits and their formats."""
 
 import pickle
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.rehearsal import digits
-from pipeline.rehearsal.service import Catalog, file_reply
-from tests.rehearsal.plain_http import make_folder
 from tests.support import tree
 
 
@@ -61,20 +58,3 @@ def test_digits_parts_share_no_image_and_are_stratified() -> None:
         counts = np.bincount(labels, minlength=10)
         assert counts.min() > 0.9 * len(labels) / 10
     assert not {image.tobytes() for image in train[0]} & {image.tobytes() for image in test[0]}
-
-
-def test_the_zip_is_made_once_and_again_when_a_file_changes(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path)
-    (folder / ".DS_Store").write_text("hidden")
-    (folder / "kaggle.json").write_text("a credential")
-    catalog = Catalog("slug", folder, tmp_path)
-    archive = catalog.archive()
-    first = file_reply("z", archive).headers["ETag"]
-    with zipfile.ZipFile(archive) as opened:
-        assert opened.namelist() == list(catalog.files()) == ["a.bin", "below/b c.txt", "z.txt"]
-        assert opened.read("below/b c.txt") == b"b"
-    assert file_reply("z", Catalog("slug", folder, tmp_path).archive()).headers["ETag"] == first
-    (folder / "z.txt").write_text("changed")
-    assert file_reply("z", catalog.archive()).headers["ETag"] != first
-    with zipfile.ZipFile(archive) as opened:
-        assert opened.read("z.txt") == b"changed"
