@@ -12,7 +12,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -26,12 +26,12 @@ from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import MARKER, Kaggle, RemoteFile
 from pipeline.store import archive, atomic, cifar
 from pipeline.store.manifest import NAME as MANIFEST
-from pipeline.store.manifest import FileRecord, Manifest, records, versions
+from pipeline.store.manifest import Manifest, records, versions
 
 # Where a Kaggle notebook mounts a competition's files, by the notebook's age.
 KAGGLE_INPUT = (Path("/kaggle/input"), Path("/kaggle/input/competitions"))
 KAGGLE = "kaggle"  # a manifest's source, when it is not a path
-TIMEOUT, TRIES = 60.0, 3  # of CIFAR-10's home page: seconds without a byte, and attempts
+TIMEOUT = 60.0  # of CIFAR-10's home page: seconds without a byte
 
 
 def download(
@@ -56,22 +56,11 @@ def download(
     if not force and _is_complete(target, source, log):
         return target
     began = monotonic()
-    if source is not None and not source.exists():
-        raise MissingInput(f"--from {source} does not exist")
-    if source is not None and source.is_dir():
-        _require_apart(target, source)
     if source is None:
-        files = _from_kaggle(slug, target, kaggle, log)
+        _from_kaggle(slug, target, kaggle, log)
     else:
-        with atomic.lock(target), atomic.replacing_folder(target) as folder:
-            if source.is_dir():
-                log(f"download: using the files in {source} in place")
-                _link(source, folder)
-            else:
-                archive.extract(source, folder)
-            files = _finish(folder, target, str(source.resolve()), (), log)
-    size = megabytes(sum(record.size for record in files.values()))
-    log(f"download: {target} holds {len(files)} files, {size}, in {duration(monotonic() - began)}")
+        _from_here(source, target, log)
+    log(f"download: {target} is complete, in {duration(monotonic() - began)}")
     return target
 
 
@@ -82,79 +71,75 @@ def _is_complete(target: Path, source: Path | None, log: Log) -> bool:
         UsageError: something else lies there, which only --force may replace.
     """
     manifest = Manifest.read(target)
-    if manifest is None:
-        if not target.exists():
-            return False
-        if source is not None and source.resolve() != target.resolve():
-            raise UsageError(f"{target} was laid out by hand: {_replacing(target, source)}")
-        log(f"download: {target} was laid out by hand, nothing to do")
-        return True
-    origin = manifest.inputs.get("source")
+    if manifest is None and not target.exists():
+        return False
+    origin = manifest.inputs.get("source") if manifest else str(target.resolve())  # it was laid out by hand
     if source is not None and origin != str(source.resolve()):
-        raise UsageError(f"{target} came from {origin}: {_replacing(target, source)}")
+        again = commands.command("download", target.name, Paths(raw=target.parent), "--from", str(source), "--force")
+        raise UsageError(f"{target} came from {origin}: move it away, or replace it with `{again}`")
     # What is used in place is not ours and may change, and the editions of a competition are equally long.
-    if changed := manifest.missing(target) if origin == KAGGLE else manifest.changed(target):
+    changed = manifest and (manifest.missing(target) if origin == KAGGLE else manifest.changed(target))
+    if changed:
         log(f"download: {target / printable(changed[0])} is missing or changed, doing it again")
         return False
-    log(f"download: {target} is complete ({len(manifest.files)} files), nothing to do")
+    log(f"download: {target} is {'complete' if manifest else 'laid out by hand'}, nothing to do")
     return True
 
 
-def _replacing(target: Path, source: Path) -> str:
-    """The cure; whole, for run_all.sh has no --force to add."""
-    command = commands.command("download", target.name, Paths(raw=target.parent), "--from", str(source), "--force")
-    return f"move it away, or replace it with `{command}`"
-
-
-def _require_apart(target: Path, source: Path) -> None:
+def _from_here(source: Path, target: Path, log: Log) -> None:
+    """Use a folder in place, by links to those of its files that matter, or unpack an archive."""
+    if not source.exists():
+        raise MissingInput(f"--from {source} does not exist")
     here, there = target.resolve(), source.resolve()
     if here == there or here in there.parents or there in here.parents:
         raise UsageError(f"--from {source} and {target} lie in each other: move the files elsewhere first")
+    with atomic.lock(target), atomic.replacing_folder(target) as folder:
+        if source.is_dir():
+            log(f"download: using the files in {source} in place")
+            batches = cifar.find_batches(source)
+            packed = sorted(source.rglob(cifar.ARCHIVE))[:1]
+            for file in [cifar.find_hidden(source), *([batches / n for n in cifar.CIFAR_FILES] if batches else packed)]:
+                link = folder / file.relative_to(source)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(file.resolve())
+        else:
+            archive.extract(source, folder)
+        _finish(folder, target, str(there), (), log)
 
 
-def _link(source: Path, folder: Path) -> None:
-    """Links in `folder` to the files in `source` that matter."""
-    files = [cifar.find_hidden(source)]
-    if batches := cifar.find_batches(source):
-        files += [batches / name for name in cifar.CIFAR_FILES]
-    else:
-        files += sorted(source.rglob(cifar.ARCHIVE))[:1]
-    for file in files:
-        link = folder / file.relative_to(source)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(file.resolve())
-
-
-def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> Mapping[str, FileRecord]:
+def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
     """Download, unpack, verify.  What turns out damaged is downloaded once more from the start."""
     found = credentials.require(kaggle.environ)
     rehearsing = kaggle.environ.get("KAGGLE_API_ENVIRONMENT") == "LOCALHOST"
     log(f"download: asking {'the mock Kaggle server' if rehearsing else f'Kaggle, with the credentials in {found}'}")
     with atomic.lock(target):
         listed = kaggle.files(slug)
-        # The archive and what comes out of it lie side by side for a moment.
-        _require_space(target, int(2.2 * sum(file.size for file in listed)))
+        size = sum(file.size for file in listed)
         cache = target.with_name(f".{slug}.download")  # survives a kill: the client resumes in it
+        cache.mkdir(parents=True, exist_ok=True)
+        # The archive and what comes out of it lie side by side for a moment.
+        if (free := shutil.disk_usage(cache).free) < 2.2 * size:
+            raise PipelineError(
+                f"{target} needs {2.2 * size / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free: free space"
+            )
         for last_try in (False, True):
-            came = _fetch(slug, cache, sum(file.size for file in listed), kaggle, log)
+            came = _fetch(slug, cache, size, kaggle, log)
             try:
                 with atomic.replacing_folder(target) as folder:
                     archive.extract(came, folder)
-                    files = _finish(folder, target, KAGGLE, listed, log)
+                    _finish(folder, target, KAGGLE, listed, log)
                 break
             except BadData as error:
                 shutil.rmtree(cache)
                 if last_try:
                     raise
-                log(f"download: {error}")
-                log("download: damaged on the way; downloading once more")
+                log(f"download: {error}; it may be damaged on the way, downloading once more")
         shutil.rmtree(cache)
-    return files
 
 
 def _fetch(slug: str, cache: Path, most: int, kaggle: Kaggle, log: Log) -> Path:
     """Bring the archive, of at most about `most` bytes, into `cache`."""
-    cache.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(exist_ok=True)
     with Meter("download:", most, BYTES, log) as meter:
         dataclasses.replace(kaggle, log=meter.line).download(slug, cache, meter.update)
     files = (path for path in sorted(cache.glob(f"{slug}.*")) if path.is_file() and not path.name.endswith(MARKER))
@@ -164,26 +149,16 @@ def _fetch(slug: str, cache: Path, most: int, kaggle: Kaggle, log: Log) -> Path:
     return came
 
 
-def _require_space(target: Path, needed: int) -> None:
-    free = shutil.disk_usage(next(folder for folder in target.parents if folder.exists())).free
-    if free < needed:
-        raise PipelineError(f"{target} needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free: free space")
-
-
-def _finish(
-    folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile], log: Log
-) -> Mapping[str, FileRecord]:
-    """Verify what lies in `folder`, add CIFAR-10 if it is not among it, and write the manifest; records of the files.
+def _finish(folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile], log: Log) -> None:
+    """Verify what lies in `folder`, add CIFAR-10 if it is not among it, and write the manifest.
 
     The names and sizes must be those that Kaggle `listed`, and the hashes those that are known beforehand.
     """
     cifar.find_hidden(folder)
     for remote in listed:
         path = folder / remote.name
-        if not path.is_file():
-            raise BadData(f"Kaggle lists {printable(remote.name)}, which did not come with the download")
-        if (size := path.stat().st_size) != remote.size:
-            raise BadData(f"{printable(remote.name)} has {size} bytes, Kaggle lists {remote.size}")
+        if not path.is_file() or path.stat().st_size != remote.size:
+            raise BadData(f"{printable(remote.name)} did not come with the {remote.size} bytes that Kaggle lists")
     if cifar.find_batches(folder) is None:
         packed = next(iter(sorted(folder.rglob(cifar.ARCHIVE))), None)
         if packed is None:
@@ -194,16 +169,11 @@ def _finish(
         if path.is_dir():
             raise BadData(f"the download holds a folder {path.name}: is it the competition's?")
     files = records(folder, (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST))
-    known = competition(target.name).file_sha256
     for name, record in files.items():
-        base = Path(name).name
-        if record.sha256 != known.get(base, record.sha256):
-            raise BadData(
-                f"{base} has sha256 {record.sha256}, not the {known[base]} of this competition's file: "
-                "it is damaged, or another file of that name"
-            )
+        known = competition(target.name).file_sha256.get(Path(name).name, record.sha256)
+        if record.sha256 != known:
+            raise BadData(f"{printable(name)} is damaged or another file: its sha256 is {record.sha256}, not {known}")
     Manifest("download", files, inputs={"source": origin}, versions=versions("kaggle")).write(folder)
-    return files
 
 
 def _unpack_cifar(packed: Path, folder: Path) -> None:
@@ -218,7 +188,7 @@ def _unpack_cifar(packed: Path, folder: Path) -> None:
         raise BadData(f"{packed} holds no CIFAR-10 batches: remove it and run again")
 
 
-def fetch_cifar(cache: Path, url: str | None = None, md5: str | None = None, backoff: float = 2.0) -> Path:
+def fetch_cifar(cache: Path, waits: Sequence[float] = (2.0, 4.0)) -> Path:
     """CIFAR-10's archive from its home page, with torchvision's downloader and its MD5; one that is good is kept.
 
     Raises:
@@ -227,23 +197,22 @@ def fetch_cifar(cache: Path, url: str | None = None, md5: str | None = None, bac
     from torchvision.datasets import CIFAR10  # noqa: PLC0415 - seconds to import, and seldom needed
     from torchvision.datasets.utils import download_url  # noqa: PLC0415
 
+    left = [*waits]  # seconds before each new try
     cache.mkdir(parents=True, exist_ok=True)
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)  # torchvision's downloader knows none
-    failures = (OSError, RuntimeError)  # RuntimeError is torchvision's word for a wrong MD5
     try:
-        for attempt in range(TRIES):
+        while True:
             try:
-                download_url(url or CIFAR10.url, str(cache), cifar.ARCHIVE, md5 or CIFAR10.tgz_md5)
+                download_url(CIFAR10.url, str(cache), cifar.ARCHIVE, CIFAR10.tgz_md5)
                 return cache / cifar.ARCHIVE
-            except failures as error:
-                failure = error
-            if attempt < TRIES - 1:
-                sleep(backoff * 2**attempt)
+            except (OSError, RuntimeError) as error:  # RuntimeError is torchvision's word for a wrong MD5
+                if not left:
+                    cure = f"run again, or put {cifar.ARCHIVE} into {cache}"
+                    raise NetworkError(f"CIFAR-10 did not come ({printable(error)}): {cure}") from error
+            sleep(left.pop(0))
     finally:
         socket.setdefaulttimeout(before)
-    cure = f"run again, or put {cifar.ARCHIVE} into {cache}"
-    raise NetworkError(f"CIFAR-10 did not come ({printable(failure)}): {cure}") from failure
 
 
 @cli.stage_command("""

@@ -11,7 +11,7 @@ import tarfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -29,7 +29,9 @@ from pipeline.store.cifar import find_batches
 from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed
 from tests.doubles.kaggle import faulty_kaggle
-from tests.support import ROOT, SLUG, error_line, images, stage, tree, write_download
+from tests.support import ROOT, SLUG, error_line, here, images, tree, write_download
+
+pytestmark = pytest.mark.usefixtures("quick_client")
 
 
 @pytest.fixture
@@ -37,8 +39,15 @@ def source(tmp_path: Path) -> Path:
     return write_download(tmp_path / "source")
 
 
-def fetch(cwd: Path, environ: dict[str, str], *more: str) -> "subprocess.CompletedProcess[str]":
-    return stage("download", "--competition", SLUG, *more, cwd=cwd, environ=environ)
+def run(
+    cwd: Path, stage: str, *more: object, environ: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    return here(stage, "--competition", SLUG, *more, cwd=cwd, environ=environ)
+
+
+def output(result: "subprocess.CompletedProcess[str]") -> str:
+    assert (result.returncode, result.stderr) == (0, ""), result
+    return result.stdout
 
 
 def target(cwd: Path) -> Path:
@@ -53,16 +62,17 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_download_is_the_competitions_files_and_is_done_once(tmp_path: Path, source: Path) -> None:
-    with faulty_kaggle(source, tmp_path / "state", slug=SLUG) as kaggle:
-        first = fetch(tmp_path, kaggle.environment)
-        assert first.returncode == 0, first.stderr
+    fault = "ListDataFiles:status=503,retry=0*2"
+    with faulty_kaggle(source, tmp_path / "state", slug=SLUG, faults=[fault]) as kaggle:
+        asking, *told, came, end, following = output(run(tmp_path, "download", environ=kaggle.environment)).splitlines()
+        assert asking == "download: asking the mock Kaggle server"
+        again = [line for line in told if "trying again in 0 s" in line]
+        assert len(again) == 2 and all(line.startswith("kaggle: Kaggle is busy or down (503, ") for line in again)
         assert content(target(tmp_path)) == content(source)
-        *_, came, end, following = first.stdout.splitlines()
         assert came == "download: 0.5 MB came, unpacking and checking them"
-        assert end.startswith(f"download: data/raw/{SLUG} holds 8 files, 0.5 MB, in 0:00:0")
+        assert end.startswith(f"download: data/raw/{SLUG} is complete, in 0:00:0")
         assert following == f"next: python -m pipeline.preprocess --competition {SLUG}"
-        again = fetch(tmp_path, kaggle.environment)
-        assert "nothing to do" in again.stdout
+        assert "nothing to do" in output(run(tmp_path, "download", environ=kaggle.environment))
         assert kaggle.count("DownloadDataFiles") == 1
     assert not list((tmp_path / "data/raw").glob(f".{SLUG}.download"))
 
@@ -91,21 +101,11 @@ def test_a_killed_download_goes_on_where_it_stopped(
             process.send_signal(signal.SIGKILL)
         assert not target(tmp_path).exists()
         there, before = partial_zip.stat().st_size, len(asked)
-        result = fetch(tmp_path, kaggle.environment)
-        assert result.returncode == 0, result.stderr
+        output(run(tmp_path, "download", environ=kaggle.environment))
         assert content(target(tmp_path)) == content(source)
     assert asked[0] is None and there >= 2_000_000
     # The client asks for the file, looks at the headers, and then for what is missing: nothing comes twice.
     assert asked[before:] == [None, f"bytes={there}-"]
-
-
-def test_each_new_try_is_told_on_stdout(tmp_path: Path, source: Path) -> None:
-    fault = "ListDataFiles:status=503,retry=0*2"
-    with faulty_kaggle(source, tmp_path / "state", slug=SLUG, faults=[fault]) as kaggle:
-        result = fetch(tmp_path, kaggle.environment)
-    assert result.returncode == 0, result.stderr
-    told = [line for line in result.stdout.splitlines() if "trying again in 0 s" in line]
-    assert len(told) == 2 and all(line.startswith("kaggle: Kaggle is busy or down (503, ") for line in told)
 
 
 class Canned(Kaggle):
@@ -123,17 +123,8 @@ class Canned(Kaggle):
         shutil.copy(self.archive, folder / f"{slug}.zip")
 
 
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"gone.bin": 5}, "lists gone.bin, which did not come"),
-        ({"cifar_test_nolabel.pkl": 5}, "Kaggle lists 5"),
-        ({}, None),
-    ],
-)
-def test_what_came_is_compared_with_kaggles_list(
-    tmp_path: Path, source: Path, changed: dict[str, int], said: str | None
-) -> None:
+@pytest.mark.parametrize("changed", [{"gone.bin": 5}, {"cifar_test_nolabel.pkl": 5}, {}])
+def test_what_came_is_compared_with_kaggles_list(tmp_path: Path, source: Path, changed: dict[str, int]) -> None:
     sizes = {name: len(data) for name, data in content(source).items()} | changed
 
     class Listing(Canned):
@@ -141,11 +132,11 @@ def test_what_came_is_compared_with_kaggles_list(
         archive: ClassVar[Path] = zipped(source, tmp_path / "x.zip")
 
     kaggle = Listing({"KAGGLE_API_TOKEN": "t"})
-    if said is None:
+    if not changed:
         assert download(SLUG, Paths(raw=tmp_path / "raw"), kaggle, print) == tmp_path / "raw" / SLUG
         assert Listing.downloads == 1
         return
-    with pytest.raises(BadData, match=said):  # exit code 4
+    with pytest.raises(BadData, match=f"{next(iter(changed))} did not come with the 5 bytes"):
         download(SLUG, Paths(raw=tmp_path / "raw"), kaggle, print)
     assert Listing.downloads == 2  # it may have been damaged on the way
     assert tree(tmp_path / "raw") == {} and not list((tmp_path / "raw").glob(f".{SLUG}.[dp]*"))
@@ -154,61 +145,50 @@ def test_what_came_is_compared_with_kaggles_list(
 # --- without Kaggle -----------------------------------------------------------------------------------------
 
 
-def test_without_credentials_it_ends_at_once_with_5(tmp_path: Path) -> None:
-    result = stage("download", cwd=tmp_path)
-    assert "no Kaggle credentials" in error_line(result, 5)
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 5, "no Kaggle credentials"),
+        (["--from", "nowhere"], 3, "does not exist"),
+        (["--timeout", "0"], 2, "--timeout"),
+    ],
+)
+def test_what_cannot_be_downloaded(tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
+    assert said in error_line(here("download", *arguments, cwd=tmp_path), code)
     assert tree(tmp_path) == {}
-
-
-def test_a_folder_is_used_in_place(tmp_path: Path, source: Path) -> None:
-    result = stage("download", "--competition", SLUG, "--from", source, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    link = target(tmp_path) / "cifar_test_nolabel.pkl"
-    assert link.is_symlink() and link.resolve() == source / "cifar_test_nolabel.pkl"
-    assert content(target(tmp_path)) == content(source)
 
 
 def test_another_source_wants_force(tmp_path: Path, source: Path) -> None:
     other = write_download(tmp_path / "other", seed=50)
-    stage("download", "--competition", SLUG, "--from", source, cwd=tmp_path)
-    told = error_line(stage("download", "--competition", SLUG, "--from", other, cwd=tmp_path), 2)
+    output(run(tmp_path, "download", "--from", source))
+    told = error_line(run(tmp_path, "download", "--from", other), 2)
     cure = re.search("`python -m pipeline.download (.+)`", told)
     assert cure is not None
-    stage("download", *shlex.split(cure[1]), cwd=tmp_path)
+    output(here("download", *shlex.split(cure[1]), cwd=tmp_path))
     assert content(target(tmp_path)) == content(other)
 
 
 def test_a_folder_laid_out_by_hand_stays_as_it_is(tmp_path: Path, source: Path) -> None:
     folder = write_download(target(tmp_path), seed=50)
     before = tree(folder)
-
-    def lay(*more: object) -> "subprocess.CompletedProcess[str]":
-        return stage("download", "--competition", SLUG, *more, cwd=tmp_path)
-
     for more in ([], ["--from", folder], ["--from", f"data/raw/../raw/{SLUG}"]):
-        result = lay(*more)
-        assert result.returncode == 0, result.stderr
-        assert "laid out by hand, nothing to do" in result.stdout
-    assert "laid out by hand" in error_line(lay("--from", source), 2)
-    assert "lie in each other" in error_line(lay("--from", folder, "--force"), 2)
-    assert "lie in each other" in error_line(lay("--from", folder / "cifar-10-python", "--force"), 2)
+        assert "laid out by hand, nothing to do" in output(run(tmp_path, "download", *more))
+    assert "--force" in error_line(run(tmp_path, "download", "--from", source), 2)
+    for inside in (folder, folder / "cifar-10-python"):
+        assert "lie in each other" in error_line(run(tmp_path, "download", "--from", inside, "--force"), 2)
+    output(run(tmp_path, "preprocess"))
     assert tree(folder) == before
-    assert stage("preprocess", "--competition", SLUG, cwd=tmp_path).returncode == 0
-    assert tree(folder) == before
-    assert lay("--from", source, "--force").returncode == 0
+    output(run(tmp_path, "download", "--from", source, "--force"))
     assert content(folder) == content(source)
 
 
 def test_linked_files_that_were_replaced_are_noticed_and_preprocessed_anew(tmp_path: Path, source: Path) -> None:
     def both() -> list[str]:
-        results = [
-            stage("download", "--competition", SLUG, "--from", source, cwd=tmp_path),
-            stage("preprocess", "--competition", SLUG, cwd=tmp_path),
-        ]
-        assert [result.returncode for result in results] == [0, 0], results
-        return [result.stdout for result in results]
+        return [output(run(tmp_path, "download", "--from", source)), output(run(tmp_path, "preprocess"))]
 
     both()
+    link = target(tmp_path) / "cifar_test_nolabel.pkl"
+    assert link.is_symlink() and link.resolve() == source / "cifar_test_nolabel.pkl"
     assert all("nothing to do" in said for said in both())
     other = write_download(tmp_path / "other", seed=50)
     for name, data in content(other).items():
@@ -222,17 +202,13 @@ def test_linked_files_that_were_replaced_are_noticed_and_preprocessed_anew(tmp_p
 
 @pytest.mark.parametrize("damage", ["", '{"stage": "download", "files": {"a": 1}}'])
 def test_a_damaged_manifest_is_mended_by_force(tmp_path: Path, source: Path, damage: str) -> None:
-    def run(name: str, *more: object) -> "subprocess.CompletedProcess[str]":
-        return stage(name, "--competition", SLUG, *more, cwd=tmp_path)
-
-    run("download", "--from", source)
+    output(run(tmp_path, "download", "--from", source))
     before = tree(target(tmp_path))
     (target(tmp_path) / "manifest.json").write_text(damage)
-    assert "--force" in error_line(run("download", "--from", source), 4)
-    assert "--force" in error_line(run("preprocess"), 4)
-    assert run("download", "--from", source, "--force").returncode == 0
+    assert "--force" in error_line(run(tmp_path, "download", "--from", source), 4)
+    assert "--force" in error_line(run(tmp_path, "preprocess"), 4)
+    output(run(tmp_path, "download", "--from", source, "--force"))
     assert tree(target(tmp_path)) == before
-    assert run("preprocess").returncode == 0
 
 
 def test_a_kaggle_notebooks_files_are_used_in_place(tmp_path: Path) -> None:
@@ -250,30 +226,14 @@ def zipped(source: Path, path: Path) -> Path:
 
 
 def test_an_archive_that_was_downloaded_by_hand_will_do(tmp_path: Path, source: Path) -> None:
-    stage("download", "--competition", SLUG, "--from", zipped(source, tmp_path / "x.zip"), cwd=tmp_path)
+    output(run(tmp_path, "download", "--from", zipped(source, tmp_path / "x.zip")))
     assert content(target(tmp_path)) == content(source)
 
 
 def test_the_known_competitions_file_has_a_known_hash(tmp_path: Path, source: Path) -> None:
-    result = stage("download", "--competition", DEFAULT_COMPETITION, "--from", source, cwd=tmp_path)
+    result = here("download", "--competition", DEFAULT_COMPETITION, "--from", source, cwd=tmp_path)
     assert "a0efb9ed2400345ed274e1ad6c7d299b4e8c94d194e0420ffa9a711a22e5cdb1" in error_line(result, 4)
     assert not (tmp_path / "data/raw" / DEFAULT_COMPETITION).exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        (["--from", "nowhere"], 3, "does not exist"),
-        (["--competition", "https://www.kaggle.com/c/some-slug"], 2, "--competition some-slug"),
-        (["--timeout", "0"], 2, ""),
-        (["--nonsense"], 2, ""),
-    ],
-)
-def test_wrong_usage(tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
-    result = stage("download", *arguments, cwd=tmp_path)
-    assert result.returncode == code
-    assert said in result.stderr
-    assert tree(tmp_path) == {}
 
 
 # --- CIFAR-10 from its home page ----------------------------------------------------------------------------
@@ -285,28 +245,25 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def home_page(tmp_path: Path, source: Path) -> Iterator[tuple[str, str]]:
-    """URL and MD5 of an archive like CIFAR-10's own, on 127.0.0.1."""
+def home_page(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An archive like CIFAR-10's own, on 127.0.0.1."""
+    from torchvision.datasets import CIFAR10
+
     folder = tmp_path / "www"
     folder.mkdir()
     with tarfile.open(folder / "cifar.tar.gz", "w:gz") as archive:
         archive.add(source / "cifar-10-python/cifar-10-batches-py", "cifar-10-batches-py")
-    md5 = hashlib.md5((folder / "cifar.tar.gz").read_bytes()).hexdigest()
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5((folder / "cifar.tar.gz").read_bytes()).hexdigest())
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/cifar.tar.gz", md5
+        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/cifar.tar.gz")
+        yield
         server.shutdown()
         thread.join()
 
 
-def test_missing_training_data_comes_from_cifars_home_page(
-    tmp_path: Path, source: Path, home_page: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from torchvision.datasets import CIFAR10
-
-    monkeypatch.setattr(CIFAR10, "url", home_page[0])
-    monkeypatch.setattr(CIFAR10, "tgz_md5", home_page[1])
+def test_missing_training_data_comes_from_cifars_home_page(tmp_path: Path, source: Path, home_page: None) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "cifar_test_nolabel.pkl").write_bytes((source / "cifar_test_nolabel.pkl").read_bytes())
@@ -317,6 +274,14 @@ def test_missing_training_data_comes_from_cifars_home_page(
     assert manifest is not None and len(manifest.files) == 8
 
 
-def test_a_wrong_md5_is_a_network_error(tmp_path: Path, home_page: tuple[str, str]) -> None:
+def test_a_wrong_md5_is_a_network_error_after_three_tries(
+    tmp_path: Path, home_page: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import CIFAR10
+
+    monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
+    asked: list[object] = []
+    monkeypatch.setattr(Quiet, "log_message", lambda *_: asked.append(1))
     with pytest.raises(NetworkError, match="CIFAR-10 did not come"):
-        fetch_cifar(tmp_path / "cache", home_page[0], "0" * 32, backoff=0.01)
+        fetch_cifar(tmp_path / "cache", waits=(0.01, 0.01))
+    assert len(asked) >= 3
