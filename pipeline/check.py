@@ -13,7 +13,8 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,12 +24,12 @@ import click
 
 from pipeline import cli
 from pipeline.config import Paths, competition
-from pipeline.console import duration
+from pipeline.console import duration, table
 from pipeline.errors import AccessDenied, BadData, Log, MissingInput, NetworkError, PipelineError, printable
 from pipeline.gap.assessment import Assessment, assess, record
 from pipeline.gap.comparison import Comparison, compare, sync
 from pipeline.kaggle_api import credentials
-from pipeline.kaggle_api.client import Kaggle
+from pipeline.kaggle_api.client import Kaggle, Submission
 from pipeline.store import ledger, runs, submissions
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import Manifest
@@ -51,33 +52,22 @@ class Checked:
 
     def to_dict(self) -> dict[str, Any]:
         """For --json.  Accuracies in per cent, gaps in points."""
-        values, found = self.comparison.to_dict(), self.assessment
-        if self.comparison.newest is None and self.csv is not None:
-            card = self.csv.sidecar
-            values |= {"run": card.run, "local": card.test_accuracy, "validation": card.validation_accuracy}
-        forecast = found.forecast if found else None
-        return values | {
+        values = self.comparison.to_dict() | {
             "csv": str(self.csv.path) if self.csv else None,
-            "predicted": _per_cent(forecast.predicted) if forecast else None,
-            "interval": [_per_cent(limit) for limit in forecast.interval] if forecast else None,
-            "by": forecast.by if forecast else None,
-            "methods": {name: _per_cent(value) for name, value in forecast.methods.items()} if forecast else {},
-            "refused": dict(forecast.refused) if forecast else {},
-            "reliable": forecast.reliable if forecast else False,
-            "doubts": list(forecast.doubts) if forecast else [],
-            "temperature": round(found.temperature, 3) if found else None,
-            "verdict": found.diagnosis.verdict if found else None,
-            **(found.findings.to_dict() if found else {"diagnosis": None, "trials": [], "measure": None}),
-            "advice": [asdict(advice) for advice in found.advice] if found else [],
             "pictures": [str(path) for path in self.pictures],
             "not_judged": self.not_assessed,
             "not_asked": self.not_asked,
         }
+        if self.comparison.newest is None and self.csv is not None:
+            card = self.csv.sidecar
+            values |= {"run": card.run, "local": card.test_accuracy, "validation": card.validation_accuracy}
+        return {**values, **(self.assessment.to_dict() if self.assessment else NOT_ASSESSED)}
 
 
-def _per_cent(fraction: float) -> float:
-    """0.8343912 -> 83.439."""
-    return round(100 * fraction, 3)
+NOT_ASSESSED: Mapping[str, Any] = {  # what Assessment.to_dict would say
+    **dict.fromkeys(("predicted", "interval", "by", "temperature", "verdict", "diagnosis", "measure")),
+    "methods": {}, "refused": {}, "reliable": False, "doubts": [], "trials": [], "advice": [],
+}  # fmt: skip
 
 
 def check(
@@ -86,9 +76,9 @@ def check(
 ) -> Checked:  # fmt: skip
     """Predict the score of `csv`, by default of the newest CSV, bring the ledger up to date and compare.
 
-    The prediction is written into the ledger before Kaggle is asked for scores.  Without credentials only the
-    ledger is looked at.  Submissions that are being scored just now are waited for, up to `wait` seconds.
-    `pictures` is the folder for figures of the test set (pipeline.reporting.figures.test_set).
+    The prediction is made by the scores that are in the ledger, and written there before those that Kaggle answers.
+    Without credentials only the ledger is looked at.  Submissions that are being scored just now are waited for, up to
+    `wait` seconds.  `pictures` is the folder for figures of the test set (pipeline.reporting.figures.test_set).
 
     Raises:
         NetworkError, AccessDenied: Kaggle was asked and did not answer; `log` has got what the ledger knows.
@@ -97,64 +87,56 @@ def check(
             are wanted, and the images here are others by now.
     """
     path, known = paths.submissions / ledger.NAME, competition(slug)
-    entries, csvs = ledger.read(path), submissions.local_csvs(paths.submissions, slug)
-    if csv is None:
-        subject = _newest_csv(csvs, paths)
-    else:
-        at_hand = {each.path.resolve(): each for each in csvs}
-        subject = at_hand.get(csv.resolve()) or submissions.local_csv(csv, slug)
-    assessment = not_assessed = not_asked = None
-    if subject is not None:
-        try:
+    csvs = submissions.local_csvs(paths.submissions, slug)
+    subject = submissions.local_csv(csv, slug) if csv else _newest_csv(csvs, paths)
+    listed, not_asked = _ask(kaggle, slug, path, wait, log)
+    entries = ledger.read(path)
+    assessment = not_assessed = None
+    try:
+        if subject is not None:
             assessment = assess(subject, csvs, entries, known)
             entries = record(path, entries, assessment, datetime.now(UTC))
-        except BadData as error:
-            if csv is not None:
-                raise
-            not_assessed = str(error)
-    try:
-        credentials.require(kaggle.environ)
-    except AccessDenied as error:
-        not_asked = str(error)
-    else:
-        try:
-            _ask(kaggle, slug, path, entries, csvs, wait)
-        except NetworkError:
-            if states := ledger.current(entries, slug):
-                log(submission_table(states, ledger.predictions(entries, slug)))
+    except BadData as error:
+        if csv is not None:
             raise
-    drawn: Sequence[Path] = ()
-    if pictures is not None and assessment is not None:
-        from pipeline.reporting import figures  # noqa: PLC0415 - matplotlib takes a second to import
-
-        whole = assessment.whole()
-        data = figures.open_images(assessment.csv, whole, paths.processed / slug)
-        drawn = figures.write(figures.test_set(whole, data), pictures, assessment.csv.path.stem)
+        not_assessed = str(error)
+    entries = sync(path, entries, listed, csvs, slug)
+    drawn = _draw(assessment, paths.processed / slug, pictures) if assessment and pictures else []
+    manifest = None
+    with suppress(BadData):  # without what preprocess found out the comparison knows less, and goes on
+        manifest = Manifest.read(paths.processed / slug)
     only = subject.sidecar.csv_sha256 if subject and csv else None
-    compared = compare(known, entries, csvs, _facts(paths.processed / slug), only)
+    compared = compare(known, entries, csvs, manifest.facts if manifest else {}, only)
     return Checked(compared, subject, assessment, not_assessed, not_asked, drawn)
 
 
-def _ask(kaggle: Kaggle, slug: str, path: Path, entries: list[Entry], csvs: Sequence[LocalCsv], wait: float) -> None:
-    """Add to the ledger and to its `entries` what Kaggle says of all submissions, then of those being scored."""
-    end = time.monotonic() + wait
-    listed = kaggle.submissions(slug)
-    entries[:] = sync(path, entries, listed, csvs, slug)
-    if wait and any(submission.status == "PENDING" for submission in listed):
-        kaggle.log(f"check: being scored, waiting for up to {duration(wait)}")
-    while any(submission.status == "PENDING" for submission in listed) and time.monotonic() < end:
-        kaggle.sleep(POLL)
-        listed = kaggle.submissions(slug)
-        entries[:] = sync(path, entries, listed, csvs, slug)
-
-
-def _facts(processed: Path) -> Mapping[str, Any]:
-    """What preprocess found out; nothing, if it has not run or its folder is damaged: the comparison goes on."""
+def _ask(kaggle: Kaggle, slug: str, path: Path, wait: float, log: Log) -> tuple[list[Submission], str | None]:
+    """All submissions, as they are when none is being scored or after `wait` seconds; and why Kaggle was not asked."""
     try:
-        manifest = Manifest.read(processed)
-    except BadData:
-        return {}
-    return manifest.facts if manifest else {}
+        credentials.require(kaggle.environ)
+    except AccessDenied as error:
+        return [], str(error)
+    end = time.monotonic() + wait
+    try:
+        listed = kaggle.submissions(slug)
+        if wait and any(submission.status == "PENDING" for submission in listed):
+            kaggle.log(f"check: being scored, waiting for up to {duration(wait)}")
+        while any(submission.status == "PENDING" for submission in listed) and time.monotonic() < end:
+            kaggle.sleep(POLL)
+            listed = kaggle.submissions(slug)
+    except NetworkError:
+        entries = ledger.read(path)
+        if states := ledger.current(entries, slug):
+            log(submission_table(states, ledger.predictions(entries, slug)))
+        raise
+    return listed, None
+
+
+def _draw(assessment: Assessment, processed: Path, folder: Path) -> list[Path]:
+    from pipeline.reporting import figures  # noqa: PLC0415 - matplotlib takes a second to import
+
+    drawn = figures.test_set(*figures.open_images(assessment, processed))
+    return figures.write(drawn, folder, assessment.csv.path.stem)
 
 
 def _newest_csv(csvs: Sequence[LocalCsv], paths: Paths) -> LocalCsv | None:
@@ -162,10 +144,9 @@ def _newest_csv(csvs: Sequence[LocalCsv], paths: Paths) -> LocalCsv | None:
 
     Those of models over the parameter limit do not count: they cannot be submitted.
     """
-    try:
+    latest = None
+    with suppress(MissingInput, BadData):
         latest = runs.latest(paths.models)
-    except (MissingInput, BadData):
-        latest = None
     return max(
         (csv for csv in csvs if csv.sidecar.submittable),
         key=lambda csv: (latest in (csv.sidecar.run, *csv.sidecar.runs), csv.sidecar.created),
@@ -173,56 +154,52 @@ def _newest_csv(csvs: Sequence[LocalCsv], paths: Paths) -> LocalCsv | None:
     )
 
 
-# --- the screen
-
-
 def show(checked: Checked, log: Log) -> None:
     """Print the table, what it means, and what to expect."""
-    compared = checked.comparison
+    compared, csv = checked.comparison, checked.csv
+    lines = _meaning(compared)
     if checked.not_asked:
-        log(f"check: Kaggle was not asked, this is the ledger alone ({checked.not_asked})")
+        lines.insert(0, f"Kaggle was not asked, this is the ledger alone ({checked.not_asked})")
     if compared.submissions:
         log(f"{submission_table(compared.submissions, compared.predictions)}\n")
-        for line in _meaning(compared):
-            log(f"check: {line}")
-        if errors := compared.errors:
-            mean = sum(map(abs, errors)) / len(errors)
-            log(f"check: predictions that have a score by now: {len(errors)}, off by {mean:.2f} points on average")
-    else:
-        log(f"check: nothing has been submitted to {compared.competition.slug} yet")
-    csv = checked.csv
+    if errors := compared.errors:
+        mean = sum(map(abs, errors)) / len(errors)
+        lines.append(f"predictions that have a score by now: {len(errors)}, off by {mean:.2f} points on average")
     if csv is None:
-        log("check: there is no CSV to submit; `python -m pipeline.predict` writes one")
-        return
-    summary = checked.assessment.summary() if checked.assessment else [f"no prediction: {checked.not_assessed}"]
-    for line in [*summary, *(f"picture {path}" for path in checked.pictures)]:
+        lines.append("there is no CSV to submit; `python -m pipeline.predict` writes one")
+    else:
+        summary = checked.assessment.summary() if checked.assessment else [f"no prediction: {checked.not_assessed}"]
+        lines += [*summary, *(f"picture {path}" for path in checked.pictures)]
+        card = csv.sidecar
+        if card.csv_sha256 not in {entry.csv_sha256 for entry in compared.submissions if entry.ref}:
+            tag = submissions.tag(card.run, card.csv_sha256, card.validation_accuracy)
+            lines.append(
+                f"{csv.path} has not been submitted.  To submit it:\n  kaggle competitions submit "
+                f'-c {card.competition} -f {shlex.quote(str(csv.path))} -m "{tag}"'
+            )
+    for line in lines:
         log(f"check: {line}")
-    card = csv.sidecar
-    if card.csv_sha256 not in {entry.csv_sha256 for entry in compared.submissions if entry.ref}:
-        tag = submissions.tag(card.run, card.csv_sha256, card.validation_accuracy)
-        log(f"check: {csv.path} has not been submitted.  To submit it:")
-        log(f'  kaggle competitions submit -c {card.competition} -f {shlex.quote(str(csv.path))} -m "{tag}"')
 
 
 def submission_table(entries: Sequence[Entry], predictions: Mapping[str, Entry]) -> str:
     """The newest SHOWN submissions, a line each."""
-    older = max(len(entries) - SHOWN, 0)
-    import pandas as pd  # noqa: PLC0415 - half a second that --help need not take
-
-    shown = entries[older:]
-    frame = pd.DataFrame(ledger.rows(shown, predictions), columns=list(ledger.HEAD))
-    frame["status"] += ["*" * bool(entry.note) for entry in shown]
+    shown = entries[-SHOWN:]
+    rows = [
+        (*row, status + "*" * bool(entry.note))
+        for (*row, status), entry in zip(ledger.rows(shown, predictions), shown, strict=True)
+    ]
     notes = [f"* {entry.ref}: {printable(entry.note)}" for entry in shown if entry.note]
+    older = len(entries) - len(shown)
     left_out = [f"... and {older:,} older ones, in {ledger.NAME} and with --json"] if older else []
-    return "\n".join([*left_out, frame.to_string(index=False), *notes])
+    return "\n".join([*left_out, *table(ledger.HEAD, rows), *notes])
 
 
 def _meaning(compared: Comparison) -> list[str]:
-    """What the newest score says, in lines."""
+    """What the newest score says."""
     newest, line = compared.newest, compared.competition.line
+    if not compared.submissions:
+        return [f"nothing has been submitted to {compared.competition.slug} yet"]
     if newest is None or newest.public is None:
-        if newest is not None and newest.status == ledger.COMPLETE:
-            return [f"ref {newest.ref} is complete and no score is shown for it"]
         return ["no score yet; look again later"]
     if newest.local_test is None or newest.gap_public is None:
         return [f"ref {newest.ref} scored {newest.public:.2f} %; its CSV is not from here"]
@@ -233,10 +210,11 @@ def _meaning(compared: Comparison) -> list[str]:
     if compared.optimistic:
         lines.append("that local accuracy is optimistic: the best epoch was selected on the same test_batch")
     if compared.noise is not None:
-        assumed = "" if compared.competition.public_rows else ", assumed: half of them"
+        rows = (
+            f"{compared.public_rows} public rows{'' if compared.competition.public_rows else ', assumed: half of them'}"
+        )
         verdict = "more than sampling noise explains" if compared.noise.exceeds else "within sampling noise"
-        limit = compared.noise.limit
-        lines.append(f"that is {verdict} (±{limit:.2f} points at 95 %; {compared.public_rows} public rows{assumed})")
+        lines.append(f"that is {verdict} (±{compared.noise.limit:.2f} points at 95 %; {rows})")
     if compared.line_expects is not None and line is not None:
         lines.append(
             f"this competition's published line expects {compared.line_expects:.2f} % for that local accuracy; "

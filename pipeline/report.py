@@ -51,23 +51,11 @@ def report(
 
 
 def _write(run: Path, card: RunCard, page: Path, paths: Paths, log: Log) -> None:
-    # matplotlib and PyTorch take seconds to import.
-    from pipeline.model.summary import summarise  # noqa: PLC0415
-    from pipeline.reporting import figures  # noqa: PLC0415
-    from pipeline.reporting.page import gather, render  # noqa: PLC0415
+    from pipeline.reporting.page import draw, gather, render  # noqa: PLC0415 - matplotlib and PyTorch take seconds
 
     known = gather(run, card, paths)
-    sent = [(entry, known.predictions.get(entry.csv_sha256)) for entry in known.entries]
-    if known.assessment and known.own is None:  # its prediction alone
-        draft = known.predictions.get(known.assessment.csv.sidecar.csv_sha256)
-        sent += [(draft, draft)] if draft else []
-    sections = {
-        "training": figures.training(known.rows, known.card.config) if known.rows else [],
-        "holdout": figures.holdout(*known.images) if known.images else [],
-        "gap": figures.scores(sent, known.competition.line),
-        "test": figures.test_set(*known.images) if known.images else [],
-    }
-    html = render(known, summarise(known.card.config.model), sections).encode()
+    sections = draw(known)
+    html = render(known, sections).encode()
     pictures = [picture for section in sections.values() for picture in section]
     with atomic.lock(page.parent), atomic.replacing_folder(page.parent) as temporary:
         for picture in pictures:

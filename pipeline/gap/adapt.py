@@ -13,12 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import IMAGE_SIZE
 from pipeline.errors import Log, UsageError
 from pipeline.gap import diagnosis, estimators, shift
 from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import Images
-from pipeline.gap.diagnosis import Diagnosis, Findings, Trial
+from pipeline.gap.diagnosis import Findings, Trial
 from pipeline.gap.estimators import Labels, Probabilities
 from pipeline.gap.shift import LabelShift, Weights
 from pipeline.store.processed import Processed, even_rows
@@ -33,27 +32,6 @@ TRIED = 3000  # labelled images on which mitigations are tried
 ADAPTED = 2000  # hidden and labelled images whose statistics are compared
 
 
-class Sample:
-    """Hidden images that stay in memory while all are read once, batch by batch and in order."""
-
-    def __init__(self, rows: NDArray[np.int64]) -> None:
-        self.rows = rows  # (n,), ascending
-        self.images = np.empty((len(rows), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-        self._read = 0
-
-    def taken_from(self, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Keep what is to be kept of the next images, and return them all."""
-        first, last = np.searchsorted(self.rows, (self._read, self._read + len(batch)))
-        self.images[first:last] = batch[self.rows[first:last] - self._read]
-        self._read += len(batch)
-        return batch
-
-    def thinned(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """At most `count` of them, evenly spread, and their rows."""
-        places = even_rows(len(self.rows), count)
-        return self.rows[places], self.images[places]
-
-
 def predict_hidden(
     panel: Panel, data: Processed, adapt: Adapt, log: Log, *, test: Outputs, validation: Outputs | None,
     recorded: float | None,
@@ -61,12 +39,7 @@ def predict_hidden(
     """Predict the hidden images, diagnose them, and do what `adapt` says about it.
 
     Args:
-        panel: the models.
-        data: the images.
-        adapt: the mitigation, or "auto" for the best of what its trial recommends.
-        log: is told of the mitigation.
-        test: what the panel outputs on the test_batch.
-        validation: and on the validation split, if the models share one.
+        test: what the panel outputs on the test_batch; `validation`: on the split, if the models share one.
         recorded: the accuracy on the test_batch that training noted, 0..1; None: of other circumstances.
 
     Returns:
@@ -76,56 +49,55 @@ def predict_hidden(
         UsageError: `adapt` is a mitigation of something that was not found.
         BadData: a model's outputs are not finite.
     """
-    rows = np.arange(len(data.array("hidden_ids")))
-    sample = Sample(even_rows(len(rows), COMPARED))
-    hidden = inference.predict(panel, data, "hidden_images", rows, prepare=sample.taken_from)
-    hidden_rows, hidden_images = sample.thinned(SAMPLED)
-    test_rows = even_rows(len(test), SAMPLED)
-    hidden_features, test_features = (
-        inference.features(panel.members[0], images) for images in (hidden_images, data.rows("test_images", test_rows))
-    )
+    hidden = inference.predict(panel, data, "hidden_images", np.arange(len(data.array("hidden_ids"))))
     log("predict: comparing the hidden images with the labelled ones")
+    rows = even_rows(len(hidden), COMPARED)
+    images = data.rows("hidden_images", rows)
+    evidence = _evidence(panel, data, rows, images, hidden, test, validation)
     temperature, holdout, calibrated = estimators.calibrated(test, validation, hidden)
-    truth = test.known_truth
-    classes = shift.label_shift(holdout, truth, calibrated)
-    found, ood_scores = diagnosis.diagnose(
-        holdout=holdout, truth=truth, hidden=calibrated, classes=classes, holdout_rows=test_rows,
-        holdout_features=test_features, hidden_features=hidden_features, holdout_images=data.array("test_images"),
-        hidden_images=sample.images, training_images=data.array("train_images"),
-        recorded=recorded, names=data.class_names,
-    )  # fmt: skip
+    classes = shift.label_shift(holdout, test.known_truth, calibrated)
+    found, ood_scores = diagnosis.diagnose(evidence, data, images, classes, holdout, calibrated, recorded)
     if found.verdict == "label_shift":
-        trials = [trial_of_prior(holdout, truth, classes)]
+        trials = [trial_of_prior(holdout, test.known_truth, classes)]
     else:
-        tried = even_rows(len(truth), TRIED)
-        trials = trials_of_corruption(panel, found.pixels, data.rows("test_images", tried), truth[tried])
-    mitigation = choice(adapt, trials)
-    if mitigation != "none":
-        log(f"predict: diagnosis {found.verdict}, so answering again with --adapt {mitigation}")
-        hidden = _applied(mitigation, panel, data, found, hidden, sample, classes.ratio**temperature)
-    findings = Findings(found, tuple(trials), mitigation)
-    evidence = Evidence(
+        tried = even_rows(len(test), TRIED)
+        trials = trials_of_corruption(panel, found.pixels, data.rows("test_images", tried), test.known_truth[tried])
+    findings = Findings(found, tuple(trials), choice(adapt, trials))
+    if findings.mitigation != "none":
+        log(f"predict: diagnosis {found.verdict}, so answering again with --adapt {findings.mitigation}")
+        hidden = _applied(findings, panel, data, hidden, images, classes.ratio**temperature)
+    return dataclasses.replace(
+        evidence, hidden=hidden, ood_scores=ood_scores.astype(np.float32), diagnosis=findings.to_dict()
+    ), findings
+
+
+def _evidence(
+    panel: Panel, data: Processed, rows: NDArray[np.int64], images: Images, hidden: Outputs, test: Outputs,
+    validation: Outputs | None,
+) -> Evidence:  # fmt: skip
+    """The outputs, and features of samples of both sets; `images` are the hidden ones of the `rows`."""
+    sample, test_rows = even_rows(len(rows), SAMPLED), even_rows(len(test), SAMPLED)
+    features, test_features = (
+        inference.features(panel.members[0], these) for these in (images[sample], data.rows("test_images", test_rows))
+    )
+    return Evidence(
         csv_sha256="", runs=tuple(member.name for member in panel.members), hidden=hidden, test=test,
-        validation=validation, hidden_rows=hidden_rows, hidden_features=hidden_features,
-        ood_scores=ood_scores.astype(np.float32), test_rows=test_rows, test_features=test_features,
-        diagnosis=findings.to_dict(),
+        validation=validation, hidden_rows=rows[sample], hidden_features=features, ood_scores=np.empty(0, np.float32),
+        test_rows=test_rows, test_features=test_features, diagnosis={},
     )  # fmt: skip
-    return evidence, findings
 
 
 def _applied(
-    mitigation: Mitigation, panel: Panel, data: Processed, found: Diagnosis, hidden: Outputs, sample: Sample,
-    ratio: Weights,
-) -> Outputs:  # fmt: skip
+    findings: Findings, panel: Panel, data: Processed, hidden: Outputs, images: Images, ratio: Weights
+) -> Outputs:
     """The outputs with the mitigation applied; `ratio` is of classes, for probabilities that are not calibrated."""
-    if mitigation == "prior":
+    found, rows = findings.diagnosis, np.arange(len(hidden))
+    if findings.mitigation == "prior":
         corrected = shift.reweighted(hidden.probabilities, ratio).astype(np.float32)
         return dataclasses.replace(hidden, probabilities=corrected)
-    rows = np.arange(len(hidden))
-    if mitigation == "bn":
-        _, images = sample.thinned(ADAPTED)
+    if findings.mitigation == "bn":
         reference = data.rows("test_images", even_rows(len(data.array("test_images")), ADAPTED))
-        adapted = panel.adapted(images, reference)
+        adapted = panel.adapted(images[even_rows(len(images), ADAPTED)], reference)
         return inference.predict(adapted, data, "hidden_images", rows)
     if found.pixels.revert is None:
         raise UsageError(f"--adapt revert: nothing was found that can be undone (diagnosis {found.verdict})")

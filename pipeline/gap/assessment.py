@@ -4,21 +4,21 @@ And what to do about the gap, by the diagnosis, by trials on labelled images, an
 Accuracies here are fractions in 0..1; the ledger's are in per cent.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.config import Competition
 from pipeline.errors import BadData
 from pipeline.gap import estimators
 from pipeline.gap.diagnosis import APART, Diagnosis, Findings
-from pipeline.gap.estimators import ENOUGH, SLOPE, probit
+from pipeline.gap.estimators import ENOUGH, SLOPE, Labels, probit
 from pipeline.gap.forecast import Forecast, forecast
 from pipeline.store import ledger
 from pipeline.store.ledger import Entry
@@ -59,20 +59,10 @@ class Assessment:
         """What is wrong with the hidden images."""
         return self.findings.diagnosis
 
-    def whole(self) -> Evidence:
-        """The evidence with all outputs: of very many hidden images an assessment knows some.
-
-        Raises:
-            BadData: it is damaged.
-        """
-        if len(self.evidence.hidden) == self.csv.sidecar.rows:
-            return self.evidence
-        return Evidence.read(self.csv.path) or self.evidence
-
     @property
     def advice(self) -> list[Advice]:
         """What to do next, the most promising first."""
-        card, found = self.csv.sidecar, self.diagnosis
+        found = self.diagnosis
         advice = sorted(_mitigations(self.findings), key=lambda each: -(each.gain or 0))
         if found.verdict == "preprocessing" and not found.pixels.corruptions:
             advice.append(Advice("predict on the machine that has trained, or train again on this one", None, ""))
@@ -80,7 +70,24 @@ class Assessment:
             advice.append(Advice("train with stronger augmentation: `train --policy trivialaugment`", None, ""))
         if found.verdict == "unknown":
             advice.append(Advice("look at the images: `check --pictures submissions`", None, ""))
-        return [*advice, *_better_models(card, worth_of_a_point(card.test_accuracy / 100, self.forecast.predicted))]
+        return advice + _better_models(self.csv.sidecar, self.forecast.predicted)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json.  Accuracies in per cent, gains in points."""
+        made = self.forecast
+        return {
+            "predicted": _per_cent(made.predicted),
+            "interval": [_per_cent(limit) for limit in made.interval],
+            "by": made.by,
+            "methods": {name: _per_cent(value) for name, value in made.methods.items()},
+            "refused": made.refused,
+            "reliable": not made.doubts,
+            "doubts": made.doubts,
+            "temperature": round(self.temperature, 3),
+            "verdict": self.diagnosis.verdict,
+            **self.findings.to_dict(),
+            "advice": [asdict(advice) for advice in self.advice],
+        }
 
     def summary(self) -> list[str]:
         """The prediction, the diagnosis and the advice, a line each."""
@@ -92,7 +99,7 @@ class Assessment:
             f"{self.csv.path}: local {self.csv.sidecar.test_accuracy:.2f} %, expected public score "
             f"{100 * made.predicted:.1f} % (90 %: {100 * low:.1f} to {100 * high:.1f}) by {made.by}",
             f"other methods: {others}" + (f" ({refused})" if refused else ""),
-            *([] if made.reliable else [f"UNRELIABLE: {'; '.join(made.doubts)}"]),
+            *([f"UNRELIABLE: {'; '.join(made.doubts)}"] if made.doubts else []),
             f"diagnosis {found.verdict}: {found.reason}",
             f"size of effects: pixels {found.pixels.distance:.2f} (noticeable from {found.pixels.limit:.2f}), "
             f"features AUC {found.auc:.2f} (.50), unsure {100 * found.harder:.0f} % ({100 * found.harder_limit:.0f}), "
@@ -116,22 +123,21 @@ def _mitigations(findings: Findings) -> list[Advice]:
     return advice
 
 
-def _better_models(card: Sidecar, worth: float) -> list[Advice]:
+def _better_models(card: Sidecar, predicted: float) -> list[Advice]:
     """What makes any model better, as far as it is not done yet."""
+    worth = worth_of_a_point(card.test_accuracy / 100, predicted)
     source = f"as measured locally, where a point is worth {worth:.1f} here"
-    advice = []
-    if len(card.runs) < 2:
-        advice.append(Advice("average three seeds: `predict --run A B C`", worth * ENSEMBLE, source))
-    if card.tta == "none" and card.mirrored:
-        advice.append(Advice("average with the mirror images: `predict --tta flip`", worth * FLIP, source))
-    advice.append(Advice("one network taught by three: `train --teacher A B C`", worth * STUDENT, source))
-    return advice
+    ways = [
+        (len(card.runs) < 2, "average three seeds: `predict --run A B C`", ENSEMBLE),
+        (card.tta == "none" and card.mirrored, "average with the mirror images: `predict --tta flip`", FLIP),
+        (True, "one network taught by three: `train --teacher A B C`", STUDENT),
+    ]
+    return [Advice(do, worth * gain, source) for is_open, do, gain in ways if is_open]
 
 
 def worth_of_a_point(local: float, predicted: float) -> float:
     """Points of the score for one more local point: the derivative of the probit line of slope .85."""
-    z, hidden = probit(local), probit(predicted)
-    return SLOPE * math.exp((z**2 - hidden**2) / 2)
+    return SLOPE * math.exp((probit(local) ** 2 - probit(predicted) ** 2) / 2)
 
 
 def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], competition: Competition) -> Assessment:
@@ -146,12 +152,11 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
     Raises:
         BadData: there is no evidence of the CSV, or it is damaged or another's.
     """
-    evidence, card = _evidence(csv), csv.sidecar
+    evidence, sha256 = _evidence(csv), csv.sidecar.csv_sha256
     findings = Findings.from_dict(evidence.diagnosis)
     temperature, holdout, hidden = estimators.calibrated(evidence.test, evidence.validation, evidence.hidden)
-    predictions = ledger.predictions(entries, competition.slug)
-    states = ledger.current(entries, competition.slug)
-    scored = {e.csv_sha256: e for e in states if e.public is not None and e.csv_sha256 != card.csv_sha256}
+    predictions, states = ledger.predictions(entries, competition.slug), ledger.current(entries, competition.slug)
+    scored = {e.csv_sha256: e for e in states if e.public is not None and e.csv_sha256 != sha256}
     errors = [prediction_error(predictions.get(sha), entry) for sha, entry in scored.items()]
     made = forecast(
         accuracy=estimators.accuracy(evidence.test.probabilities, evidence.test.known_truth),
@@ -167,7 +172,7 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
         simulated=_simulated(findings),
         corrupted=findings.diagnosis.verdict == "corruption",
         mixed=len(findings.diagnosis.pixels.corruptions) > 1,
-        alarms=_alarms(findings, card),
+        alarms=_alarms(findings, csv.sidecar),
         errors=[error / 100 for error in errors if error is not None],
         scored_rows=competition.public_rows,
     )
@@ -181,22 +186,19 @@ def _evidence(csv: LocalCsv) -> Evidence:
     return evidence
 
 
-def _peers(
-    csv: LocalCsv, evidence: Evidence, others: Sequence[LocalCsv]
-) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+def _peers(csv: LocalCsv, evidence: Evidence, others: Sequence[LocalCsv]) -> list[tuple[Labels, Labels]]:
     """The labels of each run at hand on the test_batch and on the hidden images, each model once."""
-    found = {}
-    for other in [csv, *others]:
-        if other.sidecar.hidden != csv.sidecar.hidden:
-            continue
-        try:
-            its = evidence if other is csv else _evidence(other)
-        except BadData:
-            continue  # it cannot help; where it is the one to be assessed, it is complained about
-        if np.array_equal(its.test.known_truth, evidence.test.known_truth):
-            for local, hidden in zip(its.test.members, its.hidden.members, strict=True):
-                found[hashlib.sha256(local.tobytes() + hidden.tobytes()).hexdigest()] = (local, hidden)
-    return list(found.values())
+    seen = [evidence]
+    for other in others:
+        if other.sidecar.hidden == csv.sidecar.hidden and other is not csv:
+            with suppress(BadData):  # it cannot help; where it is the one to be assessed, it is complained about
+                seen.append(_evidence(other))
+    return list({
+        local.tobytes() + hidden.tobytes(): (local, hidden)
+        for its in seen
+        if np.array_equal(its.test.known_truth, evidence.test.known_truth)
+        for local, hidden in zip(its.test.members, its.hidden.members, strict=True)
+    }.values())  # fmt: skip
 
 
 def _simulated(findings: Findings) -> float | None:
@@ -239,12 +241,16 @@ def record(path: Path, entries: Sequence[Entry], assessment: Assessment, now: da
     card, made = assessment.csv.sidecar, assessment.forecast
     if is_recorded(entries, card.csv_sha256):
         return list(entries)
-    low, high = made.interval
+    low, high = map(_per_cent, made.interval)
     line = Entry(
         now.isoformat(timespec="seconds"), card.competition, card.run, card.csv_sha256, None,
         card.validation_accuracy, card.test_accuracy, None, None, ledger.PREDICTED, made.by,
-        predicted=round(100 * made.predicted, 3), predicted_low=round(100 * low, 3),
-        predicted_high=round(100 * high, 3),
+        predicted=_per_cent(made.predicted), predicted_low=low, predicted_high=high,
     )  # fmt: skip
     ledger.append(path, [line])
     return [*entries, line]
+
+
+def _per_cent(fraction: float) -> float:
+    """0.8343912 -> 83.439."""
+    return round(100 * fraction, 3)

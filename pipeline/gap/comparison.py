@@ -1,5 +1,6 @@
 """Holdout accuracy against Kaggle's scores, over all submissions: which is which, the gap, and whether it is luck."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -8,9 +9,9 @@ from typing import Any
 
 from pipeline.config import Competition
 from pipeline.errors import printable
-from pipeline.gap import forecast
 from pipeline.gap.assessment import prediction_error
-from pipeline.gap.forecast import Noise
+from pipeline.gap.estimators import NORMAL
+from pipeline.gap.forecast import on_line
 from pipeline.kaggle_api.client import Submission
 from pipeline.store import ledger, submissions
 from pipeline.store.ledger import Entry
@@ -70,9 +71,7 @@ def _recognised(submission: Submission, by_sha: Mapping[str, Entry], csvs: Seque
     for sha256, entry in by_sha.items():
         if submissions.carries(submission.description, sha256):
             return entry
-    for csv in csvs:
-        if submissions.carries(submission.description, csv.sidecar.csv_sha256):
-            return _entry(csv, slug, "")
+    tagged = [csv for csv in csvs if submissions.carries(submission.description, csv.sidecar.csv_sha256)]
     fitting = [
         csv
         for csv in csvs
@@ -80,15 +79,11 @@ def _recognised(submission: Submission, by_sha: Mapping[str, Entry], csvs: Seque
         and csv.size == submission.size
         and instant(csv.sidecar.created) - instant(submission.date) <= CLOCKS_DIFFER
     ]
-    if len(fitting) == 1:
-        return _entry(fitting[0], slug, BY_HAND)
+    if tagged or len(fitting) == 1:
+        card = (tagged or fitting)[0].sidecar
+        local = card.validation_accuracy, card.test_accuracy
+        return Entry("", slug, card.run, card.csv_sha256, None, *local, None, None, "", "" if tagged else BY_HAND)
     return Entry("", slug, "", "", None, None, None, None, None, "", "not a CSV that is here")
-
-
-def _entry(csv: LocalCsv, slug: str, note: str) -> Entry:
-    card = csv.sidecar
-    local = card.validation_accuracy, card.test_accuracy
-    return Entry("", slug, card.run, card.csv_sha256, None, *local, None, None, "", note)
 
 
 def _per_cent(score: str) -> float | None:
@@ -109,6 +104,27 @@ def instant(text: str) -> datetime:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """Whether a gap can be sampling noise; in points."""
+
+    sigma: float  # standard deviation of holdout accuracy - score, if both sets were equally hard
+    limit: float  # the gap that noise exceeds once in 40 times (one side of 95 %)
+    exceeds: bool
+
+
+def noise(local: float, local_rows: int, score: float, score_rows: int) -> Noise:
+    """The difference of two binomial proportions, in per cent, by the pooled normal approximation.
+
+    Under the hypothesis of no gap both are draws of one accuracy p, so the variance of their difference is
+    p (1 - p) (1/n + 1/m).  Source: the two-proportion z test of any textbook.
+    """
+    pooled = (local * local_rows + score * score_rows) / (local_rows + score_rows)
+    sigma = math.sqrt(pooled * (100 - pooled) * (1 / local_rows + 1 / score_rows))
+    limit = NORMAL.inv_cdf(0.975) * sigma
+    return Noise(round(sigma, 3), round(limit, 3), abs(local - score) > limit)
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What is known.  Accuracies in per cent, gaps in points; None is unknown.
 
@@ -121,7 +137,7 @@ class Comparison:
     predictions: Mapping[str, Entry]  # by the CSV's sha256
     newest: Entry | None
     public_rows: int | None
-    noise: Noise | None  # in points
+    noise: Noise | None
     line_expects: float | None  # public score, by the competition's published line
     optimistic: bool | None  # whether the checkpoint was selected on the set that `local` is measured on
 
@@ -159,7 +175,6 @@ def compare(
     """Compare what is known.
 
     Args:
-        competition: the competition.
         entries: the ledger's lines.
         csvs: the CSVs that are here, to tell how their local accuracy came about.
         facts: what preprocess found out of the data, or nothing.
@@ -168,20 +183,17 @@ def compare(
     states = ledger.current(entries, competition.slug)
     candidates = [e for e in states if only is None or e.csv_sha256 == only]
     newest = max(candidates, key=lambda e: (e.gap_public is not None, e.public is not None, e.ref or 0), default=None)
-    selected_on = {csv.sidecar.csv_sha256: csv.sidecar.validation_set for csv in csvs}
-    found = selected_on.get(newest.csv_sha256) if newest else None
+    optimistic = {csv.sidecar.csv_sha256: csv.sidecar.validation_set == "test_batch" for csv in csvs}
     # Without better knowledge, half of the test set.
     public_rows = competition.public_rows or (facts["hidden"]["images"] // 2 if facts else None)
-    noise = line_expects = None
+    by_chance = expected = None
     if newest is not None and newest.local_test is not None:
-        local = newest.local_test / 100
         if competition.line is not None:
-            line_expects = round(100 * forecast.on_line(competition.line, local), 2)
+            expected = round(100 * on_line(competition.line, newest.local_test / 100), 2)
         if newest.public is not None and public_rows:
             rows = facts["test"]["images"] if facts else TEST_ROWS
-            raw = forecast.noise(local, rows, newest.public / 100, public_rows)
-            noise = Noise(round(100 * raw.sigma, 3), round(100 * raw.limit, 3), raw.exceeds)
+            by_chance = noise(newest.local_test, rows, newest.public, public_rows)
     return Comparison(
-        competition, states, ledger.predictions(entries, competition.slug), newest, public_rows, noise, line_expects,
-        None if found is None else found == "test_batch",
+        competition, states, ledger.predictions(entries, competition.slug), newest, public_rows, by_chance, expected,
+        optimistic.get(newest.csv_sha256) if newest else None,
     )  # fmt: skip

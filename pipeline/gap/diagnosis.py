@@ -17,10 +17,11 @@ from pipeline.errors import BadData
 from pipeline.gap import corruption_fit, estimators, shift
 from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import Images
-from pipeline.gap.estimators import Labels, Probabilities
+from pipeline.gap.estimators import Probabilities
 from pipeline.gap.shift import LabelShift
 from pipeline.store.manifest import from_json
-from pipeline.store.submissions import Mitigation, with_present_names
+from pipeline.store.processed import Processed, even_rows
+from pipeline.store.submissions import Evidence, Mitigation, with_present_names
 
 Verdict = Literal["none", "preprocessing", "label_shift", "corruption", "natural", "unknown"]
 
@@ -107,51 +108,49 @@ def _today(stored: Any) -> Any:
 
 
 def diagnose(
-    *, holdout: Probabilities, truth: Labels, hidden: Probabilities, classes: LabelShift, holdout_rows: Labels,
-    holdout_features: NDArray[np.floating], hidden_features: NDArray[np.floating], holdout_images: Images,
-    hidden_images: Images, training_images: Images, recorded: float | None, names: Sequence[str],
+    evidence: Evidence, data: Processed, hidden_images: Images, classes: LabelShift, holdout: Probabilities,
+    hidden: Probabilities, recorded: float | None,
 ) -> tuple[Diagnosis, NDArray[np.float64]]:  # fmt: skip
     """Look at everything; 10 to 40 seconds.
 
     Args:
-        holdout: calibrated, of the labelled test_batch with its labels `truth`, (N,).
-        hidden: calibrated.
-        classes: the label shift between the two.
-        holdout_rows: (m,), the holdout images whose features are `holdout_features`, (m, F).
-        hidden_features: (n, F).
-        holdout_images: uint8 (N, 32, 32, 3); only an even sample is looked at, as of the others.
-        hidden_images: may be memory-mapped, as the training images.
-        training_images: to find duplicates in.
+        evidence: the features of samples of both sets.
+        data: the labelled images.
+        hidden_images: uint8 (n, 32, 32, 3), a sample or all.
+        classes: the label shift between the two sets.
+        holdout: calibrated, of the labelled test_batch; `hidden`: of the test set, likewise.
         recorded: the accuracy on the holdout that training noted, if it is comparable.
-        names: of the classes.
 
     Returns:
         The diagnosis, and how far out of distribution each image of the hidden features is, (n,).
     """
+    images, truth = data.array("test_images"), np.asarray(data.array("test_labels"))
     weights = classes.weights(truth)
     less_confident, by_chance = shift.harder(holdout, weights, hidden)
-    auc, ood_scores = shift.out_of_distribution(holdout_features, weights[holdout_rows], hidden_features)
-    samples = [corruption_fit.sampled(images, LOOKED_UP) for images in (hidden_images, holdout_images)]
-    _, correlations = shift.nearest(np.concatenate(samples), training_images)
-    alike = [float((part > shift.ALIKE).mean()) for part in np.split(correlations, [len(samples[0])])]
-    contract = None
-    if recorded is not None:
-        contract = estimators.accuracy(holdout, truth) - recorded
-        contract = contract if abs(contract) * len(truth) > ROUNDED else 0.0
+    auc, ood_scores = shift.out_of_distribution(
+        evidence.test_features, weights[evidence.test_rows], evidence.hidden_features
+    )
+    moved = None if recorded is None else estimators.accuracy(holdout, truth) - recorded
     found = Diagnosis(
         verdict="unknown",
         reason="",
-        pixels=corruption_fit.fit(holdout_images, hidden_images),
-        contract=contract,
+        pixels=corruption_fit.fit(images, hidden_images),
+        contract=0.0 if moved is not None and abs(moved) * len(truth) <= ROUNDED else moved,
         auc=auc,
         harder=less_confident,
         harder_limit=by_chance,
         label_distance=classes.distance,
         prior=tuple(float(share) for share in classes.hidden),
-        alike=(alike[0], alike[1]),
+        alike=(_alike(hidden_images, data), _alike(images, data)),
     )
-    verdict, reason = conclude(found, classes.holdout, names)
+    verdict, reason = conclude(found, classes.holdout, data.class_names)
     return dataclasses.replace(found, verdict=verdict, reason=reason), ood_scores
+
+
+def _alike(images: Images, data: Processed) -> float:
+    """The share of an even sample of the images that nearly are a training image."""
+    _, correlations = shift.nearest(images[even_rows(len(images), LOOKED_UP)], data.array("train_images"))
+    return float((correlations > shift.ALIKE).mean())
 
 
 def conclude(seen: Diagnosis, expected: NDArray[np.float64], names: Sequence[str]) -> tuple[Verdict, str]:

@@ -7,10 +7,9 @@
 `holdout` is CIFAR-10's labelled test_batch, `hidden` the competition's unlabelled test set.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,27 +29,25 @@ LEAST_PAIRS = 3
 NEAR = 0.5  # probits by which an accuracy may lie beyond the agreements that make the line
 SLOPE = 0.85  # of the probit line from one anchor: between .82, the competition's published pairs, and CIFAR-10.1's
 LEAST_ANCHORS = 5  # scores from which a slope is fitted
+NORMAL = NormalDist()
+
+
+class Refused(Exception):
+    """A method gives no estimate; says why."""
 
 
 def checked(probabilities: NDArray[np.floating], of: str) -> Probabilities:
-    """The probabilities, each row made to sum to exactly 1.
+    """The probabilities of the images `of`, each row made to sum to exactly 1.
 
     Raises:
-        BadData: they are not probabilities; names `of`, the images they are about.
+        BadData: they are not probabilities.
     """
     values = probabilities.astype(np.float64)
-    if values.ndim != 2 or not len(values):
-        raise BadData(f"the probabilities of the {of} images are of shape {values.shape}, not (images, classes)")
-    sums = values.sum(axis=1, keepdims=True)
-    if not np.isfinite(values).all() or (values < 0).any() or (abs(sums - 1) > 0.01).any():
-        raise BadData(f"the probabilities of the {of} images are none (not finite, negative, or not of sum 1)")
+    sums = values.sum(axis=-1, keepdims=True)
+    if values.ndim != 2 or not values.size or not (values >= 0).all() or not (abs(sums - 1) <= 0.01).all():
+        raise BadData(f"the probabilities of the {of} images are none: predict again with --force")
     normalised: Probabilities = values / sums
     return normalised
-
-
-def thinned(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
-    """An even sample of very many."""
-    return probabilities[:: -(-len(probabilities) // ENOUGH) or 1]
 
 
 def accuracy(probabilities: NDArray[np.floating], truth: Labels) -> float:
@@ -102,8 +99,11 @@ def calibrated(
         BadData: the outputs are not probabilities.
     """
     temperature = fit_temperature(test, validation)
-    sets = {"test": test.probabilities, "hidden": thinned(hidden.probabilities)}
-    holdout, unlabelled = (at_temperature(checked(values, of), temperature) for of, values in sets.items())
+    sample = hidden.probabilities[:: -(-len(hidden) // ENOUGH) or 1]
+    holdout, unlabelled = (
+        at_temperature(checked(values, of), temperature)
+        for of, values in (("test", test.probabilities), ("hidden", sample))
+    )
     return temperature, holdout, unlabelled
 
 
@@ -114,45 +114,31 @@ def atc(holdout: Probabilities, holdout_accuracy: float, hidden: Probabilities) 
     return 0.0 if wrong == len(scores) else float((negative_entropy(hidden) >= scores[wrong]).mean())
 
 
-@dataclass(frozen=True)
-class AgreementLine:
-    """probit(agreement on hidden) = intercept + slope * probit(agreement on holdout), over pairs of models."""
+def aline(models: Sequence[tuple[Labels, Labels]], holdout_accuracy: float) -> float:
+    """The accuracy on the line on which the agreements of pairs of models lie (ALine-S), in probits.
 
-    pairs: int  # usable ones: neither agreement is 0 or 1
-    slope: float = 0.0
-    intercept: float = 0.0
-    r2: float = 0.0  # of the pairs around the line
-    highest: float = -math.inf  # probit of the best agreement on the holdout
+    Args:
+        models: of each its labels on the holdout and on the hidden images, (M,) and (N,).
+        holdout_accuracy: of the one in question.
 
-    def refusal(self, holdout_accuracy: float) -> str | None:
-        """Why the line says nothing of a model of this accuracy, or None."""
-        if self.pairs < LEAST_PAIRS:
-            return f"only {self.pairs} usable pairs of runs, and {LEAST_PAIRS} are needed"
-        if self.r2 < CLOSE_TO_A_LINE:
-            return f"the agreements of {self.pairs} pairs of runs lie on no line (R2 {self.r2:.2f}, at least .90)"
-        if probit(holdout_accuracy) > self.highest + NEAR:
-            return f"no two runs agree on more than {100 * probit_inverse(self.highest):.0f} % of the labelled images"
-        return None
-
-    def accuracy(self, holdout_accuracy: float) -> float:
-        """Accuracy lies on the line on which agreement lies (ALine-S)."""
-        return probit_inverse(self.intercept + self.slope * probit(holdout_accuracy))
-
-
-def aline(models: Sequence[tuple[Labels, Labels]]) -> AgreementLine:
-    """The line of several models, of each its labels on the holdout and on the hidden images: (M,) and (N,)."""
+    Raises:
+        Refused: the pairs are too few, lie on no line, or agree on far less than the accuracy.
+    """
     agreements = [
         [float((labels == others).mean()) for labels, others in zip(one, other, strict=True)]
         for one, other in combinations(models, 2)
     ]
     usable = [[probit(share) for share in pair] for pair in agreements if all(0 < share < 1 for share in pair)]
-    x, y = np.array(usable).reshape(-1, 2).T
-    if len(usable) < LEAST_PAIRS or np.ptp(x) == 0:
-        return AgreementLine(len(usable))
-    slope, intercept = (float(value) for value in np.polyfit(x, y, 1))
-    spread = float(((y - y.mean()) ** 2).sum())
-    r2 = 1 - float(((y - intercept - slope * x) ** 2).sum()) / spread if spread else 0.0
-    return AgreementLine(len(usable), slope, intercept, r2, float(x.max()))
+    if len(usable) < LEAST_PAIRS:
+        raise Refused(f"only {len(usable)} usable pairs of runs, and {LEAST_PAIRS} are needed")
+    x, y = np.array(usable).T
+    r2 = float(np.corrcoef(x, y)[0, 1] ** 2) if np.ptp(x) and np.ptp(y) else 0.0
+    if r2 < CLOSE_TO_A_LINE:
+        raise Refused(f"the agreements of {len(usable)} pairs of runs lie on no line (R2 {r2:.2f}, at least .90)")
+    if probit(holdout_accuracy) > x.max() + NEAR:
+        raise Refused(f"no two runs agree on more than {100 * NORMAL.cdf(x.max()):.0f} % of the labelled images")
+    slope, intercept = np.polyfit(x, y, 1)
+    return NORMAL.cdf(float(intercept + slope * probit(holdout_accuracy)))
 
 
 def probit_line(anchors: Sequence[tuple[float, float]], holdout_accuracy: float) -> float:
@@ -164,18 +150,9 @@ def probit_line(anchors: Sequence[tuple[float, float]], holdout_accuracy: float)
     slope = SLOPE
     if len(anchors) >= LEAST_ANCHORS and np.ptp(x) > 0:
         slope = float(np.polyfit(x, y, 1)[0])
-    return probit_inverse(float((y - slope * x).mean()) + slope * probit(holdout_accuracy))
+    return NORMAL.cdf(float((y - slope * x).mean()) + slope * probit(holdout_accuracy))
 
 
 def probit(fraction: float) -> float:
     """The standard normal quantile of a fraction, which is kept off 0 and 1."""
-    from scipy.special import ndtri  # noqa: PLC0415
-
-    return float(ndtri(min(max(fraction, 1e-6), 1 - 1e-6)))
-
-
-def probit_inverse(quantile: float) -> float:
-    """The standard normal distribution function."""
-    from scipy.special import ndtr  # noqa: PLC0415
-
-    return float(ndtr(quantile))
+    return NORMAL.inv_cdf(min(max(fraction, 1e-6), 1 - 1e-6))

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.config import PublishedLine
 from pipeline.gap import estimators
-from pipeline.gap.estimators import Labels, Probabilities
+from pipeline.gap.estimators import NORMAL, Labels, Probabilities, Refused, probit
 
 # Root mean square errors on CIFAR-10 under natural shifts, in the order in which methods predict.  simulated comes
 # before aline: it is there only where a corruption or label shift was found, and there aline errs more.
@@ -22,7 +22,7 @@ from pipeline.gap.estimators import Labels, Probabilities
 ERRORS = {"anchored": 0.008, "published_line": 0.012, "simulated": 0.025, "aline": 0.012, "atc": 0.035}
 CORRUPTED = {"atc": 0.050}  # where the hidden images are corrupted, which is harder to foresee
 MIXED = {"simulated": 0.10}  # where two corruptions explain the images: on the mixes of the same test sets
-UNDERRATED = {"aline": 1.15}  # by how much a fall of accuracy is larger than a method says, on the same predictions
+UNDERRATED = 1.15  # by how much a fall of accuracy is larger than aline says, on the same predictions
 
 FAR_APART = 0.04  # methods that differ by more contradict each other
 NINETY = 1.645  # standard deviations on each side of a 90 % interval
@@ -32,32 +32,9 @@ LOST = 0.25  # error where the images are corrupted in an unknown way: models ar
 CERTAIN = 0.9999  # mean confidence above which a model says nothing of what it does not know
 
 
-@dataclass(frozen=True)
-class Noise:
-    """Whether a gap can be sampling noise."""
-
-    sigma: float  # standard deviation of holdout accuracy - score, if both sets were equally hard
-    limit: float  # the gap that noise exceeds once in 40 times (one side of 95 %)
-    exceeds: bool
-
-
-def noise(local: float, local_rows: int, score: float, score_rows: int) -> Noise:
-    """The difference of two binomial proportions, by the pooled normal approximation.
-
-    Under the hypothesis of no gap both are draws of one accuracy p, so the variance of their difference is
-    p (1 - p) (1/n + 1/m).  Source: the two-proportion z test of any textbook.
-    """
-    from scipy.special import ndtri  # noqa: PLC0415 - a second that most commands need not take
-
-    pooled = (local * local_rows + score * score_rows) / (local_rows + score_rows)
-    sigma = math.sqrt(pooled * (1 - pooled) * (1 / local_rows + 1 / score_rows))
-    limit = float(ndtri(0.975)) * sigma
-    return Noise(sigma, limit, abs(local - score) > limit)
-
-
 def on_line(line: PublishedLine, accuracy: float) -> float:
     """The score that the competition's published line gives a holdout accuracy."""
-    return estimators.probit_inverse(line.intercept + line.slope * estimators.probit(accuracy))
+    return NORMAL.cdf(line.intercept + line.slope * probit(accuracy))
 
 
 @dataclass(frozen=True)
@@ -70,11 +47,6 @@ class Forecast:
     methods: Mapping[str, float]  # method -> its estimate, after the correction of its bias
     refused: Mapping[str, str] = field(default_factory=dict)  # method -> why it gives none
     doubts: Sequence[str] = ()  # why the prediction cannot be relied on
-
-    @property
-    def reliable(self) -> bool:
-        """Whether nothing speaks against it."""
-        return not self.doubts
 
 
 def forecast(
@@ -99,25 +71,10 @@ def forecast(
         errors: predicted - public, of earlier predictions that have a score now.
         scored_rows: hidden images behind the public score; None: half of them.
     """
-    methods = {"atc": estimators.atc(holdout, accuracy, hidden)}
-    refused = {}
-    if simulated is not None:
-        methods["simulated"] = simulated
-    agreement = estimators.aline(peers)
-    if refusal := agreement.refusal(accuracy):
-        refused["aline"] = refusal
-    else:
-        methods["aline"] = agreement.accuracy(accuracy)
-    if anchors:
-        methods["anchored"] = estimators.probit_line(anchors, accuracy)
-    else:
-        refused["anchored"] = "no score of a CSV from here is known yet"
-        if line is not None:
-            methods["published_line"] = on_line(line, accuracy)
-    methods = {name: unbiased(name, accuracy, methods[name]) for name in ERRORS if name in methods}
+    methods, refused = _estimates(accuracy, holdout, hidden, peers, anchors, line, simulated)
     by, predicted = next(iter(methods.items()))
     doubts = [*alarms, *_doubts(holdout, hidden, methods)]
-    error = max(CORRUPTED.get(by, 0.0) if corrupted else 0.0, MIXED.get(by, 0.0) if mixed else 0.0, ERRORS[by])
+    error = (ERRORS | (CORRUPTED if corrupted else {}) | (MIXED if mixed else {}))[by]
     if len(errors) >= OBSERVED:
         error = math.sqrt(float(np.mean(np.square(errors))))
     if doubts:
@@ -127,19 +84,40 @@ def forecast(
     rows = scored_rows or max(len(hidden) // 2, 1)
     # The method's error and the luck of which images are scored, added as variances.
     spread = NINETY * math.sqrt(error**2 + predicted * (1 - predicted) * (1 / rows + 1 / len(holdout)))
-    interval = max(predicted - spread, 0.0), min(predicted + spread, 1.0)
-    return Forecast(predicted, interval, by, methods, refused, doubts)
+    return Forecast(
+        predicted, (max(predicted - spread, 0.0), min(predicted + spread, 1.0)), by, methods, refused, doubts
+    )
 
 
-def unbiased(method: str, accuracy: float, estimate: float) -> float:
-    """The estimate of a method, its fall from the holdout accuracy as large as such falls were."""
-    return max(accuracy - UNDERRATED.get(method, 1.0) * (accuracy - estimate), 0.0)
+def _estimates(
+    accuracy: float, holdout: Probabilities, hidden: Probabilities, peers: Sequence[tuple[Labels, Labels]],
+    anchors: Sequence[tuple[float, float]], line: PublishedLine | None, simulated: float | None,
+) -> tuple[dict[str, float], dict[str, str]]:  # fmt: skip
+    """What each method estimates, the best first; and of those that do not, why."""
+    found, refused = {"atc": estimators.atc(holdout, accuracy, hidden)}, {}
+    if simulated is not None:
+        found["simulated"] = simulated
+    try:
+        found["aline"] = unbiased(accuracy, estimators.aline(peers, accuracy))
+    except Refused as refusal:
+        refused["aline"] = str(refusal)
+    if anchors:
+        found["anchored"] = estimators.probit_line(anchors, accuracy)
+    else:
+        refused["anchored"] = "no score of a CSV from here is known yet"
+        if line is not None:
+            found["published_line"] = on_line(line, accuracy)
+    return {name: found[name] for name in ERRORS if name in found}, refused
+
+
+def unbiased(accuracy: float, estimate: float) -> float:
+    """The estimate of aline, its fall from the holdout accuracy as large as such falls were."""
+    return max(accuracy - UNDERRATED * (accuracy - estimate), 0.0)
 
 
 def _doubts(holdout: Probabilities, hidden: Probabilities, methods: Mapping[str, float]) -> list[str]:
-    """What in the probabilities and the methods' estimates speaks against the prediction."""
-    doubts = []
-    best = next(iter(methods))
+    """What in the probabilities and the methods' estimates speaks against the prediction by the first of them."""
+    doubts, best = [], next(iter(methods))
     apart = abs(methods[best] - methods["atc"])
     if apart > FAR_APART:
         doubts.append(f"{best} and atc differ by {100 * apart:.1f} points")

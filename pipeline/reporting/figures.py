@@ -11,10 +11,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -22,18 +21,18 @@ from numpy.typing import NDArray
 from pipeline.config import PublishedLine
 from pipeline.errors import BadData, printable
 from pipeline.gap import shift
+from pipeline.gap.assessment import Assessment
 from pipeline.gap.forecast import on_line
 from pipeline.recipes import TrainConfig
 from pipeline.store import atomic
 from pipeline.store.ledger import Entry
 from pipeline.store.processed import Processed
 from pipeline.store.runs import EpochRow, best_row
-from pipeline.store.submissions import Evidence, LocalCsv, Outputs, again
+from pipeline.store.submissions import Evidence, Outputs, again
 from pipeline.training.optim import learning_rate
 
-INK, MUTED, GRID = "#1c2128", "#59636e", "#d1d9e0"
+INK, MUTED = "#1c2128", "#59636e"
 HOLDOUT, TEST, TRAIN, PRIVATE = "#1d4ed8", "#c2410c", "#0f766e", "#7e22ce"  # one colour for each set, in all figures
-FAINT = 0.45  # opacity of the strongest fill: text on it stays readable
 WIDTH = 340  # what the narrowest of today's phones have beside the page's margins
 SCALE = 2.5  # pixels of the PNG for one CSS pixel
 LONGEST = 12  # characters of a class name that an axis has room for
@@ -44,27 +43,14 @@ PLANNED = 20  # points an epoch of the planned learning rate
 
 STYLE: Any = {  # matplotlib declares its keys from 3.11 on, as a type of its own
     "text.parse_math": False,
+    "text.color": INK,
     "font.size": 12,
     "axes.titlesize": 13,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "lines.linewidth": 2,
     "legend.fontsize": 12,
-    "legend.frameon": False,
-    "image.interpolation": "nearest",
+    "lines.linewidth": 2,
     "figure.dpi": 72,  # so that a point is a CSS pixel
 }
-style = partial(mpl.rc_context, STYLE)  # draw in this look: a context, or a function's decorator
+style = partial(matplotlib.style.context, ["seaborn-v0_8-whitegrid", STYLE])  # a context, or a function's decorator
 
 
 @dataclass(frozen=True)
@@ -98,18 +84,21 @@ def write(pictures: Sequence[Picture], folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def open_images(csv: LocalCsv, evidence: Evidence, folder: Path) -> Processed:
-    """The images in `folder`, if `csv` and its evidence are of these.
+def open_images(assessment: Assessment, folder: Path) -> tuple[Evidence, Processed]:
+    """The evidence of a CSV with all its outputs, and the images in `folder`, which it is of.
 
     Raises:
         MissingInput: preprocess has not run.
         BadData: they are others by now, or damaged.
     """
-    data, card = Processed.open(folder), csv.sidecar
-    truth = evidence.test.known_truth
-    if data.hidden_fingerprint != card.hidden or not np.array_equal(data.array("test_labels"), truth):
-        raise BadData(f"{folder} holds other images than {csv.path} is of: restore it, or {again(csv.path, card.run)}")
-    return data
+    data, csv, evidence = Processed.open(folder), assessment.csv, assessment.evidence
+    labels = data.array("test_labels")
+    if data.hidden_fingerprint != csv.sidecar.hidden or not np.array_equal(labels, evidence.test.known_truth):
+        cure = again(csv.path, csv.sidecar.run)
+        raise BadData(f"{folder} holds other images than {csv.path} is of: restore it, or {cure}")
+    if len(evidence.hidden) < csv.sidecar.rows:  # of very many hidden images an assessment knows some
+        evidence = Evidence.read(csv.path) or evidence
+    return evidence, data
 
 
 def _axes(height: float = 240) -> Axes:
@@ -135,34 +124,32 @@ def training(rows: Sequence[EpochRow], config: TrainConfig) -> list[Picture]:
     """Learning rate, accuracy and loss by epoch; `rows` may be those of an unfinished run, but not empty."""
     rate, accuracy, loss = _axes(), _axes(), _axes()
     epochs, marker = [row.epoch for row in rows], "o" if len(rows) == 1 else ""  # a single epoch makes no line
-    steps = range(config.epochs * PLANNED)
-    planned = [learning_rate(config, k, PLANNED) for k in steps]
-    rate.plot([(k + 1) / PLANNED for k in steps], planned, color=MUTED, linewidth=1, linestyle=":", label="planned")
+    steps = np.arange(config.epochs * PLANNED)
+    planned = [learning_rate(config, k, PLANNED) for k in steps.tolist()]
+    rate.plot((steps + 1) / PLANNED, planned, color=MUTED, linewidth=1, linestyle=":", label="planned")
     rate.plot(epochs, [row.rate for row in rows], color=HOLDOUT, marker=marker, label="run")
     for axes, measure in ((accuracy, "accuracy"), (loss, "loss")):
-        for name, label, colour, line in (
-            ("train", "training", TRAIN, "--"),
-            ("validation", "validation", HOLDOUT, "-"),
+        for field, label, colour, line in (
+            (f"train_{measure}", "training", TRAIN, "--"),
+            (f"validation_{measure}", "validation", HOLDOUT, "-"),
         ):
-            values = [getattr(row, f"{name}_{measure}") for row in rows]
+            values = [getattr(row, field) for row in rows]
             axes.plot(epochs, values, color=colour, linestyle=line, marker=marker, label=label)
     best, last = best_row(rows), rows[-1]
     accuracy.plot(best.epoch, best.validation_accuracy, "o", color=INK, fillstyle="none", markersize=9, label="best")
-    for axes in (rate, accuracy, loss):
-        axes.set(xlabel="epoch", xlim=(0, config.epochs + 0.5))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    by = f"By epoch, after {last.epoch} of {config.epochs}"
-    return [
-        _picture("rate", "Learning rate", f"{by}: {last.rate:.2e}", rate),
-        _picture(
+    by, found = f"By epoch, after {last.epoch} of {config.epochs}", []
+    for name, title, alt, axes in (
+        ("rate", "Learning rate", f"{last.rate:.2e}", rate),
+        (
             "accuracy", "Accuracy, %",
-            f"{by}: training {last.train_accuracy:.2f}%, validation {last.validation_accuracy:.2f}%; best validation "
+            f"training {last.train_accuracy:.2f}%, validation {last.validation_accuracy:.2f}%; best validation "
             f"{best.validation_accuracy:.2f}% in epoch {best.epoch}", accuracy,
         ),
-        _picture(
-            "loss", "Loss, nats", f"{by}: training {last.train_loss:.3f}, validation {last.validation_loss:.3f}", loss
-        ),
-    ]  # fmt: skip
+        ("loss", "Loss, nats", f"training {last.train_loss:.3f}, validation {last.validation_loss:.3f}", loss),
+    ):  # fmt: skip
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        found.append(_picture(name, title, f"{by}: {alt}", axes, xlabel="epoch", xlim=(0, config.epochs + 0.5)))
+    return found
 
 
 # --- the holdout and the test set -------------------------------------------------------------------------
@@ -170,23 +157,31 @@ def training(rows: Sequence[EpochRow], config: TrainConfig) -> list[Picture]:
 
 @style()
 def holdout(evidence: Evidence, data: Processed) -> list[Picture]:
-    """What the model gets wrong on test_batch."""
-    return [_confusion(evidence.test, _short(data.class_names)), *_mistakes(evidence.test, data)]
+    """What the model gets wrong on test_batch: the confusions, and the most confident mistakes, if there are any."""
+    outputs, names = evidence.test, _short(data)
+    confidence, labels, truth = outputs.probabilities.max(axis=1), outputs.labels, outputs.known_truth
+    rows = np.argsort(np.where(labels == truth, 2, -confidence), kind="stable")[: min((labels != truth).sum(), MOST)]
+    captions = [f"{names[labels[k]]}\n{100 * confidence[k]:.0f}%, is {names[truth[k]]}" for k in rows.tolist()]
+    layer = np.asarray(data.array("test_images")[rows]), captions
+    return [_confusion(outputs, names), *([_sheet("mistakes", "Most confident mistakes", [layer])] if captions else [])]
 
 
 @style()
 def test_set(evidence: Evidence, data: Processed) -> list[Picture]:
     """How the competition's test set differs from the holdout: predicted classes, confidence, and single images."""
-    confidence = evidence.hidden.probabilities.max(axis=1)
-    uncertain = np.argsort(confidence, kind="stable")[:MOST]
+    uncertain = np.argsort(evidence.hidden.probabilities.max(axis=1), kind="stable")[:MOST]
     foreign = evidence.hidden_rows[np.argsort(-evidence.ood_scores, kind="stable")][:MOST]
     return [
-        _classes(evidence, _short(data.class_names)),
+        _classes(evidence, _short(data)),
         _confidence(evidence),
         _domain(evidence),
         _sheet_of_test_set("low-confidence", "Lowest confidence", uncertain, evidence, data),
         _sheet_of_test_set("out-of-distribution", "Least like labelled images", foreign, evidence, data),
     ]
+
+
+def _short(data: Processed) -> list[str]:
+    return [printable(name, LONGEST) for name in data.class_names]
 
 
 def _confusion(outputs: Outputs, names: Sequence[str]) -> Picture:
@@ -196,17 +191,15 @@ def _confusion(outputs: Outputs, names: Sequence[str]) -> Picture:
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes, right = _axes(370), np.eye(len(names), dtype=bool)
     off = np.where(right, 0.0, shares)
-    fill = np.empty((*shares.shape, 4))  # RGBA
-    fill[..., :3] = np.where(right[..., None], to_rgb(HOLDOUT), to_rgb(TEST))
-    fill[..., 3] = FAINT * np.where(right, shares / 100, off / max(off.max(), 1.0))
-    axes.imshow(fill)
+    # Half of each colour map: text on the strongest fill stays readable.
+    axes.imshow(np.ma.masked_where(~right, shares), cmap="Blues", vmin=0, vmax=200)
+    axes.imshow(np.ma.masked_where(right, shares), cmap="Oranges", vmin=0, vmax=2 * max(off.max(), 1.0))
     for true, given in np.argwhere(shares >= 0.5).tolist():
         axes.text(given, true, f"{shares[true, given]:.0f}", ha="center", va="center", fontsize=11)
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
     accuracy = [f"{name} {share:.1f}" for name, share in zip(names, np.diag(shares).tolist(), strict=True)]
     axes.set_yticks(range(len(names)), accuracy)
     axes.grid(visible=False)
-    axes.tick_params(length=0)
     taken, for_ = divmod(int(off.argmax()), len(names))
     words = f"Most often confused: {names[taken]} taken for {names[for_]}, {off[taken, for_]:.1f}%"
     return _picture("confusion", "Confusion, % of true class",
@@ -246,23 +239,7 @@ def _domain(evidence: Evidence) -> Picture:
                     xlabel="log-odds of test set against labelled", ylabel="images")  # fmt: skip
 
 
-def _short(names: Sequence[str]) -> list[str]:
-    return [printable(name, LONGEST) for name in names]
-
-
 # --- contact sheets ---------------------------------------------------------------------------------------
-
-Layer = tuple[NDArray[np.uint8], Sequence[str]]  # images (N, 32, 32, 3), and a caption of two lines for each
-
-
-def _mistakes(outputs: Outputs, data: Processed) -> list[Picture]:
-    """The most confident of the wrong predictions; none if all are right."""
-    confidence, truth, names = outputs.probabilities.max(axis=1), outputs.known_truth, _short(data.class_names)
-    order = np.argsort(-confidence, kind="stable")
-    rows = order[outputs.labels[order] != truth[order]][:MOST]
-    captions = [f"{names[outputs.labels[k]]}\n{100 * confidence[k]:.0f}%, is {names[truth[k]]}" for k in rows.tolist()]
-    layer = np.asarray(data.array("test_images")[rows]), captions
-    return [_sheet("mistakes", "Most confident mistakes", [layer])] if captions else []
 
 
 def _sheet_of_test_set(
@@ -271,19 +248,18 @@ def _sheet_of_test_set(
     """The images `rows` of the test set, each above the training image it resembles most."""
     images = np.asarray(data.array("hidden_images")[rows])
     near, correlations = shift.nearest(images, data.array("train_images"))
-    names, ids, labels = _short(data.class_names), data.array("hidden_ids"), data.array("train_labels")
-    probabilities = evidence.hidden.probabilities[rows]
+    names, ids, labels = _short(data), data.array("hidden_ids"), data.array("train_labels")
     captions = [
         f"{names[p.argmax()]} {100 * p.max():.0f}%\nid {ids[k]}"
-        for k, p in zip(rows.tolist(), probabilities, strict=True)
+        for k, p in zip(rows.tolist(), evidence.hidden.probabilities[rows], strict=True)
     ]
     alike = [f"{names[labels[k]]}\nr = {r:.2f}" for k, r in zip(near.tolist(), correlations.tolist(), strict=True)]
     below = np.asarray(data.array("train_images")[near]), alike
     return _sheet(name, f"{title}; below each its nearest training image", [(images, captions), below])
 
 
-def _sheet(name: str, title: str, layers: Sequence[Layer]) -> Picture:
-    """Images in rows of COLUMNS; each layer's stand below those of the one before, row by row."""
+def _sheet(name: str, title: str, layers: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]) -> Picture:
+    """Images (N, 32, 32, 3) with captions of two lines in rows of COLUMNS, those of a second layer below each row."""
     captions = layers[0][1]
     width, height = COLUMN * COLUMNS, 24 + ROW * len(layers) * -(-len(captions) // COLUMNS)
     figure = Figure(figsize=(width / 72, height / 72))
@@ -311,54 +287,52 @@ def scores(submissions: Sequence[Scored], line: PublishedLine | None) -> list[Pi
     known = [(e, p) for e, p in submissions if p or (e.local_test, e.public, e.private) != (None,) * 3][-NEWEST:]
     if not known:
         return []
+    values = {  # None becomes NaN, which is not drawn
+        "local": np.array([entry.local_test for entry, _ in known], dtype=float),
+        "predicted": np.array([guess and guess.predicted for _, guess in known], dtype=float),
+        "public": np.array([entry.public for entry, _ in known], dtype=float),
+        "private": np.array([entry.private for entry, _ in known], dtype=float),
+    }
+    ends = np.array([(p.predicted_low, p.predicted_high) if p else (None, None) for _, p in known], dtype=float).T
+    alt = "; ".join(
+        ", ".join(f"{name} {value[k]:.2f}%" for name, value in values.items() if np.isfinite(value[k]))
+        for k in range(len(known))
+    )
     places = np.arange(1.0, len(known) + 1)
-    axes, local = _axes(280), _numbers([entry.local_test for entry, _ in known])
-    if np.isfinite(local).any():
-        axes.plot(places, local, color=HOLDOUT, marker="o", linewidth=1, label="local")
-    _plot_scores(axes, places, known)
-    axes.set(xlim=(0.4, len(known) + 0.6), xlabel="submission, oldest first")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-    words = "; ".join(_words(*pair) for pair in known)
-    return [_picture("scores", "Accuracy by submission, %", words, axes), _on_line(known, local, line, words)]
+    by_submission, over_local = _axes(280), _axes(280)
+    if np.isfinite(values["local"]).any():
+        by_submission.plot(places, values["local"], color=HOLDOUT, marker="o", linewidth=1, label="local")
+    by_submission.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    limits = _plot_line(over_local, values["local"], line)
+    _plot_scores(by_submission, places, values, ends)
+    _plot_scores(over_local, values["local"], values, ends)
+    return [
+        _picture("scores", "Accuracy by submission, %", alt, by_submission, xlabel="submission, oldest first",
+                 xlim=(0.4, len(known) + 0.6)),
+        _picture("line", "Score on Kaggle against local accuracy, %", alt, over_local, xlabel="local", xlim=limits),
+    ]  # fmt: skip
 
 
-def _on_line(known: Sequence[Scored], local: NDArray[np.float64], line: PublishedLine | None, words: str) -> Picture:
-    """Score against local accuracy, with room beside the points: close to each other they would look far apart."""
-    axes, there = _axes(280), local[np.isfinite(local)] if np.isfinite(local).any() else np.array([90.0])
+def _plot_line(axes: Axes, local: NDArray[np.float64], line: PublishedLine | None) -> tuple[float, float]:
+    """Where there is no gap, and the published line; the ends of both, with room: close points would look far apart."""
+    there = local[np.isfinite(local)] if np.isfinite(local).any() else np.array([90.0])
     room = max(3.0, float(np.ptp(there)) / 4)
     ends = max(float(there.min()) - room, 0.0), min(float(there.max()) + room, 100.0)
     axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle=":", label="no gap")
     if line is not None:
         grid = np.linspace(*ends, 200)
         axes.plot(grid, [100 * on_line(line, value / 100) for value in grid], color=TRAIN, label="published line")
-    _plot_scores(axes, local, known)
-    return _picture("line", "Score on Kaggle against local accuracy, %", words, axes, xlim=ends, xlabel="local")
+    return ends
 
 
-def _plot_scores(axes: Axes, places: NDArray[np.float64], known: Sequence[Scored]) -> None:
-    """Public and private scores, and above the predictions with their 90% intervals."""
-    for values, colour, marker, label in (
-        ([entry.public for entry, _ in known], TEST, "s", "public"),
-        ([entry.private for entry, _ in known], PRIVATE, "D", "private"),
-    ):
-        if any(value is not None for value in values):
-            axes.plot(places, _numbers(values), color=colour, marker=marker, linestyle="", label=label)
-    guess, low, high = (
-        _numbers([getattr(p, name) if p else None for _, p in known])
-        for name in ("predicted", "predicted_low", "predicted_high")
-    )
-    if np.isfinite(guess).any():
-        reach = np.maximum([guess - low, high - guess], 0)  # a ledger that was edited can hold anything
+def _plot_scores(
+    axes: Axes, places: NDArray[np.float64], values: dict[str, NDArray[np.float64]], ends: NDArray[np.float64]
+) -> None:
+    """Public and private scores, and above the predictions with the ends (2, n) of their 90% intervals."""
+    for name, colour, marker in (("public", TEST, "s"), ("private", PRIVATE, "D")):
+        if np.isfinite(values[name]).any():
+            axes.plot(places, values[name], color=colour, marker=marker, linestyle="", label=name)
+    if np.isfinite(guess := values["predicted"]).any():
+        reach = np.maximum([guess - ends[0], ends[1] - guess], 0)  # a ledger that was edited can hold anything
         axes.errorbar(places, guess, yerr=reach, color=TRAIN, fmt="_", markersize=9, capsize=4, elinewidth=1.5,
                       zorder=1.9, label="predicted, 90%")  # fmt: skip
-
-
-def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
-    """None becomes NaN, which is not drawn."""
-    return np.array(values, dtype=np.float64)
-
-
-def _words(entry: Entry, predicted: Entry | None) -> str:
-    values = {"local": entry.local_test, "predicted": predicted.predicted if predicted else None,
-              "public": entry.public, "private": entry.private}  # fmt: skip
-    return ", ".join(f"{name} {value:.2f}%" for name, value in values.items() if value is not None)

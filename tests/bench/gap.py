@@ -40,20 +40,10 @@ from pipeline.training.device import choose
 from pipeline.training.inference import Panel
 from tests.bench import published, side_by_side
 from tests.bench.stand_ins import SampledSet, stand_ins
+from tests.gap.cases import InMemory
 
 BATCH = 500
 CARD = Sidecar("stand-in", "run", "s", 0, "w", "h", None, "split", 0.0, "", {})
-
-
-@dataclass(frozen=True)
-class InMemory(Processed):
-    """A folder of arrays, some of which were exchanged."""
-
-    exchanged: dict[str, NDArray[Any]] = dataclasses.field(default_factory=dict)
-
-    def array(self, name: ArrayName) -> NDArray[Any]:
-        """The exchanged array, or the folder's."""
-        return self.exchanged[name] if name in self.exchanged else super().array(name)
 
 
 @dataclass(frozen=True)
@@ -111,7 +101,7 @@ class Bench:
             "reason": found.diagnosis.reason, "plain": 100 * accuracy(panel.probabilities(images), truth),
             "measure": found.mitigation, "accuracy": 100 * accuracy(evidence.hidden.probabilities, truth),
             "bn": 100 * accuracy(adapted.probabilities(images), truth), "predicted": 100 * forecast.predicted,
-            "low": 100 * low, "high": 100 * high, "by": forecast.by, "reliable": forecast.reliable,
+            "low": 100 * low, "high": 100 * high, "by": forecast.by, "reliable": not forecast.doubts,
             "methods": {name: 100 * value for name, value in forecast.methods.items()},
             "refused": dict(forecast.refused),
         }  # fmt: skip

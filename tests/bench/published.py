@@ -6,6 +6,7 @@ uses it; for each network as the anchor, the error of the anchored line on the o
 minus truth.
 """
 
+from contextlib import suppress
 from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.gap import estimators, forecast
+from pipeline.gap.estimators import Refused
 
 SIZES = (3, 4, 5, 8)
 
@@ -33,11 +35,10 @@ def measure(file: Path, sets: int) -> tuple[dict[str, Any], list[str]]:
         chosen = list(combinations(names, size))
         raw: dict[tuple[int, str], float] = {}  # aline's estimates
         picked = generator.permutation(len(chosen))[:sets].tolist()
-        for index in picked:
-            line = estimators.aline([models[name] for name in chosen[index]])
-            usable = [name for name in chosen[index] if not line.refusal(before[name])]
-            raw |= {(index, name): line.accuracy(before[name]) for name in usable}
-        errors = [forecast.unbiased("aline", before[name], value) - after[name] for (_, name), value in raw.items()]
+        for index, name in [(k, name) for k in picked for name in chosen[k]]:
+            with suppress(Refused):
+                raw[index, name] = estimators.aline([models[one] for one in chosen[index]], before[name])
+        errors = [forecast.unbiased(before[name], value) - after[name] for (_, name), value in raw.items()]
         falls = [(before[name] - after[name], before[name] - value) for (_, name), value in raw.items()]
         true, said = np.mean(falls, axis=0)
         refused = 1 - len(raw) / (size * len(picked))

@@ -153,7 +153,7 @@ def test_outputs_that_cannot_be_trusted_are_not(
     trusted = forecast_of(tmp_path, "trusted")
     found = forecast_of(tmp_path, found=Findings(dataclasses.replace(NOTHING, **changes), (), mitigation))
     assert found.predicted == trusted.predicted and doubt in "".join(found.doubts)
-    assert found.reliable == (doubt == "") == (found.interval[0] > trusted.predicted - 0.3)
+    assert (not found.doubts) == (doubt == "") == (found.interval[0] > trusted.predicted - 0.3)
 
 
 def test_labels_that_were_learned_say_nothing(tmp_path: Path) -> None:

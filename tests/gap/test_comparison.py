@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import DEFAULT_COMPETITION, Competition, competition
-from pipeline.gap.comparison import BY_HAND, TEST_ROWS, compare, sync
+from pipeline.gap.comparison import BY_HAND, TEST_ROWS, compare, noise, sync
 from pipeline.kaggle_api.client import Submission
 from pipeline.store import ledger, submission_format, submissions
 from pipeline.store.ledger import Entry
@@ -143,3 +143,12 @@ def test_predictions_are_compared_with_their_scores() -> None:
     assert found.errors == pytest.approx([1.561])
     (row,) = found.to_dict()["predictions"]
     assert (row["ref"], row["predicted"], row["public"]) == (7, 85.0, 83.439)
+
+
+def test_noise_by_hand() -> None:
+    # pooled p = (90 + 40) / 150 = 13/15; variance = p q (1/100 + 1/50) = (26/225) (3/100)
+    found = noise(90.0, 100, 80.0, 50)
+    assert found.sigma == pytest.approx(100 * (26 / 225 * 3 / 100) ** 0.5, abs=1e-3)
+    assert found.limit == pytest.approx(1.959964 * found.sigma, abs=2e-3) and not found.exceeds
+    # The paper's gap is no luck.
+    assert noise(94.3, 10_000, 83.439, 5012).exceeds and not noise(94.3, 10_000, 94.0, 5012).exceeds

@@ -3,6 +3,8 @@ import functools
 import json
 import operator
 from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,8 @@ from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import Corruption, Images
 from pipeline.gap.diagnosis import APART, KEPT, MOVED, SMALL, Diagnosis, Findings, Trial, Verdict, conclude, diagnose
 from pipeline.gap.shift import label_shift
-from tests.gap.cases import ALIKE, NOTHING, SWAPPED
+from pipeline.store.manifest import Manifest
+from tests.gap.cases import ALIKE, NOTHING, SWAPPED, InMemory
 from tests.support import NAMES
 from tests.support import images as smooth_images
 
@@ -178,15 +181,24 @@ def confident(labels: NDArray[np.integer]) -> NDArray[np.float64]:
     return probabilities
 
 
-def diagnosed(hidden: NDArray[np.integer], **changes: Any) -> tuple[Diagnosis, NDArray[np.float64]]:
-    holdout = confident(TRUTH)
-    seen: dict[str, Any] = {
-        "holdout": holdout, "truth": TRUTH, "hidden": confident(hidden), "holdout_rows": np.arange(COUNT),
-        "holdout_features": FEATURES[0], "hidden_features": FEATURES[1], "holdout_images": IMAGES,
-        "hidden_images": IMAGES, "training_images": IMAGES[:9], "recorded": 1.0, "names": NAMES,
-        "classes": label_shift(holdout, TRUTH, confident(hidden)),
-    }  # fmt: skip
-    return diagnose(**(seen | changes))
+def diagnosed(
+    hidden: NDArray[np.integer], *, recorded: float | None = 1.0, features: NDArray[np.float32] = FEATURES,
+    holdout_images: Images = IMAGES, training_images: Images = IMAGES[:9],
+) -> tuple[Diagnosis, NDArray[np.float64]]:  # fmt: skip
+    """Of hidden images with these labels; the holdout's features may be of the first ones alone."""
+    arrays: dict[str, NDArray[Any]] = {
+        "test_images": holdout_images,
+        "test_labels": TRUTH,
+        "train_images": training_images,
+    }
+    data = InMemory(Path(), Manifest("preprocess", {}, facts={"class_names": NAMES}), arrays)
+    count = COUNT // 2 if recorded is None else COUNT
+    seen: Any = SimpleNamespace(
+        test_rows=np.arange(count), test_features=features[0][:count], hidden_features=features[1]
+    )
+    holdout, unlabelled = confident(TRUTH), confident(hidden)
+    classes = label_shift(holdout, TRUTH, unlabelled)
+    return diagnose(seen, data, IMAGES, classes, holdout, unlabelled, recorded)
 
 
 def test_equal_sets_get_a_clean_bill() -> None:
@@ -200,11 +212,8 @@ def test_equal_sets_get_a_clean_bill() -> None:
 
 
 def test_a_label_shift_is_seen_and_is_no_difference_of_features() -> None:
-    rows = np.arange(COUNT // 2)  # the features of the others are not known
-    holdout, hidden = (FEATURES[k] + 3 * (labels == 0)[:, None] for k, labels in enumerate((TRUTH, SHIFTED)))
-    found, _ = diagnosed(
-        SHIFTED, holdout_rows=rows, holdout_features=holdout[rows], hidden_features=hidden, recorded=None
-    )
+    features = FEATURES + 3 * (np.stack([TRUTH, SHIFTED]) == 0)[..., None]
+    found, _ = diagnosed(SHIFTED, features=features, recorded=None)
     assert found.contract is None and found.verdict == "label_shift"
     assert found.label_distance > 0.5 and found.prior[0] > 0.6 and found.auc == pytest.approx(0.5, abs=0.1)
     assert found.reason.startswith("classes come in other shares: zero")

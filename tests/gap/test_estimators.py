@@ -1,11 +1,22 @@
 """Each estimator on a small case that is computed by hand."""
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 
 from pipeline.errors import BadData
 from pipeline.gap import estimators
-from pipeline.gap.estimators import accuracy, at_temperature, checked, fit_temperature, negative_entropy, probit
+from pipeline.gap.estimators import (
+    Refused,
+    accuracy,
+    at_temperature,
+    checked,
+    fit_temperature,
+    negative_entropy,
+    probit,
+)  # fmt: skip
 from pipeline.store.submissions import Outputs
 from tests.gap.cases import PAIRS, two
 
@@ -18,10 +29,14 @@ def test_what_are_not_probabilities_is_refused(broken: object) -> None:
     np.testing.assert_allclose(checked(rounded, "hidden").sum(axis=1), 1, atol=1e-15)
 
 
-def test_of_very_many_images_an_even_sample_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_very_many_hidden_images_an_even_sample_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimators, "ENOUGH", 3)
-    assert estimators.thinned(np.arange(7.0)).tolist() == [0, 3, 6]
-    assert estimators.thinned(np.arange(3.0)).tolist() == [0, 1, 2]
+    members = np.zeros((1, 7), np.uint8)
+    hidden = Outputs(two(*np.linspace(0.1, 0.9, 7)).astype(np.float32), members, None)
+    labelled = Outputs(hidden.probabilities[:2], members[:, :2], members[0, :2])
+    temperature, holdout, sample = estimators.calibrated(labelled, None, hidden)
+    assert sample == pytest.approx(at_temperature(checked(hidden.probabilities[::3], ""), temperature))
+    assert len(holdout) == 2
 
 
 def test_a_temperature_divides_the_logits() -> None:
@@ -62,25 +77,38 @@ def test_the_agreement_line_carries_over_to_accuracy() -> None:
     holdout, hidden = zip(*models, strict=True)
     holdout[0][:100], holdout[1][200:250], holdout[2][300:310] = 1, 1, 1  # they disagree on 150, 110 and 60
     hidden[0][:200], hidden[1][200:320], hidden[2][400:430] = 1, 1, 1  # on 320, 230 and 150
-    line = estimators.aline(models)
     x = np.array([probit(0.85), probit(0.89), probit(0.94)])
     y = np.array([probit(0.68), probit(0.77), probit(0.85)])
     slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
-    assert line.pairs == 3 and line.slope == pytest.approx(slope)
-    assert line.intercept == pytest.approx(y.mean() - slope * x.mean())
-    assert line.r2 > 0.9 and line.refusal(0.9) is None
+    assert probit(estimators.aline(models, 0.9)) == pytest.approx(y.mean() + slope * (probit(0.9) - x.mean()))
     # The best pair agrees on 94 %: half a probit further is 98 %.
-    assert line.refusal(0.979) is None and "more than 94 %" in (line.refusal(0.981) or "")
-    assert probit(line.accuracy(0.9)) == pytest.approx(line.intercept + slope * probit(0.9))
+    assert estimators.aline(models, 0.979) > 0.9
+    with pytest.raises(Refused, match="more than 94 %"):
+        estimators.aline(models, 0.981)
 
 
-def test_agreements_that_lie_on_no_line_are_refused() -> None:
-    rng = np.random.default_rng(0)
-    models = [(rng.integers(0, 10, 300), rng.integers(0, 10, 300)) for _ in range(4)]
-    assert "lie on no line" in (estimators.aline(models).refusal(0.5) or "")
-    assert "only 1 usable pairs" in (estimators.aline(models[:2]).refusal(0.5) or "")
-    assert "only 0 usable pairs" in (estimators.aline(models[:1] * 3).refusal(0.5) or "")
-    assert "only 0 usable pairs" in (estimators.aline([]).refusal(0.5) or "")
+RNG = np.random.default_rng(0)
+RANDOM = [(RNG.integers(0, 10, 300), RNG.integers(0, 10, 300)) for _ in range(4)]
+HALVES = np.arange(300) % 2
+
+
+@pytest.mark.parametrize(
+    ("models", "why"),
+    [
+        (RANDOM, "6 pairs of runs lie on no line"),
+        (
+            [(one, HALVES if k else 1 - HALVES) for k, (one, _) in enumerate(RANDOM)],
+            "only 0 usable",
+        ),  # agree on all, or none
+        ([(np.roll(np.arange(300) % 3 == 0, k), one) for k, (one, _) in enumerate(RANDOM[:3])], "no line (R2 0.00"),
+        (RANDOM[:2], "only 1 usable pairs"),
+        (RANDOM[:1] * 3, "only 0 usable pairs"),
+        ([], "only 0 usable pairs"),
+    ],
+)
+def test_agreements_that_lie_on_no_line_are_refused(models: list[Any], why: str) -> None:
+    with pytest.raises(Refused, match=re.escape(why)):
+        estimators.aline(models, 0.5)
 
 
 def test_one_score_gives_the_published_ones() -> None:
@@ -90,7 +118,7 @@ def test_one_score_gives_the_published_ones() -> None:
 
 
 def test_a_slope_is_fitted_to_five_scores_and_not_to_four() -> None:
-    inside = estimators.probit_inverse
+    inside = estimators.NORMAL.cdf
     anchors = [(inside(x), inside(0.5 * x - 0.2)) for x in (0.5, 1.0, 1.5, 1.75, 2.0)]
     assert probit(estimators.probit_line(anchors, inside(1.2))) == pytest.approx(0.5 * 1.2 - 0.2)
     x, y = np.array([[probit(value) for value in anchor] for anchor in anchors[:4]]).T
