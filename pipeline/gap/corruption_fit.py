@@ -10,6 +10,8 @@ import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from heapq import nsmallest
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,26 +57,20 @@ def statistics(images: Images) -> NDArray[np.float64]:
 def _second_difference(light: NDArray[np.float32]) -> NDArray[np.float32]:
     """Immerkaer's mask, which answers to noise and not to edges ("Fast noise variance estimation", 1996)."""
     across = light[:, :, 2:] - 2 * light[:, :, 1:-1] + light[:, :, :-2]
-    found: NDArray[np.float32] = across[:, 2:] - 2 * across[:, 1:-1] + across[:, :-2]
-    return found
+    return np.asarray(across[:, 2:] - 2 * across[:, 1:-1] + across[:, :-2])
 
 
 def _excess(columns: NDArray[np.float32], rows: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     """How much larger steps are on the borders of squares of `size` pixels than elsewhere: a logarithm."""
     border = np.arange(1, columns.shape[1] + 1) % size == 0
     on, off = (columns[:, where].mean(axis=1) + rows[:, where].mean(axis=1) for where in (border, ~border))
-    found: NDArray[np.float32] = np.log((on + 1) / (off + 1))
-    return found
+    return np.asarray(np.log((on + 1) / (off + 1)))
 
 
 def _neighbours(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """The mean of the four neighbours, those beyond the border being the border's own."""
     wide = np.pad(values, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    found: NDArray[np.float32] = wide[:, :-2, 1:-1] + wide[:, 2:, 1:-1]
-    for side in (wide[:, 1:-1, :-2], wide[:, 1:-1, 2:]):
-        found += side
-    found /= 4
-    return found
+    return np.asarray((wide[:, :-2, 1:-1] + wide[:, 2:, 1:-1] + wide[:, 1:-1, :-2] + wide[:, 1:-1, 2:]) / 4)
 
 
 SAMPLE = 600  # images of each set
@@ -114,14 +110,17 @@ class Fit:
 
     def apply(self, images: Images) -> Images:
         """Corrupt uint8 images (N, 32, 32, 3) in the same way."""
-        for corruption in self.corruptions:
-            images = corruption(images)
-        return images
+        return applied(self.corruptions, images)
+
+
+def applied(corruptions: Iterable[Corruption], images: Images) -> Images:
+    """The images with one corruption after the other."""
+    return functools.reduce(lambda images, corruption: corruption(images), corruptions, images)
 
 
 def fit(labelled: Images, hidden: Images) -> Fit:
     """Compare even samples of uint8 images (N, 32, 32, 3).  Takes a second, and up to 20 for mixed corruptions."""
-    labelled, hidden = sampled(labelled, SAMPLE), sampled(hidden, SAMPLE)
+    labelled, hidden = (np.asarray(images[even_rows(len(images), SAMPLE)]) for images in (labelled, hidden))
     search = _Search(labelled, hidden)
     away = np.sinh(search.target)
     outstanding = tuple((NAMES[k], float(away[k])) for k in np.argsort(-abs(search.target))[:3].tolist())
@@ -136,16 +135,8 @@ def fit(labelled: Images, hidden: Images) -> Fit:
     return dataclasses.replace(found, corruptions=corruptions, left=left, degraded=degraded)
 
 
-def sampled(images: Images, count: int) -> Images:
-    """At most `count` of the images (N, 32, 32, 3), which may be memory-mapped, evenly spread."""
-    return np.asarray(images[even_rows(len(images), count)])
-
-
 Candidate = tuple[float, tuple[Corruption, ...]]  # corruptions in their order, behind the distance that they leave
-
-
-def _nearest(candidates: Iterable[Candidate], count: int = 1) -> list[Candidate]:
-    return sorted(candidates, key=lambda candidate: candidate[0])[:count]
+distance = itemgetter(0)
 
 
 class _Search:
@@ -162,14 +153,10 @@ class _Search:
     def _position(self, images: Images) -> NDArray[np.float64]:
         """Mean statistics in deviations, large ones dampened: where nearly all images have 0, any change is huge."""
         away = (statistics(images).mean(axis=0) - self._centre) / self._scale
-        dampened: NDArray[np.float64] = np.arcsinh(away)
-        return dampened
+        return np.asarray(np.arcsinh(away))
 
     def _corrupted(self, corruptions: tuple[Corruption, ...], count: int) -> Images:
-        images = self._labelled[:: max(len(self._labelled) // count, 1)]
-        for corruption in corruptions:
-            images = corruption(images)
-        return images
+        return applied(corruptions, self._labelled[:: max(len(self._labelled) // count, 1)])
 
     def _tried(self, corruptions: tuple[Corruption, ...], count: int = SAMPLE) -> Candidate:
         """These corruptions, and the distance that they leave of so many labelled images."""
@@ -179,27 +166,27 @@ class _Search:
     def explanation(self, limit: float) -> Candidate:
         """The nearest corruption, or two in the better order."""
         singles = [
-            _nearest(self._tried((Corruption(name, strength),), FIRST) for strength in kind.strengths)[0]
+            min((self._tried((Corruption(name, strength),), FIRST) for strength in kind.strengths), key=distance)
             for name, kind in KINDS.items()
         ]
-        firsts = [self._refined(corruptions, 0) for _, corruptions in _nearest(singles, NEAREST)]
-        (best,) = _nearest(firsts)
+        firsts = [self._refined(corruptions, 0) for _, corruptions in nsmallest(NEAREST, singles, distance)]
+        best = min(firsts, key=distance)
         if best[0] <= max(limit, WELL * self.whole):
             return best
         pairs = [
-            _nearest(self._tried((first, Corruption(name, at))[::step], PAIRED) for at in kind.strengths)[0]
+            min((self._tried((first, Corruption(name, at))[::step], PAIRED) for at in kind.strengths), key=distance)
             for _, (first,) in firsts
             for name, kind in KINDS.items()
             if name != first.name
             for step in (-1, 1)  # before the first, and after it
         ]
         refined = []
-        for _, corruptions in _nearest(pairs, NEAREST):
-            both = corruptions
+        for _, both in nsmallest(NEAREST, pairs, distance):
+            corruptions = both
             for index in (0, 1, 0, 1):
-                both = self._refined(both, index)[1]
-            refined.append(self._tried(both))
-        (second,) = _nearest(refined)
+                _, corruptions = self._refined(corruptions, index)
+            refined.append(self._tried(corruptions))
+        second = min(refined, key=distance)
         return second if second[0] < SECOND * best[0] else best
 
     def _refined(self, corruptions: tuple[Corruption, ...], index: int) -> Candidate:
@@ -217,9 +204,7 @@ class _Search:
             return (*corruptions[:index], Corruption(one.name, strength), *corruptions[index + 1 :])
 
         found = minimize_scalar(
-            lambda strength: self._tried(at(strength))[0],
-            bounds=(below, above),
-            method="bounded",
+            lambda strength: self._tried(at(strength))[0], bounds=(below, above), method="bounded",
             options={"maxiter": REFINED},
-        )
-        return _nearest([(float(found.fun), at(float(found.x))), before])[0]
+        )  # fmt: skip
+        return min((float(found.fun), at(float(found.x))), before, key=distance)

@@ -46,8 +46,7 @@ def checked(probabilities: NDArray[np.floating], of: str) -> Probabilities:
     sums = values.sum(axis=-1, keepdims=True)
     if values.ndim != 2 or not values.size or not (values >= 0).all() or not (abs(sums - 1) <= 0.01).all():
         raise BadData(f"the probabilities of the {of} images are none: predict again with --force")
-    normalised: Probabilities = values / sums
-    return normalised
+    return np.asarray(values / sums)
 
 
 def accuracy(probabilities: NDArray[np.floating], truth: Labels) -> float:
@@ -57,16 +56,14 @@ def accuracy(probabilities: NDArray[np.floating], truth: Labels) -> float:
 
 def negative_entropy(probabilities: Probabilities) -> NDArray[np.float64]:
     """Sum of p log p in nats, (N,): from -log(classes), no confidence at all, to 0."""
-    sums: NDArray[np.float64] = (probabilities * np.log(probabilities.clip(TINY))).sum(axis=1)
-    return sums
+    return np.asarray((probabilities * np.log(probabilities.clip(TINY))).sum(axis=1))
 
 
 def at_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
     """The softmax of the logits divided by `temperature`: above 1 less confident, below 1 more."""
     scaled = np.log(probabilities.clip(TINY)) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    softmax: Probabilities = powers / powers.sum(axis=1, keepdims=True)
-    return softmax
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def fit_temperature(test: Outputs, validation: Outputs | None) -> float:

@@ -43,10 +43,7 @@ class LabelShift:
     @property
     def ratio(self) -> NDArray[np.float64]:
         """How many times as often each class comes, (classes,)."""
-        found: NDArray[np.float64] = np.divide(
-            self.hidden, self.holdout, out=np.zeros_like(self.hidden), where=self.holdout > 0
-        )
-        return found
+        return np.divide(self.hidden, self.holdout, out=np.zeros_like(self.hidden), where=self.holdout > 0)
 
     def weights(self, truth: Labels) -> Weights:
         """What holdout images of these labels count, to be distributed as the hidden ones; their mean is 1."""
@@ -78,8 +75,7 @@ def label_shift(holdout: Probabilities, truth: Labels, hidden: Probabilities) ->
 def reweighted(probabilities: NDArray[np.floating], ratio: NDArray[np.float64]) -> Probabilities:
     """The probabilities (N, classes) of a model that had known that each class comes `ratio` times as often."""
     scaled = probabilities * ratio
-    normalised: Probabilities = scaled / scaled.sum(axis=1, keepdims=True)
-    return normalised
+    return np.asarray(scaled / scaled.sum(axis=1, keepdims=True))
 
 
 def harder(holdout: Probabilities, weights: Weights, hidden: Probabilities) -> tuple[float, float]:
@@ -155,5 +151,4 @@ def thumbnails(images: Images) -> NDArray[np.float32]:
     count, side = len(images), images.shape[1] // SIDE
     small = images.reshape(count, SIDE, side, SIDE, side, 3).mean(axis=(2, 4), dtype=np.float32).reshape(count, -1)
     small -= small.mean(axis=1, keepdims=True)
-    result: NDArray[np.float32] = small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6)
-    return result
+    return np.asarray(small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6))

@@ -91,8 +91,7 @@ def test_the_best_method_that_answers_predicts(known: dict[str, Any], by: str) -
 
 
 def test_methods_give_what_their_estimators_give() -> None:
-    found = made(peers=PEERS, simulated=0.7, anchors=ANCHORS)
-    assert found.methods == {
+    assert made(peers=PEERS, simulated=0.7, anchors=ANCHORS).methods == {
         "anchored": pytest.approx(estimators.probit_line(ANCHORS, ACCURACY)),
         "simulated": 0.7,
         "aline": pytest.approx(ACCURACY - 1.15 * (ACCURACY - estimators.aline(PEERS, ACCURACY))),

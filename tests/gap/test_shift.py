@@ -67,13 +67,9 @@ def test_weights_make_the_holdout_classes_as_frequent_and_have_mean_1() -> None:
     assert found.weights(np.array([0, 0, 1, 1])) == pytest.approx([0.4, 0.4, 1.6, 1.6])
     # Where the images at hand have other shares than the holdout, the ratio stays and the mean is 1 again
     assert found.weights(np.array([0, 1, 1, 1])) == pytest.approx(np.array([0.4, 1.6, 1.6, 1.6]) / 1.3)
-
-
-def test_a_class_that_is_nowhere_weighs_nothing() -> None:
-    found = LabelShift(np.array([0.0, 0.5, 0.5]), np.array([0.5, 0.5, 0.0]), 0.0)
-    assert found.ratio.tolist() == [0.0, 1.0, 0.0]
-    assert found.weights(np.array([0, 1])).tolist() == [0.0, 2.0]
-    assert found.weights(np.array([0, 0])).tolist() == [1.0, 1.0]  # or there would be nothing left
+    nowhere = LabelShift(np.array([0.0, 0.5, 0.5]), np.array([0.5, 0.5, 0.0]), 0.0)
+    assert nowhere.ratio.tolist() == [0.0, 1.0, 0.0] and nowhere.weights(np.array([0, 1])).tolist() == [0.0, 2.0]
+    assert nowhere.weights(np.array([0, 0])).tolist() == [1.0, 1.0]  # or there would be nothing left
 
 
 def test_reweighted_probabilities_are_those_of_one_who_knew_the_shares() -> None:
@@ -81,23 +77,30 @@ def test_reweighted_probabilities_are_those_of_one_who_knew_the_shares() -> None
     assert reweighted(two(0.5, 0.2), shifted(0.8, 0.2).ratio) == pytest.approx(np.array([[0.8, 0.2], [0.5, 0.5]]))
 
 
-def test_harder_is_the_largest_surplus_of_low_confidence_images() -> None:
-    # In order: holdout .6 .7 .8 .9, hidden .55 .65 .75 .95.  Below .65 lie 2 of the hidden and 1 of the holdout
-    # ones; below .75 3 and 2; below .55 1 and none.
-    share, limit = shift.harder(two(0.8, 0.6, 0.9, 0.7), np.ones(4), two(0.75, 0.55, 0.65, 0.95))
-    assert share == pytest.approx(0.25)
-    assert limit == pytest.approx(np.sqrt(-np.log(0.02) / 2 * (1 / 4 + 1 / 4)))
-    low, high = two(0.55, 0.55), two(0.95, 0.95)  # one-sided
-    assert (shift.harder(high, np.ones(2), low)[0], shift.harder(low, np.ones(2), high)[0]) == pytest.approx((1, 0))
+LOW, HIGH = two(0.55, 0.55), two(0.95, 0.95)
 
 
-def test_weights_count_in_harder() -> None:
-    # The low-confidence holdout image weighs 2 of 4: half of the holdout lies below .65, as of the hidden ones
-    holdout, hidden = two(0.6, 0.8, 0.9), two(0.62, 0.97)
-    plain, weighted = (shift.harder(holdout, np.array(w), hidden) for w in ([1.0, 1.0, 1.0], [2.0, 1.0, 1.0]))
-    assert (plain[0], weighted[0]) == pytest.approx((1 / 2 - 1 / 3, 0))
-    effective = 4**2 / (2**2 + 1 + 1)
-    assert weighted[1] == pytest.approx(np.sqrt(-np.log(0.02) / 2 * (1 / effective + 1 / 2)))
+@pytest.mark.parametrize(
+    ("holdout", "weights", "hidden", "surplus"),
+    [
+        # In order: holdout .6 .7 .8 .9, hidden .55 .65 .75 .95.  Below .65 lie 2 of the hidden and 1 of the holdout
+        # ones; below .75 3 and 2; below .55 1 and none.
+        (two(0.8, 0.6, 0.9, 0.7), [1, 1, 1, 1], two(0.75, 0.55, 0.65, 0.95), 1 / 4),
+        (HIGH, [1, 1], LOW, 1),
+        (LOW, [1, 1], HIGH, 0),  # one-sided
+        (two(0.6, 0.8, 0.9), [1, 1, 1], two(0.62, 0.97), 1 / 2 - 1 / 3),
+        # The low-confidence holdout image weighs 2 of 4: half of the holdout lies below .65, as of the hidden ones
+        (two(0.6, 0.8, 0.9), [2, 1, 1], two(0.62, 0.97), 0),
+    ],
+)
+def test_harder_is_the_largest_surplus_of_low_confidence_images(
+    holdout: NDArray[np.float64], weights: list[float], hidden: NDArray[np.float64], surplus: float
+) -> None:
+    weight = np.array(weights, dtype=float)
+    share, limit = shift.harder(holdout, weight, hidden)
+    assert share == pytest.approx(surplus, abs=1e-12)
+    effective = weight.sum() ** 2 / (weight**2).sum()
+    assert limit == pytest.approx(np.sqrt(-np.log(0.02) / 2 * (1 / effective + 1 / len(hidden))))
 
 
 def test_harder_exceeds_its_limit_by_chance_no_more_often_than_it_says() -> None:
@@ -138,11 +141,9 @@ def test_a_handful_of_images_is_compared_without_a_crash(count: int) -> None:
 
 # --- near duplicates
 
-
-def blocks(count: int) -> Images:
-    """Images of 8 x 8 squares of random colours, none lighter or darker than what may be changed without clipping."""
-    colours = RNG.integers(60, 190, (count, 8, 8, 3)).astype(np.uint8)
-    return enlarged(colours)
+COLOURS = (
+    np.random.default_rng(1).integers(60, 190, (54, 8, 8, 3)).astype(np.uint8)
+)  # none that a change of contrast would clip
 
 
 def enlarged(thumbnail: NDArray[np.uint8]) -> Images:
@@ -150,7 +151,7 @@ def enlarged(thumbnail: NDArray[np.uint8]) -> Images:
     return result
 
 
-TRAINING = blocks(50)
+TRAINING, OTHERS = np.split(enlarged(COLOURS), [50])
 
 
 def test_a_thumbnail_is_of_means_of_mean_0_and_length_1() -> None:
@@ -162,42 +163,28 @@ def test_a_thumbnail_is_of_means_of_mean_0_and_length_1() -> None:
     assert np.corrcoef(found[1], np.ravel(means))[0, 1] == pytest.approx(1, abs=1e-5)
 
 
-def test_copies_are_found_in_whatever_brightness_and_contrast() -> None:
-    flatter = (0.5 * TRAINING[44:45] + 20).astype(np.uint8)
+@pytest.mark.parametrize("part", [shift.PART, 7])  # training images compared at once
+def test_copies_are_found_in_whatever_brightness_and_contrast(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shift, "PART", part)
     copies = [
-        TRAINING[7:8],
+        TRAINING[[0, 6, 7, 49]],
         Corruption("brightness", 40)(TRAINING[31:32]),
+        (0.5 * TRAINING[44:45] + 20).astype(np.uint8),
         Corruption("contrast", 0.5)(TRAINING[18:19]),
-        flatter,
     ]
     rows, correlations = nearest(np.concatenate(copies), TRAINING)
-    assert rows.tolist() == [7, 31, 18, 44] and (correlations > ALIKE).all()
-    # Contrast is changed around each channel's mean, so the third is of slightly other colours
-    assert correlations[[0, 1, 3]] == pytest.approx(1, abs=1e-3)
+    assert rows.tolist() == [0, 6, 7, 49, 31, 44, 18] and (correlations > ALIKE).all()
+    # Contrast is changed around each channel's mean, so the last is of slightly other colours
+    assert correlations[:-1] == pytest.approx(1, abs=1e-3)
 
 
 def test_what_is_not_there_is_like_nothing() -> None:
     plain = np.full((1, 32, 32, 3), 77, dtype=np.uint8)
-    _, correlations = nearest(np.concatenate([blocks(4), 255 - TRAINING[:1], plain]), TRAINING)
+    _, correlations = nearest(np.concatenate([OTHERS, 255 - TRAINING[:1], plain]), TRAINING)
     assert (correlations < 0.5).all() and correlations[-1] == pytest.approx(0, abs=1e-4)
 
 
 def test_the_correlation_is_that_of_the_thumbnails() -> None:
-    correlation = 0.96
-    one, other = (values.astype(np.float32).ravel() for values in blocks(2)[:, ::4, ::4])
-    one, other = one - one.mean(), other - other.mean()
-    other -= (other @ one) / (one @ one) * one  # unlike altogether
-    other *= np.linalg.norm(one) / np.linalg.norm(other)
-    mixed = correlation * one + np.sqrt(1 - correlation**2) * other
-    images = np.clip(128 + 0.9 * np.stack([one, mixed]), 0, 255).astype(np.uint8).reshape(2, 8, 8, 3)
-    assert nearest(enlarged(images[1:]), enlarged(images[:1]))[1] == pytest.approx(correlation, abs=0.003)
-
-
-def test_training_images_in_parts_are_all_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = np.concatenate([TRAINING[[0, 6, 7, 49]], blocks(5)])
-    whole = nearest(images, TRAINING)
-    assert whole[0][:4].tolist() == [0, 6, 7, 49]
-    monkeypatch.setattr(shift, "PART", 7)
-    rows, correlations = nearest(images, TRAINING)
-    assert np.array_equal(rows, whole[0])
-    np.testing.assert_allclose(correlations, whole[1], atol=1e-6)
+    mixed = (0.7 * COLOURS[:1] + 0.3 * COLOURS[1:2]).astype(np.uint8)
+    expected = np.corrcoef(mixed.ravel(), COLOURS[0].ravel())[0, 1]
+    assert nearest(enlarged(mixed), TRAINING[:1])[1] == pytest.approx(expected, abs=1e-5)
