@@ -157,11 +157,11 @@ def _newest_csv(csvs: Sequence[LocalCsv], paths: Paths) -> LocalCsv | None:
 def show(checked: Checked, log: Log) -> None:
     """Print the table, what it means, and what to expect."""
     compared, csv = checked.comparison, checked.csv
-    lines = _meaning(compared)
     if checked.not_asked:
-        lines.insert(0, f"Kaggle was not asked, this is the ledger alone ({checked.not_asked})")
+        log(f"check: Kaggle was not asked, this is the ledger alone ({checked.not_asked})")
     if compared.submissions:
         log(f"{submission_table(compared.submissions, compared.predictions)}\n")
+    lines = _meaning(compared)
     if errors := compared.errors:
         mean = sum(map(abs, errors)) / len(errors)
         lines.append(f"predictions that have a score by now: {len(errors)}, off by {mean:.2f} points on average")

@@ -1,8 +1,9 @@
 import dataclasses
+import functools
 import html
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,63 +127,59 @@ def test_a_run_half_way_reads_as_well(tmp_path: Path, window: "Page") -> None:
 # --- what is not there yet --------------------------------------------------------------------------------
 
 
-def test_half_way_through_a_run_it_shows_what_there_is(tmp_path: Path) -> None:
-    result = here("report", cwd=begun(tmp_path, 2))
-    assert result.returncode == 0 and "not finished" in result.stdout
-    assert pictures(tmp_path) == TRAINING
-    shown = words(tmp_path)
-    assert "`python -m pipeline.train --competition tiny --preset rehearsal --run tiny-run` goes on" in result.stdout
-    assert "Progress 2 of 12 epochs 0:00:50 left" in shown
-    assert "Validation so far 82.00%" in shown and "Local" not in shown
+def unpredicted(place: Path) -> Path:
+    write_run(prepare(place))
+    return place
 
 
-def test_before_the_first_epoch_has_ended(tmp_path: Path) -> None:
-    assert here("report", "--run", RUN, cwd=begun(tmp_path, 0)).returncode == 0
-    assert "No epoch has ended yet" in words(tmp_path) and pictures(tmp_path) == set()
-
-
-def test_before_anything_is_predicted_it_says_how(tmp_path: Path) -> None:
-    prepare(tmp_path)
-    write_run(tmp_path)
-    result = here("report", cwd=tmp_path)
-    assert result.returncode == 0 and "python -m pipeline.predict --run tiny-run" in result.stdout
-    assert pictures(tmp_path) == TRAINING and "Nothing has been submitted yet" in words(tmp_path)
-
-
-def test_before_anything_is_submitted_the_prediction_is_drawn(tmp_path: Path) -> None:
-    place = predicted_place(tmp_path)
-    assert here("report", cwd=place).returncode == 0
-    assert pictures(place) == TRAINING | IMAGES | SCORES
-    assert "Predicted on Kaggle" in words(place) and "Kaggle, public" not in words(place)
-
-
-def test_predictions_of_other_weights_are_not_the_runs(tmp_path: Path) -> None:
-    place = predicted_place(tmp_path)
-    shutil.rmtree(place / "data/models" / RUN)
+def trained_again(place: Path) -> Path:
+    """The CSV's run has other weights by now."""
+    shutil.rmtree(predicted_place(place) / "data/models" / RUN)
     write_run(place, seed=1)
-    result = here("report", cwd=place)
-    assert result.returncode == 0 and "No predictions are shown" in result.stdout
-    assert pictures(place) == TRAINING
+    return place
 
 
-def test_without_the_images_the_rest_is_shown(tmp_path: Path) -> None:
-    place = predicted_place(tmp_path)
-    shutil.rmtree(place / "data/processed")
-    result = here("report", cwd=place)
-    assert result.returncode == 0 and "python -m pipeline.preprocess" in result.stdout
-    assert pictures(place) == TRAINING | SCORES
+def without_images(place: Path) -> Path:
+    shutil.rmtree(predicted_place(place) / "data/processed")
+    return place
 
 
-def test_images_that_are_others_by_now_are_not_shown(reported: Path, tmp_path: Path) -> None:
-    place = shutil.copytree(reported, tmp_path / "place", symlinks=True)
-    other = prepare(tmp_path / "other", hidden=10)
-    shutil.rmtree(place / "data/processed")
-    shutil.copytree(other / "data/processed", place / "data/processed")
-    result = here("report", cwd=place)
-    assert result.returncode == 0 and "holds other images than submissions/tiny-run.csv is of" in result.stdout
-    assert pictures(place) == TRAINING | SCORES
-    line = error_line(here("check", "--pictures", "drawn", "--csv", "submissions/tiny-run.csv", "--competition", SLUG,
-                           cwd=place), 4)  # fmt: skip
+def with_other_images(place: Path) -> Path:
+    processed = without_images(place) / "data/processed"
+    shutil.copytree(prepare(place / "other", hidden=10) / "data/processed", processed)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("make", "said", "drawn", "shown"),
+    [
+        (functools.partial(begun, done=0), "not finished", set(), "No epoch has ended yet"),
+        (
+            functools.partial(begun, done=2),
+            "`python -m pipeline.train --competition tiny --preset rehearsal --run tiny-run` goes on",
+            TRAINING,
+            "Validation so far 82.00% epoch 2, the best yet Progress 2 of 12 epochs 0:00:50 left Parameters",
+        ),
+        (unpredicted, "python -m pipeline.predict --run tiny-run", TRAINING, "Nothing has been submitted yet"),
+        (predicted_place, "Nothing has been submitted", TRAINING | IMAGES | SCORES, "Predicted on Kaggle"),
+        (trained_again, "No predictions are shown", TRAINING, "Local 90.00%"),
+        (without_images, "python -m pipeline.preprocess", TRAINING | SCORES, "Predicted on Kaggle"),
+        (with_other_images, "holds other images than submissions/tiny-run.csv is of", TRAINING | SCORES, "Local"),
+    ],
+)
+def test_what_there_is_is_shown(
+    tmp_path: Path, make: Callable[[Path], Path], said: str, drawn: set[str], shown: str
+) -> None:
+    place = make(tmp_path)
+    result = here("report", "--run", RUN, cwd=place)
+    assert result.returncode == 0 and said in result.stdout
+    assert pictures(place) == drawn and shown in words(place) and "Kaggle, public" not in words(place)
+
+
+def test_pictures_of_other_images_are_refused(tmp_path: Path) -> None:
+    place = with_other_images(tmp_path)
+    csv = ("--csv", "submissions/tiny-run.csv", "--competition", SLUG)
+    line = error_line(here("check", "--pictures", "drawn", *csv, cwd=place), 4)
     assert "holds other images" in line and not list(place.glob("drawn/*"))
 
 

@@ -42,7 +42,7 @@ def sync(
     """
     known = [*also, *ledger.current(entries, competition)]
     by_ref = {entry.ref: entry for entry in known if entry.ref is not None}
-    by_sha = {entry.csv_sha256: entry for entry in known if entry.csv_sha256}
+    by_sha = {entry.csv_sha256: entry for entry in (*map(_draft, csvs), *known) if entry.csv_sha256}
     lines = []
     for submission in sorted(listed, key=lambda item: item.ref):
         old = by_ref.get(submission.ref)
@@ -71,19 +71,21 @@ def _recognised(submission: Submission, by_sha: Mapping[str, Entry], csvs: Seque
     for sha256, entry in by_sha.items():
         if submissions.carries(submission.description, sha256):
             return entry
-    tagged = [csv for csv in csvs if submissions.carries(submission.description, csv.sidecar.csv_sha256)]
     fitting = [
         csv
         for csv in csvs
-        if csv.path.name == submission.file_name
-        and csv.size == submission.size
+        if (csv.path.name, csv.size) == (submission.file_name, submission.size)
         and instant(csv.sidecar.created) - instant(submission.date) <= CLOCKS_DIFFER
     ]
-    if tagged or len(fitting) == 1:
-        card = (tagged or fitting)[0].sidecar
-        local = card.validation_accuracy, card.test_accuracy
-        return Entry("", slug, card.run, card.csv_sha256, None, *local, None, None, "", "" if tagged else BY_HAND)
+    if len(fitting) == 1:
+        return replace(_draft(fitting[0]), note=BY_HAND)
     return Entry("", slug, "", "", None, None, None, None, None, "", "not a CSV that is here")
+
+
+def _draft(csv: LocalCsv) -> Entry:
+    card = csv.sidecar
+    local = card.validation_accuracy, card.test_accuracy
+    return Entry("", card.competition, card.run, card.csv_sha256, None, *local, None, None, "")
 
 
 def _per_cent(score: str) -> float | None:
@@ -144,7 +146,7 @@ class Comparison:
     @property
     def errors(self) -> list[float]:
         """Of the predictions that have a score by now, in points."""
-        errors = [prediction_error(self.predictions.get(e.csv_sha256), e) for e in self.submissions]
+        errors = (prediction_error(self.predictions.get(e.csv_sha256), e) for e in self.submissions)
         return [error for error in errors if error is not None]
 
     def to_dict(self) -> dict[str, Any]:

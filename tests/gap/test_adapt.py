@@ -72,71 +72,54 @@ class Light:
         return Light(self.centre + float(images.mean() - reference.mean()))
 
 
-def tried(panel: Any, fit: Fit, reference: Images, images: Images, *truth: int) -> list[Trial]:
-    """Trials on `images`, the first half of what is at hand being the reference, whose labels are all wrong."""
-    assert len(reference) == len(images) == len(truth)
-    return trials_of_corruption(panel, fit, np.concatenate([reference, images]), np.array([9] * len(truth) + [*truth]))
-
-
-def test_without_a_corruption_or_enough_images_there_is_nothing_to_try() -> None:
-    assert tried(Colour(), ALIKE, greys(1, 2), greys(3, 4), 0, 0) == []
-    assert tried(Colour(), SWAPPED, greys(1), greys(2), 0) == []
-
-
-def test_swapped_channels_are_reverted() -> None:
-    images = plain((200, 50, 10), (20, 200, 90), (10, 50, 200), (200, 100, 10))
-    # The last is mislabelled: red for a 2, which the swap makes right by luck
-    bn, revert = tried(Colour(), SWAPPED, images, images, 0, 1, 2, 2)
-    assert revert == Trial("revert", before=0.5, after=0.75, unharmed=0.0)
-    assert bn == Trial("bn", before=0.5, after=0.5, unharmed=0.0)
-
-
-def test_batch_norms_follow_the_light() -> None:
-    reference, images = greys(10, 130, 130, 250), greys(90, 110, 150, 170)  # both of mean 130
-    (bn,) = tried(Light(128), darkened(60), reference, images, 0, 0, 1, 1)
-    assert bn == Trial("bn", before=0.5, after=1.0, unharmed=0.0)
-
-
-def test_a_trial_sees_what_it_harms_on_clean_images() -> None:
-    # The reference is darker by 96 than clean images are, and lighter by 19 than corrupted ones: 0, 0, 5 and 120
-    reference, images = greys(50, 50, 50, 50), greys(100, 100, 135, 250)
-    (bn,) = tried(Light(128), darkened(130), reference, images, 0, 0, 1, 1)
-    assert bn == Trial("bn", before=0.5, after=0.75, unharmed=-0.25)
-    assert not bn.recommended and choice("auto", [bn]) == "none"
-
-
-def test_two_corruptions_are_both_applied_in_their_order_and_not_reverted() -> None:
-    # Fog makes 155 and 195 of 90 and 170, less 50 they are 105 and 145; the other way round 130 and 170
-    fit = Fit(3.0, (Corruption("fog", 0.5), Corruption("brightness", -50.0)), 0.2, (), False)
-    (bn,) = tried(Light(120), fit, greys(90, 170), greys(90, 170), 0, 1)
-    assert bn.mitigation == "bn" and bn.before == 1.0
+RGB = plain((200, 50, 10), (20, 200, 90), (10, 50, 200), (200, 100, 10))
+FOGGED = Fit(3.0, (Corruption("fog", 0.5), Corruption("brightness", -50.0)), 0.2, (), False)
 
 
 @pytest.mark.parametrize(
-    ("gain", "unharmed", "recommended"),
-    [(0.006, 0.0, True), (0.004, 0.0, False), (-0.1, 0.0, False), (0.1, -0.009, True), (0.1, -0.011, False)],
-)
-def test_a_mitigation_must_gain_half_a_point_and_cost_less_than_one(
-    gain: float, unharmed: float, recommended: bool
+    ("panel", "fit", "reference", "images", "truth", "trials"),
+    [
+        # Without a corruption or enough images there is nothing to try
+        (Colour(), ALIKE, greys(1, 2), greys(3, 4), (0, 0), []),
+        (Colour(), SWAPPED, greys(1), greys(2), (0,), []),
+        # The last is mislabelled: red for a 2, which the swap makes right by luck
+        (Colour(), SWAPPED, RGB, RGB, (0, 1, 2, 2), [Trial("bn", 0.5, 0.5, 0.0), Trial("revert", 0.5, 0.75, 0.0)]),
+        # Both of mean 130: batch norms follow the light
+        (Light(128), darkened(60), greys(10, 130, 130, 250), greys(90, 110, 150, 170), (0, 0, 1, 1),
+         [Trial("bn", 0.5, 1.0, 0.0)]),
+        # The reference is darker by 96 than clean images are, and lighter by 19 than corrupted ones: 0, 0, 5 and 120
+        (Light(128), darkened(130), greys(50, 50, 50, 50), greys(100, 100, 135, 250), (0, 0, 1, 1),
+         [Trial("bn", 0.5, 0.75, -0.25)]),
+        # Fog makes 155 and 195 of 90 and 170, less 50 they are 105 and 145; the other way round 130 and 170.  Two
+        # corruptions are not reverted
+        (Light(120), FOGGED, greys(90, 170), greys(90, 170), (0, 1), [Trial("bn", 1.0, 1.0, 0.0)]),
+    ],
+)  # fmt: skip
+def test_mitigations_are_tried_on_images_corrupted_like_the_hidden_ones(
+    panel: Any, fit: Fit, reference: Images, images: Images, truth: tuple[int, ...], trials: list[Trial]
 ) -> None:
-    assert (diagnosis.WORTH_IT, diagnosis.HARMLESS) == (0.005, 0.01)
-    assert Trial("bn", 0.6, 0.6 + gain, unharmed).recommended is recommended
+    """The first half of what is at hand is the reference, whose labels are all wrong."""
+    labels = np.array([9] * len(reference) + [*truth])
+    assert trials_of_corruption(panel, fit, np.concatenate([reference, images]), labels) == trials
 
 
-GOOD, BETTER, LOSES = Trial("bn", 0.5, 0.7, 0.0), Trial("revert", 0.5, 0.8, 0.0), Trial("prior", 0.5, 0.3, 0.0)
-HARMS = Trial("bn", 0.5, 0.9, -0.5)
+def trial(gain: float, unharmed: float = 0.0, mitigation: Mitigation = "bn") -> Trial:
+    return Trial(mitigation, 0.5, 0.5 + gain, unharmed)
 
 
 @pytest.mark.parametrize(
     ("adapt", "trials", "chosen"),
     [
         ("auto", [], "none"),
-        ("auto", [LOSES], "none"),
-        ("auto", [GOOD, BETTER], "revert"),
-        ("auto", [HARMS, BETTER, GOOD], "revert"),
+        # A mitigation must gain half a point, and cost less than one where nothing is wrong
+        *(("auto", [trial(gain)], "none") for gain in (-0.1, 0.004)),
+        ("auto", [trial(0.006)], "bn"),
+        ("auto", [trial(0.1, -0.009)], "bn"),
+        ("auto", [trial(0.1, -0.011)], "none"),
+        ("auto", [trial(0.4, -0.5), trial(0.3, mitigation="revert"), trial(0.2)], "revert"),
         # What is asked for is done, whatever the trials say.
-        ("none", [GOOD], "none"),
-        ("prior", [GOOD, LOSES], "prior"),
+        ("none", [trial(0.2)], "none"),
+        ("prior", [trial(0.2), trial(-0.2, mitigation="prior")], "prior"),
     ],
 )
 def test_the_best_of_the_recommended_is_chosen(adapt: Adapt, trials: list[Trial], chosen: Mitigation) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -193,18 +192,6 @@ def test_pictures_show_all_that_is_drawn(
     with Image.open(written[0]) as image:
         assert (image.format, image.width) == ("PNG", figures.WIDTH * figures.SCALE)
         assert np.asarray(image.convert("L")).std() > 10
-
-
-def luminance(colour: str) -> float:
-    """Of WCAG 2."""
-    share = np.array(to_rgb(colour))
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
-
-
-@pytest.mark.parametrize("colour", [figures.INK, figures.MUTED, figures.HOLDOUT, figures.TEST, figures.TRAIN])
-def test_colours_read_on_white(colour: str) -> None:
-    assert 1.05 / (luminance(colour) + 0.05) >= 4.5
 
 
 def test_class_names_may_be_anything(data: Processed, evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
