@@ -50,7 +50,6 @@ class BasicBlock(nn.Module):
     """relu(se(bn(conv(relu(bn(conv(x)))))) + shortcut(x)); the first convolution has the stride.
 
     The shortcut is the identity, or a 1x1 convolution with batch normalisation where the shape changes.
-    Without `reduction` there is no squeeze-and-excitation.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int, reduction: int = 0) -> None:
@@ -59,9 +58,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.se = nn.Sequential()
-        if reduction:
-            self.se.append(SqueezeExcitation(channels, reduction))
+        self.se = nn.Sequential(*([SqueezeExcitation(channels, reduction)] if reduction else []))
         self.shortcut = nn.Sequential()
         if stride != 1 or channels_in != channels:
             self.shortcut.append(nn.Conv2d(channels_in, channels, 1, stride=stride, bias=False))
@@ -104,7 +101,13 @@ class ResNet(nn.Module):
         self.stages = nn.Sequential()
         channels = config.stem
         for width, blocks, stride in zip(config.widths, config.blocks, config.strides, strict=True):
-            self.stages.append(_stage(channels, width, blocks, stride, config))
+            stage = nn.Sequential()
+            if config.pooled:
+                stage.append(PooledConvolution(channels, width, stride))
+            for k in range(blocks):
+                begins = k == 0 and not config.pooled
+                stage.append(BasicBlock(channels if begins else width, width, stride if begins else 1, config.se))
+            self.stages.append(stage)
             channels = width
         self.fc = nn.Linear(channels, CLASSES)
 
@@ -117,17 +120,6 @@ class ResNet(nn.Module):
         """Normalised images (B, 3, 32, 32) -> what the linear layer sees, (B, the last width)."""
         out = self.stages(relu(self.bn1(self.conv1(x))))
         return adaptive_avg_pool2d(out, 1).flatten(1)
-
-
-def _stage(channels_in: int, channels: int, blocks: int, stride: int, config: ModelConfig) -> nn.Sequential:
-    stage = nn.Sequential()
-    if config.pooled:
-        stage.append(PooledConvolution(channels_in, channels, stride))
-    else:
-        stage.append(BasicBlock(channels_in, channels, stride, config.se))
-    for _ in range(blocks if config.pooled else blocks - 1):
-        stage.append(BasicBlock(channels, channels, 1, config.se))
-    return stage
 
 
 def build(config: ModelConfig, seed: int) -> ResNet:
@@ -175,23 +167,16 @@ SLICE = 500  # images whose patches are in memory at once: 4 * 8 times the size 
 @torch.no_grad()
 def whiten(model: ResNet, images: Tensor) -> None:
     """Set the stem's filters of `model` from uint8 images (N, 32, 32, 3); a few thousand suffice."""
-    directions, variances = _principal(normalise(images).cpu())
-    scaled = (directions / (variances + EPSILON).sqrt()[:, None]).view(-1, 3, 2, 2)
-    model.conv1.weight.copy_(torch.cat([scaled, -scaled]))
-    assert model.conv1.bias is not None  # for the type checker: a whitened stem has one
-    model.conv1.bias.zero_()
-
-
-def _principal(images: Tensor) -> tuple[Tensor, Tensor]:
-    """The directions (12, 12), a row each, and variances (12,) of 2x2 patches of (N, 3, H, W), largest first."""
     moments, count = torch.zeros(12, 12, dtype=torch.float64), 0
-    for first in range(0, len(images), SLICE):
-        corners = images[first : first + SLICE].double().unfold(2, 2, 1).unfold(3, 2, 1)  # (N, 3, H - 1, W - 1, 2, 2)
+    for part in torch.split(images, SLICE):
+        corners = normalise(part).cpu().double().unfold(2, 2, 1).unfold(3, 2, 1)  # (N, 3, H - 1, W - 1, 2, 2)
         patches = corners.permute(0, 2, 3, 1, 4, 5).reshape(-1, 12)
         moments += patches.T @ patches
         count += len(patches)
-    variances, directions = torch.linalg.eigh(moments / count)
-    return directions.T.flip(0), variances.flip(0)
+    variances, directions = torch.linalg.eigh(moments / count)  # a column each, smallest first
+    scaled = (directions / (variances + EPSILON).sqrt()).T.flip(0).view(-1, 3, 2, 2)
+    model.conv1.weight.copy_(torch.cat([scaled, -scaled]))
+    nn.init.zeros_(model.conv1.bias)  # type: ignore[arg-type]  # a whitened stem has one
 
 
 # --- batch normalisations folded into the convolutions before them: the same function, in fewer steps -------

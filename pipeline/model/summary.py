@@ -5,6 +5,7 @@ outputs of all modules but containers, BasicBlocks included, and as much again f
 2**20 bytes.  Functions (ReLU, pooling) have no module and go uncounted.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -106,30 +107,21 @@ def summarise(config: ModelConfig) -> Summary:
     """Count everything about the model that `config` describes."""
     model = build(config, seed=0).eval()
     layers: list[Layer] = []
-    for name, module in model.named_modules():
-        if module is not model and not isinstance(module, nn.Sequential):
-            module.register_forward_hook(_recorder(layers, name))
-    with torch.no_grad():  # a real image: the first one on the meta device costs seconds of imports
-        model(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE))
-    return Summary(
-        parameters=sum(p.numel() for p in model.parameters()),
-        trainable=trainable_parameters(model),
-        macs=sum(layer.macs for layer in layers),
-        layers=tuple(layers),
-    )
 
-
-def _recorder(layers: list[Layer], name: str) -> Any:
-    """A forward hook that appends the module's costs to `layers`."""
-
-    def record(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(name: str, module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         own = sum(p.numel() for p in module.parameters(recurse=False))
         macs = 0
         if isinstance(module, nn.Conv2d | nn.Linear):  # each weight once for each pixel of the output
             macs = module.weight.numel() * math.prod(output.shape[2:])
         layers.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), own, macs))
 
-    return record
+    for name, module in model.named_modules():
+        if module is not model and not isinstance(module, nn.Sequential):
+            module.register_forward_hook(functools.partial(record, name))
+    with torch.no_grad():  # a real image: the first one on the meta device costs seconds of imports
+        model(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE))
+    parameters, macs = sum(p.numel() for p in model.parameters()), sum(layer.macs for layer in layers)
+    return Summary(parameters, trainable_parameters(model), macs, tuple(layers))
 
 
 def trainable_parameters(model: nn.Module) -> int:
@@ -147,7 +139,6 @@ def check_parameter_limit(config: ModelConfig) -> int:
     if count > PARAMETER_LIMIT:
         raise UsageError(
             f"model {config.name} has {count:,} trainable parameters, and the competition allows "
-            f"{PARAMETER_LIMIT:,}: choose another with --model (`python -m pipeline.model` counts), or train it with "
-            "--allow-over-limit, only to compare"
+            f"{PARAMETER_LIMIT:,}: choose another --model, or add --allow-over-limit, only to compare"
         )
     return count

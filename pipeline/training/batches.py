@@ -24,7 +24,7 @@ def draw(rows: int, config: TrainConfig, epoch: int) -> Drawn:
     order: int64 (rows,), a permutation of the rows; all others come in that order.
     top, left: int64 (rows,), the crop's first row and column in the padded image, 0 .. 2 * padding.
     flip: bool (rows,), whether the crop is mirrored.
-    And what the augmentations and the mixing of `config` draw for themselves.
+    And what augment.draw has.
     """
     generator = _generator(config.seed, epoch)
     offsets = 2 * config.crop_padding + 1
@@ -38,9 +38,7 @@ def draw(rows: int, config: TrainConfig, epoch: int) -> Drawn:
         # Half of the images begin mirrored; then each is seen from both sides in turn (Jordan 2024, arXiv:2404.00498).
         first = torch.rand(rows, generator=_generator(config.seed, config.epochs)) < 0.5
         drawn["flip"] = first[drawn["order"]] ^ (epoch % 2 == 1)
-    for augmentation in augment.chosen(config):
-        drawn |= augmentation.draw(rows, generator)
-    return drawn
+    return drawn | augment.draw(rows, config, generator)
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:
@@ -65,7 +63,6 @@ class TrainingImages:
         self.config = config
         self.steps = rows // config.batch_size + (rows % config.batch_size >= 2 * processes)  # an epoch
         self.labels = torch.tensor(labels, device=device)
-        self._augmentations = augment.chosen(config)
         padded = torch.zeros(rows, IMAGE_SIZE + 2 * pad, IMAGE_SIZE + 2 * pad, 3, dtype=torch.uint8)
         padded[:, pad : pad + IMAGE_SIZE, pad : pad + IMAGE_SIZE] = torch.tensor(images)
         # A view of all crops, (N, 2p+1, 2p+1, 32, 32, 3), which takes no memory: one index picks a crop.
@@ -73,7 +70,6 @@ class TrainingImages:
         self.crops = windows.permute(0, 1, 2, 4, 5, 3)
 
     def __len__(self) -> int:
-        """The number of images."""
         return len(self.labels)
 
     def seen(self, steps: int) -> int:
@@ -94,10 +90,7 @@ class TrainingImages:
         drawn = {name: values[rows][share] for name, values in epoch.items()}
         images = self.crops[drawn["order"], drawn["top"], drawn["left"]]
         images = torch.where(drawn["flip"].view(-1, 1, 1, 1), images.flip(2), images)
-        targets = self.labels[drawn["order"]]
-        for augmentation in self._augmentations:
-            images, targets = augmentation.apply(images, targets, drawn)
-        return images, targets
+        return augment.apply(images, self.labels[drawn["order"]], drawn)
 
 
 # --- which of the processed images train, and which select the best epoch ----------------------------------
@@ -130,15 +123,12 @@ def split(labels: NDArray[np.int64], config: TrainConfig) -> Split:
         from sklearn.model_selection import train_test_split  # noqa: PLC0415 - a second that preset paper need not take
 
         try:
-            train, validation = train_test_split(
-                rows, test_size=config.validation_fraction, stratify=labels, random_state=0
-            )
+            parts = train_test_split(rows, test_size=config.validation_fraction, stratify=labels, random_state=0)
         except ValueError as error:  # a class with fewer than two images, or an empty side
             raise UsageError(f"cannot cut a validation split out of {len(labels)} images: {error}") from error
-        result = Split(np.sort(train), np.sort(validation))
+        result = Split(*map(np.sort, parts))
     if config.batch_size > len(result.train):
         raise UsageError(
-            f"--batch-size {config.batch_size} is larger than the training set "
-            f"({len(result.train)} images): use --batch-size {len(result.train)} or less"
+            f"--batch-size {config.batch_size} is larger than the training set ({len(result.train)} images)"
         )
     return result

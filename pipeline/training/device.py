@@ -14,7 +14,7 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib.util import find_spec
@@ -50,9 +50,7 @@ class Device:
         """For result.json: the kind, and its model where that is known."""
         if self.torch_device.type == "cuda":
             return f"cuda ({torch.cuda.get_device_name(self.torch_device)})"
-        threads = torch.get_num_threads()
-        plural = "" if threads == 1 else "s"
-        return f"{self.torch_device.type} ({platform.machine()}, {threads} thread{plural})"
+        return f"{self.torch_device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
     def autocast(self) -> torch.autocast:
         """A context in which convolutions and linear layers compute in the device's precision."""
@@ -81,8 +79,8 @@ def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) ->
     kind = available[0] if asked == "auto" else asked
     if kind not in available:
         raise UsageError(f"--device {asked}: PyTorch finds none here; available: {', '.join(available)}")
-    if compile_ == "yes" and (lacking := lacks_compiler(kind)):
-        raise UsageError(f"--compile yes: {lacking}; install it, or leave --compile out")
+    if compile_ == "yes" and not _has_compiler(kind):
+        raise UsageError("--compile yes: there is no compiler here (Triton on a GPU, g++ or clang++ on a CPU)")
     if kind == "cuda":
         torch.backends.cudnn.benchmark = True  # shapes are few and fixed: measure once which algorithm is fastest
         if not dist.is_initialized():  # else whoever made the process group has chosen the GPU
@@ -103,23 +101,19 @@ def _take_gpu(number: int) -> None:
         raise _failure("cuda", error) from error
 
 
-def lacks_compiler(kind: str) -> str:
-    """What torch.compile misses on this kind of device; "" if nothing."""
+def _has_compiler(kind: str) -> bool:
     if kind == "cuda":
-        return "" if find_spec("triton") is not None else "Triton is not installed"
-    compilers = (os.environ.get("CXX", "g++"), "g++", "clang++")
-    return "" if any(map(shutil.which, compilers)) else "there is no C++ compiler (g++ or clang++)"
+        return find_spec("triton") is not None
+    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++")))
 
 
 def _has_bf16(kind: str) -> bool:
     """Whether the processor itself computes in bfloat16; where it is emulated, it is slower than float32."""
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if kind == "cpu":
-        # PyTorch has no public question for this; a version without these gets float32.
-        names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        return any(getattr(torch.cpu, name, bool)() for name in names)
-    return False
+    # PyTorch has no public question for CPUs; a version without these gets float32.
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return kind == "cpu" and any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 def _bf16_failure(device: Device) -> str:
@@ -143,7 +137,7 @@ def first_line(error: Exception) -> str:
 
 # How the errors of a device begin, as against those of a program that runs on it.
 _DEVICE_FAILED = re.compile(r"CUDA (driver )?error|CUDNN_STATUS_|CUBLAS_STATUS_|HIP error")
-_NO_MEMORY = re.compile(r"can't allocate memory|CUDA error: out of memory")
+_NO_MEMORY = re.compile(r"can't allocate memory|CUDA error: out of memory")  # CUDA and MPS have a class for most
 
 
 @contextmanager
@@ -153,20 +147,16 @@ def device_advice(device: Device, batch_size: int) -> Iterator[None]:
     Raises:
         PipelineError: the device has not enough memory (it names a batch size to try), or it failed.
     """
-    description = device.torch_device.type
+    kind = device.torch_device.type
     try:
-        description = device.description  # now: a device that is gone does not tell it
         yield
     except RuntimeError as error:
-        # CUDA and MPS have a class of their own; the CPU's allocator raises a plain RuntimeError.
         if isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
-            raise PipelineError(
-                f"{description} has not enough memory for --batch-size {batch_size}: "
-                f"try --batch-size {max(batch_size // 2, 2)}, or free memory there"
-            ) from error
-        if not device_failed(error):
-            raise
-        raise _failure(description, error) from error
+            advice = f"try --batch-size {max(batch_size // 2, 2)}, or free memory there"
+            raise PipelineError(f"{kind} has not enough memory for --batch-size {batch_size}: {advice}") from error
+        if device_failed(error):
+            raise _failure(kind, error) from error
+        raise
 
 
 def device_failed(error: Exception) -> bool:
@@ -175,9 +165,9 @@ def device_failed(error: Exception) -> bool:
     return isinstance(error, own) or bool(_DEVICE_FAILED.search(str(error)))
 
 
-def _failure(description: str, error: RuntimeError) -> PipelineError:
+def _failure(kind: str, error: RuntimeError) -> PipelineError:
     return PipelineError(
-        f"{description} failed ({first_line(error)}): run the same command again (training goes on from its last "
+        f"{kind} failed ({first_line(error)}): run the same command again (training goes on from its last "
         "checkpoint); if the device fails again, add --device cpu"
     )
 
@@ -189,14 +179,14 @@ TIME_LIMIT = timedelta(minutes=10)  # for processes to wait for each other: long
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train together."""
+    """This process among those that train together; the first one reports and writes."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that reports and writes."""
+        """Whether this is the first process."""
         return self.rank == 0
 
     @property
@@ -274,16 +264,11 @@ CPUINFO = Path("/proc/cpuinfo")  # Linux has the processor's name there
 
 
 def machine() -> str:
-    """Operating system, processor, the cores and the memory (GB of 10**9 bytes) as far as they are known."""
-    try:
-        model = re.search(r"^model name\s*:\s*(.+)$", CPUINFO.read_text(errors="replace"), re.MULTILINE)
-    except OSError:
-        model = None
-    try:
-        memory = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB"
-    except (ValueError, OSError, AttributeError):
-        memory = ""
-    cores = os.cpu_count() or 1
-    processor = " ".join(model[1].split()) if model else platform.processor()
-    system = f"{platform.system()} {platform.release()} {platform.machine()}"
-    return ", ".join(filter(None, [system, processor, f"{cores} core{'s' if cores > 1 else ''}", memory]))
+    """Operating system, processor, cores and memory (GB of 10**9 bytes), as far as they are known."""
+    found = [f"{platform.system()} {platform.release()} {platform.machine()}"]
+    with suppress(OSError):
+        found += re.findall(r"^model name\s*:\s*(.+)$", CPUINFO.read_text(errors="replace"), re.MULTILINE)[:1]
+    found.append(f"{os.cpu_count()} cores")
+    with suppress(ValueError, OSError, AttributeError):
+        found.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB")
+    return ", ".join(found)

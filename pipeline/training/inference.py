@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.optim.swa_utils import update_bn
 
 from pipeline.config import CLASSES
 from pipeline.console import Meter
@@ -25,7 +26,7 @@ from pipeline.store.processed import ArrayName, Processed
 from pipeline.store.runs import Run
 from pipeline.store.submissions import Outputs, Tta
 from pipeline.training.batches import split
-from pipeline.training.device import ALONE, Device, Precision, World
+from pipeline.training.device import ALONE, Device, World
 
 BATCH = 512  # images; the result does not depend on it beyond rounding
 
@@ -37,17 +38,6 @@ def logits(model: Callable[[Tensor], Tensor], images: Tensor, device: Device) ->
     return output.float()
 
 
-# --- loss and accuracy on a labelled set ------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Score:
-    """Loss: mean cross entropy in nats, without label smoothing.  Accuracy in per cent."""
-
-    loss: float
-    accuracy: float
-
-
 class EvaluationImages:
     """uint8 images (N, 32, 32, 3) with labels (N,), resident on `device`."""
 
@@ -56,7 +46,6 @@ class EvaluationImages:
         self.labels = torch.tensor(labels, device=device)
 
     def __len__(self) -> int:
-        """The number of images."""
         return len(self.labels)
 
 
@@ -67,10 +56,10 @@ def evaluate(
     device: Device,
     before_batch: Callable[[], None] = lambda: None,
     world: World = ALONE,
-) -> Score:
-    """Evaluate on all of `data`, each process on its share; `before_batch` may raise to stop early.
+) -> tuple[float, float]:
+    """Mean cross entropy in nats, without label smoothing, and accuracy in per cent on all of `data`.
 
-    Leaves the model in eval mode.
+    Each process evaluates its share; `before_batch` may raise to stop early.  Leaves the model in eval mode.
     """
     model.eval()
     loss = torch.zeros((), device=device.torch_device)
@@ -82,7 +71,7 @@ def evaluate(
         output = logits(model.forward, data.images[first : first + BATCH][world.share], device)
         loss += nn.functional.cross_entropy(output, labels, reduction="sum")
         correct += (output.argmax(1) == labels).sum()
-    return Score(world.total(loss).item() / len(data), 100 * world.total(correct).item() / len(data))
+    return world.total(loss).item() / len(data), 100 * world.total(correct).item() / len(data)
 
 
 @torch.no_grad()
@@ -94,9 +83,9 @@ def labels_of(model: nn.Module, images: EvaluationImages, device: Device) -> Ten
 
 def bf16_agreement(model: ResNet, images: EvaluationImages, device: Device) -> float:
     """Per cent of the images whose label, by the folded model, is the same in bfloat16 as in float32."""
-    precisions: tuple[Precision, Precision] = ("fp32", "bf16")
     ready = folded(model)
-    exact, coarse = (labels_of(ready, images, dataclasses.replace(device, precision=one)) for one in precisions)
+    exact = labels_of(ready, images, dataclasses.replace(device, precision="fp32"))
+    coarse = labels_of(ready, images, dataclasses.replace(device, precision="bf16"))
     return 100 * int((exact == coarse).sum()) / len(images)
 
 
@@ -108,17 +97,14 @@ def tta_views(images: Tensor, tta: Tta) -> list[Tensor]:
 
     "none" has 1 view.  "flip" has 2: the images and their mirror images.  "flip-shift" has 6: these, and both
     shifted by one pixel up and left, and down and right: the views of Jordan (2024, arXiv:2404.00498), here of
-    equal weight.  What comes in at the border is black, since the random crops of training have shown black borders
-    to the model; Jordan's trained on reflected ones.
+    equal weight, and with black borders as the random crops of training have.
     """
-    if tta == "none":
-        return [images]
     plain = [images]
     if tta == "flip-shift":
         height, width = images.shape[1:3]
         padded = pad(images, (0, 0, 1, 1, 1, 1))
         plain += [padded[:, first : first + height, first : first + width].contiguous() for first in (2, 0)]
-    return plain + [view.flip(2) for view in plain]
+    return plain if tta == "none" else plain + [view.flip(2) for view in plain]
 
 
 # --- batch-norm adaptation --------------------------------------------------------------------------------
@@ -134,50 +120,29 @@ def bn_adapted(model: ResNet, images: NDArray[np.uint8], reference: NDArray[np.u
     plain images in their place would cost a point or two even where nothing is wrong.  So means are moved by the
     difference, and variances by the ratio: images like the reference change nothing.
 
-    Args:
-        model: as trained.
-        images: uint8 (N, 32, 32, 3), at least 2; those to be labelled, or many of them.
-        reference: uint8 (M, 32, 32, 3), likewise, like the training images.
+    Both sets are uint8 (N, 32, 32, 3), at least 2: the images to be labelled, or many of them, and images like those
+    of training.
     """
     result = copy.deepcopy(model).eval()
-    gathered = (_norms(_with_statistics(model, these)) for these in (images, reference))
-    for norm, there, here in zip(_norms(result), *gathered, strict=True):
-        mean, var = _statistics(norm)
-        (mean_there, var_there), (mean_here, var_here) = _statistics(there), _statistics(here)
-        mean += mean_there - mean_here
-        var *= (var_there + TINY) / (var_here + TINY)
+    there, here = _statistics(model, images), _statistics(model, reference)
+    for name, buffer in result.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.add_(there[name] - here[name])
+        elif name.endswith("running_var"):
+            buffer.mul_((there[name] + TINY) / (here[name] + TINY))
     return result
 
 
-def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:
-    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-
-
-def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Its running mean and variance, (channels,)."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    return norm.running_mean, norm.running_var
-
-
-@torch.no_grad()
-def _with_statistics(model: ResNet, images: NDArray[np.uint8]) -> ResNet:
-    """A copy whose norms hold the statistics of the images, averaged over batches of nearly equal size; float32."""
-    result = copy.deepcopy(model).eval()
-    for norm in _norms(result):
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average
-        norm.train()
-    device = next(result.parameters()).device
-    for part in np.array_split(images, -(-len(images) // ADAPTATION_BATCH)):
-        result(normalise(torch.from_numpy(part).to(device)))
-    return result
+def _statistics(model: ResNet, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+    """The norms' buffers with the images' statistics, averaged over batches of nearly equal size; float32."""
+    copied, device = copy.deepcopy(model), next(model.parameters()).device
+    parts = np.array_split(images, -(-len(images) // ADAPTATION_BATCH))
+    update_bn((normalise(torch.from_numpy(part).to(device)) for part in parts), copied)
+    return dict(copied.named_buffers())
 
 
 # --- several models that predict together -----------------------------------------------------------------
 
-PASSES: dict[ArrayName, str] = {  # as the progress line calls them
-    "test_images": "test_batch", "train_images": "validation", "hidden_images": "hidden images",
-}  # fmt: skip
 ENOUGH = 99.9  # per cent of labels alike in bf16 and fp32: at most 0.1 points of accuracy are at stake, mostly far less
 
 
@@ -207,8 +172,8 @@ class Panel:
             BadData: they are not finite.
         """
         parts = np.array_split(images, max(-(-len(images) // self.batch_size), 1))
-        found = (probabilities(self.members, part, self.tta) for part in parts)
-        return np.concatenate([each.mean(dim=(0, 1)).cpu().numpy() for each in found])
+        found = [probabilities(self.members, part, self.tta).mean(dim=(0, 1)) for part in parts]
+        return torch.cat(found).cpu().numpy()
 
     def adapted(self, images: NDArray[np.uint8], reference: NDArray[np.uint8]) -> "Panel":
         """The same members, their batch norms adapted to images (N, 32, 32, 3): see `bn_adapted`."""
@@ -239,13 +204,12 @@ def probabilities(members: Sequence[Member], pixels: NDArray[np.uint8], tta: Tta
         BadData: they are not finite.
     """
     views = tta_views(torch.from_numpy(pixels).to(members[0].device.torch_device), tta)
-    found = torch.stack(
-        [torch.stack([logits(m.folded, view, m.device).softmax(dim=1) for view in views]) for m in members]
-    )
-    if not bool(found.isfinite().all()):
-        broken = [m.name for m, each in zip(members, found, strict=True) if not bool(each.isfinite().all())]
-        raise BadData(f"run {broken[0]} predicts numbers that are not finite: train it again")
-    return found
+    found = []
+    for member in members:
+        found.append(torch.stack([logits(member.folded, view, member.device).softmax(dim=1) for view in views]))
+        if not bool(found[-1].isfinite().all()):
+            raise BadData(f"run {member.name} predicts numbers that are not finite: train it again")
+    return torch.stack(found)
 
 
 def predict(
@@ -260,7 +224,7 @@ def predict(
     # Made beforehand: kept among what each batch frees, small results would spread over ever more memory.
     averaged = np.empty((len(rows), CLASSES), dtype=np.float32)
     alone = np.empty((len(panel.members), len(rows)), dtype=np.uint8)
-    with Meter(f"predict: {PASSES[name]}", len(rows), "images", panel.log) as meter:
+    with Meter(f"predict: {name.replace('_', ' ')}", len(rows), "images", panel.log) as meter:
         for start in range(0, len(rows), panel.batch_size):
             part = slice(start, start + panel.batch_size)
             pixels = data.rows(name, rows[part])  # only a batch is in memory

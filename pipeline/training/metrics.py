@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.nn.functional import one_hot
 from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.config import CLASSES, IMAGE_SIZE
@@ -15,9 +16,9 @@ from pipeline.errors import printable
 from pipeline.store.runs import EpochRow
 
 SIDE = 8  # images a side of the grid
-ZOOM = 3  # pixels of the grid for one of an image
+TILE = 3 * IMAGE_SIZE  # pixels a side of an image there
 CAPTION = 14  # pixels below each image
-LONGEST = 20  # characters of a class's name
+LONGEST = 16  # characters of a caption: as wide as an image
 MIXED = 0.1  # share of a label, from which it is in the caption
 
 LAYOUT = {
@@ -47,15 +48,16 @@ class Board:
 
     def batch(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> None:
         """Write the first images (B, 32, 32, 3), 0..255, of a batch with their labels: (B,), or shares (B, 10)."""
-        shown = SIDE**2
-        pixels = images[:shown].round().clamp(0, 255).byte().cpu().numpy()
-        captions = [_caption(target, names) for target in _shares(targets[:shown].cpu().numpy())]
-        self._writer.add_image("train/first batch", _grid(pixels, captions), 0, dataformats="HWC")
+        shares = one_hot(targets, CLASSES) if targets.dim() == 1 else targets
+        pixels = images.round().clamp(0, 255).byte()
+        grid = _grid(pixels[: SIDE**2].cpu().numpy(), shares[: SIDE**2].cpu().numpy(), names)
+        self._writer.add_image("train/first batch", grid, 0, dataformats="HWC")
         self._writer.flush()
 
     def result(self, figures: Mapping[str, object], epochs: int) -> None:
         """Write a run's result as a table."""
-        rows = [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in figures.items()]
+        shown = {k: f"{value:,.2f}" if isinstance(value, float) else value for k, value in figures.items()}
+        rows = [f"| {name.replace('_', ' ')} | {value} |" for name, value in shown.items()]
         # As if after a further epoch: a session that does it again withdraws it.
         self._writer.add_text("result", "\n".join(["| | |", "|---|---|", *rows]), epochs + 1)
 
@@ -64,31 +66,15 @@ class Board:
         self._writer.close()
 
 
-def _shown(value: object) -> str:
-    return f"{value:,.2f}" if isinstance(value, float) else str(value)
-
-
-def _shares(targets: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Labels (B,) or shares (B, 10) as shares (B, 10)."""
-    return np.eye(CLASSES, dtype=np.float32)[targets.astype(np.int64)] if targets.ndim == 1 else targets
-
-
-def _caption(shares: NDArray[np.floating], names: Sequence[str]) -> str:
-    """ "cat", or of mixed images "cat+dog", the larger share first."""
-    return "+".join(
-        printable(names[label], LONGEST) for label in np.argsort(-shares, kind="stable") if shares[label] >= MIXED
-    )
-
-
-def _grid(images: NDArray[np.uint8], captions: Sequence[str]) -> NDArray[np.uint8]:
-    """Images (N, 32, 32, 3) with their captions, row by row in one image (H, W, 3)."""
-    width, height = ZOOM * IMAGE_SIZE + 2, ZOOM * IMAGE_SIZE + CAPTION
-    rows = -(-len(images) // SIDE)
-    sheet = Image.new("RGB", (SIDE * width, rows * height), "white")
+def _grid(images: NDArray[np.uint8], shares: NDArray[np.generic], names: Sequence[str]) -> NDArray[np.uint8]:
+    """Images (N, 32, 32, 3), row by row in one (H, W, 3); below each "cat", or "cat+dog", the larger share first."""
+    width, height = TILE + 2, TILE + CAPTION
+    sheet = Image.new("RGB", (SIDE * width, -(-len(images) // SIDE) * height), "white")
     draw = ImageDraw.Draw(sheet)
-    for k, (pixels, caption) in enumerate(zip(images, captions, strict=True)):
+    for k, (pixels, share) in enumerate(zip(images, shares, strict=True)):
         left, top = k % SIDE * width, k // SIDE * height
-        sheet.paste(Image.fromarray(pixels.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)), (left, top))
-        fitting = next(n for n in range(len(caption), -1, -1) if draw.textlength(caption[:n]) <= width)
-        draw.text((left, top + ZOOM * IMAGE_SIZE), caption[:fitting], fill="black")
+        sheet.paste(Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.NEAREST), (left, top))
+        labels = [label for label in np.argsort(-share, kind="stable") if share[label] >= MIXED]
+        caption = "+".join(printable(names[label], LONGEST) for label in labels)
+        draw.text((left, top + TILE), caption[:LONGEST], fill="black")
     return np.asarray(sheet)

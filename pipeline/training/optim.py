@@ -7,53 +7,42 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import Log
-from pipeline.recipes import TrainConfig
+from pipeline.recipes import Optimizer, TrainConfig
 from pipeline.training.device import first_line
 
-# --- optimizers -------------------------------------------------------------------------------------------
+KINDS: dict[Optimizer, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+    "rmsprop": torch.optim.RMSprop,
+}
 
 
 def build(model: nn.Module, config: TrainConfig, log: Log = lambda _: None) -> torch.optim.Optimizer:
-    """The optimizer of `config` for the trainable parameters of `model`; `set_learning_rate` before each step."""
-    groups = _groups(model, config)
-    kind: type[torch.optim.Optimizer]
-    options: dict[str, Any] = {"lr": 0.0}
-    match config.optimizer:
-        case "adam":
-            kind = torch.optim.Adam
-        case "adamw":
-            kind = torch.optim.AdamW
-        case "sgd":
-            kind = torch.optim.SGD
-            options |= {"momentum": config.momentum, "nesterov": config.momentum > 0}
-        case "rmsprop":  # has no fused form
-            return torch.optim.RMSprop(groups, lr=0.0, momentum=config.momentum)
-    if reason := _fused_failure(kind, next(model.parameters()).device):
-        log(f"the fused {config.optimizer} fails here ({reason}): taking PyTorch's plain one")
-        return kind(groups, **options)
-    return kind(groups, **options, fused=True)
+    """The optimizer of `config` for the trainable parameters of `model`; `set_learning_rate` before each step.
 
-
-def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """All parameters, or with `decay_norms` off, norms and biases in a group of their own without decay."""
+    With `decay_norms` off, norms and biases are a group of their own without decay.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    if config.decay_norms:
-        return [{"params": parameters, "weight_decay": config.weight_decay}]
-    return [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _fused_failure(kind: type[torch.optim.Optimizer], device: torch.device) -> str:
-    """Why a fused step fails on the device, "" if it does not."""
-    parameter = torch.zeros(1, device=device, requires_grad=True)
-    parameter.grad = torch.zeros_like(parameter)
-    try:
-        kind([parameter], lr=0.0, fused=True).step()  # type: ignore[call-arg]
-    except RuntimeError as error:
-        return first_line(error)
-    return ""
+    groups = [{"params": parameters, "weight_decay": config.weight_decay}]
+    if not config.decay_norms:
+        decayed, norms = [p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() <= 1]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": norms, "weight_decay": 0.0}]
+    options: dict[str, Any] = {"lr": 0.0}
+    if config.optimizer in ("sgd", "rmsprop"):
+        options["momentum"] = config.momentum
+    if config.optimizer == "sgd":
+        options["nesterov"] = config.momentum > 0
+    kind = KINDS[config.optimizer]
+    if config.optimizer != "rmsprop":  # has no fused form
+        try:
+            probe = torch.zeros(1, device=parameters[0].device, requires_grad=True)
+            probe.grad = torch.zeros_like(probe)
+            kind([probe], lr=0.0, fused=True).step()  # type: ignore[call-arg]
+            options["fused"] = True
+        except RuntimeError as error:
+            log(f"the fused {config.optimizer} fails here ({first_line(error)}): taking PyTorch's plain one")
+    return kind(groups, **options)
 
 
 # --- the learning rate, a pure function of the step, so that no state of it needs saving ------------------
@@ -103,27 +92,23 @@ class EMA:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self._live = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
-        self._sums = {k: torch.zeros_like(v) for k, v in self._live.items()}
+        self.sums = {k: torch.zeros_like(v) for k, v in self._live.items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Take the model's present weights in; waits for nothing."""
-        torch._foreach_lerp_(list(self._sums.values()), list(self._live.values()), 1 - self.decay)
+        torch._foreach_lerp_(list(self.sums.values()), list(self._live.values()), 1 - self.decay)
 
     def weights(self, steps: int) -> dict[str, Tensor]:
         """The average after `steps` updates, by the names of the model's state dict."""
         correction = 1 - self.decay**steps
-        return {name: total / correction for name, total in self._sums.items()}
+        return {name: total / correction for name, total in self.sums.items()}
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """For the checkpoint."""
-        return self._sums
-
-    def load_state_dict(self, sums: dict[str, Tensor]) -> None:
-        """The inverse, in place.
+    def load(self, sums: dict[str, Tensor]) -> None:
+        """Take the sums of a checkpoint over.
 
         Raises:
             KeyError, RuntimeError: they are another model's.
         """
-        for name, total in self._sums.items():
+        for name, total in self.sums.items():
             total.copy_(sums[name])

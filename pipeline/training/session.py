@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.config import fingerprint
+from pipeline.console import Meter
 from pipeline.errors import Log
 from pipeline.model import resnet
 from pipeline.model.resnet import ResNet, whiten
@@ -19,14 +20,15 @@ from pipeline.recipes import Compile
 from pipeline.store import atomic, runs
 from pipeline.store.manifest import read_json
 from pipeline.store.processed import Processed
-from pipeline.store.runs import CHECKPOINT, EXECUTION, METRICS, RESULT, WEIGHTS, RunCard, RunResult
+from pipeline.store.runs import CHECKPOINT, EXECUTION, METRICS, RESULT, TENSORBOARD, WEIGHTS, RunCard, RunResult
 from pipeline.training import state
 from pipeline.training.batches import Split, TrainingImages
 from pipeline.training.device import ALONE, Device, Precision, World, device_advice, machine
 from pipeline.training.inference import EvaluationImages, bf16_agreement, evaluate
-from pipeline.training.loop import Progress, Task, fit, open_board
+from pipeline.training.loop import Task, fit
+from pipeline.training.metrics import Board
 from pipeline.training.state import State, start
-from pipeline.training.step import Step, Teachers
+from pipeline.training.step import Step
 
 WHITENING_SAMPLE = 5000  # images, as Jordan (2024) takes
 
@@ -52,19 +54,19 @@ def run(
         task = replace(task, device=_settled(task, compile_))
         current = _begin(task, data, rows, log)
         _announce(task, current, log)
-        soft = Teachers(teachers, config.distillation_temperature, task.device) if teachers else None
 
         def uncompiled(reason: str) -> None:
             log(f"compiling the model fails here ({reason}): training it as it is")
             _write_execution(task, replace(task.device, compiled=False))
 
-        step = Step(current, config, task.device, task.training.steps, teachers=soft, world=world,
+        step = Step(current, config, task.device, task.training.steps, teachers=teachers, world=world,
                     uncompiled=uncompiled)  # fmt: skip
-        with closing(open_board(task, current, data.class_names)) if world.first else nullcontext() as board:
-            done = current.updates
-            progress = Progress(log, config.epochs, task.training.steps, len(task.training), done, shown=world.first)
-            with closing(progress):
-                fit(task, current, step, progress, board)
+        images, done = config.epochs * len(task.training), current.updates * len(task.training) // task.training.steps
+        with (
+            closing(_open_board(task, current, data.class_names)) if world.first else nullcontext() as board,
+            Meter("train:", images, "images", log, done=done, shown=world.first) as meter,
+        ):
+            fit(task, current, step, meter, board)
             result = _result(task, current, data)
             if board is not None:
                 board.result(result.to_dict(), result.epochs)
@@ -83,7 +85,7 @@ def _task(
     on = device.torch_device
     images, labels = data.array("train_images"), data.array("train_labels")
     if rows.validation is None:
-        validation = EvaluationImages(data.array("test_images"), data.array("test_labels"), on)
+        validation = _test_batch(data, on)
     else:
         validation = EvaluationImages(images[rows.validation], labels[rows.validation], on)
     learned, known = images[rows.train], labels[rows.train]
@@ -92,6 +94,10 @@ def _task(
         known = np.concatenate([known, pseudo_labels])
     training = TrainingImages(learned, known, card.config, on, world.size)
     return Task(card.config, training, validation, device, folder, fingerprint(card.to_dict()), world)
+
+
+def _test_batch(data: Processed, device: torch.device) -> EvaluationImages:
+    return EvaluationImages(data.array("test_images"), data.array("test_labels"), device)
 
 
 # --- execution.json: how the run computes, so that it goes on as it began, to the same weights -------------
@@ -113,16 +119,14 @@ def _settled(task: Task, compile_: Compile) -> Device:
     """
     images = task.config.epochs * len(task.training)
     settled = task.device.by_rule(summarise(task.config.model).macs, images, compile_, task.world.alone)
-    path, cure = task.folder / EXECUTION, "remove it, or train the run again with --force"
-    begun = read_json(path, Execution, cure) if path.is_file() else None
-    # bf16 that this processor would only emulate is left.
-    if (
-        begun is not None
-        and begun.device == task.device.torch_device.type
-        and (begun.precision == "fp32" or task.device.precision == "bf16")
-    ):
-        compiled = begun.compiled if compile_ == "auto" else settled.compiled
-        settled = replace(settled, precision=begun.precision, compiled=compiled)
+    path = task.folder / EXECUTION
+    if path.is_file():
+        begun = read_json(path, Execution, "remove it, or train the run again with --force")
+        # bf16 that this processor would only emulate is left.
+        possible = begun.precision == "fp32" or task.device.precision == "bf16"
+        if possible and begun.device == task.device.torch_device.type:
+            compiled = begun.compiled if compile_ == "auto" else settled.compiled
+            settled = replace(settled, precision=begun.precision, compiled=compiled)
     _write_execution(task, settled)
     return settled
 
@@ -150,6 +154,15 @@ def _begin(task: Task, data: Processed, rows: Split, log: Log) -> State:
     return current
 
 
+def _open_board(task: Task, current: State, class_names: Sequence[str]) -> Board:
+    """TensorBoard's events; of a run that begins, first what the model is about to see."""
+    fresh = not current.updates
+    board = Board(task.folder / TENSORBOARD, current.epoch, fresh)
+    if fresh:  # drawn again for the first epoch, to the same numbers (see batches.draw)
+        board.batch(*task.training.batch(task.training.draw(0), 0), class_names)
+    return board
+
+
 def _announce(task: Task, current: State, log: Log) -> None:
     config, images, steps = task.config, len(task.training), task.training.steps
     parameters = trainable_parameters(current.model)
@@ -157,19 +170,14 @@ def _announce(task: Task, current: State, log: Log) -> None:
     processes = "" if task.world.alone else f", {task.world.size} processes"
     compiled = ", compiled (the first step takes minutes)" if task.device.compiled else ""
     log(f"device {task.device.description}{processes}, precision {task.device.precision}{compiled}")
-    log(
-        f"{images:,} training images, {config.epochs} epochs of {steps} steps of {config.batch_size} images, "
-        f"{config.epochs * steps:,} steps in all"
-    )
+    log(f"{images:,} training images, {config.epochs} epochs of {steps} steps of {config.batch_size} images")
     if config.pseudo_labels:
         log(f"the hidden images are among them, labelled by {config.pseudo_labels}: the rules must allow that")
     if config.validation == "test_batch":
-        log(
-            f"validation: the labelled test_batch ({len(task.validation):,} images), the paper's protocol. "
-            "The best epoch is selected on it, so its accuracy is optimistic"
-        )
+        validation = "the labelled test_batch, the paper's protocol; selected on it, its accuracy is optimistic"
     else:
-        log(f"validation: {len(task.validation):,} of the training images, split off by class")
+        validation = "split off the training images by class"
+    log(f"validation: {len(task.validation):,} images, {validation}")
     if current.updates:
         log(f"going on from the checkpoint: {current.epoch} epochs and {current.step} steps are done")
 
@@ -183,8 +191,8 @@ def _result(task: Task, current: State, data: Processed) -> RunResult:
     if task.config.validation == "test_batch":
         test, test_accuracy = task.validation, best.validation_accuracy
     else:
-        test = EvaluationImages(data.array("test_images"), data.array("test_labels"), on)
-        test_accuracy = evaluate(selected, test, task.device, world=task.world).accuracy
+        test = _test_batch(data, on)
+        _, test_accuracy = evaluate(selected, test, task.device, world=task.world)
     agreement = bf16_agreement(selected, task.validation, task.device) if task.device.precision == "bf16" else None
     return RunResult(
         validation_set=task.config.validation,

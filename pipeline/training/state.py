@@ -32,7 +32,6 @@ class State:
     step: int = 0  # steps done of the epoch under way
     updates: int = 0  # steps done in all
     training_seconds: float = 0.0  # spent on these
-    validation_seconds: float = 0.0  # spent on validations of it that were interrupted
     rows: list[EpochRow] = field(default_factory=list)  # of the epochs done
     best_weights: dict[str, Tensor] = field(default_factory=dict)  # of the best of these
 
@@ -42,7 +41,7 @@ class State:
         if best_row(self.rows) is row:
             self.best_weights = {k: v.detach().clone() for k, v in self.selected.state_dict().items()}
         self.epoch, self.step = self.epoch + 1, 0
-        self.training_seconds = self.validation_seconds = 0.0
+        self.training_seconds = 0.0
         self.loss_sum.zero_()
         self.correct.zero_()
 
@@ -64,7 +63,12 @@ class State:
 
 def start(config: TrainConfig, device: Device, world: World = ALONE, log: Log = lambda _: None) -> State:
     """The state before the first step."""
-    model = _model(config, device)
+
+    def initial() -> ResNet:
+        model = build(config.model, config.seed)
+        return model.to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    model = initial()
     if not world.alone and device.torch_device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     ema = EMA(model, config.ema_decay) if config.ema_decay else None
@@ -72,31 +76,25 @@ def start(config: TrainConfig, device: Device, world: World = ALONE, log: Log = 
         model,
         optim.build(model, config, log),
         ema,
-        selected=model if ema is None else _model(config, device),
+        selected=model if ema is None else initial(),
         loss_sum=torch.zeros((), device=device.torch_device),
         correct=torch.zeros((), dtype=torch.int64, device=device.torch_device),
     )
 
 
-def _model(config: TrainConfig, device: Device) -> ResNet:
-    model = build(config.model, config.seed)
-    return model.to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
 def diverged(state: State, what: str) -> PipelineError:
     """The error for a run whose numbers have become infinite or NaN; `what` names them with their verb."""
     lr = state.optimizer.param_groups[0]["lr"]
-    kept = f"the checkpoint of epoch {state.epoch} is kept" if state.epoch else "no checkpoint was kept"
     return PipelineError(
         f"{what} no longer finite in epoch {state.epoch + 1}, step {state.step} (lr {lr:.3g}): lower "
-        f"--learning-rate, or try another --seed; {kept}"
+        f"--learning-rate, or try another --seed; the last checkpoint, if there is one, is kept"
     )
 
 
 # --- checkpoint.pt: the State on disk, complete or absent, and read without running anybody's code.
 
 
-PLAIN = ("epoch", "step", "updates", "training_seconds", "validation_seconds", "best_weights")
+PLAIN = ("epoch", "step", "updates", "training_seconds", "best_weights")
 
 
 def save(path: Path, state: State, card: str) -> None:
@@ -110,7 +108,7 @@ def save(path: Path, state: State, card: str) -> None:
         "card": card,
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
-        "ema": None if state.ema is None else state.ema.state_dict(),
+        "ema": None if state.ema is None else state.ema.sums,
         "loss_sum": state.loss_sum,
         "correct": state.correct,
         "rows": [asdict(row) for row in state.rows],
@@ -140,7 +138,7 @@ def load(path: Path, state: State, card: str) -> None:
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": content["optimizer"]["state"], "param_groups": groups})
         if state.ema is not None:
-            state.ema.load_state_dict(content["ema"])
+            state.ema.load(content["ema"])
         state.loss_sum.copy_(content["loss_sum"])
         state.correct.copy_(content["correct"])
         state.rows = [EpochRow(**row) for row in content["rows"]]

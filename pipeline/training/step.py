@@ -18,25 +18,6 @@ from pipeline.training.inference import logits
 from pipeline.training.optim import set_learning_rate
 from pipeline.training.state import State
 
-# --- distillation from finished runs ----------------------------------------------------------------------
-
-
-class Teachers:
-    """The mean of the models' probabilities, on the very images that the student sees.
-
-    The same crop for both is what makes distillation work (Beyer et al. 2021, arXiv:2106.05237).
-    """
-
-    def __init__(self, models: Sequence[nn.Module], temperature: float, device: Device) -> None:
-        self._models = [model.to(device.torch_device).eval() for model in models]
-        self._temperature, self._device = temperature, device
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Images (B, 32, 32, 3), 0..255 -> probabilities float32 (B, 10) at the temperature."""
-        found = [softmax(logits(model, images, self._device) / self._temperature, 1) for model in self._models]
-        return torch.stack(found).mean(0)
-
 
 def teacher(run: Run, card: RunCard) -> ResNet:
     """The model of a finished run, from which the run of `card` may be distilled.
@@ -56,9 +37,6 @@ def teacher(run: Run, card: RunCard) -> ResNet:
         )
     run.check_weights()
     return resnet.load(run.weights, run.card.config.model)
-
-
-# --- the step ---------------------------------------------------------------------------------------------
 
 
 def summed_loss(output: Tensor, targets: Tensor, config: TrainConfig, soft: Tensor | None = None) -> Tensor:
@@ -88,15 +66,14 @@ class Step:
 
     def __init__(
         self, state: State, config: TrainConfig, device: Device, steps_per_epoch: int, *,
-        teachers: Teachers | None = None, world: World = ALONE, uncompiled: Callable[[str], None] = lambda _: None,
+        teachers: Sequence[nn.Module] = (), world: World = ALONE, uncompiled: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._state, self._config, self._device, self._steps_per_epoch = state, config, device, steps_per_epoch
-        self._teachers, self._world, self._uncompiled = teachers, world, uncompiled
+        self._world, self._uncompiled = world, uncompiled
+        self._teachers = [model.to(device.torch_device).eval() for model in teachers]
         state.model.dropout = config.dropout
         # On CPUs, which SyncBatchNorm refuses, each process normalises by statistics of its own.
-        self._plain: nn.Module = state.model
-        if not world.alone:
-            self._plain = DistributedDataParallel(state.model)
+        self._plain: nn.Module = state.model if world.alone else DistributedDataParallel(state.model)
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._proven = False  # whether a compiled step has been done
         if device.compiled:
@@ -115,7 +92,9 @@ class Step:
         state, whole = self._state, len(images) if whole is None else whole
         set_learning_rate(state.optimizer, self._config, state.updates, self._steps_per_epoch)
         if self._config.dropout:
-            self._seed_dropout()
+            # The masks depend on the step and the process alone: a resumed run drops what an uninterrupted one drops.
+            words = (self._config.seed, state.updates, self._world.rank + 1)
+            torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint32)[0]))
         # An epoch's last batch may be smaller: it takes the model as it is, because compiling it once more for
         # that shape takes as long as the first time.
         if self._compiled is None or whole != self._config.batch_size:
@@ -134,8 +113,7 @@ class Step:
         if self._compiled is not None and self._device.torch_device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         output = logits(model, images, self._device)
-        soft = None if self._teachers is None else self._teachers(images)
-        loss = summed_loss(output, targets, self._config, soft)
+        loss = summed_loss(output, targets, self._config, self._taught(images))
         correct = (output.argmax(1) == (targets if targets.dim() == 1 else targets.argmax(1))).sum()
         self._state.optimizer.zero_grad(set_to_none=True)
         # DistributedDataParallel takes the mean over processes; multiplied, that is the whole batch's gradient.
@@ -143,10 +121,21 @@ class Step:
         self._state.loss_sum += loss.detach()
         self._state.correct += correct
 
+    @torch.no_grad()
+    def _taught(self, images: Tensor) -> Tensor | None:
+        """The mean of the teachers' probabilities (B, 10) at the temperature, or None without teachers.
+
+        They see the student's very crops, which makes distillation work (Beyer et al. 2021, arXiv:2106.05237).
+        """
+        if not self._teachers:
+            return None
+        temperature = self._config.distillation_temperature
+        found = [softmax(logits(model, images, self._device) / temperature, 1) for model in self._teachers]
+        return torch.stack(found).mean(0)
+
     def _try_compiled(self, compiled: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, whole: int) -> None:
         """The first compiled step; where that fails, the same step by the model as it is, and so on from then on."""
-        model = self._state.model
-        before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        before = {name: buffer.clone() for name, buffer in self._state.model.named_buffers()}
         try:
             self._gradients(compiled, images, targets, whole)
         except Exception as error:  # compilers fail in many ways; what is not theirs comes again below
@@ -154,15 +143,6 @@ class Step:
                 raise
             self._compiled = None
             self._uncompiled(first_line(error))
-            for name, buffer in model.named_buffers():
-                buffer.copy_(before[name])
+            self._state.model.load_state_dict(before, strict=False)
             self._gradients(self._plain, images, targets, whole)
         self._proven = True
-
-    def _seed_dropout(self) -> None:
-        """Make the masks a function of the step, so that a resumed run drops what an uninterrupted one drops.
-
-        Each process draws its own.
-        """
-        words = (self._config.seed, self._state.updates, self._world.rank + 1)
-        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint32)[0]))

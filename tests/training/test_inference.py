@@ -70,10 +70,10 @@ def test_evaluation_equals_the_plain_way() -> None:
     pixels = generator.integers(0, 256, (600, 32, 32, 3), dtype=np.uint8)  # more than one batch
     truth = generator.integers(0, 10, 600)
     model = build(MODELS["rehearsal"], seed=0)
-    score = evaluate(model, EvaluationImages(pixels, truth, CPU.torch_device), CPU)
+    loss, accuracy = evaluate(model, EvaluationImages(pixels, truth, CPU.torch_device), CPU)
     expected = logits(model.eval(), pixels)
-    assert score.loss == pytest.approx(cross_entropy(expected, torch.tensor(truth)).item(), rel=1e-5)
-    assert score.accuracy == pytest.approx(100 * (expected.argmax(1).numpy() == truth).mean())
+    assert loss == pytest.approx(cross_entropy(expected, torch.tensor(truth)).item(), rel=1e-5)
+    assert accuracy == pytest.approx(100 * (expected.argmax(1).numpy() == truth).mean())
 
 
 def test_agreement_is_of_labels_in_bf16_and_fp32() -> None:
@@ -134,11 +134,6 @@ def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
     return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
-def statistics(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
-    assert norm.running_mean is not None and norm.running_var is not None
-    return norm.running_mean, norm.running_var
-
-
 def brighter(images: Images) -> Images:
     return images + np.uint8(100)
 
@@ -152,10 +147,9 @@ def test_statistics_move_as_the_images_do(
     batch: int, part: int, photographs: Images, trained: ResNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inference, "ADAPTATION_BATCH", batch)
-    mean, var = statistics(norms(trained)[0])
-    mean.copy_(torch.arange(16.0))  # as training may have left them
-    var.copy_(torch.linspace(0.5, 2, 16))
-    found = statistics(norms(bn_adapted(trained, flatter(photographs), photographs))[0])
+    trained.get_buffer("bn1.running_mean").copy_(torch.arange(16.0))  # as training may have left them
+    trained.get_buffer("bn1.running_var").copy_(torch.linspace(0.5, 2, 16))
+    found = bn_adapted(trained, flatter(photographs), photographs).bn1
 
     def by_hand(these: Images) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
@@ -164,18 +158,16 @@ def test_statistics_move_as_the_images_do(
         return torch.stack(means).mean(dim=0), torch.stack(variances).mean(dim=0)
 
     (mean_there, var_there), (mean_here, var_here) = by_hand(flatter(photographs)), by_hand(photographs)
-    torch.testing.assert_close(found[0], torch.arange(16.0) + mean_there - mean_here, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found[1], torch.linspace(0.5, 2, 16) * var_there / var_here, rtol=1e-4, atol=1e-5)
+    mean, var = torch.arange(16.0) + mean_there - mean_here, torch.linspace(0.5, 2, 16) * var_there / var_here
+    torch.testing.assert_close(found.running_mean, mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.running_var, var, rtol=1e-4, atol=1e-5)
 
 
 def test_images_like_the_reference_change_nothing(photographs: Images) -> None:
     """Even where the statistics are of other images, as training augments them, and however often they were updated."""
     model = build(MODELS["rehearsal"], 0).eval()
-    for norm in norms(model):
-        statistics(norm)[0].fill_(0.1)
-        statistics(norm)[1].fill_(0.7)
-        assert norm.num_batches_tracked is not None
-        norm.num_batches_tracked.fill_(5)
+    for name, buffer in model.named_buffers():
+        buffer.fill_(5 if name.endswith("tracked") else 0.7)
     found = bn_adapted(model, photographs, photographs)
     torch.testing.assert_close(logits(found, photographs), logits(model, photographs), rtol=1e-5, atol=1e-5)
 
@@ -184,15 +176,12 @@ def test_adaptation_leaves_the_model_itself_and_all_weights_alone(trained: ResNe
     trained.train()
     before = {name: value.clone() for name, value in trained.state_dict().items()}
     found = bn_adapted(trained, brighter(photographs), photographs)
-    after = trained.state_dict()
-    assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert all(module.training for module in trained.modules())
+    assert all(torch.equal(trained.state_dict()[name], value) for name, value in before.items())
+    assert trained.training and not any(module.training for module in found.modules())
     assert all(norm.momentum == 1.0 for norm in norms(trained))
-    assert not any(module.training for module in found.modules())
     weights = dict(found.named_parameters())
     assert all(torch.equal(weights[name], value) for name, value in trained.named_parameters())
-    assert found.state_dict().keys() == before.keys()
-    assert not torch.equal(statistics(norms(found)[0])[0], before["bn1.running_mean"])
+    assert not torch.equal(found.get_buffer("bn1.running_mean"), before["bn1.running_mean"])
 
 
 @pytest.mark.parametrize("change", [brighter, flatter])
@@ -241,10 +230,9 @@ def test_bf16_is_used_only_where_it_agrees(tmp_path: Path, measured: float | Non
     write_run(tmp_path)
     run = Run.open(tmp_path / "data/models", None)
     run = dataclasses.replace(run, result=dataclasses.replace(run.result, bf16_agreement=measured))
-    (loaded,) = inference.load([run], CPU_BF16)
-    assert loaded.device.precision == precision
-    (loaded,) = inference.load([run], CPU)
-    assert loaded.device.precision == "fp32"
+    for device, expected in ((CPU_BF16, precision), (CPU, "fp32")):
+        (loaded,) = inference.load([run], device)
+        assert loaded.device.precision == expected
 
 
 @pytest.fixture
@@ -270,7 +258,7 @@ def test_long_predictions_show_their_progress(data: Processed, monkeypatch: pyte
     inference.predict(panel, data, "test_images", np.arange(20))
     inference.predict(panel, data, "hidden_images", np.arange(30))
     assert [line.split(", ")[0] for line in lines] == [
-        *(f"predict: test_batch {share} %" for share in (50, 100)),
+        *(f"predict: test images {share} %" for share in (50, 100)),
         *(f"predict: hidden images {share} %" for share in (33, 67, 100)),
     ]
     assert lines[3].endswith(" to go") and " images/s, 00:0" in lines[3]

@@ -1,117 +1,142 @@
-"""Two processes with gloo, started by torchrun as a user starts them."""
+"""Two processes on a CPU (gloo), started once by torchrun: a whole run, then one step, then a run that loses one.
 
+This file is also their program: torchrun --nproc_per_node=2 -m -- tests.training.test_processes FOLDER.
+"""
+
+import dataclasses
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
 from pipeline import train
+from pipeline.recipes import PRESETS
 from pipeline.store import runs
 from pipeline.store.runs import Run
-from pipeline.training.device import ALONE, World
+from pipeline.training.device import ALONE, Device, World
+from pipeline.training.state import start
+from pipeline.training.step import Step
 from tests.support import ROOT
-from tests.training import two_processes
 from tests.training.tiny import SLUG, write_tiny
 
+CPU = Device(torch.device("cpu"), "fp32")
+CONFIG = dataclasses.replace(
+    PRESETS["rehearsal"], optimizer="sgd", momentum=0.0, weight_decay=0.0, batch_size=31, learning_rate=0.1,
+    warmup_epochs=0.0,
+)  # fmt: skip
+GENERATOR = np.random.default_rng(0)
+IMAGES = torch.from_numpy(GENERATOR.integers(0, 256, (31, 32, 32, 3), dtype=np.uint8))
+LABELS = torch.from_numpy(GENERATOR.integers(0, 10, 31))
 
-def command(place: Path, name: str, *more: str) -> list[str]:
-    # "--", because torchrun takes our --run for an abbreviation of its --run-path.
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "--"]
-    return [*launcher, "pipeline.train", *arguments(place, name, *more)]
+
+# Mixed images, EMA, and a last batch of an odd size.
+OPTIONS = ["--cutmix", "1", "--ema-decay", "0.8", "--batch-size", "61", "--optimizer", "sgd", "--learning-rate", "0.01"]
 
 
-def arguments(place: Path, name: str, *more: str) -> list[str]:
+def arguments(place: Path, name: str, epochs: int) -> list[str]:
     folders = ["--processed", str(place / "processed"), "--models", str(place / "models")]
-    recipe = ["--preset", "rehearsal", "--epochs", "2", "--device", "cpu", "--competition", SLUG]
-    return [*recipe, *folders, "--run", name, *more]
+    recipe = ["--preset", "rehearsal", "--device", "cpu", "--competition", SLUG, "--epochs", str(epochs), *OPTIONS]
+    return [*recipe, *folders, "--run", name]
 
 
-def environment() -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RANK", "WORLD_SIZE", "LOCAL_RANK"))}
-    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def one_step(world: World, training: bool) -> dict[str, Tensor]:
+    """Gradients, weights, statistics and counts after a step on a batch, the first process's statistics for all.
+
+    Without `training` the norms take no statistics of the batch, of which each process has a share of its own.
+    """
+    state = start(CONFIG, CPU, world)
+    state.model.train(training)
+    Step(state, CONFIG, CPU, 1, world=world)(IMAGES[world.share], LABELS[world.share], len(IMAGES))
+    world.take_first_buffers(state.model)
+    gradients = {f"gradient of {name}": p.grad for name, p in state.model.named_parameters() if p.grad is not None}
+    counts = {"loss": world.total(state.loss_sum), "correct": world.total(state.correct)}
+    return gradients | dict(state.model.state_dict()) | counts
 
 
-def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, env=environment(), capture_output=True, text=True, timeout=200, check=False)
+def main(folder: Path) -> int:
+    """What each of the two processes does; the exit code."""
+    if code := train.main(arguments(folder, "two", 2)):
+        return code
+    # Now in a group that is there already, as Ray Train or accelerate make it.
+    rank, limit = int(os.environ["RANK"]), timedelta(seconds=100)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=limit)
+    torch.save([one_step(World(rank, 2), training) for training in (False, True)], folder / f"found-{rank}.pt")
+    (folder / f"pid-{rank}").write_text(str(os.getpid()))
+    with redirect_stdout(io.StringIO()):
+        return train.main(arguments(folder, "dying", 4000))
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    write_tiny(tmp_path / "processed")
-    return tmp_path
+@dataclass(frozen=True)
+class Launched:
+    """What torchrun left: its folder, and what it said until the second process was killed."""
+
+    folder: Path
+    code: int
+    output: str
+    errors: str
 
 
-def test_gradients_are_the_whole_batchs_and_statistics_the_first_processs(tmp_path: Path) -> None:
-    script = Path(two_processes.__file__)
-    with subprocess.Popen([sys.executable, script, "1", str(tmp_path)], env=environment()) as second:
-        two_processes.main(0, tmp_path)
-        assert second.wait(timeout=100) == 0
-    found = [torch.load(tmp_path / f"found-{rank}.pt", weights_only=True) for rank in (0, 1)]
-    expected = two_processes.one_step(ALONE)
-    for rank in (0, 1):
-        for name, value in expected.items():
-            torch.testing.assert_close(found[rank]["step"][name], value, rtol=1e-4, atol=1e-5, msg=name)
-    alone = two_processes.statistics(World(0, 1))
-    assert not torch.equal(alone["bn1.running_mean"], found[0]["statistics"]["bn1.running_mean"])  # of its own share
-    for name, value in found[0]["statistics"].items():
-        assert torch.equal(found[1]["statistics"][name], value), name
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    folder = tmp_path_factory.mktemp("launched")
+    write_tiny(folder / "processed", train=200, test=40)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "--"]
+    command = [*launcher, __name__, str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as torchrun:
+        deadline = time.monotonic() + 200
+        while not (folder / "models/dying" / runs.CHECKPOINT).exists() and torchrun.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(int((folder / "pid-1").read_text()), signal.SIGKILL)
+        output, errors = torchrun.communicate(timeout=100)
+    return Launched(folder, torchrun.returncode, output, errors)
 
 
 @pytest.mark.timeout(500)
-def test_torchrun_trains_one_run_and_the_first_process_alone_writes_and_speaks(place: Path) -> None:
-    """Mixed images, EMA, and a last batch of an odd size."""
-    options = ["--cutmix", "1", "--ema-decay", "0.8", "--batch-size", "61", "--optimizer", "sgd", "--learning-rate",
-               "0.01"]  # fmt: skip
-    together = run(command(place, "two", *options))
-    assert together.returncode == 0, together.stderr
-    assert train.main(arguments(place, "one", *options)) == 0
-    assert together.stdout.count("epoch 2/2") == 1
-    assert together.stdout.count("next: ") == 1
-    assert "2 processes" in together.stdout
-    rows = [[json.loads(line) for line in metrics(place, name)] for name in ("two", "one")]
-    for two, one in zip(*rows, strict=True):
+def test_torchrun_trains_one_run_and_the_first_process_alone_writes_and_speaks(launched: Launched) -> None:
+    assert [launched.output.count(text) for text in ("2 processes", "epoch 2/2", "next: ")] == [1, 1, 1]
+    assert train.main(arguments(launched.folder, "one", 2)) == 0
+    metrics = [(launched.folder / "models" / name / runs.METRICS).read_text().splitlines() for name in ("two", "one")]
+    for two, one in zip(*(map(json.loads, lines) for lines in metrics), strict=True):
         # Statistics and mixed pairs are each process's own, so they agree only roughly.
         assert two["train_loss"] == pytest.approx(one["train_loss"], rel=0.1)
         assert two["train_loss"] != one["train_loss"]  # the work was shared
-    found = Run.open(place / "models", "two")  # complete, and whole
+    found = Run.open(launched.folder / "models", "two")  # complete, and whole
     found.check_weights()
     assert found.result.epochs == 2
 
 
-def metrics(place: Path, name: str) -> list[str]:
-    return (place / "models" / name / runs.METRICS).read_text().splitlines()
+def test_gradients_are_the_whole_batchs_and_statistics_the_first_processs(launched: Launched) -> None:
+    found = [torch.load(launched.folder / f"found-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for name, value in one_step(ALONE, training=False).items():
+        for plain, _ in found:
+            torch.testing.assert_close(plain[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    (_, first), (_, second) = found
+    assert all(torch.equal(second[name], value) for name, value in first.items() if "running" in name)
+    alone = one_step(ALONE, training=True)
+    assert not torch.equal(alone["bn1.running_mean"], first["bn1.running_mean"])  # of its own share
 
 
-@pytest.mark.timeout(500)
-def test_a_process_that_dies_ends_the_others_with_a_clear_error(place: Path) -> None:
-    arguments = command(place, "dying", "--epochs", "4000")
-    with subprocess.Popen(
-        arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as launcher:
-        deadline = time.monotonic() + 300
-        while not (place / "models/dying" / runs.CHECKPOINT).exists():
-            assert time.monotonic() < deadline and launcher.poll() is None
-            time.sleep(0.1)
-        os.kill(second_process(launcher.pid), signal.SIGKILL)
-        assert launcher.stderr is not None
-        message = launcher.stderr.read()
-    assert launcher.returncode != 0
-    assert "lost another one, which has ended" in message
-    assert "run the same command again" in message
+def test_a_process_that_dies_ends_the_other_with_a_clear_error(launched: Launched) -> None:
+    assert launched.code != 0
+    assert "lost another one, which has ended" in launched.errors and "run the same command again" in launched.errors
 
 
-def second_process(launcher: int) -> int:
-    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    ranks = {dict(_environ(int(pid))).get("RANK"): int(pid) for pid in children}
-    return ranks["1"]
-
-
-def _environ(pid: int) -> list[tuple[str, str]]:
-    entries = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-    return [(name, value) for name, _, value in (entry.partition("=") for entry in entries)]
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

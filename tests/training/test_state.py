@@ -1,7 +1,6 @@
 """The state, and the checkpoint on disk."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ def test_a_checkpoint_brings_everything_back(tmp_path: Path, options: dict[str, 
     assert kept and all(same(moments[key], kept[key]) for key in kept)
     assert torch.equal(fresh.loss_sum, state.loss_sum) and torch.equal(fresh.correct, state.correct)
     if state.ema is not None:
-        assert fresh.ema is not None and same(fresh.ema.state_dict(), state.ema.state_dict())
+        assert fresh.ema is not None and same(fresh.ema.sums, state.ema.sums)
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
@@ -79,18 +78,11 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "cut": lambda content: content[:5000],
-    "garbage": lambda _: b"<html>not found</html>",
-    "empty": lambda _: b"",
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_checkpoint_is_bad_data(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize("left", [slice(0, 5000), slice(7, None), slice(0, 0)], ids=["cut", "garbage", "empty"])
+def test_a_damaged_checkpoint_is_bad_data(tmp_path: Path, left: slice) -> None:
     path = tmp_path / CHECKPOINT
     states.save(path, start(CONFIG, CPU), "card")
-    path.write_bytes(damage(path.read_bytes()))
+    path.write_bytes(path.read_bytes()[left])
     with pytest.raises(BadData, match=r"checkpoint\.pt is damaged .*--force"):
         states.load(path, start(CONFIG, CPU), "card")
 
