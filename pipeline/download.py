@@ -96,9 +96,7 @@ def _from_here(source: Path, target: Path, log: Log) -> None:
     with atomic.lock(target), atomic.replacing_folder(target) as folder:
         if source.is_dir():
             log(f"download: using the files in {source} in place")
-            batches = cifar.find_batches(source)
-            packed = sorted(source.rglob(cifar.ARCHIVE))[:1]
-            for file in [cifar.find_hidden(source), *([batches / n for n in cifar.CIFAR_FILES] if batches else packed)]:
+            for file in cifar.find_files(source):
                 link = folder / file.relative_to(source)
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(file.resolve())

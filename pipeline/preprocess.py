@@ -48,18 +48,17 @@ def preprocess(slug: str, paths: Paths, log: Log, *, force: bool = False) -> Pat
     test = cifar.read_batches(batches, (cifar.TEST_BATCH,))
     hidden_file = cifar.find_hidden(raw)
     hidden = cifar.read_hidden(hidden_file)
-    with Meter("preprocess: looking at the hidden images,", len(hidden), "images", log) as meter:
-        seen = _statistics(meter.each(hidden.chunks()))
     facts = {
         "class_names": cifar.read_class_names(batches),
         "train": _statistics(cifar.in_chunks(train.images)),
         "test": _statistics(cifar.in_chunks(test.images)),
-        "hidden": {"file": hidden_file.name, **seen, **_hidden_facts(hidden, train)},
+        "hidden": {"file": hidden_file.name, **_hidden_facts(hidden, train, log)},
     }
     _report(facts, log)
-    arrays: dict[ArrayName, NDArray[Any]] = {"hidden_ids": hidden.ids}
-    arrays |= {"train_images": train.images, "train_labels": train.labels}
-    arrays |= {"test_images": test.images, "test_labels": test.labels}
+    arrays: dict[ArrayName, NDArray[Any]] = {
+        "train_images": train.images, "train_labels": train.labels,
+        "test_images": test.images, "test_labels": test.labels, "hidden_ids": hidden.ids,
+    }  # fmt: skip
     with atomic.lock(target), atomic.replacing_folder(target) as folder:
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
@@ -86,15 +85,12 @@ def _sources(raw: Path) -> dict[str, FileRecord]:
     A flipped bit in the pixels loads without an error, so what the manifest says is compared with every file.
     """
     manifest = Manifest.read(raw)
-    if manifest is not None:
-        if changed := manifest.changed(raw):
-            path = raw / changed[0]
-            raise BadData(f"{path} changed since it was downloaded: run `python -m pipeline.download --force`")
-        return dict(manifest.files)
-    files = [cifar.find_hidden(raw)]
-    if batches := cifar.find_batches(raw):
-        files += [batches / name for name in cifar.CIFAR_FILES]
-    return records(raw, files)
+    if manifest is None:
+        return records(raw, cifar.find_files(raw))
+    if changed := manifest.changed(raw):
+        cure = "run `python -m pipeline.download --force`"
+        raise BadData(f"{raw / changed[0]} changed since it was downloaded: {cure}")
+    return dict(manifest.files)
 
 
 def _save_images(path: Path, count: int, chunks: Iterable[cifar.Images]) -> None:
@@ -108,24 +104,21 @@ def _save_images(path: Path, count: int, chunks: Iterable[cifar.Images]) -> None
 
 def _statistics(chunks: Iterable[cifar.Images]) -> dict[str, Any]:
     """Number of images, and mean and deviation of each channel over all pixels, in 0..1."""
-    counts, total = np.zeros((3, 256), dtype=np.int64), 0
+    counts = np.zeros((3, 256), dtype=np.int64)
     for images in chunks:
-        total += len(images)
         for channel in range(3):
             counts[channel] += np.bincount(images[..., channel].reshape(-1), minlength=256)
-    values = np.arange(256) / 255
-    means = [float((count * values).sum() / count.sum()) for count in counts]
-    squares = [float((count * values**2).sum() / count.sum()) for count in counts]
-    deviations = [float(np.sqrt(max(square - mean**2, 0.0))) for square, mean in zip(squares, means, strict=True)]
-    return {
-        "images": total,
-        "mean": [round(mean, 4) for mean in means],
-        "std": [round(deviation, 4) for deviation in deviations],
-    }
+    pixels, values = int(counts[0].sum()), np.arange(256) / 255
+    mean = counts @ values / pixels
+    std = np.sqrt(np.maximum(counts @ values**2 / pixels - mean**2, 0))
+    return {"images": pixels // IMAGE_SIZE**2, "mean": mean.round(4).tolist(), "std": std.round(4).tolist()}
 
 
-def _hidden_facts(hidden: cifar.Hidden, train: cifar.Labelled) -> dict[str, Any]:
+def _hidden_facts(hidden: cifar.Hidden, train: cifar.Labelled, log: Log) -> dict[str, Any]:
+    with Meter("preprocess: looking at the hidden images,", len(hidden), "images", log) as meter:
+        seen = _statistics(meter.each(hidden.chunks()))
     return {
+        **seen,
         "own_ids": hidden.own_ids,
         "layout": hidden.layout.name,
         "layout_expected": hidden.layout.expected,

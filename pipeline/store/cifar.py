@@ -187,6 +187,13 @@ def find_hidden(folder: Path) -> Path:
     return found[0]
 
 
+def find_files(folder: Path) -> list[Path]:
+    """The files that matter of a folder laid out like a download: the hidden set, and the batches, packed or not."""
+    batches = find_batches(folder)
+    found = [batches / name for name in CIFAR_FILES] if batches else sorted(folder.rglob(ARCHIVE))[:1]
+    return [find_hidden(folder), *found]
+
+
 def require_size(path: Path) -> None:
     """Refuse a file that is too large to be read, before somebody takes its sha256.
 
