@@ -48,6 +48,6 @@ def test_the_whole_way_at_kaggles_own_url(tmp_path: Path) -> None:
 )
 def test_real_images_go_the_whole_way(tmp_path: Path) -> None:
     command = ["./run_all.sh", "--rehearsal", "--data", os.environ["PIPELINE_REAL_DATA"], "--epochs", "1"]
-    result = run(shlex.join(command), fresh_project(tmp_path))
+    result = run(shlex.join(command), fresh_project(tmp_path / "project"))
     assert result.returncode == 0, result.stdout + result.stderr
     assert "no score" in result.stdout
