@@ -61,12 +61,12 @@ def kaggle(arguments: argparse.Namespace, folder: Path) -> Found:
     """Rows of the table, with a fresh interpreter for each call of the client."""
     bad, skipped = [], []
     rows = [(name, case) for name, cases in kaggle_cases.CASES.items() for case in cases][:: arguments.share]
-    places = {name: kaggle_place.Places(folder / name, name) for name in kaggle_cases.CASES}
-    for name, case in tqdm(rows, desc="kaggle", disable=None):
+    templates = {name: kaggle_place.make_template(folder / name, name) for name in kaggle_cases.CASES}
+    for number, (name, case) in enumerate(tqdm(rows, desc="kaggle", disable=None)):
         try:
-            kaggle_place.run_case(case, name, places[name])
+            kaggle_place.run_case(case, name, templates[name], folder / str(number))
         except AssertionError as error:
-            bad.append(str(error))
+            bad.append(f"{name}, {case.name}: {error}")
         except pytest.skip.Exception as error:
             skipped.append(f"{case.name}: {error}")
     return {"rows": len(rows), "not provoked": skipped}, bad

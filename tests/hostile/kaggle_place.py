@@ -1,10 +1,8 @@
 """A place in which a stage meets a Kaggle that misbehaves, and what must hold of it before and afterwards."""
 
-import functools
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -50,10 +48,7 @@ class Place:
 
     def __post_init__(self) -> None:
         self.csv, self.ledger_file = (self.cwd / "submissions" / name for name in ("tiny-run.csv", "ledger.csv"))
-
-    @functools.cached_property
-    def sha256(self) -> str:
-        return FileRecord.of(self.csv).sha256
+        self.sha256 = FileRecord.of(self.csv).sha256 if self.csv.exists() else ""
 
     @property
     def own(self) -> list[Submission]:
@@ -134,40 +129,16 @@ def _per_cent(item: Submission) -> float | None:
     return round(100 * float(item.outcome.public), 3) if item.outcome.public else None
 
 
-class Places:
-    """One place for a stage, which each row finds as it was: for download an older edition of the files is there."""
-
-    def __init__(self, folder: Path, stage: Stage) -> None:
-        self._folder, self._stage = folder, stage
-        folder.mkdir(parents=True)
-        if stage == "download":
-            older = write_download(folder / "older", seed=50)
-            download(SLUG, paths_in(folder), Kaggle({}), print, source=older)
-            write_download(folder / "source")
-            (folder / "source/ballast.bin").write_bytes(np.random.default_rng(0).bytes(BALLAST))
-            (folder / "submissions").mkdir()
-        else:
-            predicted_place(folder)
-        for top in ("data", "submissions"):
-            shutil.copytree(folder / top, folder / "kept" / top, symlinks=True)
-
-    @contextmanager
-    def place(self) -> Iterator[Place]:
-        """The place as new; for check a submission is scored in it."""
-        for top in ("data", "submissions", "state"):
-            shutil.rmtree(self._folder / top, ignore_errors=True)
-        shutil.copytree(self._folder / "kept", self._folder, symlinks=True, dirs_exist_ok=True)
-        offset = [0.0]
-        labels = None if self._stage == "download" else self._folder / "labels.csv"
-        with faulty_kaggle(
-            self._folder / "source", self._folder / "state", slug=SLUG, labels=labels, settings=SETTINGS,
-            clock=lambda: time.time() + offset[0],
-        ) as kaggle:  # fmt: skip
-            here = Place(self._folder, kaggle, offset)
-            if self._stage == "check":
-                here.send_ours()
-                assert here.run("check").code == 0
-            yield here
+def make_template(folder: Path, stage: Stage) -> Path:
+    """Where each row of the table begins: for download an older edition of the files is there; returns `folder`."""
+    if stage != "download":
+        return predicted_place(folder)
+    older = write_download(folder / "older", seed=50)
+    download(SLUG, paths_in(folder), Kaggle({}), print, source=older)
+    write_download(folder / "source")
+    (folder / "source/ballast.bin").write_bytes(np.random.default_rng(0).bytes(BALLAST))
+    (folder / "submissions").mkdir()
+    return folder
 
 
 @dataclass(frozen=True)
@@ -185,26 +156,32 @@ class Case:
     again: int = 0  # exit code of the next run, without the fault
 
 
-def run_case(case: Case, stage: Stage, places: Places) -> None:
+def run_case(case: Case, stage: Stage, template: Path, folder: Path) -> None:
     """The failure and what it leaves, then the same command without a fault: with one submission of the CSV.
 
     Raises:
-        AssertionError: with the row's name, if anything is not as the table says.
+        AssertionError: anything is not as the table says.
         pytest.skip.Exception: this machine does not let us provoke it.
     """
-    try:
-        with places.place() as here:
-            _fail(case, stage, here)
-            here.kaggle.misbehave()
-            here.client, here.wait = {}, WAIT
-            again = here.run(stage)
-            assert again.code == case.again, f"the next run ended with {again}"
-            assert case.again or here.is_complete(stage), f"the next run left {here.lines()}"
-            if stage == "submit":
-                assert len(here.own) == 1, f"Kaggle has {len(here.own)} submissions of one CSV"
-                here.require_no_strangers_score()
-    except AssertionError as error:
-        raise AssertionError(f"{stage}, {case.name}: {error}") from error
+    shutil.copytree(template, folder, symlinks=True)
+    offset, labels = [0.0], None if stage == "download" else folder / "labels.csv"
+    with faulty_kaggle(
+        folder / "source", folder / "state", slug=SLUG, labels=labels, settings=SETTINGS,
+        clock=lambda: time.time() + offset[0],
+    ) as kaggle:  # fmt: skip
+        here = Place(folder, kaggle, offset)
+        if stage == "check":
+            here.send_ours()
+            assert here.run("check").code == 0
+        _fail(case, stage, here)
+        here.kaggle.misbehave()
+        here.client, here.wait = {}, WAIT
+        again = here.run(stage)
+        assert again.code == case.again, f"the next run ended with {again}"
+        assert case.again or here.is_complete(stage), f"the next run left {here.lines()}"
+        if stage == "submit":
+            assert len(here.own) == 1, f"Kaggle has {len(here.own)} submissions of one CSV"
+            here.require_no_strangers_score()
 
 
 def _fail(case: Case, stage: Stage, here: Place) -> None:
