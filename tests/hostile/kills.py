@@ -102,7 +102,7 @@ def _finish(name: str, place: Path, environ: Mapping[str, str]) -> "subprocess.C
 def _become(stage: str, arguments: Sequence[str], folder: Path, environ: Mapping[str, str], begun: Event) -> None:
     """In a fork of a process that has imported PyTorch and the stages: `python -m pipeline.STAGE ARGUMENTS`."""
     os.setsid()
-    for number, name in enumerate((os.devnull, os.devnull, folder / ".stderr")):
+    for number, name in enumerate((os.devnull, os.devnull, str(folder / ".stderr"))):
         os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
     os.chdir(folder)
     os.environ.clear()
