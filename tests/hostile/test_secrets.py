@@ -1,16 +1,13 @@
 """No secret is shown or kept by whatever fails, and nothing that others wrote reaches the terminal as a command."""
 
 import base64
-import http.server
 import json
 import pickle
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -19,13 +16,14 @@ from pipeline.errors import PipelineError
 from pipeline.kaggle_api import client, credentials
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.rehearsal import digits
+from tests.doubles.kaggle import FaultyKaggle
 from tests.hostile.edits import RUN, SIDECAR, Edit, edit, move, nothing, of_run, values
 from tests.hostile.surroundings import copy_project
-from tests.support import SLUG, clean_environment, here
+from tests.support import SLUG, clean_environment, here, predicted_place, serve
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 
-# --- every kind of secret that may be in reach of a command, and a Kaggle that quotes whatever it was sent -------
+# --- every kind of secret that may be in reach of a command, and a Kaggle that says them --------------------------
 
 USER = "somebody"
 SECRETS = {  # by kind: the text that must appear nowhere
@@ -41,14 +39,16 @@ SECRETS = {  # by kind: the text that must appear nowhere
 OF_KAGGLE = [kind for kind in SECRETS if kind not in ("proxy", "AWS_SECRET_ACCESS_KEY")]
 
 
-def reach(home: Path, port: int, *kinds: str) -> dict[str, str]:
-    """An environment with these secrets, in which the genuine client asks the Kaggle, and proxy, at `port`."""
-    proxy = dict.fromkeys(("http_proxy", "https_proxy"), f"http://127.0.0.1:{port}")
-    environ = {**clean_environment(), "HOME": str(home), **proxy, "no_proxy": "", "KAGGLE_API_ENVIRONMENT": "LOCALHOST"}
+def reach(home: Path, kaggle: FaultyKaggle, *kinds: str) -> dict[str, str]:
+    """An environment with these secrets alone, in which the genuine client asks `kaggle`."""
+    proxy = kaggle.environment["http_proxy"]
+    environ = {**clean_environment(), "HOME": str(home), "http_proxy": proxy, "https_proxy": proxy, "no_proxy": "",
+               "KAGGLE_API_ENVIRONMENT": "LOCALHOST"}  # fmt: skip
     for kind in kinds:
         secret, path = SECRETS[kind], home / kind
         if kind == "proxy":
-            environ |= dict.fromkeys(proxy, f"http://{USER}:{quote(secret, safe='')}@127.0.0.1:{port}")
+            with_password = proxy.replace("//", f"//{USER}:{quote(secret, safe='')}@")
+            environ |= {"http_proxy": with_password, "https_proxy": with_password}
         elif "/" not in kind:
             environ |= {kind: secret} | ({"KAGGLE_USERNAME": USER} if kind == "KAGGLE_KEY" else {})
         else:
@@ -60,60 +60,34 @@ def reach(home: Path, port: int, *kinds: str) -> dict[str, str]:
     return environ
 
 
+def forms(kind: str) -> list[str]:
+    """A secret, plain and as it travels."""
+    secret = SECRETS[kind]
+    return [secret, quote(secret, safe=""), base64.b64encode(f"{USER}:{secret}".encode()).decode()]
+
+
 def leaks(*texts: str | bytes) -> list[str]:
-    """Which secrets are in the texts, plain or as they travel."""
+    """Which secrets are in the texts."""
     whole = b"\n".join(text.encode() if isinstance(text, str) else text for text in texts)
-    found = []
-    for kind, secret in SECRETS.items():
-        forms = {secret, quote(secret, safe=""), base64.b64encode(f"{USER}:{secret}".encode()).decode()}
-        found += [kind] if any(form.encode() in whole for form in forms) else []
-    return found
+    return [kind for kind in SECRETS if any(form.encode() in whole for form in forms(kind))]
 
 
 def everything(cwd: Path, result: "subprocess.CompletedProcess[str]") -> list[str | bytes]:
     """All that a command said and left behind, hidden files too."""
-    return [result.stdout, result.stderr, *(path.read_bytes() for path in cwd.rglob("*") if path.is_file())]
+    kept = (path for path in cwd.rglob("*") if path.is_file() and path.name != "state.json")  # (that is Kaggle's)
+    return [result.stdout, result.stderr, *(path.read_bytes() for path in kept)]
 
 
-class Quoting(http.server.BaseHTTPRequestHandler):
-    """Answers each call with a refusal that quotes all that came with it, decoded and as it came."""
-
-    server: "QuotingServer"
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def do_POST(self) -> None:
-        quoted = [self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()]
-        for name in ("Authorization", "Proxy-Authorization"):
-            kind, _, text = self.headers.get(name, "").partition(" ")
-            quoted += [text, base64.b64decode(text).decode() if kind == "Basic" else text]
-        self.server.heard = "".join(f"<{text}>" for text in quoted if text)
-        status, answer = self.server.answer(self.path.rpartition("/")[2], self.server.instead or self.server.heard)
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
+def saying(said: str, status: int = 403) -> list[str]:
+    """A Kaggle whose refusals, or lists (status 200), or answers that are no JSON (status 0), say that."""
+    body = json.dumps({"code": status, "message": f"You sent {said}"}) if status else said
+    if status == 200:
+        entry = {"ref": 7, "status": "error", "errorDescription": said, "description": said, "fileName": said}
+        body = json.dumps({"submissions": [{**entry, "date": "2026-01-01T00:00:00Z", "totalBytes": 5}]})
+    return [f"{call}:body={body}" for call in ("ListDataFiles", "ListSubmissions", "GenerateAccessToken")]
 
 
-class QuotingServer(http.server.ThreadingHTTPServer):
-    """`status` is what it answers; 200 stands for lists that quote, and 0 for what is no JSON.
-
-    With `instead` it says that instead of what it heard.
-    """
-
-    heard, status, instead = "", 403, ""
-
-    def answer(self, call: str, said: str) -> tuple[int, bytes]:
-        """The status and the body for a call; a token may be introspected, so that more calls come."""
-        body: dict[str, Any] = {"code": self.status, "message": f"You sent {said}"}
-        if call == "IntrospectToken" and self.status != 401:
-            return 200, json.dumps({"active": True, "username": USER, "userId": 1}).encode()
-        if self.status == 200:
-            entry = {"ref": 7, "status": "error", "errorDescription": said, "description": said, "fileName": said}
-            body = {"submissions": [{**entry, "date": "2026-01-01T00:00:00Z", "totalBytes": 5}]}
-        return self.status or 200, json.dumps(body).encode() if self.status else said.encode()
+EVERY_SECRET = " ".join(form for kind in OF_KAGGLE for form in forms(kind))
 
 
 @pytest.fixture
@@ -121,14 +95,10 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-@pytest.fixture
-def kaggle() -> Iterator[QuotingServer]:
-    with QuotingServer(("127.0.0.1", 0), Quoting) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+@pytest.fixture(scope="module")
+def kaggle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyKaggle]:
+    with serve(predicted_place(tmp_path_factory.mktemp("kaggle"))) as kaggle:
+        yield kaggle
 
 
 def refusal(environ: dict[str, str]) -> str:
@@ -142,35 +112,32 @@ def refusal(environ: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("kind", OF_KAGGLE)
-def test_each_secret_alone_is_masked_in_a_refusal(kaggle: QuotingServer, home: Path, kind: str) -> None:
-    said = refusal(reach(home, kaggle.server_port, kind, "proxy"))
-    assert leaks(kaggle.heard) == [kind, "proxy"]  # they were there to be quoted
-    assert leaks(said) == [] and "***" in said
+def test_each_secret_alone_is_masked_in_a_refusal(kaggle: FaultyKaggle, home: Path, kind: str) -> None:
+    kaggle.misbehave(*saying(" ".join(forms(kind) + forms("proxy"))))
+    said = refusal(reach(home, kaggle, kind, "proxy"))
+    assert leaks(said) == [] and "You sent ***" in said
 
 
 @pytest.mark.parametrize("status", [401, 0])
-def test_all_secrets_together_are_masked_in_every_failure(kaggle: QuotingServer, home: Path, status: int) -> None:
-    kaggle.status = status
-    assert leaks(refusal(reach(home, kaggle.server_port, *SECRETS))) == []
+def test_all_secrets_together_are_masked_in_every_failure(kaggle: FaultyKaggle, home: Path, status: int) -> None:
+    kaggle.misbehave(*saying(EVERY_SECRET, status))
+    assert leaks(refusal(reach(home, kaggle, *SECRETS))) == []
 
 
 @pytest.mark.parametrize("word", ["p%40ss%2Fword-of-the-proxy", "p@ss/word-of-the-proxy"])
-def test_a_proxy_that_is_not_there_keeps_its_password(home: Path, word: str) -> None:
+def test_a_proxy_that_is_not_there_keeps_its_password(kaggle: FaultyKaggle, home: Path, word: str) -> None:
     proxy = dict.fromkeys(("http_proxy", "https_proxy"), f"http://somebody:{word}@127.0.0.1:9")
-    said = refusal({**reach(home, 9, "KAGGLE_KEY"), **proxy})
+    said = refusal({**reach(home, kaggle, "KAGGLE_KEY"), **proxy})
     assert "cannot reach Kaggle" in said and leaks(said) == []
 
 
-@pytest.mark.parametrize("kind", ["install", "http"])
 def test_whatever_the_client_dies_of_is_masked(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    tmp_path: Path, home: Path, kaggle: FaultyKaggle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = [kind for kind in SECRETS if not kind.startswith("AWS")]  # the client never sees that
-    reply = {"ok": False, "kind": kind, "status": 400, "creating": False, "retry_after": None,
-             "message": " ".join(SECRETS[name] for name in known)}  # fmt: skip
+    reply = {"ok": False, "kind": "install", "creating": False, "message": EVERY_SECRET}
     (tmp_path / "child.py").write_text(f"import sys\nsys.stdin.readline()\nprint({json.dumps(reply)!r})\n")
     monkeypatch.setattr(client, "CHILD", tmp_path / "child.py")
-    assert leaks(refusal(reach(home, 9, *known))) == []
+    assert leaks(refusal(reach(home, kaggle, *OF_KAGGLE))) == []
 
 
 STAGES: dict[str, tuple[int, list[str]]] = {  # what Kaggle answers to it
@@ -181,25 +148,26 @@ STAGES: dict[str, tuple[int, list[str]]] = {  # what Kaggle answers to it
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_no_stage_shows_or_keeps_a_secret(place: Path, home: Path, kaggle: QuotingServer, stage: str) -> None:
-    kaggle.status, command = STAGES[stage]
-    result = here(*command, "--debug", cwd=place, environ=reach(home, kaggle.server_port, *SECRETS))
-    assert (result.returncode == 0) == (kaggle.status == 200), result.stderr
-    assert SECRETS["KAGGLE_API_TOKEN"] in kaggle.heard
+def test_no_stage_shows_or_keeps_a_secret(place: Path, home: Path, kaggle: FaultyKaggle, stage: str) -> None:
+    status, command = STAGES[stage]
+    kaggle.misbehave(*saying(EVERY_SECRET, status))
+    result = here(*command, "--debug", cwd=place, environ=reach(home, kaggle, *SECRETS))
+    assert (result.returncode == 0) == (status == 200), result.stderr
     assert leaks(*everything(place, result)) == []
     assert "***" in result.stdout + result.stderr
 
 
-def test_predict_keeps_no_secret_of_its_surroundings(place: Path, home: Path) -> None:
-    result = here("predict", "--force", cwd=place, environ=reach(home, 9, *SECRETS))
+def test_predict_keeps_no_secret_of_its_surroundings(place: Path, home: Path, kaggle: FaultyKaggle) -> None:
+    result = here("predict", "--force", cwd=place, environ=reach(home, kaggle, *SECRETS))
     assert result.returncode == 0
     assert leaks(*everything(place, result)) == []
 
 
-def test_run_all_shows_no_secret(tmp_path: Path, home: Path, kaggle: QuotingServer) -> None:
+def test_run_all_shows_no_secret(tmp_path: Path, home: Path, kaggle: FaultyKaggle) -> None:
     project = tmp_path / "project"
     copy_project(project)
-    environ = {**reach(home, kaggle.server_port, *SECRETS), "PIPELINE_PYTHON": sys.executable}
+    kaggle.misbehave(*saying(EVERY_SECRET))
+    environ = {**reach(home, kaggle, *SECRETS), "PIPELINE_PYTHON": sys.executable}
     result = subprocess.run(
         ["./run_all.sh", "--competition", SLUG], cwd=project, env=environ, capture_output=True, text=True, check=False
     )
@@ -234,11 +202,11 @@ def must_be_harmless(result: "subprocess.CompletedProcess[str]") -> None:
 
 @pytest.mark.parametrize(("stage", "code"), [("download", 5), ("submit", 4), ("check", 0)])
 def test_what_kaggle_says_commands_no_terminal(
-    place: Path, home: Path, kaggle: QuotingServer, stage: str, code: int
+    place: Path, home: Path, kaggle: FaultyKaggle, stage: str, code: int
 ) -> None:
-    kaggle.status, command = STAGES[stage]
-    kaggle.instead = HOSTILE
-    result = here(*command, cwd=place, environ=reach(home, kaggle.server_port, "KAGGLE_API_TOKEN"))
+    status, command = STAGES[stage]
+    kaggle.misbehave(*saying(HOSTILE, status))
+    result = here(*command, cwd=place, environ=reach(home, kaggle, "KAGGLE_API_TOKEN"))
     assert result.returncode == code, result.stderr
     must_be_harmless(result)
     assert "\\x1b[2J" in result.stdout + result.stderr
