@@ -19,6 +19,7 @@ from tests.places import answer, begin, finish, note
 from tests.support import ROOT, SLUG, clean_environment, here, prepare
 
 NEXT = ("next: ", "then: ")
+CHECK = "check --competition tiny"
 
 
 @pytest.fixture(scope="module")
@@ -33,27 +34,30 @@ def place(prepared: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def submitted(place: Path) -> Path:
+    """A finished run whose CSV has a score."""
+    finish(place, "mine")
+    note(answer(place, "mine"), ledger.COMPLETE, public=80.0)
+    return place
+
+
 def shown(place: Path, *arguments: str, slug: str | None = SLUG) -> list[str]:
     """The screen's lines; nothing may have changed, and nothing gone wrong."""
-    before = files(place)
+    before = {path: path.stat().st_mtime for path in place.rglob("*")}
     named = [] if slug is None else ["--competition", slug]
     done = here("status", *named, *arguments, cwd=place)
     assert (done.returncode, done.stderr) == (0, ""), done
-    assert files(place) == before
+    assert {path: path.stat().st_mtime for path in place.rglob("*")} == before
     return done.stdout.splitlines()
 
 
-def files(place: Path) -> dict[Path, float]:
-    return {path: path.stat().st_mtime for path in place.rglob("*")}
-
-
-def following(place: Path, **options: Any) -> str:
+def following(place: Path, *arguments: str, **options: Any) -> str:
     """The command that comes next, without `python -m pipeline.`; its stage must know the options."""
-    (line,) = [line for line in shown(place, **options) if line.startswith(NEXT)]
+    (line,) = [line for line in shown(place, *arguments, **options) if line.startswith(NEXT)]
     words = shlex.split(line[len(NEXT[0]) :].rpartition(" -- ")[2])
     assert words[:2] == ["python", "-m"]
-    stage = importlib.import_module(words[2])
-    stage.command.make_context("stage", words[3:])
+    importlib.import_module(words[2]).command.make_context("stage", words[3:])
     return shlex.join([words[2].removeprefix("pipeline."), *words[3:]])
 
 
@@ -72,11 +76,10 @@ def test_an_empty_clone_is_told_how_to_begin_and_without_torch(tmp_path: Path) -
     script = (
         "import sys; from pipeline import status; code = status.main([]); print(sorted(sys.modules)); sys.exit(code)"
     )
+    environ = {**clean_environment(), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env={**clean_environment(), "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+        [sys.executable, "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+    )
     *screen, modules = done.stdout.splitlines()
     assert screen[-3:] == [
         "next: python -m pipeline.download",
@@ -85,7 +88,7 @@ def test_an_empty_clone_is_told_how_to_begin_and_without_torch(tmp_path: Path) -
     ]
     heavy = ("torch", "pandas", "scipy", "sklearn", "matplotlib", "optuna", "kaggle")
     assert not [name for name in heavy if f"'{name}'" in modules]
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir()) and not done.stderr
 
 
 def test_each_stage_follows_on_the_one_before(prepared: Path, tmp_path: Path) -> None:
@@ -118,7 +121,7 @@ def test_each_stage_follows_on_the_one_before(prepared: Path, tmp_path: Path) ->
     assert "sending" in line(tmp_path, "CSVs")
     assert following(tmp_path) == f"submit --csv submissions/{csv.name}"
     note(csv, ledger.PENDING)
-    assert following(tmp_path) == "check --competition tiny"
+    assert following(tmp_path) == CHECK
     note(csv, ledger.COMPLETE, public=82.0)
     assert line(tmp_path, "CSVs") == f"{csv.name} 90.00 % 82.50 % 82.00 % complete"
     assert line(tmp_path, "ledger").startswith("best public 82.00 %, 1 submission, ")
@@ -127,7 +130,7 @@ def test_each_stage_follows_on_the_one_before(prepared: Path, tmp_path: Path) ->
     page.parent.mkdir()
     page.write_text("<html></html>")
     assert line(tmp_path, "report") == f"complete: data/models/{folder.name}/report/index.html"
-    assert following(tmp_path) == "check --competition tiny"
+    assert following(tmp_path) == CHECK
 
 
 def test_a_download_is_seen_interrupted_under_way_and_laid_out_by_hand(place: Path) -> None:
@@ -152,19 +155,17 @@ def test_a_download_is_seen_interrupted_under_way_and_laid_out_by_hand(place: Pa
 # --- stale --------------------------------------------------------------------------------------------------
 
 
-def test_another_download_makes_arrays_runs_and_csvs_stale_one_after_the_other(place: Path, tmp_path: Path) -> None:
-    folder = finish(place)
-    note(answer(place, folder.name), ledger.COMPLETE, public=80.0)
+def test_another_download_makes_arrays_runs_and_csvs_stale_one_after_the_other(submitted: Path, tmp_path: Path) -> None:
     other = prepare(tmp_path / "other", seed=50)
-    shutil.rmtree(place / "data/raw")
-    shutil.copytree(other / "data/raw", place / "data/raw")
-    assert line(place, "processed").endswith("made of another download")
-    assert following(place) == "preprocess --competition tiny"
-    shutil.rmtree(place / "data/processed")
-    shutil.copytree(other / "data/processed", place / "data/processed")
-    assert f"{folder.name} stale 91.00 %" in line(place, "runs")
-    assert line(place, "CSVs").endswith("80.00 % stale: of another test set")
-    assert following(place) == "train --competition tiny --preset rehearsal"
+    for kind in ("raw", "processed"):
+        shutil.rmtree(submitted / f"data/{kind}")
+        shutil.copytree(other / f"data/{kind}", submitted / f"data/{kind}")
+        if kind == "raw":
+            assert line(submitted, "processed").endswith("made of another download")
+            assert following(submitted) == "preprocess --competition tiny"
+    assert "mine stale 91.00 %" in line(submitted, "runs")
+    assert line(submitted, "CSVs").endswith("80.00 % stale: of another test set")
+    assert following(submitted) == "train --competition tiny --preset rehearsal"
 
 
 def test_a_csv_that_is_not_what_its_run_predicts_is_stale(place: Path) -> None:
@@ -172,33 +173,25 @@ def test_a_csv_that_is_not_what_its_run_predicts_is_stale(place: Path) -> None:
     csv = answer(place, "mine")
     assert following(place) == "submit --csv submissions/mine.csv"
     atomic.partial(csv).touch()
-    assert "stale: predict was interrupted" in line(place, "CSVs")
-    assert following(place) == "predict"
+    assert "stale: predict was interrupted" in line(place, "CSVs") and following(place) == "predict"
     atomic.partial(csv).unlink()
     finish(place, "mine", weights="other")
-    assert "stale: mine was trained anew" in line(place, "CSVs")
-    assert following(place) == "predict"
+    assert "stale: mine was trained anew" in line(place, "CSVs") and following(place) == "predict"
     csv.write_text("3,4\n")
-    assert "stale: edited" in line(place, "CSVs")
-    assert following(place) == "predict --force"
+    assert "stale: edited" in line(place, "CSVs") and following(place) == "predict --force"
 
 
-def test_a_report_is_stale_when_what_it_shows_has_changed(place: Path) -> None:
-    page = finish(place, "mine") / "report/index.html"
-    note(answer(place, "mine"), ledger.COMPLETE, public=80.0)
+@pytest.mark.parametrize("changed", ["metrics.jsonl", "result.json", "../../../submissions/mine.json"])
+def test_a_report_is_stale_when_what_it_shows_has_changed(submitted: Path, changed: str) -> None:
+    page = submitted / "data/models/mine/report/index.html"
     page.parent.mkdir()
     page.write_text("<html></html>")
-    assert following(place) == "check --competition tiny"
-    shown = ("metrics.jsonl", "result.json", "../../../submissions/ledger.csv", "../../../submissions/mine.json")
-    for later, changed in enumerate(shown, start=1):
-        os.utime(page.parent.parent / changed, (time.time() + 9 * later, time.time() + 9 * later))
-        assert line(place, "report") == "stale: data/models/mine/report/index.html", changed
-        assert following(place) == "report"
-        os.utime(page, (time.time() + 9 * later + 1, time.time() + 9 * later + 1))
-        assert line(place, "report").startswith("complete: ")
+    assert line(submitted, "report").startswith("complete: ") and following(submitted) == CHECK
+    os.utime(page.parent.parent / changed, (time.time() + 9, time.time() + 9))
+    assert line(submitted, "report").startswith("stale: ") and following(submitted) == "report"
 
 
-# --- which run, which recipe --------------------------------------------------------------------------------
+# --- which run, which recipe, which competition -------------------------------------------------------------
 
 
 def test_an_interrupted_run_goes_on_with_its_own_options(place: Path) -> None:
@@ -209,22 +202,17 @@ def test_an_interrupted_run_goes_on_with_its_own_options(place: Path) -> None:
     )
 
 
-def test_without_latest_the_newest_run_is_named(place: Path) -> None:
-    finish(place, "mine")
-    (place / "data/models" / runs.LATEST).write_text("other")
-    assert following(place) == "predict --run mine"
-    answer(place, "mine")
-    note(place / "submissions/mine.csv", ledger.COMPLETE)
-    assert following(place) == "report --run mine"
+def test_without_latest_the_newest_run_is_named(submitted: Path) -> None:
+    (submitted / "data/models" / runs.LATEST).write_text("other")
+    assert following(submitted) == "report --run mine"
+    (submitted / "submissions/mine.csv").unlink()
+    assert following(submitted) == "predict --run mine"
 
 
 def test_a_network_over_the_budget_is_not_to_be_submitted(place: Path) -> None:
     finish(place, "mine", parameters=6_000_000)
     assert "over the limit" in line(place, "runs")
     assert following(place) == "report"
-
-
-# --- which competition --------------------------------------------------------------------------------------
 
 
 def test_who_only_rehearsed_finds_the_rehearsal(prepared: Path, tmp_path: Path) -> None:
@@ -238,56 +226,49 @@ def test_who_only_rehearsed_finds_the_rehearsal(prepared: Path, tmp_path: Path) 
     assert "also here   rehearsal-digits" in asked
 
 
-def test_other_folders_are_named_in_the_command(place: Path, tmp_path: Path) -> None:
+def test_other_folders_are_named_in_the_command(place: Path) -> None:
     shutil.move(place / "data/processed", place / "arrays")
-    (text,) = [t for t in shown(place, "--processed", "arrays", "--models", "a b") if t.startswith("next")]
-    assert text == "next: python -m pipeline.train --competition tiny --processed arrays --models 'a b'"
+    told = following(place, "--processed", "arrays", "--models", "a b")
+    assert told == "train --competition tiny --processed arrays --models 'a b'"
 
 
 # --- damage, many things, programs --------------------------------------------------------------------------
 
-DAMAGE = {
-    "data/raw/tiny/manifest.json": "--force",
-    "data/processed/tiny/manifest.json": "--force",
-    "data/models/mine/config.json": "--force",
-    "data/models/mine/result.json": "--force",
-    "data/models/mine/manifest.json": "--force",
-    "data/models/half/metrics.jsonl": "train the run again",
-    "data/models/LATEST": "--run",
-    "submissions/mine.json": "python -m pipeline.predict",
-    "submissions/ledger.csv": "restore it or move the file away",
+DAMAGE = {  # of a file: the cure that is shown, and the next command
+    "data/raw/tiny/manifest.json": ("--force", CHECK),
+    "data/processed/tiny/manifest.json": ("--force", "preprocess --competition tiny --force"),
+    "data/models/mine/config.json": ("--force", "train --competition tiny --force"),
+    "data/models/mine/result.json": ("--force", "train --competition tiny --force --preset rehearsal --run mine"),
+    "data/models/mine/manifest.json": ("--force", "train --competition tiny --force --preset rehearsal --run mine"),
+    "data/models/LATEST": ("--run", CHECK),
+    "submissions/mine.json": ("python -m pipeline.predict", "predict --force"),
+    "submissions/ledger.csv": ("restore it or move the file away", CHECK),
 }
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "\x1b[31m\n"])
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_shown_with_its_cure(place: Path, name: str, content: str) -> None:
-    finish(place, "mine")
-    begin(place, "half")
-    note(answer(place, "mine"), ledger.COMPLETE, public=80.0)
-    (place / name).write_text(content)
-    text = "\n".join(shown(place))
+def test_damage_is_shown_with_its_cure_and_what_comes_next(submitted: Path, name: str, content: str) -> None:
+    page = submitted / "data/models/mine/report/index.html"
+    page.parent.mkdir()
+    page.write_text("<html></html>")
+    (submitted / name).write_text(content)
+    for path in (page, submitted / name):
+        os.utime(path, (time.time() + 9, time.time() + 9))
+    text = "\n".join(shown(submitted))
     assert "\x1b" not in text
-    if content or name.endswith("json"):  # an empty ledger and no epochs are none
-        assert "damaged" in text and Path(name).name.split(".")[0] in text and DAMAGE[name] in text
-    following(place)
+    if content or not name.endswith("csv"):  # an empty ledger is none
+        cure, command = DAMAGE[name]
+        assert "damaged" in text and Path(name).stem in text and cure in text
+        assert following(submitted) == command
+        assert ("then: " in text) == name.endswith("csv")
+        assert "not submitted" not in text
 
 
-@pytest.mark.parametrize(
-    ("name", "command"),
-    [
-        ("submissions/ledger.csv", "check --competition tiny"),
-        ("submissions/mine.json", "predict --force"),
-        ("data/models/mine/config.json", "train --competition tiny --force"),
-    ],
-)
-def test_what_comes_next_does_not_stumble_over_damage(place: Path, name: str, command: str) -> None:
-    finish(place, "mine")
-    note(answer(place, "mine"), ledger.COMPLETE, public=80.0)
-    (place / name).write_text("{")
-    assert following(place) == command
-    assert any(text.startswith("then: ") for text in shown(place)) == ("ledger" in name)
-    assert "not submitted" not in "".join(shown(place))
+def test_damaged_metrics_of_an_interrupted_run_are_shown(place: Path) -> None:
+    begin(place, "half")
+    (place / "data/models/half/metrics.jsonl").write_text("[1]")
+    assert "half damaged" in line(place, "runs") and "train the run again" in line(place, "runs")
 
 
 def test_missing_files_are_damage(place: Path) -> None:
@@ -314,16 +295,10 @@ def test_a_screen_is_enough_for_very_much(place: Path) -> None:
     assert "\x1b" not in "".join(screen)
 
 
-def test_json_is_for_programs(place: Path) -> None:
-    finish(place, "mine")
-    note(answer(place, "mine"), ledger.COMPLETE, public=80.0)
-    found = json.loads("\n".join(shown(place, "--json")))
+def test_json_is_for_programs(submitted: Path) -> None:
+    found = json.loads("\n".join(shown(submitted, "--json")))
     assert (found["competition"], found["raw"]["state"], found["processed"]["state"]) == (SLUG, "complete", "complete")
     (run,), (csv,) = found["runs"], found["csvs"]
     assert (run["name"], run["state"], run["test"], run["latest"]) == ("mine", "finished", 90.0, True)
     assert (csv["path"], csv["public"], csv["submission"]) == ("submissions/mine.csv", 80.0, "complete")
     assert found["ledger"]["best_public"] == 80.0 and found["next"] == "python -m pipeline.report"
-
-
-def test_a_wrong_option_is_a_usage_error(tmp_path: Path) -> None:
-    assert here("status", "--competition", "a/b", cwd=tmp_path).returncode == 2

@@ -25,35 +25,28 @@ def test_a_file_is_replaced_or_untouched(tmp_path: Path) -> None:
         assert path.read_bytes() == b"old"
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
     assert path.read_bytes() == b"new"
+    # An interrupt leaves what a kill leaves, by which status tells that a stage was at work.
+    with pytest.raises(KeyboardInterrupt), atomic.replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert atomic.partial(path).read_bytes() == b"half" and path.read_bytes() == b"new"
+    atomic.write_bytes(path, b"newer")
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
 
 
 def test_a_folder_is_replaced_or_untouched(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     for content in ("old", "new"):
+        (tmp_path / ".folder.partial").mkdir()  # what a kill leaves
+        (tmp_path / ".folder.partial" / "stale").touch()
         with atomic.replacing_folder(folder) as temporary:
+            assert not list(temporary.iterdir())
             (temporary / "a").write_text(content)
     with pytest.raises(RuntimeError), atomic.replacing_folder(folder) as temporary:
         (temporary / "b").write_text("half")
         raise RuntimeError
     assert {p.name: p.read_text() for p in folder.iterdir()} == {"a": "new"}
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
-
-
-def test_leftovers_of_a_kill_are_cleared(tmp_path: Path) -> None:
-    (tmp_path / ".folder.partial").mkdir()
-    (tmp_path / ".folder.partial" / "stale").touch()
-    with atomic.replacing_folder(tmp_path / "folder") as temporary:
-        assert not list(temporary.iterdir())
-
-
-def test_an_interrupted_file_is_left_as_by_a_kill_and_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "file.txt"
-    with pytest.raises(KeyboardInterrupt), atomic.replacing(path) as temporary:
-        temporary.write_bytes(b"half")
-        raise KeyboardInterrupt
-    assert atomic.partial(path).read_bytes() == b"half" and not path.exists()
-    atomic.write_bytes(path, b"new")
-    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
 
 
 def test_an_older_folder_survives_an_interrupt_between_the_renames(
@@ -124,12 +117,11 @@ def test_a_lock_keeps_another_process_out_and_dies_with_its_holder(tmp_path: Pat
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        with pytest.raises(UsageError, match="another run is at work"), atomic.lock(place):
-            pass
+        with pytest.raises(UsageError, match="another run is at work"):
+            hold(place)
         holder.kill()
         holder.wait()
-    with atomic.lock(place):
-        pass
+    hold(place)
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
@@ -138,28 +130,21 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytes
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with (
-        pytest.raises(PipelineError, match="place lies on a file system without locks"),
-        atomic.lock(tmp_path / "place"),
-    ):
-        pass
+    with pytest.raises(PipelineError, match="place lies on a file system without locks"):
+        hold(tmp_path / "place")
 
 
 def test_a_lock_may_be_waited_for(tmp_path: Path) -> None:
     place = tmp_path / "place"
     with ThreadPoolExecutor(1) as other:
         with atomic.lock(place):
-            waiting = other.submit(hold, place)
+            waiting = other.submit(hold, place, 30)
             assert not waiting.done()
-        assert waiting.result(30)
-        with (
-            pytest.raises(UsageError, match="another run is at work"),
-            atomic.lock(place),
-            atomic.lock(place, wait=0.1),
-        ):
-            pass
+        waiting.result(30)
+    with atomic.lock(place), pytest.raises(UsageError, match="another run is at work"):
+        hold(place, 0.1)
 
 
-def hold(place: Path) -> bool:
-    with atomic.lock(place, wait=30):
-        return True
+def hold(place: Path, wait: float = 0.0) -> None:
+    with atomic.lock(place, wait=wait):
+        pass
