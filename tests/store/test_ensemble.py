@@ -16,22 +16,30 @@ from pipeline.store.runs import Run
 from tests.bench import export_pretrained
 from tests.support import prepare, write_run
 
+COMMIT = "0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two finished runs, which nobody changes."""
+    cwd = prepare(tmp_path_factory.mktemp("ensemble"))
+    for seed, name in enumerate("ab"):
+        write_run(cwd, name, seed)
+    return cwd / "data/models"
+
 
 @pytest.fixture
-def models(tmp_path: Path) -> Path:
-    prepare(tmp_path)
-    for seed, name in enumerate("ab"):
-        write_run(tmp_path, name, seed)
-    return tmp_path / "data/models"
+def run(models: Path) -> Run:
+    return Run.open(models, None)
 
 
 def test_the_order_of_the_names_does_not_matter(models: Path) -> None:
     one, other = (Ensemble.open(models, models / "none", names) for names in (["a", "b"], ["b", "a"]))
     assert one == other
-    assert one.name == "a+b"
-    assert one.csv_name == f"ensemble-{one.weights_sha256[:8]}.csv"
+    assert (one.name, one.csv_name) == ("a+b", f"ensemble-{one.weights_sha256[:8]}.csv")
     assert one.weights_sha256 not in {run.weights_sha256 for run in one.runs}
-    assert one.parameters == 2 * one.runs[0].result.trainable_parameters
+    with pytest.raises(UsageError, match="--run a: named twice"):
+        Ensemble.open(models, models / "none", ["a", "b", "a"])
 
 
 def test_one_run_is_an_ensemble_of_its_own_name_and_weights(models: Path) -> None:
@@ -39,19 +47,7 @@ def test_one_run_is_an_ensemble_of_its_own_name_and_weights(models: Path) -> Non
     assert (one.name, one.csv_name, one.weights_sha256) == ("b", "b.csv", one.runs[0].weights_sha256)
 
 
-def test_a_run_that_is_named_twice_is_refused(models: Path) -> None:
-    with pytest.raises(UsageError, match="--run a: named twice"):
-        Ensemble.open(models, models / "none", ["a", "b", "a"])
-
-
-COMMIT = "0123456789abcdef"
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    prepare(tmp_path)
-    write_run(tmp_path)
-    return Run.open(tmp_path / "data/models", None)
+# --- networks that come with the project --------------------------------------------------------------------
 
 
 def export(run: Run, folder: Path, name: str = "tiny") -> Run:
@@ -61,81 +57,73 @@ def export(run: Run, folder: Path, name: str = "tiny") -> Run:
 
 
 def test_an_exported_run_opens_as_a_run(run: Run, tmp_path: Path) -> None:
-    folder = tmp_path / "pretrained"
-    written = export(run, folder)
+    written = export(run, tmp_path)
     for name in ("pretrained", "pretrained-tiny"):
-        assert ensemble.open_run(tmp_path / "no-models", folder, name) == written
+        assert ensemble.open_run(tmp_path / "no-models", tmp_path, name) == written
     assert (written.name, written.card, written.result) == ("pretrained-tiny", run.card, run.result)
     assert written.origin == "gradients, with `make it` at commit 0123456789ab"
-    assert {path.name for path in folder.iterdir()} == {"tiny.json", "tiny.safetensors"}
-    card = json.loads((folder / "tiny.json").read_text())
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.json", "tiny.safetensors"}
+    card = json.loads((tmp_path / "tiny.json").read_text())
     assert card["original"] == {"run": run.name, "weights_sha256": run.weights_sha256}
     assert (card["label_agreement"], card["commit"]) == (99.5, COMMIT)
     written.check_weights()
 
 
 def test_kernels_are_halved_and_come_back_as_float32(run: Run, tmp_path: Path) -> None:
-    written = export(run, tmp_path / "pretrained")
+    written = export(run, tmp_path)
     assert written.weights.stat().st_size < 0.55 * run.weights.stat().st_size
     stored, original = load_file(written.weights), load_file(run.weights)
     assert {v.dtype for v in stored.values() if v.ndim > 1} == {np.dtype(np.float16)}
     assert all(np.array_equal(v, original[k]) for k, v in stored.items() if v.ndim < 2)
     network, full = (resnet.load(r.weights, run.card.config.model) for r in (written, run))
-    assert {p.dtype for p in network.parameters()} == {torch.float32}
     for found, expected in zip(network.parameters(), full.parameters(), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)  # of the same dtype, too
 
 
 def test_the_agreement_is_measured_on_the_file_before_the_card_completes_it(run: Run, tmp_path: Path) -> None:
-    folder = tmp_path / "pretrained"
-
     def stopped(path: Path) -> float:
-        assert path == folder / "tiny.safetensors" and path.is_file()
+        assert path == tmp_path / "tiny.safetensors" and path.is_file()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        export_pretrained.export(run, folder, "tiny", trained_on="", command="", commit="", agreement=stopped)
+        export_pretrained.export(run, tmp_path, "tiny", trained_on="", command="", commit="", agreement=stopped)
     with pytest.raises(MissingInput, match="no network came with the project"):
-        ensemble.open_run(tmp_path, folder, "pretrained")
+        ensemble.open_run(tmp_path, tmp_path, "pretrained")
 
 
 def test_of_several_one_must_be_named(run: Run, tmp_path: Path) -> None:
-    folder = tmp_path / "pretrained"
-    export(run, folder, "a")
-    export(run, folder, "b-2")
+    export(run, tmp_path, "a")
+    export(run, tmp_path, "b-2")
     with pytest.raises(UsageError, match="name one of pretrained-a, pretrained-b-2"):
-        ensemble.open_run(tmp_path, folder, "pretrained")
+        ensemble.open_run(tmp_path, tmp_path, "pretrained")
     with pytest.raises(MissingInput, match="there is pretrained-a, pretrained-b-2"):
-        ensemble.open_run(tmp_path, folder, "pretrained-c")
-    assert ensemble.open_run(tmp_path, folder, "pretrained-b-2").name == "pretrained-b-2"
+        ensemble.open_run(tmp_path, tmp_path, "pretrained-c")
+    assert ensemble.open_run(tmp_path, tmp_path, "pretrained-b-2").name == "pretrained-b-2"
 
 
 def test_damaged_files_are_bad_data(run: Run, tmp_path: Path) -> None:
-    folder = tmp_path / "pretrained"
-    written = export(run, folder)
+    written = export(run, tmp_path)
     content = written.weights.read_bytes()
     written.weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(BadData, match=r"tiny\.safetensors is damaged: restore it with git"):
-        ensemble.open_run(tmp_path, folder, "pretrained").check_weights()
-    written.weights.write_bytes(content[:-1])
-    with pytest.raises(BadData, match="missing or damaged: restore it with git"):
-        ensemble.open_run(tmp_path, folder, "pretrained")
-    (folder / "tiny.json").write_text("{}")
-    with pytest.raises(BadData, match=r"tiny\.json is damaged"):
-        ensemble.open_run(tmp_path, folder, "pretrained")
+        ensemble.open_run(tmp_path, tmp_path, "pretrained").check_weights()
+    for name, damage in (("tiny.safetensors", content[:-1]), ("tiny.json", b"{}")):
+        (tmp_path / name).write_bytes(damage)
+        with pytest.raises(BadData, match=f"{name} is .*damaged.*: restore it with git"):
+            ensemble.open_run(tmp_path, tmp_path, "pretrained")
 
 
 def test_what_does_not_fit_half_precision_or_git_is_not_exported(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "pretrained"
+    folder, weights = tmp_path / "pretrained", tmp_path / runs.WEIGHTS
+    network = resnet.load(run.weights, run.card.config.model)
+    torch.nn.init.constant_(network.fc.weight, 1e6)
+    resnet.save(weights, network.state_dict(), network.config)
+    manifest = Manifest("train", {runs.WEIGHTS: FileRecord.of(weights)})
+    with pytest.raises(PipelineError, match=r"fc\.weight holds values over 65504"):
+        export(dataclasses.replace(run, folder=tmp_path, manifest=manifest), folder)
     monkeypatch.setattr(export_pretrained, "MAX_BYTES", 1000)
     with pytest.raises(PipelineError, match="over the 1,000 for files in git"):
         export(run, folder)
-    network = resnet.load(run.weights, run.card.config.model)
-    torch.nn.init.constant_(network.fc.weight, 1e6)
-    resnet.save(run.weights, network.state_dict(), network.config)
-    manifest = Manifest("train", {runs.WEIGHTS: FileRecord.of(run.weights)})
-    with pytest.raises(PipelineError, match=r"fc\.weight holds values over 65504"):
-        export(dataclasses.replace(run, manifest=manifest), folder)
     assert not folder.exists()

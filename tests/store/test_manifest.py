@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +15,16 @@ from pipeline.store.manifest import FileRecord, Manifest, read_json, records, ve
 def test_a_manifest_tells_what_is_missing_or_cut(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name).write_text(name * 10)
+    assert Manifest.read(tmp_path) is None
     written = Manifest("stage", records(tmp_path, tmp_path.iterdir()), {"in": "1"}, {"fact": [1]}, versions("numpy"))
     written.write(tmp_path)
     assert Manifest.read(tmp_path) == written
     (tmp_path / "a").unlink()
     (tmp_path / "b").write_text("short")
-    assert written.missing(tmp_path) == ["a", "b"]
+    assert written.missing(tmp_path) == written.changed(tmp_path) == ["a", "b"]
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text("c" * 10)
+    assert written.missing(tmp_path) == [] and written.changed(tmp_path) == ["a", "b"]
 
 
 def test_the_fingerprint_is_of_names_and_contents(tmp_path: Path) -> None:
@@ -37,12 +42,7 @@ def test_a_fingerprint_can_leave_files_out(tmp_path: Path) -> None:
     both = Manifest("stage", records(tmp_path, tmp_path.iterdir()))
     alone = Manifest("stage", records(tmp_path, [tmp_path / "in"]))
     assert both.fingerprint("in") == alone.fingerprint("in") != both.fingerprint("in", "out")
-
-
-def test_the_record_is_the_sha256(tmp_path: Path) -> None:
-    (tmp_path / "empty").touch()
-    expected = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    assert FileRecord.of(tmp_path / "empty") == FileRecord(0, expected)
+    assert both.files["in"] == FileRecord(2, hashlib.sha256(b"in").hexdigest())
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,6 @@ def test_a_damaged_manifest_is_bad_data(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(BadData, match=r"manifest\.json"):
         Manifest.read(tmp_path)
-
-
-def test_without_a_manifest_the_stage_has_not_finished(tmp_path: Path) -> None:
-    assert Manifest.read(tmp_path) is None
 
 
 @dataclasses.dataclass(frozen=True)
