@@ -63,33 +63,18 @@ done
 [[ $rehearsal == no || -z $competition ]] || fail 2 "--rehearsal has a competition of its own: leave --competition out"
 [[ -z $data || -d $data ]] || fail 2 "--data $data is no folder"
 [[ -z $data ]] || data=$(cd "$data" && pwd)
-if [[ -n ${PIPELINE_PYTHON:-} ]]; then
-    given=$PIPELINE_PYTHON
-    PIPELINE_PYTHON=$(command -v "$given") || fail 2 "PIPELINE_PYTHON=$given is no program"
-    [[ $PIPELINE_PYTHON == /* ]] || PIPELINE_PYTHON=$PWD/$PIPELINE_PYTHON
-fi
+# Relative to the folder that it was named in.
+[[ ${PIPELINE_PYTHON:-} != */* || $PIPELINE_PYTHON == /* ]] || PIPELINE_PYTHON=$PWD/$PIPELINE_PYTHON
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 # --- set-up -------------------------------------------------------------------------------------------------
-
-# Prints the first Python that is new enough.
-find_python() {
-    local candidate
-    for candidate in python3.13 python3.12 python3.11 python3 python; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            command -v "$candidate"
-            return
-        fi
-    done
-    fail 2 "Python 3.11 or newer is needed and was not found: install it, or set PIPELINE_PYTHON"
-}
 
 # Sets $python: $PIPELINE_PYTHON, or .venv's.  Installs only when requirements.txt or the interpreter changed.
 set_up() {
     local venv=$PWD/.venv/bin/python stamp=.requirements-installed wanted
     python=${PIPELINE_PYTHON:-$venv}
     if [[ $python == "$venv" ]]; then stamp=.venv/$stamp; fi # so that it goes with .venv
-    wanted="$python $("$base" -c 'import hashlib; print(hashlib.sha256(open("requirements.txt", "rb").read()).hexdigest())')"
+    wanted=$(echo "$python" && cat requirements.txt)
     if [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && "$python" -c '' 2>/dev/null; then return; fi
 
     if [[ -z ${PIPELINE_PYTHON:-} ]] && ! "$python" -m pip --version >/dev/null 2>&1; then
@@ -104,17 +89,19 @@ set_up() {
     echo "$wanted" >"$stamp"
 }
 
-base=${PIPELINE_PYTHON:-$(find_python)}
-"$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail 2 "$base is older than Python 3.11"
+candidates=(python3.13 python3.12 python3.11 python3 python)
+[[ -z ${PIPELINE_PYTHON:-} ]] || candidates=("$PIPELINE_PYTHON")
+for base in "${candidates[@]}" none; do
+    if "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi
+done
+[[ $base != none ]] || fail 2 "Python 3.11 or newer is needed and was not found: install it, or set PIPELINE_PYTHON"
 
 # Missing credentials are noticed before anything heavy begins: the standard library suffices to see it.
 slug=${competition:-${PIPELINE_COMPETITION:-deep-learning-spring-2025-project-1}}
 [[ $slug =~ ^[A-Za-z0-9][A-Za-z0-9-]*$ ]] || fail 2 "--competition wants the last part of its URL, not $slug"
-needs_kaggle=$submit
-if [[ -z $data && ! -d data/raw/$slug && ! -d /kaggle/input/$slug && ! -d /kaggle/input/competitions/$slug ]]; then
-    needs_kaggle=yes
-fi
-if [[ $setup == no && $rehearsal == no && $needs_kaggle == yes ]]; then
+here=no
+if [[ -n $data || -d data/raw/$slug || -d /kaggle/input/$slug || -d /kaggle/input/competitions/$slug ]]; then here=yes; fi
+if [[ $setup == no && $rehearsal == no && ($submit == yes || $here == no) ]]; then
     "$base" -m pipeline.kaggle_api.credentials
 fi
 

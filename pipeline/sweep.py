@@ -210,8 +210,8 @@ class Worker:
         ranked = ranking(self.study)
         best = ranked[0]
         rows = [[str(t.number), f"{t.value:.2f} %", *map(_brief, t.params.values())] for t in ranked[:BEST]]
-        cli.log(f"\nthe best of {len(ranked)} complete trials:")
-        cli.log("\n".join(console.table(["trial", "validation", *best.params], rows)))
+        table = "\n".join(console.table(["trial", "validation", *best.params], rows))
+        cli.log(f"\nthe best of {len(ranked)} complete trials:\n{table}")
         cli.log(f"\nbest run     {best.user_attrs[RUN]}: best-of-N is biased upwards, confirm with new seeds")
         cli.log(f"\nnext, in full: {train_command(self.base, best.params, self.slug, self.paths)}")
 
@@ -276,41 +276,6 @@ def _brief(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def sweep(
-    base: TrainConfig, axes: Axes, paths: Paths, slug: str, *, name: str | None, trials: int, storage: str | None,
-    heartbeat: int, keep: bool, device: str,
-) -> None:  # fmt: skip
-    """Join the study, run trials until it has `trials` complete ones, of all workers together, and report.
-
-    The study's default `name` is made from the search, so that the same command finds the same study.
-
-    Raises:
-        UsageError: a model is over the parameter limit, the device is missing, or the study has other options.
-        MissingInput: preprocess has not finished.
-        PipelineError: many trials in a row failed, or the storage does not answer.
-        KeyboardInterrupt: the user stopped it; the trial under way goes on when the command is run again.
-    """
-    # PyTorch takes seconds to import: wrong options are refused before.
-    from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415
-    from pipeline.training.device import choose  # noqa: PLC0415
-
-    url = parse_url(storage or f"sqlite:///{paths.models / STORAGE}")
-    data = Processed.open(paths.processed / slug)
-    choose(device)
-    for model in getattr(axes.get("model"), "choices", [base.model.name]):
-        check_parameter_limit(MODELS[model])
-    searched = {f"--search {field}": str(axis) for field, axis in axes.items()}
-    search = {"competition": slug, "heartbeat": heartbeat, **base.to_dict(), **searched}
-    name = name or f"{base.preset}-sweep-{fingerprint(search)[:8]}"
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning), database(url, heartbeat) as opened:
-        study = join(opened, name, {"data": data.training_fingerprint, **search})
-        cli.log(f"study {name} in {shown(url)}: {trials} trials")
-        if base.validation == "test_batch":
-            cli.log("validation: the labelled test_batch, so accuracies are optimistic (--search validation=split)")
-        Worker(study, base, axes, paths, slug, keep, device).work(trials)
-
-
 @cli.stage_command(
     examples="""
 python -m pipeline.sweep --preset fast --epochs 2 --search learning_rate=log:0.02:1
@@ -339,8 +304,8 @@ python -m pipeline.sweep --search dropout=0:0.5 --storage postgresql://host/swee
 @cli.processed
 @cli.models
 def command(
-    slug: str, preset: str, epochs: int | None, seed: int | None, searches: Sequence[str], name: str | None,
-    processed: Path, models: Path, **others: Any,
+    slug: str, preset: str, searches: Sequence[str], trials: int, name: str | None, storage: str | None,
+    heartbeat: int, keep: bool, device: str, processed: Path, models: Path, **recipe: Any,
 ) -> None:  # fmt: skip
     """Search the options of training for the best validation accuracy.
 
@@ -348,10 +313,27 @@ def command(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("a sweep is not for torchrun: start the same command several times, they share the study")
+    base, axes, url = cli.recipe(preset, recipe), parse(searches), parse_url(storage or f"sqlite:///{models / STORAGE}")
     if name is not None:
         runs.check_name(f"{name}-0")
-    base = cli.recipe(preset, {"epochs": epochs, "seed": seed})
-    sweep(base, parse(searches), Paths(processed=processed, models=models), slug, name=name, **others)
+    data = Processed.open(processed / slug)
+    # PyTorch takes seconds to import: wrong options are refused before.
+    from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415
+    from pipeline.training.device import choose  # noqa: PLC0415
+
+    choose(device)
+    for model in getattr(axes.get("model"), "choices", [base.model.name]):
+        check_parameter_limit(MODELS[model])
+    searched = {f"--search {field}": str(axis) for field, axis in axes.items()}
+    search = {"competition": slug, "heartbeat": heartbeat, **base.to_dict(), **searched}
+    name = name or f"{preset}-sweep-{fingerprint(search)[:8]}"  # so the same command finds the same study
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning), database(url, heartbeat) as opened:
+        study = join(opened, name, {"data": data.training_fingerprint, **search})
+        cli.log(f"study {name} in {shown(url)}: {trials} trials")
+        if base.validation == "test_batch":
+            cli.log("validation: the labelled test_batch, so accuracies are optimistic (--search validation=split)")
+        Worker(study, base, axes, Paths(processed=processed, models=models), slug, keep, device).work(trials)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

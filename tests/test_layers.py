@@ -34,36 +34,19 @@ ON_KAGGLE = {
 }  # fmt: skip
 
 
-def modules() -> dict[str, Path]:
-    """All modules: "train", "store.runs"; a package is called by its folder."""
-    paths = (ROOT / "pipeline").rglob("*.py")
-    return {_name(path): path for path in sorted(paths)}
-
-
 def _name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT / "pipeline").with_suffix("").parts).removesuffix("__init__").rstrip(".")
 
 
-MODULES = modules()
+# "train", "store.runs"; a package is called by its folder.
+MODULES = {_name(path): path for path in sorted((ROOT / "pipeline").rglob("*.py"))}
 
 
 @functools.cache
 def imports(module: str, lazy: bool = True) -> frozenset[str]:
     """What a module imports, in full ("pipeline.store.runs", "numpy.typing"); `lazy`: within functions too."""
     tree = ast.parse(MODULES[module].read_text("utf-8"))
-    return frozenset(found for node in _statements(tree, lazy) for found in _imported(node))
-
-
-def _statements(tree: ast.AST, lazy: bool) -> Iterator[ast.AST]:
-    for node in ast.iter_child_nodes(tree):
-        yield node
-        later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _is_for_types_only(node)
-        if lazy or not later:
-            yield from _statements(node, lazy)
-
-
-def _is_for_types_only(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return frozenset(found for node in (ast.walk(tree) if lazy else tree.body) for found in _imported(node))
 
 
 def _imported(node: ast.AST) -> Iterator[str]:

@@ -84,18 +84,16 @@ def project(tmp_path: Path) -> Project:
 # --- set-up -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [[], ["--submit"], ["--competition", "other"]])
 @pytest.mark.parametrize("given", [False, True], ids=["with .venv", "with PIPELINE_PYTHON"])
-def test_missing_credentials_are_noticed_before_anything_is_made(
-    project: Project, given: bool, arguments: list[str]
-) -> None:
+def test_missing_credentials_are_noticed_before_anything_is_made(project: Project, given: bool) -> None:
     interpreter = {"PIPELINE_PYTHON": str(project.fake)} if given else {}
     before = sorted(project.folder.iterdir())
-    result = project.run(*arguments, **interpreter)
-    assert result.returncode == 5
-    assert "no Kaggle credentials" in result.stderr
-    assert project.calls() == ["base -m pipeline.kaggle_api.credentials"]
-    assert sorted(project.folder.iterdir()) == before
+    for arguments in ([], ["--submit", "--data", str(project.programs)]):
+        result = project.run(*arguments, **interpreter)
+        assert result.returncode == 5
+        assert "no Kaggle credentials" in result.stderr
+        assert project.calls() == ["base -m pipeline.kaggle_api.credentials"]
+        assert sorted(project.folder.iterdir()) == before
 
 
 def test_with_credentials_it_installs_and_runs_the_stages_in_order(project: Project) -> None:
@@ -109,15 +107,11 @@ def test_with_credentials_it_installs_and_runs_the_stages_in_order(project: Proj
 
 
 def test_a_given_interpreter_is_installed_into_again_only_for_other_requirements(project: Project) -> None:
-    def install() -> list[str]:
+    for line, made in (("", ["base install"]), ("", []), ("more", ["base install"]), ("", [])):
+        with (project.folder / "requirements.txt").open("a") as stream:
+            stream.write(line)
         assert project.run("--setup", PIPELINE_PYTHON=str(project.fake)).returncode == 0
-        return project.made()
-
-    assert install() == ["base install"]
-    assert install() == []
-    (project.folder / "requirements.txt").write_text("click\n")
-    assert install() == ["base install"]
-    assert install() == []
+        assert project.made() == made
     assert not (project.folder / ".venv").exists()
 
 

@@ -1,7 +1,6 @@
 """Commands in surroundings of their own: a script in a shell, a file system that nobody else sees."""
 
 import functools
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -47,5 +46,5 @@ def copy_project(folder: Path) -> None:
     for name in ("run_all.sh", "requirements.txt"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "pipeline").symlink_to(ROOT / "pipeline")
-    digest = hashlib.sha256((folder / "requirements.txt").read_bytes()).hexdigest()
-    (folder / ".requirements-installed").write_text(f"{sys.executable} {digest}\n")
+    wanted = (folder / "requirements.txt").read_text()
+    (folder / ".requirements-installed").write_text(f"{sys.executable}\n{wanted}")
