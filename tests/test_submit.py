@@ -50,19 +50,13 @@ def test_the_command_submits_once_and_waits_for_its_own_score(place: Path) -> No
         again = here("submit", cwd=place, environ=kaggle.environment)
         assert "not sending it twice" in again.stdout
         assert kaggle.count("CreateSubmission") == 1
-    states = [entry.status for entry in entries(place)]
-    assert states == ["sending", "pending", "complete"]
-    entry = entries(place)[-1]
+        noted = entries(place)
+        assert send(place, kaggle, again=True).ref != noted[-1].ref
+        assert kaggle.count("CreateSubmission") == 2
+    assert [entry.status for entry in noted] == ["sending", "pending", "complete"]
+    entry = noted[-1]
     assert (entry.run, entry.local_validation, entry.local_test) == ("tiny-run", 91.0, 90.0)
     assert entry.public is not None and entry.private is not None and entry.gap_public is not None
-
-
-def test_again_costs_another_submission(place: Path) -> None:
-    with serve(place) as kaggle:
-        first = send(place, kaggle)
-        second = send(place, kaggle, again=True)
-        assert kaggle.count("CreateSubmission") == 2
-    assert first.ref != second.ref
 
 
 def test_a_run_that_is_killed_while_kaggle_is_at_work_on_its_submission_is_not_followed_by_a_second(
@@ -100,29 +94,24 @@ def test_what_an_earlier_run_sent_is_looked_for_as_long_as_it_may_turn_up(place:
     assert sum(slept) == seconds
 
 
-def test_an_invalid_csv_is_refused_before_anything_is_sent(place: Path) -> None:
-    csv = place / "submissions/tiny-run.csv"
-    csv.write_text(csv.read_text().replace("100,", "999,"))
-    with serve(place) as kaggle:
-        environ = kaggle.environment
-        assert "was edited after" in error_line(here("submit", "--competition", SLUG, cwd=place, environ=environ), 4)
-        other = csv.rename(place / "other.csv")
-        message = error_line(here("submit", "--csv", other, "--competition", SLUG, cwd=place, environ=environ), 4)
-        assert "the first is 100" in message
-        assert kaggle.calls == []
-
-
-def test_a_model_over_the_limit_is_refused_before_anything_is_sent(place: Path) -> None:
-    csv = place / "submissions/tiny-run.csv"
+def test_what_is_no_valid_submission_is_refused_before_anything_is_sent(place: Path) -> None:
+    csv, elsewhere = place / "submissions/tiny-run.csv", place / "other.csv"
     known = Sidecar.read(csv)
     assert known is not None
-    dataclasses.replace(known, submittable=False).write(csv)
     with serve(place) as kaggle:
-        assert "over the competition's 5,000,000" in error_line(
-            here("submit", cwd=place, environ=kaggle.environment), 2
-        )
-        assert kaggle.calls == []
-    assert entries(place) == []
+
+        def refused(code: int, *arguments: object) -> str:
+            return error_line(here("submit", *arguments, cwd=place, environ=kaggle.environment), code)
+
+        assert "no Kaggle credentials" in error_line(here("submit", cwd=place), 5)
+        assert "was predicted for tiny, not for --competition other" in refused(2, "--competition", "other")
+        dataclasses.replace(known, submittable=False).write(csv)
+        assert "over the competition's 5,000,000" in refused(2)
+        csv.write_text(csv.read_text().replace("100,", "999,"))
+        assert "was edited after" in refused(4, "--competition", SLUG)
+        csv.rename(elsewhere)
+        assert "the first is 100" in refused(4, "--csv", elsewhere, "--competition", SLUG)
+        assert kaggle.calls == [] and entries(place) == []
 
 
 def test_a_submission_whose_validation_accuracy_is_unknown_says_so(place: Path) -> None:
@@ -137,8 +126,3 @@ def test_a_submission_whose_validation_accuracy_is_unknown_says_so(place: Path) 
     assert entry.local_validation is None and entry.local_test == 90.0
     assert submission["description"].endswith(" val=unknown")
     assert shown.returncode == 0 and f"check: ref {entry.ref}, run tiny-run: local 90.00 %" in shown.stdout
-
-
-def test_without_credentials_nothing_is_begun(place: Path) -> None:
-    assert "no Kaggle credentials" in error_line(here("submit", cwd=place), 5)
-    assert entries(place) == []

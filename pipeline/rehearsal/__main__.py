@@ -43,27 +43,19 @@ python -m pipeline.rehearsal --folder data/raw/SLUG --labels labels.csv -- pytho
     "--state", metavar="FOLDER", type=cli.FOLDER,
     help=f"Folder of what the server remembers; by default {STATES}/SLUG.",
 )  # fmt: skip
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def rehearse(folder: Path | None, labels: Path | None, state: Path | None, command: tuple[str, ...]) -> None:
     """Run COMMAND with a mock Kaggle server on 127.0.0.1; its exit code is COMMAND's.
 
     COMMAND finds the competition's slug in $PIPELINE_COMPETITION.
     """
-    if not command:
-        raise UsageError(
-            f"no COMMAND to run: for example python -m pipeline.rehearsal -- kaggle competitions files -c {digits.SLUG}"
-        )
     if labels is not None and folder is None:
         raise UsageError("--labels goes with --folder: the embedded digits have labels of their own")
     state = state or STATES / slug_of(folder)
     with mock_kaggle(folder, state, labels=labels) as kaggle:
-        count = len(kaggle.state.received)
-        # On stderr, as `time` and `env` do: stdout is COMMAND's.
-        click.echo(
-            f"rehearsal: serving {kaggle.slug} from {kaggle.source} on 127.0.0.1:{kaggle.server.port}; "
-            f"{count} submission{'' if count == 1 else 's'} remembered in {state}",
-            err=True,
-        )
+        served = f"serving {kaggle.slug} from {kaggle.state.source} on 127.0.0.1:{kaggle.port}"
+        remembered = f"submissions remembered in {state}: {len(kaggle.state.received)}"
+        click.echo(f"rehearsal: {served}; {remembered}", err=True)  # as `time` and `env` do: stdout is COMMAND's
         code = _run(command, kaggle.environment)
     raise click.exceptions.Exit(code)
 
@@ -72,10 +64,8 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> int:
     """Run the command in the foreground; its exit code, or 128 + the signal that ended it."""
     try:
         child = subprocess.Popen(command, env=environment)
-    except FileNotFoundError:
-        raise UsageError(f"{command[0]}: there is no such command (or the interpreter it asks for)") from None
-    except PermissionError:
-        raise UsageError(f"{command[0]} cannot be executed: chmod +x {command[0]}") from None
+    except (FileNotFoundError, PermissionError) as error:
+        raise UsageError(f"{command[0]} cannot be run ({error.strerror})") from None
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         # Ctrl-C in a terminal reaches the child as well: twice would be too often.

@@ -59,9 +59,9 @@ def batch(label: str, images: Uint8, labels: Iterable[int], filenames: Iterable[
     )
 
 
-def batches_meta(cases_per_batch: int, label_names: Iterable[str], pixels: int = 3072) -> bytes:
+def batches_meta(cases_per_batch: int, label_names: Iterable[str]) -> bytes:
     """batches.meta: the names of the classes."""
-    return python2_pickle({"num_cases_per_batch": cases_per_batch, "label_names": [*label_names], "num_vis": pixels})
+    return python2_pickle({"num_cases_per_batch": cases_per_batch, "label_names": [*label_names], "num_vis": 3072})
 
 
 def hidden(images: Uint8, ids: Int64) -> bytes:
@@ -122,12 +122,12 @@ def _integer(value: int) -> bytes:
 # --- digits -------------------------------------------------------------------------------------------------
 
 
-def write(folder: Path, labels: Path, seed: int = SEED) -> None:
+def write(folder: Path, labels: Path) -> None:
     """Lay the competition out in `folder` as its download is, and the test set's labels in the CSV `labels`.
 
     The labels must not be below `folder`, which is served.
     """
-    train, test, unlabelled = make(seed)
+    train, test, unlabelled = make()
     lines = ["ID,Labels", *(f"{i},{label}" for i, label in enumerate(unlabelled[1].tolist()))]
     atomic.write_bytes(labels, ("\n".join(lines) + "\n").encode())
     with atomic.replacing_folder(folder) as unfinished:
@@ -149,7 +149,7 @@ def _batch(label: str, images: Uint8, labels: Int64, prefix: str) -> bytes:
     return batch(label, images, labels.tolist(), names)
 
 
-def make(seed: int = SEED) -> tuple[Part, Part, Part]:
+def make() -> tuple[Part, Part, Part]:
     """Training images, holdout and test set, split at random within each class."""
     from sklearn.datasets import load_digits  # noqa: PLC0415 - a second that only the first use should cost
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
@@ -157,11 +157,10 @@ def make(seed: int = SEED) -> tuple[Part, Part, Part]:
     source: Any = load_digits()
     grey = np.asarray(source.images, dtype=np.float64) / 16.0  # (1797, 8, 8), from 0 to 1
     labels = np.asarray(source.target, dtype=np.int64)
-    rest, unlabelled = train_test_split(
-        np.arange(len(labels)), test_size=HIDDEN_IMAGES, stratify=labels, random_state=seed
-    )
-    train, test = train_test_split(rest, test_size=TEST_IMAGES, stratify=labels[rest], random_state=seed)
-    rng = np.random.default_rng(seed)
+    everything = np.arange(len(labels))
+    rest, unlabelled = train_test_split(everything, test_size=HIDDEN_IMAGES, stratify=labels, random_state=SEED)
+    train, test = train_test_split(rest, test_size=TEST_IMAGES, stratify=labels[rest], random_state=SEED)
+    rng = np.random.default_rng(SEED)
 
     def part(indices: npt.NDArray[Any], harder: bool) -> Part:
         return np.stack([_draw(grey[i], rng, harder) for i in indices]), labels[indices]

@@ -11,12 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import MissingInput, UsageError
 from pipeline.rehearsal import digits
-from pipeline.rehearsal.server import ADDRESS, Call, Server
+from pipeline.rehearsal.server import ADDRESS, MockKaggle
 from pipeline.rehearsal.service import USERNAME, Service
 from pipeline.rehearsal.state import Settings, State, Truth
 from pipeline.store import atomic
@@ -24,26 +23,6 @@ from pipeline.store import atomic
 EMBEDDED = "the embedded digits"
 # A token of our own in the environment keeps the client from reading the user's ~/.kaggle/access_token.
 TOKEN = "rehearsal-token-no-secret"
-
-
-@dataclass(frozen=True)
-class MockKaggle:
-    """A running mock server."""
-
-    slug: str
-    source: str  # where the files come from, to be shown
-    environment: dict[str, str]  # a whole environment, for a child process
-    state: State
-    server: Server
-
-    @property
-    def calls(self) -> list[Call]:
-        """All requests so far, oldest first."""
-        return list(self.server.calls)
-
-    def count(self, name: str) -> int:
-        """How often the call `name` came in: ListDataFiles, Download, Upload, Offline..."""
-        return sum(call.name == name for call in self.calls)
 
 
 def slug_of(folder: Path | None) -> str:
@@ -64,11 +43,11 @@ def mock_kaggle(
     settings: Settings | None = None,
     environ: Mapping[str, str] | None = None,
     clock: Callable[[], float] = time.time,
-    serve: Callable[[Service], Server] = Server,
+    make: Callable[[Service], MockKaggle] = MockKaggle,
 ) -> Iterator[MockKaggle]:
     """Serve `folder` (None: the embedded digits) on 127.0.0.1 while the block runs.
 
-    `state` is the folder of its memory, `labels` the CSV to score with; `serve` makes the server.
+    `state` is the folder of its memory, `labels` the CSV to score with; `make` makes the server.
 
     Raises:
         UsageError: the state is of another competition, or in use.
@@ -85,12 +64,12 @@ def mock_kaggle(
             if not (folder.is_dir() and labels.is_file()):
                 digits.write(folder, labels)
         memory.truth = None if labels is None else Truth.read(labels)
-        server = serve(Service(slug, folder, state, memory))
-        environment = _environment(os.environ if environ is None else environ, slug, server.port, state)
+        server = make(Service(slug, folder, state, memory))
+        server.environment = _environment(os.environ if environ is None else environ, slug, server.port, state)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
-            yield MockKaggle(slug, source, environment, memory, server)
+            yield server
         finally:
             server.stop()
             thread.join()

@@ -10,10 +10,9 @@ import shutil
 import socketserver
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.errors import printable
 from pipeline.rehearsal.service import Reply, Service, json_reply
@@ -29,30 +28,31 @@ _CALL = re.compile(r"(?:/api)?/v1/[\w.]+/(\w+)")  # SERVICE/CALL
 _STORAGE, _UPLOAD = "/storage/", "/upload/"
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """A request that came in: the call's name (or Download, Upload, Offline), and what it was about."""
 
     name: str
     detail: str = ""
 
 
-class Server(socketserver.ThreadingTCPServer):
-    """`serve_forever` runs it, `stop` ends it; one thread a request."""
+class MockKaggle(socketserver.ThreadingTCPServer):
+    """The mock server: `serve_forever` runs it, `stop` ends it; one thread a request."""
+
+    environment: dict[str, str]  # a whole one, in which a child process finds this server; see mock.py
 
     allow_reuse_address = True
     daemon_threads = False  # server_close waits for the threads, so nothing is left behind
     request_queue_size = 128
 
     def __init__(self, service: Service, handler: "type[Handler] | None" = None) -> None:
-        self.service = service
+        self.service, self.slug, self.state = service, service.slug, service.state
         self.calls: list[Call] = []  # oldest first
         super().__init__((ADDRESS, 0), handler or Handler)
+        self.port = int(self.server_address[1])  # a free one, which it found
 
-    @property
-    def port(self) -> int:
-        """The free port that it found."""
-        return int(self.server_address[1])
+    def count(self, name: str) -> int:
+        """How often the call `name` came in: ListDataFiles, Download, Upload, Offline..."""
+        return sum(call.name == name for call in self.calls)
 
     def stop(self) -> None:
         """End the loop and wait for the requests that are being answered."""
@@ -71,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "pipeline-rehearsal"
     timeout = IDLE_LIMIT
-    server: Server
+    server: MockKaggle
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing; the server has its own log."""

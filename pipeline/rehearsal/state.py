@@ -185,7 +185,7 @@ class State:
         """
         self.truth: Truth | None = None  # what new submissions are scored with
         self.settings, self._clock = settings, clock
-        self._file, self._memory = folder / "state.json", Memory(slug, source)
+        self.source, self._file, self._memory = source, folder / "state.json", Memory(slug, source)
         self._lock = threading.Lock()
         self._uploads: dict[str, tuple[str, int]] = {}  # by token: file name and size in bytes
         self._contents: dict[str, bytes] = {}  # of those that have come

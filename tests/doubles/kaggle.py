@@ -8,12 +8,11 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from pipeline.rehearsal.mock import MockKaggle, mock_kaggle
-from pipeline.rehearsal.server import DOWNLOAD, UPLOAD, Call, Handler, Server, outcome
+from pipeline.rehearsal.mock import mock_kaggle
+from pipeline.rehearsal.server import DOWNLOAD, UPLOAD, Call, Handler, MockKaggle, outcome
 from pipeline.rehearsal.service import Reply, Service, json_reply
 from tests.doubles.faults import ANSWERS, CONTENT, REFUSALS, Fault, Faults
 from tests.doubles.kernels import Kernels
@@ -25,15 +24,23 @@ LOOPING = Reply(302, headers={"Location": LOOP})
 GATEWAY_PAGE = Reply(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>\n", {"Content-Type": "text/html"})
 
 
-@dataclass(frozen=True)
 class FaultyKaggle(MockKaggle):
-    """A running mock server that can be made to fail."""
+    """A server that fails as `faults` say, and ends TLS where it has a certificate."""
 
-    server: "FaultyServer"
+    def __init__(self, service: Service, kernels: Kernels, faults: Faults, tls: ssl.SSLContext | None) -> None:
+        self.kernels, self.faults, self.tls = kernels, faults, tls
+        self.stopping = threading.Event()
+        super().__init__(service, FaultyHandler)
 
     def misbehave(self, *faults: str) -> None:
         """From now on fail as these specs say (see faults.py), and no longer as earlier ones said."""
-        self.server.faults = Faults(faults)
+        self.faults = Faults(faults)
+
+    def stop(self) -> None:
+        """End what hangs and what runs as well."""
+        self.stopping.set()
+        super().stop()
+        self.kernels.close()
 
 
 @contextmanager
@@ -53,36 +60,20 @@ def faulty_kaggle(
     """
     variables = os.environ if environ is None else environ
 
-    def serve(service: Service) -> FaultyServer:
-        kernels = Kernels(state / "kernels", service, variables)
-        return FaultyServer(service, kernels, Faults(faults), tls)
+    def make(service: Service) -> FaultyKaggle:
+        return FaultyKaggle(service, Kernels(state / "kernels", service, variables), Faults(faults), tls)
 
-    with mock_kaggle(folder, state, environ=environ, serve=serve, **options) as kaggle:
+    with mock_kaggle(folder, state, environ=environ, make=make, **options) as kaggle:
         if tls is not None:
             del kaggle.environment["KAGGLE_API_ENVIRONMENT"]
-        assert isinstance(kaggle.server, FaultyServer)
-        yield FaultyKaggle(kaggle.slug, kaggle.source, kaggle.environment, kaggle.state, kaggle.server)
-
-
-class FaultyServer(Server):
-    """A server that fails as `faults` say, and ends TLS where it has a certificate."""
-
-    def __init__(self, service: Service, kernels: Kernels, faults: Faults, tls: ssl.SSLContext | None) -> None:
-        self.kernels, self.faults, self.tls = kernels, faults, tls
-        self.stopping = threading.Event()
-        super().__init__(service, FaultyHandler)
-
-    def stop(self) -> None:
-        """End what hangs and what runs as well."""
-        self.stopping.set()
-        super().stop()
-        self.kernels.close()
+        assert isinstance(kaggle, FaultyKaggle)
+        yield kaggle
 
 
 class FaultyHandler(Handler):
     """Answers one request as it should, or as a fault wants it."""
 
-    server: FaultyServer
+    server: FaultyKaggle
     damage: Fault | None = None  # what happens to the answer's body
 
     def do_CONNECT(self) -> None:  # noqa: N802 - http.server's name

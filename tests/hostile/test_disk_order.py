@@ -19,7 +19,7 @@ from unittest import mock
 import pytest
 
 from pipeline import check, download, predict, preprocess, submit, train
-from pipeline.rehearsal.mock import MockKaggle
+from pipeline.rehearsal.server import MockKaggle
 from pipeline.store import atomic, ledger
 from pipeline.store.runs import METRICS, TENSORBOARD
 from tests.support import serve, write_download

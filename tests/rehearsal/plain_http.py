@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.rehearsal.mock import MockKaggle
+from pipeline.rehearsal.server import MockKaggle
 
 CONTENT = bytes(range(256)) * 40  # 10,240 bytes
 SLUG = "rehearsal-small"
@@ -32,7 +32,7 @@ class Answer:
 
 
 def ask(kaggle: MockKaggle, method: str, url: str, body: bytes = b"", **headers: str) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", kaggle.server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", kaggle.port, timeout=10)
     try:
         connection.request(method, url, body, {name.replace("_", "-"): value for name, value in headers.items()})
         return Answer(connection.getresponse())

@@ -41,7 +41,7 @@ def test_the_embedded_competition_is_the_default_and_is_written_once(tmp_path: P
     first = rehearse("--", "sh", "-c", "echo $PIPELINE_COMPETITION; exit 3")
     assert (first.returncode, first.stdout) == (3, "rehearsal-digits\n")
     assert first.stderr.startswith("rehearsal: serving rehearsal-digits from the embedded digits on 127.0.0.1:")
-    assert "0 submissions remembered in data/rehearsal/rehearsal-digits" in first.stderr
+    assert first.stderr.endswith("; submissions remembered in data/rehearsal/rehearsal-digits: 0\n")
     state = tmp_path / "data" / "rehearsal" / "rehearsal-digits"
     hidden = state / "competition" / "cifar_test_nolabel.pkl"
     written = hidden.stat().st_mtime_ns
@@ -64,11 +64,15 @@ def test_a_folder_and_its_memory(tmp_path: Path, served: Path, rehearse: Rehears
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        ([], 2, "for example python -m pipeline.rehearsal -- kaggle competitions files"),
+        ([], 2, "Missing argument 'COMMAND...'"),
         (["--labels", "x.csv", "--", "true"], 2, "--labels goes with --folder"),
         (["--folder", "none", "--", "true"], 3, "--folder none: nothing there"),
-        (["--folder", "My Files", "--", "no-such-command"], 2, "no-such-command: there is no such command"),
-        (["--folder", "My Files", "--", "./My Files/a.txt"], 2, "cannot be executed"),
+        (
+            ["--folder", "My Files", "--", "no-such-command"],
+            2,
+            "no-such-command cannot be run (No such file or directory)",
+        ),
+        (["--folder", "My Files", "--", "./My Files/a.txt"], 2, "cannot be run (Permission denied)"),
         (["--folder", "My Files", "--", "sh", "-c", "kill -9 $$"], 137, ""),
     ],
 )

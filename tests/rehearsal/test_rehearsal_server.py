@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import MissingInput, UsageError
-from pipeline.rehearsal.mock import MockKaggle, mock_kaggle, slug_of
-from pipeline.rehearsal.server import Call
+from pipeline.rehearsal.mock import mock_kaggle, slug_of
+from pipeline.rehearsal.server import Call, MockKaggle
 from tests.rehearsal.plain_http import CONTENT, SERVICE, SLUG, ask, call, make_folder, submit
 
 
@@ -80,7 +80,7 @@ def test_nothing_else_is_reached(kaggle: MockKaggle) -> None:
     answer = ask(kaggle, "GET", "http://example.com/x")
     assert (answer.status, answer.reason) == (502, "the rehearsal is offline: example.com is not reached")
     assert ask(kaggle, "GET", "http://localhost:99999/x").status == 502
-    connection = http.client.HTTPConnection("127.0.0.1", kaggle.server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", kaggle.port, timeout=10)
     connection.set_tunnel("api.kaggle.com", 443)
     with pytest.raises(OSError, match=r"502 the rehearsal is offline: api\.kaggle\.com is not reached"):
         connection.connect()
@@ -91,7 +91,7 @@ def test_nothing_else_is_reached(kaggle: MockKaggle) -> None:
 def test_the_environment_leads_here_and_to_nothing_real(tmp_path: Path) -> None:
     base = {"KAGGLE_KEY": "real", "KAGGLE_PROXY": "x", "Http_Proxy": "http://real", "HOME": "/h", "PATH": "/bin"}
     with mock_kaggle(make_folder(tmp_path), tmp_path / "state", environ=base) as kaggle:
-        environment, port = kaggle.environment, kaggle.server.port
+        environment, port = kaggle.environment, kaggle.port
     assert "real" not in "".join(environment.values())
     assert "KAGGLE_PROXY" not in environment
     assert environment["http_proxy"] == environment["HTTPS_PROXY"] == f"http://127.0.0.1:{port}"
