@@ -43,12 +43,14 @@ python -m pipeline.rehearsal --folder data/raw/SLUG --labels labels.csv -- pytho
     "--state", metavar="FOLDER", type=cli.FOLDER,
     help=f"Folder of what the server remembers; by default {STATES}/SLUG.",
 )  # fmt: skip
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def rehearse(folder: Path | None, labels: Path | None, state: Path | None, command: tuple[str, ...]) -> None:
     """Run COMMAND with a mock Kaggle server on 127.0.0.1; its exit code is COMMAND's.
 
     COMMAND finds the competition's slug in $PIPELINE_COMPETITION.
     """
+    if not command:
+        raise UsageError("no COMMAND to run: --help has examples")
     if labels is not None and folder is None:
         raise UsageError("--labels goes with --folder: the embedded digits have labels of their own")
     state = state or STATES / slug_of(folder)

@@ -64,7 +64,7 @@ def test_a_folder_and_its_memory(tmp_path: Path, served: Path, rehearse: Rehears
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        ([], 2, "Missing argument 'COMMAND...'"),
+        ([], 2, "no COMMAND to run: --help has examples"),
         (["--labels", "x.csv", "--", "true"], 2, "--labels goes with --folder"),
         (["--folder", "none", "--", "true"], 3, "--folder none: nothing there"),
         (
