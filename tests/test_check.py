@@ -10,10 +10,12 @@ import pytest
 
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.rehearsal.state import Settings
+from pipeline.reporting import figures
 from pipeline.store import ledger
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord
-from tests.support import SLUG, error_line, here, predicted_place, serve, stage, submit_by_hand, write_run
+from tests.doubles.kaggle import faulty_kaggle
+from tests.support import SLUG, error_line, here, predicted_place, serve, submit_by_hand, write_run
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 
@@ -27,31 +29,26 @@ def check(cwd: Path, environ: dict[str, str] | None, *more: str) -> "subprocess.
     return here("check", "--competition", SLUG, *more, cwd=cwd, environ=environ)
 
 
-def test_before_any_submission_it_prints_the_command(place: Path) -> None:
+def test_before_any_submission_it_prints_a_command_that_works_and_is_recognised(place: Path) -> None:
     with serve(place) as kaggle:
-        result = stage("check", "--competition", SLUG, cwd=place, environ=kaggle.environment)
-        assert result.returncode == 0
-        command = result.stdout.splitlines()[-1].strip()
+        shown = check(place, kaggle.environment)
+        assert shown.returncode == 0
+        command = shown.stdout.splitlines()[-1].strip()
         assert command.startswith(f"kaggle competitions submit -c {SLUG} -f submissions/tiny-run.csv -m ")
-        # The printed command works as written, and is recognised by its tag.
-        run = shlex.split(command)
-        subprocess.run(run, cwd=place, env=kaggle.environment, check=True, capture_output=True)
+        subprocess.run(shlex.split(command), cwd=place, env=kaggle.environment, check=True, capture_output=True)
         assert json.loads(check(place, kaggle.environment, "--json").stdout)["run"] == "tiny-run"
-
-
-def test_a_newer_csv_is_told_how_to_submit_it(place: Path) -> None:
-    with serve(place) as kaggle:
-        submit_by_hand(place, kaggle)
         assert "To submit it" not in check(place, kaggle.environment).stdout
         write_run(place, "newer", seed=1)
         assert here("predict", cwd=place).returncode == 0
-        result = check(place, kaggle.environment)
-    assert result.stdout.splitlines()[-1].startswith(
-        f'  kaggle competitions submit -c {SLUG} -f submissions/newer.csv -m "run=newer sha='
-    )
+        assert (
+            check(place, kaggle.environment)
+            .stdout.splitlines()[-1]
+            .startswith(f'  kaggle competitions submit -c {SLUG} -f submissions/newer.csv -m "run=newer sha=')
+        )
 
 
 def test_a_submission_by_hand_gets_local_and_public_and_gap(place: Path) -> None:
+    (place / "submissions/ledger.csv").unlink()  # with the prediction: it is made again, and stands before the score
     with serve(place) as kaggle:
         submit_by_hand(place, kaggle)
         shown = check(place, kaggle.environment)
@@ -106,25 +103,20 @@ def test_a_strangers_submission_has_no_local_value(place: Path) -> None:
     with serve(place) as kaggle:
         submit_by_hand(place, kaggle, "elsewhere.csv")
         result = check(place, kaggle.environment)
-    assert "its CSV is not from here" in result.stdout
-    assert result.returncode == 0
+    assert result.returncode == 0 and "its CSV is not from here" in result.stdout
 
 
 def test_without_labels_it_says_that_there_is_no_score(place: Path) -> None:
-    from tests.doubles.kaggle import faulty_kaggle
-
     with faulty_kaggle(place / "source", place / "state", slug=SLUG) as kaggle:
         submit_by_hand(place, kaggle)
         result = check(place, kaggle.environment)
-    assert "no score" in result.stdout
-    assert result.returncode == 0
+    assert result.returncode == 0 and "no score" in result.stdout
 
 
 def test_without_credentials_the_ledger_alone_is_shown(place: Path) -> None:
     result = check(place, None)
     assert result.returncode == 0
-    assert "Kaggle was not asked" in result.stdout
-    assert "nothing has been submitted" in result.stdout
+    assert "Kaggle was not asked" in result.stdout and "nothing has been submitted" in result.stdout
 
 
 def test_a_kaggle_that_is_down_is_6_and_the_ledger_is_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,17 +134,10 @@ def test_a_kaggle_that_is_down_is_6_and_the_ledger_is_shown(place: Path, monkeyp
 def test_a_damaged_manifest_of_the_data_does_not_stop_it(place: Path, content: str) -> None:
     entry = Entry("2025-01-01T00:00:00+00:00", SLUG, "r", "f" * 64, 7, 91.0, 90.0, 80.0, None, "complete")
     ledger.append(place / "submissions/ledger.csv", [entry])
-    assert check_alone(place)["noise"] is not None
+    assert json.loads(check(place, None, "--json").stdout)["noise"] is not None
     (place / "data/processed" / SLUG / "manifest.json").write_bytes(content.encode("latin-1"))
-    found = check_alone(place)
+    found = json.loads(check(place, None, "--json").stdout)
     assert (found["ref"], found["gap"], found["noise"], found["public_rows"]) == (7, 10.0, None, None)
-
-
-def check_alone(place: Path) -> dict[str, object]:
-    result = check(place, None, "--json")
-    assert result.returncode == 0, result.stderr
-    values: dict[str, object] = json.loads(result.stdout)
-    return values
 
 
 def test_a_damaged_ledger_is_named(place: Path) -> None:
@@ -182,13 +167,12 @@ def test_a_csv_is_judged_before_it_is_submitted_and_compared_afterwards(place: P
     assert predicted["error"] == pytest.approx(before["predicted"] - after["public"])
 
 
-def test_pictures_are_drawn_where_they_are_wanted(place: Path) -> None:
+def test_pictures_are_drawn_where_they_are_wanted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "MOST", 4)  # which is faster
     found = json.loads(check(place, None, "--pictures", "drawn", "--json").stdout)
-    names = [
-        f"drawn/tiny-run-{kind}.png"
-        for kind in ("labels", "confidence", "domain", "low-confidence", "out-of-distribution")
-    ]
-    assert found["pictures"] == names and all((place / name).stat().st_size > 10_000 for name in names)
+    kinds = ("labels", "confidence", "domain", "low-confidence", "out-of-distribution")
+    assert found["pictures"] == [f"drawn/tiny-run-{kind}.png" for kind in kinds]
+    assert all((place / name).stat().st_size > 10_000 for name in found["pictures"])
     (place / "data/processed" / SLUG / "manifest.json").unlink()
     assert "preprocess" in error_line(check(place, None, "--pictures", "drawn"), 3)
 
@@ -197,10 +181,14 @@ def test_a_csv_that_cannot_be_judged_is_refused_if_asked_for_and_else_only_told(
     (place / "submissions/tiny-run.npz").write_bytes(b"torn")
     result = check(place, None)
     assert result.returncode == 0 and "no prediction:" in result.stdout and "predict again" in result.stdout
-    assert "tiny-run.npz is damaged" in error_line(check(place, None, "--csv", "submissions/tiny-run.csv"), 4)
+    assert json.loads(check(place, None, "--json").stdout)["not_judged"].endswith("predict again with --force")
     (place / "submissions/mine.csv").write_text("ID,Labels\n100,3\n")
-    assert "was not written by predict" in error_line(check(place, None, "--csv", "submissions/mine.csv"), 4)
-    assert "is not there" in error_line(check(place, None, "--csv", "submissions/none.csv"), 3)
+    for name, why, code in (
+        ("tiny-run", "tiny-run.npz is damaged", 4),
+        ("mine", "was not written by predict", 4),
+        ("none", "is not there", 3),
+    ):
+        assert why in error_line(check(place, None, "--csv", f"submissions/{name}.csv"), code)
     with (place / "submissions/tiny-run.csv").open("a") as stream:
         stream.write("1,1\n")
     assert "was edited" in error_line(check(place, None, "--csv", "submissions/tiny-run.csv"), 4)

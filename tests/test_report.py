@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.reporting import figures
-from pipeline.store import ledger, runs
+from pipeline.reporting import page as reporting_page
+from pipeline.reporting.figures import Picture
+from pipeline.reporting.page import Material
+from pipeline.store import atomic, ledger, runs
 from tests import browser
 from tests.support import SLUG, error_line, here, paths_in, predicted_place, prepare, serve, stage, tree, write_run
 
@@ -98,16 +101,26 @@ def test_one_file_holds_all_figures_and_each_is_a_picture_beside_it(reported: Pa
     assert not re.search(r'(src|href)="(?!data:)', text) and "url(" not in text
 
 
-def test_the_same_is_not_written_again_and_what_has_changed_is(reported: Path, tmp_path: Path) -> None:
+def test_the_same_is_not_written_again_and_what_has_changed_is(
+    reported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = shutil.copytree(reported, tmp_path / "place", symlinks=True)
-    before = tree(place / FOLDER)
+    before, path = tree(place / FOLDER), paths_in(place).submissions / ledger.NAME
     again = here("report", cwd=place)
     assert "nothing to do" in again.stdout and "file:///" in again.stdout
     assert tree(place / FOLDER) == before
-    book = paths_in(place).submissions / ledger.NAME
-    ledger.append(book, [dataclasses.replace(ledger.read(book)[-1], public=12.34)])
-    assert "nothing to do" not in here("report", cwd=place).stdout and "12.34" in words(place)
-    assert "nothing to do" not in here("report", "--force", cwd=place).stdout
+
+    def draw_meanwhile(known: Material) -> dict[str, list[Picture]]:
+        ledger.append(path, [dataclasses.replace(ledger.read(path)[-1], public=56.78)])
+        return {"training": [], "holdout": [], "gap": [], "test": []}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reporting_page, "draw", draw_meanwhile)
+        assert "nothing to do" not in here("report", "--force", cwd=place).stdout and not pictures(place)
+    with atomic.lock(place / FOLDER):
+        assert "is at work" in error_line(here("report", cwd=place), 2)
+    # What came while it was written was not in it, so it is out of date
+    assert "nothing to do" not in here("report", cwd=place).stdout and "56.78" in words(place)
 
 
 # --- in a browser -----------------------------------------------------------------------------------------

@@ -130,6 +130,9 @@ def diagnose(
     auc, ood_scores = shift.out_of_distribution(
         evidence.test_features, weights[evidence.test_rows], evidence.hidden_features
     )
+    looked_up = [these[even_rows(len(these), LOOKED_UP)] for these in (hidden_images, images)]
+    _, correlations = shift.nearest(np.concatenate(looked_up), data.array("train_images"))
+    alike = [float((part > shift.ALIKE).mean()) for part in np.split(correlations, [len(looked_up[0])])]
     moved = None if recorded is None else estimators.accuracy(holdout, truth) - recorded
     found = Diagnosis(
         verdict="unknown",
@@ -141,16 +144,10 @@ def diagnose(
         harder_limit=by_chance,
         label_distance=classes.distance,
         prior=tuple(float(share) for share in classes.hidden),
-        alike=(_alike(hidden_images, data), _alike(images, data)),
+        alike=(alike[0], alike[1]),
     )
     verdict, reason = conclude(found, classes.holdout, data.class_names)
     return dataclasses.replace(found, verdict=verdict, reason=reason), ood_scores
-
-
-def _alike(images: Images, data: Processed) -> float:
-    """The share of an even sample of the images that nearly are a training image."""
-    _, correlations = shift.nearest(images[even_rows(len(images), LOOKED_UP)], data.array("train_images"))
-    return float((correlations > shift.ALIKE).mean())
 
 
 def conclude(seen: Diagnosis, expected: NDArray[np.float64], names: Sequence[str]) -> tuple[Verdict, str]:

@@ -9,8 +9,6 @@ its, in MB (10**6 bytes); `ratio` is that of the largest hidden set to that of t
 6 GB of disk below --scratch while it runs.
 """
 
-import dataclasses
-import json
 import multiprocessing
 import os
 import pickle
@@ -25,18 +23,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
-from pipeline.model import resnet
-from pipeline.model.resnet import build
-from pipeline.recipes import PRESETS
 from pipeline.rehearsal import digits
-from pipeline.store import atomic, cifar, runs
-from pipeline.store.manifest import Manifest, records
-from pipeline.store.processed import Processed
-from pipeline.store.runs import RunCard, RunResult
+from pipeline.store import cifar
 from tests.bench import side_by_side
 from tests.doubles.kaggle import faulty_kaggle
+from tests.support import SLUG, write_run
 
-SLUG, RUN = "many", "tiny"
 TEST_IMAGES = 10_000
 
 
@@ -54,18 +46,6 @@ def write_download(folder: Path, hidden: int, train: int) -> None:
     images = np.tile(generator.integers(0, 256, (10_000, 32, 32, 3), dtype=np.uint8), (hidden // 10_000, 1, 1, 1))
     with (folder / cifar.HIDDEN_NAMES[0]).open("wb") as stream:
         pickle.dump({b"data": images, b"ids": np.arange(hidden)}, stream, protocol=4)
-
-
-def write_run(folder: Path, data: Processed) -> None:
-    """A run of untrained weights."""
-    config = PRESETS["rehearsal"]
-    atomic.write_json(folder / runs.CONFIG, RunCard(SLUG, data.training_fingerprint, config).to_dict())
-    resnet.save(folder / runs.WEIGHTS, build(config.model, 0).state_dict(), config.model)
-    result = RunResult("split", 0.0, 0.0, 10, 0.0, 100, 1, 1, 0.0, 78_330, 0.0, 0.0, "none", "fp32")
-    atomic.write_json(folder / runs.RESULT, dataclasses.asdict(result))
-    (folder / runs.METRICS).write_text("")
-    files = [folder / name for name in (runs.CONFIG, runs.WEIGHTS, runs.RESULT, runs.METRICS)]
-    Manifest("train", records(folder, files)).write(folder)
 
 
 # A process begins with the resident set of the one that starts it, so a small one does.
@@ -98,12 +78,12 @@ def stages(place: Path, hidden: int, train: int, device: str) -> dict[str, dict[
     writer.start()
     writer.join()
     found = {"preprocess": measure(place, "preprocess", "--competition", SLUG)}
-    write_run(place / "data/models" / RUN, Processed.open(place / "data/processed" / SLUG))
-    found["predict"] = measure(place, "predict", "--run", RUN, "--device", device)
+    run = write_run(place).name
+    found["predict"] = measure(place, "predict", "--run", run, "--device", device)
     with faulty_kaggle(place / "data/raw" / SLUG, place / "state", slug=SLUG) as kaggle:
-        csv = f"submissions/{RUN}.csv"
+        csv = f"submissions/{run}.csv"
         found["submit"] = measure(place, "submit", "--csv", csv, "--wait", "0", environ=kaggle.environment)
-        found["check"] = measure(place, "check", "--csv", csv, environ=kaggle.environment)
+        found["check"] = measure(place, "check", "--competition", SLUG, "--csv", csv, environ=kaggle.environment)
     return found
 
 
@@ -115,18 +95,20 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     parser.add_argument("--scratch", type=Path, help="where the images are made (default: the system's)")
     arguments = parser.parse_args()
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: dict[int, dict[str, dict[str, float]]] = {}
     for size in sorted(arguments.sizes):
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-            found[str(size)] = stages(Path(scratch), size, arguments.train, arguments.device)
-    smallest, largest = (found[str(pick(arguments.sizes))] for pick in (min, max))
+            found[size] = stages(Path(scratch), size, arguments.train, arguments.device)
+    smallest, largest = found[min(found)], found[max(found)]
     ratios = {stage: row["peak_mb"] / smallest[stage]["peak_mb"] for stage, row in largest.items()}
     lines = [f"{'images':>10}  {'stage':12}{'peak MB':>10}{'seconds':>10}"]
-    for size_, rows in found.items():
-        for stage, row in rows.items():
-            lines.append(f"{int(size_):10,}  {stage:12}{row['peak_mb']:10.0f}{row['seconds']:10.1f}")
+    lines += [
+        f"{size:10,}  {stage:12}{row['peak_mb']:10.0f}{row['seconds']:10.1f}"
+        for size, rows in found.items()
+        for stage, row in rows.items()
+    ]
     lines += [f"memory ratio of {stage:12}{ratio:6.2f}" for stage, ratio in ratios.items()]
-    side_by_side.report(arguments.json, json.loads(json.dumps({"ratio": ratios, "stages": found})), lines)
+    side_by_side.report(arguments.json, {"ratio": ratios, "stages": found}, lines)
 
 
 if __name__ == "__main__":
