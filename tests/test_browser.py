@@ -13,21 +13,16 @@ HEAD = (
     "<!doctype html><html lang='en'><title>T</title><style>body{font:16px sans-serif;color-scheme:light dark}</style>"
 )
 
+SCROLLS = f"<p style='overflow:auto' tabindex=0>{LONG}"
+NAVY = "<div style='background:navy"
+
 PAIRS = {  # a defect: the page with it, the page without it, and what is said of the first
     "sideways": (f"<p>{LONG}", f"<p style='overflow-wrap:anywhere'>{LONG}", "scrolls sideways"),
-    "cut": (f"<p style='overflow:hidden'>{LONG}", f"<p style='overflow:auto' tabindex=0>{LONG}", "hides what does not"),
-    "out of the keyboard's reach": (
-        f"<p style='overflow:auto'>{LONG}",
-        f"<p style='overflow:auto' tabindex=0>{LONG}",
-        "hides what does not fit",
-    ),
+    "cut": (f"<p style='overflow:hidden'>{LONG}", SCROLLS, "hides what does not"),
+    "out of the keyboard's reach": (f"<p style='overflow:auto'>{LONG}", SCROLLS, "hides what does not fit"),
     "small": ("<p style='font-size:9px'>a", "<p style='font-size:11px'>a", "smaller than 11 px"),
     "faint": ("<p style='color:#888'>a", "<p style='color:#707070'>a", "contrast of 3.54"),
-    "faint on its ground": (
-        "<div style='background:navy'><p>a",
-        "<div style='background:navy;color:white'><p>a",
-        "contrast of 1.3",
-    ),
+    "faint on its ground": (f"{NAVY}'><p>a", f"{NAVY};color:white'><p>a", "contrast of 1.3"),
     "broken image": ("<img src='data:image/png,x' alt='a'>", f"<img src='{PIXEL}' alt='a'>", "shows nothing"),
     "no alt": (f"<img src='{PIXEL}'>", f"<img src='{PIXEL}' alt='a'>", "has no alt"),
     "error": ("<script>nothing()</script>", "<script>1</script>", "nothing is not defined"),

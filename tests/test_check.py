@@ -165,6 +165,8 @@ def test_a_csv_is_judged_before_it_is_submitted_and_compared_afterwards(place: P
     (predicted,) = after["predictions"]
     assert predicted["public"] == after["public"] is not None
     assert predicted["error"] == pytest.approx(before["predicted"] - after["public"])
+    off = f"predictions that have a score by now: 1, off by {abs(predicted['error']):.2f} points on average"
+    assert off in check(place, None).stdout
 
 
 def test_pictures_are_drawn_where_they_are_wanted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

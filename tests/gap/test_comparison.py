@@ -137,14 +137,6 @@ def test_unknown_rows_are_half_of_the_test_set_or_unknown() -> None:
     assert TEST_ROWS == 10_000
 
 
-def test_predictions_are_compared_with_their_scores() -> None:
-    predicted = dataclasses.replace(OURS, ref=None, public=None, private=None, status="predicted", predicted=85.0)
-    found = compare(Competition("c"), [predicted, OURS], [], FACTS)
-    assert found.errors == pytest.approx([1.561])
-    (row,) = found.to_dict()["predictions"]
-    assert (row["ref"], row["predicted"], row["public"]) == (7, 85.0, 83.439)
-
-
 def test_noise_by_hand() -> None:
     # pooled p = (90 + 40) / 150 = 13/15; variance = p q (1/100 + 1/50) = (26/225) (3/100)
     found = noise(90.0, 100, 80.0, 50)

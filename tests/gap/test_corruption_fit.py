@@ -173,13 +173,11 @@ def statistic(name: str, images: Images) -> NDArray[np.float64]:
         ("edges", RAMP, np.log1p((4 + 0) / 2)),  # the mean step across and down
         ("edges", EDGE, np.log1p(255 / 31 / 2)),  # differences of bytes would wrap: 0 - 255 is 1
         ("noise", RAMP, 0),  # neither a slope nor an edge
-        ("noise", HALVES, 0),
         # The mask (1, -2, 1) in both directions answers 30 times 1, 2, 1, 2, 4, 2, 1, 2, 1 in 30 x 30 places
         ("noise", flat((np.s_[0, 10, 10], 120)), np.log1p(30 * 16 / 900)),
         ("roughness", RAMP, np.log(1 / 3)),  # noise in proportion to edges
         # Of 31 borders across, those behind the pixels 8, 16 and 24 have a step of 10; down there is none
         ("blocks of 8", STAIRS[8], np.log(11)),
-        ("blocks of 8", STAIRS[8].transpose(0, 2, 1, 3), np.log(11)),
         ("blocks of 2", STAIRS[8], np.log(3)),  # 15 of the borders lie behind each second pixel, 3 have the step
         ("blocks of 2", STAIRS[2], np.log(11)),
         ("impulses", flat((np.s_[0, 10, 10], 160)), 3 / 3072),  # 70 off; its neighbours are 17.5 off theirs
