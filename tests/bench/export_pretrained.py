@@ -76,42 +76,30 @@ def export(
 
 
 def _half(name: str, values: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Matrices and kernels in float16; the few vectors, statistics among them, keep their precision.
-
-    Raises:
-        PipelineError: a value is too large for float16.
-    """
+    """Matrices and kernels in float16; the few vectors, statistics among them, keep their precision."""
     if values.ndim < 2 or values.dtype != np.float32:
         return values
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     if not np.isfinite(half).all():
-        raise PipelineError(
-            f"{name} holds values over 65504, the largest of half precision: this run cannot be exported"
-        )
+        raise PipelineError(f"{name} holds values over 65504, the largest of half precision: it cannot be exported")
     return half
 
 
 def measured_images(run: Run, data: Processed, device: Device) -> EvaluationImages:
     """test_batch, and the validation split if the run had one: images that it has not learned from."""
-    images, truth = [data.array("test_images")], [data.array("test_labels")]
-    rows = split(data.array("train_labels"), run.card.config).validation
-    if rows is not None:
-        images.append(data.array("train_images")[rows])
-        truth.append(data.array("train_labels")[rows])
-    return EvaluationImages(np.concatenate(images), np.concatenate(truth), device.torch_device)
+    labels = data.array("train_labels")
+    rows = split(labels, run.card.config).validation
+    rows = np.arange(0) if rows is None else rows
+    images = np.concatenate([data.array("test_images"), data.array("train_images")[rows]])
+    return EvaluationImages(images, np.concatenate([data.array("test_labels"), labels[rows]]), device.torch_device)
 
 
 def main() -> None:
     """Export, and print what was measured."""
-    parser = argparse.ArgumentParser(description="a run into data/pretrained")
-    for option, what in (
-        ("--run", "a finished run"),
-        ("--name", "its name in data/pretrained"),
-        ("--trained-on", "the images, for people"),
-        ("--command", "the command that trained it"),
-    ):
-        parser.add_argument(option, required=True, help=what)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for option in ("--run", "--name", "--trained-on", "--command"):
+        parser.add_argument(option, required=True)
     parser.add_argument("--commit", default="HEAD", help="the git commit at which it was trained (default: HEAD)")
     parser.add_argument("--device", default="cpu", help="where to measure (default: cpu)")
     arguments = parser.parse_args()

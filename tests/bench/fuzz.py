@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -43,33 +42,25 @@ def seeds() -> dict[str, bytes]:
     return {name: content for name, content in found.items() if len(content) <= MAX_INPUT}
 
 
-def readers(folder: Path) -> list[Callable[[bytes], object]]:
-    """What an input can be given to; `folder` is for the files that are read by name."""
+def read(kind: int, data: bytes, folder: Path) -> None:
+    """Give an input to its reader; `folder` is for what is read by name."""
     from pipeline.store import archive, cifar, pickles
 
-    path = folder / "input"
-
-    def written(read: Callable[[Path], object]) -> Callable[[bytes], object]:
-        def call(data: bytes) -> object:
-            path.write_bytes(data)
-            return read(path)
-
-        return call
-
-    def batch(_: Path) -> object:
-        return cifar.read_batches(folder, ("input",))
-
-    def names(_: Path) -> object:
-        (folder / cifar.META).write_bytes(path.read_bytes())
-        return cifar.read_class_names(folder)
-
-    def unpacked(archived: Path) -> object:
-        with tempfile.TemporaryDirectory(dir=folder) as inside:
-            files = archive.extract(archived, Path(inside))
-            assert all(file.resolve().is_relative_to(inside) and file.is_file() for file in files)
-        return files
-
-    return [pickles.loads, *map(written, (cifar.read_hidden, batch, names, unpacked))]
+    path = folder / (cifar.META if kind == 3 else "input")
+    path.write_bytes(data)
+    match kind:
+        case 0:
+            pickles.loads(data)
+        case 1:
+            cifar.read_hidden(path)
+        case 2:
+            cifar.read_batches(folder, ("input",))
+        case 3:
+            cifar.read_class_names(folder)
+        case _:
+            with tempfile.TemporaryDirectory(dir=folder) as inside:
+                files = archive.extract(path, Path(inside))
+                assert all(file.resolve().is_relative_to(inside) and file.is_file() for file in files)
 
 
 def work(flags: list[str]) -> None:
@@ -81,12 +72,11 @@ def work(flags: list[str]) -> None:
     from pipeline.errors import BadData
 
     with tempfile.TemporaryDirectory() as folder:
-        targets = readers(Path(folder))
 
         def one_input(data: bytes) -> None:
             if data:
                 with contextlib.suppress(BadData):
-                    targets[data[0] % len(targets)](data[1:])
+                    read(data[0] % 5, data[1:], Path(folder))
 
         atheris.Setup([sys.argv[0], *flags], one_input)
         atheris.Fuzz()
@@ -96,11 +86,11 @@ def run_child(log: Path, crashes: Path, seconds: int, inputs: list[Path]) -> str
     """Fuzz in a child process until a crash or the end of the time; what it said."""
     limits = [f"-timeout={SECONDS_AN_INPUT}", f"-rss_limit_mb={MEGABYTES}", f"-max_len={MAX_INPUT}"]
     flags = [*limits, f"-max_total_time={seconds}", f"-artifact_prefix={crashes}/", "-print_final_stats=1"]
-    with log.open("ab") as stream:
-        begin = stream.tell()
-        command = [sys.executable, __file__, "--work", *flags, *map(str, inputs)]
-        subprocess.run(command, stdout=stream, stderr=stream, check=False)
-    return log.read_bytes()[begin:].decode(errors="replace")
+    command = [sys.executable, __file__, "--work", *flags, *map(str, inputs)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", check=False)
+    with log.open("a") as stream:
+        stream.write(done.stdout)
+    return done.stdout
 
 
 def fuzz(corpus: Path, seconds: int) -> dict[str, object]:
@@ -121,17 +111,13 @@ def fuzz(corpus: Path, seconds: int) -> dict[str, object]:
             raise SystemExit(f"error: the fuzzer did not start; see {corpus / 'log.txt'}")
         executions += max(done, default=0)
         coverage = max([coverage, *(int(n) for n in re.findall(r"cov: (\d+)", text))])
-        forget({path.read_bytes() for path in new}, [found, first])
         known |= new
+        crashing = {path.read_bytes() for path in new}  # the next child would end at once
+        for path in (*found.iterdir(), *first.iterdir()):
+            if path.read_bytes() in crashing:
+                path.unlink()
     names = sorted(path.name for path in known)
     return {"seconds": seconds, "executions": executions, "coverage": coverage, "crashes": names, "corpus": str(corpus)}
-
-
-def forget(contents: set[bytes], folders: list[Path]) -> None:
-    """Remove inputs that are known to crash, or the next child would end at once."""
-    for path in (path for folder in folders for path in folder.iterdir()):
-        if path.read_bytes() in contents:
-            path.unlink()
 
 
 def main() -> int:

@@ -8,7 +8,6 @@ core's.  The augmentations that a recipe can add are measured as well, each with
 """
 
 import dataclasses
-import statistics
 import sys
 from functools import partial
 from pathlib import Path
@@ -19,16 +18,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
 from pipeline.model.resnet import normalise
-from pipeline.recipes import PRESETS, TrainConfig
+from pipeline.recipes import PRESETS
 from pipeline.training.batches import TrainingImages
 from tests.bench import side_by_side
 from tests.bench.training import Pictures
 
-ROWS = 128 * 16
+BATCH, STEPS = 128, 16
 GENERATOR = np.random.default_rng(0)
-IMAGES = GENERATOR.integers(0, 256, (ROWS, 32, 32, 3), dtype=np.uint8)
-LABELS = GENERATOR.integers(0, 10, ROWS)
-PAPER = PRESETS["paper"]
+IMAGES = GENERATOR.integers(0, 256, (BATCH * STEPS, 32, 32, 3), dtype=np.uint8)
+LABELS = GENERATOR.integers(0, 10, len(IMAGES))
 RECIPES: dict[str, dict[str, object]] = {
     "crop, flip": {},
     "+ cutout": {"cutout": 8},
@@ -39,40 +37,29 @@ RECIPES: dict[str, dict[str, object]] = {
 }
 
 
-def epoch(training: TrainingImages) -> None:
+def ours(training: TrainingImages) -> None:
     """All batches of an epoch, with its random numbers, up to what the network takes."""
     draws = training.draw(0)
     for step in range(training.steps):
-        images, _ = training.batch(draws, step)
-        normalise(images)
+        normalise(training.batch(draws, step)[0])
 
 
-def theirs(pictures: Pictures, count: int) -> None:
+def theirs(pictures: Pictures) -> None:
     """Image by image, stacked into batches as a DataLoader does."""
-    for first in range(0, count, 128):
-        torch.stack([pictures[row][0] for row in range(first, first + 128)])
+    for first in range(0, len(IMAGES), BATCH):
+        torch.stack([pictures[row][0] for row in range(first, first + BATCH)])
 
 
 def main() -> None:
     """Measure and print."""
     arguments = side_by_side.parser(__doc__, rounds=9).parse_args()
     torch.set_num_threads(1)
-    cpu = torch.device("cpu")
-
-    def ours(change: dict[str, object]) -> TrainingImages:
-        config: TrainConfig = dataclasses.replace(PAPER, **change)  # type: ignore[arg-type]
-        return TrainingImages(IMAGES, LABELS, config, cpu)
-
-    made = {name: ours(change) for name, change in RECIPES.items()}
-    pictures = Pictures(IMAGES, LABELS)
-    ways: dict[str, side_by_side.Work] = {name: partial(epoch, training) for name, training in made.items()}
-    ways["PIL"] = lambda: theirs(pictures, ROWS)
-    taken = side_by_side.interleaved(ways, arguments.rounds)
-    speeds = {name: ROWS / statistics.median(seconds) for name, seconds in taken.items()}
-    ratio = side_by_side.median_ratio(taken["PIL"], taken["crop, flip"])
-    lines = [f"{'input':18}{'images/s':>10}", *(f"{name:18}{speed:10,.0f}" for name, speed in speeds.items())]
-    result = {"ratio": ratio, "images_per_second": speeds, "rounds": arguments.rounds}
-    side_by_side.report(arguments.json, result, [*lines, f"crop, flip: {ratio:.1f} times PIL"])
+    ways: dict[str, side_by_side.Work] = {"PIL": partial(theirs, Pictures(IMAGES, LABELS))}
+    for name, change in RECIPES.items():
+        config = dataclasses.replace(PRESETS["paper"], **change)  # type: ignore[arg-type]
+        ways[name] = partial(ours, TrainingImages(IMAGES, LABELS, config, torch.device("cpu")))
+    figures, lines = side_by_side.compare(ways, "PIL", arguments.rounds, len(IMAGES))
+    side_by_side.report(arguments.json, {"ratio": figures["ratios"]["crop, flip"], **figures}, lines)
 
 
 if __name__ == "__main__":

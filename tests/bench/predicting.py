@@ -8,25 +8,22 @@ agree; here the agreement on some of these images is printed).  Interleaved; `ra
 """
 
 import dataclasses
-import statistics
 import sys
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
 from pipeline.model.resnet import build, normalise
 from pipeline.recipes import MODELS
-from pipeline.training.device import Device, choose
-from pipeline.training.inference import Member, probabilities
+from pipeline.training.device import Precision, choose
+from pipeline.training.inference import Member, Panel
 from tests.bench import side_by_side
 
 BATCH = 512
-GENERATOR = np.random.default_rng(0)
 
 
 def main() -> None:
@@ -36,42 +33,25 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     arguments = parser.parse_args()
     device = choose(arguments.device)
-    pixels = GENERATOR.integers(0, 256, (arguments.images, 32, 32, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (arguments.images, 32, 32, 3), dtype=np.uint8)
     network = build(MODELS["paper"], 0).eval().to(device.torch_device)
-    exact = dataclasses.replace(device, precision="fp32")
-    members = {way: Member("bench", network, way) for way in (exact, device)}
 
-    def ours(chosen: Device, count: int) -> np.ndarray:
-        found = [
-            probabilities([members[chosen]], pixels[k : k + BATCH], "none").mean(dim=(0, 1))
-            for k in range(0, count, BATCH)
-        ]
-        return torch.cat(found).argmax(1).cpu().numpy()
+    def ours(precision: Precision, images: np.ndarray) -> np.ndarray:
+        return np.asarray(panels[precision].probabilities(images).argmax(1))
 
     @torch.inference_mode()
-    def plain(count: int) -> np.ndarray:
-        found: list[Tensor] = []
-        for k in range(0, count, BATCH):
-            images = torch.from_numpy(pixels[k : k + BATCH]).to(device.torch_device)
-            found.append(network(normalise(images).contiguous()).argmax(1))
+    def plain(images: np.ndarray) -> np.ndarray:
+        parts = torch.from_numpy(images).split(BATCH)  # type: ignore[no-untyped-call]
+        found = [network(normalise(part.to(device.torch_device)).contiguous()).argmax(1) for part in parts]
         return torch.cat(found).cpu().numpy()
 
-    agree = 100 * float((plain(2 * BATCH) == ours(device, 2 * BATCH)).mean())  # and a warm-up
-    count = len(pixels)
-    ways: dict[str, side_by_side.Work] = {"plain": partial(plain, count), "ours fp32": partial(ours, exact, count)}
-    best = "ours fp32"
-    if device.precision == "bf16":
-        ways["ours bf16"] = partial(ours, device, count)
-        best = "ours bf16"
-    taken = side_by_side.interleaved(ways, arguments.rounds, warm_up=0)
-    seconds = {name: statistics.median(values) for name, values in taken.items()}
-    ratios = {name: side_by_side.median_ratio(taken["plain"], values) for name, values in taken.items()}
-    lines = [f"{'way':12}{'seconds':>9}{'ratio':>8}"]
-    lines += [f"{name:12}{seconds[name]:9.2f}{ratios[name]:8.2f}" for name in ways]
-    result = {
-        "ratio": ratios[best], "ratios": ratios, "seconds": seconds, "images": arguments.images,
-        "labels_agree": agree, "rounds": arguments.rounds,
-    }  # fmt: skip
+    devices = {one.precision: one for one in (dataclasses.replace(device, precision="fp32"), device)}
+    panels = {name: Panel([Member("bench", network, one)], "none", BATCH) for name, one in devices.items()}
+    ways: dict[str, side_by_side.Work] = {"plain": partial(plain, pixels)}
+    ways |= {f"ours {name}": partial(ours, name, pixels) for name in panels}
+    agree = 100 * float((plain(pixels[:1024]) == ours(device.precision, pixels[:1024])).mean())
+    figures, lines = side_by_side.compare(ways, "plain", arguments.rounds, len(pixels))
+    result = {"ratio": figures["ratios"][f"ours {device.precision}"], **figures, "labels_agree": agree}
     side_by_side.report(arguments.json, result, [*lines, f"labels alike: {agree:.2f} % of 1,024 (untrained weights)"])
 
 

@@ -6,22 +6,20 @@ Both read the same files in turn, in one process; the medians are of `--rounds` 
 is ours/theirs on the competition's own kind of file (protocol 4, 30.8 MB).
 """
 
-import argparse
-import json
 import pickle
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
-from pipeline.rehearsal import digits  # found only after the line above
+from pipeline.rehearsal import digits
 from pipeline.store.cifar import load as read
+from tests.bench import side_by_side
 
 ROWS = 10_000
 HEADLINE = "hidden, protocol 4"
@@ -33,64 +31,31 @@ def theirs(path: Path) -> object:
         return pickle.load(stream, encoding="bytes")
 
 
-def hidden_file(protocol: int) -> bytes:
-    """A competition's test file: `data` uint8 (10000, 32, 32, 3) and `ids` int64 (10000,)."""
+def files() -> dict[str, bytes]:
+    """Two competition's test files: `data` uint8 (10000, 32, 32, 3), `ids` int64 (10000,); and a batch of Python 2."""
     images = np.random.default_rng(0).integers(0, 256, (ROWS, 32, 32, 3), dtype=np.uint8)
-    return pickle.dumps({b"data": images, b"ids": np.arange(ROWS)}, protocol=protocol)
-
-
-def python_2_batch() -> bytes:
-    """A data_batch as Python 2 wrote it: labels and file names as lists, `data` uint8 (10000, 3072)."""
-    images = np.random.default_rng(1).integers(0, 256, (ROWS, 32, 32, 3), dtype=np.uint8)
+    hidden = {b"data": images, b"ids": np.arange(ROWS)}
     names = [f"frog_{n:06d}.png" for n in range(ROWS)]
-    return digits.batch("data_batch_1", images, [n % 10 for n in range(ROWS)], names)
-
-
-def seconds(function: Callable[[Path], object], path: Path) -> float:
-    """The time of one call."""
-    began = time.perf_counter()
-    function(path)
-    return time.perf_counter() - began
-
-
-def measure(path: Path, rounds: int) -> dict[str, float]:
-    """Medians of interleaved rounds, in seconds, and ours/theirs."""
-    taken = [(seconds(read, path), seconds(theirs, path)) for _ in range(rounds + 1)][1:]  # the first warms up
-    ours, others = (statistics.median(column) for column in zip(*taken, strict=True))
-    return {"megabytes": path.stat().st_size / 1e6, "ours": ours, "theirs": others, "ratio": ours / others}
-
-
-def run(rounds: int) -> dict[str, dict[str, float]]:
-    """Measure each kind of file."""
-    files: Mapping[str, Callable[[], bytes]] = {
-        HEADLINE: lambda: hidden_file(4),
-        "hidden, protocol 2": lambda: hidden_file(2),
-        "data_batch, Python 2": python_2_batch,
+    return {
+        HEADLINE: pickle.dumps(hidden, protocol=4),
+        "hidden, protocol 2": pickle.dumps(hidden, protocol=2),
+        "data_batch, Python 2": digits.batch("data_batch_1", images, [n % 10 for n in range(ROWS)], names),
     }
-    results = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "file.pkl"
-        for kind, make in files.items():
-            path.write_bytes(make())
-            results[kind] = measure(path, rounds)
-    return results
 
 
 def main() -> None:
-    """Print a table, or one JSON object."""
-    parser = argparse.ArgumentParser(description="our pickle reader beside pickle.load")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--rounds", type=int, default=9, help="rounds a file (default: 9)")
-    arguments = parser.parse_args()
-    results = run(max(1, arguments.rounds))
-    if arguments.json:
-        print(json.dumps({"ratio": results[HEADLINE]["ratio"], "rounds": arguments.rounds, "files": results}))
-        return
-    print(f"{'file':22}{'MB':>8}{'ours ms':>10}{'pickle ms':>11}{'ratio':>8}")
-    for kind, row in results.items():
-        print(
-            f"{kind:22}{row['megabytes']:8.1f}{row['ours'] * 1e3:10.1f}{row['theirs'] * 1e3:11.1f}{row['ratio']:8.2f}"
-        )
+    """Measure and print."""
+    arguments = side_by_side.parser(__doc__, rounds=9).parse_args()
+    found: dict[str, dict[str, Any]] = {}
+    lines: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file.pkl"
+        for kind, content in files().items():
+            path.write_bytes(content)
+            ways = {"pickle": partial(theirs, path), "ours": partial(read, path)}
+            found[kind], shown = side_by_side.compare(ways, "ours", arguments.rounds, ROWS)
+            lines += [f"{kind}, {len(content) / 1e6:.1f} MB", *shown]
+    side_by_side.report(arguments.json, {"ratio": found[HEADLINE]["ratios"]["pickle"], "files": found}, lines)
 
 
 if __name__ == "__main__":

@@ -39,20 +39,27 @@ def processed() -> Path:
     return Path(os.environ["PIPELINE_PROCESSED"])
 
 
-def interleaved(ways: Mapping[str, Work], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
-    """Seconds of each way in each round, after `warm_up` rounds that are not counted.
+def compare(ways: Mapping[str, Work], base: str, rounds: int, images: int) -> tuple[dict[str, Any], list[str]]:
+    """How fast each way is, and how many times faster than `base`: medians of rounds, and of the rounds' own ratios.
 
-    Taken in turn, so that what else happens on the machine falls on all of them.
+    The ways are taken in turn, so that what else happens on the machine falls on all of them, and divides out.  A
+    first round is not counted.  `images` is what each does in a round.
     """
     taken: dict[str, list[float]] = {name: [] for name in ways}
-    for round_ in range(warm_up + rounds):
+    for _ in range(rounds + 1):
         for name, work in ways.items():
             began = time.perf_counter()
             work()
             finish()
-            if round_ >= warm_up:
-                taken[name].append(time.perf_counter() - began)
-    return taken
+            taken[name].append(time.perf_counter() - began)
+    speeds = {name: images / statistics.median(seconds[1:]) for name, seconds in taken.items()}
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(taken[base][1:], seconds[1:], strict=True))
+        for name, seconds in taken.items()
+    }
+    lines = [f"{'way':22}{'images/s':>10}{'ratio':>8}"]
+    lines += [f"{name:22}{speeds[name]:10,.0f}{ratios[name]:8.2f}" for name in ways]
+    return {"ratios": ratios, "images_per_second": speeds, "rounds": rounds}, lines
 
 
 def finish() -> None:
@@ -63,35 +70,17 @@ def finish() -> None:
         torch.cuda.synchronize()
 
 
-def median_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
-    """The median of the rounds' own ratios: a slow phase of the machine divides out."""
-    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
-
-
-def machine() -> dict[str, Any]:
-    """Where this was measured, and with what."""
+def report(as_json: bool, result: dict[str, Any], lines: Sequence[str]) -> None:
+    """Print one JSON object, or the lines under the machine's, with what was measured."""
     import torch
 
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "processor": _processor(), "threads": torch.get_num_threads(), "gpu": gpu,
-        "python": platform.python_version(), "torch": torch.__version__,
+    from pipeline.training.device import machine
+
+    here = {
+        "machine": machine(), "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }  # fmt: skip
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    wide = [name for name in ("amx_tile", "avx512_bf16", "avx512f", "avx2") if name in facts.get("flags", "").split()]
-    return f"{facts.get('model name', '?')} ({wide[0] if wide else 'no avx2'})"
-
-
-def report(as_json: bool, result: dict[str, Any], lines: Sequence[str]) -> None:
-    """Print one JSON object, or the lines for people under the machine's."""
-    here = machine()
     if as_json:
         print(json.dumps({**result, "machine": here}))
         return

@@ -20,10 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
@@ -39,46 +41,47 @@ from tests.hostile import crafted, kaggle_cases, kaggle_place, kills
 from tests.support import SLUG, stage, write_download
 
 SUBMISSIONS = 2_500  # four lines of the ledger each
-AGO = 1_700_000_000.0  # seconds since 1970: when the submissions of the ledger were made
 
 Found = tuple[dict[str, object], list[str]]  # figures to be shown, and what was wrong
 
 
+def tried(what: str, checks: Mapping[str, Callable[[], object]], share: int) -> Found:
+    """Carry one in `share` of the checks out, one by one."""
+    bad, skipped, chosen = [], [], list(checks)[::share]
+    for name in tqdm(chosen, desc=what, disable=None):
+        try:
+            checks[name]()
+        except AssertionError as error:
+            bad.append(f"{name}: {error}")
+        except pytest.skip.Exception as error:
+            skipped.append(f"{name}: {error}")
+    return {"cases": len(chosen), "not provoked": skipped}, bad
+
+
 def crafted_files(arguments: argparse.Namespace, folder: Path) -> Found:
     """Every case with a fresh interpreter."""
-    bad, seconds = [], [0.0]
-    cases = list(crafted.every_case())[:: arguments.share]
     target = crafted.Target(folder, fresh=True)
-    for case in tqdm(cases, desc="files", disable=None):
-        try:
-            seconds.append(target.check(case))
-        except AssertionError as error:
-            bad.append(str(error))
-    return {"cases": len(cases), "processor seconds at most": round(max(seconds), 2)}, bad
+    checks = {f"{case.file}, {case.name}": partial(target.check, case) for case in crafted.every_case()}
+    return tried("files", checks, arguments.share)
 
 
 def kaggle(arguments: argparse.Namespace, folder: Path) -> Found:
     """Rows of the table, with a fresh interpreter for each call of the client."""
-    bad, skipped = [], []
-    rows = [(name, case) for name, cases in kaggle_cases.CASES.items() for case in cases][:: arguments.share]
-    templates = {name: kaggle_place.make_template(folder / name, name) for name in kaggle_cases.CASES}
-    for number, (name, case) in enumerate(tqdm(rows, desc="kaggle", disable=None)):
-        try:
-            kaggle_place.run_case(case, name, templates[name], folder / str(number))
-        except AssertionError as error:
-            bad.append(f"{name}, {case.name}: {error}")
-        except pytest.skip.Exception as error:
-            skipped.append(f"{case.name}: {error}")
-    return {"rows": len(rows), "not provoked": skipped}, bad
+    checks = {}
+    for stage_, cases in kaggle_cases.CASES.items():
+        template = kaggle_place.make_template(folder / stage_, stage_)
+        for k, case in enumerate(cases):
+            run = partial(kaggle_place.run_case, case, stage_, template, folder / f"{stage_}-{k}")
+            checks[f"{stage_}, {case.name}"] = run
+    return tried("kaggle", checks, arguments.share)
 
 
 def killed(arguments: argparse.Namespace, folder: Path) -> Found:
     """Kills of all stages in turn, at random moments."""
     rng, template = random.Random(arguments.seed), kills.Template(folder / "template")
-    names = [*kills.CASES]
     outcomes = [
-        kills.kill_once(rng, names[k % len(names)], template, folder / f"kill-{k}")
-        for k in tqdm(range(arguments.kills), desc="kills", disable=None)
+        kills.kill_once(rng, name, template, folder / f"kill-{k}")
+        for k, name in tqdm(list(enumerate(islice(cycle(kills.CASES), arguments.kills))), desc="kills", disable=None)
     ]
     early = sum(code == 0 for code, _ in outcomes)
     return {"kills": len(outcomes), "ended before": early}, [text for _, problems in outcomes for text in problems]
@@ -90,9 +93,9 @@ def long_ledger(arguments: argparse.Namespace, folder: Path) -> Found:
     write_ledger(book, SUBMISSIONS)
     alone = _seconds(folder, {})
     with mock_kaggle(write_download(folder / "source"), folder / "state", slug=SLUG) as served:
-        outcome = Outcome(COMPLETE, "0.80000", "0.80000")
+        outcome, when = Outcome(COMPLETE, "0.80000", "0.80000"), 1_700_000_000.0  # seconds since 1970
         served.state.received += [
-            Submission(k + 1, AGO, "a.csv", f"sha={k:064x}"[:16], 100, "", outcome) for k in range(SUBMISSIONS)
+            Submission(k + 1, when, "a.csv", f"sha={k:064x}"[:16], 100, "", outcome) for k in range(SUBMISSIONS)
         ]
         joined = _seconds(folder, served.environment)
     lines = len(ledger.read(book))

@@ -98,18 +98,6 @@ def _jpeg(quality: int) -> Change:
     return _each(do)
 
 
-def _filter(filtering: ImageFilter.MultibandFilter) -> Change:
-    return _each(lambda image: image.filter(filtering))
-
-
-def _brightness(factor: float) -> Change:
-    return _each(lambda image: ImageEnhance.Brightness(image).enhance(factor))
-
-
-def _contrast(factor: float) -> Change:
-    return _each(lambda image: ImageEnhance.Contrast(image).enhance(factor))
-
-
 def _pixels(side: int) -> Change:
     box, nearest = Image.Resampling.BOX, Image.Resampling.NEAREST
     return _each(lambda image: image.resize((side, side), box).resize(image.size, nearest))
@@ -124,19 +112,19 @@ CORRUPTIONS: dict[str, Change] = {
     "noise, strong": _noise(24),
     "impulses, weak": _impulses(0.03),
     "impulses, strong": _impulses(0.12),
-    "blur, weak": _filter(ImageFilter.GaussianBlur(0.7)),
-    "blur, strong": _filter(ImageFilter.GaussianBlur(1.2)),
+    "blur, weak": _each(lambda image: image.filter(ImageFilter.GaussianBlur(0.7))),
+    "blur, strong": _each(lambda image: image.filter(ImageFilter.GaussianBlur(1.2))),
     "jpeg, weak": _jpeg(30),
     "jpeg, strong": _jpeg(12),
-    "dark, weak": _brightness(0.65),
-    "dark, strong": _brightness(0.35),
-    "low contrast, weak": _contrast(0.55),
-    "low contrast, strong": _contrast(0.3),
+    "dark, weak": _each(lambda image: ImageEnhance.Brightness(image).enhance(0.65)),
+    "dark, strong": _each(lambda image: ImageEnhance.Brightness(image).enhance(0.35)),
+    "low contrast, weak": _each(lambda image: ImageEnhance.Contrast(image).enhance(0.55)),
+    "low contrast, strong": _each(lambda image: ImageEnhance.Contrast(image).enhance(0.3)),
     "pixelated, weak": _pixels(20),
     "pixelated, strong": _pixels(12),
-    "blur and noise": _chain(_filter(ImageFilter.BoxBlur(0.6)), _noise(14)),
-    "dark and noise": _chain(_brightness(0.6), _noise(12)),
-    "jpeg and low contrast": _chain(_contrast(0.5), _jpeg(25)),
+    "blur and noise": _chain(_each(lambda image: image.filter(ImageFilter.BoxBlur(0.6))), _noise(14)),
+    "dark and noise": _chain(_each(lambda image: ImageEnhance.Brightness(image).enhance(0.6)), _noise(12)),
+    "jpeg and low contrast": _chain(_each(lambda image: ImageEnhance.Contrast(image).enhance(0.5)), _jpeg(25)),
 }
 MISTAKES: dict[str, Change] = {
     "BGR": lambda images, _: images[..., ::-1],

@@ -13,10 +13,12 @@ import statistics
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
 from pipeline import train
+from pipeline.console import table
 from pipeline.recipes import PRESETS
 from pipeline.store.ensemble import Ensemble
 from pipeline.store.processed import Processed
@@ -44,28 +46,22 @@ def main() -> None:
     data = Processed.open(processed / arguments.competition)
     options += ["--competition", arguments.competition, "--preset", arguments.preset, "--device", arguments.device]
     options += ["--processed", str(processed), "--models", str(arguments.models)]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for seed in range(arguments.seeds):
         with redirect_stdout(sys.stderr):
             if code := train.main([*options, "--seed", str(seed)]):
                 raise SystemExit(code)
         run = Run.open(arguments.models, None)
-        seconds = run.result.epochs * _images(data, run) / run.result.images_per_second
+        images = len(data.array("train_labels")) - (0 if run.result.optimistic else run.result.validation_rows)
+        seconds = run.result.epochs * images / run.result.images_per_second
         plain, views = run.result.test_accuracy, with_views(run, data, arguments.device)
         rows.append({"seed": seed, "seconds": seconds, "accuracy": plain, "with_tta": views})
     reached = sum(row["with_tta"] >= arguments.target for row in rows) / len(rows)
-    lines = [f"{'seed':>5}{'seconds':>10}{'accuracy':>10}{'with TTA':>10}"]
-    lines += [f"{r['seed']:5}{r['seconds']:10.1f}{r['accuracy']:10.2f}{r['with_tta']:10.2f}" for r in rows]
     means = {key: statistics.mean(row[key] for row in rows) for key in ("seconds", "accuracy", "with_tta")}
-    lines.append(f"{'mean':>5}{means['seconds']:10.1f}{means['accuracy']:10.2f}{means['with_tta']:10.2f}")
+    shown = [[str(row["seed"]), *(f"{row[key]:.2f}" for key in means)] for row in [*rows, {"seed": "mean", **means}]]
+    lines = table(["seed", *means], shown)
     result = {"ratio": reached, "target": arguments.target, "mean": means, "seeds": rows, "options": options}
     side_by_side.report(arguments.json, result, lines)
-
-
-def _images(data: Processed, run: Run) -> int:
-    """Training images of the run."""
-    rows = len(data.array("train_labels"))
-    return rows if run.result.optimistic else rows - run.result.validation_rows
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ the compiled model.  Both take the same batches of 128 of the same images
 
 import dataclasses
 import os
-import statistics
 import sys
 from pathlib import Path
 
@@ -34,7 +33,6 @@ from pipeline.training.step import Step
 from tests.bench import side_by_side
 
 PAPER = PRESETS["paper"]
-GENERATOR = np.random.default_rng(0)
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -42,14 +40,8 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
         self.images, self.labels = images, labels
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomCrop(32, padding=4),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(MEAN, STD),
-            ]
-        )
+        crop, flip = transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()
+        self.transform = transforms.Compose([crop, flip, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
 
     def __len__(self) -> int:
         return len(self.images)
@@ -58,44 +50,39 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
 
 
-class PapersWay:
-    """The plain loop that most people write."""
+def papers_way(images: np.ndarray, labels: np.ndarray, device: torch.device) -> side_by_side.Work:
+    """An epoch of the plain loop that most people write."""
+    model = build(PAPER.model, 0).to(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-4)
+    criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+    # An epoch is a round, so that the workers, which stay, have nothing to do while others are timed.
+    loader = DataLoader(
+        Pictures(images, labels), PAPER.batch_size, shuffle=True, pin_memory=device.type == "cuda",
+        num_workers=os.cpu_count() or 1, persistent_workers=True,
+    )  # fmt: skip
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, device: torch.device) -> None:
-        self.device = device
-        self.model = build(PAPER.model, 0).to(device).train()
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, weight_decay=1e-4)
-        self.criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
-        cuda = device.type == "cuda"
-        # An epoch is a round, so that the workers, which stay, have nothing to do while others are timed.
-        self.loader = DataLoader(
-            Pictures(images, labels), PAPER.batch_size, shuffle=True, pin_memory=cuda,
-            num_workers=os.cpu_count() or 1, persistent_workers=True,
-        )  # fmt: skip
-
-    def epoch(self) -> None:
-        """Train on all images once."""
-        for images, labels in self.loader:
-            loss = self.criterion(self.model(images.to(self.device)), labels.to(self.device))
-            self.optimizer.zero_grad()
+    def epoch() -> None:
+        for pixels, truth in loader:
+            loss = criterion(model(pixels.to(device)), truth.to(device))
+            optimizer.zero_grad()
             loss.backward()
-            self.optimizer.step()
+            optimizer.step()
+
+    return epoch
 
 
-class Ours:
-    """The engine's own parts, as session and loop put them together."""
+def ours(images: np.ndarray, labels: np.ndarray, device: Device) -> side_by_side.Work:
+    """An epoch of the engine's own parts, as session and loop put them together."""
+    training, state = TrainingImages(images, labels, PAPER, device.torch_device), start(PAPER, device)
+    state.model.train()
+    step = Step(state, PAPER, device, training.steps)
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, device: Device) -> None:
-        self.training = TrainingImages(images, labels, PAPER, device.torch_device)
-        self.state = start(PAPER, device)
-        self.state.model.train()
-        self.step = Step(self.state, PAPER, device, self.training.steps)
+    def epoch() -> None:
+        draws = training.draw(state.updates // training.steps)
+        for number in range(training.steps):
+            step(*training.batch(draws, number))
 
-    def epoch(self) -> None:
-        """Train on all images once."""
-        draws = self.training.draw(self.state.updates // self.training.steps)
-        for step in range(self.training.steps):
-            self.step(*self.training.batch(draws, step))
+    return epoch
 
 
 def main() -> None:
@@ -105,24 +92,15 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     parser.add_argument("--compile", action="store_true", help="measure the compiled network as well")
     arguments = parser.parse_args()
-    rows = PAPER.batch_size * arguments.steps
-    images = GENERATOR.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8)
-    labels = GENERATOR.integers(0, 10, rows)
+    generator, rows = np.random.default_rng(0), PAPER.batch_size * arguments.steps
+    images = generator.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8)
+    labels = generator.integers(0, 10, rows)
     device = choose(arguments.device).by_rule(summarise(PAPER.model).macs, 1, "no", alone=True)
-    ours, theirs = Ours(images, labels, device), PapersWay(images, labels, device.torch_device)
-    ways = {"ours": ours.epoch, "paper's": theirs.epoch}
+    ways = {"ours": ours(images, labels, device), "paper's": papers_way(images, labels, device.torch_device)}
     if arguments.compile:
-        ways["compiled"] = Ours(images, labels, dataclasses.replace(device, compiled=True)).epoch
-    taken = side_by_side.interleaved(ways, arguments.rounds)
-    batch = PAPER.batch_size * arguments.steps
-    speeds = {name: batch / statistics.median(seconds) for name, seconds in taken.items()}
-    ratios = {name: side_by_side.median_ratio(taken["paper's"], taken[name]) for name in taken}
-    lines = [f"{'way':10}{'images/s':>10}{'ratio':>8}"]
-    lines += [f"{name:10}{speeds[name]:10.0f}{ratios[name]:8.2f}" for name in taken]
-    result = {
-        "ratio": ratios["ours"], "ratios": ratios, "images_per_second": speeds, "precision": device.precision,
-        "rounds": arguments.rounds, "steps": arguments.steps,
-    }  # fmt: skip
+        ways["compiled"] = ours(images, labels, dataclasses.replace(device, compiled=True))
+    figures, lines = side_by_side.compare(ways, "paper's", arguments.rounds, rows)
+    result = {"ratio": figures["ratios"]["ours"], **figures, "precision": device.precision, "steps": arguments.steps}
     side_by_side.report(arguments.json, result, [f"precision {device.precision}", *lines])
 
 
