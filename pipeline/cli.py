@@ -1,6 +1,5 @@
 """What the stages' command lines share: how a command runs, its options, and a help in groups."""
 
-import dataclasses
 import errno
 import math
 import os
@@ -12,7 +11,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -211,40 +210,37 @@ RECIPE_GROUPS = {  # in the help of train and kernel push: the first option of e
 
 
 def recipe_options(command: Command) -> Command:
-    """Give a click command --preset, --model, --se and an option for each field; all but --preset default to None."""
-    given = [
+    """Give a click command --preset, --model, --se and an option for each field; all but --preset default to None.
+
+    The help of a field shows its value in preset `paper`, and where others have another one.
+    """
+    for name, option in reversed(recipes.options().items()):
+        values = {preset: getattr(config, name) for preset, config in PRESETS.items()}
+        default = values.pop("paper")
+        others = [f"{preset}: {value}" for preset, value in values.items() if value != default]
+        command = click.option(
+            f"{flag(name)}/--no-{flag(name)[2:]}" if option.kind is bool else flag(name),
+            name,
+            type=type_of(option),
+            metavar={int: "N", float: "X"}.get(option.kind),
+            default=None,
+            show_default="; ".join([str(default), *others]),
+            help=f"{option.help.removesuffix('.')} ({option.allowed})." if option.allowed else option.help,
+        )(command)
+    for add in (
+        click.option("--se", metavar="N", type=int, help="Squeeze-and-excitation with this reduction; 0: none."),
+        click.option("--model", type=click.Choice(list(MODELS)), help="Another network than the preset's."),
         click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True,
                      help="Network and recipe; every option below changes one thing of it."),
-        click.option("--model", type=click.Choice(list(MODELS)), help="Another network than the preset's."),
-        click.option("--se", metavar="N", type=int, help="Squeeze-and-excitation with this reduction; 0: none."),
-        *(_recipe_option(name, option) for name, option in recipes.options().items()),
-    ]  # fmt: skip
-    for option in reversed(given):
-        command = option(command)
+    ):  # fmt: skip
+        command = add(command)
     return command
 
 
 def type_of(option: recipes.Option) -> click.ParamType[Any]:
     """How a command line reads a field's value; its range is the recipe's affair."""
-    if typing.get_origin(option.kind) is Literal:
-        return click.Choice(typing.get_args(option.kind))
-    return Finite() if option.kind is float else click.types.convert_type(option.kind)
-
-
-def _recipe_option(name: str, option: recipes.Option) -> Callable[[Command], Command]:
-    """The option of a field; its help shows the value in preset `paper`, and where others have another one."""
-    values = {preset: getattr(config, name) for preset, config in PRESETS.items()}
-    default = values.pop("paper")
-    others = [f"{preset}: {value}" for preset, value in values.items() if value != default]
-    return click.option(
-        f"{flag(name)}/--no-{flag(name)[2:]}" if option.kind is bool else flag(name),
-        name,
-        type=type_of(option),
-        metavar={int: "N", float: "X"}.get(option.kind),
-        default=None,
-        show_default="; ".join([str(default), *others]),
-        help=f"{option.help.removesuffix('.')} ({option.allowed})." if option.allowed else option.help,
-    )
+    choices = typing.get_args(option.kind)  # of a Literal
+    return click.Choice(choices) if choices else click.types.convert_type(option.kind)
 
 
 def recipe(preset: str, given: Mapping[str, Any], *, taught: bool = False) -> TrainConfig:
@@ -253,13 +249,8 @@ def recipe(preset: str, given: Mapping[str, Any], *, taught: bool = False) -> Tr
     Raises:
         UsageError: a value or a combination makes no sense.
     """
-    changes = {name: value for name, value in given.items() if value is not None}
-    config = PRESETS[preset]
-    if "epochs" in changes and "warmup_epochs" not in changes:
-        config = config.with_epochs(changes["epochs"])
-    model = MODELS[changes.pop("model", config.model.name)]
-    model = dataclasses.replace(model, se=changes.pop("se", model.se))
-    config = dataclasses.replace(config, **changes, model=model)
+    config = PRESETS[preset].changed(given)
+    changes = [name for name, value in given.items() if value is not None]
     for name, (other, values) in BELONGS.items():
         if name in changes and (present := getattr(config, other)) not in values:
             raise UsageError(f"{flag(name)} belongs to {flag(other)} {' or '.join(values)}, and this run has {present}")

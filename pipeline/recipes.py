@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -167,6 +168,17 @@ class TrainConfig:
     def with_epochs(self, epochs: int) -> Self:
         """The same recipe over `epochs`, its warm-up in the same proportion."""
         return dataclasses.replace(self, epochs=epochs, warmup_epochs=self.warmup_epochs * epochs / self.epochs)
+
+    def changed(self, values: Mapping[str, Any]) -> Self:
+        """The recipe with other values, None for none: of fields, `model` by its name, and `se` of the model.
+
+        Other epochs keep the warm-up's share, unless it is given as well.
+        """
+        given = {name: value for name, value in values.items() if value is not None}
+        model = MODELS[given.pop("model")] if "model" in given else self.model
+        model = dataclasses.replace(model, se=given.pop("se", model.se))
+        base = self.with_epochs(given["epochs"]) if "epochs" in given and "warmup_epochs" not in given else self
+        return dataclasses.replace(base, **given, model=model)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for config.json."""

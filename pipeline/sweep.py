@@ -4,7 +4,7 @@ The same command, also on other machines with the same --storage, joins the same
 interruption it goes on.  The best run is kept, and predict takes it by default.
 """
 
-import dataclasses
+import math
 import os
 import shlex
 import shutil
@@ -81,7 +81,7 @@ def _distribution(option: Option, spec: str) -> BaseDistribution:
             raise ValueError(f"{value:g} is not {option.allowed}")
     if separator == ",":
         return CategoricalDistribution(list(dict.fromkeys(values)))
-    if option.kind not in (int, float) or not 2 <= len(values) <= 3:
+    if option.kind not in (int, float) or not 2 <= len(values) <= 3 or not math.isfinite(values[-1]):
         raise ValueError("a range has two ends, which are numbers")
     low, high, *step = values
     return (FloatDistribution if option.kind is float else IntDistribution)(low, high, log, *step)
@@ -97,15 +97,9 @@ def suggest(trial: Trial, name: str, axis: BaseDistribution) -> Any:
     return trial.suggest_categorical(name, axis.choices)
 
 
-def recipe(base: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
-    """The base with a trial's values (UsageError: it refuses them); other epochs keep the warm-up's share."""
-    model = MODELS[values["model"]] if "model" in values else base.model
-    return dataclasses.replace(base.with_epochs(values.get("epochs", base.epochs)), **{**values, "model": model})
-
-
 def train_command(base: TrainConfig, values: Mapping[str, Any], slug: str, paths: Paths) -> str:
     """Trains a trial's values over the preset's own epochs, unless epochs were searched; a warm-up keeps its share."""
-    config = recipe(base, values).with_epochs(values.get("epochs", PRESETS[base.preset].epochs))
+    config = base.changed(values).with_epochs(values.get("epochs", PRESETS[base.preset].epochs))
     words = ["python", "-m", "pipeline.train", *commands.arguments(config), *commands.places("train", slug, paths)]
     return shlex.join(words)
 
@@ -225,7 +219,7 @@ class Worker:
         if twin is not None and twin.value is not None:
             return twin.value
         try:
-            config = recipe(self.base, values)
+            config = self.base.changed(values)
             # A trial is one line: what train says is in the run's metrics.jsonl too.
             run = train(config, self.paths, self.slug, run_name=name, device=self.device, log=lambda _line: None)
         except PipelineError as error:

@@ -144,7 +144,8 @@ def test_a_spec_becomes_what_a_field_varies_over(search: str, axis: BaseDistribu
         (["dropout=0:0.5:0.1:1"], "a range has two ends"),
         (["dropout=log:0.1:0.5:2"], "`step` is not supported"),
         (["cutout=4.5,8"], "'4.5' is not a valid integer"),
-        (["dropout=0:nan"], "'nan' is not a number"),
+        (["dropout=0:nan"], "nan is not at least 0 and below 1"),
+        (["dropout=0:0.5:nan"], "a range has two ends"),
         (["dropout=0.5:0.1"], "`low <= high` must hold"),
         (["cutout=0:16:0"], "`step > 0` must hold"),
     ],
@@ -203,7 +204,7 @@ def test_the_best_trial_is_trained_in_full(
     base = dataclasses.replace(PRESETS[preset].with_epochs(epochs), seed=5)
     full = dataclasses.replace(PRESETS[preset], seed=5)
     command = shlex.split(sweep.train_command(base, values, SLUG, Paths()))
-    assert parsed(command[3:]) == sweep.recipe(full, {**values, **expected})
+    assert parsed(command[3:]) == full.changed({**values, **expected})
 
 
 def test_a_rerun_adds_only_what_is_missing(calculated: None, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
