@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -158,21 +159,15 @@ class Kernels:
             if found.status == "COMPLETE":
                 return
             if found.status not in WAITING:
-                self._log_end_of_log(kernel)
+                with suppress(PipelineError):  # a log that does not come must not hide the failure
+                    for line in self.kaggle.kernel_log(kernel.ref)[-LOG_LINES:]:
+                        self.log(f"| {line}")
                 why = f" ({printable(found.message)})" if found.message else ""
                 raise PipelineError(f"the kernel is {status}{why}, see {kernel.url}; fix it, then {AGAIN}")
             if now - start >= self.wait:
                 later = self._fetch_command(kernel)
                 raise NetworkError(f"{kernel.ref} did not end within {self.wait:.0f} s: `{later}` goes on waiting")
             self.kaggle.sleep(self.poll)
-
-    def _log_end_of_log(self, kernel: Kernel) -> None:
-        try:
-            lines = self.kaggle.kernel_log(kernel.ref)
-        except PipelineError as error:
-            lines = [f"no log: {error}"]
-        for line in lines[-LOG_LINES:]:
-            self.log(f"| {line}")
 
     def _download(self, kernel: Kernel, incoming: Path) -> None:
         """Download the files that kernel_runner puts out."""

@@ -183,15 +183,15 @@ def _authenticated() -> Any:
     """The client, which authenticates when it is imported.
 
     Raises:
-        Unusable: it cannot read the credentials: so does whatever it raises before Kaggle has answered.
+        Unusable: it cannot read the credentials: whatever it raises that is not of the network or of an answer.
     """
-    answers: list[requests.Response] = []
     send = requests.Session.send
 
     def checked(session: requests.Session, request: requests.PreparedRequest, **more: Any) -> requests.Response:
         response = send(session, request, **more)
-        answers.append(response)
-        _check_answer(response)
+        is_answer = API.search(str(response.url)) and "json" in response.headers.get("Content-Type", "")
+        if is_answer and not isinstance(response.json(), dict):  # the client would take it for an empty list
+            raise Unreadable(f"{response.text[:60]!r} is no JSON object")
         return response
 
     requests.Session.send = checked
@@ -203,17 +203,8 @@ def _authenticated() -> Any:
     except (ImportError, OSError, Unreadable):
         raise
     except Exception as error:
-        if answers:  # it is Kaggle's answer that makes no sense
-            raise
         raise Unusable from error
     return kaggle.api
-
-
-def _check_answer(response: requests.Response) -> None:
-    """The client takes any JSON for an answer without fields: for an empty list."""
-    is_answer = API.search(str(response.url)) and "json" in response.headers.get("Content-Type", "")
-    if is_answer and not isinstance(response.json(), dict):
-        raise Unreadable(f"{response.text[:60]!r} is no JSON object")
 
 
 def _refusal(call: str, error: BaseException | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,38 +27,33 @@ LONG = 16  # characters from which a secret is no part of a word by chance; Kagg
 LEAST = 4  # characters: nobody's secret is shorter, and hiding "a" would tell more than it hides
 
 
-def _sources(environ: Mapping[str, str]) -> Iterator[tuple[str, ...] | Path]:
-    """Where the client looks, in its order: variables that must all be set, or a file."""
-    user, *others = _folders(environ)
-    yield ("KAGGLE_API_TOKEN",)
-    yield "KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_API_V1_TOKEN"  # in a notebook on Kaggle
-    yield user / "access_token"
-    yield user / "access_token.txt"
-    yield "KAGGLE_USERNAME", "KAGGLE_KEY"
-    configured = environ.get("KAGGLE_CONFIG_DIR")
-    for folder in [Path(configured)] if configured else [user, *others]:
-        yield folder / "kaggle.json"
-    yield user / "credentials.json"  # OAuth
-
-
 def require(environ: Mapping[str, str]) -> str:
-    """Where the client will find credentials.
+    """Where the client will find credentials; it looks in this order.
 
     Raises:
         AccessDenied: there are none, or kaggle.json has the wrong shape.
     """
-    for source in _sources(environ):
-        if not isinstance(source, Path):
-            if all(environ.get(name) for name in source):
-                return " and ".join(source)
-        elif source.is_file() and source.name == "kaggle.json":
-            user, kept = _read(source)
-            if not user or not any(kept):
-                shape = '{"username": "...", "key": "..."}'
-                raise AccessDenied(f"{source} cannot be read or is not of the shape {shape}: {CURE}")
-            return str(source)
-        elif source.is_file() and source.stat().st_size:
-            return str(source)
+    user, *others = _folders(environ)
+    configured = environ.get("KAGGLE_CONFIG_DIR")
+    places: list[tuple[str, ...] | Path] = [  # variables that must all be set, or a file
+        ("KAGGLE_API_TOKEN",),
+        ("KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_API_V1_TOKEN"),  # in a notebook on Kaggle
+        user / "access_token",
+        user / "access_token.txt",
+        ("KAGGLE_USERNAME", "KAGGLE_KEY"),
+        *(folder / "kaggle.json" for folder in ([Path(configured)] if configured else [user, *others])),
+        user / "credentials.json",  # OAuth
+    ]
+    for place in places:
+        if isinstance(place, tuple):
+            if all(environ.get(name) for name in place):
+                return " and ".join(place)
+        elif place.is_file():
+            name, kept = _read(place)
+            if place.name == "kaggle.json" and not (name and any(kept)):
+                raise AccessDenied(f'{place} is not of the shape {{"username": "...", "key": "..."}}: {CURE}')
+            if place.stat().st_size:
+                return str(place)
     raise AccessDenied(f"no Kaggle credentials: {CURE}")
 
 

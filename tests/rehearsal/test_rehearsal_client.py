@@ -1,8 +1,6 @@
 """The genuine `kaggle` client against the mock server, as a user would run it."""
 
 import csv
-import hashlib
-import json
 import subprocess
 import sys
 import time
@@ -12,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.rehearsal.mock import mock_kaggle
+from tests.rehearsal.plain_http import SLUG, make_folder
 
 CLIENT = Path(sys.executable).with_name("kaggle")
-SLUG = "rehearsal-real"
 
 
 def client(environment: Mapping[str, str], cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,15 +28,6 @@ def client(environment: Mapping[str, str], cwd: Path, *arguments: str) -> subpro
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    served = tmp_path / "real"
-    (served / "cifar-10-python").mkdir(parents=True)
-    (served / "cifar-10-python" / "test_batch").write_bytes(bytes(range(256)) * 12_000)
-    (served / "cifar_test_nolabel.pkl").write_bytes(b"not really")
-    return served
-
-
-@pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A user's working folder, with a real-looking token that nobody must use."""
     folder = tmp_path / "home"
@@ -47,23 +36,8 @@ def home(tmp_path: Path) -> Path:
     return folder
 
 
-def test_download_goes_on_in_another_process_and_another_rehearsal(folder: Path, home: Path, tmp_path: Path) -> None:
-    with mock_kaggle(folder, tmp_path / "state") as kaggle:
-        assert client(kaggle.environment, home, "download", SLUG, "-q").returncode == 0
-    target, archive = home / f"{SLUG}.zip", tmp_path / "state" / f"{SLUG}.zip"
-    whole = target.read_bytes()
-    assert whole == archive.read_bytes()
-    target.write_bytes(whole[:1_000_000])
-    identity = hashlib.sha256(f"{archive.name}\n{len(whole)}\n{archive.stat().st_mtime_ns}".encode()).hexdigest()
-    marker = {"validator": f'"{identity[:32]}"', "size": len(whole)}
-    target.with_name(f"{SLUG}.zip.kaggle-partial").write_text(json.dumps(marker))
-    with mock_kaggle(folder, tmp_path / "state") as kaggle:
-        resumed = client(kaggle.environment, home, "download", SLUG)
-        assert "Resuming from 1000000 bytes" in resumed.stdout
-    assert target.read_bytes() == whole
-
-
-def test_submit_and_look_in_the_next_rehearsal(folder: Path, home: Path, tmp_path: Path) -> None:
+def test_submit_and_look_in_the_next_rehearsal(home: Path, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path)
     labels = home / "good.csv"
     labels.write_text("ID,Labels\n" + "".join(f"{i},{i % 10}\n" for i in range(100)))
     (home / "bad.csv").write_text("ID,Label\n0,1\n")
