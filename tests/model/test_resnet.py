@@ -1,3 +1,7 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -5,8 +9,13 @@ from torch.nn.functional import batch_norm, conv2d, max_pool2d, relu
 from torchvision import models
 
 from pipeline.config import MEAN, STD
-from pipeline.model.resnet import BasicBlock, PooledConvolution, build, normalise
+from pipeline.errors import BadData
+from pipeline.model import resnet
+from pipeline.model.resnet import BasicBlock, PooledConvolution, build, folded, normalise, whiten
+from pipeline.model.summary import summarise
 from pipeline.recipes import MODELS, ModelConfig
+
+CONFIG = MODELS["rehearsal"]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34"])
@@ -25,7 +34,7 @@ def test_baselines_compute_what_torchvisions_do_with_a_cifar_stem(name: str) -> 
 
 def test_initialisation_depends_on_the_seed_alone() -> None:
     before = torch.get_rng_state()
-    first, again, other = (build(MODELS["rehearsal"], seed).state_dict() for seed in (1, 1, 2))
+    first, again, other = (build(CONFIG, seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
@@ -40,11 +49,6 @@ def test_normalising_is_the_papers_and_ends_channels_last() -> None:
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
-def normalised(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
-    return batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias)
-
-
 def test_a_pooled_stage_pools_before_it_normalises() -> None:
     model = build(ModelConfig("small", 4, (6,), (1,), (2,), pooled=True), seed=0).eval()
     first, block = model.stages[0].children()
@@ -52,7 +56,8 @@ def test_a_pooled_stage_pools_before_it_normalises() -> None:
     nn.init.uniform_(first.bn.weight, -1, 1)  # where a scale is negative, the order of pooling and norm matters
     x = torch.randn(2, 4, 31, 31, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        half = relu(normalised(max_pool2d(conv2d(x, first.conv.weight, padding=1), 2), first.bn))
+        half = max_pool2d(conv2d(x, first.conv.weight, padding=1), 2)
+        half = relu(batch_norm(half, torch.zeros(6), torch.ones(6), first.bn.weight, first.bn.bias))
         assert half.shape == (2, 6, 15, 15)
         torch.testing.assert_close(model.stages(x), block(half))
 
@@ -62,3 +67,67 @@ def test_each_block_has_squeeze_and_excitation(pooled: bool) -> None:
     model = build(ModelConfig("small", 4, (8, 8), (2, 1), (2, 2), se=4, pooled=pooled), seed=0)
     blocks = [module for module in model.modules() if isinstance(module, BasicBlock)]
     assert len(blocks) == 3 and all(len(block.se) == 1 for block in blocks)
+
+
+@pytest.mark.parametrize(
+    ("config", "left"),  # the batch normalisations that stay, those after a pooling
+    [(CONFIG, 0), (MODELS["fast"], 3), (dataclasses.replace(CONFIG, se=4), 0)],
+    ids=["plain", "pooled", "se"],
+)
+def test_a_folded_model_gives_the_same_logits_channels_last_and_leaves_the_model_alone(
+    config: ModelConfig, left: int
+) -> None:
+    model, generator = build(config, seed=0), torch.Generator().manual_seed(1)
+    with torch.no_grad():  # as if the norms had seen something, each channel another
+        for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+            for values in [*norm.parameters(), norm.get_buffer("running_mean"), norm.get_buffer("running_var")]:
+                values.copy_(torch.rand(values.shape, generator=generator) + 0.5)
+    images = torch.randn(16, 3, 32, 32, generator=generator)
+    result = folded(model)
+    assert model.training and not result.training
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in result.modules()) == left
+    kernels = [m.weight for m in result.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    assert kernels and all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+    with torch.no_grad():
+        found = result(images)
+        for values in result.parameters():
+            values.zero_()
+        expected = model.eval()(images)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_whitened_stems_outputs_are_uncorrelated_of_unit_variance_and_its_filters_come_in_pairs_and_stay() -> None:
+    generator = np.random.default_rng(0)
+    # Neighbouring pixels resemble each other, as in photographs.
+    smooth = generator.integers(0, 256, (200, 8, 8, 3)).repeat(4, 1).repeat(4, 2)
+    images = torch.from_numpy((smooth + generator.integers(-30, 30, smooth.shape)).clip(0, 255).astype(np.uint8))
+    model = build(MODELS["fast"], seed=0)
+    whiten(model, images)
+    outputs = model.conv1(normalise(images))[:, :12].permute(1, 0, 2, 3).flatten(1).double()
+    torch.testing.assert_close(outputs @ outputs.T / outputs.shape[1], torch.eye(12).double(), rtol=0, atol=0.02)
+    first, second = model.conv1.weight.chunk(2)
+    assert torch.equal(first, -second)
+    cost = summarise(MODELS["fast"])
+    assert cost.parameters - cost.trainable == model.conv1.weight.numel() == 24 * 12
+
+
+def test_saved_weights_come_back_the_same_and_equal_ones_give_equal_bytes(tmp_path: Path) -> None:
+    state = build(CONFIG, seed=3).to(memory_format=torch.channels_last).state_dict()
+    for name in ("a", "b"):
+        resnet.save(tmp_path / name, state, CONFIG)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    loaded = resnet.load(tmp_path / "a", CONFIG)
+    assert not loaded.training
+    assert loaded.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[key]) for key, value in loaded.state_dict().items())
+
+
+def test_damaged_weights_and_those_of_another_model_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    resnet.save(path, build(CONFIG, seed=3).state_dict(), CONFIG)
+    with pytest.raises(BadData, match="holds no weights of model paper"):
+        resnet.load(path, MODELS["paper"])
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(BadData, match="holds no weights of model rehearsal"):
+        resnet.load(path, CONFIG)

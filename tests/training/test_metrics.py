@@ -1,15 +1,18 @@
 import io
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from tensorboard.backend.event_processing.plugin_event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
+from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]
 
 from pipeline.store.runs import EpochRow
 from pipeline.training.metrics import Board
@@ -32,33 +35,35 @@ def _content(tensor: Any) -> Any:
     return values[-1]  # before a picture's bytes come its width and height
 
 
+@pytest.fixture(autouse=True)
+def ordered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of one second are read in the order of their names, which end with a count: the tenth comes before 9."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
+
+
 def batch(rows: int) -> torch.Tensor:
     """Images (rows, 32, 32, 3), each of one grey of its own."""
     return torch.arange(rows, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 32, 32, 3)
 
 
-def shown(board: dict[str, list[tuple[int, Any]]]) -> NDArray[np.uint8]:
-    """The picture of the first batch (H, W, 3)."""
-    ((_, image),) = board["train/first batch"]
-    return np.asarray(Image.open(io.BytesIO(image)))
-
-
-def test_tensorboard_shows_each_epoch_once_after_a_resume(tmp_path: Path) -> None:
-    for done, rows in ((0, ROWS[:2]), (1, ROWS[1:])):  # the second session does epoch 2 again
-        board = Board(tmp_path, done)
-        for row in rows:
-            board.add(row)
-        board.close()
-    assert events(tmp_path)["validation/accuracy"] == [(1, 30.0), (2, 40.0), (3, 40.0)]
+def test_each_epoch_and_the_result_are_there_once_after_a_resume(tmp_path: Path) -> None:
+    for done, rows, accuracy in ((0, ROWS[:2], 91.0), (1, ROWS[1:], 92.0)):  # the second session does epoch 2 again
+        with closing(Board(tmp_path, done)) as board:
+            for row in rows:
+                board.add(row)
+            board.result({"test_accuracy": accuracy, "device": "cpu"}, 3)
+    found = events(tmp_path)
+    assert found["validation/accuracy"] == [(1, 30.0), (2, 40.0), (3, 40.0)]
+    ((_, text),) = found["result/text_summary"]
+    assert b"| test accuracy | 92.00 |\n| device | cpu |" in text
 
 
 def test_a_run_that_begins_again_withdraws_all_and_one_that_goes_on_keeps_the_batch(tmp_path: Path) -> None:
     for fresh in (True, True, False):  # the first was killed before its first checkpoint
-        board = Board(tmp_path, 0, fresh)
-        if fresh:
-            board.batch(batch(64), torch.arange(64) % 10, NAMES)
-        board.add(ROW)
-        board.close()
+        with closing(Board(tmp_path, 0, fresh)) as board:
+            if fresh:
+                board.batch(batch(64), torch.arange(64) % 10, NAMES)
+            board.add(ROW)
     found = events(tmp_path)
     assert found["train/loss"] == [(1, 2.0)]
     assert len(found["train/first batch"]) == 1
@@ -70,12 +75,11 @@ def test_the_batch_is_a_grid_of_its_first_64_images_with_their_labels_both_of_mi
     plain = torch.arange(100) % 10
     mixed = 0.6 * torch.eye(10)[plain] + 0.4 * torch.eye(10)[plain % 5]
     captions: list[NDArray[np.uint8]] = []
-    for targets in (plain, mixed):
-        folder = tmp_path / str(targets.dim())
-        board = Board(folder, 0, fresh=True)
-        board.batch(batch(100).float() + 0.4, targets, NAMES)
-        board.close()
-        picture = shown(events(folder))
+    for folder, targets in ((tmp_path / "plain", plain), (tmp_path / "mixed", mixed)):
+        with closing(Board(folder, 0, fresh=True)) as board:
+            board.batch(batch(100).float() + 0.4, targets, NAMES)
+        ((_, image),) = events(folder)["train/first batch"]
+        picture = np.asarray(Image.open(io.BytesIO(image)))
         assert picture.shape == (8 * 110, 8 * 98, 3)
         tiles = picture.reshape(8, 110, 8, 98, 3).swapaxes(1, 2).reshape(64, 110, 98, 3)
         grey = np.arange(64, dtype=np.uint8).reshape(-1, 1, 1, 1)
@@ -86,12 +90,3 @@ def test_the_batch_is_a_grid_of_its_first_64_images_with_their_labels_both_of_mi
     assert np.array_equal(one[0], one[10]) and not np.array_equal(one[0], one[1])  # the first two are airplanes
     assert np.array_equal(two[:5], one[:5])  # mixed with themselves
     assert not np.array_equal(two[5], one[5]) and not np.array_equal(two[5], two[0])
-
-
-def test_the_result_is_one_table_however_often_it_is_written(tmp_path: Path) -> None:
-    for accuracy in (91.0, 92.0):
-        board = Board(tmp_path, done=3)
-        board.result({"test_accuracy": accuracy, "device": "cpu"}, 3)
-        board.close()
-    ((_, text),) = events(tmp_path)["result/text_summary"]
-    assert b"| test accuracy | 92.00 |\n| device | cpu |" in text
