@@ -180,8 +180,8 @@ def one_by_one(images: Tensor, operations: list[int], magnitude: list[float]) ->
 
 
 @pytest.mark.parametrize("operation", Operation, ids=lambda o: o.name)
-def test_operations_equal_torchvisions_at_every_magnitude(operation: Operation) -> None:
-    rows, values = len(FEW), magnitudes()[operation].tolist()
+def test_operations_equal_torchvisions(operation: Operation) -> None:
+    rows, values = len(FEW), magnitudes()[operation].tolist()[::3]
     for magnitude in [*values, *(-value for value in values)] if operation in WITH_SIGN else values:
         result = operate(FEW, torch.full((rows,), operation), torch.full((rows,), magnitude))
         expected = one_by_one(FEW, [operation] * rows, [magnitude] * rows)

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from pipeline import train
 from pipeline.errors import BadData
@@ -55,23 +57,24 @@ def test_a_damaged_record_is_bad_data(tmp_path: Path, content: str) -> None:
         _settled(task(tmp_path, FP32), "auto")
 
 
-def test_a_compiler_that_fails_costs_one_line_and_no_weight(
+def test_a_compiler_that_fails_midway_costs_one_line_and_nothing_of_it_remains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(_images: object) -> None:
-        raise RuntimeError("g++: internal compiler error")
+    def compiler(model: nn.Module, **_options: object) -> Callable[[Tensor], Tensor]:
+        def compiled(images: Tensor) -> Tensor:
+            torch.autograd.backward(model(images).sum())  # moves statistics and gradients
+            raise AssertionError("g++: internal compiler error\nsee above")
+
+        return compiled
 
     write_tiny(tmp_path / "processed", train=100, test=20)
     folders = ["--processed", str(tmp_path / "processed"), "--models", str(tmp_path / "models")]
     recipe = ["--preset", "rehearsal", "--epochs", "1", "--device", "cpu", "--competition", SLUG, *folders]
-    assert train.main([*recipe, "--run", "plain", "--compile", "no"]) == 0
-    capsys.readouterr()
-    monkeypatch.setattr(torch, "compile", lambda model, **_options: broken)
-    assert train.main([*recipe, "--run", "compiled", "--compile", "yes"]) == 0
+    monkeypatch.setattr(torch, "compile", compiler)
+    for compile_ in ("no", "yes"):
+        assert train.main([*recipe, "--run", compile_, "--compile", compile_]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "internal compiler error" in line]
     assert lines == ["compiling the model fails here (g++: internal compiler error): training it as it is"]
-    assert json.loads((tmp_path / "models/compiled" / EXECUTION).read_text()) == {
-        "device": "cpu", "precision": "fp32", "compiled": False,
-    }  # fmt: skip
-    shas = {Run.open(tmp_path / "models", name).weights_sha256 for name in ("plain", "compiled")}
-    assert len(shas) == 1
+    execution = json.loads((tmp_path / "models/yes" / EXECUTION).read_text())
+    assert execution == {"device": "cpu", "precision": "fp32", "compiled": False}
+    assert len({Run.open(tmp_path / "models", name).weights_sha256 for name in ("no", "yes")}) == 1
