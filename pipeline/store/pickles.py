@@ -141,18 +141,17 @@ class _Machine:
         self.values_left -= 1
         if self.values_left < 0 or nesting > _MAX_NESTING:
             raise _Malformed("values that hold themselves, or too many of them")
-        match value:
-            case None | str() | bytes() | int() | float():
-                return value
-            case list() | tuple():
-                return type(value)([self.plain(item, nesting + 1) for item in value])
-            case dict():
-                return {key: self.plain(item, nesting + 1) for key, item in value.items()}
-            case memoryview():
-                self.spend(len(value))
-                return bytes(value)
-            case _Array(np.ndarray() as array):
-                return array
+        if value is None or type(value) in (str, bytes, int, float, bool):
+            return value
+        if isinstance(value, list | tuple):
+            return type(value)([self.plain(item, nesting + 1) for item in value])
+        if isinstance(value, dict):
+            return {key: self.plain(item, nesting + 1) for key, item in value.items()}
+        if isinstance(value, memoryview):
+            self.spend(len(value))
+            return bytes(value)
+        if isinstance(value, _Array) and value.complete is not None:
+            return value.complete
         raise _Malformed("the value holds an unfinished array, a function, a dtype or a very long text")
 
     def spend(self, count: int) -> None:

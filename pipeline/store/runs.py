@@ -15,6 +15,7 @@ data/models/LATEST names the run that train finished last.  Nothing here needs t
 
 import difflib
 import json
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -99,11 +100,8 @@ class RunResult:
     def __post_init__(self) -> None:
         """Refuse what no stage could show."""
         for name, value in vars(self).items():
-            if isinstance(value, str):
-                possible = value.isprintable() and len(value) <= LONGEST
-            else:
-                possible = value is None or 0 <= value <= MOST
-            if not possible:
+            text = isinstance(value, str)
+            if not (value.isprintable() and len(value) <= LONGEST if text else 0 <= (value or 0) <= MOST):
                 raise BadData(f"{name} cannot be {printable(repr(value), 40)}")
 
 
@@ -161,13 +159,11 @@ def check_name(name: str) -> str:
     """A run's name, which is a folder's name.
 
     Raises:
-        UsageError: it is not one plain name of letters, digits, dot, hyphen and underscore.
+        UsageError: it is not one plain name of letters, digits, dot, hyphen and underscore, or it is taken.
     """
-    if name.lower() in RESERVED:
-        raise UsageError(f"--run {name}: that name is taken by a file of the pipeline's own")
-    if is_pretrained(name):
-        raise UsageError(f"--run {name}: such names are taken by the networks of data/pretrained, for predict alone")
-    if not name or name.startswith(".") or not all(c.isascii() and (c.isalnum() or c in "._-") for c in name):
+    if name.lower() in RESERVED or is_pretrained(name):
+        raise UsageError(f"--run {name}: that name is taken by a file of the pipeline's own, or a pretrained network")
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
         raise UsageError(f"--run {name!r}: a name of letters, digits, '.', '-' and '_', not a path")
     return name
 
@@ -188,7 +184,7 @@ def latest(models: Path) -> str:
     if not pointer.is_file():
         if not (known := _finished(models)):
             raise absent(models, LATEST, known)
-        raise MissingInput(f"{pointer} is missing, so name one with --run (for submit, a --csv): there is {few(known)}")
+        raise MissingInput(f"{pointer} is missing: name one with --run (for submit, --csv); there is {_few(known)}")
     try:
         return check_name(pointer.read_text(encoding="ascii").strip())
     except (UnicodeDecodeError, UsageError):
@@ -217,12 +213,12 @@ def absent(models: Path, name: str, known: Sequence[str]) -> MissingInput:
         return MissingInput(f"there is no finished run in {models}: run `python -m pipeline.train` first")
     meant = [other for other in known if other.lower().startswith(name.lower())]
     if meant := meant or difflib.get_close_matches(name, known):
-        return MissingInput(f"there is no run {name} in {models}: did you mean {few(meant)}?")
-    there = f"there is {few(known)} (`python -m pipeline.train` makes one)"
+        return MissingInput(f"there is no run {name} in {models}: did you mean {_few(meant)}?")
+    there = f"there is {_few(known)} (`python -m pipeline.train` makes one)"
     return MissingInput(f"there is no run {name} in {models} (was it renamed?): {there}")
 
 
-def few(names: Sequence[str]) -> str:
+def _few(names: Sequence[str]) -> str:
     """ "A, B and 5 more"."""
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(map(printable, names[:MOST_NAMES])) + more

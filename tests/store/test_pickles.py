@@ -137,7 +137,7 @@ def test_a_file_is_refused_whether_it_is_read_or_mapped(
     content, path = REFUSED[name](), Path("some.pkl")
     path.write_bytes(content)
     when_read = refusal(lambda: cifar.load(path))
-    if content:
+    if 0 < len(content) < 100_000:
         monkeypatch.setattr(cifar, "IN_MEMORY", 0)
         assert refusal(lambda: cifar.load(path)) == when_read
     path.unlink()
