@@ -141,13 +141,7 @@ def worth_of_a_point(local: float, predicted: float) -> float:
 
 
 def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], competition: Competition) -> Assessment:
-    """Predict the public score of `csv`.
-
-    Args:
-        csv: a CSV that predict wrote.
-        others: the CSVs beside it: their runs' labels count where they are of the same hidden images.
-        entries: the ledger's lines.
-        competition: what is known of it.
+    """Predict the public score of `csv`, also by the runs of the `others` beside it and by the ledger's `entries`.
 
     Raises:
         BadData: there is no evidence of the CSV, or it is damaged or another's.

@@ -31,14 +31,10 @@ def sync(
     path: Path, entries: Sequence[Entry], listed: Iterable[Submission], csvs: Sequence[LocalCsv], competition: str,
     also: Sequence[Entry] = (),
 ) -> list[Entry]:  # fmt: skip
-    """Bring the ledger up to what Kaggle lists; all its lines then, oldest first.
+    """Bring the ledger at `path`, with these `entries`, up to what Kaggle lists; all its lines then, oldest first.
 
-    Args:
-        path: the ledger's.
-        entries: its lines.
-        listed: submissions to `competition`, all or some.
-        csvs: our CSVs, by which a submission is recognised: by the tag in its description, or by the file's name.
-        also: recognised besides: a CSV that predict did not write.
+    A submission is recognised as one of our `csvs` by the tag in its description, or by the file's name; `also` are
+    recognised besides, such as a CSV that predict did not write.
     """
     known = [*also, *ledger.current(entries, competition)]
     by_ref = {entry.ref: entry for entry in known if entry.ref is not None}
@@ -174,13 +170,10 @@ def compare(
     competition: Competition, entries: Sequence[Entry], csvs: Sequence[LocalCsv], facts: Mapping[str, Any],
     only: str | None = None,
 ) -> Comparison:  # fmt: skip
-    """Compare what is known.
+    """Compare what the ledger's `entries` and the `csvs` that are here tell.
 
-    Args:
-        entries: the ledger's lines.
-        csvs: the CSVs that are here, to tell how their local accuracy came about.
-        facts: what preprocess found out of the data, or nothing.
-        only: the sha256 of a CSV, to let the single values be of its submission.
+    `facts` is what preprocess found out of the data, or nothing.  `only` is the sha256 of a CSV, to let the single
+    values be of its submission.
     """
     states = ledger.current(entries, competition.slug)
     candidates = [e for e in states if only is None or e.csv_sha256 == only]

@@ -66,10 +66,13 @@ def at_temperature(probabilities: Probabilities, temperature: float) -> Probabil
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def fit_temperature(test: Outputs, validation: Outputs | None) -> float:
-    """The temperature, from 0.05 to 20, at which the labels of the validation split are likeliest.
+def calibrated(
+    test: Outputs, validation: Outputs | None, hidden: Outputs
+) -> tuple[float, Probabilities, Probabilities]:
+    """The temperature, and at it the probabilities of test_batch and of the hidden images, of very many a sample.
 
-    Without a validation split that of test_batch.  Guo et al. 2017, "On calibration" (arXiv:1706.04599).
+    It is the one, from 0.05 to 20, at which the labels of the validation split are likeliest; without a split those of
+    test_batch.  Guo et al. 2017, "On calibration" (arXiv:1706.04599).
 
     Raises:
         BadData: the outputs are not probabilities.
@@ -84,24 +87,10 @@ def fit_temperature(test: Outputs, validation: Outputs | None) -> float:
         return float(-np.log(chosen.clip(TINY)).mean())
 
     found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded")
-    return float(np.exp(found.x))
-
-
-def calibrated(
-    test: Outputs, validation: Outputs | None, hidden: Outputs
-) -> tuple[float, Probabilities, Probabilities]:
-    """The temperature, and at it the probabilities of test_batch and of the hidden images, of very many a sample.
-
-    Raises:
-        BadData: the outputs are not probabilities.
-    """
-    temperature = fit_temperature(test, validation)
+    temperature = float(np.exp(found.x))
     sample = hidden.probabilities[:: -(-len(hidden) // ENOUGH) or 1]
-    holdout, unlabelled = (
-        at_temperature(checked(values, of), temperature)
-        for of, values in (("test", test.probabilities), ("hidden", sample))
-    )
-    return temperature, holdout, unlabelled
+    holdout, unlabelled = checked(test.probabilities, "test"), checked(sample, "hidden")
+    return temperature, at_temperature(holdout, temperature), at_temperature(unlabelled, temperature)
 
 
 def atc(holdout: Probabilities, holdout_accuracy: float, hidden: Probabilities) -> float:

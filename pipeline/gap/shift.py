@@ -130,9 +130,7 @@ def out_of_distribution(
 def nearest(images: Images, training: Images) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The row of the training image that each of N images (N, 32, 32, 3) resembles most, and their correlation, (N,).
 
-    Args:
-        images: uint8.
-        training: uint8 (M, 32, 32, 3), may be memory-mapped.
+    Both are uint8; the training images (M, 32, 32, 3) may be memory-mapped.
     """
     wanted = thumbnails(images)
     rows = np.zeros(len(images), dtype=np.int64)

@@ -8,15 +8,7 @@ import pytest
 
 from pipeline.errors import BadData
 from pipeline.gap import estimators
-from pipeline.gap.estimators import (
-    Refused,
-    accuracy,
-    at_temperature,
-    checked,
-    fit_temperature,
-    negative_entropy,
-    probit,
-)  # fmt: skip
+from pipeline.gap.estimators import Refused, accuracy, at_temperature, checked, negative_entropy, probit
 from pipeline.store.submissions import Outputs
 from tests.gap.cases import PAIRS, two
 
@@ -34,8 +26,8 @@ def test_of_very_many_hidden_images_an_even_sample_is_enough(monkeypatch: pytest
     members = np.zeros((1, 7), np.uint8)
     hidden = Outputs(two(*np.linspace(0.1, 0.9, 7)).astype(np.float32), members, None)
     labelled = Outputs(hidden.probabilities[:2], members[:, :2], members[0, :2])
-    temperature, holdout, sample = estimators.calibrated(labelled, None, hidden)
-    assert sample == pytest.approx(at_temperature(checked(hidden.probabilities[::3], ""), temperature))
+    found, holdout, sample = estimators.calibrated(labelled, None, hidden)
+    assert sample == pytest.approx(at_temperature(checked(hidden.probabilities[::3], ""), found))
     assert len(holdout) == 2
 
 
@@ -45,14 +37,18 @@ def test_a_temperature_divides_the_logits() -> None:
     np.testing.assert_allclose(at_temperature(one, 2.0), roots / roots.sum())
 
 
+def temperature(test: Outputs, validation: Outputs | None) -> float:
+    return estimators.calibrated(test, validation, test)[0]
+
+
 def test_the_temperature_is_found_that_made_the_labels() -> None:
     rng = np.random.default_rng(0)
     honest = rng.dirichlet([0.5] * 5, size=20_000)
     labels = np.array([rng.choice(5, p=row) for row in honest]).astype(np.uint8)
     overconfident = at_temperature(honest, 1 / 3)
     calibrated, distorted = (Outputs(p.astype(np.float32), labels[None], labels) for p in (honest, overconfident))
-    assert fit_temperature(distorted, None) == pytest.approx(3, rel=0.05)
-    assert fit_temperature(distorted, calibrated) == pytest.approx(1, rel=0.05)  # the validation split decides
+    assert temperature(distorted, None) == pytest.approx(3, rel=0.05)
+    assert temperature(distorted, calibrated) == pytest.approx(1, rel=0.05)  # the validation split decides
     assert accuracy(overconfident, labels) == accuracy(honest, labels)
 
 
@@ -60,7 +56,7 @@ def test_certainty_has_an_entropy_and_a_loss() -> None:
     certain = np.array([[1.0, 0.0]])
     assert negative_entropy(certain).tolist() == [0]
     wrong = Outputs(certain.astype(np.float32), np.ones((1, 1), np.uint8), np.ones(1, np.uint8))
-    assert fit_temperature(wrong, None) == pytest.approx(20, rel=0.01)  # log 0 would be no number
+    assert temperature(wrong, None) == pytest.approx(20, rel=0.01)  # log 0 would be no number
 
 
 def test_atc_counts_what_is_as_confident_as_the_share_that_is_right() -> None:
