@@ -62,15 +62,24 @@ class Assessment:
     @property
     def advice(self) -> list[Advice]:
         """What to do next, the most promising first."""
-        found = self.diagnosis
-        advice = sorted(_mitigations(self.findings), key=lambda each: -(each.gain or 0))
-        if found.verdict == "preprocessing" and not found.pixels.corruptions:
-            advice.append(Advice("predict on the machine that has trained, or train again on this one", None, ""))
-        if found.verdict == "corruption":
-            advice.append(Advice("train with stronger augmentation: `train --policy trivialaugment`", None, ""))
-        if found.verdict == "unknown":
-            advice.append(Advice("look at the images: `check --pictures submissions`", None, ""))
-        return advice + _better_models(self.csv.sidecar, self.forecast.predicted)
+        found, card = self.diagnosis, self.csv.sidecar
+        worth = worth_of_a_point(card.test_accuracy / 100, self.forecast.predicted)
+        measured = f"as measured locally, where a point is worth {worth:.1f} here"
+        computed_otherwise = found.verdict == "preprocessing" and not found.pixels.corruptions
+        ways: list[tuple[bool, str, float | None]] = [
+            (computed_otherwise, "predict on the machine that has trained, or train again on this one", None),
+            (found.verdict == "corruption", "train with stronger augmentation: `train --policy trivialaugment`", None),
+            (found.verdict == "unknown", "look at the images: `check --pictures submissions`", None),
+            (len(card.runs) < 2, "average three seeds: `predict --run A B C`", worth * ENSEMBLE),
+            (
+                card.tta == "none" and card.mirrored,
+                "average with the mirror images: `predict --tta flip`",
+                worth * FLIP,
+            ),
+            (True, "one network taught by three: `train --teacher A B C`", worth * STUDENT),
+        ]
+        tried = sorted(_mitigations(self.findings), key=lambda each: -(each.gain or 0))
+        return tried + [Advice(do, gain, measured if gain else "") for is_open, do, gain in ways if is_open]
 
     def to_dict(self) -> dict[str, Any]:
         """For --json.  Accuracies in per cent, gains in points."""
@@ -121,18 +130,6 @@ def _mitigations(findings: Findings) -> list[Advice]:
         elif findings.mitigation == "none" and trial.recommended:
             advice.append(Advice(f"`predict --adapt {trial.mitigation}`", gain, OWN))
     return advice
-
-
-def _better_models(card: Sidecar, predicted: float) -> list[Advice]:
-    """What makes any model better, as far as it is not done yet."""
-    worth = worth_of_a_point(card.test_accuracy / 100, predicted)
-    source = f"as measured locally, where a point is worth {worth:.1f} here"
-    ways = [
-        (len(card.runs) < 2, "average three seeds: `predict --run A B C`", ENSEMBLE),
-        (card.tta == "none" and card.mirrored, "average with the mirror images: `predict --tta flip`", FLIP),
-        (True, "one network taught by three: `train --teacher A B C`", STUDENT),
-    ]
-    return [Advice(do, worth * gain, source) for is_open, do, gain in ways if is_open]
 
 
 def worth_of_a_point(local: float, predicted: float) -> float:

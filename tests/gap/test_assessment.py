@@ -51,13 +51,13 @@ def outputs(truth: NDArray[np.uint8], wrong: float, *, labelled: bool, seed: int
 
 def csv(
     folder: Path, name: str = "a", wrong: float = 0.1, seed: int = 0, hidden: str = "h",
-    found: Findings = FINE, **card: Any,
+    found: Findings = FINE, truth: NDArray[np.uint8] = TRUTH, **card: Any,
 ) -> LocalCsv:  # fmt: skip
     path, sha = folder / f"{name}.csv", f"sha-{name}"
     rows, features = np.arange(2), np.zeros((2, 3), dtype=np.float32)
     Evidence(
-        sha, (name,), outputs(TRUTH, 2 * wrong, labelled=False, seed=seed + 50),
-        outputs(TRUTH, wrong, labelled=True, seed=seed), None, rows, features, features[:, 0], rows, features,
+        sha, (name,), outputs(truth, 2 * wrong, labelled=False, seed=seed + 50),
+        outputs(truth, wrong, labelled=True, seed=seed), None, rows, features, features[:, 0], rows, features,
         found.to_dict(),
     ).write(path)  # fmt: skip
     created = "2025-01-01T00:00:00+00:00"
@@ -86,8 +86,9 @@ def test_the_runs_of_the_csvs_beside_it_are_its_peers(three: list[LocalCsv], tmp
     known = assess(first, three, [], KNOWN)
     assert known.forecast.by == "aline"
     assert assess(first, [*three, csv(tmp_path, "d", 0.05, 0)], [], KNOWN) == known  # a's twin
-    elsewhere = [csv(tmp_path, c.sidecar.run, 0.1, seed, hidden="other") for seed, c in enumerate(others, start=1)]
-    assert "aline" in assess(first, [first, *elsewhere], [], KNOWN).forecast.refused
+    for of in ({"hidden": "other"}, {"truth": TRUTH[::-1].copy()}):  # of another test set, by another test_batch
+        elsewhere = [csv(tmp_path, c.sidecar.run, 0.1, seed, **of) for seed, c in enumerate(others, start=1)]
+        assert "aline" in assess(first, [first, *elsewhere], [], KNOWN).forecast.refused
 
 
 def test_scores_of_other_csvs_anchor_and_its_own_does_not(three: list[LocalCsv]) -> None:
