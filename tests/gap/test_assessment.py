@@ -89,6 +89,8 @@ def test_the_runs_of_the_csvs_beside_it_are_its_peers(three: list[LocalCsv], tmp
     for of in ({"hidden": "other"}, {"truth": TRUTH[::-1].copy()}):  # of another test set, by another test_batch
         elsewhere = [csv(tmp_path, c.sidecar.run, 0.1, seed, **of) for seed, c in enumerate(others, start=1)]
         assert "aline" in assess(first, [first, *elsewhere], [], KNOWN).forecast.refused
+    others[0].path.with_suffix(".npz").write_bytes(b"torn")  # which stops no other
+    assert "aline" in assess(first, three, [], KNOWN).forecast.refused
 
 
 def test_scores_of_other_csvs_anchor_and_its_own_does_not(three: list[LocalCsv]) -> None:
