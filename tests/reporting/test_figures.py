@@ -3,6 +3,8 @@
 import dataclasses
 import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.config import PublishedLine
+from pipeline.errors import BadData
 from pipeline.gap import shift
 from pipeline.gap.forecast import on_line
 from pipeline.recipes import PRESETS
@@ -45,6 +48,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Processed:
 @pytest.fixture(scope="module")
 def evidence(data: Processed) -> Evidence:
     return answered(data)
+
+
+def test_images_are_opened_with_all_the_evidence_that_is_of_them(
+    data: Processed, evidence: Evidence, tmp_path: Path
+) -> None:
+    evidence.write(tmp_path / "a.csv")
+    card = SimpleNamespace(hidden=data.hidden_fingerprint, run="a", rows=len(evidence.hidden))
+    few = Outputs(evidence.hidden.probabilities[::2], evidence.hidden.members[:, ::2], None)
+    known: Any = SimpleNamespace(csv=SimpleNamespace(path=tmp_path / "a.csv", sidecar=card))
+    known.evidence = dataclasses.replace(evidence, hidden=few)  # as of very many
+    assert len(figures.open_images(known, data.folder)[0].hidden) == 60
+    other = dataclasses.replace(evidence.test, truth=np.roll(evidence.test.known_truth, 1))
+    known.evidence = dataclasses.replace(evidence, test=other)
+    with pytest.raises(BadData, match="holds other images than"):
+        figures.open_images(known, data.folder)
 
 
 def test_training_figures_show_the_metrics() -> None:
