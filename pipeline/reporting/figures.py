@@ -160,7 +160,8 @@ def holdout(evidence: Evidence, data: Processed) -> list[Picture]:
     """What the model gets wrong on test_batch: the confusions, and the most confident mistakes, if there are any."""
     outputs, names = evidence.test, _short(data)
     confidence, labels, truth = outputs.probabilities.max(axis=1), outputs.labels, outputs.known_truth
-    rows = np.argsort(np.where(labels == truth, 2, -confidence), kind="stable")[: min((labels != truth).sum(), MOST)]
+    order = np.argsort(-confidence, kind="stable")
+    rows = order[labels[order] != truth[order]][:MOST]
     captions = [f"{names[labels[k]]}\n{100 * confidence[k]:.0f}%, is {names[truth[k]]}" for k in rows.tolist()]
     layer = np.asarray(data.array("test_images")[rows]), captions
     return [_confusion(outputs, names), *([_sheet("mistakes", "Most confident mistakes", [layer])] if captions else [])]
