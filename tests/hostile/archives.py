@@ -145,16 +145,12 @@ def with_packed(training: bytes, name: str = "cifar-10-python.tar.gz") -> bytes:
 
 UNSAFE_NAMES = {
     "parent": "../evil",
-    "parent within": "folder/../../evil",
     "absolute": "/tmp/evil",
     "drive": "C:evil",
     "backslash": "..\\evil",
-    "UNC": "\\\\host\\evil",
     "empty part": "folder//evil",
     "trailing dot": "folder./evil",
-    "trailing space": "evil ",
     "escape sequence": "\x1b[31mevil",
-    "wildcard": "ev?l",
     "long part": "a" * 256,
     "long name": "a/" * 600 + "a",
 }
@@ -173,11 +169,8 @@ EXTENDED = {
     "gigabytes of long name": header("././@LongLink", tarfile.GNUTYPE_LONGNAME, 2**32) + b"\0" * 512,
     "many pax headers": with_pax(pax_record("comment", "x"))[:1024] * 2000 + tar_of({"a": b""}),
     "negative size": header("a", tarfile.REGTYPE, -512) + tar_of({"a": b""}),
-    "negative size by pax": with_pax(pax_record("size", "-512")),
     "path by pax": with_pax(pax_record("path", "../evil")),
-    "huge size by pax": with_pax(pax_record("size", "9" * 100)),
     "huge size": header("a", tarfile.REGTYPE, 2**80) + tar_of({"a": b""}),
-    "sparse 0.1": with_pax(pax_record("GNU.sparse.map", "0,1")),
     "sparse 1.0": with_pax(pax_record("GNU.sparse.major", "1"), pax_record("GNU.sparse.minor", "0")),
     "malformed pax": with_pax(b"0 x=y\n"),
     "charset by pax": with_pax(b"21 hdrcharset=\xff\xfe\xfd\n"),
@@ -226,13 +219,11 @@ BOMBS: dict[str, Maker] = {
     "zip": lambda: zip_of({"a": _ZEROS}),
     "tar.gz": lambda: gzip.compress(tar_of({"a": _ZEROS})),
     "endless tar.gz": lambda: gzip.compress(header("a", tarfile.REGTYPE, 8 * 1024**3) + _ZEROS),
-    "tail": lambda: gzip.compress(tar_of({"a": b"abc"}) + _ZEROS),
     "many files": lambda: zip_of({str(n): b"\0" * 200_000 for n in range(100)}),
     "overlapping members": overlapping_zip,
     "huge by its header": lambda: patched_zip(24, struct.pack("<I", 2**32 - 2)),
     "many members": lambda: zip_of({**_HONEST, **_MANY}),
     "many members of a tar": lambda: tar_of({**_HONEST, **_MANY}, tarfile.GNU_FORMAT),
-    "folders in each other": lambda: zip_of({**_HONEST, "/".join("a" * 33): b""}),
     "many folders": lambda: zip_of({**_HONEST, **_MANY_FOLDERS}),
     "many members of a gzip": lambda: gzip.compress(b"", mtime=0) * 500_000 + _TAR_GZ,
     "a gzip with a long name": lambda: with_gzip_name(b"x" * 10_000_000)[:-8] + b"\0" * 8,
@@ -249,15 +240,12 @@ DAMAGED: dict[str, Maker] = {
     "zip with a smaller size": lambda: patched_zip(24, struct.pack("<I", 2)),
     "zip with a larger size": lambda: patched_zip(24, struct.pack("<I", 100_000)),
     "zip with another name inside": lambda: patched_zip(46, b"b"),
-    "zip with a folder of contents": lambda: zip_of({**_HONEST, "folder/": b"abc"}),
     "zip with a zero byte in a name": lambda: zip_of({**_HONEST, "a_b": b""}).replace(b"a_b", b"a\0b"),
     "zip of nothing": lambda: zip_of({}),
-    "zip of a folder": lambda: zip_of({"folder/": b""}),
     "tar with a changed header": lambda: _TAR[:512] + _TAR[512:].replace(b"cifar_test", b"cifar-test", 1),
     "tar.gz with a wrong checksum": lambda: _TAR_GZ[:-8] + b"\0" * 8,
     "tar.gz with a tail": lambda: _TAR_GZ + b"<html>",
     "gzip of no tar": lambda: gzip.compress(b"no tar" * 1000, mtime=0),
-    "gzip of nothing": lambda: gzip.compress(b"", mtime=0),
     **{f"zip without {n} bytes": made(_ZIP[:-n]) for n in (1, 22, 500)},
     **{f"tar after {size} bytes": made(_TAR[:size]) for size in (1, 300, 7000)},
 }
@@ -265,7 +253,6 @@ DAMAGED: dict[str, Maker] = {
 OTHER_FILES: Mapping[str, bytes] = {
     "empty": b"",
     "HTML": b"\n<!DOCTYPE html><html>Sign in</html>" + b" " * 600,
-    "HTML before a zip": b"<html>" + _ZIP,
     "JSON": b'{"code":403,"message":"' + ESCAPE.encode() + b'"}',
     "a pickle": b"\x80\x02" + SYSTEM + b".",
 }
@@ -273,13 +260,10 @@ OTHER_FILES: Mapping[str, bytes] = {
 # What unpacks, and is another competition's or nobody's.
 MISUNDERSTOOD: dict[str, Maker] = {
     "two hidden sets": lambda: zip_of({**_HONEST, "again/cifar_test_nolabel.pkl": b""}),
-    "two sets of batches": lambda: zip_of({**_HONEST, "again/test_batch": b""}),
     "a batch too few": lambda: zip_of({name: data for name, data in _HONEST.items() if not name.endswith("_3")}),
     "the manifest is a folder": lambda: zip_of({**_HONEST, "manifest.json/inside": b""}),
-    "the manifest's partial is a folder": lambda: zip_of({**_HONEST, ".manifest.json.partial/inside": b""}),
     "the training data is a folder": lambda: with_packed(_PACKED, "cifar-10-python.tar.gz/inside"),
     "the training data is packed twice": lambda: with_packed(tar_of({"cifar-10-python.tar.gz": _PACKED})),
-    "a batch is a folder": lambda: with_folder("cifar-10-python/cifar-10-batches-py/data_batch_3"),
     "a bomb as the training data": lambda: with_packed(gzip.compress(header("a", b"0", 2**33) + _ZEROS)),
     "a link in the training data": lambda: with_packed(tar_of({}, then=[member("a", tarfile.SYMTYPE, "/etc/passwd")])),
 }
@@ -302,7 +286,6 @@ REFUSED: dict[str, Maker] = {
 
 # Harmless, and a whole competition: an archive inside is just a file.
 TAKEN: dict[str, Maker] = {
-    "a tar": made(_TAR),
     "a tar.gz with a name": lambda: with_gzip_name(b"competition.tar"),
     "the training data packed": lambda: with_packed(_PACKED),
     "the training data packed, in its folder": lambda: with_packed(_PACKED, "cifar-10-python/cifar-10-python.tar.gz"),

@@ -48,14 +48,6 @@ def inactive_token(here: Place) -> Outcome:
     return here.run_with("download", KAGGLE_USERNAME="", KAGGLE_KEY="")
 
 
-def unreadable_token(here: Place) -> Outcome:
-    """A file with a token that is not text."""
-    (here.cwd / ".kaggle").mkdir(exist_ok=True)
-    (here.cwd / ".kaggle/access_token").write_bytes(b"\xff\xfe\x00")
-    nothing = dict.fromkeys(("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"), "")
-    return here.run_with("download", HOME=str(here.cwd), **nothing)
-
-
 def link_expires_midway(here: Place) -> Outcome:
     """Cut after a half; when the client asks for the rest, the link has expired."""
     here.kaggle.misbehave("Download:cut=2300000*1")
@@ -185,16 +177,6 @@ def on_the_last_page(here: Place) -> Outcome:
     return outcome
 
 
-def of_unknown_origin(here: Place) -> Outcome:
-    """A CSV that predict did not write was submitted, and then its lines in the ledger were lost."""
-    for part in (here.csv.with_suffix(".json"), here.csv.with_suffix(".npz")):
-        part.unlink()
-    older = here.ledger_file.read_bytes()
-    assert here.run("submit").code == 0
-    here.ledger_file.write_bytes(older)
-    return here.run("submit")
-
-
 def scored_error(here: Place) -> Outcome:
     """Kaggle expects other ids than ours, now and later."""
     here.kaggle.state.truth = Truth({1: 1, 2: 2}, frozenset({1}))
@@ -230,7 +212,6 @@ NO_MORE = 'GetSubmissionLimits:fields={"numTotal": 9, "numAllowedNow": 0, "limit
 _DOWNLOAD = (
     Case("401", "ListDataFiles:status=401", 5, SETTINGS),
     Case("a token that is valid no more", inactive_token, 5, SETTINGS),
-    Case("a token that nobody can read", unreadable_token, 5, SETTINGS),
     Case("403, rules not accepted", "ListDataFiles:status=403", 5, RULES),
     Case("404, no such competition", "ListDataFiles:status=404", 2, "is --competition tiny spelled right?"),
     Case("429 once", "ListDataFiles:status=429,retry=0*1", 0, "again in 0 s", "complete", client={"attempts": 2}),
@@ -298,7 +279,6 @@ _SUBMIT = (
     Case("402 submissions, ours on the last page", on_the_last_page, 0, "not sending it twice", "complete", 1),
     Case("submitted by hand before", by_hand_before, 0, "not sending it twice", "complete", 1),
     Case("another by hand meanwhile", by_hand_meanwhile, 0, "as ref 90000001", "complete", 1),
-    Case("of unknown origin, the ledger is lost", of_unknown_origin, 0, "not sending it twice", "unscored", 1),
     Case("our clock is a day ahead", clock_off(-DAY), 0, "is scored", "complete", 1),
     Case("our clock is a day behind", clock_off(DAY), 0, "is scored", "complete", 1),
     Case("two runs at once", two_submits, 2, "another run is at work on", "complete", 1),

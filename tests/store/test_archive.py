@@ -133,7 +133,7 @@ WORDS = {
     "zip encrypted": "encrypted", "zip in LZMA": "compression", "zip with a wrong CRC": "damaged",
     "zip with a smaller size": "damaged", "zip with a larger size": "another size",
     "zip with another name inside": "damaged", "zip with a folder of contents": "of 3 bytes",
-    "zip with a zero byte in a name": "name", "zip with a name, UNC": "name", "tar with a name, parent": "name",
+    "zip with a zero byte in a name": "name", "zip with a name, backslash": "name", "tar with a name, parent": "name",
     "zip with names that meet, a and A": "name", "tar with names that meet, a and a/b": "name",
     "zip with a link": "no regular file", "zip with a device": "no regular file",
     "tar with a hard link": "no regular file", "tar with a link, and a file through it": "no regular file",
