@@ -29,7 +29,8 @@ MAX_CRASHES = 20  # after which it stops
 
 def seeds() -> dict[str, bytes]:
     """Honest files and the crafted ones, each with the byte before it that chooses its reader."""
-    from tests.hostile import archives, crafted, pickles
+    from tests.hostile import archives, pickles
+    from tests.hostile import test_crafted_files as crafted
 
     honest = {name.rpartition("/")[2]: content for name, content in archives.competition().items()}
     readers = {"cifar_test_nolabel.pkl": 1, "batches.meta": 3}

@@ -3,7 +3,7 @@
     python tests/bench/soak.py [files kaggle kills ledger clients] [--share 10] [--kills 8] [--seed 1] [--clients 10]
 
 files    crafted pickles and archives at the real command line, an interpreter each
-kaggle   rows of tests/hostile/kaggle_cases.py, through the genuine client
+kaggle   rows of tests/hostile/test_kaggle_misbehaves.py, through the genuine client
 kills    SIGKILL, SIGTERM and SIGINT at random moments over all stages, then the same command again
 ledger   seconds of `check` with 10,000 lines in the ledger, all of them on Kaggle's list
 clients  genuine clients that ask the mock server at once
@@ -37,7 +37,8 @@ from pipeline.rehearsal.mock import mock_kaggle
 from pipeline.rehearsal.state import COMPLETE, Outcome, Submission
 from pipeline.store import ledger
 from tests.bench import side_by_side
-from tests.hostile import crafted, kaggle_cases, kaggle_place, kills
+from tests.hostile import kaggle_place, kills, test_crafted_files
+from tests.hostile.test_kaggle_misbehaves import CASES
 from tests.support import SLUG, stage, write_download
 
 SUBMISSIONS = 2_500  # four lines of the ledger each
@@ -60,15 +61,15 @@ def tried(what: str, checks: Mapping[str, Callable[[], object]], share: int) -> 
 
 def crafted_files(arguments: argparse.Namespace, folder: Path) -> Found:
     """Every case with a fresh interpreter."""
-    target = crafted.Target(folder, fresh=True)
-    checks = {f"{case.file}, {case.name}": partial(target.check, case) for case in crafted.every_case()}
+    target = test_crafted_files.Target(folder, fresh=True)
+    checks = {f"{case.file}, {case.name}": partial(target.check, case) for case in test_crafted_files.every_case()}
     return tried("files", checks, arguments.share)
 
 
 def kaggle(arguments: argparse.Namespace, folder: Path) -> Found:
     """Rows of the table, with a fresh interpreter for each call of the client."""
     checks = {}
-    for stage_, cases in kaggle_cases.CASES.items():
+    for stage_, cases in CASES.items():
         template = kaggle_place.make_template(folder / stage_, stage_)
         for k, case in enumerate(cases):
             run = partial(kaggle_place.run_case, case, stage_, template, folder / f"{stage_}-{k}")

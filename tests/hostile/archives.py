@@ -14,8 +14,8 @@ from functools import partial
 import numpy as np
 
 from pipeline.rehearsal import digits
-from tests.hostile.pickles import SYSTEM, Maker, images, made
-from tests.support import NAMES
+from tests.hostile.pickles import SYSTEM, Maker, made
+from tests.support import NAMES, images
 
 Files = Mapping[str, bytes]
 

@@ -8,11 +8,9 @@ from typing import Any
 
 from pipeline.store import runs
 from pipeline.store.manifest import Manifest, records
-from tests.support import SLUG
 
 CSV, SIDECAR, EVIDENCE = (f"submissions/tiny-run.{end}" for end in ("csv", "json", "npz"))
 RUN = "data/models/tiny-run"
-PROCESSED = f"data/processed/{SLUG}"
 
 Edit = Callable[[Path], object]
 

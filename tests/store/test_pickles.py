@@ -146,7 +146,7 @@ def test_a_file_is_refused_whether_it_is_read_or_mapped(
 
 @pytest.mark.parametrize("kind", IMPOSTORS)
 def test_of_other_files_the_beginning_is_shown(kind: str) -> None:
-    data, _ = IMPOSTORS[kind]
+    data = IMPOSTORS[kind]
     path = Path("some.pkl")
     path.write_bytes(data)
     assert refusal(lambda: cifar.load(path)).startswith(
