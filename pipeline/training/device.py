@@ -39,28 +39,32 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Device:
-    """A device, and the precision of convolutions there; weights are always float32."""
+    """A device, and the precision of convolutions there; weights are always float32.  execution.json has these."""
 
-    torch_device: torch.device
+    device: str  # "cuda", "mps" or "cpu"
     precision: Precision
     compiled: bool = False  # whether training compiles the model
 
     @property
+    def torch_device(self) -> torch.device:
+        """For PyTorch."""
+        return torch.device(self.device)
+
+    @property
     def description(self) -> str:
         """For result.json: the kind, and its model where that is known."""
-        if self.torch_device.type == "cuda":
+        if self.device == "cuda":
             return f"cuda ({torch.cuda.get_device_name(self.torch_device)})"
-        return f"{self.torch_device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+        return f"{self.device} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
     def autocast(self) -> torch.autocast:
         """A context in which convolutions and linear layers compute in the device's precision."""
-        return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
 
     def by_rule(self, macs: int, images: int, compile_: Compile, alone: bool) -> "Device":
         """The device as a training of `images` images in all takes it, for a model of `macs` an image."""
         precision = self.precision if macs >= BF16_MACS else "fp32"
-        kind = self.torch_device.type
-        pays = alone and (kind == "cuda" or (kind == "cpu" and precision == "bf16"))
+        pays = alone and (self.device == "cuda" or (self.device == "cpu" and precision == "bf16"))
         compiled = compile_ == "yes" or (compile_ == "auto" and pays and 3 * macs * images >= COMPILE_MACS)
         return replace(self, precision=precision, compiled=compiled)
 
@@ -85,7 +89,7 @@ def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) ->
         torch.backends.cudnn.benchmark = True  # shapes are few and fixed: measure once which algorithm is fastest
         if not dist.is_initialized():  # else whoever made the process group has chosen the GPU
             _take_gpu(int(os.environ.get("LOCAL_RANK", "0")))
-    found = Device(torch.device(kind), "bf16" if _has_bf16(kind) else "fp32")
+    found = Device(kind, "bf16" if _has_bf16(kind) else "fp32")
     if found.precision == "bf16" and (reason := _bf16_failure(found)):
         log(f"bf16 fails here ({reason}): computing in fp32")
         return replace(found, precision="fp32")
@@ -147,15 +151,14 @@ def device_advice(device: Device, batch_size: int) -> Iterator[None]:
     Raises:
         PipelineError: the device has not enough memory (it names a batch size to try), or it failed.
     """
-    kind = device.torch_device.type
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
-            advice = f"try --batch-size {max(batch_size // 2, 2)}, or free memory there"
-            raise PipelineError(f"{kind} has not enough memory for --batch-size {batch_size}: {advice}") from error
+            advice = f"for --batch-size {batch_size}: try --batch-size {max(batch_size // 2, 2)}, or free memory there"
+            raise PipelineError(f"{device.device} has not enough memory {advice}") from error
         if device_failed(error):
-            raise _failure(kind, error) from error
+            raise _failure(device.device, error) from error
         raise
 
 

@@ -66,7 +66,7 @@ class Task:
 
     def reports(self, done: int) -> bool:
         """Whether to look at the loss after `done` steps of an epoch: always on a CPU, which never waits."""
-        return self.device.torch_device.type == "cpu" or done % 50 == 0 or done == self.training.steps
+        return self.device.device == "cpu" or done % 50 == 0 or done == self.training.steps
 
     def ends(self, rows: Sequence[EpochRow]) -> bool:
         """Whether no epoch follows on these: all are done, or the last ones brought nothing (early stopping)."""

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from pipeline.store.processed import Processed
 from pipeline.store.runs import CHECKPOINT, EXECUTION, METRICS, RESULT, TENSORBOARD, WEIGHTS, RunCard, RunResult
 from pipeline.training import state
 from pipeline.training.batches import Split, TrainingImages
-from pipeline.training.device import ALONE, Device, Precision, World, device_advice, machine
+from pipeline.training.device import ALONE, Device, World, device_advice, machine
 from pipeline.training.inference import EvaluationImages, bf16_agreement, evaluate
 from pipeline.training.loop import Task, fit
 from pipeline.training.metrics import Board
@@ -103,15 +103,6 @@ def _test_batch(data: Processed, device: torch.device) -> EvaluationImages:
 # --- execution.json: how the run computes, so that it goes on as it began, to the same weights -------------
 
 
-@dataclass(frozen=True)
-class Execution:
-    """What execution.json holds."""
-
-    device: str  # "cuda", "mps" or "cpu"
-    precision: Precision
-    compiled: bool
-
-
 def _settled(task: Task, compile_: Compile) -> Device:
     """The device with precision and compilation as this run began, or by the rule (see pipeline.training.device).
 
@@ -121,10 +112,10 @@ def _settled(task: Task, compile_: Compile) -> Device:
     settled = task.device.by_rule(summarise(task.config.model).macs, images, compile_, task.world.alone)
     path = task.folder / EXECUTION
     if path.is_file():
-        begun = read_json(path, Execution, "remove it, or train the run again with --force")
+        begun = read_json(path, Device, "remove it, or train the run again with --force")
         # bf16 that this processor would only emulate is left.
         possible = begun.precision == "fp32" or task.device.precision == "bf16"
-        if possible and begun.device == task.device.torch_device.type:
+        if possible and begun.device == settled.device:
             compiled = begun.compiled if compile_ == "auto" else settled.compiled
             settled = replace(settled, precision=begun.precision, compiled=compiled)
     _write_execution(task, settled)
@@ -133,8 +124,7 @@ def _settled(task: Task, compile_: Compile) -> Device:
 
 def _write_execution(task: Task, device: Device) -> None:
     if task.world.first:
-        execution = Execution(device.torch_device.type, device.precision, device.compiled)
-        atomic.write_json(task.folder / EXECUTION, asdict(execution))
+        atomic.write_json(task.folder / EXECUTION, asdict(device))
 
 
 # --- begin and end ----------------------------------------------------------------------------------------

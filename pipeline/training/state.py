@@ -69,7 +69,7 @@ def start(config: TrainConfig, device: Device, world: World = ALONE, log: Log = 
         return model.to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     model = initial()
-    if not world.alone and device.torch_device.type == "cuda":
+    if not world.alone and device.device == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     ema = EMA(model, config.ema_decay) if config.ema_decay else None
     return State(

@@ -78,7 +78,7 @@ class Step:
         self._proven = False  # whether a compiled step has been done
         if device.compiled:
             torch.compiler.reset()  # else many runs in one process (a sweep) reach its limit of recompilations
-            mode = "reduce-overhead" if device.torch_device.type == "cuda" else None
+            mode = "reduce-overhead" if device.device == "cuda" else None
             self._compiled = torch.compile(self._plain, dynamic=False, mode=mode)
 
     def __call__(self, images: Tensor, targets: Tensor, whole: int | None = None) -> None:
@@ -110,7 +110,7 @@ class Step:
         state.updates += 1
 
     def _gradients(self, model: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, whole: int) -> None:
-        if self._compiled is not None and self._device.torch_device.type == "cuda":
+        if self._compiled is not None and self._device.device == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         output = logits(model, images, self._device)
         loss = summed_loss(output, targets, self._config, self._taught(images))

@@ -10,7 +10,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from pipeline import train
@@ -193,7 +192,7 @@ def predicted(root: Path, hidden: str, adapt: Adapt) -> tuple[Evidence, Findings
         change(folder, hidden_images=np.ascontiguousarray(CHANGES[hidden](np.load(folder / "hidden_images.npy"))))
     data = Processed.open(folder)
     run = Run.open(root / "models", "r")
-    panel = Panel(inference.load([run], Device(torch.device("cpu"), "fp32")), "none", 100)
+    panel = Panel(inference.load([run], Device("cpu", "fp32")), "none", 100)
     truth = np.asarray(data.array("test_labels"))
     test = inference.predict(panel, data, "test_images", np.arange(len(truth)), truth)
     evidence, findings = predict_hidden(

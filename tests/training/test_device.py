@@ -13,10 +13,10 @@ from pipeline.recipes import PRESETS, Compile
 from pipeline.training import device
 from pipeline.training.device import ALONE, Device, Precision, World, choose, device_advice, join
 
-CPU = Device(torch.device("cpu"), "fp32")
-CPU_BF16 = Device(torch.device("cpu"), "bf16")
-CUDA = Device(torch.device("cuda"), "bf16")
-MPS = Device(torch.device("mps"), "fp32")
+CPU = Device("cpu", "fp32")
+CPU_BF16 = Device("cpu", "bf16")
+CUDA = Device("cuda", "bf16")
+MPS = Device("mps", "fp32")
 
 
 def test_auto_takes_the_first_that_is_there_and_a_missing_one_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_precision_and_compilation_follow_the_rule(
 ) -> None:
     config = PRESETS[preset]
     found = on.by_rule(summarise(config.model).macs, config.epochs * 50_000, compile_, alone)
-    assert found == Device(on.torch_device, precision, compiled)
+    assert found == Device(on.device, precision, compiled)
 
 
 def test_compile_yes_without_a_compiler_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

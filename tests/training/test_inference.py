@@ -28,8 +28,8 @@ from pipeline.training.inference import EvaluationImages, Member, Panel, bn_adap
 from tests.support import SLUG, prepare, write_run
 from tests.support import images as smooth_images
 
-CPU = Device(torch.device("cpu"), "fp32")
-CPU_BF16 = Device(torch.device("cpu"), "bf16")
+CPU = Device("cpu", "fp32")
+CPU_BF16 = Device("cpu", "bf16")
 Images = NDArray[np.uint8]
 
 

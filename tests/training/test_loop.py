@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline import console
 from pipeline.console import Meter
@@ -21,7 +20,7 @@ from pipeline.training.loop import Task, epoch_line, fit, stop_on_signals
 from pipeline.training.state import State, start
 from pipeline.training.step import Step
 
-CPU = Device(torch.device("cpu"), "fp32")
+CPU = Device("cpu", "fp32")
 CONFIG = dataclasses.replace(PRESETS["rehearsal"].with_epochs(2), batch_size=32)
 GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.integers(0, 256, (100, 32, 32, 3), dtype=np.uint8)

@@ -32,7 +32,7 @@ from pipeline.training.step import Step
 from tests.support import ROOT
 from tests.training.tiny import SLUG, write_tiny
 
-CPU = Device(torch.device("cpu"), "fp32")
+CPU = Device("cpu", "fp32")
 CONFIG = dataclasses.replace(
     PRESETS["rehearsal"], optimizer="sgd", momentum=0.0, weight_decay=0.0, batch_size=31, learning_rate=0.1,
     warmup_epochs=0.0,

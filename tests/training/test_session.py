@@ -22,8 +22,8 @@ from pipeline.training.session import _settled
 from tests.training.tiny import SLUG, write_tiny
 
 CONFIG = PRESETS["fast"]  # large enough for bf16
-FP32 = Device(torch.device("cpu"), "fp32")
-BF16 = Device(torch.device("cpu"), "bf16")
+FP32 = Device("cpu", "fp32")
+BF16 = Device("cpu", "bf16")
 IMAGES, LABELS = np.zeros((4, 32, 32, 3), dtype=np.uint8), np.zeros(4, dtype=np.int64)
 
 

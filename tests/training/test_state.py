@@ -17,7 +17,7 @@ from pipeline.training.device import Device
 from pipeline.training.state import State, start
 from pipeline.training.step import Step
 
-CPU = Device(torch.device("cpu"), "fp32")
+CPU = Device("cpu", "fp32")
 CONFIG = dataclasses.replace(PRESETS["rehearsal"].with_epochs(2), batch_size=32)
 GENERATOR = np.random.default_rng(0)
 IMAGES = torch.from_numpy(GENERATOR.integers(0, 256, (32, 32, 32, 3), dtype=np.uint8))

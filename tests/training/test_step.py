@@ -16,7 +16,7 @@ from pipeline.training.inference import logits
 from pipeline.training.state import State, start
 from pipeline.training.step import Step, summed_loss
 
-CPU = Device(torch.device("cpu"), "fp32")
+CPU = Device("cpu", "fp32")
 CONFIG = dataclasses.replace(PRESETS["rehearsal"], batch_size=32)
 GENERATOR = np.random.default_rng(0)
 IMAGES = torch.from_numpy(GENERATOR.integers(0, 256, (32, 32, 32, 3), dtype=np.uint8))
@@ -171,5 +171,5 @@ def test_cuda_is_compiled_with_its_graphs(monkeypatch: pytest.MonkeyPatch) -> No
     asked: list[dict[str, object]] = []
     monkeypatch.setattr(torch, "compile", lambda _model, **options: asked.append(options))
     for kind in ("cpu", "cuda"):
-        Step(start(SMALL, CPU), SMALL, Device(torch.device(kind), "bf16", compiled=True), 100)
+        Step(start(SMALL, CPU), SMALL, Device(kind, "bf16", compiled=True), 100)
     assert [options["mode"] for options in asked] == [None, "reduce-overhead"]
