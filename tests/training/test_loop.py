@@ -3,6 +3,7 @@
 import dataclasses
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from pipeline.console import Meter
 from pipeline.errors import Log, PipelineError
 from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.store.runs import CHECKPOINT, EpochRow
-from pipeline.training import optim
+from pipeline.training import loop, optim
+from pipeline.training import state as states
 from pipeline.training.batches import TrainingImages
 from pipeline.training.device import Device
-from pipeline.training.inference import EvaluationImages
+from pipeline.training.inference import EvaluationImages, evaluate
 from pipeline.training.loop import Task, epoch_line, fit, stop_on_signals
 from pipeline.training.state import State, start
 from pipeline.training.step import Step
@@ -64,10 +66,25 @@ def test_a_loss_that_explodes_keeps_the_last_good_checkpoint(tmp_path: Path, mon
         return 1e-3 if step < steps_per_epoch else 1e30
 
     monkeypatch.setattr(optim, "learning_rate", exploding)
-    with pytest.raises(PipelineError, match=r"no longer finite in epoch 2, step \d \(lr 1e\+30\): lower") as caught:
+    with pytest.raises(
+        PipelineError, match=r"the loss is no longer finite in epoch 2, step \d \(lr 1e\+30\): lower"
+    ) as caught:
         fitted(tmp_path)
     assert caught.value.exit_code == 1
     assert (tmp_path / CHECKPOINT).read_bytes() == good[0]
+
+
+def test_a_signal_stops_the_validation_and_no_step_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any) -> tuple[float, float]:
+        signal.raise_signal(signal.SIGINT)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(loop, "evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(tmp_path)
+    state = start(CONFIG, CPU)
+    states.load(tmp_path / CHECKPOINT, state, "card")
+    assert (state.epoch, state.step, state.updates) == (0, 4, 4)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -87,6 +87,19 @@ def test_a_damaged_checkpoint_is_bad_data(tmp_path: Path, left: slice) -> None:
         states.load(path, start(CONFIG, CPU), "card")
 
 
+class Hostile:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("executed"),)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(Hostile(), tmp_path / CHECKPOINT)
+    with pytest.raises(BadData, match=r"checkpoint\.pt is damaged"):
+        states.load(tmp_path / CHECKPOINT, start(CONFIG, CPU), "card")
+    assert not (tmp_path / "executed").exists()
+
+
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     states.save(tmp_path / CHECKPOINT, start(CONFIG, CPU), "card")
     with pytest.raises(BadData, match="belongs to another run"):
