@@ -1,6 +1,5 @@
 """What several tests need: a tiny competition, a tiny run, and the real command line."""
 
-import dataclasses
 import functools
 import importlib
 import io
@@ -23,13 +22,10 @@ from pipeline.download import download
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.predict import predict
 from pipeline.preprocess import preprocess
-from pipeline.recipes import PRESETS
 from pipeline.rehearsal import digits
 from pipeline.rehearsal.state import Settings
-from pipeline.store import atomic, runs
-from pipeline.store.manifest import Manifest, records
-from pipeline.store.processed import Processed
-from pipeline.store.runs import RunCard, RunResult
+from pipeline.store import runs
+from pipeline.store.runs import RunCard
 from tests.doubles.kaggle import FaultyKaggle, faulty_kaggle
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,22 +140,12 @@ def prepare(cwd: Path, **options: int) -> Path:
 def write_run(cwd: Path, name: str = "tiny-run", seed: int = 0) -> Path:
     """A finished run with untrained weights, made the latest; its folder."""
     from pipeline.model import resnet
-    from pipeline.model.resnet import build
+    from tests.places import finish
 
-    models = cwd / "data/models"
-    folder = models / name
-    data = Processed.open(cwd / "data/processed" / SLUG)
-    config = dataclasses.replace(PRESETS["rehearsal"], seed=seed)
-    atomic.write_json(folder / runs.CONFIG, RunCard(SLUG, data.training_fingerprint, config).to_dict())
-    resnet.save(folder / runs.WEIGHTS, build(config.model, seed).state_dict(), config.model)
-    result = RunResult("split", 91.0, 0.3, 10, 90.0, 20, 3, 12, 90.5, 1000, 100.0, 60.0, "cpu", "fp32")
-    atomic.write_json(folder / runs.RESULT, result.to_dict())
-    runs.write_metrics(
-        folder / runs.METRICS, [runs.EpochRow(k, 1e-3, 2.0, 60.0, 0.3, 80.0 + k, 100.0, 5.0) for k in (1, 2, 3)]
-    )
-    files = [folder / n for n in (runs.CONFIG, runs.WEIGHTS, runs.RESULT, runs.METRICS)]
-    Manifest("train", records(folder, files)).write(folder)
-    runs.point_latest(models, name)
+    folder = finish(cwd, name, seed=seed)
+    card = RunCard.read(folder)
+    resnet.save(folder / runs.WEIGHTS, resnet.build(card.config.model, seed).state_dict(), card.config.model)
+    runs.complete(folder, card)
     return folder
 
 

@@ -155,11 +155,6 @@ def test_help_shows_every_option_in_groups_with_the_presets_values() -> None:
         assert default in shown
 
 
-def test_epochs_take_the_warm_up_along_unless_it_is_given() -> None:
-    assert cli.recipe("paper", {"epochs": 16}).warmup_epochs == pytest.approx(1.0)
-    assert cli.recipe("paper", {"epochs": 16, "warmup_epochs": 3.0}).warmup_epochs == 3.0
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -178,14 +173,13 @@ def test_combinations_that_make_no_sense_name_the_fix(given: dict[str, Any], mes
         cli.recipe("rehearsal", given)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["--optimizer", "adagrad"], ["--cutmix", "1", "--mixup", "1"], ["--learning-rate", "fast"]],
+@pytest.mark.parametrize("arguments", ["--optimizer adagrad", "--cutmix 1 --mixup 1", "--learning-rate fast"])
+    "arguments", ["--optimizer adagrad", "--cutmix 1 --mixup 1", "--learning-rate fast", "--epochs 0"]
 )
 def test_they_are_refused_before_any_data_is_looked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str
 ) -> None:
     # Missing data would be exit code 3.
-    assert train.main(["--processed", str(tmp_path / "none"), "--models", str(tmp_path / "m"), *arguments]) == 2
+    assert train.main(["--processed", str(tmp_path / "none"), "--models", str(tmp_path), *arguments.split()]) == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert not list(tmp_path.iterdir())

@@ -52,16 +52,7 @@ CHOICES = {
     ("train", "--compile"): {"auto", "yes", "no"},
     ("train", "--validation"): {"test_batch", "split"},
 }
-EXIT_CODES = {
-    "PipelineError": 1,
-    "UsageError": 2,
-    "MissingInput": 3,
-    "BadData": 4,
-    "AccessDenied": 5,
-    "NetworkError": 6,
-    "SubmissionLimit": 7,
-    "ScoringError": 8,
-}
+EXIT_CODES = "PipelineError UsageError MissingInput BadData AccessDenied NetworkError SubmissionLimit ScoringError"
 KEYS = {
     "check": "competition run ref status local validation public private gap public_rows rows_assumed noise "
     "line_expects optimistic not_asked submissions csv predicted interval by methods refused reliable doubts "
@@ -79,20 +70,19 @@ def test_no_command_has_gone() -> None:
     assert set(NAMES) == set(FLAGS)
 
 
-@pytest.mark.parametrize("name", FLAGS)
-def test_no_flag_has_gone(name: str) -> None:
-    assert {*FLAGS[name].split(), "--debug", "-h", "--help"} - flags(name) == set()
+def test_no_flag_has_gone() -> None:
+    for name, kept in FLAGS.items():
+        assert {*kept.split(), "--debug", "-h", "--help"} - flags(name) == set(), name
 
 
-@pytest.mark.parametrize(("name", "flag"), CHOICES)
-def test_the_choices_are_these(name: str, flag: str) -> None:
-    (option,) = [p for p in commands()[name].params if flag in p.opts]
-    found = set(option.to_info_dict()["type"]["choices"])
-    assert found == CHOICES[name, flag]
+def test_the_choices_are_these() -> None:
+    for (name, flag), kept in CHOICES.items():
+        (option,) = [p for p in commands()[name].params if flag in p.opts]
+        assert set(option.to_info_dict()["type"]["choices"]) == kept, flag
 
 
 def test_the_exit_codes_are_these() -> None:
-    assert {name: getattr(errors, name).exit_code for name in EXIT_CODES} == EXIT_CODES
+    assert [getattr(errors, name).exit_code for name in EXIT_CODES.split()] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert errors.INTERRUPTED == 130
 
 
@@ -100,9 +90,9 @@ def test_ci_calls_what_a_person_calls() -> None:
     assert (ROOT / ".ci/run").read_text().rstrip().endswith("exec tests/run.sh")
 
 
-@pytest.mark.parametrize("name", BENCHES)
-def test_every_measurement_has_one_headline(name: str) -> None:
-    assert '"ratio":' in (ROOT / f"tests/bench/{name}.py").read_text()
+def test_every_measurement_has_one_headline() -> None:
+    for name in BENCHES:
+        assert '"ratio":' in (ROOT / f"tests/bench/{name}.py").read_text(), name
 
 
 def test_model_counts_in_json(tmp_path: Path) -> None:

@@ -22,6 +22,11 @@ def test_the_paper_preset_is_the_papers_recipe() -> None:
     assert paper.flip == "random" and paper.validation == "test_batch"
 
 
+def test_other_epochs_keep_the_warm_ups_share_unless_it_is_given() -> None:
+    assert PRESETS["paper"].changed({"epochs": 16, "seed": None}).warmup_epochs == pytest.approx(1.0)
+    assert PRESETS["paper"].changed({"epochs": 16, "warmup_epochs": 3.0}).warmup_epochs == 3.0
+
+
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_a_config_survives_json(preset: TrainConfig) -> None:
     again = from_json(TrainConfig, preset.to_dict())

@@ -173,7 +173,7 @@ def with_other_images(place: Path) -> Path:
             functools.partial(begun, done=2),
             "`python -m pipeline.train --competition tiny --preset rehearsal --run tiny-run` goes on",
             TRAINING,
-            "Validation so far 82.00% epoch 2, the best yet Progress 2 of 12 epochs 0:00:50 left Parameters",
+            "Validation so far 62.00% epoch 2, the best yet Progress 2 of 12 epochs 0:10:00 left Parameters",
         ),
         (unpredicted, "python -m pipeline.predict --run tiny-run", TRAINING, "Nothing has been submitted yet"),
         (predicted_place, "Nothing has been submitted", TRAINING | IMAGES | SCORES, "Predicted on Kaggle"),
