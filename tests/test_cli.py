@@ -174,8 +174,6 @@ def test_combinations_that_make_no_sense_name_the_fix(given: dict[str, Any], mes
 
 
 @pytest.mark.parametrize("arguments", ["--optimizer adagrad", "--cutmix 1 --mixup 1", "--learning-rate fast"])
-    "arguments", ["--optimizer adagrad", "--cutmix 1 --mixup 1", "--learning-rate fast", "--epochs 0"]
-)
 def test_they_are_refused_before_any_data_is_looked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str
 ) -> None:
