@@ -14,9 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import UsageError
 
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)  # what some network file systems answer to the sync of a folder
 
 
@@ -125,21 +124,15 @@ def lock(path: Path, wait: float = 0.0) -> Iterator[None]:
 
     Raises:
         UsageError: another process is at work on `path`.
-        PipelineError: the file system has no locks.
+        OSError: the file system has no locks.
     """
     make_folder(path.parent)
     held = FileLock(path.with_name(f".{path.name}.lock"), timeout=wait)
     try:
-        held.acquire()
+        with naming(path):
+            held.acquire()
     except Timeout:
         raise UsageError(f"another run is at work on {path}: wait for it to end, or stop it") from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        raise PipelineError(
-            f"{path} lies on a file system without locks ({error.strerror}), where two runs could meet: "
-            "name a folder on another (--help shows the options)"
-        ) from error
     try:
         yield
     finally:
@@ -153,9 +146,9 @@ def is_locked(path: Path) -> bool:
     try:
         with lock(path):
             return False
-    except PipelineError:
+    except UsageError:
         return True
-    except OSError:  # the folder is read-only
+    except OSError:  # the folder is read-only, or has no locks
         return False
 
 

@@ -15,6 +15,7 @@ import pytest
 from pipeline.errors import BadData, UsageError
 from pipeline.store import archive
 from pipeline.store.archive import extract
+from tests.hostile import archives
 from tests.hostile.archives import DAMAGED, MISUNDERSTOOD, NOISE, REFUSED, Files, as_zip64, tar_of, zip_and, zip_of
 
 HONEST = {
@@ -138,7 +139,9 @@ WORDS = {
     "zip with a link": "no regular file", "zip with a device": "no regular file",
     "tar with a hard link": "no regular file", "tar with a link, and a file through it": "no regular file",
     "tar with a changed header": "damaged", "tar.gz with a wrong checksum": "damaged", "tar.gz with a tail": "damaged",
-    "bomb: zip": "limit", "bomb: tar.gz": "limit", "bomb: many members": "members", "bomb: many folders": "folders",
+    "bomb: zip": "limit", "bomb: tar.gz": "limit", "bomb: many members": "members",
+    "bomb: many members of a tar": "headers that are too many",
+    "bomb: many folders": "folders",
     "bomb: a huge table of contents": "table of contents is too large",
     "bomb: a table of contents of exabytes": "damaged",
 }  # fmt: skip
@@ -156,10 +159,17 @@ def test_every_crafted_archive_is_refused(kind: str, destination: Path) -> None:
     assert WORDS.get(kind, "") in message
 
 
+def test_headers_that_are_too_many_are_refused(destination: Path) -> None:
+    headers = archives.with_pax(archives.pax_record("comment", "x"))[:1024] * 200
+    data = b"".join(headers + archives.header(str(n), tarfile.REGTYPE, 0) for n in range(25))
+    assert "headers that are too many" in refusal(data + bytes(1024), destination)
+
+
 @THREE
 def test_the_size_limit_holds(make: Callable[[Files], bytes], destination: Path) -> None:
     assert "limit" in refusal(make({"a": NOISE, "b": NOISE}), destination, max_bytes=150_000)
     assert "limit" in refusal(make({"a": bytes(200_000)}), destination, max_bytes=150_000)  # packed, it is small
+    assert "has 10240 bytes" in refusal(tar_of({"a": b"abc"}), destination, max_bytes=5000)
 
 
 @THREE

@@ -144,6 +144,11 @@ def test_a_file_is_refused_whether_it_is_read_or_mapped(
     assert not canary()
 
 
+def test_a_global_of_another_module_is_none_of_numpys() -> None:
+    data = b"\x80\x02" + array().replace(b"cnumpy\ndtype\n", b"cevil\ndtype\n") + b"."
+    assert "a global that no array needs, evil dtype" in refusal(lambda: loads(data, "some.pkl"))
+
+
 @pytest.mark.parametrize("kind", IMPOSTORS)
 def test_of_other_files_the_beginning_is_shown(kind: str) -> None:
     data = IMPOSTORS[kind]
