@@ -204,12 +204,12 @@ def probabilities(members: Sequence[Member], pixels: NDArray[np.uint8], tta: Tta
         BadData: they are not finite.
     """
     views = tta_views(torch.from_numpy(pixels).to(members[0].device.torch_device), tta)
-    found = []
-    for member in members:
-        found.append(torch.stack([logits(member.folded, view, member.device).softmax(dim=1) for view in views]))
-        if not bool(found[-1].isfinite().all()):
-            raise BadData(f"run {member.name} predicts numbers that are not finite: train it again")
-    return torch.stack(found)
+    found = [torch.stack([logits(m.folded, view, m.device).softmax(dim=1) for view in views]) for m in members]
+    stacked = torch.stack(found)
+    finite: list[bool] = stacked.isfinite().flatten(1).all(dim=1).tolist()
+    if not all(finite):
+        raise BadData(f"run {members[finite.index(False)].name} predicts numbers that are not finite: train it again")
+    return stacked
 
 
 def predict(

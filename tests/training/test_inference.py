@@ -1,7 +1,6 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +11,9 @@ from torch.nn.functional import cross_entropy
 
 from pipeline import console
 from pipeline.errors import BadData
-from pipeline.model import resnet
 from pipeline.model.resnet import ResNet, build, folded, normalise
-from pipeline.recipes import MODELS
-from pipeline.store import atomic, runs
+from pipeline.recipes import MODELS, ValidationSet
 from pipeline.store.ensemble import Ensemble
-from pipeline.store.manifest import Manifest, records
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run
 from pipeline.store.submissions import Tta
@@ -266,43 +262,26 @@ def test_features_are_what_the_linear_layer_sees(data: Processed) -> None:
         torch.testing.assert_close(one.model.fc(features), logits(one.model, pixels[::9]))
 
 
-def change(folder: Path, model: ResNet | None = None, **config: Any) -> None:
-    """Give a run other weights, or another config."""
-    card = runs.RunCard.read(folder)
-    if model is not None:
-        resnet.save(folder / runs.WEIGHTS, model.state_dict(), model.config)
-    card = dataclasses.replace(card, config=dataclasses.replace(card.config, **config))
-    atomic.write_json(folder / runs.CONFIG, card.to_dict())
-    names = (runs.CONFIG, runs.WEIGHTS, runs.RESULT, runs.METRICS)
-    Manifest("train", records(folder, [folder / name for name in names])).write(folder)
-
-
 def test_holdout_accuracy_is_of_the_images_that_validated_all(tmp_path: Path, data: Processed) -> None:
-    folders = [write_run(tmp_path, name, seed) for seed, name in enumerate("ab")]
-    for seed, folder in enumerate(folders):
-        change(folder, centred(seed, np.array(data.array("train_images"))))
+    pixels, truth = np.array(data.array("train_images")), data.array("train_labels")
+    members = [member("a", 0, pixels), member("b", 1, pixels)]
+    write_run(tmp_path)
+    run = Run.open(tmp_path / "data/models", None)
 
-    def scores() -> tuple[Ensemble, list[Member], inference.HoldoutScores]:
-        ensemble = Ensemble.open(tmp_path / "data/models", tmp_path / "data/pretrained", ["a", "b"])
-        members = inference.load(ensemble.runs, CPU)
-        outputs = inference.predict_holdout(ensemble, Panel(members, "flip", 7), data)
-        return ensemble, members, inference.holdout_scores(ensemble, *outputs)
+    def scores(validation: ValidationSet) -> inference.HoldoutScores:
+        card = dataclasses.replace(run.card, config=dataclasses.replace(run.card.config, validation=validation))
+        ensemble = Ensemble(tuple(dataclasses.replace(run, name=m.name, card=card) for m in members))
+        return inference.holdout_scores(ensemble, *inference.predict_holdout(ensemble, Panel(members, "flip", 7), data))
 
-    def right(members: list[Member], images: Images, truth: NDArray[np.int64]) -> float:
-        return float(100 * (labels(members, images, "flip") == truth).mean())
+    def right(of: list[Member], images: Images, truth: NDArray[np.int64], tta: Tta = "flip") -> float:
+        return float(100 * (labels(of, images, tta) == truth).mean())
 
-    ensemble, members, found = scores()
-    test_images, test_labels = np.array(data.array("test_images")), data.array("test_labels")
-    assert found.test == pytest.approx(right(members, test_images, test_labels))
-    rows = split(data.array("train_labels"), ensemble.runs[0].card.config).validation
-    assert rows is not None and found.validation == pytest.approx(
-        right(members, data.array("train_images")[rows], data.array("train_labels")[rows])
-    )
-    plain = {m.name: 100 * (labels([m], test_images, "none") == test_labels).mean() for m in members}
-    assert found.alone == pytest.approx(plain[found.best]) == max(plain.values())
-    assert found.test != found.validation and len(set(plain.values())) == 2  # or it would prove nothing
-
-    for folder in folders:
-        change(folder, validation="test_batch")
-    *_, found = scores()
+    found, test = scores("split"), (np.array(data.array("test_images")), data.array("test_labels"))
+    rows = split(truth, run.card.config).validation
+    assert rows is not None and found.validation == pytest.approx(right(members, pixels[rows], truth[rows]))
+    assert found.test == pytest.approx(right(members, *test))
+    alone = {m.name: right([m], *test, "none") for m in members}
+    assert found.alone == pytest.approx(alone[found.best]) == max(alone.values())
+    assert found.test != found.validation and len(set(alone.values())) == 2  # or it would prove nothing
+    found = scores("test_batch")
     assert found.validation == found.test

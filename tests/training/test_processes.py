@@ -106,14 +106,16 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
         while not (folder / "models/dying" / runs.CHECKPOINT).exists() and torchrun.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        os.kill(int((folder / "pid-1").read_text()), signal.SIGKILL)
+        if torchrun.poll() is None:
+            os.kill(int((folder / "pid-1").read_text()), signal.SIGKILL)
         output, errors = torchrun.communicate(timeout=100)
     return Launched(folder, torchrun.returncode, output, errors)
 
 
 @pytest.mark.timeout(500)
 def test_torchrun_trains_one_run_and_the_first_process_alone_writes_and_speaks(launched: Launched) -> None:
-    assert [launched.output.count(text) for text in ("2 processes", "epoch 2/2", "next: ")] == [1, 1, 1]
+    said = [launched.output.count(text) for text in ("2 processes", "epoch 2/2", "next: ")]
+    assert said == [1, 1, 1], launched.errors
     assert train.main(arguments(launched.folder, "one", 2)) == 0
     metrics = [(launched.folder / "models" / name / runs.METRICS).read_text().splitlines() for name in ("two", "one")]
     for two, one in zip(*(map(json.loads, lines) for lines in metrics), strict=True):
