@@ -14,7 +14,7 @@ from pipeline.errors import Log
 
 Part = TypeVar("Part", bound=Sized)
 
-FIRST_LINE, LINES = 10.0, 60.0  # seconds before the first line about a wait, and between two plain lines
+LINES = 60.0  # seconds between two plain lines; shorter work says nothing
 BYTES = "B"  # a unit; its total is what can come at most: an archive is smaller than what is in it
 SHARE = "{desc} {percentage:.0f} %{postfix}, {rate_noinv_fmt}, {remaining} to go"
 AT_MOST = "{desc} {n_fmt}B of at most {total_fmt}B, {rate_noinv_fmt}, at most {remaining} to go"

@@ -48,8 +48,8 @@ def predict(
 ) -> Predicted:  # fmt: skip
     """Write the labels for the hidden images of `slug`, by default the runs' own competition.
 
-    They are those of one run, by default the one that train finished last, or of the averaged probabilities of several.
-    What `tta` and `adapt` mean says --help; memory does not depend on how many images there are.
+    They are those of one run, by default the one that train finished last, or of several's averaged probabilities.
+    Memory does not depend on how many images there are.
 
     Raises:
         MissingInput: no finished run, or the competition's data is not preprocessed.
@@ -112,13 +112,12 @@ def _existing(csv: Path) -> Sidecar | None:
     # A partial file is what a killed predict left: then CSV and sidecar may differ without anybody's editing.
     if csv.exists() and not atomic.partial(csv).exists():
         found = Sidecar.read(csv)
-        if found is None or found.csv_sha256 != FileRecord.of(csv).sha256:
-            raise UsageError(f"{csv} was not written by predict, or edited since: choose another --out, or --force")
-        return found
-    if not submissions.is_ours(csv):
-        sidecar = submissions.sidecar_path(csv)
-        raise UsageError(f"{sidecar} is no sidecar of predict's: choose another --out, or --force")
-    return None
+        if found is not None and found.csv_sha256 == FileRecord.of(csv).sha256:
+            return found
+    elif submissions.is_ours(csv):
+        return None
+    names = f"{csv} with {submissions.sidecar_path(csv).name}"
+    raise UsageError(f"{names} was not written by predict, or edited since: choose another --out, or --force")
 
 
 def _write(

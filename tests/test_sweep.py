@@ -26,9 +26,10 @@ from pipeline.config import Paths
 from pipeline.errors import PipelineError, UsageError
 from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.store import runs
+from tests import test_train
 from tests.support import Killed
 from tests.test_commands import parsed
-from tests.training.tiny import SLUG, before_step, write_tiny
+from tests.training.tiny import SLUG, before_step
 
 NAME = "study"
 RATE = "learning_rate=log:1e-3:1e-1"
@@ -60,17 +61,11 @@ sys.exit(sweep.main(sys.argv[1:]))
 """
 
 
-class Place:
+class Place(test_train.Place):
     """A folder of processed images, and a folder for runs."""
 
-    def __init__(self, root: Path) -> None:
-        self.paths = Paths(processed=root / "processed", models=root / "models")
-        write_tiny(self.paths.processed)
-
     def arguments(self, *more: str) -> list[str]:
-        folders = ["--processed", str(self.paths.processed), "--models", str(self.paths.models)]
-        start = ["--competition", SLUG, "--preset", "rehearsal", "--epochs", "1", "--device", "cpu", "--name", NAME]
-        return [*start, *folders, *more]
+        return super().arguments("--epochs", "1", "--device", "cpu", "--name", NAME, *more)
 
     def sweep(self, *more: str) -> int:
         return sweep.main(self.arguments(*more))
