@@ -128,11 +128,7 @@ def _unpack(members: Sequence[_Member], destination: Path, limit: int) -> list[P
 
 
 def _member(name: str, size: int, open_: Callable[[], IO[bytes]] | None, limit: int) -> _Member:
-    """A member by the name and the size that the archive gives it.
-
-    Raises:
-        _Refused: the name leads out of the destination, or could mean something else on another system.
-    """
+    """A member, unless its name leads out of the destination, or could mean something else on another system."""
     parts = [part for part in name.removesuffix("/").split("/") if part != "."]
     if (
         not (len(name) <= _MAX_NAME and len(parts) <= _MAX_DEPTH and name.isprintable())

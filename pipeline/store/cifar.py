@@ -154,11 +154,7 @@ def in_chunks(images: Images) -> Iterator[Images]:
 
 
 def find_batches(folder: Path) -> Path | None:
-    """The folder with CIFAR-10's batches, or None.
-
-    Raises:
-        BadData: some of the batches are there and others are not, or there are two sets of them.
-    """
+    """The folder with CIFAR-10's batches, or None; BadData if some are not there, or there are two sets of them."""
     found = sorted({path.parent for name in (TEST_BATCH, META) for path in folder.rglob(name)})
     if not found:
         return None
@@ -172,12 +168,7 @@ def find_batches(folder: Path) -> Path | None:
 
 
 def find_hidden(folder: Path) -> Path:
-    """The file with the hidden images.
-
-    Raises:
-        MissingInput: there is none.
-        BadData: there are several.
-    """
+    """The file with the hidden images; MissingInput if there is none, BadData if there are several."""
     found = [path for name in HIDDEN_NAMES for path in sorted(folder.rglob(name)) if path.is_file()]
     if not found:
         raise MissingInput(f"{folder} has no hidden set, {' or '.join(HIDDEN_NAMES)}: is it the competition's folder?")
@@ -195,11 +186,7 @@ def find_files(folder: Path) -> list[Path]:
 
 
 def require_size(path: Path) -> None:
-    """Refuse a file that is too large to be read, before somebody takes its sha256.
-
-    Raises:
-        BadData: it has more than MAX_BYTES bytes.
-    """
+    """BadData for a file of more than MAX_BYTES bytes, before somebody takes its sha256."""
     if (size := path.stat().st_size) > MAX_BYTES:
         raise BadData(f"{printable(path)} has {size} bytes, and {MAX_BYTES} are the limit: is it the competition's?")
 

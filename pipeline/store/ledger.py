@@ -85,11 +85,7 @@ def line(entry: Entry) -> str:
 
 
 def read(path: Path) -> list[Entry]:
-    """All lines, oldest first; an empty list when there is no ledger yet.
-
-    Raises:
-        BadData: a line was edited into something else; names it.
-    """
+    """All lines, oldest first, none without a ledger; BadData names a line that was edited into something else."""
     if not path.is_file():
         return []
     header, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() or [",".join(COLUMNS)]

@@ -63,11 +63,7 @@ class Processed:
         return list(self.manifest.facts["class_names"])
 
     def array(self, name: ArrayName) -> NDArray[Any]:
-        """One array, memory-mapped and read-only: only the rows that are used take memory.
-
-        Raises:
-            BadData: the file is damaged.
-        """
+        """One array, memory-mapped and read-only: only rows that are used take memory.  BadData if it is damaged."""
         path = self.folder / f"{name}.npy"
         try:
             return np.lib.format.open_memmap(path, mode="r")
@@ -78,9 +74,7 @@ class Processed:
         """The rows (R,) of one array; of a mapped one, read from its file.
 
         There the neighbourhood of each row that was looked at would stay in memory, up to the whole file.
-
-        Raises:
-            BadData: the file is shorter than it was.
+        BadData if the file is shorter than it was.
         """
         array = self.array(name)
         # In Fortran order were files of an older version, which kept the order of the download's.

@@ -156,11 +156,7 @@ class Run:
 
 
 def check_name(name: str) -> str:
-    """A run's name, which is a folder's name.
-
-    Raises:
-        UsageError: it is not one plain name of letters, digits, dot, hyphen and underscore, or it is taken.
-    """
+    """A run's name, which is a folder's name; UsageError if it is not a plain one, or taken."""
     if name.lower() in RESERVED or is_pretrained(name):
         raise UsageError(f"--run {name}: that name is taken by a file of the pipeline's own, or a pretrained network")
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
@@ -255,11 +251,7 @@ def claimed(folder: Path, card: RunCard, force: bool, first: bool) -> Iterator[N
 
 
 def require_same(folder: Path, card: RunCard) -> None:
-    """Refuse to go on with a run that has other options.
-
-    Raises:
-        UsageError: naming the options that differ.
-    """
+    """Refuse to go on with a run that has other options: a UsageError that names those that differ."""
     if not (folder / CONFIG).is_file():
         return
     old, new = _flat(RunCard.read(folder).to_dict()), _flat(card.to_dict())
