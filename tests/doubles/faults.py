@@ -11,21 +11,24 @@
     DownloadDataFiles:loop                a redirect that leads to itself
     ListSubmissions:body=[7]              it counts, but the answer is [7], as JSON (body: nothing at all)
     CreateSubmission:fields={"ref": 7}    it counts, but these fields of the answer are replaced
-    DownloadDataFiles:cut=100000*1        the connection breaks after 100,000 bytes
-    DownloadDataFiles:flip                one bit in the middle is wrong (flip=N: in byte N)
-    DownloadDataFiles:truncate=1000       only the first 1,000 bytes, as if that were all (truncate: half)
 
-On DownloadDataFiles and ListKernelSessionOutput, cut, flip and truncate strike the file that the answer leads to.
+These strike the files that a call leads to:
+
+    DownloadDataFiles:cut=100000*1        the connection breaks after 100,000 bytes
+    DownloadDataFiles:flip                one bit in the middle is wrong
+    DownloadDataFiles:truncate            only the first half comes, as if that were all
 """
 
 import re
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pipeline.rehearsal.server import DOWNLOAD
+
 REFUSALS = frozenset({"status", "html", "close", "loop"})  # these come instead of what was asked for
-ANSWERS = REFUSALS | {"body", "fields", "hang", "accepted-then"}  # these replace or delay the answer
-CONTENT = frozenset({"cut", "flip", "truncate"})  # these damage its body
+ANSWERS = frozenset({"body", "fields", "hang", "accepted-then"})  # these replace or delay the answer
+CONTENT = frozenset({"cut", "flip", "truncate"})  # these damage a file
 
 _SPEC = re.compile(r"(?P<call>\w+):(?P<kind>[a-z-]+)(?:=(?P<argument>[^*]+))?(?:\*(?P<times>\d+))?")
 
@@ -36,26 +39,27 @@ class Fault:
 
     call: str
     kind: str
-    argument: str | None = None
-    times: int | None = None  # how often it will still strike; None: every time
+    argument: str
+    times: int | None  # how often it will still strike; None: every time
 
-    def number(self, default: float = 0) -> float:
+    def number(self) -> float:
         """The argument: a status, seconds or bytes, by kind."""
-        return float((self.argument or str(default)).partition(",")[0])
+        return float(self.argument.partition(",")[0])
 
     @property
     def retry_after(self) -> str | None:
         """The header Retry-After, in seconds: of status 429 one second unless `,retry=` says otherwise."""
-        status, _, retry = (self.argument or "").partition(",retry=")
+        status, _, retry = self.argument.partition(",retry=")
         return (retry if retry != "none" else None) if retry else "1" if status == "429" else None
 
 
 def parse(spec: str) -> Fault:
     """Read `CALL:KIND[=ARG][*TIMES]`."""
     match = _SPEC.fullmatch(spec)
-    if match is None or match["kind"] not in ANSWERS | CONTENT:
+    if match is None or match["kind"] not in REFUSALS | ANSWERS | CONTENT:
         raise ValueError(f"not a fault: {spec}")
-    return Fault(match["call"], match["kind"], match["argument"], int(match["times"]) if match["times"] else None)
+    call = DOWNLOAD if match["kind"] in CONTENT else match["call"]
+    return Fault(call, match["kind"], match["argument"] or "", int(match["times"]) if match["times"] else None)
 
 
 class Faults:
@@ -65,11 +69,11 @@ class Faults:
         self._lock = threading.Lock()
         self._faults = [parse(spec) for spec in specs]
 
-    def take(self, calls: Collection[str], kinds: Collection[str]) -> Fault | None:
-        """The first fault that strikes one of `calls` now, used up once; None when all is well."""
+    def take(self, call: str) -> Fault | None:
+        """The first fault that strikes `call` now, used up once; None when all is well."""
         with self._lock:
             for fault in self._faults:
-                if fault.call in calls and fault.kind in kinds and fault.times != 0:
+                if fault.call == call and fault.times != 0:
                     fault.times = None if fault.times is None else fault.times - 1
                     return fault
         return None

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipeline.rehearsal.mock import mock_kaggle
-from pipeline.rehearsal.server import DOWNLOAD, UPLOAD, Call, Handler, MockKaggle, outcome
+from pipeline.rehearsal.server import Call, Handler, MockKaggle, outcome
 from pipeline.rehearsal.service import Reply, Service, json_reply
-from tests.doubles.faults import ANSWERS, CONTENT, REFUSALS, Fault, Faults
+from tests.doubles.faults import REFUSALS, Fault, Faults
 from tests.doubles.kernels import Kernels
 
 KAGGLE_HOSTS = frozenset({"api.kaggle.com", "www.kaggle.com"})  # those that TLS is ended for
-LEAD_TO_FILES = ("DownloadDataFiles", "ListKernelSessionOutput")  # what damages these strikes the file
 LOOP = "/loop"
 LOOPING = Reply(302, headers={"Location": LOOP})
 GATEWAY_PAGE = Reply(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>\n", {"Content-Type": "text/html"})
@@ -74,7 +73,7 @@ class FaultyHandler(Handler):
     """Answers one request as it should, or as a fault wants it."""
 
     server: FaultyKaggle
-    damage: Fault | None = None  # what happens to the answer's body
+    fault: Fault | None = None  # what happens to the answer
 
     def do_CONNECT(self) -> None:  # noqa: N802 - http.server's name
         """A tunnel to a host of Kaggle's, which ends here."""
@@ -101,46 +100,25 @@ class FaultyHandler(Handler):
         else:
             super().do_POST()
 
-    def read_body(self) -> bytes:
-        """The body, unless the upload is to be cut."""
-        if self.command == "PUT" and (cut := self.server.faults.take((UPLOAD,), {"cut"})):
-            self.server.calls.append(Call(UPLOAD))
-            self.rfile.read(int(cut.number()))
-            self.break_off()
-            raise ConnectionAbortedError
-        return super().read_body()
-
     def respond(self, call: Call, act: Callable[[], Reply]) -> None:
         """Do what is asked for and answer, with the faults that were ordered."""
         self.server.calls.append(call)
-        fault = self.server.faults.take((call.name,), ANSWERS)
+        self.fault = fault = self.server.faults.take(call.name)
         if fault is not None and fault.kind == "hang":
             self.server.stopping.wait(fault.number())
         if fault is not None and fault.kind in REFUSALS:
             self._fail(fault)
             return
         reply = outcome(act)
-        if fault is None or fault.kind == "hang":
-            calls = (DOWNLOAD, *LEAD_TO_FILES) if call.name == DOWNLOAD else {call.name}.difference(LEAD_TO_FILES)
-            self.damage = self.server.faults.take(calls, CONTENT)
-            self.send(reply)
-        elif fault.kind == "accepted-then":
+        if fault is not None and fault.kind == "accepted-then":
             self._fail(fault)
-        elif fault.kind == "body":
-            self.send(Reply(200, (fault.argument or "").encode(), json_reply({}).headers))
         else:
-            self.send(json_reply(json.loads(_content(reply)) | json.loads(fault.argument or "{}")))
-
-    def send(self, reply: Reply) -> None:
-        """Send the reply, its body damaged as was ordered."""
-        if self.damage is not None and self.damage.kind != "cut":
-            reply = _damaged(reply, self.damage)
-        super().send(reply)
+            self.send(reply if fault is None else _changed(reply, fault))
 
     def send_body(self, reply: Reply, start: int) -> None:
         """Send the body, unless it is to be cut."""
-        if self.damage is not None and self.damage.kind == "cut":
-            self.wfile.write(_content(reply)[start : start + int(self.damage.number())])
+        if self.fault is not None and self.fault.kind == "cut":
+            self.wfile.write(_content(reply)[start : start + int(self.fault.number())])
             self.break_off()
         else:
             super().send_body(reply, start)
@@ -171,12 +149,18 @@ def _content(reply: Reply) -> bytes:
     return reply.body.read_bytes() if isinstance(reply.body, Path) else reply.body
 
 
-def _damaged(reply: Reply, fault: Fault) -> Reply:
-    """The reply with one bit of its body turned over, or the end of its body missing."""
+def _changed(reply: Reply, fault: Fault) -> Reply:
+    """The reply with another body, other fields in it, one bit turned over, or its end missing."""
     body = bytearray(_content(reply))
-    where = int(fault.number(default=len(body) // 2))
-    if fault.kind == "truncate":
-        del body[where:]
-    else:
-        body[where] ^= 1
+    match fault.kind:
+        case "body":
+            return Reply(200, fault.argument.encode(), json_reply({}).headers)
+        case "fields":
+            return json_reply(json.loads(body) | json.loads(fault.argument))
+        case "truncate":
+            del body[len(body) // 2 :]
+        case "flip":
+            body[len(body) // 2] ^= 1
+        case _:
+            return reply
     return Reply(reply.status, bytes(body), reply.headers)
