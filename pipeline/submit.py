@@ -216,16 +216,13 @@ def _draft(csv: Path, slug: str | None) -> Entry:
             raise UsageError(f"{csv} was not written by predict: say what it is for with --competition SLUG")
         return Entry("", slug, "", digest, None, None, None, None, None, "")
     if sidecar.csv_sha256 != digest:
-        raise BadData(
-            f"{csv} was edited after predict wrote it: predict again with --force, or rename it and add --competition"
-        )
+        cure = "predict again with --force, or rename it and add --competition"
+        raise BadData(f"{csv} was edited after predict wrote it: {cure}")
     if slug not in (None, sidecar.competition):
         raise UsageError(f"{csv} was predicted for {sidecar.competition}, not for --competition {slug}")
     if not sidecar.submittable:
-        raise UsageError(
-            f"{csv} comes from a network over the competition's {PARAMETER_LIMIT:,} trainable parameters: "
-            "submit a run within them"
-        )
+        limit = f"the competition's {PARAMETER_LIMIT:,} trainable parameters"
+        raise UsageError(f"{csv} comes from a network over {limit}: submit a run within them")
     local = sidecar.validation_accuracy, sidecar.test_accuracy
     return Entry("", sidecar.competition, sidecar.run, digest, None, *local, None, None, "")
 

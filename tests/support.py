@@ -8,9 +8,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, chdir, redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -23,7 +22,6 @@ from pipeline.kaggle_api.client import Kaggle
 from pipeline.predict import predict
 from pipeline.preprocess import preprocess
 from pipeline.rehearsal import digits
-from pipeline.rehearsal.state import Settings
 from pipeline.store import runs
 from pipeline.store.runs import RunCard
 from tests.doubles.kaggle import FaultyKaggle, faulty_kaggle
@@ -172,19 +170,13 @@ def _predicted() -> "tempfile.TemporaryDirectory[str]":
     return folder
 
 
-def serve(
-    place: Path, *faults: str, settings: Settings | None = None, clock: Callable[[], float] = time.time
-) -> AbstractContextManager[FaultyKaggle]:
-    """The mock Kaggle server, serving what `predicted_place` made; scores at once by default."""
-    return faulty_kaggle(
-        place / "source",
-        place / "state",
-        slug=SLUG,
-        labels=place / "labels.csv",
-        faults=faults,
-        settings=settings or Settings(pending_seconds=0.0),
-        clock=clock,
-    )
+@contextmanager
+def serve(place: Path, *faults: str, pending: float = 0.0) -> Iterator[FaultyKaggle]:
+    """The mock Kaggle server, serving what `predicted_place` made; a score takes `pending` seconds."""
+    source, labels = place / "source", place / "labels.csv"
+    with faulty_kaggle(source, place / "state", slug=SLUG, labels=labels, faults=faults) as kaggle:
+        kaggle.state.pending_seconds = pending
+        yield kaggle
 
 
 def submit_by_hand(place: Path, kaggle: FaultyKaggle, csv: str = "submissions/tiny-run.csv") -> None:

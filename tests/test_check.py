@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from pipeline.kaggle_api.client import Kaggle
-from pipeline.rehearsal.state import Settings
 from pipeline.reporting import figures
 from pipeline.store import ledger
 from pipeline.store.ledger import Entry
@@ -83,7 +82,8 @@ def test_a_submission_that_is_being_scored_is_waited_for(place: Path, monkeypatc
     for owner, name in ((FileRecord, "of"), (ledger, "read"), (Kaggle, "submissions")):
         monkeypatch.setattr(owner, name, counted(getattr(owner, name), calls))
     monkeypatch.setattr("pipeline.check.Kaggle", functools.partial(Kaggle, sleep=sleep))
-    with serve(place, settings=Settings(pending_seconds=3.0), clock=lambda: now[-1]) as kaggle:
+    with serve(place, pending=3.0) as kaggle:
+        kaggle.state.clock = lambda: now[-1]
         submit_by_hand(place, kaggle)
         impatient = json.loads(check(place, kaggle.environment, "--wait", "0", "--json").stdout)
         assert len(now) == 1

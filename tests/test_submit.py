@@ -11,7 +11,6 @@ import pytest
 
 from pipeline.errors import AccessDenied
 from pipeline.kaggle_api.client import Kaggle
-from pipeline.rehearsal.state import Settings
 from pipeline.store import ledger
 from pipeline.store.submissions import Sidecar
 from pipeline.submit import Sender
@@ -42,7 +41,7 @@ def entries(place: Path) -> list[ledger.Entry]:
 
 
 def test_the_command_submits_once_and_waits_for_its_own_score(place: Path) -> None:
-    with serve(place, settings=Settings(pending_seconds=0.5)) as kaggle:
+    with serve(place, pending=0.5) as kaggle:
         first = stage("submit", "--poll", "0.1", cwd=place, environ=kaggle.environment)
         assert first.returncode == 0, first.stderr
         assert "submit: waiting for its score for up to 0:15:00\nsubmit: ref 90000001 is scored: pub" in first.stdout

@@ -8,7 +8,6 @@ import os
 import re
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from pipeline.errors import MissingInput, UsageError
 from pipeline.rehearsal import digits
 from pipeline.rehearsal.server import ADDRESS, MockKaggle
 from pipeline.rehearsal.service import USERNAME, Service
-from pipeline.rehearsal.state import Settings, State, Truth
+from pipeline.rehearsal.state import State, Truth
 from pipeline.store import atomic
 
 EMBEDDED = "the embedded digits"
@@ -40,9 +39,7 @@ def mock_kaggle(
     *,
     slug: str | None = None,
     labels: Path | None = None,
-    settings: Settings | None = None,
     environ: Mapping[str, str] | None = None,
-    clock: Callable[[], float] = time.time,
     make: Callable[[Service], MockKaggle] = MockKaggle,
 ) -> Iterator[MockKaggle]:
     """Serve `folder` (None: the embedded digits) on 127.0.0.1 while the block runs.
@@ -58,7 +55,7 @@ def mock_kaggle(
     slug = slug or slug_of(folder)
     source = EMBEDDED if folder is None else str(folder.resolve())
     with atomic.lock(state):
-        memory = State(state, slug, source, settings or Settings(), clock)
+        memory = State(state, slug, source)
         if folder is None:
             folder, labels = state / "competition", state / "labels.csv"
             if not (folder.is_dir() and labels.is_file()):

@@ -11,6 +11,7 @@ import io
 import random
 import secrets
 import threading
+import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -124,14 +125,6 @@ def _parse_csv(content: bytes) -> dict[int, int]:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The competition's rules and Kaggle's pace."""
-
-    daily_limit: int = 20  # submissions a UTC day
-    pending_seconds: float = 1.0  # from submitting until the score is shown
-
-
-@dataclass(frozen=True)
 class Submission:
     """One submission and its score."""
 
@@ -176,15 +169,18 @@ class Memory:
 class State:
     """What the mock server remembers of one competition.  Safe to use from several threads."""
 
-    def __init__(self, folder: Path, slug: str, source: str, settings: Settings, clock: Callable[[], float]) -> None:
+    truth: Truth | None = None  # what new submissions are scored with
+    daily_limit = 20  # submissions a UTC day
+    pending_seconds = 1.0  # from submitting until the score is shown
+
+    def __init__(self, folder: Path, slug: str, source: str) -> None:
         """Open the state in `folder`, or begin it; `source` says which files the competition has.
 
         Raises:
             UsageError: the state is of another competition or of other files.
             BadData: state.json is damaged.
         """
-        self.truth: Truth | None = None  # what new submissions are scored with
-        self.settings, self._clock = settings, clock
+        self.clock: Callable[[], float] = time.time
         self.source, self._file, self._memory = source, folder / "state.json", Memory(slug, source)
         self._lock = threading.Lock()
         self._uploads: dict[str, tuple[str, int]] = {}  # by token: file name and size in bytes
@@ -220,9 +216,9 @@ class State:
         with self._lock:
             if token not in self._contents:
                 raise Refusal(400, "Submission not allowed: the file was not uploaded")
-            now, limit = self._clock(), self.settings.daily_limit
-            if self._today(now) >= limit:
-                used = f"Your team has used its daily Submission allowance ({limit}) today"
+            now = self.clock()
+            if self._today(now) >= self.daily_limit:
+                used = f"Your team has used its daily Submission allowance ({self.daily_limit}) today"
                 raise Refusal(400, f"Submission not allowed: {used}, please try again tomorrow UTC.")
             name, content = self._uploads[token][0], self._contents.pop(token)
             ref, sha256 = FIRST_REF + len(self.received), hashlib.sha256(content).hexdigest()
@@ -237,11 +233,11 @@ class State:
     def submissions(self) -> list[dict[str, Any]]:
         """All submissions as Kaggle shows them now, newest first."""
         with self._lock:
-            now = self._clock()
-            return [s.shown(pending=now < s.time + self.settings.pending_seconds) for s in reversed(self.received)]
+            now = self.clock()
+            return [s.shown(pending=now < s.time + self.pending_seconds) for s in reversed(self.received)]
 
     def limits(self) -> tuple[int, int, int]:
         """Submissions made today and ever, and those still allowed today."""
         with self._lock:
-            today = self._today(self._clock())
-            return today, len(self.received), max(0, self.settings.daily_limit - today)
+            today = self._today(self.clock())
+            return today, len(self.received), max(0, self.daily_limit - today)

@@ -144,7 +144,7 @@ def many_clients(arguments: argparse.Namespace, folder: Path) -> Found:
 
         bad = [text for text in pool.map(ask, chosen) if text]
         sent, came = chosen.count(commands[2]), len(served.state.received)
-        if came != min(sent, served.state.settings.daily_limit):
+        if came != min(sent, served.state.daily_limit):
             bad.append(f"{came} submissions came of {sent}")
     return {"clients at once": arguments.clients, "requests": len(served.calls)}, bad
 

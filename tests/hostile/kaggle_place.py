@@ -14,7 +14,7 @@ from pipeline.check import check
 from pipeline.download import download
 from pipeline.errors import PipelineError
 from pipeline.kaggle_api.client import Kaggle
-from pipeline.rehearsal.state import Settings, Submission
+from pipeline.rehearsal.state import Submission
 from pipeline.store import ledger, submissions
 from pipeline.store.manifest import FileRecord
 from pipeline.submit import Sender
@@ -24,7 +24,6 @@ from tests.support import SLUG, paths_in, predicted_place, tree, write_download
 Stage = Literal["download", "submit", "check"]
 WAIT = 20.0  # seconds for a score
 TIMES: Mapping[str, Any] = {"poll": 0.05, "settle": 0.2, "patience": 0.4, "look": 0.05}
-SETTINGS = Settings(daily_limit=1000, pending_seconds=0.0)
 BALLAST = 4_000_000  # bytes that make the download about four of the client's chunks long
 
 
@@ -165,10 +164,9 @@ def run_case(case: Case, stage: Stage, template: Path, folder: Path) -> None:
     """
     shutil.copytree(template, folder, symlinks=True)
     offset, labels = [0.0], None if stage == "download" else folder / "labels.csv"
-    with faulty_kaggle(
-        folder / "source", folder / "state", slug=SLUG, labels=labels, settings=SETTINGS,
-        clock=lambda: time.time() + offset[0],
-    ) as kaggle:  # fmt: skip
+    with faulty_kaggle(folder / "source", folder / "state", slug=SLUG, labels=labels) as kaggle:
+        kaggle.state.daily_limit, kaggle.state.pending_seconds = 1000, 0.0
+        kaggle.state.clock = lambda: time.time() + offset[0]
         here = Place(folder, kaggle, offset)
         if stage == "check":
             here.send_ours()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.rehearsal.state import FIRST_REF, Settings, Truth
+from pipeline.rehearsal.state import FIRST_REF, Truth
 from pipeline.store import atomic, ledger
 from pipeline.store.ledger import Entry
 from tests.hostile.kaggle_place import Case, Outcome, Place, Stage, make_template, run_case
@@ -107,7 +107,7 @@ def two_submits(here: Place) -> Outcome:
 
 def refused_at_the_limit(here: Place) -> Outcome:
     """Kaggle says that there is one left, and there is none; the next run is tomorrow's."""
-    here.kaggle.state.settings = Settings(daily_limit=1, pending_seconds=0.0)
+    here.kaggle.state.daily_limit = 1
     here.send_a_strangers()
     here.kaggle.misbehave('GetSubmissionLimits:fields={"numAllowedNow": 1}')
     outcome = here.run("submit")
@@ -117,7 +117,7 @@ def refused_at_the_limit(here: Place) -> Outcome:
 
 def pending_for_long(here: Place) -> Outcome:
     """The score comes after an hour, which is over in the next run."""
-    here.kaggle.state.settings = Settings(pending_seconds=3600.0)
+    here.kaggle.state.pending_seconds = 3600.0
     outcome = here.run("submit")
     here.offset[0] += DAY
     return outcome

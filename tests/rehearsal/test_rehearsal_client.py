@@ -3,7 +3,6 @@
 import csv
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,7 +49,8 @@ def test_submit_and_look_in_the_next_rehearsal(home: Path, tmp_path: Path) -> No
         assert kaggle.count("CreateSubmission") == kaggle.count("Upload") == 2
         # The mock server's token was used, not the one in the user's home.
         assert kaggle.count("IntrospectToken") == 2
-    with mock_kaggle(folder, tmp_path / "state", clock=lambda: time.time() + 2) as again:
+    with mock_kaggle(folder, tmp_path / "state") as again:
+        again.state.pending_seconds = 0.0
         listed = client(again.environment, home, "submissions", SLUG, "-v").stdout
         limits = client(again.environment, home, "submission-limits", SLUG)
     bad, good = csv.DictReader(listed.splitlines())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadData, MissingInput, UsageError
-from pipeline.rehearsal.state import Outcome, Refusal, Settings, State, Truth, score
+from pipeline.rehearsal.state import Outcome, Refusal, State, Truth, score
 
 DAY = 86_400.0
 START = 20_000 * DAY  # 2024-10-04
@@ -26,8 +26,8 @@ def submit(state: State, content: bytes, description: str = "") -> int:
 
 
 def open_state(folder: Path, now: float = START, daily_limit: int = 20) -> State:
-    state = State(folder, "rehearsal-x", "files", Settings(daily_limit=daily_limit), lambda: now)
-    state.truth = TRUTH
+    state = State(folder, "rehearsal-x", "files")
+    state.truth, state.daily_limit, state.clock = TRUTH, daily_limit, lambda: now
     return state
 
 
@@ -114,7 +114,7 @@ def test_uploads_are_checked_and_serve_once(tmp_path: Path) -> None:
 def test_another_competition_or_a_damaged_memory_is_refused(tmp_path: Path) -> None:
     open_state(tmp_path)
     with pytest.raises(UsageError, match=r"with the files of files, not .*rm -r .*--state"):
-        State(tmp_path, "rehearsal-x", "others", Settings(), lambda: START)
+        State(tmp_path, "rehearsal-x", "others")
     for damage in ("{", json.dumps([1]), json.dumps({"slug": "rehearsal-x"})):
         (tmp_path / "state.json").write_text(damage)
         with pytest.raises(BadData, match=r"damaged .*: start over with rm -r"):
