@@ -123,7 +123,7 @@ def kill_once(rng: random.Random, name: str, template: Template, folder: Path) -
     number = rng.choice(SIGNALS)
     group = number != signal.SIGTERM and rng.random() < 0.5  # Ctrl-C in a terminal goes to all of the group
     whole = template.end(name)
-    moment = max(rng.random(), rng.random()) * template.seconds[name]  # the end, where it writes, more often
+    moment = 0.9 * max(rng.random(), rng.random()) * template.seconds[name]  # the end, where it writes, more often
     template.begin(name, folder)
     if name == "sweep":  # its runs differ from time to time
         whole = template.end("preprocess")

@@ -7,7 +7,6 @@ change before it is renamed to its final name, and the folder after that; a fold
 import json
 import os
 import stat
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from unittest import mock
 import pytest
 
 from pipeline import check, download, predict, preprocess, submit, train
+from pipeline.kaggle_api import client
 from pipeline.rehearsal.server import MockKaggle
 from pipeline.store import atomic, ledger
 from pipeline.store.runs import METRICS, TENSORBOARD
@@ -116,8 +116,8 @@ def _entries(folder: Path | int) -> set[tuple[str, int]]:
 
 @contextmanager
 def watching(watch: Watch) -> Iterator[None]:
-    """Within the block, everything that the interpreter syncs, renames and starts passes by `watch`."""
-    fsync, popen = os.fsync, subprocess.Popen.__init__
+    """Within the block, what the interpreter syncs and renames, and the client's child processes, pass by `watch`."""
+    fsync, popen = os.fsync, vars(client)["subprocess"].Popen
 
     def synced(file: Any) -> None:
         descriptor = file if isinstance(file, int) else file.fileno()
@@ -131,13 +131,13 @@ def watching(watch: Watch) -> Iterator[None]:
 
         return renamed
 
-    def started(self: Any, *arguments: Any, **options: Any) -> None:
+    def started(*arguments: Any, **options: Any) -> Any:
         watch.at_child()
-        popen(self, *arguments, **options)
+        return popen(*arguments, **options)
 
     with (
         mock.patch.multiple(os, fsync=synced, replace=renaming(os.replace), rename=renaming(os.rename)),
-        mock.patch.object(subprocess.Popen, "__init__", started),
+        mock.patch("pipeline.kaggle_api.client.subprocess.Popen", started),
     ):
         yield
 
@@ -155,7 +155,7 @@ class Observed(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def order(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Observed]:
+def order(tmp_path_factory: pytest.TempPathFactory, quick_client: None) -> dict[str, Observed]:
     """All stages one after the other under the eye of a Watch."""
     place = tmp_path_factory.mktemp("order")
     write_download(place / "source")
