@@ -15,7 +15,7 @@ import pytest
 from pipeline.rehearsal import digits
 from tests.hostile import archives, pickles
 from tests.hostile.archives import ESCAPE, competition, zip_of
-from tests.hostile.pickles import CALLS, Maker, alone, made, raw, text
+from tests.hostile.pickles import CALLS, Maker, alone, raw, text
 from tests.support import NAMES, ROOT, SLUG, clean_environment, error_line, here, images
 
 # --- harmless pickles of something else than the stages expect --------------------------------------------------
@@ -80,8 +80,8 @@ META_TAKEN: dict[str, Maker] = {
 
 # --- the cases --------------------------------------------------------------------------------------------------
 
-HIDDEN_SET = "cifar_test_nolabel.pkl"
-_BATCHES = "cifar-10-python/cifar-10-batches-py"
+HIDDEN_SET, ARCHIVE = "cifar_test_nolabel.pkl", "crafted.zip"
+BATCH_3, BATCHES_META = (f"cifar-10-python/cifar-10-batches-py/{name}" for name in ("data_batch_3", "batches.meta"))
 _CODE = "open('canary', 'w').close()\nx = 1\n"  # of canary_module, which attacks import
 
 CPU_SECONDS = 3.0
@@ -91,12 +91,11 @@ _OUTSIDE = (Path("/evil"), Path("/tmp/evil"), Path("/tmp/canary"))  # where name
 
 @dataclass(frozen=True)
 class Case:
-    """A crafted file, the stage that meets it, and how that may end."""
+    """A crafted file in the place of an honest one, and how the stage that meets it may end."""
 
     name: str
-    stage: str
-    file: str  # relative to the raw folder (preprocess); the archive's name (download)
-    content: Maker
+    file: str  # relative to the raw folder, for preprocess; or ARCHIVE, for download
+    content: bytes | Maker
     code: int = 4
 
 
@@ -107,23 +106,18 @@ def every_case(share: int = 1) -> Iterator[Case]:
     as archive, and one in `share` as the other files.
     """
     refused, few = list(pickles.REFUSED.items()), max(share // 2, 1)
-    unpacked = dict(list(archives.REFUSED.items())[::few]) | archives.MISUNDERSTOOD
-    yield from _pickles("hidden", HIDDEN_SET, dict(refused[::few]) | _made(HIDDEN))
-    yield from _pickles("batch", f"{_BATCHES}/data_batch_3", dict(refused[::share]) | _made(BATCH))
-    yield from _pickles("meta", f"{_BATCHES}/batches.meta", dict(refused[few::share]) | _made(META))
-    yield from _pickles("meta", f"{_BATCHES}/batches.meta", META_TAKEN, 0)
-    for makers, code in ((unpacked, 4), (archives.WITHOUT_HIDDEN, 3), (archives.TAKEN, 0)):
-        for name, make in makers.items():
-            yield Case(f"archive: {name}", "download", "crafted.zip", make, code)
-
-
-def _pickles(place: str, file: str, makers: Mapping[str, Maker], code: int = 4) -> Iterator[Case]:
-    for name, make in makers.items():
-        yield Case(f"{place}: {name}", "preprocess", file, make, code)
-
-
-def _made(contents: Mapping[str, bytes]) -> dict[str, Maker]:
-    return {name: made(content) for name, content in contents.items()}
+    tables: list[tuple[str, str, Mapping[str, bytes | Maker], int]] = [
+        ("hidden", HIDDEN_SET, {**dict(refused[::few]), **HIDDEN}, 4),
+        ("batch", BATCH_3, {**dict(refused[::share]), **BATCH}, 4),
+        ("meta", BATCHES_META, {**dict(refused[few::share]), **META}, 4),
+        ("meta", BATCHES_META, {**META_TAKEN}, 0),
+        ("archive", ARCHIVE, {**dict(list(archives.REFUSED.items())[::few]), **archives.MISUNDERSTOOD}, 4),
+        ("archive", ARCHIVE, {**archives.WITHOUT_HIDDEN}, 3),
+        ("archive", ARCHIVE, {**archives.TAKEN}, 0),
+    ]
+    for what, file, files, code in tables:
+        for name, content in files.items():
+            yield Case(f"{what}: {name}", file, content, code)
 
 
 # --- the check --------------------------------------------------------------------------------------------------
@@ -146,7 +140,7 @@ class Target:
 
     def __init__(self, folder: Path, *, fresh: bool = False) -> None:
         self.folder, self.fresh = folder, fresh
-        self.raw, self.archive = folder / "data/raw" / SLUG, folder / "crafted.zip"
+        self.raw, self.archive = folder / "data/raw" / SLUG, folder / ARCHIVE
         self.usual: dict[str, int] = {}  # bytes of memory that each stage takes for honest files
         for name, content in competition().items():
             (self.raw / name).parent.mkdir(parents=True, exist_ok=True)
@@ -181,18 +175,18 @@ class Target:
         Raises:
             AssertionError: with the case's name: it was not refused as it must be.
         """
-        path = self.archive if case.stage == "download" else self.raw / case.file
-        honest, crafted = path.read_bytes(), case.content()
+        stage, path = ("download", self.archive) if case.file == ARCHIVE else ("preprocess", self.raw / case.file)
+        honest, crafted = path.read_bytes(), case.content() if callable(case.content) else case.content
         path.write_bytes(crafted)
         before, began = self._snapshot(), sum(os.times()[:4])
         try:
-            result, peak = self.run(case.stage)
+            result, peak = self.run(stage)
             seconds = sum(os.times()[:4]) - began
             changed = {name for name, _ in self._snapshot().items() ^ before.items()}
         finally:
             path.write_bytes(honest)
         if result.returncode == 0:
-            output = "data/unpacked" if case.stage == "download" else "data/processed"
+            output = "data/unpacked" if stage == "download" else "data/processed"
             changed = {name for name in changed if not name.startswith(f"{output}/{SLUG}/")}
         assert not changed, f"{case.name}: changed {sorted(changed)}"
         assert result.returncode == case.code, f"{case.name}: {result}"
@@ -200,7 +194,7 @@ class Target:
         one_line = result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and len(result.stderr) < 1000
         assert one_line if case.code else not result.stderr, f"{case.name}: {result}"
         assert seconds < CPU_SECONDS, f"{case.name}: {seconds:.1f} s"
-        extra = peak - self.usual[case.stage]
+        extra = peak - self.usual[stage]
         assert extra <= 3 * len(crafted) + SLACK, f"{case.name}: {extra / 1e6:.0f} MB for a file of {len(crafted)} B"
         return seconds
 
@@ -250,7 +244,7 @@ def test_a_crafted_file_does_no_harm_to_a_fresh_interpreter(tmp_path: Path) -> N
 def test_the_check_finds_what_was_not_refused(target: Target) -> None:
     honest = competition()[HIDDEN_SET]
     with pytest.raises(AssertionError, match="some case"):
-        target.check(Case("some case", "preprocess", HIDDEN_SET, lambda: honest))
+        target.check(Case("some case", HIDDEN_SET, honest))
 
 
 # What a trusting program does, once for each file; every file lies in a folder of its own.
