@@ -43,17 +43,6 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Part:
-    """The stem, a stage or the head: what its layers cost together."""
-
-    name: str
-    layers: int  # convolutions and linear ones
-    output: tuple[int, ...]  # shape, without the batch
-    parameters: int
-    macs: int
-
-
-@dataclass(frozen=True)
 class Summary:
     """The costs of one image through the model."""
 
@@ -63,15 +52,17 @@ class Summary:
     layers: tuple[Layer, ...]
 
     @property
-    def parts(self) -> list[Part]:
-        """The model in a few lines."""
-        found = []
-        for name, group in itertools.groupby(self.layers, key=lambda layer: layer.part):
-            layers = list(group)
+    def parts(self) -> list[Sequence[str]]:
+        """A table's rows: of stem, stages, head and total the weighted layers, output, parameters, millions of MACs."""
+        groups = itertools.groupby(self.layers, key=lambda layer: layer.part)
+        found: dict[str, Sequence[Layer]] = {name: list(group) for name, group in groups}
+        rows: list[Sequence[str]] = []
+        for name, layers in {**found, "total": self.layers}.items():
             weighted = sum(layer.kind in ("Conv2d", "Linear") for layer in layers)
             parameters, macs = sum(layer.parameters for layer in layers), sum(layer.macs for layer in layers)
-            found.append(Part(name, weighted, layers[-1].output, parameters, macs))
-        return found
+            output = shape(layers[-1].output) if name in found else ""
+            rows.append((name, str(weighted), output, f"{parameters:,}", f"{macs / 1e6:.1f}"))
+        return rows
 
     @property
     def rows(self) -> list[Sequence[str]]:

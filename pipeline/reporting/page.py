@@ -15,7 +15,7 @@ from pipeline.console import duration
 from pipeline.errors import BadData, MissingInput
 from pipeline.gap.assessment import Assessment, assess
 from pipeline.gap.forecast import Forecast
-from pipeline.model.summary import HEAD, Summary, shape, summarise
+from pipeline.model.summary import HEAD, summarise
 from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.reporting import figures
 from pipeline.reporting.figures import Picture
@@ -127,7 +127,7 @@ def render(known: Material, sections: Mapping[str, Sequence[Picture]]) -> str:
         submissions=submissions(known.entries, known.predictions),
         summary=summary,
         limit=PARAMETER_LIMIT,
-        model=model(summary),
+        model=summary.parts,
         memory=[(name, f"{size:.2f}") for name, size in summary.memory.items()],
         methods=methods(known.assessment.forecast) if known.assessment else [],
         layers=HEAD,
@@ -148,16 +148,6 @@ def methods(made: Forecast) -> list[Sequence[str]]:
         (name, f"{100 * value:.1f}%", "the prediction" * (name == made.by)) for name, value in made.methods.items()
     ]
     return [*found, *((name, "-", reason) for name, reason in made.refused.items())]
-
-
-def model(summary: Summary) -> list[Sequence[str]]:
-    """The model part by part, and what it costs."""
-    parts = [
-        (part.name, str(part.layers), shape(part.output), f"{part.parameters:,}", f"{part.macs / 1e6:.1f}")
-        for part in summary.parts
-    ]
-    layers = sum(part.layers for part in summary.parts)
-    return [*parts, ("total", str(layers), "", f"{summary.parameters:,}", f"{summary.macs / 1e6:.1f}")]
 
 
 def recipe(config: TrainConfig) -> list[Sequence[str]]:

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.model import __main__ as command_line
-from pipeline.model.summary import check_parameter_limit
+from pipeline.model.summary import check_parameter_limit, summarise
 from pipeline.recipes import MODELS
 
 
@@ -32,3 +32,12 @@ def test_the_parameter_limit_refuses_by_count() -> None:
     assert check_parameter_limit(MODELS["paper"]) == 4_893_566
     with pytest.raises(UsageError, match="resnet18 has 11,173,962 trainable parameters"):
         check_parameter_limit(MODELS["resnet18"])
+
+
+def test_the_papers_model_in_a_few_lines() -> None:
+    rows = summarise(MODELS["paper"]).parts
+    assert [row[0] for row in rows] == ["stem", *(f"stage {k}" for k in range(1, 6)), "head", "total"]
+    assert rows[-1][1:] == ("32", "", "4,893,566", "259.3")
+    for column in (1, 3):
+        values = [int(row[column].replace(",", "")) for row in rows]
+        assert sum(values[:-1]) == values[-1]

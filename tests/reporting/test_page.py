@@ -4,7 +4,6 @@ from datetime import datetime
 
 import pytest
 
-from pipeline.model.summary import summarise
 from pipeline.recipes import MODELS, PRESETS
 from pipeline.reporting import page
 from pipeline.store.ledger import Entry
@@ -23,15 +22,6 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> page.Material:
 
 def rendered(known: page.Material) -> str:
     return page.render(known, dict.fromkeys(("training", "holdout", "gap", "test"), ()))
-
-
-def test_the_papers_model_in_a_few_lines() -> None:
-    rows = page.model(summarise(MODELS["paper"]))
-    assert [row[0] for row in rows] == ["stem", *(f"stage {k}" for k in range(1, 6)), "head", "total"]
-    assert rows[-1][1:] == ("32", "", "4,893,566", "259.3")
-    for column in (1, 3):
-        values = [int(row[column].replace(",", "")) for row in rows]
-        assert sum(values[:-1]) == values[-1]
 
 
 def test_submissions_come_newest_first() -> None:
