@@ -41,11 +41,11 @@ def report(
     page = run / REPORT if out is None else out.resolve() / REPORT.name
     if out is not None:
         _require_replaceable(page)
-    elif not force and runs.report_state(run, paths.processed / card.competition, paths.submissions) == "complete":
+    state = runs.report_state(run, paths.processed / card.competition, paths.submissions)
+    if out is None and not force and state == "complete":
         log(f"report: {page} is complete, nothing to do")
-        log(f"report: open {page.resolve().as_uri()} in a browser")
-        return page
-    _write(run, card, page, paths, log)
+    else:
+        _write(run, card, page, paths, log)
     log(f"report: open {page.resolve().as_uri()} in a browser")
     return page
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
 from pipeline.config import CLASSES, Competition
+from pipeline.console import table
 from pipeline.gap.adapt import predict_hidden
 from pipeline.gap.assessment import assess
 from pipeline.gap.estimators import accuracy
@@ -137,25 +138,20 @@ def main() -> None:
         for seed in arguments.seeds:
             for stand_in in bench.sets(seed, arguments.size):
                 rows.append(bench.assess(stand_in) | {"seed": seed})
-                print(line(rows[-1]), file=sys.stderr, flush=True)
+                print(*cells(rows[-1]), file=sys.stderr, flush=True)
     summary = summarise(rows, 100 * inference.accuracy(bench.test.labels, bench.test))
-    lines = [HEAD, *map(line, rows), "", *(f"{name} {value}" for name, value in summary.items())]
+    lines = [*table(HEAD, [cells(row) for row in rows]), "", *(f"{name} {value}" for name, value in summary.items())]
     side_by_side.report(arguments.json, {**summary, "sets": rows}, lines)
 
 
-HEAD = (
-    f"{'set':24}{'accuracy':>9}{'verdict':>15}{'measure':>9}{'then':>7}{'bn':>7}{'predicted':>11}{'90 %':>15}{'by':>11}"
-)
+HEAD = ("set", "verdict", "measure", "by", "accuracy", "then", "bn", "predicted", "low", "high", "")
 
 
-def line(row: dict[str, Any]) -> str:
+def cells(row: dict[str, Any]) -> list[str]:
     """A set; `!` marks a wrong verdict and an interval that misses."""
-    wrong = "" if row["verdict"] == row["right"] else "!"
-    inside = "" if row["low"] <= row["accuracy"] <= row["high"] else "!"
-    return (
-        f"{row['set']:24}{row['plain']:9.1f}{row['verdict'] + wrong:>15}{row['measure']:>9}{row['accuracy']:7.1f}"
-        f"{row['bn']:7.1f}{row['predicted']:11.1f}{row['low']:8.1f} {row['high']:5.1f}{inside:1}{row['by']:>11}"
-    )
+    wrong, inside = row["verdict"] != row["right"], row["low"] <= row["accuracy"] <= row["high"]
+    points = [f"{row[name]:.1f}" for name in ("plain", "accuracy", "bn", "predicted", "low", "high")]
+    return [row["set"], row["verdict"] + "!" * wrong, row["measure"], row["by"], *points, "" if inside else "!"]
 
 
 def summarise(rows: Sequence[dict[str, Any]], local: float) -> dict[str, Any]:

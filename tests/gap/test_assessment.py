@@ -9,19 +9,8 @@ from numpy.typing import NDArray
 
 from pipeline.config import Competition
 from pipeline.errors import BadData
-from pipeline.gap.assessment import (
-    ENSEMBLE,
-    FLIP,
-    OWN,
-    STUDENT,
-    Advice,
-    Assessment,
-    assess,
-    is_recorded,
-    prediction_error,
-    record,
-    worth_of_a_point,
-)
+from pipeline.gap import assessment
+from pipeline.gap.assessment import OWN, Advice, Assessment, assess, is_recorded, prediction_error, record
 from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import Corruption
 from pipeline.gap.diagnosis import Findings, Trial
@@ -103,11 +92,11 @@ def test_scores_of_other_csvs_anchor_and_its_own_does_not(three: list[LocalCsv])
 def test_a_prediction_is_recorded_once_and_never_after_the_score(three: list[LocalCsv], tmp_path: Path) -> None:
     path = tmp_path / "ledger.csv"
     first, second, third = three
-    assessment = assess(first, [], [], KNOWN)
-    entries = record(path, [], assessment, NOW)
+    made = assess(first, [], [], KNOWN)
+    entries = record(path, [], made, NOW)
     (line,) = entries
     assert ledger.read(path) == entries and is_recorded(entries, "sha-a") and not is_recorded(entries, "sha-b")
-    assert line.predicted == pytest.approx(100 * assessment.forecast.predicted, abs=1e-3)
+    assert line.predicted == pytest.approx(100 * made.forecast.predicted, abs=1e-3)
     assert (line.status, line.note, line.time) == ("predicted", "atc", "2025-03-01T00:00:00+00:00")
     assert record(path, entries, assess(first, three, [], KNOWN), NOW) == entries
     ledger.append(path, [scored(second, 80.0)])
@@ -189,14 +178,14 @@ def advised(
 @pytest.mark.parametrize(("local", "predicted"), [(0.95, 0.85), (0.9, 0.9), (0.6, 0.5)])
 def test_a_local_point_is_worth_what_the_line_rises_by(local: float, predicted: float) -> None:
     above, below = (probit_line([(local, predicted)], local + step) for step in (1e-5, -1e-5))
-    assert worth_of_a_point(local, predicted) == pytest.approx((above - below) / 2e-5, rel=1e-4)
+    assert assessment.worth_of_a_point(local, predicted) == pytest.approx((above - below) / 2e-5, rel=1e-4)
 
 
 def test_what_makes_any_model_better_is_worth_its_local_gain_times_that() -> None:
-    advice, worth = advised(card={"runs": {"a": "w"}}), worth_of_a_point(0.95, 0.85)
+    advice, worth = advised(card={"runs": {"a": "w"}}), assessment.worth_of_a_point(0.95, 0.85)
     assert [each.do for each in advice] == [SEEDS, MIRRORED, TAUGHT]
     assert worth == pytest.approx(1.922, abs=0.001)  # .85 exp((1.6449 ** 2 - 1.0364 ** 2) / 2)
-    assert [each.gain for each in advice] == pytest.approx([worth * ENSEMBLE, worth * FLIP, worth * STUDENT])
+    assert [each.gain for each in advice] == pytest.approx([worth * 1.62, worth * 1.12, worth * 0.96])
     assert advice[0].source == "as measured locally, where a point is worth 1.9 here"
 
 
