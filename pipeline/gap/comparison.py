@@ -67,14 +67,10 @@ def _recognised(submission: Submission, by_sha: Mapping[str, Entry], csvs: Seque
     for sha256, entry in by_sha.items():
         if submissions.carries(submission.description, sha256):
             return entry
-    fitting = [
-        csv
-        for csv in csvs
-        if (csv.path.name, csv.size) == (submission.file_name, submission.size)
-        and instant(csv.sidecar.created) - instant(submission.date) <= CLOCKS_DIFFER
-    ]
-    if len(fitting) == 1:
-        return replace(_draft(fitting[0]), note=BY_HAND)
+    for csv in csvs:
+        fits = (csv.path.name, csv.size) == (submission.file_name, submission.size)
+        if fits and instant(csv.sidecar.created) - instant(submission.date) <= CLOCKS_DIFFER:
+            return replace(_draft(csv), note=BY_HAND)
     return Entry("", slug, "", "", None, None, None, None, None, "", "not a CSV that is here")
 
 
