@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 import shlex
@@ -13,6 +14,7 @@ from pipeline.reporting import figures
 from pipeline.store import ledger
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord
+from pipeline.store.submissions import Sidecar
 from tests.doubles.kaggle import faulty_kaggle
 from tests.support import SLUG, error_line, here, predicted_place, serve, submit_by_hand, write_run
 
@@ -117,6 +119,14 @@ def test_without_credentials_the_ledger_alone_is_shown(place: Path) -> None:
     result = check(place, None)
     assert result.returncode == 0
     assert "Kaggle was not asked" in result.stdout and "nothing has been submitted" in result.stdout
+
+
+def test_a_csv_over_the_parameter_limit_is_none_to_submit(place: Path) -> None:
+    csv = place / "submissions/tiny-run.csv"
+    sidecar = Sidecar.read(csv)
+    assert sidecar is not None
+    dataclasses.replace(sidecar, submittable=False).write(csv)
+    assert "there is no CSV to submit" in check(place, None).stdout
 
 
 def test_a_kaggle_that_is_down_is_6_and_the_ledger_is_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
