@@ -1,7 +1,7 @@
 """`python -m pipeline` prints the map: there is no command for the whole, that is run_all.sh."""
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
 import pipeline
 from pipeline import cli
@@ -13,10 +13,7 @@ def command() -> None:
     cli.log(pipeline.__doc__ or "")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    return cli.run(command, "", argv)
-
+main = partial(cli.run, command, "")  # of argv, by default sys.argv's; returns the exit code
 
 if __name__ == "__main__":
     sys.exit(main())

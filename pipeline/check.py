@@ -265,10 +265,7 @@ def command(
         raise PipelineError(f"the gap of {newest.gap_public:.2f} points is over --fail-over {fail_over:g}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stage; the exit code."""
-    return cli.run(command, "check", argv)
-
+main = partial(cli.run, command, "check")  # of argv, by default sys.argv's; returns the exit code
 
 if __name__ == "__main__":
     sys.exit(main())

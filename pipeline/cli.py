@@ -39,7 +39,7 @@ ADVICE = {  # on what the system refuses
 # --- running a command ----------------------------------------------------------------------------------------
 
 
-def run(command: click.Command, module: str, argv: Sequence[str] | None) -> int:
+def run(command: click.Command, module: str, argv: Sequence[str] | None = None) -> int:
     """Run a stage's command line and return its exit code (see pipeline.errors).
 
     Errors print one line on stderr; `--debug` prints the traceback too.  A mistake of ours always prints it.

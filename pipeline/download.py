@@ -13,6 +13,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -241,10 +242,7 @@ def command(slug: str, raw: Path, source: Path | None, timeout: float, force: bo
     commands.announce(commands.command("preprocess", slug, paths), cli.log, os.environ)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stage; the exit code."""
-    return cli.run(command, "download", argv)
-
+main = partial(cli.run, command, "download")  # of argv, by default sys.argv's; returns the exit code
 
 if __name__ == "__main__":
     sys.exit(main())

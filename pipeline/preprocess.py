@@ -8,7 +8,8 @@ pixels lie, and writes plain .npy arrays with a manifest.  Needs no torch.
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -159,10 +160,7 @@ def command(slug: str, raw: Path, processed: Path, force: bool) -> None:
     commands.announce(commands.command("train", slug, paths), cli.log, os.environ)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stage; the exit code."""
-    return cli.run(command, "preprocess", argv)
-
+main = partial(cli.run, command, "preprocess")  # of argv, by default sys.argv's; returns the exit code
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,7 +7,7 @@ Reads files and asks nobody, so it also shows a run that is being trained, and w
 
 import os
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -121,10 +121,7 @@ def command(
     report(paths, cli.log, run_name=run_name, out=out, force=force)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stage; the exit code."""
-    return cli.run(command, "report", argv)
-
+main = partial(cli.run, command, "report")  # of argv, by default sys.argv's; returns the exit code
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,10 +206,7 @@ def command(
     cli.log("\n".join(lines))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code."""
-    return cli.run(command, "status", argv)
-
+main = partial(cli.run, command, "status")  # of argv, by default sys.argv's; returns the exit code
 
 if __name__ == "__main__":
     sys.exit(main())

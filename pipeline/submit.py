@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -255,10 +256,7 @@ def command(
     commands.announce(commands.command("check", entry.competition, paths), cli.log, os.environ)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stage; the exit code."""
-    return cli.run(command, "submit", argv)
-
+main = partial(cli.run, command, "submit")  # of argv, by default sys.argv's; returns the exit code
 
 if __name__ == "__main__":
     sys.exit(main())

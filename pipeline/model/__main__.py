@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from functools import partial
 
 import click
 
@@ -39,10 +39,7 @@ def command(name: str, as_json: bool) -> None:
         cli.log(f"{what:<18}{size:>12.2f} MB")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    return cli.run(command, "model", argv)
-
+main = partial(cli.run, command, "model")  # of argv, by default sys.argv's; returns the exit code
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -101,10 +102,7 @@ def _in_terminal() -> bool:
 rehearse.context_settings["allow_interspersed_args"] = False
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code of COMMAND, or see pipeline.errors."""
-    return cli.run(rehearse, "rehearsal", argv)
-
+main = partial(cli.run, rehearse, "rehearsal")  # of argv, by default sys.argv's; returns the exit code
 
 if __name__ == "__main__":
     sys.exit(main())
