@@ -14,7 +14,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -108,37 +107,26 @@ def test_a_killed_download_goes_on_where_it_stopped(
     assert asked[before:] == [None, f"bytes={there}-"]
 
 
-class Canned(Kaggle):
-    """A Kaggle without a network, which lists what it is told to and gives the zip that it is told to."""
-
-    listed: ClassVar[list[RemoteFile]] = []
-    archive: ClassVar[Path]
-    downloads: ClassVar[int] = 0
-
-    def files(self, slug: str) -> list[RemoteFile]:
-        return self.listed
-
-    def download(self, slug: str, folder: Path, progress: Callable[[int], None]) -> None:
-        type(self).downloads += 1
-        shutil.copy(self.archive, folder / f"{slug}.zip")
-
-
 @pytest.mark.parametrize("changed", [{"gone.bin": 5}, {"cifar_test_nolabel.pkl": 5}, {}])
-def test_what_came_is_compared_with_kaggles_list(tmp_path: Path, source: Path, changed: dict[str, int]) -> None:
+def test_what_came_is_compared_with_kaggles_list(
+    tmp_path: Path, source: Path, changed: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes = {name: len(data) for name, data in content(source).items()} | changed
+    archive, downloads = zipped(source, tmp_path / "x.zip"), []
 
-    class Listing(Canned):
-        listed: ClassVar[list[RemoteFile]] = [RemoteFile(name, size) for name, size in sizes.items()]
-        archive: ClassVar[Path] = zipped(source, tmp_path / "x.zip")
+    def canned(_kaggle: Kaggle, slug: str, folder: Path, _progress: Callable[[int], None]) -> None:
+        downloads.append(shutil.copy(archive, folder / f"{slug}.zip"))
 
-    kaggle = Listing({"KAGGLE_API_TOKEN": "t"})
+    monkeypatch.setattr(Kaggle, "files", lambda *_: [RemoteFile(name, size) for name, size in sizes.items()])
+    monkeypatch.setattr(Kaggle, "download", canned)
+    kaggle, paths = Kaggle({"KAGGLE_API_TOKEN": "t"}), Paths(raw=tmp_path / "raw")
     if not changed:
-        assert download(SLUG, Paths(raw=tmp_path / "raw"), kaggle, print) == tmp_path / "raw" / SLUG
-        assert Listing.downloads == 1
+        assert download(SLUG, paths, kaggle, print) == tmp_path / "raw" / SLUG
+        assert len(downloads) == 1
         return
     with pytest.raises(BadData, match=f"{next(iter(changed))} did not come with the 5 bytes"):
-        download(SLUG, Paths(raw=tmp_path / "raw"), kaggle, print)
-    assert Listing.downloads == 2  # it may have been damaged on the way
+        download(SLUG, paths, kaggle, print)
+    assert len(downloads) == 2  # it may have been damaged on the way
     assert tree(tmp_path / "raw") == {} and not list((tmp_path / "raw").glob(f".{SLUG}.[dp]*"))
 
 

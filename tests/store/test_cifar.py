@@ -86,6 +86,22 @@ def test_batches_and_class_names(tmp_path: Path) -> None:
     assert cifar.read_class_names(folder)[3] == "three"
 
 
+@pytest.mark.parametrize(
+    ("order", "labels", "said"),
+    [
+        ((0, 1, 2, 3), [1, 2], r"scrambled \(flat HWC\)"),
+        ((0, 3, 1, 2), [1], "not 2 whole numbers"),
+        ((0, 3, 1, 2), [1, 10], "outside 0..9"),
+        ((0, 3, 1, 2), [1, -1], "outside 0..9"),
+    ],
+)
+def test_a_wrong_batch_is_refused(tmp_path: Path, order: tuple[int, ...], labels: list[int], said: str) -> None:
+    data = np.ascontiguousarray(images(2).transpose(order)).reshape(2, 3072)
+    dump(tmp_path / "test_batch", {b"data": data, b"labels": labels})
+    with pytest.raises(BadData, match=said):
+        cifar.read_batches(tmp_path, ("test_batch",))
+
+
 def test_a_missing_batch_and_a_second_set_are_named(tmp_path: Path) -> None:
     assert cifar.find_batches(tmp_path) is None
     write_download(tmp_path)
