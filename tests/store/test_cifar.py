@@ -1,5 +1,6 @@
 import mmap
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,9 @@ def test_a_large_hidden_set_is_mapped_and_read_in_chunks(
     hidden = cifar.read_hidden(path)
     owner: object = hidden.raw.base
     assert isinstance(owner, mmap.mmap)
-    assert [len(chunk) for chunk in hidden.chunks()] == [*(7 * [7]), 1]
+    assert [len(chunk) for chunk in hidden.chunks() if chunk.sum()] == [*(7 * [7]), 1]
+    maps = Path("/proc/self/smaps").read_text().partition(str(path))[2]
+    assert re.search(r"Rss: +0 kB", maps.partition("VmFlags")[0])  # what was read was forgotten
     assert np.array_equal(np.concatenate(list(hidden.chunks())), pixels)
     assert np.array_equal(hidden.sample(), pixels[[*range(5), *range(15, 20), *range(30, 35), *range(45, 50)]])
     assert hidden.ids.tolist() == list(range(50, 0, -1))
@@ -161,8 +164,9 @@ def test_every_way_to_store_images_is_found_and_undone(
 
 
 def test_noise_does_not_overrule_the_shape() -> None:
-    noise = np.random.default_rng(0).integers(0, 256, size=(N, 32, 32, 3)).astype(np.uint8)
-    assert cifar.detect(noise).expected
+    for seed in range(5):  # of three readings, another than the expected one is the smoothest more often than not
+        noise = np.random.default_rng(seed).integers(0, 256, size=(N, 32, 32, 3), dtype=np.uint8)
+        assert cifar.detect(noise).expected
 
 
 def test_channel_order() -> None:

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.errors import BadData
+from pipeline.errors import BadData, MissingInput
 from pipeline.store import submissions
 from pipeline.store.submissions import Evidence, Outputs, Sidecar, evidence_path
 
@@ -48,6 +49,24 @@ def test_a_damaged_sidecar_is_bad_data_and_not_ours(tmp_path: Path, content: str
     with pytest.raises(BadData, match=r"sub\.json is damaged or of another version .*pipeline\.predict"):
         Sidecar.read(tmp_path / "sub.csv")
     assert not submissions.is_ours(tmp_path / "sub.csv")
+
+
+def test_only_what_predict_wrote_and_nobody_edited_is_a_csv_of_ours(tmp_path: Path) -> None:
+    csv = tmp_path / "sub.csv"
+    with pytest.raises(MissingInput, match=r"python -m pipeline\.predict --out"):
+        submissions.local_csv(csv, "c")
+    csv.write_text("ID,Labels\n")
+    with pytest.raises(BadData, match="not written by predict"):
+        submissions.local_csv(csv, "c")
+    card = dataclasses.replace(CARD, csv_sha256=hashlib.sha256(csv.read_bytes()).hexdigest())
+    card.write(csv)
+    assert [found.sidecar for found in submissions.local_csvs(tmp_path, "c")] == [card]
+    with pytest.raises(BadData, match="add --competition c"):
+        submissions.local_csv(csv, "d")
+    csv.write_text("ID,Labelz\n")
+    with pytest.raises(BadData, match="edited since predict wrote it"):
+        submissions.local_csv(csv, "c")
+    assert submissions.local_csvs(tmp_path, "c") == []
 
 
 def test_a_tag_is_found_again_also_that_of_a_large_ensemble() -> None:
