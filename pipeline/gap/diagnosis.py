@@ -115,7 +115,6 @@ def diagnose(
 
     Args:
         evidence: the features of samples of both sets.
-        data: the labelled images.
         hidden_images: uint8 (n, 32, 32, 3), a sample or all.
         classes: the label shift between the two sets.
         holdout: calibrated, of the labelled test_batch; `hidden`: of the test set, likewise.

@@ -80,6 +80,8 @@ def test_only_news_are_news(tmp_path: Path) -> None:
     assert (pending.public, pending.status) == (None, "pending")
     (scored,) = news(tmp_path, listed(5), known=[pending])
     assert scored.public == 83.439
+    failed = dataclasses.replace(listed(5, public=""), status="ERROR", error="\x1b[31m rows")
+    assert [entry.note for entry in news(tmp_path, failed, known=[pending])] == ["\\x1b[31m rows"]
     assert sync(tmp_path / "ledger.csv", [pending, scored], [listed(5)], [], "c") == [pending, scored]
 
 
