@@ -24,11 +24,12 @@ from pipeline.errors import BadData, NetworkError
 from pipeline.kaggle_api.client import Kaggle, RemoteFile
 from pipeline.rehearsal import server
 from pipeline.rehearsal.server import first_byte
+from pipeline.store import atomic
 from pipeline.store.cifar import find_batches
 from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed
 from tests.doubles.kaggle import faulty_kaggle
-from tests.support import ROOT, SLUG, error_line, here, images, tree, write_download
+from tests.support import ROOT, SLUG, clean_environment, error_line, here, images, tree, write_download
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 
@@ -144,6 +145,15 @@ def test_what_came_is_compared_with_kaggles_list(
 def test_what_cannot_be_downloaded(tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
     assert said in error_line(here("download", *arguments, cwd=tmp_path), code)
     assert tree(tmp_path) == {}
+
+
+def test_two_at_once_do_not_meet(tmp_path: Path, source: Path) -> None:
+    environ = {**clean_environment(), "KAGGLE_API_TOKEN": "a-token"}
+    output(run(tmp_path, "download", "--from", source, "--force"))
+    with atomic.lock(target(tmp_path)), atomic.lock(tmp_path / "data/processed" / SLUG):
+        for command in (["download", "--force"], ["download", "--force", "--from", source], ["preprocess"]):
+            result = run(tmp_path, *map(str, command), environ=environ)
+            assert "another run is at work on" in error_line(result, 2)
 
 
 def test_another_source_wants_force(tmp_path: Path, source: Path) -> None:
