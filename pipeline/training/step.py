@@ -39,24 +39,6 @@ def teacher(run: Run, card: RunCard) -> ResNet:
     return resnet.load(run.weights, run.card.config.model)
 
 
-def summed_loss(output: Tensor, targets: Tensor, config: TrainConfig, soft: Tensor | None = None) -> Tensor:
-    """The loss in nats, summed over the images.
-
-    Args:
-        output: logits (B, 10).
-        targets: labels int64 (B,), or probabilities float32 (B, 10).
-        soft: the teachers' probabilities (B, 10) at the temperature of `config`, or None.
-
-    With teachers: (1 - weight) * cross entropy + weight * T**2 * KL divergence (Hinton et al. 2015, arXiv:1503.02531).
-    """
-    loss = cross_entropy(output, targets, label_smoothing=config.label_smoothing, reduction="sum")
-    if soft is None:
-        return loss
-    temperature = config.distillation_temperature
-    divergence = kl_div(log_softmax(output / temperature, 1), soft, reduction="sum") * temperature**2
-    return torch.lerp(loss, divergence, config.distillation_weight)
-
-
 class Step:
     """Trains `state` on one batch after the other.
 
@@ -113,7 +95,13 @@ class Step:
         if self._compiled is not None and self._device.device == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         output = logits(model, images, self._device)
-        loss = summed_loss(output, targets, self._config, self._taught(images))
+        # In nats, summed over the images.
+        loss = cross_entropy(output, targets, label_smoothing=self._config.label_smoothing, reduction="sum")
+        if self._teachers:
+            # (1 - weight) * cross entropy + weight * T**2 * KL divergence (Hinton et al. 2015, arXiv:1503.02531).
+            temperature = self._config.distillation_temperature
+            divergence = kl_div(log_softmax(output / temperature, 1), self._taught(images), reduction="sum")
+            loss = torch.lerp(loss, divergence * temperature**2, self._config.distillation_weight)
         correct = (output.argmax(1) == (targets if targets.dim() == 1 else targets.argmax(1))).sum()
         self._state.optimizer.zero_grad(set_to_none=True)
         # DistributedDataParallel takes the mean over processes; multiplied, that is the whole batch's gradient.
@@ -122,13 +110,11 @@ class Step:
         self._state.correct += correct
 
     @torch.no_grad()
-    def _taught(self, images: Tensor) -> Tensor | None:
-        """The mean of the teachers' probabilities (B, 10) at the temperature, or None without teachers.
+    def _taught(self, images: Tensor) -> Tensor:
+        """The mean of the teachers' probabilities (B, 10) at the temperature.
 
         They see the student's very crops, which makes distillation work (Beyer et al. 2021, arXiv:2106.05237).
         """
-        if not self._teachers:
-            return None
         temperature = self._config.distillation_temperature
         found = [softmax(logits(model, images, self._device) / temperature, 1) for model in self._teachers]
         return torch.stack(found).mean(0)
