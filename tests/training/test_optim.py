@@ -1,14 +1,12 @@
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch.nn import Parameter
 
 from pipeline.model.resnet import build
-from pipeline.recipes import MODELS, PRESETS, Schedule
+from pipeline.recipes import MODELS, PRESETS, Optimizer, Schedule
 from pipeline.training import optim
 from pipeline.training.optim import EMA, learning_rate
 
@@ -16,13 +14,9 @@ CONFIG = dataclasses.replace(PRESETS["rehearsal"], learning_rate=0.02, weight_de
 
 # --- optimizers -------------------------------------------------------------------------------------------
 
-Maker = Callable[[Iterator[Parameter]], torch.optim.Optimizer]
-PLAIN: dict[str, Maker] = {
-    "adam": lambda p: torch.optim.Adam(p, lr=0.02, weight_decay=0.01, foreach=False),
-    "adamw": lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0.01, foreach=False),
-    "sgd": lambda p: torch.optim.SGD(p, lr=0.02, weight_decay=0.01, momentum=0.8, nesterov=True, foreach=False),
-    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.02, weight_decay=0.01, momentum=0.8, foreach=False),
-}
+OPTIONS: dict[Optimizer, dict[str, Any]] = {
+    "adam": {}, "adamw": {}, "sgd": {"momentum": 0.8, "nesterov": True}, "rmsprop": {"momentum": 0.8},
+}  # fmt: skip
 
 
 def broken_when_fused(*_arguments: object, **_options: object) -> None:
@@ -30,9 +24,9 @@ def broken_when_fused(*_arguments: object, **_options: object) -> None:
 
 
 @pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_each_optimizer_is_pytorchs_plain_one_on_channels_last_also_where_the_fused_one_fails(
-    name: Any, fused: bool, monkeypatch: pytest.MonkeyPatch
+    name: Optimizer, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not fused:
         for kernel in ("_fused_adam_", "_fused_adamw_", "_fused_sgd_"):
@@ -40,7 +34,9 @@ def test_each_optimizer_is_pytorchs_plain_one_on_channels_last_also_where_the_fu
     ours, theirs = (build(CONFIG.model, 0) for _ in range(2))
     ours.to(memory_format=torch.channels_last)
     config, lines = dataclasses.replace(CONFIG, optimizer=name, schedule="step", warmup_epochs=0.0), list[str]()
-    fast, slow = optim.build(ours, config, lines.append), PLAIN[name](theirs.parameters())
+    fast, kind = optim.build(ours, config, lines.append), optim.KINDS[name]
+    slow = kind(theirs.parameters(), lr=0.02, weight_decay=0.01, foreach=False, **OPTIONS[name])  # type: ignore[call-arg]
+    assert type(fast) is kind and kind.__name__.lower() == name
     warned = [f"the fused {name} fails here (fused kernels are missing): taking PyTorch's plain one"]
     assert lines == (warned if not fused and name != "rmsprop" else [])
     assert bool(fast.defaults.get("fused")) == (fused and name != "rmsprop")
