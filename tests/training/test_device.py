@@ -137,13 +137,6 @@ def test_a_devices_failures_become_advice_and_others_pass(
 # --- processes (see also test_processes.py) ---------------------------------------------------------------
 
 
-def test_each_row_of_a_batch_is_exactly_one_processs() -> None:
-    rows = torch.arange(61)
-    shares = [rows[World(rank, 3).share] for rank in range(3)]
-    assert sorted(torch.cat(shares).tolist()) == rows.tolist()
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
 def test_a_process_group_that_is_there_is_used_and_left(tmp_path: Path) -> None:
     """As Ray Train or accelerate have it: they made the group, and go on with it.  Without one none is made."""
     with join(torch.device("cpu"), 2) as world:
