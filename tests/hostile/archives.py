@@ -171,6 +171,7 @@ EXTENDED = {
     "negative size": header("a", tarfile.REGTYPE, -512) + tar_of({"a": b""}),
     "path by pax": with_pax(pax_record("path", "../evil")),
     "huge size": header("a", tarfile.REGTYPE, 2**80) + tar_of({"a": b""}),
+    "sparse 0.1": with_pax(pax_record("GNU.sparse.map", "0,1")),
     "sparse 1.0": with_pax(pax_record("GNU.sparse.major", "1"), pax_record("GNU.sparse.minor", "0")),
     "malformed pax": with_pax(b"0 x=y\n"),
     "charset by pax": with_pax(b"21 hdrcharset=\xff\xfe\xfd\n"),
@@ -219,11 +220,13 @@ BOMBS: dict[str, Maker] = {
     "zip": lambda: zip_of({"a": _ZEROS}),
     "tar.gz": lambda: gzip.compress(tar_of({"a": _ZEROS})),
     "endless tar.gz": lambda: gzip.compress(header("a", tarfile.REGTYPE, 8 * 1024**3) + _ZEROS),
+    "tail": lambda: gzip.compress(tar_of({"a": b"abc"}) + _ZEROS),
     "many files": lambda: zip_of({str(n): b"\0" * 200_000 for n in range(100)}),
     "overlapping members": overlapping_zip,
     "huge by its header": lambda: patched_zip(24, struct.pack("<I", 2**32 - 2)),
     "many members": lambda: zip_of({**_HONEST, **_MANY}),
     "many members of a tar": lambda: tar_of({**_HONEST, **_MANY}, tarfile.GNU_FORMAT),
+    "folders in each other": lambda: zip_of({**_HONEST, "/".join("a" * 33): b""}),
     "many folders": lambda: zip_of({**_HONEST, **_MANY_FOLDERS}),
     "many members of a gzip": lambda: gzip.compress(b"", mtime=0) * 500_000 + _TAR_GZ,
     "a gzip with a long name": lambda: with_gzip_name(b"x" * 10_000_000)[:-8] + b"\0" * 8,
@@ -240,6 +243,7 @@ DAMAGED: dict[str, Maker] = {
     "zip with a smaller size": lambda: patched_zip(24, struct.pack("<I", 2)),
     "zip with a larger size": lambda: patched_zip(24, struct.pack("<I", 100_000)),
     "zip with another name inside": lambda: patched_zip(46, b"b"),
+    "zip with a folder of contents": lambda: zip_of({**_HONEST, "folder/": b"abc"}),
     "zip with a zero byte in a name": lambda: zip_of({**_HONEST, "a_b": b""}).replace(b"a_b", b"a\0b"),
     "zip of nothing": lambda: zip_of({}),
     "tar with a changed header": lambda: _TAR[:512] + _TAR[512:].replace(b"cifar_test", b"cifar-test", 1),
@@ -253,6 +257,7 @@ DAMAGED: dict[str, Maker] = {
 OTHER_FILES: Mapping[str, bytes] = {
     "empty": b"",
     "HTML": b"\n<!DOCTYPE html><html>Sign in</html>" + b" " * 600,
+    "HTML before a zip": b"<html>" + _ZIP,
     "JSON": b'{"code":403,"message":"' + ESCAPE.encode() + b'"}',
     "a pickle": b"\x80\x02" + SYSTEM + b".",
 }
@@ -260,10 +265,13 @@ OTHER_FILES: Mapping[str, bytes] = {
 # What unpacks, and is another competition's or nobody's.
 MISUNDERSTOOD: dict[str, Maker] = {
     "two hidden sets": lambda: zip_of({**_HONEST, "again/cifar_test_nolabel.pkl": b""}),
+    "two sets of batches": lambda: zip_of({**_HONEST, "again/test_batch": b""}),
     "a batch too few": lambda: zip_of({name: data for name, data in _HONEST.items() if not name.endswith("_3")}),
     "the manifest is a folder": lambda: zip_of({**_HONEST, "manifest.json/inside": b""}),
+    "the manifest's partial is a folder": lambda: zip_of({**_HONEST, ".manifest.json.partial/inside": b""}),
     "the training data is a folder": lambda: with_packed(_PACKED, "cifar-10-python.tar.gz/inside"),
     "the training data is packed twice": lambda: with_packed(tar_of({"cifar-10-python.tar.gz": _PACKED})),
+    "a batch is a folder": lambda: with_folder("cifar-10-python/cifar-10-batches-py/data_batch_3"),
     "a bomb as the training data": lambda: with_packed(gzip.compress(header("a", b"0", 2**33) + _ZEROS)),
     "a link in the training data": lambda: with_packed(tar_of({}, then=[member("a", tarfile.SYMTYPE, "/etc/passwd")])),
 }

@@ -161,6 +161,7 @@ ARRAYS = {
     "dtype state: size": array(kind=dtype(state=b"NNNK\x08K\x08K\x00")),
     "dtype state: metadata": array(kind=dtype(state=PLAIN_STATE + b"}")),
     "dtype unbuilt": array(kind=_unbuilt_dtype("u1")),
+    "dtype None": array(kind=b"N"),
     "dtype built twice": dtype() + b"(K\x03" + text("|") + PLAIN_STATE + b"tb",
     "shape negative": array(MINUS_ONE + b"\x85"),
     "shape overflowing": array(integer(2**62) + b"K\x04\x86", data=raw(b"")),
@@ -174,6 +175,7 @@ ARRAYS = {
     "array never built": EMPTY_ARRAY,
     "array that holds itself": EMPTY_ARRAY + b"q\x00(K\x01K\x03\x85" + dtype() + b"\x89h\x00tb",
     "array of a list": array(data=b"]"),
+    "array of version 2": EMPTY_ARRAY + b"(K\x02K\x03\x85" + dtype() + b"\x89" + raw(b"abc") + b"tb",
     "array with a number for its order": _STATE + b"K\x00" + raw(b"abc") + b"tb",
     "array of too few parts": _STATE + b"\x89tb",
     "array of bool 2": array(kind=dtype("b1")),
@@ -207,6 +209,7 @@ ODDITIES = {  # opcodes that no writer of these files needs, and values that do 
     "duplicate key": b"}(" + text("data") + b"K\x01" + text("data") + b"K\x02u",
     "duplicate key by SETITEM": b"}" + (text("data\x1b[31m\n") + b"Ns") * 2,
     "items without a value": b"}(" + text("data") + b"u",
+    "items into a list": b"](" + text("data") + b"Nu",
     "append to a dict": b"}Na",
     "TUPLE2 across a mark": b"N(N\x86",
 }
@@ -253,6 +256,7 @@ def encodings() -> bytes:
 
 
 LARGE: dict[str, Maker] = {
+    "long text": lambda: long_text("a" * 5000),
     "long bytes as a key": lambda: b"}" + raw(b"a" * 5000) + b"Ns",
     "very much text of four bytes a letter": lambda: b"(" + long_text("\U0001f600" + "a" * 4092) * 5000 + b"t",
     "nested marks": lambda: b"(" * 290_000,

@@ -50,6 +50,7 @@ HIDDEN = {
     "data is text": _hidden(data=ESCAPE),
     "ids of text": _hidden(ids=["1", "2", ESCAPE]),
     "ids of bool": _hidden(ids=np.array([True, False, True])),
+    "ids of bool in a list": _hidden(ids=[True, False, 2]),
     "ids very many": _hidden(ids=np.zeros(1_000_000, np.int8)),
     "ids too large": _hidden(ids=np.array([1, 2, 10**18])),
     "ids of the least integer in a list": _hidden(ids=[1, 2, -(2**63)]),
@@ -57,10 +58,13 @@ HIDDEN = {
 BATCH = {
     "not a dictionary": b"\x80\x02].",
     "no data": _batch(data=None),
+    "no labels": _batch(labels=None),
     "escapes in keys": pickle.dumps({ESCAPE: 1}, protocol=2),
     "no images": _batch(data=_FLAT[:0], labels=[]),
     "data of float": _batch(data=_FLAT / 255),
     "labels too few": _batch(labels=[0, 1]),
+    "labels negative": _batch(labels=[0, 1, -1]),
+    "labels 2-D": _batch(labels=np.zeros((3, 10), np.int64)),
     "labels of a class too many": _batch(labels=[0, 1, 10]),
     "labels of 2**64 - 1": _batch(labels=np.array([0, 1, 2**64 - 1], np.uint64)),
     "labels of text": _batch(labels=["0", "1", ESCAPE]),
@@ -70,6 +74,7 @@ META = {
     "not a dictionary": b"\x80\x02K\x07.",
     "no names": pickle.dumps({b"num_vis": 3072}, protocol=2),
     "nine names": digits.batches_meta(20, NAMES[:9]),
+    "names are text": pickle.dumps({"label_names": "0123456789"}, protocol=2),
 }
 # These load; what they hold must not reach the terminal as it is, nor take memory.
 META_TAKEN: dict[str, Maker] = {
