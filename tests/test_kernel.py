@@ -26,7 +26,7 @@ from pipeline.kernel import Kernels
 from pipeline.kernel_runner import CSV_ENDINGS, RUN_FILES
 from pipeline.kernel_source import Kernel
 from pipeline.recipes import PRESETS
-from pipeline.store import runs
+from pipeline.store import atomic, runs
 from pipeline.store.runs import Run
 from tests.doubles.kaggle import FaultyKaggle, faulty_kaggle
 from tests.support import SLUG, error_line, here, paths_in, predicted_place, tree
@@ -45,6 +45,7 @@ PROJECT = ""
 print("what the log says")
 if ORDER["internet"]:
     raise SystemExit(3)
+pathlib.Path("checkpoint.bin").touch()
 for name in {files}:
     pathlib.Path(name).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy("{made}/" + name, name)
@@ -95,6 +96,7 @@ def test_a_pushed_kernel_comes_back_as_a_run(tmp_path: Path, made: Path, kaggle:
     assert "kernel: data/models/tiny-run and submissions/tiny-run.csv are here, verified: test 90.00 %" in done.stdout
     assert f"next: python -m pipeline.check --competition {SLUG} --csv submissions/tiny-run.csv\n" in done.stdout
     assert kaggle.count("SaveKernel") == 1
+    assert not any("checkpoint.bin" in call.detail for call in kaggle.calls)  # what was not ordered is not touched
     assert Run.open(tmp_path / "data/models", None).name == RUN
     assert all((tmp_path / name).read_bytes() == (made / name).read_bytes() for name in FILES)
     kept = {path.name for path in (tmp_path / "data/kernels/tiny-run").iterdir()}
@@ -277,7 +279,8 @@ def come(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def kernels(tmp_path: Path) -> Kernels:
-    return Kernels(paths_in(tmp_path / "here"), Kaggle({}), print)
+    paths = dataclasses.replace(paths_in(tmp_path / "here"), kernels=tmp_path / "kernels")
+    return Kernels(paths, Kaggle({}), print)
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -343,6 +346,8 @@ def test_what_is_here_and_is_another_is_not_replaced(come: Path, kernels: Kernel
     other = dataclasses.replace(ORDERED, config=dataclasses.replace(ORDERED.config, seed=1))
     with pytest.raises(UsageError, match=r"has other options than this kernel; .* choose another --run, or --force"):
         kernels.push(other)
+    with atomic.lock(paths.kernels / RUN), pytest.raises(UsageError, match="another run is at work"):
+        kernels.push(ORDERED)
     flip(paths.submissions / f"{RUN}.csv")
     with pytest.raises(UsageError, match="edited since predict wrote it"):
         kernels.push(ORDERED)

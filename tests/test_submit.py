@@ -93,6 +93,13 @@ def test_what_an_earlier_run_sent_is_looked_for_as_long_as_it_may_turn_up(place:
     assert sum(slept) == seconds
 
 
+def test_kaggle_makes_nobody_wait_for_longer_than_five_minutes(place: Path) -> None:
+    slept = [0.0]
+    with serve(place, "CreateSubmission:status=429,retry=9999*1") as kaggle:
+        entry = send(place, kaggle, look=100.0, sleep=slept.append, monotonic=lambda: sum(slept))
+    assert (entry.status, sum(slept)) == ("complete", 300)
+
+
 def test_what_is_no_valid_submission_is_refused_before_anything_is_sent(place: Path) -> None:
     csv, elsewhere = place / "submissions/tiny-run.csv", place / "other.csv"
     known = Sidecar.read(csv)

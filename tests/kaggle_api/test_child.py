@@ -1,10 +1,15 @@
 """The child process with the genuine client: what it makes of Kaggle's answers."""
 
+import json
+import socket
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from pipeline.kaggle_api import child
+from tests.support import clean_environment
 
 
 @pytest.mark.parametrize(
@@ -35,3 +40,24 @@ def test_a_list_without_an_end_is_refused() -> None:
     page = SimpleNamespace(files=(), next_page_token="7")
     with pytest.raises(child.Unreadable, match="more than 100 pages"):
         child.files(SimpleNamespace(competition_list_files=lambda *_, **__: page), "tiny")
+
+
+def test_a_token_that_the_client_has_renewed_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = SimpleNamespace(config_values={"token": "renewed-token"})
+    monkeypatch.setitem(sys.modules, "kaggle", SimpleNamespace(api=api))
+    assert child._refusal("files", ValueError("with renewed-token"))["message"] == "ValueError: with ***"
+
+
+def test_it_ends_with_its_parent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as kaggle:  # never answers
+        environ = {
+            **clean_environment(), "http_proxy": f"http://127.0.0.1:{kaggle.getsockname()[1]}", "no_proxy": "",
+            "KAGGLE_API_ENVIRONMENT": "LOCALHOST", "KAGGLE_USERNAME": "u", "KAGGLE_KEY": "k",
+        }  # fmt: skip
+        with subprocess.Popen([sys.executable, "-P", child.__file__], env=environ, stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps({"call": "files", "slug": "tiny"}).encode() + b"\n")
+            process.stdin.flush()
+            with kaggle.accept()[0]:
+                process.stdin.close()  # as when the parent dies
+                assert process.wait(10) == 1

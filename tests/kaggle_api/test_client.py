@@ -73,7 +73,7 @@ def test_no_other_variables_reach_the_child(child: Path) -> None:
 def test_a_child_that_hangs_or_dies_may_have_submitted(child: Path, script: str, text: str) -> None:
     child.write_text(script)
     with pytest.raises(NetworkError, match=text) as caught:
-        submit(Kaggle({"KAGGLE_API_TOKEN": "t"}, timeout=1, upload_timeout=1))
+        submit(Kaggle({"KAGGLE_API_TOKEN": "t"}, timeout=0.5, upload_timeout=1))
     assert caught.value.unanswered
 
 
@@ -195,15 +195,18 @@ def test_a_kernels_refusal_is_about_the_kernel(child: Path, status: int, text: s
 # --- trying again -----------------------------------------------------------------------------------------------
 
 
-def test_a_reading_call_is_repeated_as_retry_after_says_and_each_try_logged(child: Path) -> None:
+@pytest.mark.parametrize(("asked", "waits"), [("7", 7.0), ("9999", 300.0)])
+def test_a_reading_call_is_repeated_as_retry_after_says_and_each_try_logged(
+    child: Path, asked: str, waits: float
+) -> None:
     logged: list[str] = []
     slept: list[float] = []
-    busy = answering(child, kind="http", status=429, message="slow down", retry_after="7")
+    busy = answering(child, kind="http", status=429, message="slow down", retry_after=asked)
     kaggle = dataclasses.replace(busy, sleep=slept.append, log=logged.append)
     with pytest.raises(NetworkError, match="busy or down"):
         kaggle.files(SLUG)
-    line = "kaggle: Kaggle is busy or down (429, slow down): try again later; trying again in 7 s"
-    assert (logged, slept) == ([line] * 2, [7.0] * 2)
+    line = f"kaggle: Kaggle is busy or down (429, slow down): try again later; trying again in {waits:.0f} s"
+    assert (logged, slept) == ([line] * 2, [waits] * 2)
     assert len(requests(child)) == 3
 
 
