@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -14,13 +15,14 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pipeline.config import DEFAULT_COMPETITION, Paths
-from pipeline.download import download, fetch_cifar
-from pipeline.errors import BadData, NetworkError
+from pipeline.download import TIMEOUT, download, fetch_cifar
+from pipeline.errors import BadData, NetworkError, PipelineError
 from pipeline.kaggle_api.client import Kaggle, RemoteFile
 from pipeline.rehearsal import server
 from pipeline.rehearsal.server import first_byte
@@ -121,6 +123,10 @@ def test_what_came_is_compared_with_kaggles_list(
     monkeypatch.setattr(Kaggle, "files", lambda *_: [RemoteFile(name, size) for name, size in sizes.items()])
     monkeypatch.setattr(Kaggle, "download", canned)
     kaggle, paths = Kaggle({"KAGGLE_API_TOKEN": "t"}), Paths(raw=tmp_path / "raw")
+    with monkeypatch.context() as patched, pytest.raises(PipelineError, match="free space"):
+        patched.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * sum(sizes.values())))
+        download(SLUG, paths, kaggle, print)
+    assert not downloads
     if not changed:
         assert download(SLUG, paths, kaggle, print) == tmp_path / "raw" / SLUG
         assert len(downloads) == 1
@@ -278,8 +284,9 @@ def test_a_wrong_md5_is_a_network_error_after_three_tries(
     from torchvision.datasets import CIFAR10
 
     monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
-    asked: list[object] = []
-    monkeypatch.setattr(Quiet, "log_message", lambda *_: asked.append(1))
+    asked: list[float | None] = []
+    monkeypatch.setattr(Quiet, "log_message", lambda *_: asked.append(socket.getdefaulttimeout()))
     with pytest.raises(NetworkError, match="CIFAR-10 did not come"):
         fetch_cifar(tmp_path / "cache", waits=(0.01, 0.01))
-    assert len(asked) >= 3
+    assert len(asked) >= 3 and set(asked) == {TIMEOUT}  # seconds, which torchvision's downloader does not know
+    assert socket.getdefaulttimeout() is None
