@@ -148,7 +148,7 @@ def _write(
         "tta": tta, "adapt": adapt, "measure": findings.mitigation,
         "device": f"{device.description}, {panel.members[0].device.precision}",
     }  # fmt: skip
-    written = _publish(ensemble, data, csv, evidence, scores, how, batch_size)
+    written = _publish(ensemble, data, csv, evidence, scores, how)
     counts = np.bincount(evidence.hidden.labels, minlength=len(data.class_names))
     share = ", ".join(f"{n} {100 * c / written.rows:.1f} %" for n, c in zip(data.class_names, counts, strict=True))
     took = duration(monotonic() - began)
@@ -160,20 +160,19 @@ def _write(
 
 def _publish(
     ensemble: Ensemble, data: Processed, csv: Path, evidence: Evidence, scores: "HoldoutScores",
-    how: Mapping[str, Any], rows_at_once: int,
+    how: Mapping[str, Any],
 ) -> Sidecar:  # fmt: skip
     """Write the saved probabilities, the sidecar and, last, the CSV; `how` are fields of the sidecar, too."""
-    ids, labels = np.asarray(data.array("hidden_ids")), evidence.hidden.labels
+    ids, labels = data.array("hidden_ids"), evidence.hidden.labels
     with atomic.replacing(csv) as temporary:
-        parts = (slice(start, start + rows_at_once) for start in range(0, len(ids), rows_at_once))
-        rows = submission_format.write(temporary, ((ids[part], labels[part]) for part in parts))
+        submission_format.write(temporary, ids, labels)
         digest = FileRecord.of(temporary).sha256
         dataclasses.replace(evidence, csv_sha256=digest).write(csv)
         written = Sidecar(
             competition=data.folder.name,
             run=ensemble.name,
             csv_sha256=digest,
-            rows=rows,
+            rows=len(ids),
             weights_sha256=ensemble.weights_sha256,
             hidden=data.hidden_fingerprint,
             validation_accuracy=scores.validation,

@@ -8,7 +8,7 @@ from importlib import metadata
 from tests.support import ROOT
 
 # Imported by nobody here, and why they are needed all the same.
-NOT_IMPORTED = {"six", "pytest-xdist", "pytest-timeout", "ruff", "mypy"}
+NOT_IMPORTED = {"six", "pandas-stubs", "pytest-xdist", "pytest-timeout", "ruff", "mypy"}
 ON_DEMAND = {"atheris"}  # tests/bench/fuzz.py asks for it
 
 

@@ -19,7 +19,7 @@ SENT = "2025-03-01T12:00:00"  # Kaggle's times carry no zone and mean UTC
 def write_csv(folder: Path, name: str = "sub.csv", label: int = 1, created: str = "2025-03-01T11:00:00+00:00") -> Path:
     folder.mkdir(exist_ok=True)
     csv = folder / name
-    submission_format.write(csv, [(np.arange(5), np.full(5, label))])
+    submission_format.write(csv, np.arange(5), np.full(5, label))
     sha = FileRecord.of(csv).sha256
     Sidecar("c", f"run{label}", sha, 5, "w", "d", 94.3, "split", 94.1, created, {}).write(csv)
     return csv
