@@ -26,7 +26,7 @@ WORKING = Path(os.environ.get("PIPELINE_KERNEL_WORKING", "/kaggle/working"))
 
 # What the stages below import, and the packages that have it.
 NEEDED = {
-    "PIL": "pillow", "click": "click", "filelock": "filelock", "numpy": "numpy",
+    "PIL": "pillow", "click": "click", "filelock": "filelock", "numpy": "numpy", "pandas": "pandas",
     "safetensors": "safetensors", "scipy": "scipy", "sklearn": "scikit-learn", "tensorboard": "tensorboard",
     "torch": "torch", "torchvision": "torchvision", "tqdm": "tqdm",
 }  # fmt: skip
