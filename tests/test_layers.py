@@ -29,7 +29,8 @@ STANDARD_LIBRARY_ALONE = ("config", "errors", "recipes", "kaggle_api.credentials
 WITHOUT_TORCH = ("download", "preprocess", "submit", "check", "report", "status", "kernel", "train", "predict")
 # What Kaggle's offline image has, of what train and predict import.
 ON_KAGGLE = {
-    "PIL", "click", "filelock", "numpy", "pandas", "safetensors", "scipy", "sklearn", "tensorboard", "torch", "torchvision",
+    "PIL", "click", "filelock", "numpy", "pandas",
+    "safetensors", "scipy", "sklearn", "tensorboard", "torch", "torchvision",
     "tqdm",
 }  # fmt: skip
 
