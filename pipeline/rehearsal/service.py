@@ -78,7 +78,7 @@ class Service:
     def __init__(self, slug: str, folder: Path, cache: Path, state: State) -> None:
         self.slug, self.folder, self.state = slug, folder, state
         self._zip, self._lock = cache / f"{slug}.zip", threading.Lock()
-        self.shelves: dict[str, Callable[[], Mapping[str, Path]]] = {"files": self.files}  # what links lead to
+        self.storage: dict[str, Callable[[], Mapping[str, Path]]] = {"files": self.files}  # what links lead to
         self.calls: dict[str, Callable[[Json], Reply]] = {
             "ListDataFiles": self._list_data_files,
             "DownloadDataFile": lambda request: Reply(
@@ -102,10 +102,10 @@ class Service:
 
     def file(self, link: str) -> Reply:
         """The file that a link stands for: `SLUG.zip` or `files/NAME`, percent-encoded."""
-        shelf, _, name = unquote(link).partition("/")
-        if shelf == f"{self.slug}.zip" and not name:
-            return file_reply(shelf, self.archive())
-        found = self.shelves[shelf]() if shelf in self.shelves else {}
+        top, _, name = unquote(link).partition("/")
+        if top == f"{self.slug}.zip" and not name:
+            return file_reply(top, self.archive())
+        found = self.storage[top]() if top in self.storage else {}
         if name not in found:
             raise Refusal(404, "No such file")
         return file_reply(name, found[name])

@@ -40,7 +40,7 @@ class Kernels:
     def __init__(self, folder: Path, service: Service, environ: Mapping[str, str]) -> None:
         self._folder, self._service, self._environ = folder, service, environ
         self._kernels: dict[str, Kernel] = {}
-        service.shelves[KERNELS] = self._output
+        service.storage[KERNELS] = self._output
         service.calls |= {
             "SaveKernel": self.save,
             "GetKernelSessionStatus": self.status,
