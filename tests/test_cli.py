@@ -1,5 +1,6 @@
 """The command lines' common half: options, help, errors; and every option of a recipe, through train itself."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,16 @@ def test_an_error_is_one_line_and_an_exit_code(
     *traceback, last = capsys.readouterr().err.splitlines()
     assert last.startswith(message)
     assert bool(traceback) is (bool(debug) or isinstance(error, ZeroDivisionError))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_interrupts_a_command_though_its_script_had_it_ignored(number: signal.Signals) -> None:
+    @cli.stage_command("python -m pipeline.none")
+    def command() -> None:
+        signal.raise_signal(number)
+
+    signal.signal(number, signal.SIG_IGN)
+    assert cli.run(command, "none", []) == 130
 
 
 # --- the options of a recipe ----------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def test_a_device_that_vanishes_while_predicting_is_told_and_nothing_is_lost(
     [
         ("exec 9> >(:); sleep 0.3; exec $P.check --help >&9", 1, ""),
         ("exec 9> >(:); sleep 0.3; exec $P.predict --run none >&9", 3, "error: there is no run none"),
-        ("$P.predict --run none <&- >&- 2>&-", 3, ""),
+        (f"$P.preprocess --competition {SLUG} --force <&- >&- 2>&-", 0, ""),
         ("$P.predict --run none 2>/dev/full", 3, ""),
         (f"$P.check --competition {SLUG} >/dev/full", 1, "the disk is full"),
     ],
