@@ -41,7 +41,7 @@ def test_cuda_computes_in_bf16_only_where_the_hardware_does_and_each_process_tak
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setattr(device, "_bf16_failure", lambda device: "")
     # An emulating GPU says yes unless it is asked not to count emulation.
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported or including_emulation)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert choose("cuda").precision == precision
     assert taken == [1]
