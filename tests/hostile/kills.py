@@ -173,18 +173,18 @@ def _kill(
         elif code == 130 and ("Traceback" in errors or "Exception ignored" in errors):
             problems.append(f"traceback: {errors}")
         deadline = time.monotonic() + DYING
-        while (alive := _session(leader)) and time.monotonic() < deadline:
+        while (alive := session(leader)) and time.monotonic() < deadline:
             time.sleep(0.05)
         problems += [f"survived: process {pid}" for pid in alive]
     finally:
-        for pid in _session(leader):
+        for pid in session(leader):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.join()
     return process.exitcode or 0, problems
 
 
-def _session(leader: int) -> list[int]:
+def session(leader: int) -> list[int]:
     """The processes of the session that `leader` began, which their children stay in; without those that ended."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):

@@ -2,6 +2,9 @@
 
 import os
 import random
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +13,8 @@ import pytest
 from pipeline.store import ledger
 from tests.forked_client import forked_client
 from tests.hostile.edits import CSV
-from tests.hostile.kills import Template, kill_once
-from tests.support import here, write_run
+from tests.hostile.kills import Template, kill_once, session
+from tests.support import ROOT, here, serve, write_run
 
 STAGES = ("download", "from", "preprocess", "train", "predict", "submit", "check")
 
@@ -63,3 +66,21 @@ def test_a_prediction_that_a_killed_run_did_not_write_is_written_by_the_next(pla
         (again,) = ledger.read(book)
         assert (again.status, again.csv_sha256) == (ledger.PREDICTED, before.csv_sha256)
         assert again.predicted == before.predicted
+
+
+def test_the_client_does_not_outlive_a_killed_stage(place: Path) -> None:
+    with serve(place, "ListDataFiles:hang=30") as kaggle:
+        command = [sys.executable, "-m", "pipeline.download", "--raw", "elsewhere"]
+        environ = {**kaggle.environment, "PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(
+            command, cwd=place, env=environ, stdout=subprocess.DEVNULL, start_new_session=True
+        ) as process:
+            while not kaggle.count("ListDataFiles"):
+                assert process.poll() is None
+                time.sleep(0.02)
+            assert len(session(process.pid)) == 2
+            process.kill()
+        deadline = time.monotonic() + 5
+        while alive := session(process.pid):
+            assert time.monotonic() < deadline, alive
+            time.sleep(0.02)
