@@ -60,7 +60,7 @@ class Project:
 
     def run(self, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            ["./run_all.sh", *arguments], cwd=self.folder, env=self.environment(**environ),
+            ["../project/run_all.sh", *arguments], cwd=self.programs, env=self.environment(**environ),
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
@@ -99,11 +99,10 @@ def test_missing_credentials_are_noticed_before_anything_is_made(project: Projec
 def test_with_credentials_it_installs_and_runs_the_stages_in_order(project: Project) -> None:
     result = project.run("--submit", PIPELINE_PYTHON=str(project.fake), KAGGLE_API_TOKEN="t")
     assert result.returncode == 0, result.stderr
-    modules = [call.split()[2] for call in project.calls() if "--dry-run" not in call]
-    stages = [
-        f"pipeline.{name}" for name in ("download", "preprocess", "train", "predict", "submit", "check", "report")
-    ]
-    assert modules == ["pipeline.kaggle_api.credentials", "pip", *stages]
+    calls = [call.replace("pipeline.", "").split() for call in project.calls()]
+    stages = ["download", "preprocess", "train", "predict", "submit", "check", "report"]
+    assert [call[2] for call in calls] == ["kaggle_api.credentials", "pip", "train", *stages]
+    assert calls[2][-1] == "--dry-run"  # wrong options are refused before anything is spent on them
 
 
 def test_a_given_interpreter_is_installed_into_again_only_for_other_requirements(project: Project) -> None:
@@ -195,7 +194,7 @@ def test_wrong_usage_is_refused_before_anything_is_done(project: Project, argume
 
 def test_options_are_handed_on_to_the_stages(project: Project) -> None:
     options = ["--preset", "fast", "--epochs", "2", "--run", "a run", "--device", "cpu"]
-    result = project.run("--data", str(project.programs), *options, PIPELINE_PYTHON=str(project.fake))
+    result = project.run("--data", ".", *options, PIPELINE_PYTHON=f"./{project.fake.name}")
     assert result.returncode == 0, result.stderr
     calls = {call.split()[2].removeprefix("pipeline."): call.split(" ", 3)[3] for call in project.calls()}
     assert f"--from {project.programs}" in calls["download"]
