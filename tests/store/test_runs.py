@@ -1,4 +1,7 @@
 import json
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,8 +10,9 @@ import pytest
 
 from pipeline.config import PARAMETER_LIMIT
 from pipeline.errors import BadData, MissingInput, UsageError
-from pipeline.store import runs
-from pipeline.store.runs import EpochRow, RunResult, best_row, read_metrics, seconds_left, write_metrics
+from pipeline.recipes import PRESETS
+from pipeline.store import atomic, runs
+from pipeline.store.runs import EpochRow, RunCard, RunResult, best_row, read_metrics, seconds_left, write_metrics
 
 
 @pytest.mark.parametrize(
@@ -37,6 +41,29 @@ def test_the_pointer_is_what_was_pointed_to(tmp_path: Path) -> None:
         runs.latest(tmp_path)
     runs.point_latest(tmp_path, "mine")
     assert runs.latest(tmp_path) == "mine"
+
+
+def test_runs_that_finish_at_once_take_turns_at_the_pointer(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as other:
+        with atomic.lock(tmp_path / runs.LATEST):
+            waiting = other.submit(runs.point_latest, tmp_path, "mine")
+            time.sleep(0.2)
+            assert not (tmp_path / runs.LATEST).exists()
+        waiting.result(30)
+    assert runs.latest(tmp_path) == "mine"
+
+
+def test_a_run_that_is_replaced_is_gone_before_a_part_of_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(_folder: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise KeyboardInterrupt
+
+    folder, card = tmp_path / "mine", RunCard("tiny", "0", PRESETS["rehearsal"])
+    folder.mkdir()
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt), runs.claimed(folder, card, force=True, first=True):
+        pass
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
