@@ -56,16 +56,8 @@ def preprocess(slug: str, paths: Paths, log: Log, *, force: bool = False) -> Pat
         "hidden": {"file": hidden_file.name, **_hidden_facts(hidden, train, log)},
     }
     _report(facts, log)
-    arrays: dict[ArrayName, NDArray[Any]] = {
-        "train_images": train.images, "train_labels": train.labels,
-        "test_images": test.images, "test_labels": test.labels, "hidden_ids": hidden.ids,
-    }  # fmt: skip
     with atomic.lock(target), atomic.replacing_folder(target) as folder:
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
-        with Meter("preprocess: writing the hidden images,", len(hidden), "images", log) as meter:
-            _save_images(folder / "hidden_images.npy", len(hidden), meter.each(hidden.chunks()))
-        files = records(folder, folder.glob("*.npy"))
+        files = _write(folder, train, test, hidden, log)
         Manifest("preprocess", files, inputs, facts, versions("numpy")).write(folder)
     log(f"preprocess: {target} holds {len(files)} arrays, in {duration(monotonic() - began)}")
     return target
@@ -94,13 +86,25 @@ def _sources(raw: Path) -> dict[str, FileRecord]:
     return dict(manifest.files)
 
 
-def _save_images(path: Path, count: int, chunks: Iterable[cifar.Images]) -> None:
-    """`np.save` for `count` images that need not fit into memory."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, IMAGE_SIZE, IMAGE_SIZE, 3)}
-    with path.open("wb") as stream:
+def _write(
+    folder: Path, train: cifar.Labelled, test: cifar.Labelled, hidden: cifar.Hidden, log: Log
+) -> dict[str, FileRecord]:
+    """Write the arrays; the hidden images, which need not fit into memory, as `np.save` would."""
+    arrays: dict[ArrayName, NDArray[Any]] = {
+        "train_images": train.images, "train_labels": train.labels,
+        "test_images": test.images, "test_labels": test.labels, "hidden_ids": hidden.ids,
+    }  # fmt: skip
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(hidden), IMAGE_SIZE, IMAGE_SIZE, 3)}
+    with (
+        Meter("preprocess: writing the hidden images,", len(hidden), "images", log) as meter,
+        (folder / "hidden_images.npy").open("wb") as stream,
+    ):
         np.lib.format.write_array_header_1_0(stream, header)
-        for images in chunks:
+        for images in meter.each(hidden.chunks()):
             stream.write(np.ascontiguousarray(images).data)
+    return records(folder, folder.glob("*.npy"))
 
 
 def _statistics(chunks: Iterable[cifar.Images]) -> dict[str, Any]:
