@@ -76,8 +76,8 @@ def check(
 ) -> Checked:  # fmt: skip
     """Predict the score of `csv`, by default of the newest CSV, bring the ledger up to date and compare.
 
-    The prediction is made by the scores that are in the ledger, and written there before those that Kaggle answers.
-    Without credentials only the ledger is looked at.  Submissions that are being scored just now are waited for, up to
+    The prediction is written into the ledger before Kaggle is asked for scores.  Without credentials only the ledger
+    is looked at.  Submissions that are being scored just now are waited for, up to
     `wait` seconds.  `pictures` is the folder for figures of the test set (pipeline.reporting.figures.test_set).
 
     Raises:
@@ -89,7 +89,6 @@ def check(
     path, known = paths.submissions / ledger.NAME, competition(slug)
     csvs = submissions.local_csvs(paths.submissions, slug)
     subject = submissions.local_csv(csv, slug) if csv else _newest_csv(csvs, paths)
-    listed, not_asked = _ask(kaggle, slug, path, wait, log)
     entries = ledger.read(path)
     assessment = not_assessed = None
     try:
@@ -100,6 +99,7 @@ def check(
         if csv is not None:
             raise
         not_assessed = str(error)
+    listed, not_asked = _ask(kaggle, slug, entries, wait, log)
     entries = sync(path, entries, listed, csvs, slug)
     drawn = _draw(assessment, paths.processed / slug, pictures) if assessment and pictures else []
     manifest = None
@@ -110,7 +110,9 @@ def check(
     return Checked(compared, subject, assessment, not_assessed, not_asked, drawn)
 
 
-def _ask(kaggle: Kaggle, slug: str, path: Path, wait: float, log: Log) -> tuple[list[Submission], str | None]:
+def _ask(
+    kaggle: Kaggle, slug: str, entries: Sequence[Entry], wait: float, log: Log
+) -> tuple[list[Submission], str | None]:
     """All submissions, as they are when none is being scored or after `wait` seconds; and why Kaggle was not asked."""
     try:
         credentials.require(kaggle.environ)
@@ -119,16 +121,15 @@ def _ask(kaggle: Kaggle, slug: str, path: Path, wait: float, log: Log) -> tuple[
     end = time.monotonic() + wait
     try:
         listed = kaggle.submissions(slug)
-        if wait and any(submission.status == "PENDING" for submission in listed):
-            kaggle.log(f"check: being scored, waiting for up to {duration(wait)}")
-        while any(submission.status == "PENDING" for submission in listed) and time.monotonic() < end:
-            kaggle.sleep(POLL)
-            listed = kaggle.submissions(slug)
     except NetworkError:
-        entries = ledger.read(path)
         if states := ledger.current(entries, slug):
             log(submission_table(states, ledger.predictions(entries, slug)))
         raise
+    if wait and any(submission.status == "PENDING" for submission in listed):
+        kaggle.log(f"check: being scored, waiting for up to {duration(wait)}")
+    while any(submission.status == "PENDING" for submission in listed) and time.monotonic() < end:
+        kaggle.sleep(POLL)
+        listed = kaggle.submissions(slug)
     return listed, None
 
 

@@ -96,7 +96,7 @@ def test_a_submission_that_is_being_scored_is_waited_for(place: Path, monkeypatc
     assert patient["status"] == "complete" and patient["public"] is not None
     assert waiting.stderr == "check: being scored, waiting for up to 0:00:30\n"
     assert len(now) == 3  # two looks in vain, 2 seconds after each
-    assert calls == ["of", "submissions", "submissions", "submissions", "read"]  # the ledger last
+    assert calls == ["of", "read", "submissions", "submissions", "submissions"]  # the ledger is read once
 
 
 def test_a_strangers_submission_has_no_local_value(place: Path) -> None:
