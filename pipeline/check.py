@@ -189,7 +189,7 @@ def submission_table(entries: Sequence[Entry], predictions: Mapping[str, Entry])
         (*row, status + "*" * bool(entry.note))
         for (*row, status), entry in zip(ledger.rows(shown, predictions), shown, strict=True)
     ]
-    notes = [f"* {entry.ref}: {printable(entry.note)}" for entry in shown if entry.note]
+    notes = [f"* {entry.ref or '-'}: {printable(entry.note)}" for entry in shown if entry.note]
     older = len(entries) - len(shown)
     left_out = [f"... and {older:,} older ones, in {ledger.NAME} and with --json"] if older else []
     return "\n".join([*left_out, *table(ledger.HEAD, rows), *notes])
@@ -200,6 +200,8 @@ def _meaning(compared: Comparison) -> list[str]:
     newest, line = compared.newest, compared.competition.line
     if not compared.submissions:
         return [f"nothing has been submitted to {compared.competition.slug} yet"]
+    if newest is not None and newest.status == ledger.ERROR:
+        return [f"the newest submission has no score: {printable(newest.note)}"]
     if newest is None or newest.public is None:
         return ["no score yet; look again later"]
     if newest.local_test is None or newest.gap_public is None:

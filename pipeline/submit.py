@@ -6,10 +6,11 @@ A submission's description carries a tag with the CSV's sha256: what carries it 
 submit reads Kaggle's list and the ledger, and sends only what is in neither.  What follows depends on the answer:
 
     a ref                 looked up in the list, because an answer may name another submission
-    429, failed upload    not taken: waits as Retry-After says, looks for the tag, sends again (TRIES in all)
-    500, 503, no answer   open, Kaggle may still carry it out: looks for the tag for `patience` seconds; if it does not
-                          show up, ends with exit code 6 and sends nothing more
-    400, 401, 403, 404    refused: ends with the exit code of pipeline.errors
+    429, failed upload    not taken: waits as Retry-After says, looks for the tag, sends again (TRIES in all); a 5xx
+                          before the request that creates the submission counts as a failed upload
+    5xx, no answer        to that request: open, Kaggle may still carry it out.  Looks for the tag for `patience`
+                          seconds; if it does not show up, ends with exit code 6 and sends nothing more
+    400, 401, 403, 404    refused: the ledger gets a line `error`; ends with the exit code of pipeline.errors
 
 Before sending, the ledger gets a line `sending`.  A later run that finds it, after a kill or an open answer, first
 looks for the tag for the rest of `patience`, and sends again only then.
@@ -32,7 +33,7 @@ from pipeline.console import duration
 from pipeline.errors import BadData, Log, MissingInput, NetworkError, ScoringError, SubmissionLimit, UsageError
 from pipeline.gap import comparison
 from pipeline.kaggle_api import credentials
-from pipeline.kaggle_api.client import LONGEST_WAIT, Kaggle
+from pipeline.kaggle_api.client import LONGEST_WAIT, REFUSALS, Kaggle
 from pipeline.store import atomic, ledger, runs, submission_format, submissions
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord
@@ -98,7 +99,7 @@ class Sender:
             before = f"submitted before, as ref {newest.ref} ({newest.status})"
             self.log(f"submit: {csv} was {before}; not sending it twice")
             return newest
-        if seconds := self._open_for([entry.time for entry in own if entry.ref is None]):
+        if seconds := self._open_for([entry.time for entry in own if entry.status == ledger.SENDING]):
             self.log(f"submit: an earlier run may have sent it just now; {LOOKING}, {seconds:.0f} s")
             if (ref := self._look(draft, earlier, seconds)) is not None:
                 return self._accepted(draft, ref)
@@ -106,7 +107,7 @@ class Sender:
         if limits.allowed == 0 and limits.total > 0:
             when = "this competition takes no more" if limits.by_total else "try again after 00:00 UTC"
             raise SubmissionLimit(f"no submission is left ({limits.today} today, {limits.total} in all): {when}")
-        ledger.append(self._ledger, [replace(draft, time=self._time(), status=ledger.SENDING)])
+        self._note(draft, ledger.SENDING)
         return self._accepted(draft, self._send(csv, draft, earlier))
 
     def _open_for(self, sent: Sequence[str]) -> float:
@@ -117,30 +118,43 @@ class Sender:
         return min(max(self.patience - age, 0.0), self.patience)  # a clock that was put back makes nobody wait longer
 
     def _send(self, csv: Path, draft: Entry, earlier: Collection[int]) -> int:
-        """Send it; the ref.  What each answer means is in the module's docstring.
-
-        Raises:
-            NetworkError: it did not arrive; or nobody knows, and only the next run can tell.
-        """
+        """Send it; the ref.  What each answer means is in the module's docstring."""
         tag = submissions.tag(draft.run or "unknown", draft.csv_sha256, draft.local_validation)
         self.log(f"submit: sending {csv} to {draft.competition} as {tag!r}")
-        for remaining in reversed(range(TRIES)):
+        tries = 0
+        while True:
+            tries += 1
             try:
                 named = self.kaggle.submit(draft.competition, csv, tag)
             except NetworkError as error:
-                settle = max(self.settle, min(error.retry_after or 0.0, LONGEST_WAIT))
-                seconds = self.patience if error.unanswered else settle
-                self.log(f"submit: {error}; it may have arrived all the same: {LOOKING}, {seconds:.0f} s")
-                if (ref := self._look(draft, earlier, seconds)) is not None:
-                    self.log(f"submit: it did arrive, as ref {ref}")
+                if (ref := self._arrived(draft, earlier, error)) is not None:
                     return ref
-                if error.unanswered:
-                    raise NetworkError(f"Kaggle left open whether it took {csv}: {LATER}") from error
-                if not remaining:
+                if tries == TRIES:
                     raise
+            except REFUSALS as error:
+                self._note(draft, ledger.ERROR, str(error))
+                raise
             else:
                 return self._confirmed(draft, named, earlier)
-        raise AssertionError("unreachable")
+
+    def _arrived(self, draft: Entry, earlier: Collection[int], error: NetworkError) -> int | None:
+        """The ref of a submission that arrived although sending it ended with `error`; None if it can be sent again.
+
+        Raises:
+            NetworkError: nobody knows, and only the next run can tell.
+        """
+        settle = max(self.settle, min(error.retry_after or 0.0, LONGEST_WAIT))
+        seconds = self.patience if error.unanswered else settle
+        self.log(f"submit: {error}; it may have arrived all the same: {LOOKING}, {seconds:.0f} s")
+        try:
+            ref = self._look(draft, earlier, seconds)
+        except NetworkError as failed:
+            raise NetworkError(f"Kaggle may have taken the submission, and then: {failed}; {LATER}") from failed
+        if ref is not None:
+            self.log(f"submit: it did arrive, as ref {ref}")
+        elif error.unanswered:
+            raise NetworkError(f"Kaggle left open whether it took the submission: {LATER}") from error
+        return ref
 
     def _confirmed(self, draft: Entry, named: int, earlier: Collection[int]) -> int:
         """The ref of our submission; `named` is what Kaggle's answer calls it, which may be another's."""
@@ -171,8 +185,7 @@ class Sender:
 
     def _accepted(self, draft: Entry, ref: int) -> Entry:
         """The ledger's new line for a submission that Kaggle has."""
-        entry = replace(draft, time=self._time(), ref=ref, status=ledger.PENDING)
-        ledger.append(self._ledger, [entry])
+        entry = self._note(replace(draft, ref=ref), ledger.PENDING)
         self.log(f"submit: Kaggle took it as ref {ref}")
         return entry
 
@@ -203,8 +216,11 @@ class Sender:
             self.log(f"submit: ref {entry.ref} is scored: {', '.join(scores) or 'no score is shown'}")
         return entry
 
-    def _time(self) -> str:
-        return self.now().isoformat(timespec="seconds")
+    def _note(self, draft: Entry, status: str, note: str = "") -> Entry:
+        """A new line in the ledger."""
+        entry = replace(draft, time=self.now().isoformat(timespec="seconds"), status=status, note=note)
+        ledger.append(self._ledger, [entry])
+        return entry
 
 
 def _draft(csv: Path, slug: str | None) -> Entry:

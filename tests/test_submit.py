@@ -1,20 +1,23 @@
 import dataclasses
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.errors import AccessDenied
+from pipeline.errors import NetworkError
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.store import ledger
 from pipeline.store.submissions import Sidecar
 from pipeline.submit import Sender
 from tests.doubles.kaggle import FaultyKaggle
+from tests.places import note
 from tests.support import ROOT, SLUG, error_line, here, paths_in, predicted_place, serve, stage
 
 pytestmark = pytest.mark.usefixtures("quick_client")
@@ -84,13 +87,33 @@ def test_a_run_that_is_killed_while_kaggle_is_at_work_on_its_submission_is_not_f
 def test_what_an_earlier_run_sent_is_looked_for_as_long_as_it_may_turn_up(place: Path, now: str, seconds: int) -> None:
     slept = [0.0]
     times: dict[str, Any] = {"patience": 90.0, "look": 30.0, "sleep": slept.append, "monotonic": lambda: sum(slept)}
-    with serve(place, "CreateSubmission:status=403*1") as kaggle:
-        with pytest.raises(AccessDenied):
-            send(place, kaggle, now=lambda: datetime(2030, 1, 1, tzinfo=UTC), **times)
-        assert sum(slept) == 0
+    note(place / "submissions/tiny-run.csv", ledger.SENDING, ref=None, time="2030-01-01T00:00:00+00:00")
+    with serve(place) as kaggle:
         assert send(place, kaggle, now=lambda: datetime.fromisoformat(now), **times).status == "complete"
         assert len(kaggle.state.submissions()) == 1
     assert sum(slept) == seconds
+
+
+def test_a_refused_submission_is_noted_with_its_reason_and_is_none(place: Path) -> None:
+    with serve(place, "CreateSubmission:status=400*1") as kaggle:
+        run = partial(here, cwd=place, environ=kaggle.environment)
+        assert "Kaggle refused the request (400" in error_line(run("submit"), 4)
+        told = run("check", "--competition", SLUG).stdout
+        assert "check: the newest submission has no score: Kaggle refused the request (400" in told
+        assert "has not been submitted" in told
+        state = json.loads(run("status", "--competition", SLUG, "--json").stdout)
+        assert (state["csvs"][0]["submission"], state["ledger"]["open"], state["ledger"]["total"]) == ("error", 0, 0)
+        assert "pipeline.submit" in state["next"]
+        assert run("submit").returncode == 0
+    noted = [(entry.status, entry.note[:14]) for entry in entries(place)]
+    assert noted == [("sending", ""), ("error", "Kaggle refused"), ("sending", ""), ("pending", ""), ("complete", "")]
+
+
+def test_what_kaggle_does_not_take_is_sent_three_times(place: Path) -> None:
+    with serve(place, "CreateSubmission:status=429,retry=0") as kaggle:
+        with pytest.raises(NetworkError, match="busy or down"):
+            send(place, kaggle, settle=0.0)
+        assert kaggle.count("CreateSubmission") == 3
 
 
 def test_kaggle_makes_nobody_wait_for_longer_than_five_minutes(place: Path) -> None:

@@ -59,14 +59,14 @@ def updated(entry: Entry, submission: Submission) -> Entry:
         public=_per_cent(submission.public),
         private=_per_cent(submission.private),
         status=submission.status.lower(),
-        note=printable(submission.error) or (entry.note if entry.status != ledger.SENDING else ""),
+        note=printable(submission.error) or entry.note,
     )
 
 
 def _recognised(submission: Submission, by_sha: Mapping[str, Entry], csvs: Sequence[LocalCsv], slug: str) -> Entry:
     for sha256, entry in by_sha.items():
         if submissions.carries(submission.description, sha256):
-            return entry
+            return replace(entry, note="")  # the note is of another submission, or of a refusal
     for csv in csvs:
         fits = (csv.path.name, csv.size) == (submission.file_name, submission.size)
         if fits and instant(csv.sidecar.created) - instant(submission.date) <= CLOCKS_DIFFER:

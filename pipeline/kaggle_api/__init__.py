@@ -1,1 +1,1 @@
-"""Kaggle, through the genuine client in a child process: calls, credentials, and the script kernel that is pushed."""
+"""Kaggle, through its own client: the calls (client, which runs child in a process of its own), and the credentials."""

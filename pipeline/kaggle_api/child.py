@@ -3,9 +3,9 @@
 It stands alone: run by path, it imports nothing of the pipeline.  The client prints noise, may call `exit()`, has no
 time limits and authenticates on import; in a process of its own that harms nobody.  The request is one JSON line on
 stdin, `{"call": NAME, ...arguments}`; the answer is `{"ok": true, "value": ...}` or `{"ok": false, "kind":
-"credentials" | "install" | "disk" | "http" | "storage" | "network" | "other", "message": ..., "creating": ...}`, where
-`creating` says that Kaggle may carry the request out all the same; "http" and "storage" come with `status` and
-`retry_after`.
+"credentials" | "install" | "disk" | "http" | "storage" | "network" | "other", "message": ..., "creating": ...}`; "http"
+and "storage" come with `status` and `retry_after`.  `creating` says that what failed was, as far as is known, the very
+request that creates a submission or a kernel; whether Kaggle may have carried it out, kind and status tell (client.py).
 """
 
 import functools
@@ -22,7 +22,7 @@ import requests
 
 PAGE_SIZE = 200  # the most that Kaggle gives at once
 MAX_PAGES = 100
-CREATING = {"submit": "/CreateSubmission", "push_kernel": "/SaveKernel"}  # the end of the URL that creates something
+CREATING = {"submit": "/CreateSubmission", "push_kernel": "/SaveKernel"}  # the end of the URL that creates it
 API = re.compile(r"/v1/[\w.]+Service/\w+")  # in the URL of a call; anything else is storage
 QUERY = re.compile(r"\?[^\s'\")]*=[^\s'\")]*")  # of a signed URL: whoever has it has the file
 SIGNED_PATH = re.compile(r"/[\w.=~%-]{80,}")  # the links to a kernel's output are signed in their path

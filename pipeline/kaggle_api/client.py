@@ -5,8 +5,9 @@ it needs, and each failure is one of our errors.  What follows a failure depends
 
     reading     a NetworkError (no network, time limit, 429, 5xx) is repeated, waiting as Retry-After says or longer
                 each time; a download goes on where it stopped
-    creating    a submission or a kernel is asked for once.  After a 5xx, a time limit or a lost connection the error is
-                `unanswered`: Kaggle may carry it out all the same, and whoever asked has to look (pipeline.submit)
+    creating    a submission or a kernel is asked for once.  After a 5xx, a time limit, a lost connection or a senseless
+                answer the error is `unanswered`: Kaggle may carry it out all the same, and whoever asked has to look
+                (pipeline.submit)
 """
 
 import json
@@ -33,6 +34,7 @@ MARKER = ".kaggle-partial"  # ending of the file by which the client knows how t
 DOWNLOAD_LIMIT = 6 * 3600.0  # seconds for a whole download; a stalled one ends after `timeout`
 LONGEST_WAIT = 300.0  # seconds that Kaggle can make us wait before the next try
 RULES = "https://www.kaggle.com/competitions/{}/rules"
+REFUSALS = AccessDenied, UsageError, errors.BadData, errors.SubmissionLimit  # a 4xx but 429: Kaggle has not done it
 LARGEST = 2**63 - 1  # of Kaggle's numbers; none is negative
 
 # What the client may see of our environment.  VERBOSE is not among it: it makes the client print tokens.

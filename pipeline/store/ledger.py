@@ -111,7 +111,7 @@ def read(path: Path) -> list[Entry]:
 def current(entries: Iterable[Entry], competition: str) -> list[Entry]:
     """The newest state of each submission to `competition`, in the order of first appearance.
 
-    A line without a ref (about to be sent) gives way to a later line with one for the same CSV.
+    A line without a ref (about to be sent, or refused) gives way to a later line for the same CSV.
     """
     states: dict[object, Entry] = {}
     for entry in entries:

@@ -201,6 +201,7 @@ def _csv(
     if sidecar is None or sidecar.competition != slug:
         return None
     sent = [entry for entry in ledger.current(lines or (), slug) if entry.csv_sha256 == sidecar.csv_sha256]
+    sent.sort(key=lambda entry: entry.ref is not None)  # one that Kaggle has says more than one that it refused
     prediction = ledger.predictions(lines or (), slug).get(sidecar.csv_sha256)
     return CsvState(
         str(path),

@@ -207,6 +207,7 @@ NETWORK, NEW_LINK, LIST = "check the network and run again", "run again, for a n
 REFUSED = '{"code": 500, "message": "inside"}'  # with status 200
 HUGE = 'ListDataFiles:fields={"files": [{"name": "ballast.bin", "totalBytes": 444444444444444444}]}'
 ENDLESS = 'ListDataFiles:fields={"nextPageToken": "1"}'
+LISTED_ONCE = "ListSubmissions:fields={}*1", "ListSubmissions:status=500"
 ODD = 'ListSubmissions:fields={"submissions": [{"ref": 1, "status": "ODD"}]}'
 NONE_TODAY = 'GetSubmissionLimits:fields={"numToday": 9, "numTotal": 9, "numAllowedNow": 0}'
 NO_MORE = 'GetSubmissionLimits:fields={"numTotal": 9, "numAllowedNow": 0, "limitedByTotal": true}'
@@ -255,6 +256,7 @@ _SUBMIT = (
     Case("429 at the end, once", "CreateSubmission:status=429,retry=1*1", 0, "Kaggle's list, 1 s", "complete", 1),
     Case("500, it does not count, once", "CreateSubmission:status=500*1", 6, LIST),
     Case("500, it counts", "CreateSubmission:accepted-then=500*1", 0, "it did arrive", "complete", 1),
+    Case("500, and then the list fails", (*LISTED_ONCE, "CreateSubmission:status=500*1"), 6, f"{BUSY}; run `python -m"),
     Case("no answer, it counts", "CreateSubmission:accepted-then=cut*1", 0, "it did arrive", "complete", 1),
     Case("no answer, it does not count", "CreateSubmission:close*1", 6, LIST),
     Case("it hangs, then it counts", arrives_after_the_last_look, 6, LIST, sent=1, client=IMPATIENT),
@@ -272,7 +274,7 @@ _SUBMIT = (
          "ref 90000001 is scored", "complete", 1),
     Case("the list is later than it is waited for", 'ListSubmissions:fields={"submissions": []}', 6,
          "ref 90000001 was accepted", sent=1, waiting=0.3),
-    Case("the list fails after it was taken", ("ListSubmissions:fields={}*1", "ListSubmissions:status=500"), 6,
+    Case("the list fails after it was taken", LISTED_ONCE, 6,
          "as ref 90000001", sent=1),
     Case("the list fails before the score", ("ListSubmissions:fields={}*2", "ListSubmissions:status=500"), 6,
          "ref 90000001 was accepted", sent=1),
