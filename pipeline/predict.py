@@ -126,15 +126,15 @@ def _write(
 ) -> Sidecar:
     """Predict the holdout and the hidden images, then publish them."""
     # PyTorch takes seconds to import, and a CSV that is complete is found without it.
-    from pipeline.gap.adapt import predict_hidden  # noqa: PLC0415
+    from pipeline.gap.prediction import predict_hidden  # noqa: PLC0415
     from pipeline.training import inference  # noqa: PLC0415
     from pipeline.training.device import choose, device_advice  # noqa: PLC0415
 
     began, device, result = monotonic(), choose(device_name, log=log), ensemble.runs[0].result
     with device_advice(device, batch_size):
         panel = inference.Panel(inference.load(ensemble.runs, device), tta, batch_size, log)
-        test, validation = inference.predict_holdout(ensemble, panel, data)
-        scores, recorded = inference.holdout_scores(ensemble, test, validation), None
+        holdout, validation = inference.predict_holdout(ensemble, panel, data)
+        scores, recorded = inference.holdout_scores(ensemble, holdout, validation), None
         if len(ensemble.runs) == 1 and tta == "none" and data.training_fingerprint == ensemble.data:
             # Of a single run as it is, result.json knows the accuracies.
             scores = dataclasses.replace(scores, validation=result.validation_accuracy, test=result.test_accuracy)
@@ -142,7 +142,7 @@ def _write(
         else:
             log(f"predict: {scores}")
         evidence, findings = predict_hidden(
-            panel, data, adapt, log, test=test, validation=validation, recorded=recorded
+            panel, data, adapt, log, holdout=holdout, validation=validation, recorded=recorded
         )
     how = {
         "tta": tta, "adapt": adapt, "measure": findings.mitigation,
@@ -167,7 +167,7 @@ def _publish(
     with atomic.replacing(csv) as temporary:
         submission_format.write(temporary, ids, labels)
         digest = FileRecord.of(temporary).sha256
-        dataclasses.replace(evidence, csv_sha256=digest).write(csv)
+        evidence.write(csv, digest)
         written = Sidecar(
             competition=data.folder.name,
             run=ensemble.name,

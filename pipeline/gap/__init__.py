@@ -4,7 +4,8 @@ corruptions, corruption_fit    what may happen to images, and what did, by stati
 estimators, forecast           the score without labels: the methods, the prediction and its interval
 shift                          label shift, confidence, features, near duplicates
 diagnosis                      the verdict and its grounds, from corruption_fit and shift; how they are stored
-adapt                          predict, diagnose, try mitigations, predict again: what predict calls (needs torch)
+adapt                          mitigations of a shift, tried on labelled images, and applied (needs torch)
+prediction                     the hidden images predicted, diagnosed, and predicted again: what predict calls
 assessment                     a CSV's evidence put together, and the advice: what predict, check and report call
 comparison                     Kaggle's list joined with the ledger; the gap: what check and submit call
 """

@@ -18,7 +18,7 @@ from pipeline.config import Competition
 from pipeline.errors import BadData
 from pipeline.gap import estimators
 from pipeline.gap.diagnosis import APART, Diagnosis, Findings
-from pipeline.gap.estimators import ENOUGH, SLOPE, Labels, probit
+from pipeline.gap.estimators import ENOUGH_IMAGES, SLOPE, Labels, probit
 from pipeline.gap.forecast import Forecast, forecast
 from pipeline.store import ledger
 from pipeline.store.ledger import Entry
@@ -143,14 +143,14 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
     Raises:
         BadData: there is no evidence of the CSV, or it is damaged or another's.
     """
-    evidence, sha256 = _evidence(csv), csv.sidecar.csv_sha256
+    evidence, sha256 = Evidence.read(csv, most=ENOUGH_IMAGES), csv.sidecar.csv_sha256
     findings = Findings.from_dict(evidence.diagnosis)
-    temperature, holdout, hidden = estimators.calibrated(evidence.test, evidence.validation, evidence.hidden)
+    temperature, holdout, hidden = estimators.calibrated(evidence.holdout, evidence.validation, evidence.hidden)
     predictions, states = ledger.predictions(entries, competition.slug), ledger.current(entries, competition.slug)
     scored = {e.csv_sha256: e for e in states if e.public is not None and e.csv_sha256 != sha256}
     errors = [prediction_error(predictions.get(sha), entry) for sha, entry in scored.items()]
     made = forecast(
-        accuracy=estimators.accuracy(evidence.test.probabilities, evidence.test.known_truth),
+        accuracy=estimators.accuracy(evidence.holdout.probabilities, evidence.holdout.known_truth),
         holdout=holdout,
         hidden=hidden,
         peers=_peers(csv, evidence, others),
@@ -170,25 +170,18 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
     return Assessment(csv, evidence, temperature, findings, made)
 
 
-def _evidence(csv: LocalCsv) -> Evidence:
-    evidence = Evidence.read(csv.path, most=ENOUGH)
-    if evidence is None or evidence.csv_sha256 != csv.sidecar.csv_sha256:
-        raise BadData(f"{csv.path} has no evidence beside it to assess it by: predict again with --force")
-    return evidence
-
-
 def _peers(csv: LocalCsv, evidence: Evidence, others: Sequence[LocalCsv]) -> list[tuple[Labels, Labels]]:
     """The labels of each run at hand on the test_batch and on the hidden images, each model once."""
     seen = [evidence]
     for other in others:
         if other.sidecar.hidden == csv.sidecar.hidden and other is not csv:
             with suppress(BadData):  # it cannot help; where it is the one to be assessed, it is complained about
-                seen.append(_evidence(other))
+                seen.append(Evidence.read(other, most=ENOUGH_IMAGES))
     return list({
         local.tobytes() + hidden.tobytes(): (local, hidden)
         for its in seen
-        if np.array_equal(its.test.known_truth, evidence.test.known_truth)
-        for local, hidden in zip(its.test.members, its.hidden.members, strict=True)
+        if np.array_equal(its.holdout.known_truth, evidence.holdout.known_truth)
+        for local, hidden in zip(its.holdout.members, its.hidden.members, strict=True)
     }.values())  # fmt: skip
 
 

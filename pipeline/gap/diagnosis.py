@@ -21,7 +21,7 @@ from pipeline.gap.estimators import Probabilities
 from pipeline.gap.shift import LabelShift
 from pipeline.store.manifest import from_json
 from pipeline.store.processed import Processed, even_rows
-from pipeline.store.submissions import Evidence, Mitigation, with_present_names
+from pipeline.store.submissions import Mitigation, with_present_names
 
 Verdict = Literal["none", "preprocessing", "label_shift", "corruption", "natural", "unknown"]
 
@@ -35,17 +35,17 @@ WORTH_IT = 0.005  # of accuracy that a mitigation must gain in its trial
 HARMLESS = 0.01  # of accuracy that it may cost where nothing is wrong
 APART = 0.80  # AUC from which the model's features of the two sets have little in common
 
-KEYS = {"corruptions": "damages", "degraded": "spoilt", "mitigation": "measure"}  # fields -> their JSON keys
+KEYS = {  # fields -> their JSON keys
+    "corruptions": "damages", "degraded": "spoilt", "mitigation": "measure", "side_effect": "unharmed",
+}  # fmt: skip
 FIELDS = {key: name for name, key in KEYS.items()}
 RETIRED = ("softmax_ks", "reweighted_accuracy")  # JSON keys of older versions
 
 
 @dataclass(frozen=True)
-class Diagnosis:
-    """The verdict and its grounds."""
+class Effects:
+    """The size of every effect that was looked at."""
 
-    verdict: Verdict
-    reason: str
     pixels: Fit
     contract: float | None  # accuracy now, less the recorded one; None: they are not comparable
     auc: float  # of telling hidden from holdout features, the holdout weighted by class; .5: not at all
@@ -57,18 +57,26 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
+class Diagnosis(Effects):
+    """The verdict and its grounds."""
+
+    verdict: Verdict
+    reason: str
+
+
+@dataclass(frozen=True)
 class Trial:
     """Accuracies on labelled images that were corrupted, or weighted, like the hidden ones; 0..1."""
 
     mitigation: Mitigation
     before: float
     after: float
-    unharmed: float  # what the mitigation changes on labelled images as they are
+    side_effect: float  # the change of accuracy, with its sign, on labelled images as they are
 
     @property
     def recommended(self) -> bool:
         """Whether it gains, and does no harm where nothing is wrong."""
-        return self.after - self.before > WORTH_IT and self.unharmed > -HARMLESS
+        return self.after - self.before > WORTH_IT and self.side_effect > -HARMLESS
 
 
 @dataclass(frozen=True)
@@ -91,10 +99,10 @@ class Findings:
             BadData: it is of another version.
         """
         try:
-            found: Self = from_json(cls, _today(stored))
+            findings: Self = from_json(cls, _today(stored))
         except (TypeError, ValueError) as error:
             raise BadData(f"the evidence is of another version ({error}): predict again with --force") from error
-        return found
+        return findings
 
 
 def _today(stored: Any) -> Any:
@@ -108,34 +116,25 @@ def _today(stored: Any) -> Any:
 
 
 def diagnose(
-    evidence: Evidence, data: Processed, hidden_images: Images, classes: LabelShift, holdout: Probabilities,
-    hidden: Probabilities, recorded: float | None,
-) -> tuple[Diagnosis, NDArray[np.float64]]:  # fmt: skip
+    data: Processed, hidden_images: Images, classes: LabelShift, holdout: Probabilities, hidden: Probabilities, *,
+    auc: float, recorded: float | None,
+) -> Diagnosis:  # fmt: skip
     """Look at everything; 10 to 40 seconds.
 
     Args:
-        evidence: the features of samples of both sets.
         hidden_images: uint8 (n, 32, 32, 3), a sample or all.
         classes: the label shift between the two sets.
-        holdout: calibrated, of the labelled test_batch; `hidden`: of the test set, likewise.
+        holdout: calibrated, of the labelled test_batch; `hidden`: of the hidden images, likewise.
+        auc: of telling the features of the two sets apart.
         recorded: the accuracy on the holdout that training noted, if it is comparable.
-
-    Returns:
-        The diagnosis, and how far out of distribution each image of the hidden features is, (n,).
     """
     images, truth = data.array("test_images"), np.asarray(data.array("test_labels"))
-    weights = classes.weights(truth)
-    less_confident, by_chance = shift.harder(holdout, weights, hidden)
-    auc, ood_scores = shift.out_of_distribution(
-        evidence.test_features, weights[evidence.test_rows], evidence.hidden_features
-    )
+    less_confident, by_chance = shift.harder(holdout, classes.weights(truth), hidden)
     looked_up = [these[even_rows(len(these), LOOKED_UP)] for these in (hidden_images, images)]
     _, correlations = shift.nearest(np.concatenate(looked_up), data.array("train_images"))
     alike = [float((part > shift.ALIKE).mean()) for part in np.split(correlations, [len(looked_up[0])])]
     moved = None if recorded is None else estimators.accuracy(holdout, truth) - recorded
-    found = Diagnosis(
-        verdict="unknown",
-        reason="",
+    effects = Effects(
         pixels=corruption_fit.fit(images, hidden_images),
         contract=0.0 if moved is not None and abs(moved) * len(truth) <= ROUNDED else moved,
         auc=auc,
@@ -145,11 +144,11 @@ def diagnose(
         prior=tuple(float(share) for share in classes.hidden),
         alike=(alike[0], alike[1]),
     )
-    verdict, reason = conclude(found, classes.holdout, data.class_names)
-    return dataclasses.replace(found, verdict=verdict, reason=reason), ood_scores
+    verdict, reason = conclude(effects, classes.holdout, data.class_names)
+    return Diagnosis(**vars(effects), verdict=verdict, reason=reason)
 
 
-def conclude(seen: Diagnosis, expected: NDArray[np.float64], names: Sequence[str]) -> tuple[Verdict, str]:
+def conclude(seen: Effects, expected: NDArray[np.float64], names: Sequence[str]) -> tuple[Verdict, str]:
     """The verdict and its reason; `expected` are the shares of the classes, of these `names`, in the holdout."""
     pixels = seen.pixels
     if seen.contract is not None and abs(seen.contract) > KEPT:

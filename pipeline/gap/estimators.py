@@ -22,7 +22,7 @@ Labels = NDArray[np.integer]  # (N,)
 
 TINY = 1e-12  # the smallest probability: a confident model outputs 0 in float32, which has no logarithm
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures searched
-ENOUGH = 50_000  # images from which all estimates are exact to 0.2 points: more would only take memory
+ENOUGH_IMAGES = 50_000  # images from which all estimates are exact to 0.2 points: more would only take memory
 
 CLOSE_TO_A_LINE = 0.9  # R^2 below which Baek et al. warn of the agreement line
 LEAST_PAIRS = 3
@@ -67,30 +67,30 @@ def at_temperature(probabilities: Probabilities, temperature: float) -> Probabil
 
 
 def calibrated(
-    test: Outputs, validation: Outputs | None, hidden: Outputs
+    holdout: Outputs, validation: Outputs | None, hidden: Outputs
 ) -> tuple[float, Probabilities, Probabilities]:
-    """The temperature, and at it the probabilities of test_batch and of the hidden images, of very many a sample.
+    """The temperature, and at it the probabilities of the holdout and of the hidden images, of very many a sample.
 
     It is the one, from 0.05 to 20, at which the labels of the validation split are likeliest; without a split those of
-    test_batch.  Guo et al. 2017, "On calibration" (arXiv:1706.04599).
+    the holdout.  Guo et al. 2017, "On calibration" (arXiv:1706.04599).
 
     Raises:
         BadData: the outputs are not probabilities.
     """
     from scipy.optimize import minimize_scalar  # noqa: PLC0415 - a second that most commands need not take
 
-    labelled = validation or test
+    labelled = validation or holdout
     probabilities, labels = checked(labelled.probabilities, "validation"), labelled.known_truth
 
     def loss(log_temperature: float) -> float:
         chosen = at_temperature(probabilities, float(np.exp(log_temperature)))[np.arange(len(labels)), labels]
         return float(-np.log(chosen.clip(TINY)).mean())
 
-    found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded")
-    temperature = float(np.exp(found.x))
-    sample = hidden.probabilities[:: -(-len(hidden) // ENOUGH) or 1]
-    holdout, unlabelled = checked(test.probabilities, "test"), checked(sample, "hidden")
-    return temperature, at_temperature(holdout, temperature), at_temperature(unlabelled, temperature)
+    best = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded")
+    temperature = float(np.exp(best.x))
+    sample = hidden.probabilities[:: -(-len(hidden) // ENOUGH_IMAGES) or 1]
+    both = checked(holdout.probabilities, "test"), checked(sample, "hidden")
+    return temperature, at_temperature(both[0], temperature), at_temperature(both[1], temperature)
 
 
 def atc(holdout: Probabilities, holdout_accuracy: float, hidden: Probabilities) -> float:

@@ -93,11 +93,11 @@ def open_images(assessment: Assessment, folder: Path) -> tuple[Evidence, Process
     """
     data, csv, evidence = Processed.open(folder), assessment.csv, assessment.evidence
     labels = data.array("test_labels")
-    if data.hidden_fingerprint != csv.sidecar.hidden or not np.array_equal(labels, evidence.test.known_truth):
+    if data.hidden_fingerprint != csv.sidecar.hidden or not np.array_equal(labels, evidence.holdout.known_truth):
         cure = again(csv.path, csv.sidecar.run)
         raise BadData(f"{folder} holds other images than {csv.path} is of: restore it, or {cure}")
     if len(evidence.hidden) < csv.sidecar.rows:  # of very many hidden images an assessment knows some
-        evidence = Evidence.read(csv.path) or evidence
+        evidence = Evidence.read(csv)
     return evidence, data
 
 
@@ -158,7 +158,7 @@ def training(rows: Sequence[EpochRow], config: TrainConfig) -> list[Picture]:
 @style()
 def holdout(evidence: Evidence, data: Processed) -> list[Picture]:
     """What the model gets wrong on test_batch: the confusions, and the most confident mistakes, if there are any."""
-    outputs, names = evidence.test, _short(data)
+    outputs, names = evidence.holdout, _short(data)
     confidence, labels, truth = outputs.probabilities.max(axis=1), outputs.labels, outputs.known_truth
     order = np.argsort(-confidence, kind="stable")
     rows = order[labels[order] != truth[order]][:MOST]
@@ -211,7 +211,7 @@ def _classes(evidence: Evidence, names: Sequence[str]) -> Picture:
     axes, places = _axes(280), np.arange(len(names))
     predicted, true = (
         100 * np.bincount(labels, minlength=len(names)) / len(labels)
-        for labels in (evidence.hidden.labels, evidence.test.known_truth)
+        for labels in (evidence.hidden.labels, evidence.holdout.known_truth)
     )
     axes.bar(places - 0.2, predicted, 0.4, color=TEST, label="test set, predicted")
     axes.bar(places + 0.2, true, 0.4, color=HOLDOUT, label="holdout, true")
@@ -223,7 +223,7 @@ def _classes(evidence: Evidence, names: Sequence[str]) -> Picture:
 
 def _confidence(evidence: Evidence) -> Picture:
     axes, below = _axes(280), []
-    for outputs, colour, label in ((evidence.hidden, TEST, "test set"), (evidence.test, HOLDOUT, "holdout")):
+    for outputs, colour, label in ((evidence.hidden, TEST, "test set"), (evidence.holdout, HOLDOUT, "holdout")):
         confidence = np.sort(outputs.probabilities.max(axis=1))
         axes.plot(confidence, 100 * np.arange(1, len(confidence) + 1) / len(confidence), color=colour, label=label)
         below.append(f"{100 * np.mean(confidence < 0.5):.1f}% of the {label}")

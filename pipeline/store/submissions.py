@@ -173,73 +173,72 @@ class Outputs:
     @property
     def labels(self) -> NDArray[np.int64]:
         """The most probable classes, (N,), ties to the lower."""
-        found: NDArray[np.int64] = self.probabilities.argmax(axis=1)
-        return found
+        return np.asarray(self.probabilities.argmax(axis=1))
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The answers behind one CSV."""
+    """The predictions behind one CSV."""
 
-    csv_sha256: str
     runs: tuple[str, ...]  # names of the R networks
     hidden: Outputs
-    test: Outputs
+    holdout: Outputs
     validation: Outputs | None  # None: the networks share no validation split
     hidden_rows: NDArray[np.int64]  # (n,), ascending: the hidden images whose features these are
     hidden_features: NDArray[np.float32]  # (n, F): what the first network's linear layer sees
     ood_scores: NDArray[np.float32]  # (n,): how far out of distribution each of them is, by pipeline.gap.shift
-    test_rows: NDArray[np.int64]  # (m,), ascending
-    test_features: NDArray[np.float32]  # (m, F)
-    diagnosis: Mapping[str, Any]  # what pipeline.gap.adapt found, JSON values
+    holdout_rows: NDArray[np.int64]  # (m,), ascending
+    holdout_features: NDArray[np.float32]  # (m, F)
+    diagnosis: Mapping[str, Any]  # pipeline.gap.diagnosis.Findings as JSON values
 
-    def write(self, csv: Path) -> None:
+    def write(self, csv: Path, csv_sha256: str) -> None:
         """Write it beside `csv`, atomically."""
-        values = {"csv_sha256": np.array(self.csv_sha256), "runs": np.array(self.runs)}
+        values = {"csv_sha256": np.array(csv_sha256), "runs": np.array(self.runs)}
         values["examination"] = np.array(json.dumps(self.diagnosis))
         values |= {key: getattr(self, name) for name, key in FEATURES.items()}
-        for name in SETS:
+        for name, prefix in SETS.items():
             outputs = getattr(self, name)
             if outputs is not None:
-                values |= {f"{name}_{key}": value for key, value in vars(outputs).items() if value is not None}
+                values |= {f"{prefix}_{key}": value for key, value in vars(outputs).items() if value is not None}
         with atomic.replacing(evidence_path(csv)) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **values)  # type: ignore[arg-type]  # numpy's stubs take its option for an array
 
     @classmethod
-    def read(cls, csv: Path, most: int | None = None) -> Self | None:
-        """The evidence of `csv`, or None if there is none; BadData if it is damaged.
+    def read(cls, csv: LocalCsv, most: int | None = None) -> Self:
+        """The evidence of `csv`; BadData if there is none, or it is damaged or another CSV's.
 
         `most`: so many of the predictions of hidden images are enough, evenly spread; the others are not kept.
         """
-        path = evidence_path(csv)
+        path = evidence_path(csv.path)
         if not path.is_file():
-            return None
+            raise BadData(f"{csv.path} has no evidence beside it to assess it by: predict again with --force")
         with reading(path, "predict again with --force"):
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 values = dict(stored)
+            if str(values["csv_sha256"]) != csv.sidecar.csv_sha256:
+                raise ValueError("of another CSV")
             step = max(-(-len(values["hidden_probabilities"]) // most), 1) if most else 1
             values["hidden_probabilities"] = values["hidden_probabilities"][::step].copy()
             values["hidden_members"] = values["hidden_members"][:, ::step].copy()
             return cls(
-                csv_sha256=str(values["csv_sha256"]),
                 runs=tuple(str(name) for name in values["runs"]),
                 hidden=_outputs(values, "hidden"),
-                test=_outputs(values, "test"),
+                holdout=_outputs(values, "test"),
                 validation=_outputs(values, "validation") if "validation_probabilities" in values else None,
                 diagnosis=from_json(Mapping[str, Any], json.loads(str(values["examination"]))),
                 **{name: values[key] for name, key in FEATURES.items()},
             )
 
 
-SETS = ("hidden", "test", "validation")
+SETS = {"hidden": "hidden", "holdout": "test", "validation": "validation"}  # field -> how its arrays' names begin
 FEATURES = {  # field -> its array in the file
     "hidden_rows": "hidden_rows", "hidden_features": "hidden_features", "ood_scores": "foreign",
-    "test_rows": "test_rows", "test_features": "test_features",
+    "holdout_rows": "test_rows", "holdout_features": "test_features",
 }  # fmt: skip
 
 
 def _outputs(values: Mapping[str, NDArray[Any]], name: str) -> Outputs:
-    """One of the SETS; ValueError or KeyError if its arrays do not fit each other, or one is not there."""
+    """What begins with `name`; ValueError or KeyError if its arrays do not fit each other, or one is not there."""
     truth = values.get(f"{name}_truth") if name == "hidden" else values[f"{name}_truth"]
     outputs = Outputs(values[f"{name}_probabilities"], values[f"{name}_members"], truth)
     labels = [outputs.members] if truth is None else [outputs.members, truth[None]]

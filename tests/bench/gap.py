@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pi
 
 from pipeline.config import CLASSES, Competition
 from pipeline.console import table
-from pipeline.gap.adapt import predict_hidden
 from pipeline.gap.assessment import assess
 from pipeline.gap.estimators import accuracy
+from pipeline.gap.prediction import predict_hidden
 from pipeline.store.processed import ArrayName, Processed
 from pipeline.store.runs import Run
 from pipeline.store.submissions import LocalCsv, Outputs, Sidecar
@@ -53,8 +53,8 @@ class Bench:
 
     panels: Sequence[Panel]  # the scored run's first
     data: Processed
-    holdout: InMemory  # with the run's validation split in the place of the test_batch
-    test: Outputs  # there
+    labelled: InMemory  # with the run's validation split in the place of the test_batch
+    holdout: Outputs  # there
     csv: Path
 
     @classmethod
@@ -85,22 +85,22 @@ class Bench:
         images = np.ascontiguousarray(stand_in.images(np.asarray(self.data.array("test_images"))))
         truth = np.asarray(self.data.array("test_labels"))[stand_in.rows]
         hidden: dict[str, NDArray[Any]] = {"hidden_images": images, "hidden_ids": np.arange(len(images))}
-        data, panel = dataclasses.replace(self.holdout, exchanged=self.holdout.exchanged | hidden), self.panels[0]
-        adapted = panel.adapted(images, self.holdout.array("test_images"))
-        evidence, found = predict_hidden(
-            panel, data, "auto", lambda line: None, test=self.test, validation=None, recorded=None
+        data, panel = dataclasses.replace(self.labelled, exchanged=self.labelled.exchanged | hidden), self.panels[0]
+        adapted = panel.adapted(images, self.labelled.array("test_images"))
+        evidence, findings = predict_hidden(
+            panel, data, "auto", lambda line: None, holdout=self.holdout, validation=None, recorded=None
         )
         # As if predict had written the CSV: with the labels of all runs, as if their CSVs lay beside it.
         members = _together(self.panels, data, "hidden_images", truth).members
         outputs = dataclasses.replace(evidence.hidden, members=members)
-        dataclasses.replace(evidence, csv_sha256="s", hidden=outputs).write(self.csv)
+        dataclasses.replace(evidence, hidden=outputs).write(self.csv, CARD.csv_sha256)
         csv = LocalCsv(self.csv, 0, dataclasses.replace(CARD, rows=len(truth)))
         forecast = assess(csv, [], [], Competition("stand-in")).forecast
         low, high = forecast.interval
         return {
-            "set": stand_in.name, "right": stand_in.verdict, "verdict": found.diagnosis.verdict,
-            "reason": found.diagnosis.reason, "plain": 100 * accuracy(panel.probabilities(images), truth),
-            "measure": found.mitigation, "accuracy": 100 * accuracy(evidence.hidden.probabilities, truth),
+            "set": stand_in.name, "right": stand_in.verdict, "verdict": findings.diagnosis.verdict,
+            "reason": findings.diagnosis.reason, "plain": 100 * accuracy(panel.probabilities(images), truth),
+            "measure": findings.mitigation, "accuracy": 100 * accuracy(evidence.hidden.probabilities, truth),
             "bn": 100 * accuracy(adapted.probabilities(images), truth), "predicted": 100 * forecast.predicted,
             "low": 100 * low, "high": 100 * high, "by": forecast.by, "reliable": not forecast.doubts,
             "methods": {name: 100 * value for name, value in forecast.methods.items()},
@@ -139,7 +139,7 @@ def main() -> None:
             for stand_in in bench.sets(seed, arguments.size):
                 rows.append(bench.assess(stand_in) | {"seed": seed})
                 print(*cells(rows[-1]), file=sys.stderr, flush=True)
-    summary = summarise(rows, 100 * inference.accuracy(bench.test.labels, bench.test))
+    summary = summarise(rows, 100 * inference.accuracy(bench.holdout.labels, bench.holdout))
     lines = [*table(HEAD, [cells(row) for row in rows]), "", *(f"{name} {value}" for name, value in summary.items())]
     side_by_side.report(arguments.json, {**summary, "sets": rows}, lines)
 

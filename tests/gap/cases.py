@@ -45,16 +45,15 @@ def answered(data: Processed) -> Evidence:
     hidden, test = answers(len(data.array("hidden_ids")), 0), answers(len(truth), 1)
     rows, test_rows = np.arange(0, len(hidden), 2), np.arange(len(truth))
     return Evidence(
-        csv_sha256="sha",
         runs=("a",),
         hidden=Outputs(hidden, hidden.argmax(axis=1).astype(np.uint8)[None], None),
-        test=Outputs(test, test.argmax(axis=1).astype(np.uint8)[None], truth),
+        holdout=Outputs(test, test.argmax(axis=1).astype(np.uint8)[None], truth),
         validation=None,
         hidden_rows=rows,
         hidden_features=np.zeros((len(rows), 3), dtype=np.float32),
         ood_scores=np.random.default_rng(2).normal(size=len(rows)).astype(np.float32),
-        test_rows=test_rows,
-        test_features=np.zeros((len(truth), 3), dtype=np.float32),
+        holdout_rows=test_rows,
+        holdout_features=np.zeros((len(truth), 3), dtype=np.float32),
         diagnosis=Findings(HARDER, (), "none").to_dict(),
     )
 

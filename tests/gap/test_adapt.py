@@ -1,34 +1,19 @@
-"""Mitigations on models so simple that their outputs can be predicted, and on a trained one."""
+"""Mitigations on models so simple that their outputs can be predicted."""
 
-import functools
-import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import train
-from pipeline.errors import UsageError
-from pipeline.gap import corruption_fit, diagnosis
-from pipeline.gap.adapt import choice, predict_hidden, trial_of_prior, trials_of_corruption
+from pipeline.gap.adapt import choice, trial_of_prior, trials_of_corruption
 from pipeline.gap.corruption_fit import Fit
-from pipeline.gap.corruptions import KINDS, Corruption, Images
-from pipeline.gap.diagnosis import Diagnosis, Findings, Trial
+from pipeline.gap.corruptions import Corruption, Images
+from pipeline.gap.diagnosis import Trial
 from pipeline.gap.shift import LabelShift
-from pipeline.store.manifest import Manifest, records
-from pipeline.store.processed import Processed
-from pipeline.store.runs import Run
-from pipeline.store.submissions import Adapt, Evidence, Mitigation
-from pipeline.training import inference
-from pipeline.training.device import Device
-from pipeline.training.inference import Panel
-from tests.gap.cases import ALIKE, BGR, SCRAMBLED, SWAPPED, two
-from tests.training.tiny import SLUG, write_tiny
+from pipeline.store.submissions import Adapt, Mitigation
+from tests.gap.cases import ALIKE, SWAPPED, two
 
 
 def darkened(by: float) -> Fit:
@@ -102,8 +87,8 @@ def test_mitigations_are_tried_on_images_corrupted_like_the_hidden_ones(
     assert trials_of_corruption(panel, fit, np.concatenate([reference, images]), labels) == trials
 
 
-def trial(gain: float, unharmed: float = 0.0, mitigation: Mitigation = "bn") -> Trial:
-    return Trial(mitigation, 0.5, 0.5 + gain, unharmed)
+def trial(gain: float, side_effect: float = 0.0, mitigation: Mitigation = "bn") -> Trial:
+    return Trial(mitigation, 0.5, 0.5 + gain, side_effect)
 
 
 @pytest.mark.parametrize(
@@ -134,98 +119,3 @@ def test_the_prior_is_tried_on_probabilities_weighted_as_the_hidden_ones() -> No
     trial = trial_of_prior(two(0.6, 0.9, 0.1, 0.1), np.array([0, 0, 1, 1]), classes)
     # .6 x .6 against 1.4 x .4: the first is called 1, and weighs .6 of 4
     assert (trial.before, trial.after) == pytest.approx((1.0, 1 - 0.6 / 4)) and not trial.recommended
-
-
-# --- a trained model
-
-TINT = np.array([1, 0.7, 0.4], dtype=np.float32)  # or red and blue would be alike, and their exchange no change
-ARRAYS = ("train_images", "test_images", "hidden_images")
-CHANGES: dict[str, Callable[[Images], Images]] = {
-    "same": lambda images: images,
-    "swapped": Corruption(BGR),
-    "bright": Corruption("brightness", 60.0),
-}
-
-
-def change(folder: Path, **arrays: Images) -> None:
-    """Put other arrays into a processed folder."""
-    for name, values in arrays.items():
-        np.save(folder / f"{name}.npy", values)
-    facts = Processed.open(folder).manifest.facts
-    Manifest("preprocess", records(folder, folder.glob("*.npy")), facts=facts).write(folder)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def diagnosed_once() -> Iterator[None]:
-    """A diagnosis takes seconds, and is the same of the same images."""
-    known: dict[bytes, tuple[Diagnosis, NDArray[np.float64]]] = {}
-    real = diagnosis.diagnose
-
-    def diagnose(*seen: Any) -> tuple[Diagnosis, NDArray[np.float64]]:
-        key = seen[2].tobytes()
-        if key not in known:
-            known[key] = real(*seen)
-        return known[key]
-
-    kinds = {name: KINDS[name] for name in (BGR, SCRAMBLED, "brightness", "blur")}
-    with mock.patch.object(corruption_fit, "KINDS", kinds), mock.patch.object(diagnosis, "diagnose", diagnose):
-        yield
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Reddish images, and a run that has learned them."""
-    root = tmp_path_factory.mktemp("trained")
-    folder = write_tiny(root / "processed", train=500, test=300)
-    change(folder, **{name: (np.load(folder / f"{name}.npy") * TINT).astype(np.uint8) for name in ARRAYS})
-    options = ["--competition", SLUG, "--preset", "rehearsal", "--epochs", "4", "--processed", str(folder.parent)]
-    assert train.main([*options, "--models", str(root / "models"), "--run", "r"]) == 0
-    return root
-
-
-@functools.cache
-def predicted(root: Path, hidden: str, adapt: Adapt) -> tuple[Evidence, Findings, float]:
-    """Predict the hidden images, changed or not; and how many of the labels are right."""
-    folder = root / hidden / SLUG
-    if not folder.exists():
-        shutil.copytree(root / "processed" / SLUG, folder)
-        change(folder, hidden_images=np.ascontiguousarray(CHANGES[hidden](np.load(folder / "hidden_images.npy"))))
-    data = Processed.open(folder)
-    run = Run.open(root / "models", "r")
-    panel = Panel(inference.load([run], Device("cpu", "fp32")), "none", 100)
-    truth = np.asarray(data.array("test_labels"))
-    test = inference.predict(panel, data, "test_images", np.arange(len(truth)), truth)
-    evidence, findings = predict_hidden(
-        panel, data, adapt, lambda line: None, test=test, validation=None, recorded=run.result.test_accuracy / 100
-    )
-    return evidence, findings, float((evidence.hidden.labels == truth[::3]).mean())
-
-
-def test_nothing_is_done_where_nothing_is_wrong(root: Path) -> None:
-    _, found, right = predicted(root, "same", "auto")
-    assert (found.diagnosis.verdict, found.mitigation, found.trials) == ("none", "none", ())
-    assert found.diagnosis.contract == pytest.approx(0, abs=1e-6) and right > 0.9
-
-
-def test_swapped_channels_are_found_and_reverted(root: Path) -> None:
-    _, plainly, before = predicted(root, "swapped", "none")
-    evidence, found, after = predicted(root, "swapped", "auto")
-    clean = predicted(root, "same", "auto")[2]
-    assert plainly.diagnosis.verdict == "preprocessing" and "BGR" in plainly.diagnosis.reason
-    assert found.mitigation == "revert" and before < clean - 0.2 and after == pytest.approx(clean)
-    assert Findings.from_dict(evidence.diagnosis) == found
-    (trial,) = [trial for trial in found.trials if trial.mitigation == "revert"]
-    assert (trial.before, trial.after) == pytest.approx((before, after), abs=0.1)
-
-
-def test_batch_norm_adaptation_helps_against_a_corruption(root: Path) -> None:
-    plainly, found, before = predicted(root, "bright", "none")
-    adapted, applied, after = predicted(root, "bright", "bn")
-    assert found.diagnosis.verdict == "corruption" and found.mitigation == "none"
-    assert applied.mitigation == "bn" and after > before
-    assert not np.array_equal(adapted.hidden.probabilities, plainly.hidden.probabilities)
-
-
-def test_what_was_not_found_cannot_be_reverted(root: Path) -> None:
-    with pytest.raises(UsageError, match=r"--adapt revert: nothing was found .*diagnosis none"):
-        predicted(root, "same", "revert")

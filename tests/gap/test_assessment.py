@@ -45,10 +45,10 @@ def csv(
     path, sha = folder / f"{name}.csv", f"sha-{name}"
     rows, features = np.arange(2), np.zeros((2, 3), dtype=np.float32)
     Evidence(
-        sha, (name,), outputs(truth, 2 * wrong, labelled=False, seed=seed + 50),
+        (name,), outputs(truth, 2 * wrong, labelled=False, seed=seed + 50),
         outputs(truth, wrong, labelled=True, seed=seed), None, rows, features, features[:, 0], rows, features,
         found.to_dict(),
-    ).write(path)  # fmt: skip
+    ).write(path, sha)  # fmt: skip
     created = "2025-01-01T00:00:00+00:00"
     return LocalCsv(path, 1, Sidecar("c", name, sha, 4000, "w", hidden, 90.0, "split", 90.0, created, {}, **card))
 
@@ -113,7 +113,7 @@ def test_earlier_errors_count_once_they_have_a_score(three: list[LocalCsv]) -> N
 
 
 def test_evidence_of_another_csv_is_refused(three: list[LocalCsv]) -> None:
-    with pytest.raises(BadData, match="no evidence beside it"):
+    with pytest.raises(BadData, match="of another CSV"):
         assess(LocalCsv(three[0].path, 1, three[1].sidecar), [], [], KNOWN)
 
 
@@ -123,7 +123,7 @@ def test_evidence_of_another_csv_is_refused(three: list[LocalCsv]) -> None:
 def test_a_trial_predicts_the_mitigation_that_was_applied(
     tmp_path: Path, mitigation: Mitigation, by: str, predicted: float | None
 ) -> None:
-    trials = (Trial("bn", before=0.55, after=0.7, unharmed=-0.001),)
+    trials = (Trial("bn", before=0.55, after=0.7, side_effect=-0.001),)
     found = assess(csv(tmp_path, found=Findings(BLURRED, trials, mitigation)), [], [], KNOWN)
     assert found.forecast.by == by and (predicted is None or found.forecast.predicted == predicted)
 
@@ -155,7 +155,7 @@ def test_labels_that_were_learned_say_nothing(tmp_path: Path) -> None:
 # --- advice
 
 GOOD, BETTER, LOSES = Trial("bn", 0.6, 0.7, 0.0), Trial("revert", 0.6, 0.9, 0.0), Trial("prior", 0.6, 0.5, 0.0)
-HARMS = dataclasses.replace(GOOD, unharmed=-0.02)
+HARMS = dataclasses.replace(GOOD, side_effect=-0.02)
 ALL_DONE: dict[str, Any] = {"runs": {"a": "w", "b": "w", "c": "w"}, "tta": "flip"}
 SEEDS, MIRRORED = "average three seeds: `predict --run A B C`", "average with the mirror images: `predict --tta flip`"
 TAUGHT = "one network taught by three: `train --teacher A B C`"
@@ -228,7 +228,7 @@ def test_trials_and_the_diagnosis_have_their_advice_the_largest_gain_first(
 
 
 def test_a_summary_names_prediction_diagnosis_effects_and_the_best_advice(tmp_path: Path) -> None:
-    trials = (Trial("bn", before=0.55, after=0.7, unharmed=-0.001),)
+    trials = (Trial("bn", before=0.55, after=0.7, side_effect=-0.001),)
     lines = assess(csv(tmp_path, found=Findings(BLURRED, trials, "none")), [], [], KNOWN).summary()
     assert "local 90.00 %, expected public score 55.0 % (90 %: " in lines[0] and lines[0].endswith("by simulated")
     assert lines[1].startswith("other methods: atc ") and "no aline: only 0 usable pairs" in lines[1]

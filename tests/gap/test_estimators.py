@@ -22,7 +22,7 @@ def test_what_are_not_probabilities_is_refused(broken: object) -> None:
 
 
 def test_of_very_many_hidden_images_an_even_sample_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimators, "ENOUGH", 3)
+    monkeypatch.setattr(estimators, "ENOUGH_IMAGES", 3)
     members = np.zeros((1, 7), np.uint8)
     hidden = Outputs(two(*np.linspace(0.1, 0.9, 7)).astype(np.float32), members, None)
     labelled = Outputs(hidden.probabilities[:2], members[:, :2], members[0, :2])

@@ -53,14 +53,14 @@ def evidence(data: Processed) -> Evidence:
 def test_images_are_opened_with_all_the_evidence_that_is_of_them(
     data: Processed, evidence: Evidence, tmp_path: Path
 ) -> None:
-    evidence.write(tmp_path / "a.csv")
-    card = SimpleNamespace(hidden=data.hidden_fingerprint, run="a", rows=len(evidence.hidden))
+    evidence.write(tmp_path / "a.csv", "sha")
+    sidecar = SimpleNamespace(csv_sha256="sha", hidden=data.hidden_fingerprint, run="a", rows=len(evidence.hidden))
     few = Outputs(evidence.hidden.probabilities[::2], evidence.hidden.members[:, ::2], None)
-    known: Any = SimpleNamespace(csv=SimpleNamespace(path=tmp_path / "a.csv", sidecar=card))
+    known: Any = SimpleNamespace(csv=SimpleNamespace(path=tmp_path / "a.csv", sidecar=sidecar))
     known.evidence = dataclasses.replace(evidence, hidden=few)  # as of very many
     assert len(figures.open_images(known, data.folder)[0].hidden) == 60
-    other = dataclasses.replace(evidence.test, truth=np.roll(evidence.test.known_truth, 1))
-    known.evidence = dataclasses.replace(evidence, test=other)
+    other = dataclasses.replace(evidence.holdout, truth=np.roll(evidence.holdout.known_truth, 1))
+    known.evidence = dataclasses.replace(evidence, holdout=other)
     with pytest.raises(BadData, match="holds other images than"):
         figures.open_images(known, data.folder)
 
@@ -85,7 +85,7 @@ def test_training_figures_show_the_metrics() -> None:
 def test_the_confusion_matrix_is_drawn_in_per_cent(data: Processed, evidence: Evidence) -> None:
     confusion, _ = figures.holdout(evidence, data)
     counts = np.zeros((10, 10))
-    for true, given in zip(evidence.test.known_truth, evidence.test.labels, strict=True):
+    for true, given in zip(evidence.holdout.known_truth, evidence.holdout.labels, strict=True):
         counts[true, given] += 1
     (axes,) = confusion.figure.axes
     shown = {text.get_position(): text.get_text() for text in axes.texts}
@@ -106,11 +106,11 @@ def test_the_most_confident_mistakes_are_shown(data: Processed, evidence: Eviden
     probabilities[np.arange(20), given] = 0.6
     probabilities[8, 2] = 0.9
     outputs = Outputs(probabilities, given[None], truth)
-    _, sheet = figures.holdout(dataclasses.replace(evidence, test=outputs), data)
+    _, sheet = figures.holdout(dataclasses.replace(evidence, holdout=outputs), data)
     assert tiles(sheet)[0] == ["two\n90%, is eight", "nine\n60%, is three"]
     assert np.array_equal(tiles(sheet)[1][0], data.array("test_images")[8])
     right = Outputs(np.eye(10, dtype=np.float32)[truth], truth[None], truth)
-    assert [p.name for p in figures.holdout(dataclasses.replace(evidence, test=right), data)] == ["confusion"]
+    assert [p.name for p in figures.holdout(dataclasses.replace(evidence, holdout=right), data)] == ["confusion"]
 
 
 def tiles(sheet: Picture) -> tuple[list[str], list[NDArray[np.uint8]]]:
@@ -152,7 +152,7 @@ def test_the_test_set_is_counted_in_per_cent(data: Processed, evidence: Evidence
     predicted, true = (np.array([bar.get_height() for bar in bars]) for bars in classes.figure.axes[0].containers)
     assert predicted == pytest.approx(100 * np.bincount(evidence.hidden.labels, minlength=10) / 60)
     assert true == pytest.approx([10.0] * 10)
-    for name, outputs in (("test set", evidence.hidden), ("holdout", evidence.test)):
+    for name, outputs in (("test set", evidence.hidden), ("holdout", evidence.holdout)):
         x, y = lines(confidence)[name]
         assert x == sorted(outputs.probabilities.max(axis=1).tolist()) and y[-1] == 100
     assert sum(bar.get_height() for bar in domain.figure.axes[0].containers[0]) == 30  # each of the sample, once

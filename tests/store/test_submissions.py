@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import BadData, MissingInput
 from pipeline.store import submissions
-from pipeline.store.submissions import Evidence, Outputs, Sidecar, evidence_path
+from pipeline.store.submissions import Evidence, LocalCsv, Outputs, Sidecar, evidence_path
 
 CARD = Sidecar(
     "c", "a+b", "f" * 64, 5, "w", "h", None, "split", 94.1, "2025-03-01T11:00:00+00:00", {"torch": "2.14"},
@@ -87,22 +87,30 @@ def said(count: int, *, labelled: bool) -> Outputs:
 def evidence() -> Evidence:
     rows, features = np.array([0, 3]), np.ones((2, 4), dtype=np.float32)
     return Evidence(
-        "abc", ("one", "two"), said(7, labelled=False), said(5, labelled=True), said(3, labelled=True),
+        ("one", "two"), said(7, labelled=False), said(5, labelled=True), said(3, labelled=True),
         rows, features, features[:, 0], rows, features, {"verdict": "none"},
     )  # fmt: skip
+
+
+def read(csv: Path) -> Evidence:
+    return Evidence.read(LocalCsv(csv, 0, CARD))
 
 
 @pytest.mark.parametrize("with_split", [True, False])
 def test_it_survives_the_file(tmp_path: Path, evidence: Evidence, with_split: bool) -> None:
     evidence = evidence if with_split else dataclasses.replace(evidence, validation=None)
     csv = tmp_path / "sub.csv"
-    assert Evidence.read(csv) is None
-    evidence.write(csv)
-    found = Evidence.read(csv)
-    assert found is not None and (found.csv_sha256, found.runs) == ("abc", ("one", "two"))
+    with pytest.raises(BadData, match="no evidence beside it"):
+        read(csv)
+    evidence.write(csv, "e" * 64)
+    with pytest.raises(BadData, match="of another CSV"):
+        read(csv)
+    evidence.write(csv, CARD.csv_sha256)
+    found = read(csv)
+    assert found.runs == ("one", "two")
     assert found.diagnosis == {"verdict": "none"} and found.ood_scores.tolist() == [1, 1]
     np.testing.assert_array_equal(found.hidden.probabilities, evidence.hidden.probabilities)
-    np.testing.assert_array_equal(found.test.truth, evidence.test.truth)
+    np.testing.assert_array_equal(found.holdout.truth, evidence.holdout.truth)
     np.testing.assert_array_equal(found.hidden_features, evidence.hidden_features)
     assert found.hidden.truth is None and (found.validation is not None) == with_split
     assert found.hidden.labels.tolist() == evidence.hidden.probabilities.argmax(1).tolist()
@@ -110,34 +118,35 @@ def test_it_survives_the_file(tmp_path: Path, evidence: Evidence, with_split: bo
 
 def test_every_torn_file_is_bad_data(tmp_path: Path, evidence: Evidence) -> None:
     csv = tmp_path / "sub.csv"
-    evidence.write(csv)
+    evidence.write(csv, CARD.csv_sha256)
     content = evidence_path(csv).read_bytes()
     for end in (0, 1, 100, len(content) // 2, len(content) - 1):
         evidence_path(csv).write_bytes(content[:end])
         with pytest.raises(BadData, match="predict again with --force"):
-            Evidence.read(csv)
+            read(csv)
 
 
 def test_arrays_that_do_not_fit_are_bad_data(tmp_path: Path, evidence: Evidence) -> None:
     csv = tmp_path / "sub.csv"
     short = dataclasses.replace(evidence.hidden, members=evidence.hidden.members[:, :3])
-    dataclasses.replace(evidence, hidden=short).write(csv)
+    dataclasses.replace(evidence, hidden=short).write(csv, CARD.csv_sha256)
     with pytest.raises(BadData, match="hidden do not fit"):
-        Evidence.read(csv)
-    unlabelled = dataclasses.replace(evidence.test, truth=None)
-    dataclasses.replace(evidence, test=unlabelled).write(csv)
+        read(csv)
+    unlabelled = dataclasses.replace(evidence.holdout, truth=None)
+    dataclasses.replace(evidence, holdout=unlabelled).write(csv, CARD.csv_sha256)
     with pytest.raises(BadData, match="test_truth"):
-        Evidence.read(csv)
+        read(csv)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 7, 100])
 def test_of_very_many_predictions_some_are_enough(tmp_path: Path, evidence: Evidence, most: int) -> None:
-    evidence.write(tmp_path / "sub.csv")
-    found, step = Evidence.read(tmp_path / "sub.csv", most), -(-7 // most)
-    assert found is not None and len(found.hidden) <= most
+    csv = LocalCsv(tmp_path / "sub.csv", 0, CARD)
+    evidence.write(csv.path, CARD.csv_sha256)
+    found, step = Evidence.read(csv, most), -(-7 // most)
+    assert len(found.hidden) <= most
     np.testing.assert_array_equal(found.hidden.probabilities, evidence.hidden.probabilities[::step])
     np.testing.assert_array_equal(found.hidden.members, evidence.hidden.members[:, ::step])
-    np.testing.assert_array_equal(found.test.probabilities, evidence.test.probabilities)
+    np.testing.assert_array_equal(found.holdout.probabilities, evidence.holdout.probabilities)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +154,8 @@ def test_of_very_many_predictions_some_are_enough(tmp_path: Path, evidence: Evid
 )
 def test_labels_that_are_none_are_bad_data(tmp_path: Path, evidence: Evidence, truth: NDArray[np.uint8]) -> None:
     csv = tmp_path / "sub.csv"
-    dataclasses.replace(evidence, test=dataclasses.replace(evidence.test, truth=truth)).write(csv)
+    dataclasses.replace(evidence, holdout=dataclasses.replace(evidence.holdout, truth=truth)).write(
+        csv, CARD.csv_sha256
+    )
     with pytest.raises(BadData, match=r"the labels of test are none|do not fit"):
-        Evidence.read(csv)
+        read(csv)

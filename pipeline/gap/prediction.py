@@ -1,0 +1,59 @@
+"""The hidden images predicted: the core of stage 4.
+
+They are predicted, compared with the holdout and diagnosed; what may help against a shift is tried on labelled images,
+and where `--adapt` has it so, they are predicted again.
+"""
+
+import numpy as np
+
+from pipeline.errors import Log
+from pipeline.gap import estimators, shift
+from pipeline.gap.adapt import applied, choice, tried
+from pipeline.gap.diagnosis import Findings, diagnose
+from pipeline.store.processed import Processed, even_rows
+from pipeline.store.submissions import Adapt, Evidence, Outputs
+from pipeline.training import inference
+from pipeline.training.inference import Panel
+
+COMPARED = 10_000  # hidden images in memory, of which the diagnosis takes its samples
+SAMPLED = 1000  # of these, and of the holdout, whose features are compared
+
+
+def predict_hidden(
+    panel: Panel, data: Processed, adapt: Adapt, log: Log, *, holdout: Outputs, validation: Outputs | None,
+    recorded: float | None,
+) -> tuple[Evidence, Findings]:  # fmt: skip
+    """Predict the hidden images, diagnose them, and do what `adapt` says about it.
+
+    The loop over the images is pipeline.training.inference.predict.
+
+    Args:
+        holdout: what the panel outputs on the test_batch; `validation`: on the split, if the models share one.
+        recorded: the accuracy on the test_batch that training noted, 0..1; None: of other circumstances.
+
+    Raises:
+        UsageError: `adapt` is a mitigation of something that was not found.
+        BadData: a model's outputs are not finite.
+    """
+    hidden = inference.predict(panel, data, "hidden_images", np.arange(len(data.array("hidden_ids"))))
+    log("predict: comparing the hidden images with the labelled ones")
+    rows, holdout_rows = even_rows(len(hidden), COMPARED), even_rows(len(holdout), SAMPLED)
+    images, sample = data.rows("hidden_images", rows), even_rows(len(rows), SAMPLED)
+    features = inference.features(panel.members[0], images[sample])
+    holdout_features = inference.features(panel.members[0], data.rows("test_images", holdout_rows))
+    temperature, *calibrated = estimators.calibrated(holdout, validation, hidden)
+    classes = shift.label_shift(calibrated[0], holdout.known_truth, calibrated[1])
+    weights = classes.weights(holdout.known_truth)
+    auc, ood_scores = shift.out_of_distribution(holdout_features, weights[holdout_rows], features)
+    diagnosis = diagnose(data, images, classes, *calibrated, auc=auc, recorded=recorded)
+    trials = tried(panel, data, diagnosis, holdout, calibrated[0], classes)
+    findings = Findings(diagnosis, tuple(trials), choice(adapt, trials))
+    if findings.mitigation != "none":
+        log(f"predict: diagnosis {diagnosis.verdict}, so answering again with --adapt {findings.mitigation}")
+        # Calibrated probabilities are p ** (1 / T), scaled: times the ratio there is times ratio ** T here.
+        hidden = applied(findings, panel, data, hidden, images, classes.ratio**temperature)
+    return Evidence(
+        runs=tuple(member.name for member in panel.members), hidden=hidden, holdout=holdout, validation=validation,
+        hidden_rows=rows[sample], hidden_features=features, ood_scores=ood_scores.astype(np.float32),
+        holdout_rows=holdout_rows, holdout_features=holdout_features, diagnosis=findings.to_dict(),
+    ), findings  # fmt: skip
