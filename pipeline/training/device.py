@@ -41,30 +41,30 @@ Precision = Literal["fp32", "bf16"]
 class Device:
     """A device, and the precision of convolutions there; weights are always float32.  execution.json has these."""
 
-    device: str  # "cuda", "mps" or "cpu"
+    kind: str  # "cuda", "mps" or "cpu"
     precision: Precision
     compiled: bool = False  # whether training compiles the model
 
     @property
     def torch_device(self) -> torch.device:
         """For PyTorch."""
-        return torch.device(self.device)
+        return torch.device(self.kind)
 
     @property
     def description(self) -> str:
         """For result.json: the kind, and its model where that is known."""
-        if self.device == "cuda":
+        if self.kind == "cuda":
             return f"cuda ({torch.cuda.get_device_name(self.torch_device)})"
-        return f"{self.device} ({platform.machine()}, {torch.get_num_threads()} threads)"
+        return f"{self.kind} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
     def autocast(self) -> torch.autocast:
         """A context in which convolutions and linear layers compute in the device's precision."""
-        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
+        return torch.autocast(self.kind, torch.bfloat16, enabled=self.precision == "bf16")
 
     def by_rule(self, macs: int, images: int, compile_: Compile, alone: bool) -> "Device":
         """The device as a training of `images` images in all takes it, for a model of `macs` an image."""
         precision = self.precision if macs >= BF16_MACS else "fp32"
-        pays = alone and (self.device == "cuda" or (self.device == "cpu" and precision == "bf16"))
+        pays = alone and (self.kind == "cuda" or (self.kind == "cpu" and precision == "bf16"))
         compiled = compile_ == "yes" or (compile_ == "auto" and pays and 3 * macs * images >= COMPILE_MACS)
         return replace(self, precision=precision, compiled=compiled)
 
@@ -156,9 +156,9 @@ def device_advice(device: Device, batch_size: int) -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
             advice = f"for --batch-size {batch_size}: try --batch-size {max(batch_size // 2, 2)}, or free memory there"
-            raise PipelineError(f"{device.device} has not enough memory {advice}") from error
+            raise PipelineError(f"{device.kind} has not enough memory {advice}") from error
         if device_failed(error):
-            raise _failure(device.device, error) from error
+            raise _failure(device.kind, error) from error
         raise
 
 

@@ -17,14 +17,13 @@ from pipeline.console import Meter, duration
 from pipeline.recipes import TrainConfig
 from pipeline.store import runs
 from pipeline.store.runs import CHECKPOINT, METRICS, EpochRow
-from pipeline.training import state as states
 from pipeline.training.batches import TrainingImages
 from pipeline.training.device import ALONE, Device, World
 from pipeline.training.inference import EvaluationImages, evaluate
 from pipeline.training.metrics import Board
 from pipeline.training.optim import learning_rate
-from pipeline.training.state import State, diverged
-from pipeline.training.step import Step
+from pipeline.training.state import State, diverged, save_checkpoint
+from pipeline.training.step import TrainStep
 
 
 class Stopped(Exception):
@@ -71,8 +70,8 @@ class Task:
         return len(rows) >= self.config.epochs or (patience > 0 and stale >= patience)
 
 
-def fit(task: Task, state: State, step: Step, meter: Meter, board: Board | None = None) -> None:
-    """Train from `state`, by `step`, to the last epoch, and show each one on `board`; `meter` counts images.
+def fit(task: Task, state: State, train_step: TrainStep, meter: Meter, board: Board | None = None) -> None:
+    """Train from `state`, by `train_step`, to the last epoch, and show each one on `board`; `meter` counts images.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step under way is finished and saved.
@@ -81,7 +80,7 @@ def fit(task: Task, state: State, step: Step, meter: Meter, board: Board | None 
     with stop_on_signals() as stop:
         while not task.ends(state.rows):
             try:
-                _train(task, state, step, meter, stop)
+                _train(task, state, train_step, meter, stop)
                 row = _validate(task, state, stop)
             except Stopped:
                 _save(task, state)
@@ -111,7 +110,7 @@ def epoch_line(rows: Sequence[EpochRow], epochs: int) -> str:
     )
 
 
-def _train(task: Task, state: State, step: Step, meter: Meter, stop: threading.Event) -> None:
+def _train(task: Task, state: State, train_step: TrainStep, meter: Meter, stop: threading.Event) -> None:
     """The rest of the epoch's steps."""
     training, world = task.training, task.world
     epoch = training.draw(state.epoch)
@@ -120,9 +119,9 @@ def _train(task: Task, state: State, step: Step, meter: Meter, stop: threading.E
     try:
         while state.step < training.steps:
             whole = training.seen(state.step + 1) - training.seen(state.step)
-            step(*training.batch(epoch, state.step, world.share), whole)
+            train_step(*training.batch(epoch, state.step, world.share), whole)
             # On a CPU nothing waits.
-            reports = task.device.device == "cpu" or state.step % 50 == 0 or state.step == training.steps
+            reports = task.device.kind == "cpu" or state.step % 50 == 0 or state.step == training.steps
             if reports:
                 loss = world.total(state.loss_sum).item() / training.seen(state.step)
                 if not math.isfinite(loss):  # summed over the epoch: one bad step is seen
@@ -165,7 +164,7 @@ def _save(task: Task, state: State) -> None:
     """Save the checkpoint; with several processes the first does, with the sums of all."""
     state.loss_sum, state.correct = task.world.total(state.loss_sum), task.world.total(state.correct)
     if task.world.first:
-        states.save(task.folder / CHECKPOINT, state, task.card)
+        save_checkpoint(task.folder / CHECKPOINT, state, task.card)
     else:
         state.loss_sum.zero_()
         state.correct.zero_()

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +21,13 @@ from pipeline.store import atomic, runs
 from pipeline.store.manifest import read_json
 from pipeline.store.processed import Processed
 from pipeline.store.runs import CHECKPOINT, EXECUTION, METRICS, RESULT, TENSORBOARD, WEIGHTS, RunCard, RunResult
-from pipeline.training import state
 from pipeline.training.batches import Split, TrainingImages
-from pipeline.training.device import ALONE, Device, World, device_advice, machine
+from pipeline.training.device import ALONE, Device, Precision, World, device_advice, machine
 from pipeline.training.inference import EvaluationImages, bf16_agreement, evaluate
 from pipeline.training.loop import Task, fit
 from pipeline.training.metrics import Board
-from pipeline.training.state import State, start
-from pipeline.training.step import Step
+from pipeline.training.state import State, load_checkpoint, start
+from pipeline.training.step import TrainStep
 
 WHITENING_SAMPLE = 5000  # images, as Jordan (2024) takes
 
@@ -52,27 +51,27 @@ def run(
     with device_advice(device, config.batch_size):
         task = _task(card, data, rows, device, folder, world, pseudo_labels)
         task = replace(task, device=_settled(task, compile_))
-        current = _begin(task, data, rows, log)
-        _announce(task, current, log)
+        state = _begin(task, data, rows, log)
+        _announce(task, state, log)
 
         def uncompiled(reason: str) -> None:
             log(f"compiling the model fails here ({reason}): training it as it is")
             _write_execution(task, replace(task.device, compiled=False))
 
-        step = Step(current, config, task.device, task.training.steps, teachers=teachers, world=world,
-                    uncompiled=uncompiled)  # fmt: skip
-        images, done = config.epochs * len(task.training), current.updates * len(task.training) // task.training.steps
+        train_step = TrainStep(state, config, task.device, task.training.steps, teachers=teachers, world=world,
+                               uncompiled=uncompiled)  # fmt: skip
+        images, done = config.epochs * len(task.training), state.updates * len(task.training) // task.training.steps
         with (
-            closing(_open_board(task, current, data.class_names)) if world.first else nullcontext() as board,
+            closing(_open_board(task, state, data.class_names)) if world.first else nullcontext() as board,
             Meter("train:", images, "images", log, done=done, shown=world.first) as meter,
         ):
-            fit(task, current, step, meter, board)
-            result = _result(task, current, data)
+            fit(task, state, train_step, meter, board)
+            result = _result(task, state, data)
             if board is not None:
                 board.result(result.to_dict(), result.epochs)
     if world.first:
-        runs.write_metrics(folder / METRICS, current.rows)
-        resnet.save(folder / WEIGHTS, current.best_weights, config.model)
+        runs.write_metrics(folder / METRICS, state.rows)
+        resnet.save(folder / WEIGHTS, state.best_weights, config.model)
         atomic.write_json(folder / RESULT, result.to_dict())
     return result
 
@@ -103,6 +102,15 @@ def _test_batch(data: Processed, device: torch.device) -> EvaluationImages:
 # --- execution.json: how the run computes, so that it goes on as it began, to the same weights -------------
 
 
+@dataclass(frozen=True)
+class Execution:
+    """The content of execution.json: a Device, its kind under another name."""
+
+    device: str
+    precision: Precision
+    compiled: bool = False
+
+
 def _settled(task: Task, compile_: Compile) -> Device:
     """The device with precision and compilation as this run began, or by the rule (see pipeline.training.device).
 
@@ -112,10 +120,10 @@ def _settled(task: Task, compile_: Compile) -> Device:
     settled = task.device.by_rule(summarise(task.config.model).macs, images, compile_, task.world.alone)
     path = task.folder / EXECUTION
     if path.is_file():
-        begun = read_json(path, Device, "remove it, or train the run again with --force")
+        begun = read_json(path, Execution, "remove it, or train the run again with --force")
         # bf16 that this processor would only emulate is left.
         possible = begun.precision == "fp32" or task.device.precision == "bf16"
-        if possible and begun.device == settled.device:
+        if possible and begun.device == settled.kind:
             compiled = begun.compiled if compile_ == "auto" else settled.compiled
             settled = replace(settled, precision=begun.precision, compiled=compiled)
     _write_execution(task, settled)
@@ -124,7 +132,8 @@ def _settled(task: Task, compile_: Compile) -> Device:
 
 def _write_execution(task: Task, device: Device) -> None:
     if task.world.first:
-        atomic.write_json(task.folder / EXECUTION, asdict(device))
+        execution = Execution(device.kind, device.precision, device.compiled)
+        atomic.write_json(task.folder / EXECUTION, asdict(execution))
 
 
 # --- begin and end ----------------------------------------------------------------------------------------
@@ -132,30 +141,30 @@ def _write_execution(task: Task, device: Device) -> None:
 
 def _begin(task: Task, data: Processed, rows: Split, log: Log) -> State:
     """Where the run's checkpoint stands, or before the first step."""
-    current = start(task.config, task.device, task.world, log)
+    state = start(task.config, task.device, task.world, log)
     if (task.folder / CHECKPOINT).is_file():
-        state.load(task.folder / CHECKPOINT, current, task.card)
+        load_checkpoint(task.folder / CHECKPOINT, state, task.card)
     elif task.config.model.whitened:
         sample = data.array("train_images")[rows.train[:WHITENING_SAMPLE]]
-        whiten(current.model, torch.from_numpy(sample).to(task.device.torch_device))
+        whiten(state.model, torch.from_numpy(sample).to(task.device.torch_device))
     if not task.world.first:
-        current.loss_sum.zero_()
-        current.correct.zero_()
-    return current
+        state.loss_sum.zero_()
+        state.correct.zero_()
+    return state
 
 
-def _open_board(task: Task, current: State, class_names: Sequence[str]) -> Board:
+def _open_board(task: Task, state: State, class_names: Sequence[str]) -> Board:
     """TensorBoard's events; of a run that begins, first what the model is about to see."""
-    fresh = not current.updates
-    board = Board(task.folder / TENSORBOARD, current.epoch, fresh)
+    fresh = not state.updates
+    board = Board(task.folder / TENSORBOARD, state.epoch, fresh)
     if fresh:  # drawn again for the first epoch, to the same numbers (see batches.draw)
         board.batch(*task.training.batch(task.training.draw(0), 0), class_names)
     return board
 
 
-def _announce(task: Task, current: State, log: Log) -> None:
+def _announce(task: Task, state: State, log: Log) -> None:
     config, images, steps = task.config, len(task.training), task.training.steps
-    parameters = trainable_parameters(current.model)
+    parameters = trainable_parameters(state.model)
     log(f"run {task.folder.name}: model {config.model.name}, {parameters:,} trainable parameters")
     processes = "" if task.world.alone else f", {task.world.size} processes"
     compiled = ", compiled (the first step takes minutes)" if task.device.compiled else ""
@@ -168,15 +177,15 @@ def _announce(task: Task, current: State, log: Log) -> None:
     else:
         validation = "split off the training images by class"
     log(f"validation: {len(task.validation):,} images, {validation}")
-    if current.updates:
-        log(f"going on from the checkpoint: {current.epoch} epochs and {current.step} steps are done")
+    if state.updates:
+        log(f"going on from the checkpoint: {state.epoch} epochs and {state.step} steps are done")
 
 
-def _result(task: Task, current: State, data: Processed) -> RunResult:
+def _result(task: Task, state: State, data: Processed) -> RunResult:
     """The run's result.  A test_batch that took no part in the selection is evaluated here, once."""
-    on, best = task.device.torch_device, runs.best_row(current.rows)
+    on, best = task.device.torch_device, runs.best_row(state.rows)
     selected = resnet.build(task.config.model, task.config.seed)
-    selected.load_state_dict(current.best_weights)
+    selected.load_state_dict(state.best_weights)
     selected.to(on, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if task.config.validation == "test_batch":
         test, test_accuracy = task.validation, best.validation_accuracy
@@ -192,11 +201,11 @@ def _result(task: Task, current: State, data: Processed) -> RunResult:
         test_accuracy=test_accuracy,
         test_rows=len(test),
         best_epoch=best.epoch,
-        epochs=len(current.rows),
-        last_validation_accuracy=current.rows[-1].validation_accuracy,
+        epochs=len(state.rows),
+        last_validation_accuracy=state.rows[-1].validation_accuracy,
         trainable_parameters=trainable_parameters(selected),
-        images_per_second=statistics.median(row.images_per_second for row in current.rows),
-        seconds=sum(row.seconds for row in current.rows),
+        images_per_second=statistics.median(row.images_per_second for row in state.rows),
+        seconds=sum(row.seconds for row in state.rows),
         device=task.device.description,
         precision=task.device.precision,
         bf16_agreement=agreement,

@@ -69,7 +69,7 @@ def start(config: TrainConfig, device: Device, world: World = ALONE, log: Log = 
         return model.to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     model = initial()
-    if not world.alone and device.device == "cuda":
+    if not world.alone and device.kind == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     ema = EMA(model, config.ema_decay) if config.ema_decay else None
     return State(
@@ -97,7 +97,7 @@ def diverged(state: State, what: str) -> PipelineError:
 PLAIN = ("epoch", "step", "updates", "training_seconds", "best_weights")
 
 
-def save(path: Path, state: State, card: str) -> None:
+def save_checkpoint(path: Path, state: State, card: str) -> None:
     """Write the state of the run whose card has the fingerprint `card`.
 
     Raises:
@@ -122,7 +122,7 @@ def save(path: Path, state: State, card: str) -> None:
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
-def load(path: Path, state: State, card: str) -> None:
+def load_checkpoint(path: Path, state: State, card: str) -> None:
     """Bring a fresh `state` to where the checkpoint stands.
 
     Raises:

@@ -39,7 +39,7 @@ def teacher(run: Run, card: RunCard) -> ResNet:
     return resnet.load(run.weights, run.card.config.model)
 
 
-class Step:
+class TrainStep:
     """Trains `state` on one batch after the other.
 
     A model that is to be compiled (on CUDA with its graphs, "reduce-overhead") and cannot be is trained as it is;
@@ -60,7 +60,7 @@ class Step:
         self._proven = False  # whether a compiled step has been done
         if device.compiled:
             torch.compiler.reset()  # else many runs in one process (a sweep) reach its limit of recompilations
-            mode = "reduce-overhead" if device.device == "cuda" else None
+            mode = "reduce-overhead" if device.kind == "cuda" else None
             self._compiled = torch.compile(self._plain, dynamic=False, mode=mode)
 
     def __call__(self, images: Tensor, targets: Tensor, whole: int | None = None) -> None:
@@ -92,7 +92,7 @@ class Step:
         state.updates += 1
 
     def _gradients(self, model: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, whole: int) -> None:
-        if self._compiled is not None and self._device.device == "cuda":
+        if self._compiled is not None and self._device.kind == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         output = logits(model, images, self._device)
         # In nats, summed over the images.

@@ -29,7 +29,7 @@ from pipeline.recipes import PRESETS
 from pipeline.training.batches import TrainingImages
 from pipeline.training.device import Device, choose
 from pipeline.training.state import start
-from pipeline.training.step import Step
+from pipeline.training.step import TrainStep
 from tests.bench import side_by_side
 
 PAPER = PRESETS["paper"]
@@ -75,7 +75,7 @@ def ours(images: np.ndarray, labels: np.ndarray, device: Device) -> side_by_side
     """An epoch of the engine's own parts, as session and loop put them together."""
     training, state = TrainingImages(images, labels, PAPER, device.torch_device), start(PAPER, device)
     state.model.train()
-    step = Step(state, PAPER, device, training.steps)
+    step = TrainStep(state, PAPER, device, training.steps)
 
     def epoch() -> None:
         draws = training.draw(state.updates // training.steps)

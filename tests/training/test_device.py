@@ -96,7 +96,7 @@ def test_precision_and_compilation_follow_the_rule(
 ) -> None:
     config = PRESETS[preset]
     found = on.by_rule(summarise(config.model).macs, config.epochs * 50_000, compile_, alone)
-    assert found == Device(on.device, precision, compiled)
+    assert found == Device(on.kind, precision, compiled)
 
 
 def test_compile_yes_without_a_compiler_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,13 +14,12 @@ from pipeline.errors import Log, PipelineError
 from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.store.runs import CHECKPOINT, EpochRow
 from pipeline.training import loop, optim
-from pipeline.training import state as states
 from pipeline.training.batches import TrainingImages
 from pipeline.training.device import Device
 from pipeline.training.inference import EvaluationImages, evaluate
 from pipeline.training.loop import Task, epoch_line, fit, stop_on_signals
-from pipeline.training.state import State, start
-from pipeline.training.step import Step
+from pipeline.training.state import State, load_checkpoint, start
+from pipeline.training.step import TrainStep
 
 CPU = Device("cpu", "fp32")
 CONFIG = dataclasses.replace(PRESETS["rehearsal"].with_epochs(2), batch_size=32)
@@ -34,7 +33,7 @@ def fitted(folder: Path, log: Log = lambda _: None) -> State:
     job = Task(CONFIG, training, EvaluationImages(IMAGES, LABELS, CPU.torch_device), CPU, folder, "card")
     state = start(CONFIG, CPU)
     with Meter("train:", 200, "images", log) as meter:
-        fit(job, state, Step(state, CONFIG, CPU, training.steps), meter)
+        fit(job, state, TrainStep(state, CONFIG, CPU, training.steps), meter)
     return state
 
 
@@ -83,7 +82,7 @@ def test_a_signal_stops_the_validation_and_no_step_is_lost(tmp_path: Path, monke
     with pytest.raises(KeyboardInterrupt):
         fitted(tmp_path)
     state = start(CONFIG, CPU)
-    states.load(tmp_path / CHECKPOINT, state, "card")
+    load_checkpoint(tmp_path / CHECKPOINT, state, "card")
     assert (state.epoch, state.step, state.updates) == (0, 4, 4)
 
 

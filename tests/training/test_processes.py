@@ -29,7 +29,7 @@ from pipeline.store import atomic, runs
 from pipeline.store.runs import Run
 from pipeline.training.device import ALONE, Device, World
 from pipeline.training.state import start
-from pipeline.training.step import Step
+from pipeline.training.step import TrainStep
 from tests.support import ROOT
 from tests.training.tiny import SLUG, write_tiny
 
@@ -61,7 +61,7 @@ def one_step(world: World, training: bool) -> dict[str, Tensor]:
     """
     state = start(CONFIG, CPU, world)
     state.model.train(training)
-    Step(state, CONFIG, CPU, 1, world=world)(IMAGES[world.share], LABELS[world.share], len(IMAGES))
+    TrainStep(state, CONFIG, CPU, 1, world=world)(IMAGES[world.share], LABELS[world.share], len(IMAGES))
     world.take_first_buffers(state.model)
     gradients = {f"gradient of {name}": p.grad for name, p in state.model.named_parameters() if p.grad is not None}
     counts = {"loss": world.total(state.loss_sum), "correct": world.total(state.correct)}

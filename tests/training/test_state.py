@@ -12,10 +12,9 @@ from torch import Tensor
 from pipeline.errors import BadData, PipelineError
 from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.store.runs import CHECKPOINT, EpochRow
-from pipeline.training import state as states
 from pipeline.training.device import Device
-from pipeline.training.state import State, start
-from pipeline.training.step import Step
+from pipeline.training.state import State, load_checkpoint, save_checkpoint, start
+from pipeline.training.step import TrainStep
 
 CPU = Device("cpu", "fp32")
 CONFIG = dataclasses.replace(PRESETS["rehearsal"].with_epochs(2), batch_size=32)
@@ -30,7 +29,7 @@ def row(epoch: int, accuracy: float) -> EpochRow:
 
 def trained(config: TrainConfig, steps: int = 2) -> State:
     state = start(config, CPU)
-    step = Step(state, config, CPU, steps)
+    step = TrainStep(state, config, CPU, steps)
     for _ in range(steps):
         step(IMAGES, LABELS)
     return state
@@ -56,9 +55,9 @@ def test_a_checkpoint_brings_everything_back(tmp_path: Path, options: dict[str, 
     config = dataclasses.replace(CONFIG, **options)
     state, fresh = trained(config), start(dataclasses.replace(config, seed=1), CPU)
     state.finish_epoch(row(1, 30.0))
-    Step(state, config, CPU, 2)(IMAGES, LABELS)
-    states.save(tmp_path / CHECKPOINT, state, "card")
-    states.load(tmp_path / CHECKPOINT, fresh, "card")
+    TrainStep(state, config, CPU, 2)(IMAGES, LABELS)
+    save_checkpoint(tmp_path / CHECKPOINT, state, "card")
+    load_checkpoint(tmp_path / CHECKPOINT, fresh, "card")
     assert (fresh.epoch, fresh.step, fresh.updates, fresh.rows) == (1, 1, 3, state.rows)
     assert same(fresh.model.state_dict(), state.model.state_dict())
     assert same(fresh.best_weights, state.best_weights)
@@ -74,17 +73,17 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     with torch.no_grad():
         state.model.fc.bias[0] = float("nan")
     with pytest.raises(PipelineError, match="the weights are no longer finite"):
-        states.save(tmp_path / CHECKPOINT, state, "card")
+        save_checkpoint(tmp_path / CHECKPOINT, state, "card")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("left", [slice(0, 5000), slice(7, None), slice(0, 0)], ids=["cut", "garbage", "empty"])
 def test_a_damaged_checkpoint_is_bad_data(tmp_path: Path, left: slice) -> None:
     path = tmp_path / CHECKPOINT
-    states.save(path, start(CONFIG, CPU), "card")
+    save_checkpoint(path, start(CONFIG, CPU), "card")
     path.write_bytes(path.read_bytes()[left])
     with pytest.raises(BadData, match=r"checkpoint\.pt is damaged .*--force"):
-        states.load(path, start(CONFIG, CPU), "card")
+        load_checkpoint(path, start(CONFIG, CPU), "card")
 
 
 class Hostile:
@@ -96,11 +95,11 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     torch.save(Hostile(), tmp_path / CHECKPOINT)
     with pytest.raises(BadData, match=r"checkpoint\.pt is damaged"):
-        states.load(tmp_path / CHECKPOINT, start(CONFIG, CPU), "card")
+        load_checkpoint(tmp_path / CHECKPOINT, start(CONFIG, CPU), "card")
     assert not (tmp_path / "executed").exists()
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
-    states.save(tmp_path / CHECKPOINT, start(CONFIG, CPU), "card")
+    save_checkpoint(tmp_path / CHECKPOINT, start(CONFIG, CPU), "card")
     with pytest.raises(BadData, match="belongs to another run"):
-        states.load(tmp_path / CHECKPOINT, start(CONFIG, CPU), "other card")
+        load_checkpoint(tmp_path / CHECKPOINT, start(CONFIG, CPU), "other card")

@@ -14,7 +14,7 @@ from pipeline.recipes import PRESETS, ModelConfig, TrainConfig
 from pipeline.training.device import Device
 from pipeline.training.inference import logits
 from pipeline.training.state import State, start
-from pipeline.training.step import Step
+from pipeline.training.step import TrainStep
 
 CPU = Device("cpu", "fp32")
 CONFIG = dataclasses.replace(PRESETS["rehearsal"], batch_size=32)
@@ -26,7 +26,7 @@ LABELS = torch.from_numpy(GENERATOR.integers(0, 10, 32))
 def trained(config: TrainConfig, steps: int = 3, device: Device = CPU, **options: Any) -> State:
     state = start(config, device)
     state.model.train()
-    step = Step(state, config, device, 100, **options)
+    step = TrainStep(state, config, device, 100, **options)
     for _ in range(steps):
         step(IMAGES, LABELS)
     return state
@@ -46,7 +46,7 @@ def test_steps_equal_the_textbooks_and_mixed_targets_weigh_both_labels(share: fl
     model = build(config.model, config.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, weight_decay=1e-4, foreach=False)
     criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
-    step, total = Step(state, config, CPU, 391), 0.0
+    step, total = TrainStep(state, config, CPU, 391), 0.0
     images, labels, others = IMAGES[:16], LABELS[:16], LABELS[16:]
     mixed = share * torch.eye(10)[labels] + (1 - share) * torch.eye(10)[others]
     for _ in range(3):
@@ -64,7 +64,7 @@ def test_steps_equal_the_textbooks_and_mixed_targets_weigh_both_labels(share: fl
 def test_the_learning_rate_is_the_schedules() -> None:
     config = dataclasses.replace(CONFIG, learning_rate=0.5, epochs=2, warmup_epochs=1.0)
     state = start(config, CPU)
-    step, found = Step(state, config, CPU, 2), []
+    step, found = TrainStep(state, config, CPU, 2), []
     for _ in range(4):
         step(IMAGES, LABELS)
         found.append(state.optimizer.param_groups[0]["lr"])
@@ -83,7 +83,7 @@ def test_distillation_adds_the_divergence_from_the_teachers_mean_at_the_temperat
     output = logits(copy.deepcopy(student.model), IMAGES, CPU)
     divergence = (soft * (soft.log() - softmax(output / 2, 1).log())).sum() * 4
     plain = cross_entropy(output, LABELS, label_smoothing=config.label_smoothing, reduction="sum")
-    Step(student, config, CPU, 100, teachers=teachers)(IMAGES, LABELS)
+    TrainStep(student, config, CPU, 100, teachers=teachers)(IMAGES, LABELS)
     torch.testing.assert_close(student.loss_sum, (0.75 * plain + 0.25 * divergence).detach())
     assert all(parameter.grad is None for model in teachers for parameter in model.parameters())
 
@@ -97,7 +97,7 @@ def test_dropout_takes_effect_and_depends_on_the_step_alone() -> None:
     constant = dataclasses.replace(config, schedule="step", warmup_epochs=0.0)
     later = start(constant, CPU)
     later.updates = 7
-    Step(later, constant, CPU, 100)(IMAGES, LABELS)
+    TrainStep(later, constant, CPU, 100)(IMAGES, LABELS)
     assert not same(later, trained(constant, steps=1))
 
 
@@ -139,7 +139,7 @@ def test_only_whole_batches_are_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
         return compiled
 
     monkeypatch.setattr(torch, "compile", compiler)
-    step = Step(start(SMALL, COMPILED), SMALL, COMPILED, 100)
+    step = TrainStep(start(SMALL, COMPILED), SMALL, COMPILED, 100)
     for rows in (32, 20, 32):
         step(IMAGES[:rows], LABELS[:rows])
     assert sizes == [32, 32]
@@ -160,5 +160,5 @@ def test_cuda_is_compiled_with_its_graphs(monkeypatch: pytest.MonkeyPatch) -> No
     asked: list[dict[str, object]] = []
     monkeypatch.setattr(torch, "compile", lambda _model, **options: asked.append(options))
     for kind in ("cpu", "cuda"):
-        Step(start(SMALL, CPU), SMALL, Device(kind, "bf16", compiled=True), 100)
+        TrainStep(start(SMALL, CPU), SMALL, Device(kind, "bf16", compiled=True), 100)
     assert [options["mode"] for options in asked] == [None, "reduce-overhead"]

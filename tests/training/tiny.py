@@ -8,7 +8,7 @@ import pytest
 from torch import Tensor
 
 from pipeline.store.manifest import Manifest, records
-from pipeline.training.step import Step
+from pipeline.training.step import TrainStep
 
 SLUG = "tiny"
 
@@ -36,11 +36,11 @@ def write_tiny(processed: Path, train: int = 300, test: int = 100, seed: int = 0
 
 def before_step(patch: pytest.MonkeyPatch, epoch: int, step: int, action: Callable[[], object]) -> None:
     """Call `action` just before that step of that epoch, both 0-based."""
-    plain = Step.__call__
+    plain = TrainStep.__call__
 
-    def disturbed(self: Step, images: Tensor, targets: Tensor, whole: int | None = None) -> None:
+    def disturbed(self: TrainStep, images: Tensor, targets: Tensor, whole: int | None = None) -> None:
         if (self._state.epoch, self._state.step) == (epoch, step):
             action()
         plain(self, images, targets, whole)
 
-    patch.setattr(Step, "__call__", disturbed)
+    patch.setattr(TrainStep, "__call__", disturbed)
