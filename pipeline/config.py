@@ -100,9 +100,9 @@ def project_files() -> dict[str, Path]:
 
     Without data, tests and whatever is hidden.
     """
-    found = [ROOT / "requirements.txt", ROOT / "run_all.sh"]
-    found += [path for path in (ROOT / "pipeline").rglob("*") if path.suffix in (".py", ".j2", ".css")]
-    names = {path.relative_to(ROOT).as_posix(): path for path in sorted(found) if path.is_file()}
+    paths = [ROOT / "requirements.txt", ROOT / "run_all.sh"]
+    paths += [path for path in (ROOT / "pipeline").rglob("*") if path.suffix in (".py", ".j2", ".css")]
+    names = {path.relative_to(ROOT).as_posix(): path for path in sorted(paths) if path.is_file()}
     return {name: path for name, path in names.items() if "/." not in name}
 
 

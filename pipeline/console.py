@@ -14,11 +14,11 @@ from pipeline.errors import Log
 
 Part = TypeVar("Part", bound=Sized)
 
-LINES = 60.0  # seconds between two plain lines; shorter work says nothing
+LINE_INTERVAL = 60.0  # seconds between two plain lines; shorter work says nothing
 BYTES = "B"  # a unit; its total is what can come at most: an archive is smaller than what is in it
-SHARE = "{desc} {percentage:.0f} %{postfix}, {rate_noinv_fmt}, {remaining} to go"
-AT_MOST = "{desc} {n_fmt}B of at most {total_fmt}B, {rate_noinv_fmt}, at most {remaining} to go"
-COUNT = "{desc} {n_fmt}{unit}, {rate_noinv_fmt}"  # where no total is known
+SHARE_FORMAT = "{desc} {percentage:.0f} %{postfix}, {rate_noinv_fmt}, {remaining} to go"
+AT_MOST_FORMAT = "{desc} {n_fmt}B of at most {total_fmt}B, {rate_noinv_fmt}, at most {remaining} to go"
+COUNT_FORMAT = "{desc} {n_fmt}{unit}, {rate_noinv_fmt}"  # where no total is known
 
 
 def duration(seconds: float) -> str:
@@ -63,7 +63,7 @@ class Meter:
     def __init__(self, what: str, total: int | None, unit: str, log: Log, *, done: int = 0, shown: bool = True) -> None:
         self._log = log
         in_bytes, terminal = unit == BYTES, sys.stderr.isatty()
-        text = COUNT if total is None else AT_MOST if in_bytes else SHARE
+        text = COUNT_FORMAT if total is None else AT_MOST_FORMAT if in_bytes else SHARE_FORMAT
         tqdm.monitor_interval = 0  # no thread: another process may be forked meanwhile
         self._bar = tqdm(
             desc=what,
@@ -77,8 +77,8 @@ class Meter:
             file=sys.stderr if terminal else _Lines(log),
             dynamic_ncols=terminal,
             miniters=1,
-            mininterval=0.1 if terminal else LINES,
-            delay=0.0 if terminal else LINES,
+            mininterval=0.1 if terminal else LINE_INTERVAL,
+            delay=0.0 if terminal else LINE_INTERVAL,
         )
 
     def __enter__(self) -> Self:

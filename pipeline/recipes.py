@@ -104,9 +104,9 @@ Flip = Literal["none", "random", "alternating"]
 Policy = Literal["none", "trivialaugment"]
 
 MIXING = ("mixup", "cutmix", "ricap")  # at most one of them
-RETIRED = {"erasing": 0.0}  # former fields, and the value at which a run had nothing of them
+RETIRED_FIELDS = {"erasing": 0.0}  # former fields, and the value at which a run had nothing of them
 
-COUNT = Range(0)
+NON_NEGATIVE = Range(0)
 SHARE = Range(0, 1)
 FRACTION = Range(0, 1, open_high=True)
 POSITIVE = Range(0, open_low=True)
@@ -134,11 +134,11 @@ class TrainConfig:
     optimizer: Annotated[Optimizer, "Optimizer; sgd has Nesterov momentum."] = "adam"
     learning_rate: Annotated[float, POSITIVE, "Peak learning rate."] = 1e-3
     momentum: Annotated[float, FRACTION, "Momentum (sgd, rmsprop)."] = 0.9
-    weight_decay: Annotated[float, COUNT, "L2 penalty; adamw decouples it."] = 1e-4
+    weight_decay: Annotated[float, NON_NEGATIVE, "L2 penalty; adamw decouples it."] = 1e-4
     decay_norms: Annotated[bool, "Apply weight decay to norms and biases, too."] = True
     schedule: Annotated[Schedule, "Learning rate schedule after the warm-up."] = "linear"
-    warmup_epochs: Annotated[float, COUNT, "Epochs over which the learning rate rises to its peak."] = 5.0
-    early_stopping: Annotated[int, COUNT, "Stop after so many epochs without a better one; 0: never."] = 0
+    warmup_epochs: Annotated[float, NON_NEGATIVE, "Epochs over which the learning rate rises to its peak."] = 5.0
+    early_stopping: Annotated[int, NON_NEGATIVE, "Stop after so many epochs without a better one; 0: never."] = 0
 
     label_smoothing: Annotated[float, FRACTION, "Label smoothing."] = 0.1
     dropout: Annotated[float, FRACTION, "Dropout probability before the linear layer."] = 0.0
@@ -148,9 +148,9 @@ class TrainConfig:
     flip: Annotated[Flip, "Mirror half of the images, or each one in every other epoch."] = "random"
     policy: Annotated[Policy, "Augmentation policy of colours and shapes."] = "none"
     cutout: Annotated[int, Range(0, 32), "Side of Cutout's grey square, in pixels; 0: none."] = 0
-    mixup: Annotated[float, COUNT, "Mixup: alpha of the Beta distribution; 0: none."] = 0.0
-    cutmix: Annotated[float, COUNT, "CutMix: alpha of the Beta distribution; 0: none."] = 0.0
-    ricap: Annotated[float, COUNT, "RICAP: beta of the Beta distribution; 0: none."] = 0.0
+    mixup: Annotated[float, NON_NEGATIVE, "Mixup: alpha of the Beta distribution; 0: none."] = 0.0
+    cutmix: Annotated[float, NON_NEGATIVE, "CutMix: alpha of the Beta distribution; 0: none."] = 0.0
+    ricap: Annotated[float, NON_NEGATIVE, "RICAP: beta of the Beta distribution; 0: none."] = 0.0
 
     distillation_weight: Annotated[float, SHARE, "Weight of the teachers in the loss."] = 0.7
     distillation_temperature: Annotated[float, POSITIVE, "Temperature of the teachers and the student."] = 2.0
@@ -187,18 +187,18 @@ class TrainConfig:
     @staticmethod
     def upgraded(values: dict[str, Any]) -> dict[str, Any]:
         """The values of an older version's config.json, without the retired options that it did not use."""
-        return {name: v for name, v in values.items() if name not in RETIRED or v != RETIRED[name]}
+        return {name: v for name, v in values.items() if name not in RETIRED_FIELDS or v != RETIRED_FIELDS[name]}
 
 
 @functools.cache
 def options() -> dict[str, Option]:
     """The annotated fields of TrainConfig by name."""
-    found = {}
+    fields = {}
     for name, hint in typing.get_type_hints(TrainConfig, include_extras=True).items():
         if typing.get_origin(hint) is Annotated:
             kind, *ranges, text = typing.get_args(hint)
-            found[name] = Option(kind, text, ranges[0] if ranges else None)
-    return found
+            fields[name] = Option(kind, text, ranges[0] if ranges else None)
+    return fields
 
 
 def flag(name: str) -> str:

@@ -41,9 +41,9 @@ STORAGE = "sweeps.sqlite3"  # below --models
 RUN, REASON = "run", "reason"  # a trial's attributes: its run's name; why it has no accuracy
 SEARCH = "pipeline"  # the study's attribute: what all its workers must agree on
 RETRIES = 3  # of a trial whose worker died: it may be the trial that kills them
-WAIT = 60  # seconds for other workers to finish writing
+LOCK_WAIT = 60  # seconds for other workers to finish writing
 HOPELESS = 20  # trials in a row without an accuracy: something is wrong with all of them
-BEST = 5  # trials in the table
+TABLE_ROWS = 5  # trials in the table
 
 Axes = Mapping[str, BaseDistribution]  # a field of TrainConfig -> its values
 
@@ -133,10 +133,10 @@ def database(url: URL, heartbeat: int) -> Iterator[RDBStorage]:
     sqlite = url.get_backend_name() == "sqlite"
     try:
         # Workers that begin at once would get in each other's way while SQLite's tables are made.
-        with atomic.lock(Path(str(url.database)), WAIT) if sqlite else nullcontext():
+        with atomic.lock(Path(str(url.database)), LOCK_WAIT) if sqlite else nullcontext():
             storage = RDBStorage(
                 url.render_as_string(hide_password=False),
-                engine_kwargs={"connect_args": {"timeout": WAIT}} if sqlite else {"pool_pre_ping": True},
+                engine_kwargs={"connect_args": {"timeout": LOCK_WAIT}} if sqlite else {"pool_pre_ping": True},
                 heartbeat_interval=heartbeat,
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
             )
@@ -204,7 +204,7 @@ class Worker:
         self._keep_best()
         ranked = ranking(self.study)
         best = ranked[0]
-        rows = [[str(t.number), f"{t.value:.2f} %", *map(_brief, t.params.values())] for t in ranked[:BEST]]
+        rows = [[str(t.number), f"{t.value:.2f} %", *map(_brief, t.params.values())] for t in ranked[:TABLE_ROWS]]
         table = "\n".join(console.table(["trial", "validation", *best.params], rows))
         cli.log(f"\nthe best of {len(ranked)} complete trials:\n{table}")
         cli.log(f"\nbest run     {best.user_attrs[RUN]}: best-of-N is biased upwards, confirm with new seeds")
@@ -252,7 +252,7 @@ class Worker:
         """Point LATEST to the best of the study's runs that are on this machine, and remove the others."""
         models = self.paths.models
         # Workers that share the folder take turns: one with an older view of the study would remove a new best.
-        with atomic.lock(models / f"{self.study.study_name}.sweep", WAIT):
+        with atomic.lock(models / f"{self.study.study_name}.sweep", LOCK_WAIT):
             names = dict.fromkeys(trial.user_attrs[RUN] for trial in ranking(self.study))
             here = [name for name in names if Manifest.read(models / name)]
             if here:

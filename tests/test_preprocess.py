@@ -40,7 +40,7 @@ def test_arrays_are_the_files_images(tmp_path: Path) -> None:
 
 def test_a_long_one_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_download(raw(tmp_path))
-    monkeypatch.setattr(console, "LINES", 1e-9)
+    monkeypatch.setattr(console, "LINE_INTERVAL", 1e-9)
     shares = [line for line in preprocess(tmp_path).stdout.splitlines() if " 100 %," in line]
     assert [line.partition(",")[0] for line in shares] == [
         f"preprocess: {what} the hidden images" for what in ("looking at", "writing")

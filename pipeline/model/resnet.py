@@ -160,21 +160,21 @@ def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
 # --- the whitened stem, computed from the images instead of learned ----------------------------------------
 
 
-EPSILON = 5e-4  # added to the variances: the faintest directions are noise and must not be blown up (Jordan 2024)
-SLICE = 500  # images whose patches are in memory at once: 4 * 8 times the size of the pixels
+WHITENING_EPSILON = 5e-4  # added to the variances: the faintest directions are noise, not to be blown up (Jordan 2024)
+WHITENING_SLICE = 500  # images whose patches are in memory at once: 4 * 8 times the size of the pixels
 
 
 @torch.no_grad()
 def whiten(model: ResNet, images: Tensor) -> None:
     """Set the stem's filters of `model` from uint8 images (N, 32, 32, 3); a few thousand suffice."""
     moments, count = torch.zeros(12, 12, dtype=torch.float64), 0
-    for part in torch.split(images, SLICE):
+    for part in torch.split(images, WHITENING_SLICE):
         corners = normalise(part).cpu().double().unfold(2, 2, 1).unfold(3, 2, 1)  # (N, 3, H - 1, W - 1, 2, 2)
         patches = corners.permute(0, 2, 3, 1, 4, 5).reshape(-1, 12)
         moments += patches.T @ patches
         count += len(patches)
     variances, directions = torch.linalg.eigh(moments / count)  # a column each, smallest first
-    scaled = (directions / (variances + EPSILON).sqrt()).T.flip(0).view(-1, 3, 2, 2)
+    scaled = (directions / (variances + WHITENING_EPSILON).sqrt()).T.flip(0).view(-1, 3, 2, 2)
     model.conv1.weight.copy_(torch.cat([scaled, -scaled]))
     nn.init.zeros_(model.conv1.bias)  # type: ignore[arg-type]  # a whitened stem has one
 

@@ -20,7 +20,7 @@ from pipeline.errors import UsageError
 from pipeline.model.resnet import build, build_without_memory
 from pipeline.recipes import ModelConfig
 
-BYTES = 4  # of a 32-bit float
+VALUE_BYTES = 4  # of a 32-bit float
 MB = 2**20  # bytes
 HEAD = ("layer", "kind", "output", "parameters", "MACs")
 
@@ -55,12 +55,12 @@ class Summary:
     def parts(self) -> list[Sequence[str]]:
         """A table's rows: of stem, stages, head and total the weighted layers, output, parameters, millions of MACs."""
         groups = itertools.groupby(self.layers, key=lambda layer: layer.part)
-        found: dict[str, Sequence[Layer]] = {name: list(group) for name, group in groups}
+        parts: dict[str, Sequence[Layer]] = {name: list(group) for name, group in groups}
         rows: list[Sequence[str]] = []
-        for name, layers in {**found, "total": self.layers}.items():
+        for name, layers in {**parts, "total": self.layers}.items():
             weighted = sum(layer.kind in ("Conv2d", "Linear") for layer in layers)
             parameters, macs = sum(layer.parameters for layer in layers), sum(layer.macs for layer in layers)
-            output = shape(layers[-1].output) if name in found else ""
+            output = shape(layers[-1].output) if name in parts else ""
             rows.append((name, str(weighted), output, f"{parameters:,}", f"{macs / 1e6:.1f}"))
         return rows
 
@@ -77,7 +77,7 @@ class Summary:
         """What takes memory, in MB: the image, the layers' outputs with their gradients, the parameters."""
         outputs = sum(math.prod(layer.output) for layer in self.layers)
         values = {"input": 3 * IMAGE_SIZE**2, "forward/backward": 2 * outputs, "parameters": self.parameters}
-        return {name: BYTES * count / MB for name, count in {**values, "total": sum(values.values())}.items()}
+        return {name: VALUE_BYTES * count / MB for name, count in {**values, "total": sum(values.values())}.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` prints; memory to two decimals, as in the paper."""

@@ -32,7 +32,7 @@ MAX_BYTES = 4 * 1024**3  # of a file; the competition's takes 31 MB
 IN_MEMORY = 256 * 1024**2  # bytes of a file that is read at once, so that nobody can change it meanwhile
 MAX_ID = 10**18  # ids are written with at most 18 digits, which fit int64
 CHUNK = 4096  # images in memory at a time: 13 MB
-SAMPLE, STRETCHES = 10_000, 50  # hidden images that are looked at to find out how all lie
+LAYOUT_SAMPLE, STRETCHES = 10_000, 50  # hidden images that are looked at to find out how all lie
 LAYOUT_SAMPLE = 512  # of them for the pixels' layout
 FEW = 30  # images, of which a mean colour says nothing
 CLEAR = 1.25  # another reading must be this many times smoother to be believed against the file's own shape
@@ -138,7 +138,7 @@ class Hidden:
         return len(self.raw)
 
     def sample(self) -> Images:
-        """At most SAMPLE of the images, from all over the file."""
+        """At most LAYOUT_SAMPLE of the images, from all over the file."""
         return read(_sample(self.raw), self.layout)
 
     def chunks(self) -> Iterator[Images]:
@@ -231,10 +231,10 @@ def read_hidden(path: Path) -> Hidden:
 
 
 def _sample(raw: Images) -> Images:
-    """At most SAMPLE rows, in stretches: of a mapped file, a single row brings its whole neighbourhood into memory."""
-    if len(raw) <= SAMPLE:
+    """At most LAYOUT_SAMPLE rows, in stretches: of a mapped file, one row brings its neighbourhood into memory."""
+    if len(raw) <= LAYOUT_SAMPLE:
         return raw
-    long = SAMPLE // STRETCHES
+    long = LAYOUT_SAMPLE // STRETCHES
     parts = []
     for start in np.linspace(0, len(raw) - long, STRETCHES).astype(int):
         parts.append(raw[start : start + long].copy())

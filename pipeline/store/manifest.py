@@ -21,7 +21,7 @@ from pipeline.errors import BadData, MissingInput, PipelineError, printable
 from pipeline.store import atomic
 
 NAME = "manifest.json"
-LARGEST = 1e300  # of numbers: what is beyond, or no number at all, is nobody's accuracy
+LARGEST_NUMBER = 1e300  # of numbers: what is beyond, or no number at all, is nobody's accuracy
 T = TypeVar("T")
 _DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, OverflowError, RecursionError, zipfile.BadZipFile)
 
@@ -94,7 +94,7 @@ def _is(kind: Any, value: Any) -> bool:
     if get_origin(kind) is Literal:
         return isinstance(value, str) and value in get_args(kind)
     if kind is float:
-        return type(value) in (int, float) and abs(value) <= LARGEST
+        return type(value) in (int, float) and abs(value) <= LARGEST_NUMBER
     if kind is int:
         return type(value) is int  # True is an int, too
     return kind is Any or (isinstance(kind, type) and isinstance(value, kind))

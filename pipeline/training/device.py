@@ -89,11 +89,11 @@ def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) ->
         torch.backends.cudnn.benchmark = True  # shapes are few and fixed: measure once which algorithm is fastest
         if not dist.is_initialized():  # else whoever made the process group has chosen the GPU
             _take_gpu(int(os.environ.get("LOCAL_RANK", "0")))
-    found = Device(kind, "bf16" if _has_bf16(kind) else "fp32")
-    if found.precision == "bf16" and (reason := _bf16_failure(found)):
+    device = Device(kind, "bf16" if _has_bf16(kind) else "fp32")
+    if device.precision == "bf16" and (reason := _bf16_failure(device)):
         log(f"bf16 fails here ({reason}): computing in fp32")
-        return replace(found, precision="fp32")
-    return found
+        return replace(device, precision="fp32")
+    return device
 
 
 def _take_gpu(number: int) -> None:
@@ -268,10 +268,10 @@ CPUINFO = Path("/proc/cpuinfo")  # Linux has the processor's name there
 
 def machine() -> str:
     """Operating system, processor, cores and memory (GB of 10**9 bytes), as far as they are known."""
-    found = [f"{platform.system()} {platform.release()} {platform.machine()}"]
+    facts = [f"{platform.system()} {platform.release()} {platform.machine()}"]
     with suppress(OSError):
-        found += re.findall(r"^model name\s*:\s*(.+)$", CPUINFO.read_text(errors="replace"), re.MULTILINE)[:1]
-    found.append(f"{os.cpu_count()} cores")
+        facts += re.findall(r"^model name\s*:\s*(.+)$", CPUINFO.read_text(errors="replace"), re.MULTILINE)[:1]
+    facts.append(f"{os.cpu_count()} cores")
     with suppress(ValueError, OSError, AttributeError):
-        found.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB")
-    return ", ".join(found)
+        facts.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB")
+    return ", ".join(facts)

@@ -109,7 +109,7 @@ def tta_views(images: Tensor, tta: Tta) -> list[Tensor]:
 
 # --- batch-norm adaptation --------------------------------------------------------------------------------
 
-TINY = 1e-6  # beside the variance of a channel that is silent on the reference
+TINY_VARIANCE = 1e-6  # beside the variance of a channel that is silent on the reference
 ADAPTATION_BATCH = 250  # images whose statistics are averaged
 
 
@@ -129,7 +129,7 @@ def bn_adapted(model: ResNet, images: NDArray[np.uint8], reference: NDArray[np.u
         if name.endswith("running_mean"):
             buffer.add_(there[name] - here[name])
         elif name.endswith("running_var"):
-            buffer.mul_((there[name] + TINY) / (here[name] + TINY))
+            buffer.mul_((there[name] + TINY_VARIANCE) / (here[name] + TINY_VARIANCE))
     return result
 
 
@@ -143,7 +143,7 @@ def _statistics(model: ResNet, images: NDArray[np.uint8]) -> dict[str, Tensor]:
 
 # --- several models that predict together -----------------------------------------------------------------
 
-ENOUGH = 99.9  # per cent of labels alike in bf16 and fp32: at most 0.1 points of accuracy are at stake, mostly far less
+BF16_AGREEMENT = 99.9  # per cent of labels alike in bf16 and fp32, at least: 0.1 points of accuracy are at stake
 
 
 class Member:
@@ -172,8 +172,8 @@ class Panel:
             BadData: they are not finite.
         """
         parts = np.array_split(images, max(-(-len(images) // self.batch_size), 1))
-        found = [probabilities(self.members, part, self.tta).mean(dim=(0, 1)) for part in parts]
-        return torch.cat(found).cpu().numpy()
+        averages = [probabilities(self.members, part, self.tta).mean(dim=(0, 1)) for part in parts]
+        return torch.cat(averages).cpu().numpy()
 
     def adapted(self, images: NDArray[np.uint8], reference: NDArray[np.uint8]) -> "Panel":
         """The same members, their batch norms adapted to images (N, 32, 32, 3): see `bn_adapted`."""
@@ -191,7 +191,7 @@ def load(runs: Sequence[Run], device: Device) -> list[Member]:
     for run in runs:
         run.check_weights()
         model = resnet.load(run.weights, run.card.config.model).to(device.torch_device)
-        agrees = run.result.bf16_agreement is not None and run.result.bf16_agreement >= ENOUGH
+        agrees = run.result.bf16_agreement is not None and run.result.bf16_agreement >= BF16_AGREEMENT
         members.append(Member(run.name, model, device if agrees else dataclasses.replace(device, precision="fp32")))
     return members
 
@@ -204,8 +204,8 @@ def probabilities(members: Sequence[Member], pixels: NDArray[np.uint8], tta: Tta
         BadData: they are not finite.
     """
     views = tta_views(torch.from_numpy(pixels).to(members[0].device.torch_device), tta)
-    found = [torch.stack([logits(m.folded, view, m.device).softmax(dim=1) for view in views]) for m in members]
-    stacked = torch.stack(found)
+    each = [torch.stack([logits(m.folded, view, m.device).softmax(dim=1) for view in views]) for m in members]
+    stacked = torch.stack(each)
     finite: list[bool] = stacked.isfinite().flatten(1).all(dim=1).tolist()
     if not all(finite):
         raise BadData(f"run {members[finite.index(False)].name} predicts numbers that are not finite: train it again")
@@ -228,9 +228,9 @@ def predict(
         for start in range(0, len(rows), panel.batch_size):
             part = slice(start, start + panel.batch_size)
             pixels = data.rows(name, rows[part])  # only a batch is in memory
-            found = probabilities(panel.members, np.ascontiguousarray(prepare(pixels)), panel.tta)
-            averaged[part] = found.mean(dim=(0, 1)).cpu().numpy()
-            alone[:, part] = found[:, 0].argmax(dim=2).cpu().numpy()
+            stacked = probabilities(panel.members, np.ascontiguousarray(prepare(pixels)), panel.tta)
+            averaged[part] = stacked.mean(dim=(0, 1)).cpu().numpy()
+            alone[:, part] = stacked[:, 0].argmax(dim=2).cpu().numpy()
             meter.add(len(pixels))
     return Outputs(averaged, alone, None if truth is None else truth.astype(np.uint8))
 

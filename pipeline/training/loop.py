@@ -60,7 +60,7 @@ class Task:
     validation: EvaluationImages
     device: Device
     folder: Path  # of the run
-    card: str  # fingerprint of the run's card
+    card_fingerprint: str
     world: World = ALONE
 
     def ends(self, rows: Sequence[EpochRow]) -> bool:
@@ -164,7 +164,7 @@ def _save(task: Task, state: State) -> None:
     """Save the checkpoint; with several processes the first does, with the sums of all."""
     state.loss_sum, state.correct = task.world.total(state.loss_sum), task.world.total(state.correct)
     if task.world.first:
-        save_checkpoint(task.folder / CHECKPOINT, state, task.card)
+        save_checkpoint(task.folder / CHECKPOINT, state, task.card_fingerprint)
     else:
         state.loss_sum.zero_()
         state.correct.zero_()

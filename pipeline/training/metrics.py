@@ -15,11 +15,11 @@ from pipeline.config import CLASSES, IMAGE_SIZE
 from pipeline.errors import printable
 from pipeline.store.runs import EpochRow
 
-SIDE = 8  # images a side of the grid
+GRID_SIDE = 8  # images a side of the grid
 TILE = 3 * IMAGE_SIZE  # pixels a side of an image there
-CAPTION = 14  # pixels below each image
-LONGEST = 16  # characters of a caption: as wide as an image
-MIXED = 0.1  # share of a label, from which it is in the caption
+CAPTION_HEIGHT = 14  # pixels below each image
+CAPTION_LENGTH = 16  # characters of a caption: as wide as an image
+CAPTION_SHARE = 0.1  # share of a label, from which it is in the caption
 
 LAYOUT = {
     "train against validation": {
@@ -50,7 +50,7 @@ class Board:
         """Write the first images (B, 32, 32, 3), 0..255, of a batch with their labels: (B,), or shares (B, 10)."""
         shares = one_hot(targets, CLASSES) if targets.dim() == 1 else targets
         pixels = images.round().clamp(0, 255).byte()
-        grid = _grid(pixels[: SIDE**2].cpu().numpy(), shares[: SIDE**2].cpu().numpy(), names)
+        grid = _grid(pixels[: GRID_SIDE**2].cpu().numpy(), shares[: GRID_SIDE**2].cpu().numpy(), names)
         self._writer.add_image("train/first batch", grid, 0, dataformats="HWC")
         self._writer.flush()
 
@@ -68,13 +68,13 @@ class Board:
 
 def _grid(images: NDArray[np.uint8], shares: NDArray[np.generic], names: Sequence[str]) -> NDArray[np.uint8]:
     """Images (N, 32, 32, 3), row by row in one (H, W, 3); below each "cat", or "cat+dog", the larger share first."""
-    width, height = TILE + 2, TILE + CAPTION
-    sheet = Image.new("RGB", (SIDE * width, -(-len(images) // SIDE) * height), "white")
+    width, height = TILE + 2, TILE + CAPTION_HEIGHT
+    sheet = Image.new("RGB", (GRID_SIDE * width, -(-len(images) // GRID_SIDE) * height), "white")
     draw = ImageDraw.Draw(sheet)
     for k, (pixels, share) in enumerate(zip(images, shares, strict=True)):
-        left, top = k % SIDE * width, k // SIDE * height
+        left, top = k % GRID_SIDE * width, k // GRID_SIDE * height
         sheet.paste(Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.NEAREST), (left, top))
-        labels = [label for label in np.argsort(-share, kind="stable") if share[label] >= MIXED]
-        caption = "+".join(printable(names[label], LONGEST) for label in labels)
-        draw.text((left, top + TILE), caption[:LONGEST], fill="black")
+        labels = [label for label in np.argsort(-share, kind="stable") if share[label] >= CAPTION_SHARE]
+        caption = "+".join(printable(names[label], CAPTION_LENGTH) for label in labels)
+        draw.text((left, top + TILE), caption[:CAPTION_LENGTH], fill="black")
     return np.asarray(sheet)

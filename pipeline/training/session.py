@@ -143,7 +143,7 @@ def _begin(task: Task, data: Processed, rows: Split, log: Log) -> State:
     """Where the run's checkpoint stands, or before the first step."""
     state = start(task.config, task.device, task.world, log)
     if (task.folder / CHECKPOINT).is_file():
-        load_checkpoint(task.folder / CHECKPOINT, state, task.card)
+        load_checkpoint(task.folder / CHECKPOINT, state, task.card_fingerprint)
     elif task.config.model.whitened:
         sample = data.array("train_images")[rows.train[:WHITENING_SAMPLE]]
         whiten(state.model, torch.from_numpy(sample).to(task.device.torch_device))

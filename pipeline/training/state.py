@@ -97,15 +97,15 @@ def diverged(state: State, what: str) -> PipelineError:
 PLAIN = ("epoch", "step", "updates", "training_seconds", "best_weights")
 
 
-def save_checkpoint(path: Path, state: State, card: str) -> None:
-    """Write the state of the run whose card has the fingerprint `card`.
+def save_checkpoint(path: Path, state: State, card_fingerprint: str) -> None:
+    """Write the state of the run whose card has this fingerprint.
 
     Raises:
         PipelineError: its weights are not finite; the checkpoint on disk stays as it is.
     """
     state.require_finite()
     content = {
-        "card": card,
+        "card": card_fingerprint,
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "ema": None if state.ema is None else state.ema.sums,
@@ -122,7 +122,7 @@ def save_checkpoint(path: Path, state: State, card: str) -> None:
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
-def load_checkpoint(path: Path, state: State, card: str) -> None:
+def load_checkpoint(path: Path, state: State, card_fingerprint: str) -> None:
     """Bring a fresh `state` to where the checkpoint stands.
 
     Raises:
@@ -131,7 +131,7 @@ def load_checkpoint(path: Path, state: State, card: str) -> None:
     try:
         device = state.loss_sum.device
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        if content["card"] != card:
+        if content["card"] != card_fingerprint:
             raise BadData(f"{path} belongs to another run: train this one again with --force")
         state.model.load_state_dict(content["model"])
         # Only the moments: the rest is the config's, and this device's.

@@ -116,8 +116,8 @@ class TrainStep:
         They see the student's very crops, which makes distillation work (Beyer et al. 2021, arXiv:2106.05237).
         """
         temperature = self._config.distillation_temperature
-        found = [softmax(logits(model, images, self._device) / temperature, 1) for model in self._teachers]
-        return torch.stack(found).mean(0)
+        taught = [softmax(logits(model, images, self._device) / temperature, 1) for model in self._teachers]
+        return torch.stack(taught).mean(0)
 
     def _try_compiled(self, compiled: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, whole: int) -> None:
         """The first compiled step; where that fails, the same step by the model as it is, and so on from then on."""

@@ -66,7 +66,7 @@ def test_a_large_hidden_set_is_mapped_and_read_in_chunks(
     path.write_bytes(pickle.dumps({b"data": stored, b"ids": np.arange(50, 0, -1)}))
     monkeypatch.setattr(cifar, "IN_MEMORY", 1000)
     monkeypatch.setattr(cifar, "CHUNK", 7)
-    monkeypatch.setattr(cifar, "SAMPLE", 20)
+    monkeypatch.setattr(cifar, "LAYOUT_SAMPLE", 20)
     monkeypatch.setattr(cifar, "STRETCHES", 4)
     hidden = cifar.read_hidden(path)
     owner: object = hidden.raw.base

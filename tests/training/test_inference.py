@@ -242,7 +242,7 @@ def test_predictions_are_in_the_order_of_the_rows_whatever_the_batch(data: Proce
 
 
 def test_long_predictions_show_their_progress(data: Processed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "LINES", 1e-9)
+    monkeypatch.setattr(console, "LINE_INTERVAL", 1e-9)
     lines: list[str] = []
     panel = Panel([member("a", 0, np.array(data.array("hidden_images")))], "none", 10, lines.append)
     inference.predict(panel, data, "test_images", np.arange(20))

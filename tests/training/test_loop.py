@@ -40,7 +40,7 @@ def fitted(folder: Path, log: Log = lambda _: None) -> State:
 def test_the_learning_rates_of_a_run_are_the_schedules_and_it_says_how_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "LINES", 0.0)
+    monkeypatch.setattr(console, "LINE_INTERVAL", 0.0)
     lines: list[str] = []
     state = fitted(tmp_path, lines.append)
     # 8 steps, a third of an epoch (4/3 steps) of warm-up.
