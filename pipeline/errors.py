@@ -79,3 +79,8 @@ def printable(text: object, limit: int = 200) -> str:
     raw = str(text)
     escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in raw[: limit + 1])
     return escaped if len(escaped) <= limit else escaped[: limit - 1] + "…"
+
+
+def first_line(error: Exception) -> str:
+    """An error's first line, or its class's name if it has no text; fit for a terminal."""
+    return printable(str(error).strip().partition("\n")[0] or type(error).__name__, 120)

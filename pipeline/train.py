@@ -86,7 +86,7 @@ def _train(
     """Check what can be checked beforehand, then train in the run's folder."""
     # PyTorch takes seconds to import, and a complete run gets by without it.
     from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415
-    from pipeline.training import device, session, step  # noqa: PLC0415
+    from pipeline.training import device, inference, session  # noqa: PLC0415
     from pipeline.training.batches import split  # noqa: PLC0415
 
     if not allow_over_limit:
@@ -96,7 +96,7 @@ def _train(
     labels = None
     if pseudo_labels is not None:
         labels = submission_format.validate(pseudo_labels, np.asarray(data.array("hidden_ids"))).astype(np.int64)
-    models = [step.teacher(run, card) for run in teachers]
+    models = [inference.load_teacher(run, card) for run in teachers]
     with (
         device.join(chosen.torch_device, card.config.batch_size) as world,
         claimed(folder, card, force, world.first),

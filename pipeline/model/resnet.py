@@ -26,7 +26,7 @@ from torch.nn.functional import adaptive_avg_pool2d, dropout, relu
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.config import CLASSES, MEAN, STD
-from pipeline.errors import BadData
+from pipeline.errors import BadData, first_line
 from pipeline.recipes import ModelConfig
 from pipeline.store import atomic
 
@@ -222,6 +222,7 @@ def load(path: Path, config: ModelConfig) -> ResNet:
         model = build_without_memory(config)
         model.load_state_dict(state, assign=True)
     except (SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise BadData(f"{path} holds no weights of model {config.name} ({reason}): train it again") from error
+        raise BadData(
+            f"{path} holds no weights of model {config.name} ({first_line(error)}): train it again"
+        ) from error
     return model.to(memory_format=torch.channels_last).eval()

@@ -73,8 +73,9 @@ class TrainingImages:
         return len(self.labels)
 
     def seen(self, steps: int) -> int:
-        """Images in the first `steps` batches of an epoch."""
-        return len(self) if steps == self.steps else steps * self.config.batch_size
+        """Images in the first `steps` batches of the run."""
+        epochs, step = divmod(steps, self.steps)
+        return epochs * len(self) + step * self.config.batch_size
 
     def draw(self, epoch: int) -> Drawn:
         """The random numbers of one epoch (0-based), on the images' device."""

@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from pipeline.errors import Log, PipelineError, UsageError, printable
+from pipeline.errors import Log, PipelineError, UsageError, first_line
 from pipeline.recipes import Compile
 
 BF16_MACS = 10e6  # of an image: below, converting costs as much as the faster products gain
@@ -130,11 +130,6 @@ def _bf16_failure(device: Device) -> str:
     except RuntimeError as error:
         return first_line(error)
     return ""
-
-
-def first_line(error: Exception) -> str:
-    """An error's first line, or its class's name if it has no text; fit for a terminal."""
-    return printable(str(error).strip().partition("\n")[0] or type(error).__name__, 120)
 
 
 # --- failures of a device ---------------------------------------------------------------------------------

@@ -18,12 +18,12 @@ from torch.optim.swa_utils import update_bn
 
 from pipeline.config import CLASSES
 from pipeline.console import Meter
-from pipeline.errors import BadData, Log
+from pipeline.errors import BadData, Log, UsageError
 from pipeline.model import resnet
 from pipeline.model.resnet import ResNet, folded, normalise
 from pipeline.store.ensemble import Ensemble
 from pipeline.store.processed import ArrayName, Processed
-from pipeline.store.runs import Run
+from pipeline.store.runs import Run, RunCard
 from pipeline.store.submissions import Outputs, Tta
 from pipeline.training.batches import split
 from pipeline.training.device import ALONE, Device, World
@@ -194,6 +194,26 @@ def load(runs: Sequence[Run], device: Device) -> list[Member]:
         agrees = run.result.bf16_agreement is not None and run.result.bf16_agreement >= BF16_AGREEMENT
         members.append(Member(run.name, model, device if agrees else dataclasses.replace(device, precision="fp32")))
     return members
+
+
+def load_teacher(run: Run, card: RunCard) -> ResNet:
+    """The model of a finished run, from which the run of `card` may be distilled.
+
+    Raises:
+        BadData: it learned from another competition's images, or its weights are damaged.
+        UsageError: it has learned from images that validate the run of `card`.
+    """
+    if run.card.data != card.data:
+        raise BadData(f"--teacher {run.name} was trained on other data than {card.competition}'s: choose another run")
+    theirs, ours = run.card.config, card.config
+    same = (theirs.validation, theirs.validation_fraction) == (ours.validation, ours.validation_fraction)
+    if ours.validation == "split" and not same:
+        raise UsageError(
+            f"--teacher {run.name} has learned images that this run would be validated on: train both with the same "
+            "--validation and --validation-fraction"
+        )
+    run.check_weights()
+    return resnet.load(run.weights, run.card.config.model)
 
 
 @torch.no_grad()

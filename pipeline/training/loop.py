@@ -126,8 +126,8 @@ def _train(task: Task, state: State, train_step: TrainStep, meter: Meter, stop: 
                 loss = world.total(state.loss_sum).item() / training.seen(state.step)
                 if not math.isfinite(loss):  # summed over the epoch: one bad step is seen
                     raise diverged(state, "the loss is")
-                done = state.updates * len(training) // training.steps
-                meter.update(done, f"epoch {state.epoch + 1}/{task.config.epochs}, loss {loss:.3f}")
+                note = f"epoch {state.epoch + 1}/{task.config.epochs}, loss {loss:.3f}"
+                meter.update(training.seen(state.updates), note)
             if (world.alone or reports) and world.any(stop.is_set(), task.device.torch_device):
                 raise Stopped
     finally:

@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import Log
+from pipeline.errors import Log, first_line
 from pipeline.recipes import Optimizer, TrainConfig
-from pipeline.training.device import first_line
 
 KINDS: dict[Optimizer, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -60,23 +59,26 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, ste
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
     """The learning rate of step `step` (0-based) of the run.
 
-    It rises linearly from 0 (one-cycle: as a cosine, from a 25th of the peak) over the warm-up, then falls to 0,
-    or with "step" to a tenth, twice.  The first step's is above 0 (a step at 0 would be wasted), and 0 would be
-    reached by the step after the last.
+    The first step's is above 0 (a step at 0 would be wasted), and 0 would be reached by the step after the last.
     """
     total, warmup = config.epochs * steps_per_epoch, config.warmup_epochs * steps_per_epoch
-    rising = (step + 1) / warmup if warmup > 0 else 1.0
-    if config.schedule == "one-cycle" and rising < 1:
-        return config.learning_rate * (ONE_CYCLE_START + (1 - ONE_CYCLE_START) * (1 - math.cos(math.pi * rising)) / 2)
-    left = min((total - step) / (total - warmup), 1.0) if warmup < total else 1.0
+    warm = min((step + 1) / warmup, 1.0) if warmup > 0 else 1.0  # from 0 to 1 over the warm-up
+    left = min((total - step) / (total - warmup), 1.0) if warmup < total else 1.0  # from 1 to 0 after it
     match config.schedule:
         case "linear":
-            falling = left
-        case "cosine" | "one-cycle":
-            falling = (1 - math.cos(math.pi * left)) / 2
+            share = min(warm, left)
+        case "cosine":
+            share = min(warm, _cosine(left))
+        case "one-cycle":
+            share = min(ONE_CYCLE_START + (1 - ONE_CYCLE_START) * _cosine(warm), _cosine(left))
         case "step":
-            falling = 0.1 ** sum(step / total >= drop for drop in DROPS)
-    return config.learning_rate * min(rising, falling)
+            share = min(warm, 0.1 ** sum(step / total >= drop for drop in DROPS))
+    return config.learning_rate * share
+
+
+def _cosine(share: float) -> float:
+    """From 0 to 1 as `share` goes there, along half a cosine."""
+    return (1 - math.cos(math.pi * share)) / 2
 
 
 # --- the exponential moving average of a model's weights and batch statistics -----------------------------

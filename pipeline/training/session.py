@@ -60,7 +60,7 @@ def run(
 
         train_step = TrainStep(state, config, task.device, task.training.steps, teachers=teachers, world=world,
                                uncompiled=uncompiled)  # fmt: skip
-        images, done = config.epochs * len(task.training), state.updates * len(task.training) // task.training.steps
+        images, done = config.epochs * len(task.training), task.training.seen(state.updates)
         with (
             closing(_open_board(task, state, data.class_names)) if world.first else nullcontext() as board,
             Meter("train:", images, "images", log, done=done, shown=world.first) as meter,

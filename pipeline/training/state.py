@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import BadData, Log, PipelineError
+from pipeline.errors import BadData, Log, PipelineError, first_line
 from pipeline.model.resnet import ResNet, build
 from pipeline.recipes import TrainConfig
 from pipeline.store import atomic
 from pipeline.store.runs import EpochRow, best_row
 from pipeline.training import optim
-from pipeline.training.device import ALONE, Device, World, first_line
+from pipeline.training.device import ALONE, Device, World
 from pipeline.training.optim import EMA
 
 

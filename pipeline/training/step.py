@@ -8,35 +8,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.errors import BadData, UsageError
-from pipeline.model import resnet
-from pipeline.model.resnet import ResNet
+from pipeline.errors import first_line
 from pipeline.recipes import TrainConfig
-from pipeline.store.runs import Run, RunCard
-from pipeline.training.device import ALONE, Device, World, device_failed, first_line
+from pipeline.training.device import ALONE, Device, World, device_failed
 from pipeline.training.inference import logits
 from pipeline.training.optim import set_learning_rate
 from pipeline.training.state import State
-
-
-def teacher(run: Run, card: RunCard) -> ResNet:
-    """The model of a finished run, from which the run of `card` may be distilled.
-
-    Raises:
-        BadData: it learned from another competition's images, or its weights are damaged.
-        UsageError: it has learned from images that validate the run of `card`.
-    """
-    if run.card.data != card.data:
-        raise BadData(f"--teacher {run.name} was trained on other data than {card.competition}'s: choose another run")
-    theirs, ours = run.card.config, card.config
-    same = (theirs.validation, theirs.validation_fraction) == (ours.validation, ours.validation_fraction)
-    if ours.validation == "split" and not same:
-        raise UsageError(
-            f"--teacher {run.name} has learned images that this run would be validated on: train both with the same "
-            "--validation and --validation-fraction"
-        )
-    run.check_weights()
-    return resnet.load(run.weights, run.card.config.model)
 
 
 class TrainStep:
