@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline import recipes
-from pipeline.config import DEFAULT_COMPETITION, Paths
+from pipeline.config import DEFAULT_COMPETITION, PARAMETER_LIMIT, Paths
 from pipeline.errors import BadData, Log
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
 from pipeline.store.runs import RunCard, default_name
@@ -63,7 +63,6 @@ BELONGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "validation_fraction": ("validation", ("split",)),
 }
 TAUGHT = ("distillation_weight", "distillation_temperature")  # by teachers
-OVER_LIMIT = ("resnet18", "resnet34")  # over the parameter limit: train wants to be told that this is known
 
 
 def arguments(config: TrainConfig) -> list[str]:
@@ -107,7 +106,7 @@ def in_full(config: TrainConfig, submissions: Path) -> list[str]:
     if config.pseudo_labels:
         csv = submissions / config.pseudo_labels.rpartition("@")[0]
         options += ["--pseudo-labels", str(csv), "--rules-allow-pseudo-labels"]
-    return options + (["--allow-over-limit"] if config.model.name in OVER_LIMIT else [])
+    return options + (["--allow-over-limit"] if config.model.trainable_parameters > PARAMETER_LIMIT else [])
 
 
 def of_run(card: RunCard, name: str, submissions: Path) -> list[str]:

@@ -27,7 +27,6 @@ from pipeline.errors import BadData, Log, MissingInput, NetworkError, PipelineEr
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.kernel_runner import CSV_ENDINGS, RUN_FILES
 from pipeline.kernel_source import AGAIN, NOTE, Kernel
-from pipeline.recipes import PRESETS
 from pipeline.store import atomic, manifest, runs, submissions
 from pipeline.store.runs import Run
 from pipeline.store.submissions import Evidence, local_csv
@@ -278,10 +277,7 @@ def push_command(
     The kernel is private.  Ctrl-C leaves it running; the same command again goes on waiting.
     """
     config = cli.recipe(preset, recipe)
-    if config.model not in [known.model for known in PRESETS.values()]:
-        from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415 - torch takes seconds
-
-        check_parameter_limit(config.model)
+    config.model.require_within_limit()
     # The default name tells other options apart; the data is not known here.
     default = f"{config.preset}-kaggle-{fingerprint([slug, config.to_dict()])[:8]}"
     kernel = Kernel(slug, run_name or default, config, internet, accelerator)

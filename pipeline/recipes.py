@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
+from pipeline.config import CLASSES, PARAMETER_LIMIT
 from pipeline.errors import UsageError
 
 
@@ -73,6 +74,35 @@ class ModelConfig:
             raise UsageError(f"model {self.name}: widths, blocks and strides differ in length")
         if not 0 <= self.se <= min(self.widths):
             raise UsageError(f"--se {self.se}: at least 0 (none) and at most {min(self.widths)}, the least width")
+
+    @property
+    def trainable_parameters(self) -> int:
+        """As pipeline.model.resnet builds the model; counted without PyTorch, which takes seconds to import."""
+        channels = self.stem
+        count = channels if self.whitened else (3 * 9 + 2) * channels  # 2 a channel: a batch normalisation's
+        for width, blocks, stride in zip(self.widths, self.blocks, self.strides, strict=True):
+            if self.pooled:
+                count += (9 * channels + 2) * width
+                channels = width
+            elif stride != 1 or channels != width:  # the first block's shortcut
+                count += (channels + 2) * width
+            hidden = max(width // self.se, 1) if self.se else 0
+            gate = (2 * width + 1) * hidden + width if self.se else 0
+            count += 9 * width * (channels + (2 * blocks - 1) * width) + blocks * (4 * width + gate)
+            channels = width
+        return count + (channels + 1) * CLASSES
+
+    def require_within_limit(self) -> None:
+        """Check that the competition allows so many parameters.
+
+        Raises:
+            UsageError: it does not.
+        """
+        if (count := self.trainable_parameters) > PARAMETER_LIMIT:
+            raise UsageError(
+                f"model {self.name} has {count:,} trainable parameters, and the competition allows "
+                f"{PARAMETER_LIMIT:,}: choose another --model, or add --allow-over-limit, only to compare"
+            )
 
 
 MODELS = {

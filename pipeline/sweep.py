@@ -313,12 +313,11 @@ def command(
         runs.check_name(f"{name}-0")
     data = Processed.open(processed / slug)
     # PyTorch takes seconds to import: wrong options are refused before.
-    from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415
     from pipeline.training.device import choose  # noqa: PLC0415
 
     choose(device)
     for model in getattr(axes.get("model"), "choices", [base.model.name]):
-        check_parameter_limit(MODELS[model])
+        MODELS[model].require_within_limit()
     searched = {f"--search {field}": str(axis) for field, axis in axes.items()}
     search = {"competition": slug, "heartbeat": heartbeat, **base.to_dict(), **searched}
     name = name or f"{preset}-sweep-{fingerprint(search)[:8]}"  # so the same command finds the same study

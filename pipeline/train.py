@@ -85,12 +85,11 @@ def _train(
 ) -> None:  # fmt: skip
     """Check what can be checked beforehand, then train in the run's folder."""
     # PyTorch takes seconds to import, and a complete run gets by without it.
-    from pipeline.model.summary import check_parameter_limit  # noqa: PLC0415
     from pipeline.training import device, inference, session  # noqa: PLC0415
     from pipeline.training.batches import split  # noqa: PLC0415
 
     if not allow_over_limit:
-        check_parameter_limit(card.config.model)
+        card.config.model.require_within_limit()
     chosen = device.choose(device_name, compile_, log)
     rows = split(data.array("train_labels"), card.config)
     labels = None

@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import cli, commands, recipes, train
-from pipeline.config import DEFAULT_COMPETITION, PARAMETER_LIMIT, Paths
+from pipeline.config import DEFAULT_COMPETITION, Paths
 from pipeline.errors import BadData
-from pipeline.model.resnet import build_without_memory
-from pipeline.model.summary import trainable_parameters
 from pipeline.recipes import MODELS, PRESETS, TrainConfig
 from tests.test_cli import EFFECTS
 
@@ -104,11 +102,6 @@ def test_what_this_version_cannot_say_is_refused() -> None:
     ):
         with pytest.raises(BadData, match="of another version of the pipeline"):
             commands.arguments(config)
-
-
-def test_the_models_over_the_limit_are_known() -> None:
-    over = [n for n, model in MODELS.items() if trainable_parameters(build_without_memory(model)) > PARAMETER_LIMIT]
-    assert sorted(over) == sorted(commands.OVER_LIMIT)
 
 
 def test_teachers_and_pseudo_labels_are_options_as_well() -> None:

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import IMAGE_SIZE, PARAMETER_LIMIT
-from pipeline.errors import UsageError
-from pipeline.model.resnet import build, build_without_memory
+from pipeline.config import IMAGE_SIZE
+from pipeline.model.resnet import build
 from pipeline.recipes import ModelConfig
 
 VALUE_BYTES = 4  # of a 32-bit float
@@ -111,25 +110,6 @@ def summarise(config: ModelConfig) -> Summary:
             module.register_forward_hook(functools.partial(record, name))
     with torch.no_grad():  # a real image: the first one on the meta device costs seconds of imports
         model(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE))
-    parameters, macs = sum(p.numel() for p in model.parameters()), sum(layer.macs for layer in layers)
-    return Summary(parameters, trainable_parameters(model), macs, tuple(layers))
-
-
-def trainable_parameters(model: nn.Module) -> int:
-    """The number of trainable parameters."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def check_parameter_limit(config: ModelConfig) -> int:
-    """The number of trainable parameters, if the competition allows it.
-
-    Raises:
-        UsageError: it is over the limit.
-    """
-    count = trainable_parameters(build_without_memory(config))
-    if count > PARAMETER_LIMIT:
-        raise UsageError(
-            f"model {config.name} has {count:,} trainable parameters, and the competition allows "
-            f"{PARAMETER_LIMIT:,}: choose another --model, or add --allow-over-limit, only to compare"
-        )
-    return count
+    parameters = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return Summary(parameters, trainable, sum(layer.macs for layer in layers), tuple(layers))

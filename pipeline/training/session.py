@@ -15,7 +15,7 @@ from pipeline.console import Meter
 from pipeline.errors import Log
 from pipeline.model import resnet
 from pipeline.model.resnet import ResNet, whiten
-from pipeline.model.summary import summarise, trainable_parameters
+from pipeline.model.summary import summarise
 from pipeline.recipes import Compile
 from pipeline.store import atomic, runs
 from pipeline.store.manifest import read_json
@@ -164,8 +164,9 @@ def _open_board(task: Task, state: State, class_names: Sequence[str]) -> Board:
 
 def _announce(task: Task, state: State, log: Log) -> None:
     config, images, steps = task.config, len(task.training), task.training.steps
-    parameters = trainable_parameters(state.model)
-    log(f"run {task.folder.name}: model {config.model.name}, {parameters:,} trainable parameters")
+    log(
+        f"run {task.folder.name}: model {config.model.name}, {config.model.trainable_parameters:,} trainable parameters"
+    )
     processes = "" if task.world.alone else f", {task.world.size} processes"
     compiled = ", compiled (the first step takes minutes)" if task.device.compiled else ""
     log(f"device {task.device.description}{processes}, precision {task.device.precision}{compiled}")
@@ -203,7 +204,7 @@ def _result(task: Task, state: State, data: Processed) -> RunResult:
         best_epoch=best.epoch,
         epochs=len(state.rows),
         last_validation_accuracy=state.rows[-1].validation_accuracy,
-        trainable_parameters=trainable_parameters(selected),
+        trainable_parameters=task.config.model.trainable_parameters,
         images_per_second=statistics.median(row.images_per_second for row in state.rows),
         seconds=sum(row.seconds for row in state.rows),
         device=task.device.description,
