@@ -40,7 +40,6 @@ class Competition:
     slug: str
     file_sha256: dict[str, str] = field(default_factory=dict)  # file name -> sha256
     public_rows: int | None = None  # rows behind the public score
-    private_rows: int | None = None
     line: PublishedLine | None = None
 
 
@@ -52,7 +51,6 @@ KNOWN_COMPETITIONS = {
         {"cifar_test_nolabel.pkl": "a0efb9ed2400345ed274e1ad6c7d299b4e8c94d194e0420ffa9a711a22e5cdb1"},
         # 19 of 20 published scores are k/5012 (public) or k/4988 (private) cut to five decimals.
         public_rows=5012,
-        private_rows=4988,
         line=PublishedLine(
             -0.333, 0.818, "six published (local, Kaggle) pairs, leave-one-out error at most 0.43 points"
         ),
