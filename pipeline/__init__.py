@@ -13,23 +13,23 @@
     python -m pipeline.status       all of these folders      -> what exists, what is stale, what to do next
     python -m pipeline.sweep        many short runs           -> the best recipe of a search space
     python -m pipeline.kernel       the project               -> Kaggle's GPU, and the run that comes back
-                                                                 (kernel_source: what is pushed;
-                                                                 kernel_runner: what runs there)
 
 Stages know parts; parts never know stages:
 
-    config, recipes        competitions and paths; models, recipes and presets
-    errors                 one tree of errors and the exit codes
+    config, recipes        competitions, folders, constants, the project's files; models, recipes and presets
+    errors                 one tree of errors, the exit codes, text that is safe for a terminal
     cli                    what the command lines share
-    commands               a command as text: which one comes next, what makes a run again
+    commands               a command as text: a stage in its folders, the options that train a run again
     console                progress, durations, tables
-    store/                 files that survive a crash: manifests, atomic writes, archives, the pickle reader; runs,
-                           submissions and the ledger
-    model/                 the models and their summary (python -m pipeline.model)
+    store/                 files that survive a crash: manifests, atomic writes, archives, the pickle reader; the data,
+                           runs, submissions and the ledger; what exists of all that
+    model/                 the models, how pixels are normalised, weights files, costs (python -m pipeline.model)
     kaggle_api/            the genuine client in a child process; credentials
-    training/              batches, augmentation, the loop, checkpoints; inference
+    training/              batches, augmentation, optimizers and the learning rate (optim), one step, the loop,
+                           checkpoints; inference
     gap/                   what a CSV will score, what shift the hidden images show, what may close the gap
     reporting/             the report's figures and its page
+    kernel_source          what kernel pushes;  kernel_runner: what runs on Kaggle's machine
     rehearsal/             a mock Kaggle server on 127.0.0.1 and its embedded competition
                            (python -m pipeline.rehearsal -- COMMAND)
 """

@@ -1,4 +1,4 @@
-"""A command as text: which one comes next, in the same competition and folders, and what makes a run again."""
+"""A command as text: a stage in the same competition and folders, and the options that train a run again."""
 
 import dataclasses
 import shlex

@@ -1,4 +1,4 @@
-"""A command as text: which one comes next, and the options that give a recipe, which are the recipe again."""
+"""A command as text, and the options that give a recipe, which are the recipe again."""
 
 import dataclasses
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""The models, their summary (`python -m pipeline.model`) and their weights files."""
+"""The models, how pixels are normalised for them, their weights files; what they cost (`python -m pipeline.model`)."""

@@ -7,5 +7,5 @@ cifar, processed    the competition's files, and the checked arrays that preproc
 runs, ensemble      what train writes, and the runs that predict averages
 submissions         a CSV's origin and the predictions behind it;  submission_format: what Kaggle takes
 ledger              what was predicted, sent and scored
-overview            what exists, what is stale, what is next
+overview            what exists and what of it is stale
 """

@@ -4,7 +4,7 @@ augment      Cutout, Mixup, CutMix, RICAP, TrivialAugment, for whole batches
 batches      images on the device, an epoch's random numbers, the validation split
 device       device, precision, compilation, processes: all by rule
 optim        optimizers, learning rate, EMA
-inference    evaluation, test-time augmentation, batch-norm adaptation, several models
+inference    evaluation, test-time augmentation, batch-norm adaptation, several models, teachers
 state        what changes while training, and the checkpoint
 step         one step; distillation
 metrics      TensorBoard
