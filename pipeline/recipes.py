@@ -93,11 +93,7 @@ class ModelConfig:
         return count + (channels + 1) * CLASSES
 
     def require_within_limit(self) -> None:
-        """Check that the competition allows so many parameters.
-
-        Raises:
-            UsageError: it does not.
-        """
+        """UsageError if the competition does not allow so many trainable parameters."""
         if (count := self.trainable_parameters) > PARAMETER_LIMIT:
             raise UsageError(
                 f"model {self.name} has {count:,} trainable parameters, and the competition allows "
