@@ -27,9 +27,10 @@ from pipeline.config import Paths, competition
 from pipeline.console import duration, table
 from pipeline.errors import AccessDenied, BadData, Log, MissingInput, NetworkError, PipelineError, printable
 from pipeline.gap.assessment import Assessment, assess, record
-from pipeline.gap.comparison import Comparison, compare, sync
+from pipeline.gap.comparison import Comparison, compare
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import Kaggle, Submission
+from pipeline.kaggle_api.ledger_sync import sync
 from pipeline.store import ledger, runs, submissions
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import Manifest

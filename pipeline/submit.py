@@ -30,15 +30,13 @@ import click
 from pipeline import cli, commands
 from pipeline.config import PARAMETER_LIMIT, Paths
 from pipeline.console import duration
-from pipeline.errors import BadData, Log, MissingInput, NetworkError, ScoringError, SubmissionLimit, UsageError
-from pipeline.gap import comparison
-from pipeline.kaggle_api import credentials
+from pipeline.errors import Log, NetworkError, ScoringError, SubmissionLimit, UsageError
+from pipeline.kaggle_api import credentials, ledger_sync
 from pipeline.kaggle_api.client import LONGEST_WAIT, REFUSALS, Kaggle
 from pipeline.store import atomic, ledger, runs, submission_format, submissions
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord
 from pipeline.store.processed import Processed
-from pipeline.store.submissions import Sidecar
 
 TRIES = 3  # of sending, each after a search for the tag
 LOOKING = "looking for its tag in Kaggle's list"
@@ -91,7 +89,7 @@ class Sender:
         slug = draft.competition
         # The ledger first learns what was sent by hand, by a run that was killed, or before the ledger was lost.
         listed, csvs = self.kaggle.submissions(slug), submissions.local_csvs(self.paths.submissions, slug)
-        entries = comparison.sync(self._ledger, ledger.read(self._ledger), listed, csvs, slug, also=[draft])
+        entries = ledger_sync.sync(self._ledger, ledger.read(self._ledger), listed, csvs, slug, also=[draft])
         own = [entry for entry in ledger.current(entries, slug) if entry.csv_sha256 == draft.csv_sha256]
         earlier = {entry.ref: entry for entry in own if entry.ref is not None}
         if earlier and not again:
@@ -114,7 +112,7 @@ class Sender:
         """For how many more seconds a submission may show up that was sent at these times with no answer."""
         if not sent:
             return 0.0
-        age = (self.now() - comparison.instant(sent[-1])).total_seconds()
+        age = (self.now() - ledger_sync.instant(sent[-1])).total_seconds()
         return min(max(self.patience - age, 0.0), self.patience)  # a clock that was put back makes nobody wait longer
 
     def _send(self, csv: Path, draft: Entry, earlier: Collection[int]) -> int:
@@ -201,7 +199,7 @@ class Sender:
                 raise NetworkError(f"ref {entry.ref} was accepted, its score is not known yet: {error}") from error
             item = next((item for item in listed if item.ref == entry.ref), None)
             if item is not None and item.status.lower() != ledger.PENDING:
-                entry = comparison.updated(entry, item)
+                entry = ledger_sync.updated(entry, item)
                 ledger.append(self._ledger, [entry])
             elif self.monotonic() > end:
                 later = "look later with `python -m pipeline.check`"
@@ -225,23 +223,17 @@ class Sender:
 
 def _draft(csv: Path, slug: str | None) -> Entry:
     """The ledger's entry as far as it is known beforehand; a CSV without a sidecar has an unknown run."""
-    if not csv.is_file():
-        raise MissingInput(f"{csv} does not exist: run `python -m pipeline.predict --out {csv}` first")
-    sidecar, digest = Sidecar.read(csv), FileRecord.of(csv).sha256
-    if sidecar is None:
+    if csv.is_file() and not submissions.sidecar_path(csv).is_file():
         if slug is None:
             raise UsageError(f"{csv} was not written by predict: say what it is for with --competition SLUG")
-        return Entry("", slug, "", digest, None, None, None, None, None, "")
-    if sidecar.csv_sha256 != digest:
-        cure = "predict again with --force, or rename it and add --competition"
-        raise BadData(f"{csv} was edited after predict wrote it: {cure}")
+        return Entry(competition=slug, csv_sha256=FileRecord.of(csv).sha256)
+    sidecar = submissions.local_csv(csv).sidecar
     if slug not in (None, sidecar.competition):
         raise UsageError(f"{csv} was predicted for {sidecar.competition}, not for --competition {slug}")
     if not sidecar.submittable:
         limit = f"the competition's {PARAMETER_LIMIT:,} trainable parameters"
         raise UsageError(f"{csv} comes from a network over {limit}: submit a run within them")
-    local = sidecar.validation_accuracy, sidecar.test_accuracy
-    return Entry("", sidecar.competition, sidecar.run, digest, None, *local, None, None, "")
+    return Entry.of(sidecar)
 
 
 @cli.stage_command("""

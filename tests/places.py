@@ -59,7 +59,7 @@ def note(csv: Path, status: str, ref: int | None = 1, public: float | None = Non
     """A line in the ledger about a CSV."""
     known = Sidecar.read(csv)
     assert known is not None
-    entry = Entry(time, SLUG, known.run, known.csv_sha256, ref, 91.0, 90.0, public, None, status)
+    entry = dataclasses.replace(Entry.of(known), time=time, ref=ref, public=public, status=status)
     if status == ledger.PREDICTED:
         entry = dataclasses.replace(entry, ref=None, predicted=82.5, predicted_low=80.0, predicted_high=85.0)
     ledger.append(csv.parent / ledger.NAME, [entry])

@@ -21,8 +21,8 @@ BELOW = {  # what each layer may import beside the foundation and itself
     "model": ("store",),
     "kaggle_api": ("store",),
     "training": ("store", "model", "commands"),
-    "gap": ("store", "model", "kaggle_api", "training", "commands"),
-    "reporting": ("store", "model", "kaggle_api", "training", "gap", "commands"),
+    "gap": ("store", "model", "training", "commands"),
+    "reporting": ("store", "model", "training", "gap", "commands"),
     "rehearsal": ("store", "kaggle_api", "commands"),
 }
 STANDARD_LIBRARY_ALONE = ("config", "errors", "recipes", "kaggle_api.credentials")

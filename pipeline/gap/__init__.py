@@ -7,5 +7,5 @@ diagnosis                      the verdict and its grounds, from corruption_fit 
 adapt                          mitigations of a shift, tried on labelled images, and applied (needs torch)
 prediction                     the hidden images predicted, diagnosed, and predicted again: what predict calls
 assessment                     a CSV's evidence put together, and the advice: what predict, check and report call
-comparison                     Kaggle's list joined with the ledger; the gap: what check and submit call
+comparison                     the gap over all submissions, and whether it is luck: what check calls
 """

@@ -7,7 +7,7 @@ Accuracies here are fractions in 0..1; the ledger's are in per cent.
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -222,13 +222,12 @@ def is_recorded(entries: Sequence[Entry], csv_sha256: str) -> bool:
 
 def record(path: Path, entries: Sequence[Entry], assessment: Assessment, now: datetime) -> list[Entry]:
     """Write the prediction into the ledger at `path`, unless its `entries` have one of this CSV; all its lines then."""
-    card, made = assessment.csv.sidecar, assessment.forecast
-    if is_recorded(entries, card.csv_sha256):
+    sidecar, made = assessment.csv.sidecar, assessment.forecast
+    if is_recorded(entries, sidecar.csv_sha256):
         return list(entries)
     low, high = map(_per_cent, made.interval)
-    line = Entry(
-        now.isoformat(timespec="seconds"), card.competition, card.run, card.csv_sha256, None,
-        card.validation_accuracy, card.test_accuracy, None, None, ledger.PREDICTED, made.by,
+    line = replace(
+        Entry.of(sidecar), time=now.isoformat(timespec="seconds"), status=ledger.PREDICTED, note=made.by,
         predicted=_per_cent(made.predicted), predicted_low=low, predicted_high=high,
     )  # fmt: skip
     ledger.append(path, [line])

@@ -1,100 +1,23 @@
-"""Holdout accuracy against Kaggle's scores, over all submissions: which is which, the gap, and whether it is luck."""
+"""Holdout accuracy against Kaggle's scores, over all submissions: the gap, and whether it is luck."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.config import Competition
-from pipeline.errors import printable
 from pipeline.gap.assessment import prediction_error
 from pipeline.gap.estimators import NORMAL
 from pipeline.gap.forecast import on_line
-from pipeline.kaggle_api.client import Submission
-from pipeline.store import ledger, submissions
+from pipeline.store import ledger
 from pipeline.store.ledger import Entry
 from pipeline.store.submissions import LocalCsv
 
-BY_HAND = "submitted by hand; recognised by its file name"
-CLOCKS_DIFFER = timedelta(minutes=10)  # at most, this machine's and Kaggle's
-TEST_ROWS = 10_000  # CIFAR-10's test_batch, where the processed data is not at hand
-STATE = ("status", "public", "private", "run")  # fields whose change is a new line in the ledger
+HOLDOUT_ROWS = 10_000  # CIFAR-10's test_batch, where the processed data is not at hand
 OF_NEWEST = {  # JSON key -> field
     "run": "run", "ref": "ref", "status": "status", "local": "local_test", "validation": "local_validation",
     "public": "public", "private": "private", "gap": "gap_public",
 }  # fmt: skip
-
-
-def sync(
-    path: Path, entries: Sequence[Entry], listed: Iterable[Submission], csvs: Sequence[LocalCsv], competition: str,
-    also: Sequence[Entry] = (),
-) -> list[Entry]:  # fmt: skip
-    """Bring the ledger at `path`, with these `entries`, up to what Kaggle lists; all its lines then, oldest first.
-
-    A submission is recognised as one of our `csvs` by the tag in its description, or by the file's name; `also` are
-    recognised besides, such as a CSV that predict did not write.
-    """
-    known = [*also, *ledger.current(entries, competition)]
-    by_ref = {entry.ref: entry for entry in known if entry.ref is not None}
-    by_sha = {entry.csv_sha256: entry for entry in (*map(_draft, csvs), *known) if entry.csv_sha256}
-    lines = []
-    for submission in sorted(listed, key=lambda item: item.ref):
-        old = by_ref.get(submission.ref)
-        # What was not recognised may be by now: its CSV may have come from another machine meanwhile.
-        entry = updated(old if old and old.run else _recognised(submission, by_sha, csvs, competition), submission)
-        if old is None or any(getattr(old, name) != getattr(entry, name) for name in STATE):
-            lines.append(entry)
-    ledger.append(path, lines)
-    return [*entries, *lines]
-
-
-def updated(entry: Entry, submission: Submission) -> Entry:
-    """The ledger's next line for `entry`, with what Kaggle says of it now."""
-    return replace(
-        entry,
-        time=instant(submission.date).isoformat(timespec="seconds"),
-        ref=submission.ref,
-        public=_per_cent(submission.public),
-        private=_per_cent(submission.private),
-        status=submission.status.lower(),
-        note=printable(submission.error) or entry.note,
-    )
-
-
-def _recognised(submission: Submission, by_sha: Mapping[str, Entry], csvs: Sequence[LocalCsv], slug: str) -> Entry:
-    for sha256, entry in by_sha.items():
-        if submissions.carries(submission.description, sha256):
-            return replace(entry, note="")  # the note is of another submission, or of a refusal
-    for csv in csvs:
-        fits = (csv.path.name, csv.size) == (submission.file_name, submission.size)
-        if fits and instant(csv.sidecar.created) - instant(submission.date) <= CLOCKS_DIFFER:
-            return replace(_draft(csv), note=BY_HAND)
-    return Entry("", slug, "", "", None, None, None, None, None, "", "not a CSV that is here")
-
-
-def _draft(csv: LocalCsv) -> Entry:
-    card = csv.sidecar
-    local = card.validation_accuracy, card.test_accuracy
-    return Entry("", card.competition, card.run, card.csv_sha256, None, *local, None, None, "")
-
-
-def _per_cent(score: str) -> float | None:
-    """Kaggle's "0.83439" as 83.439; None while it is unknown."""
-    try:
-        return round(100 * float(score), 3)
-    except ValueError:
-        return None
-
-
-def instant(text: str) -> datetime:
-    """An ISO time; Kaggle's carries no zone and means UTC.  What is no time lies far in the past."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return datetime.fromtimestamp(0, UTC)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -175,14 +98,14 @@ def compare(
     candidates = [e for e in states if only is None or e.csv_sha256 == only]
     newest = max(candidates, key=lambda e: (e.gap_public is not None, e.public is not None, e.ref or 0), default=None)
     optimistic = {csv.sidecar.csv_sha256: csv.sidecar.validation_set == "test_batch" for csv in csvs}
-    # Without better knowledge, half of the test set.
+    # Without better knowledge, half of the hidden images.
     public_rows = competition.public_rows or (facts["hidden"]["images"] // 2 if facts else None)
     by_chance = expected = None
     if newest is not None and newest.local_test is not None:
         if competition.line is not None:
             expected = round(100 * on_line(competition.line, newest.local_test / 100), 2)
         if newest.public is not None and public_rows:
-            rows = facts["test"]["images"] if facts else TEST_ROWS
+            rows = facts["test"]["images"] if facts else HOLDOUT_ROWS
             by_chance = noise(newest.local_test, rows, newest.public, public_rows)
     return Comparison(
         competition, states, ledger.predictions(entries, competition.slug), newest, public_rows, by_chance, expected,

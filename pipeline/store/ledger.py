@@ -12,10 +12,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pipeline.errors import BadData, printable
 from pipeline.store import atomic
+from pipeline.store.submissions import Sidecar
 
 NAME = "ledger.csv"
 MOST = 1000.0  # per cent or points; the ends of an interval may lie beyond 100
@@ -28,24 +29,32 @@ HEAD = ("ref", "time (UTC)", "run", "validation", "local", "predicted", "public"
 TEXTS = ("time", "competition", "run", "csv_sha256", "status", "note")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One line.  None means unknown; `ref` is Kaggle's number of the submission."""
+    """One line.  None or "" means unknown; `ref` is Kaggle's number of the submission."""
 
-    time: str  # ISO 8601, UTC: when it was submitted, as far as that is known
+    time: str = ""  # ISO 8601, UTC: when it was submitted, as far as that is known
     competition: str
-    run: str
-    csv_sha256: str
-    ref: int | None
-    local_validation: float | None
-    local_test: float | None
-    public: float | None
-    private: float | None
-    status: str
+    run: str = ""
+    csv_sha256: str = ""
+    ref: int | None = None
+    local_validation: float | None = None
+    local_test: float | None = None
+    public: float | None = None
+    private: float | None = None
+    status: str = ""
     note: str = ""  # the reason of an error; how a submission by hand was recognised; what predicted
     predicted: float | None = None  # the public score, predicted; only in lines of status "predicted"
     predicted_low: float | None = None  # of the 90 % interval
     predicted_high: float | None = None
+
+    @classmethod
+    def of(cls, sidecar: Sidecar) -> Self:
+        """What is known of a CSV before it is submitted."""
+        return cls(
+            competition=sidecar.competition, run=sidecar.run, csv_sha256=sidecar.csv_sha256,
+            local_validation=sidecar.validation_accuracy, local_test=sidecar.test_accuracy,
+        )  # fmt: skip
 
     @property
     def gap_public(self) -> float | None:

@@ -85,8 +85,8 @@ class LocalCsv:
     sidecar: Sidecar
 
 
-def local_csv(path: Path, competition: str) -> LocalCsv:
-    """The CSV at `path`, which predict wrote for `competition` and nobody edited.
+def local_csv(path: Path, competition: str | None = None) -> LocalCsv:
+    """The CSV at `path`, which predict wrote (for `competition`) and nobody edited.
 
     Raises:
         MissingInput: it is not there.
@@ -97,7 +97,7 @@ def local_csv(path: Path, competition: str) -> LocalCsv:
     sidecar = Sidecar.read(path)
     if sidecar is None:
         raise BadData(f"{path} was not written by predict, nothing is known of it: {again(path)}")
-    if sidecar.competition != competition:
+    if competition not in (None, sidecar.competition):
         raise BadData(f"{path} is for {sidecar.competition}: add --competition {sidecar.competition}")
     record = FileRecord.of(path)
     if sidecar.csv_sha256 != record.sha256:

@@ -54,7 +54,7 @@ def _gap() -> Image.Image:
 
 
 def _entry(local: float, public: float) -> Entry:
-    return Entry("", DEFAULT_COMPETITION, "", "", 1, None, local, public, None, "complete")
+    return Entry(competition=DEFAULT_COMPETITION, ref=1, local_test=local, public=public, status="complete")
 
 
 def _save(picture: Image.Image, path: Path) -> None:

@@ -54,7 +54,7 @@ def csv(
 
 
 def scored(subject: LocalCsv, public: float) -> Entry:
-    return Entry("", "c", subject.sidecar.run, subject.sidecar.csv_sha256, 1, 90.0, 90.0, public, None, "complete")
+    return dataclasses.replace(Entry.of(subject.sidecar), ref=1, public=public, status="complete")
 
 
 def forecast_of(*arguments: Any, **options: Any) -> Forecast:

@@ -83,7 +83,10 @@ def no_space(here: Place) -> Outcome:
 
 def no_space_after_sending(here: Place) -> Outcome:
     """The ledger has space for the line before sending, and for a part of the line after it."""
-    entry = Entry("t" * 25, SLUG, "tiny-run", here.sha256, None, 91.0, 90.0, None, None, ledger.SENDING)
+    entry = Entry(
+        time="t" * 25, competition=SLUG, run="tiny-run", csv_sha256=here.sha256, local_validation=91.0,
+        local_test=90.0, status=ledger.SENDING,
+    )  # fmt: skip
     size = here.ledger_file.stat().st_size + len(ledger.line(entry)) + 20
     code = (
         f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}));"

@@ -10,7 +10,10 @@ from pipeline.store.ledger import Entry
 from pipeline.store.runs import RunCard
 from tests.support import paths_in, prepare, write_run
 
-ENTRY = Entry("2025-03-01T10:20:30+00:00", "slug", "a", "sha", 7, 91.0, 90.0, 80.0, None, "complete")
+ENTRY = Entry(
+    time="2025-03-01T10:20:30+00:00", competition="slug", run="a", csv_sha256="sha", ref=7, local_validation=91.0,
+    local_test=90.0, public=80.0, status="complete",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,10 @@ from pipeline.errors import BadData
 from pipeline.store import ledger
 from pipeline.store.ledger import Entry
 
-ENTRY = Entry("2025-01-01T00:00:00+00:00", "c", "run", "abc", 7, 94.3, 94.1, 83.439, None, "complete", "a note")
+ENTRY = Entry(
+    time="2025-01-01T00:00:00+00:00", competition="c", run="run", csv_sha256="abc", ref=7, local_validation=94.3,
+    local_test=94.1, public=83.439, status="complete", note="a note",
+)  # fmt: skip
 PREDICTION = dataclasses.replace(
     ENTRY, ref=None, public=None, status="predicted", predicted=83.25, predicted_low=-0.5, predicted_high=101.125
 )

@@ -1,0 +1,81 @@
+"""Kaggle's list of submissions, written into the ledger: which CSV each is of, and what became of it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pipeline.errors import printable
+from pipeline.kaggle_api.client import Submission
+from pipeline.store import ledger, submissions
+from pipeline.store.ledger import Entry
+from pipeline.store.submissions import LocalCsv
+
+BY_HAND = "submitted by hand; recognised by its file name"
+CLOCKS_DIFFER = timedelta(minutes=10)  # at most, this machine's and Kaggle's
+STATE = ("status", "public", "private", "run")  # fields whose change is a new line in the ledger
+
+
+def sync(
+    path: Path, entries: Sequence[Entry], listed: Iterable[Submission], csvs: Sequence[LocalCsv], competition: str,
+    also: Sequence[Entry] = (),
+) -> list[Entry]:  # fmt: skip
+    """Bring the ledger at `path`, with these `entries`, up to what Kaggle lists; all its lines then, oldest first.
+
+    A submission is recognised as one of our `csvs` by the tag in its description, or by the file's name; `also` are
+    recognised besides, such as a CSV that predict did not write.
+    """
+    known = [*also, *ledger.current(entries, competition)]
+    by_ref = {entry.ref: entry for entry in known if entry.ref is not None}
+    ours = [Entry.of(csv.sidecar) for csv in csvs]
+    by_sha = {entry.csv_sha256: entry for entry in (*ours, *known) if entry.csv_sha256}
+    lines = []
+    for submission in sorted(listed, key=lambda item: item.ref):
+        old = by_ref.get(submission.ref)
+        # What was not recognised may be by now: its CSV may have come from another machine meanwhile.
+        entry = updated(old if old and old.run else _recognised(submission, by_sha, csvs, competition), submission)
+        if old is None or any(getattr(old, name) != getattr(entry, name) for name in STATE):
+            lines.append(entry)
+    ledger.append(path, lines)
+    return [*entries, *lines]
+
+
+def updated(entry: Entry, submission: Submission) -> Entry:
+    """The ledger's next line for `entry`, with what Kaggle says of it now."""
+    return replace(
+        entry,
+        time=instant(submission.date).isoformat(timespec="seconds"),
+        ref=submission.ref,
+        public=_per_cent(submission.public),
+        private=_per_cent(submission.private),
+        status=submission.status.lower(),
+        note=printable(submission.error) or entry.note,
+    )
+
+
+def _recognised(submission: Submission, by_sha: Mapping[str, Entry], csvs: Sequence[LocalCsv], slug: str) -> Entry:
+    for sha256, entry in by_sha.items():
+        if submissions.carries(submission.description, sha256):
+            return replace(entry, note="")  # the note is of another submission, or of a refusal
+    for csv in csvs:
+        fits = (csv.path.name, csv.size) == (submission.file_name, submission.size)
+        if fits and instant(csv.sidecar.created) - instant(submission.date) <= CLOCKS_DIFFER:
+            return replace(Entry.of(csv.sidecar), note=BY_HAND)
+    return Entry(competition=slug, note="not a CSV that is here")
+
+
+def _per_cent(score: str) -> float | None:
+    """Kaggle's "0.83439" as 83.439; None while it is unknown."""
+    try:
+        return round(100 * float(score), 3)
+    except ValueError:
+        return None
+
+
+def instant(text: str) -> datetime:
+    """An ISO time; Kaggle's carries no zone and means UTC.  What is no time lies far in the past."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.fromtimestamp(0, UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
