@@ -121,17 +121,19 @@ def _ask(
         return [], str(error)
     end = time.monotonic() + wait
     try:
-        listed = kaggle.submissions(slug)
+        listed = {submission.ref: submission for submission in kaggle.submissions(slug)}
     except NetworkError:
         if states := ledger.current(entries, slug):
             log(submission_table(states, ledger.predictions(entries, slug)))
         raise
-    if wait and any(submission.status == "PENDING" for submission in listed):
+    pending = [ref for ref, submission in listed.items() if submission.status == "PENDING"]
+    if wait and pending:
         kaggle.log(f"check: being scored, waiting for up to {duration(wait)}")
-    while any(submission.status == "PENDING" for submission in listed) and time.monotonic() < end:
+    while pending and time.monotonic() < end:
         kaggle.sleep(POLL)
-        listed = kaggle.submissions(slug)
-    return listed, None
+        listed |= {ref: kaggle.submission(slug, ref) or listed[ref] for ref in pending}
+        pending = [ref for ref in pending if listed[ref].status == "PENDING"]
+    return list(listed.values()), None
 
 
 def _draw(assessment: Assessment, processed: Path, folder: Path) -> list[Path]:

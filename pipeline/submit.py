@@ -189,17 +189,17 @@ class Sender:
 
     def _await_score(self, entry: Entry) -> Entry:
         """Look for the score of this very ref until the time is up."""
+        assert entry.ref is not None  # Kaggle has it
         end = self.monotonic() + self.wait
         if self.wait and entry.status == ledger.PENDING:
             self.log(f"submit: waiting for its score for up to {duration(self.wait)}")
         while self.wait and entry.status == ledger.PENDING:
             try:
-                listed = self.kaggle.submissions(entry.competition)
+                submission = self.kaggle.submission(entry.competition, entry.ref)
             except NetworkError as error:
                 raise NetworkError(f"ref {entry.ref} was accepted, its score is not known yet: {error}") from error
-            item = next((item for item in listed if item.ref == entry.ref), None)
-            if item is not None and item.status.lower() != ledger.PENDING:
-                entry = ledger_sync.updated(entry, item)
+            if submission is not None and submission.status.lower() != ledger.PENDING:
+                entry = ledger_sync.updated(entry, submission)
                 ledger.append(self._ledger, [entry])
             elif self.monotonic() > end:
                 later = "look later with `python -m pipeline.check`"

@@ -81,7 +81,7 @@ def test_a_submission_that_is_being_scored_is_waited_for(place: Path, monkeypatc
         now.append(now[-1] + seconds)
 
     calls: list[str] = []  # of what should happen once
-    for owner, name in ((FileRecord, "of"), (ledger, "read"), (Kaggle, "submissions")):
+    for owner, name in ((FileRecord, "of"), (ledger, "read"), (Kaggle, "submissions"), (Kaggle, "submission")):
         monkeypatch.setattr(owner, name, counted(getattr(owner, name), calls))
     monkeypatch.setattr("pipeline.check.Kaggle", functools.partial(Kaggle, sleep=sleep))
     with serve(place, pending=3.0) as kaggle:
@@ -96,7 +96,7 @@ def test_a_submission_that_is_being_scored_is_waited_for(place: Path, monkeypatc
     assert patient["status"] == "complete" and patient["public"] is not None
     assert waiting.stderr == "check: being scored, waiting for up to 0:00:30\n"
     assert len(now) == 3  # two looks in vain, 2 seconds after each
-    assert calls == ["of", "read", "submissions", "submissions", "submissions"]  # the ledger is read once
+    assert calls == ["of", "read", "submissions", "submission", "submission"]  # the ledger is read once
 
 
 def test_a_strangers_submission_has_no_local_value(place: Path) -> None:

@@ -1,1 +1,7 @@
-"""Kaggle, through its own client: the calls (client, which runs child in a process of its own), and the credentials."""
+"""Kaggle, through its own client.
+
+client        the calls: time limits, typed answers and errors
+child         the process in which the client runs, one a call
+credentials   whether there are any, and what must not be printed
+ledger_sync   Kaggle's list of submissions, written into the ledger
+"""

@@ -72,6 +72,16 @@ def submissions(api: Any, slug: str) -> list[dict[str, Any]]:
         return [_submission(item) for answer in _pages(page) for item in answer.submissions]
 
 
+def submission(api: Any, ref: int) -> dict[str, Any]:
+    """One submission by its ref."""
+    from kagglesdk.competitions.types.competition_api_service import ApiGetSubmissionRequest  # noqa: PLC0415
+
+    request = ApiGetSubmissionRequest()
+    request.ref = ref
+    with api.build_kaggle_client() as kaggle:
+        return _submission(kaggle.competitions.competition_api_client.get_submission(request))
+
+
 def submit(api: Any, slug: str, file: str, message: str) -> dict[str, Any]:
     """Upload `file` and submit it; `number` is its ref.
 
@@ -117,7 +127,8 @@ def kernel_log(api: Any, kernel: str) -> str:
 CALLS: dict[str, Callable[..., Any]] = {
     call.__name__: call
     for call in (
-        files, download, limits, submissions, submit, username, push_kernel, kernel_status, kernel_output, kernel_log,
+        files, download, limits, submissions, submission, submit, username, push_kernel, kernel_status, kernel_output,
+        kernel_log,
     )
 }  # fmt: skip
 

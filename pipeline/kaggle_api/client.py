@@ -139,6 +139,16 @@ class Kaggle:
         """All of the team's submissions, newest first."""
         return typed(list[Submission], self._read(slug, "submissions", slug=slug))
 
+    def submission(self, slug: str, ref: int) -> Submission | None:
+        """The team's submission `ref`, or None while Kaggle does not know it yet: it says 404 for a moment."""
+        try:
+            submission = typed(Submission, self._read(slug, "submission", ref=ref))
+        except UsageError:
+            return None
+        if submission.ref != ref:
+            raise _nonsense(f"submission {submission.ref} in the place of {ref}")
+        return submission
+
     def download(self, slug: str, folder: Path, progress: Callable[[int], None]) -> None:
         """Download SLUG.zip into `folder`, resuming; `progress` is told the bytes there so far."""
         self._read(slug, "download", (folder, progress), slug=slug, folder=str(folder))

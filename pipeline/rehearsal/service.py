@@ -88,6 +88,7 @@ class Service:
             "StartSubmissionUpload": self._start_submission_upload,
             "CreateSubmission": self._create_submission,
             "GetSubmissionLimits": self._get_submission_limits,
+            "GetSubmission": self._get_submission,
             "ListSubmissions": lambda request: json_reply(page(request, "submissions", state.submissions())),
             "IntrospectToken": lambda _: json_reply({"active": True, "username": USERNAME, "userId": TEAM_ID}),
         }
@@ -156,6 +157,12 @@ class Service:
         token, description = request.get("blobFileTokens"), request.get("submissionDescription") or ""
         ref = self.state.submit(str(token), str(description))
         return json_reply({"message": f"Successfully submitted to {self.slug}", "ref": ref})
+
+    def _get_submission(self, request: Json) -> Reply:
+        for submission in self.state.submissions():
+            if submission["ref"] == request.get("ref"):
+                return json_reply(submission)
+        raise Refusal(404, "Submission not found")
 
     def _get_submission_limits(self, _: Json) -> Reply:
         today, total, allowed = self.state.limits()

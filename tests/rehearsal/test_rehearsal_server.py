@@ -27,6 +27,8 @@ def test_lists_are_paged(kaggle: MockKaggle) -> None:
     refs = [submit(kaggle, b"ID,Labels\n0,1\n").json["ref"] for _ in range(3)]
     newest = call(kaggle, "ListSubmissions", pageSize=2).json
     assert [item["ref"] for item in newest["submissions"]] == [refs[2], refs[1]]
+    assert call(kaggle, "GetSubmission", ref=refs[0]).json["ref"] == refs[0]
+    assert call(kaggle, "GetSubmission", ref=1).status == 404
     limits = call(kaggle, "GetSubmissionLimits").json
     assert (limits["numToday"], limits["numTotal"], limits["numAllowedNow"]) == (3, 3, 17)
 
