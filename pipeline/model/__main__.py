@@ -33,7 +33,7 @@ def command(name: str, as_json: bool) -> None:
     cli.log("\n".join([*table(HEAD, summary.rows, left=(0, 1, 2)), ""]))
     within = "within" if summary.trainable <= PARAMETER_LIMIT else "OVER"
     cli.log(f"parameters        {summary.parameters:>12,}")
-    cli.log(f"trainable         {summary.trainable:>12,}   {within} the budget of {PARAMETER_LIMIT:,}")
+    cli.log(f"trainable         {summary.trainable:>12,}   {within} the limit of {PARAMETER_LIMIT:,}")
     cli.log(f"MACs              {summary.macs / 1e6:>11.1f}M   an image")
     for what, size in summary.memory.items():
         cli.log(f"{what:<18}{size:>12.2f} MB")

@@ -132,12 +132,6 @@ def build(config: ModelConfig, seed: int) -> ResNet:
         return ResNet(config)
 
 
-def build_without_memory(config: ModelConfig) -> ResNet:
-    """The model on the meta device: shapes only, for counting."""
-    with torch.device("meta"):
-        return ResNet(config)
-
-
 # --- from stored pixels to what the models take: training and prediction must share this to the bit --------
 
 
@@ -219,10 +213,10 @@ def load(path: Path, config: ModelConfig) -> ResNet:
     """
     try:
         state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
-        model = build_without_memory(config)
+        with torch.device("meta"):  # shapes only: the file has the values
+            model = ResNet(config)
         model.load_state_dict(state, assign=True)
     except (SafetensorError, RuntimeError) as error:
-        raise BadData(
-            f"{path} holds no weights of model {config.name} ({first_line(error)}): train it again"
-        ) from error
+        reason = first_line(error)
+        raise BadData(f"{path} holds no weights of model {config.name} ({reason}): train it again") from error
     return model.to(memory_format=torch.channels_last).eval()

@@ -51,7 +51,7 @@ class Sidecar:
     measure: Mitigation = "none"  # what came of it
     pseudo_labels: list[str] = field(default_factory=list)  # CSVs whose labels of the hidden images were learned
     mirrored: bool = True  # whether the runs have learned from mirror images as well
-    submittable: bool = True  # False: a network is over the competition's parameter budget
+    submittable: bool = True  # False: a network is over the competition's parameter limit
     device: str = ""  # that answered, and its precision
 
     def __post_init__(self) -> None:

@@ -132,8 +132,7 @@ def _settled(task: Task, compile_: Compile) -> Device:
 
 def _write_execution(task: Task, device: Device) -> None:
     if task.world.first:
-        execution = Execution(device.kind, device.precision, device.compiled)
-        atomic.write_json(task.folder / EXECUTION, asdict(execution))
+        atomic.write_json(task.folder / EXECUTION, asdict(Execution(device.kind, device.precision, device.compiled)))
 
 
 # --- begin and end ----------------------------------------------------------------------------------------
