@@ -7,12 +7,11 @@ Reads files and asks nobody (pipeline.store.overview).
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -20,9 +19,10 @@ from click.core import ParameterSource
 from pipeline import cli, commands
 from pipeline.config import Paths
 from pipeline.console import duration, table
-from pipeline.errors import printable
+from pipeline.errors import BadData, MissingInput, printable
 from pipeline.store import ledger, overview, runs
-from pipeline.store.overview import NOT_SUBMITTED, CsvState, Folder, Overview, RunState
+from pipeline.store.overview import NOT_SUBMITTED, CsvState, FolderState, LedgerState, Overview, RunState
+from pipeline.store.runs import RunCard
 
 NAME, RUNS, CSVS = 28, 5, 4  # on the screen: characters of a name, and how many are shown, the newest
 
@@ -31,7 +31,7 @@ NAME, RUNS, CSVS = 28, 5, 4  # on the screen: characters of a name, and how many
 
 
 @dataclass(frozen=True)
-class Step:
+class NextStep:
     """A stage to run with these options, and why; `wait`: after what is under way has ended."""
 
     stage: str
@@ -40,49 +40,51 @@ class Step:
     wait: bool = False
 
 
-def following(known: Overview, submissions: Path) -> Step:
-    """The next step."""
-    run = known.usable
-    return _data_step(known) or (_csv_step(known, run) if run else _run_step(known, submissions))
+def next_step(known: Overview, paths: Paths) -> NextStep:
+    """The first that is needed."""
+    run = overview.usable(known.runs)
+    return _data_step(known) or (_csv_step(known, run) if run else _run_step(known, paths))
 
 
-def _data_step(known: Overview) -> Step | None:
+def _data_step(known: Overview) -> NextStep | None:
     """Arrays that are complete need no download any more; a damaged folder is only redone with --force."""
-    raw, processed = known.raw["state"], known.processed["state"]
+    raw, processed = known.raw.state, known.processed.state
     if processed == "complete":
         return None
     if processed == "under way":
-        return Step("train", "preprocess is under way", wait=True)
+        return NextStep("train", "preprocess is under way", wait=True)
     if raw == "under way":
-        return Step("preprocess", "the download is under way", wait=True)
+        return NextStep("preprocess", "the download is under way", wait=True)
     if raw == processed == "absent":
-        return Step("download", "nothing is here yet" if known.empty else "the images are not here")
+        return NextStep("download", "nothing is here yet" if known.empty else "the images are not here")
     stage, state = ("preprocess", processed) if raw == "complete" else ("download", raw)
     why = f"what {stage} makes is {'missing' if state == 'absent' else state}"
-    return Step(stage, why, ["--force"] if state == "damaged" else [])
+    return NextStep(stage, why, ["--force"] if state == "damaged" else [])
 
 
-def _run_step(known: Overview, submissions: Path) -> Step:
+def _run_step(known: Overview, paths: Paths) -> NextStep:
     """What is needed for a run that predict can take: none is finished and of these images."""
     for run in known.runs:
         if run.state == "training":
-            return Step("predict", f"run {run.name} is being trained", wait=True)
+            return NextStep("predict", f"run {run.name} is being trained", wait=True)
     # Interrupted ones first, then damaged ones, then those of other images.
     for run in sorted(known.runs, key=lambda run: (run.stale, run.state == "damaged")):
-        if run.card is None:
+        try:
+            card = RunCard.read(paths.models / run.name)
+        except (BadData, MissingInput):
             continue
-        name = runs.default_name(run.card) if run.stale else run.name  # on other images it is another run
-        again = commands.of_run(run.card, name, submissions)
+        name = runs.default_name(card) if run.stale else run.name  # on other images it is another run
+        again = commands.of_run(card, name, paths.submissions)
         if run.stale:
-            return Step("train", f"the images have changed since run {run.name} learned from them", again)
+            return NextStep("train", f"the images have changed since run {run.name} learned from them", again)
         if run.state == "interrupted":
-            return Step("train", f"run {run.name} was interrupted, and goes on", again)
-        return Step("train", f"run {run.name} is damaged", ["--force", *again])
+            return NextStep("train", f"run {run.name} was interrupted, and goes on", again)
+        return NextStep("train", f"run {run.name} is damaged", ["--force", *again])
     # A run whose options cannot be read may be the one that the default options make.
-    return Step("train", "no run is finished", ["--force"] if known.runs else [])
+    return NextStep("train", "no run is finished", ["--force"] if known.runs else [])
 
 
-def _csv_step(known: Overview, run: RunState) -> Step:
+def _csv_step(known: Overview, run: RunState) -> NextStep:
     """What is needed for that run's predictions to be submitted and scored, and then to understand the score."""
     named = [] if run.latest else ["--run", run.name]
     own = [csv for csv in known.csvs if run.name in csv.runs]
@@ -91,17 +93,17 @@ def _csv_step(known: Overview, run: RunState) -> Step:
         # predict replaces what it wrote itself, but nothing that somebody edited.
         edited = any((csv.stale == "edited" or csv.problem) and Path(csv.path).stem == run.name for csv in known.csvs)
         why = f"the predictions of run {run.name} are {'stale' if own else 'missing'}"
-        return Step("predict", why, [*named, *(["--force"] if edited else [])])
-    if known.ledger["problem"]:
-        return Step("check", "once the ledger is repaired, as said above", wait=True)
+        return NextStep("predict", why, [*named, *(["--force"] if edited else [])])
+    if known.ledger.problem:
+        return NextStep("check", "once the ledger is repaired, as said above", wait=True)
     submitted = any(csv.submission not in (NOT_SUBMITTED, ledger.SENDING, ledger.ERROR) for csv in good)
     if run.submittable and good[0].submittable and not submitted:
-        return Step("submit", f"the predictions of run {run.name} are not submitted", ["--csv", good[0].path])
-    if known.ledger["open"]:
-        return Step("check", "a submission has no score yet")
-    if known.report and (state := known.report["state"]) != "complete":
-        return Step("report", f"the report is {'missing' if state == 'absent' else state}", named)
-    return Step("check", "all is done: what the score means, and what would raise it")
+        return NextStep("submit", f"the predictions of run {run.name} are not submitted", ["--csv", good[0].path])
+    if known.ledger.open:
+        return NextStep("check", "a submission has no score yet")
+    if known.report and (state := known.report.state) != "complete":
+        return NextStep("report", f"the report is {'missing' if state == 'absent' else state}", named)
+    return NextStep("check", "all is done: what the score means, and what would raise it")
 
 
 # --- the screen -------------------------------------------------------------------------------------------
@@ -127,8 +129,8 @@ def show(known: Overview) -> list[str]:
     ]
 
 
-def _folder_text(folder: Folder) -> str:
-    return f"{folder['state']}: {folder['text']}"
+def _folder_text(folder: FolderState) -> str:
+    return f"{folder.state}: {folder.text}"
 
 
 def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], most: int, left: Sequence[int]) -> list[str]:
@@ -153,14 +155,14 @@ def _csv_row(csv: CsvState) -> Sequence[str]:
     return printable(Path(csv.path).name, NAME), *scores, ", ".join(notes)
 
 
-def _ledger_text(known: Mapping[str, Any]) -> str:
-    if known["problem"]:
-        return f"damaged: {known['problem']}"
-    if not known["total"]:
+def _ledger_text(known: LedgerState) -> str:
+    if known.problem:
+        return f"damaged: {known.problem}"
+    if not known.total:
         return "nothing submitted yet"
-    best = "no score yet" if known["best_public"] is None else f"best public {known['best_public']:.2f} %"
-    plural = "" if known["total"] == 1 else "s"
-    return f"{best}, {known['total']:,} submission{plural}, {known['today']:,} today (UTC); Kaggle was not asked"
+    best = "no score yet" if known.best_public is None else f"best public {known.best_public:.2f} %"
+    plural = "" if known.total == 1 else "s"
+    return f"{best}, {known.total:,} submission{plural}, {known.today:,} today (UTC); Kaggle was not asked"
 
 
 def _percent(value: float | None) -> str:
@@ -192,13 +194,10 @@ def command(
     if by_default and known.empty and len(known.others) == 1:
         known = overview.read(known.others[0], paths, now)
         lines = [f"nothing is here of {slug}; this is the only other one", ""]
-    step = following(known, paths.submissions)
+    step = next_step(known, paths)
     command = commands.command(step.stage, known.competition, paths, *step.options)
     if as_json:
-        values = asdict(known) | {"next": command, "why": step.why, "wait": step.wait}
-        for run in values["runs"]:
-            del run["card"], run["weights"]
-        cli.log(json.dumps(values, indent=2))
+        cli.log(json.dumps(asdict(known) | {"next": command, "why": step.why, "wait": step.wait}, indent=2))
         return
     lines += [*show(known), "", f"{'then' if step.wait else 'next'}: {command}", f"      ({step.why})"]
     if known.empty:

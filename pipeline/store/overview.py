@@ -4,12 +4,11 @@ Reads files and asks nobody; what is known of submissions is what the ledger has
 instead of raising it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pipeline.config import Paths, check_slug
 from pipeline.console import megabytes
@@ -23,7 +22,15 @@ from pipeline.store.runs import Run, RunCard
 from pipeline.store.submissions import Sidecar
 
 NOT_SUBMITTED = "not submitted"
-Folder = dict[str, str]
+
+
+@dataclass(frozen=True)
+class FolderState:
+    """The folder of a stage, or the report."""
+
+    path: str
+    state: str  # absent, under way, interrupted, complete, stale or damaged
+    text: str  # what is in it, or what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,6 @@ class RunState:
     latest: bool = False  # predict takes it by default
     submittable: bool = True
     problem: str = ""  # what is damaged, and what helps
-    card: RunCard | None = None  # not in the JSON, as the next
-    weights: str | None = None  # their sha256
 
 
 @dataclass(frozen=True)
@@ -63,33 +68,36 @@ class CsvState:
 
 
 @dataclass(frozen=True)
-class Overview:
-    """The state of a competition here; runs and CSVs the newest first.
+class LedgerState:
+    """What the ledger knows of submissions."""
 
-    A Folder has its path, its state (absent, under way, interrupted, complete, stale or damaged), and a text.
-    """
+    path: str
+    total: int
+    today: int  # UTC
+    open: int  # being sent or scored
+    best_public: float | None  # per cent
+    problem: str  # how it is damaged
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The state of a competition here; runs and CSVs the newest first."""
 
     competition: str
-    raw: Folder
-    processed: Folder
+    raw: FolderState
+    processed: FolderState
     runs: Sequence[RunState]
     csvs: Sequence[CsvState]
-    report: Folder | None  # None: there is no run to report on
-    ledger: Mapping[str, Any]  # see _ledger
+    report: FolderState | None  # None: there is no run to report on
+    ledger: LedgerState
     latest_problem: str  # why it is unknown which run finished last, and what helps
     others: Sequence[str]  # other competitions of which something is here
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing of it."""
-        folders = self.raw["state"] == self.processed["state"] == "absent"
-        return folders and not (self.runs or self.csvs or self.ledger["total"])
-
-    @property
-    def usable(self) -> RunState | None:
-        """The run that predict should take: the latest if it can be used, else the newest that can."""
-        fresh = [run for run in self.runs if run.state == "finished" and not run.stale]
-        return next((run for run in fresh if run.latest), fresh[0] if fresh else None)
+        folders = self.raw.state == self.processed.state == "absent"
+        return folders and not (self.runs or self.csvs or self.ledger.total)
 
 
 def read(slug: str, paths: Paths, now: datetime) -> Overview:
@@ -97,60 +105,79 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
     raw, downloaded = _raw(paths.raw / slug)
     processed, arrays = _processed(paths.processed / slug, downloaded)
     data, hidden = (training_fingerprint(arrays), arrays.fingerprint("hidden_")) if arrays else (None, None)
-    folders = {path.parent for name in (runs.CONFIG, MANIFEST) for path in paths.models.glob(f"[!.]*/{name}")}
-    everything = sorted((_run(f, data) for f in folders), key=lambda run: (run.changed, run.name), reverse=True)
-    found = [run for run in everything if run.card is None or run.card.competition == slug]
-    others = {run.card.competition for run in everything if run.card}
-    for folder in (*paths.raw.glob("[!.]*/"), *paths.processed.glob("[!.]*/")):
-        with suppress(UsageError):
-            others.add(check_slug(folder.name))
-    problem = ""
-    try:
-        latest = runs.latest(paths.models)
-        found = [replace(run, latest=run.name == latest) for run in found]
-    except (BadData, MissingInput) as error:
-        problem = str(error) if any(run.state == "finished" for run in found) else ""
-    submitted, lines = _ledger(paths.submissions / ledger.NAME, slug, now)
-    weights = {run.name: run.weights for run in found}
+
+    latest, latest_problem = _latest(paths.models)
+    competitions = {slug, *_competitions(paths.raw), *_competitions(paths.processed)}
+    states, weights = [], {}
+    for folder in {path.parent for name in (runs.CONFIG, MANIFEST) for path in paths.models.glob(f"[!.]*/{name}")}:
+        state, card, sha256 = _run(folder, data, folder.name == latest)
+        if card is not None:
+            competitions.add(card.competition)
+        if card is None or card.competition == slug:
+            states.append(state)
+            weights[state.name] = sha256
+    states.sort(key=lambda run: (run.changed, run.name), reverse=True)
+    finished = any(run.state == "finished" for run in states)
+
+    ledger_state, lines = _ledger(paths.submissions / ledger.NAME, slug, now)
     csvs = [_csv(path, slug, weights, hidden, lines) for path in paths.submissions.glob("[!.]*.csv")]
-    made = sorted(filter(None, csvs), key=lambda csv: (csv.created, csv.path), reverse=True)
-    known = Overview(slug, raw, processed, found, made, None, submitted, problem, sorted(others - {slug}))
-    if run := known.usable:
-        page = str(paths.models / run.name / runs.REPORT)
-        state = runs.report_state(paths.models / run.name, paths.processed / slug, paths.submissions)
-        known = replace(known, report={"path": page, "state": state, "text": page})
-    return known
+    run = usable(states)
+    return Overview(
+        competition=slug,
+        raw=raw,
+        processed=processed,
+        runs=states,
+        csvs=sorted(filter(None, csvs), key=lambda csv: (csv.created, csv.path), reverse=True),
+        report=_report(paths.models / run.name, paths, slug) if run else None,
+        ledger=ledger_state,
+        latest_problem=latest_problem if finished else "",
+        others=sorted(competitions - {slug}),
+    )
 
 
-def _raw(path: Path) -> tuple[Folder, Manifest | None]:
+def usable(states: Sequence[RunState]) -> RunState | None:
+    """The run that predict should take: the latest if it can be used, else the newest that can."""
+    fresh = [run for run in states if run.state == "finished" and not run.stale]
+    return next((run for run in fresh if run.latest), fresh[0] if fresh else None)
+
+
+def _competitions(folder: Path) -> Iterable[str]:
+    """Those that have something in data/raw or data/processed."""
+    for path in folder.glob("[!.]*/"):
+        with suppress(UsageError):
+            yield check_slug(path.name)
+
+
+def _raw(path: Path) -> tuple[FolderState, Manifest | None]:
     """data/raw/SLUG, and its manifest if it is complete."""
     folder, manifest = _folder(path, "the download")
     cache = path.with_name(f".{path.name}.download")
     if manifest is not None:
         size = sum(record.size for record in manifest.files.values())
-        folder["text"] = f"{len(manifest.files)} files, {megabytes(size)}, from {manifest.inputs.get('source')}"
-    elif folder["state"] == "absent" and path.is_dir():
-        folder |= {"state": "complete", "text": "laid out by hand"}
-    elif folder["state"] == "absent" and cache.is_dir():
+        text = f"{len(manifest.files)} files, {megabytes(size)}, from {manifest.inputs.get('source')}"
+        folder = replace(folder, text=text)
+    elif folder.state == "absent" and path.is_dir():
+        folder = replace(folder, state="complete", text="laid out by hand")
+    elif folder.state == "absent" and cache.is_dir():
         size = sum(file.stat().st_size for file in cache.iterdir() if file.is_file())
-        folder |= {"state": "interrupted", "text": f"after {megabytes(size)}"}
+        folder = replace(folder, state="interrupted", text=f"after {megabytes(size)}")
     return folder, manifest
 
 
-def _processed(path: Path, downloaded: Manifest | None) -> tuple[Folder, Manifest | None]:
+def _processed(path: Path, downloaded: Manifest | None) -> tuple[FolderState, Manifest | None]:
     """data/processed/SLUG, and its manifest if it can be used."""
     folder, manifest = _folder(path, "preprocess")
     if manifest is None:
         return folder, None
     with suppress(KeyError, TypeError, ValueError):  # of a manifest that was edited
         counts = [f"{manifest.facts[name]['images']:,} {name}" for name in ("train", "test", "hidden")]
-        folder["text"] = f"{', '.join(counts)} images"
+        folder = replace(folder, text=f"{', '.join(counts)} images")
     if downloaded is not None and manifest.inputs != {n: record.sha256 for n, record in downloaded.files.items()}:
-        folder |= {"state": "stale", "text": f"{folder['text']}, made of another download"}
+        folder = replace(folder, state="stale", text=f"{folder.text}, made of another download")
     return folder, manifest
 
 
-def _folder(path: Path, stage: str) -> tuple[Folder, Manifest | None]:
+def _folder(path: Path, stage: str) -> tuple[FolderState, Manifest | None]:
     """What the stage has left in its folder, and the manifest if it is complete."""
     state, text, manifest = "absent", "nothing yet", None
     try:
@@ -163,31 +190,47 @@ def _folder(path: Path, stage: str) -> tuple[Folder, Manifest | None]:
             state, text = "damaged", f"{path / missing[0]} is missing or has another size"
     if atomic.is_locked(path):
         state, text = "under way", f"{stage} is running"
-    return {"path": str(path), "state": state, "text": text}, manifest if state == "complete" else None
+    return FolderState(str(path), state, text), manifest if state == "complete" else None
 
 
-def _run(folder: Path, data: str | None) -> RunState:
-    """A run of any competition; `data` is the fingerprint of the arrays, if known."""
+def _latest(models: Path) -> tuple[str, str]:
+    """The name of the run that train finished last, or "" and why that is unknown."""
+    try:
+        return runs.latest(models), ""
+    except (BadData, MissingInput) as error:
+        return "", str(error)
+
+
+def _run(folder: Path, data: str | None, latest: bool) -> tuple[RunState, RunCard | None, str | None]:
+    """A run of any competition, its card if that can be read, and its weights' sha256 if it is finished.
+
+    `data` is the fingerprint of the arrays, if known.
+    """
     files = [path for name in (runs.CONFIG, runs.METRICS, MANIFEST) if (path := folder / name).is_file()]
     newest = max((file.stat().st_mtime for file in files), default=0.0)
-    run = RunState(folder.name, datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds"))
+    changed = datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds")
+    state, card = RunState(folder.name, changed, latest=latest), None
     try:
         card, training = RunCard.read(folder), atomic.is_locked(folder)
-        run = replace(run, card=card, epochs=card.config.epochs)
-        if training or not (folder / MANIFEST).is_file():
-            rows = runs.read_metrics(folder / runs.METRICS)
-            best = runs.best_row(rows).validation_accuracy if rows else None
-            left = runs.seconds_left(rows, run.epochs) if rows else None
-            run = replace(run, epoch=len(rows), validation=best, seconds_left=left)
-        else:
-            opened = Run.open(folder.parent, folder.name)
-            found, weights = opened.result, opened.weights_sha256
-            run = replace(run, epoch=found.epochs, validation=found.validation_accuracy, test=found.test_accuracy)
-            run = replace(run, submittable=found.submittable, weights=weights)
-        state = "training" if training else "interrupted" if run.weights is None else "finished"
-        return replace(run, state=state, stale=data not in (None, card.data))
+        state, stale = replace(state, epochs=card.config.epochs), data not in (None, card.data)
+        if not training and (folder / MANIFEST).is_file():
+            run = Run.open(folder.parent, folder.name)
+            validation, test = run.result.validation_accuracy, run.result.test_accuracy
+            state = replace(state, state="finished", epoch=run.result.epochs, validation=validation, test=test)
+            return replace(state, stale=stale, submittable=run.result.submittable), card, run.weights_sha256
+        rows = runs.read_metrics(folder / runs.METRICS)
+        state = replace(state, state="training" if training else "interrupted", epoch=len(rows), stale=stale)
+        if rows:
+            left = runs.seconds_left(rows, state.epochs)
+            state = replace(state, validation=runs.best_row(rows).validation_accuracy, seconds_left=left)
     except (BadData, MissingInput) as error:
-        return replace(run, problem=str(error))
+        state = replace(state, problem=str(error))
+    return state, card, None
+
+
+def _report(run: Path, paths: Paths, slug: str) -> FolderState:
+    page = str(run / runs.REPORT)
+    return FolderState(page, runs.report_state(run, paths.processed / slug, paths.submissions), page)
 
 
 def _csv(
@@ -204,15 +247,15 @@ def _csv(
     sent.sort(key=lambda entry: entry.ref is not None)  # one that Kaggle has says more than one that it refused
     prediction = ledger.predictions(lines or (), slug).get(sidecar.csv_sha256)
     return CsvState(
-        str(path),
-        sidecar.created,
-        tuple(sidecar.runs or [sidecar.run]),
-        sidecar.test_accuracy,
-        prediction.predicted if prediction else None,
-        next((entry.public for entry in reversed(sent) if entry.public is not None), None),
-        sent[-1].status if sent else "not known" if lines is None else NOT_SUBMITTED,
-        _stale(path, sidecar, weights, hidden),
-        sidecar.submittable,
+        path=str(path),
+        created=sidecar.created,
+        runs=tuple(sidecar.runs or [sidecar.run]),
+        local=sidecar.test_accuracy,
+        predicted=prediction.predicted if prediction else None,
+        public=next((entry.public for entry in reversed(sent) if entry.public is not None), None),
+        submission=sent[-1].status if sent else "not known" if lines is None else NOT_SUBMITTED,
+        stale=_stale(path, sidecar, weights, hidden),
+        submittable=sidecar.submittable,
     )
 
 
@@ -229,7 +272,7 @@ def _stale(path: Path, sidecar: Sidecar, weights: Mapping[str, str | None], hidd
     return f"{changed[0]} was trained anew" if changed else ""
 
 
-def _ledger(path: Path, slug: str, now: datetime) -> tuple[dict[str, Any], list[Entry] | None]:
+def _ledger(path: Path, slug: str, now: datetime) -> tuple[LedgerState, list[Entry] | None]:
     """What the ledger knows of submissions, and its lines; None if it is damaged: `problem` says how."""
     try:
         lines, problem = ledger.read(path), ""
@@ -237,11 +280,12 @@ def _ledger(path: Path, slug: str, now: datetime) -> tuple[dict[str, Any], list[
         lines, problem = None, str(error)
     states = ledger.current(lines or (), slug)
     sent = [entry for entry in states if entry.ref is not None]
-    return {
-        "path": str(path),
-        "total": len(sent),
-        "today": sum(entry.time[:10] == now.date().isoformat() for entry in sent),  # UTC
-        "open": sum(entry.status in (ledger.SENDING, ledger.PENDING) for entry in states),  # being sent or scored
-        "best_public": max((entry.public for entry in sent if entry.public is not None), default=None),  # per cent
-        "problem": problem,
-    }, lines
+    state = LedgerState(
+        path=str(path),
+        total=len(sent),
+        today=sum(entry.time[:10] == now.date().isoformat() for entry in sent),
+        open=sum(entry.status in (ledger.SENDING, ledger.PENDING) for entry in states),
+        best_public=max((entry.public for entry in sent if entry.public is not None), default=None),
+        problem=problem,
+    )
+    return state, lines
