@@ -24,10 +24,10 @@ Stages know parts; parts never know stages:
     store/                 files that survive a crash: manifests, atomic writes, archives, the pickle reader; the data,
                            runs, submissions and the ledger; what exists of all that
     model/                 the models, how pixels are normalised, weights files, costs (python -m pipeline.model)
-    kaggle_api/            the genuine client in a child process; credentials
+    kaggle_api/            the genuine client in a child process, credentials; Kaggle's list into the ledger
     training/              batches, augmentation, optimizers and the learning rate (optim), one step, the loop,
                            checkpoints; inference
-    gap/                   what a CSV will score, what shift the hidden images show, what may close the gap
+    gap/                   the hidden images predicted and diagnosed, what may close the gap, what a CSV will score
     reporting/             the report's figures and its page
     kernel_source          what kernel pushes;  kernel_runner: what runs on Kaggle's machine
     rehearsal/             a mock Kaggle server on 127.0.0.1 and its embedded competition

@@ -155,34 +155,34 @@ def in_chunks(images: Images) -> Iterator[Images]:
 
 def find_batches(folder: Path) -> Path | None:
     """The folder with CIFAR-10's batches, or None; BadData if some are not there, or there are two sets of them."""
-    found = sorted({path.parent for name in (TEST_BATCH, META) for path in folder.rglob(name)})
-    if not found:
+    folders = sorted({path.parent for name in (TEST_BATCH, META) for path in folder.rglob(name)})
+    if not folders:
         return None
-    if len(found) > 1:
-        raise BadData(f"{folder} has two sets of CIFAR-10 batches, {found[0]} and {found[1]}: remove one")
-    for path in (found[0] / name for name in CIFAR_FILES):
+    if len(folders) > 1:
+        raise BadData(f"{folder} has two sets of CIFAR-10 batches, {folders[0]} and {folders[1]}: remove one")
+    for path in (folders[0] / name for name in CIFAR_FILES):
         if not path.is_file():
-            raise BadData(f"{found[0]} lacks {path.name}: download it again with --force")
+            raise BadData(f"{folders[0]} lacks {path.name}: download it again with --force")
         require_size(path)
-    return found[0]
+    return folders[0]
 
 
 def find_hidden(folder: Path) -> Path:
     """The file with the hidden images; MissingInput if there is none, BadData if there are several."""
-    found = [path for name in HIDDEN_NAMES for path in sorted(folder.rglob(name)) if path.is_file()]
-    if not found:
+    paths = [path for name in HIDDEN_NAMES for path in sorted(folder.rglob(name)) if path.is_file()]
+    if not paths:
         raise MissingInput(f"{folder} has no hidden set, {' or '.join(HIDDEN_NAMES)}: is it the competition's folder?")
-    if len(found) > 1:
-        raise BadData(f"{folder} has several hidden sets, {found[0]} and {found[1]}: name one's folder, or remove one")
-    require_size(found[0])
-    return found[0]
+    if len(paths) > 1:
+        raise BadData(f"{folder} has several hidden sets, {paths[0]} and {paths[1]}: name one's folder, or remove one")
+    require_size(paths[0])
+    return paths[0]
 
 
 def find_files(folder: Path) -> list[Path]:
     """The files that matter of a folder laid out like a download: the hidden set, and the batches, packed or not."""
     batches = find_batches(folder)
-    found = [batches / name for name in CIFAR_FILES] if batches else sorted(folder.rglob(ARCHIVE))[:1]
-    return [find_hidden(folder), *found]
+    files = [batches / name for name in CIFAR_FILES] if batches else sorted(folder.rglob(ARCHIVE))[:1]
+    return [find_hidden(folder), *files]
 
 
 def require_size(path: Path) -> None:
@@ -200,13 +200,13 @@ def read_batches(folder: Path, names: tuple[str, ...]) -> Labelled:
 def _read_batch(path: Path) -> Labelled:
     content = _dictionary(path)
     raw = _images(content, path)
-    found = detect(raw)
-    if not found.expected:
-        raise BadData(f"{path}: the images are scrambled ({found.name}): this is no CIFAR-10 batch; download it again")
+    layout = detect(raw)
+    if not layout.expected:
+        raise BadData(f"{path}: the images are scrambled ({layout.name}): this is no CIFAR-10 batch; download it again")
     labels = _integers(_get(content, "labels", path), len(raw), path)
     if labels.min() < 0 or labels.max() >= CLASSES:
         raise BadData(f"{path}: a label is outside 0..{CLASSES - 1}")
-    return Labelled(read(raw, found), labels)
+    return Labelled(read(raw, layout), labels)
 
 
 def read_class_names(folder: Path) -> list[str]:

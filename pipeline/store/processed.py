@@ -80,15 +80,15 @@ class Processed:
         # In Fortran order were files of an older version, which kept the order of the download's.
         if not isinstance(array, np.memmap) or not array.flags.c_contiguous:
             return np.asarray(array[rows])
-        found = np.empty((len(rows), *array.shape[1:]), array.dtype)
+        values = np.empty((len(rows), *array.shape[1:]), array.dtype)
         # The places in `rows` where a stretch of neighbours begins, and the end.
         begins = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()
         with (self.folder / f"{name}.npy").open("rb", buffering=0) as stream:
             for first, end in pairwise([*begins, len(rows)]):
-                stream.seek(array.offset + int(rows[first]) * found.strides[0])
-                if stream.readinto(found[first:end].data) != found[first:end].nbytes:
+                stream.seek(array.offset + int(rows[first]) * values.strides[0])
+                if stream.readinto(values[first:end].data) != values[first:end].nbytes:
                     raise BadData(f"{stream.name} has become shorter: {self._cure}")
-        return found
+        return values
 
     @property
     def _cure(self) -> str:
