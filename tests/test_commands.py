@@ -60,11 +60,6 @@ def parsed(options: list[str], taught: bool = False) -> TrainConfig:
     return cli.recipe(context.params["preset"], given, taught=taught)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_needs_no_more_than_its_name(preset: str) -> None:
-    assert commands.arguments(PRESETS[preset]) == ["--preset", preset]
-
-
 @pytest.mark.parametrize("options", [*EFFECTS.values(), ["--model", "fast"]], ids=[*EFFECTS, "model"])
 @pytest.mark.parametrize("preset", ["rehearsal", "best"])
 def test_every_option_comes_back(preset: str, options: list[str]) -> None:

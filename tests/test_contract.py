@@ -4,7 +4,6 @@
 """
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 
 from pipeline import errors
 from pipeline.store import ledger
-from tests.support import ROOT, SLUG, error_line, here, prepare, tree
+from tests.support import ROOT, SLUG, here, prepare, tree
 from tests.test_consistency import NAMES, commands, flags
 
 OLD = ROOT / "tests/old"
@@ -219,31 +218,3 @@ def test_an_old_sidecars_adaptation_is_asked_for_by_its_new_name(kept: Path, bef
     values = json.loads(sidecar.read_text())
     sidecar.write_text(json.dumps({**values, "adapt": before}))
     assert "nothing to do" in here("predict", "--adapt", now, cwd=kept).stdout
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [("config.policy", "randaugment"), ("config.erasing", 0.5), ("config.model", {"name": "x"}), ("config.novel", 1)],
-)
-def test_an_old_run_of_what_is_no_more_is_read_or_refused_in_one_line(kept: Path, path: str, value: object) -> None:
-    folder = kept / "data/models/old-run"
-    card = json.loads((folder / "config.json").read_text())
-    card["config"][path.partition(".")[2]] = value
-    (folder / "config.json").write_text(json.dumps(card))
-    result = here("predict", "--force", "--device", "cpu", cwd=kept)
-    if result.returncode:
-        assert "old-run" in error_line(result, 4)
-
-
-def test_an_old_csvs_damaged_probabilities_are_refused_in_one_line(kept: Path) -> None:
-    npz = kept / "submissions/old-run.npz"
-    npz.write_bytes(npz.read_bytes()[:500])
-    result = here("check", "--competition", SLUG, cwd=kept)
-    assert "is damaged or of another version" in result.stdout + result.stderr
-
-
-def test_the_fixtures_are_small_and_as_written() -> None:
-    assert sum(len(content) for content in tree(OLD).values()) < 300_000
-    sidecar = json.loads((OLD / "submissions/old-run.json").read_text())
-    assert (sidecar["adapt"], sidecar["measure"]) == ("norms", "norms")
-    assert re.search(r'"measure": "undo"', str(np.load(OLD / "submissions/old-run.npz")["examination"]))

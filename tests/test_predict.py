@@ -19,7 +19,7 @@ from pipeline.store.processed import Processed
 from pipeline.store.runs import Run
 from pipeline.store.submissions import Sidecar
 from tests.bench.export_pretrained import export
-from tests.support import SLUG, Killed, error_line, here, paths_in, prepare, stage, tree, write_run
+from tests.support import SLUG, error_line, here, paths_in, prepare, stage, tree, write_run
 
 
 def rewrite(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
@@ -236,17 +236,3 @@ def test_a_json_of_somebody_elses_beside_the_csv_is_not_overwritten(place: Path,
 def test_two_do_not_write_one_csv_at_once(place: Path) -> None:
     with atomic.lock(place / "sub.csv"):
         assert "another run is at work" in error_line(here("predict", "--out", "sub.csv", cwd=place), 2)
-
-
-def test_a_killed_predict_leaves_no_half_csv_and_a_rerun_finishes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(path: Path, *_rows: object) -> None:
-        path.write_text("ID,Labels\n100,")
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(submission_format, "write", half)
-        here("predict", "--out", "sub.csv", cwd=place)
-    assert (place / ".sub.csv.partial").exists() and not (place / "sub.csv").exists()
-    assert here("predict", "--out", "sub.csv", cwd=place).returncode == 0
-    assert len((place / "sub.csv").read_text().splitlines()) == 31
-    assert not (place / ".sub.csv.partial").exists()

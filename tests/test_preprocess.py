@@ -1,13 +1,10 @@
 import pickle
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from pipeline import console
 from pipeline.store.processed import Processed
 from tests.support import ROOT, SLUG, clean_environment, error_line, here, images, prepare, tree, write_download
 
@@ -36,15 +33,6 @@ def test_arrays_are_the_files_images(tmp_path: Path) -> None:
     *_, end, following = result.stdout.splitlines()
     assert end.startswith(f"preprocess: data/processed/{SLUG} holds 6 arrays, in 0:00:0")
     assert following == f"next: python -m pipeline.train --competition {SLUG}"
-
-
-def test_a_long_one_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_download(raw(tmp_path))
-    monkeypatch.setattr(console, "LINE_INTERVAL", 1e-9)
-    shares = [line for line in preprocess(tmp_path).stdout.splitlines() if " 100 %," in line]
-    assert [line.partition(",")[0] for line in shares] == [
-        f"preprocess: {what} the hidden images" for what in ("looking at", "writing")
-    ]
 
 
 def test_again_it_does_nothing_and_after_a_change_or_damage_it_does(tmp_path: Path) -> None:
@@ -88,37 +76,6 @@ def test_scrambled_pixels_and_swapped_channels_are_found(tmp_path: Path) -> None
 def test_a_folder_laid_out_like_the_download_will_do_as_raw(tmp_path: Path) -> None:
     write_download(tmp_path / "by-hand")
     assert preprocess(tmp_path, "--raw", str(tmp_path / "by-hand")).returncode == 0
-
-
-DYING = """
-import os, signal, sys
-import numpy as np
-from pipeline import preprocess
-save, saved = np.save, []
-def dying(*arguments, **options):
-    save(*arguments, **options)
-    saved.append(arguments)
-    if len(saved) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-np.save = dying
-preprocess.main(sys.argv[1:])
-"""
-
-
-def test_a_killed_preprocess_leaves_what_was_there_and_a_rerun_finishes(tmp_path: Path) -> None:
-    target = tmp_path / "data/processed" / SLUG
-    partial = target.with_name(f".{SLUG}.partial")
-    environ = {**clean_environment(), "PYTHONPATH": str(ROOT)}
-    write_download(raw(tmp_path))
-    for count in (30, 40):  # at first, and over an older one
-        (raw(tmp_path) / HIDDEN).write_bytes(pickle.dumps({b"data": images(count)}))
-        before = tree(tmp_path)
-        command = [sys.executable, "-c", DYING, "--competition", SLUG]
-        assert subprocess.run(command, cwd=tmp_path, env=environ, check=False).returncode == -signal.SIGKILL
-        assert tree(tmp_path) == before
-        assert len(list(partial.iterdir())) == 3  # what it was killed over
-        assert preprocess(tmp_path).returncode == 0
-        assert len(Processed.open(target).array("hidden_ids")) == count and not partial.exists()
 
 
 def test_without_a_download_it_names_the_command(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from tests.readme import (
     links,
     notebook_code,
     run,
-    shape,
     spans,
 )
 from tests.support import ROOT, here, tree
@@ -139,31 +138,3 @@ def test_files_of_the_project_that_are_named_exist() -> None:
 
 
 # --- the way of comparing -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "same"),
-    [
-        ("public 88.00 %,   private", "public 8.25 %, private", True),
-        ("public 88.00 %", "public 88.0 %", False),
-        ("2026-11-25 12:31 run-61094352", "2027-01-02 03:04 run-0badc0de", True),
-        ("no decade", "no facade", False),
-    ],
-)
-def test_lines_are_compared_by_their_shape(a: str, b: str, same: bool) -> None:
-    assert (shape(a) == shape(b)) is same
-
-
-@pytest.mark.parametrize(
-    ("text", "varies", "fine"),
-    [
-        ("$ echo a; echo 12.34\na\n99.00\n$ true\n", "", True),
-        ("$ echo a\nb\n", "", False),
-        ("$ seq 5 | tr 1-5 a-e\na\n...\nd\n...\n", "", True),
-        ("$ seq 5 | tr 1-5 a-e\na\n...\nf\n...\n", "", False),
-        ("$ echo a; echo note b\na\nnote c\n", "note", True),
-        ("$ false\n", "", False),
-    ],
-)
-def test_commands_are_run_and_what_they_print_is_compared(tmp_path: Path, text: str, varies: str, fine: bool) -> None:
-    assert (perform(Block(1, "console", text, {"varies": varies}), tmp_path) == []) is fine

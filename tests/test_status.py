@@ -1,7 +1,6 @@
 """The command through its real command line, beside what the stages have left; see tests/places.py."""
 
 import importlib
-import json
 import os
 import shlex
 import shutil
@@ -181,7 +180,7 @@ def test_a_csv_that_is_not_what_its_run_predicts_is_stale(place: Path) -> None:
     assert "stale: edited" in line(place, "CSVs") and following(place) == "predict --force"
 
 
-@pytest.mark.parametrize("changed", ["metrics.jsonl", "result.json", "../../../submissions/mine.json"])
+@pytest.mark.parametrize("changed", ["metrics.jsonl", "../../../submissions/mine.json"])
 def test_a_report_is_stale_when_what_it_shows_has_changed(submitted: Path, changed: str) -> None:
     page = submitted / "data/models/mine/report/index.html"
     page.parent.mkdir()
@@ -226,12 +225,6 @@ def test_who_only_rehearsed_finds_the_rehearsal(prepared: Path, tmp_path: Path) 
     assert "also here   rehearsal-digits" in asked
 
 
-def test_other_folders_are_named_in_the_command(place: Path) -> None:
-    shutil.move(place / "data/processed", place / "arrays")
-    told = following(place, "--processed", "arrays", "--models", "a b")
-    assert told == "train --competition tiny --processed arrays --models 'a b'"
-
-
 # --- damage, many things, programs --------------------------------------------------------------------------
 
 DAMAGE = {  # of a file: the cure that is shown, and the next command
@@ -265,12 +258,6 @@ def test_damage_is_shown_with_its_cure_and_what_comes_next(submitted: Path, name
         assert "not submitted" not in text
 
 
-def test_damaged_metrics_of_an_interrupted_run_are_shown(place: Path) -> None:
-    begin(place, "half")
-    (place / "data/models/half/metrics.jsonl").write_text("[1]")
-    assert "half damaged" in line(place, "runs") and "train the run again" in line(place, "runs")
-
-
 def test_missing_files_are_damage(place: Path) -> None:
     run = finish(place, "mine")
     (run / runs.WEIGHTS).unlink()
@@ -293,12 +280,3 @@ def test_a_screen_is_enough_for_very_much(place: Path) -> None:
     assert len(screen) <= 24 and max(map(len, screen[3:16])) <= 100
     assert "and 4 older" in screen[9] and "and 6 older" in screen[15]
     assert "\x1b" not in "".join(screen)
-
-
-def test_json_is_for_programs(submitted: Path) -> None:
-    found = json.loads("\n".join(shown(submitted, "--json")))
-    assert (found["competition"], found["raw"]["state"], found["processed"]["state"]) == (SLUG, "complete", "complete")
-    (run,), (csv,) = found["runs"], found["csvs"]
-    assert (run["name"], run["state"], run["test"], run["latest"]) == ("mine", "finished", 90.0, True)
-    assert (csv["path"], csv["public"], csv["submission"]) == ("submissions/mine.csv", 80.0, "complete")
-    assert found["ledger"]["best_public"] == 80.0 and found["next"] == "python -m pipeline.report"

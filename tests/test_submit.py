@@ -141,17 +141,3 @@ def test_what_is_no_valid_submission_is_refused_before_anything_is_sent(place: P
         csv.rename(elsewhere)
         assert "the first is 100" in refused(4, "--csv", elsewhere, "--competition", SLUG)
         assert kaggle.calls == [] and entries(place) == []
-
-
-def test_a_submission_whose_validation_accuracy_is_unknown_says_so(place: Path) -> None:
-    csv = place / "submissions/tiny-run.csv"
-    known = Sidecar.read(csv)
-    assert known is not None
-    dataclasses.replace(known, validation_accuracy=None).write(csv)
-    with serve(place) as kaggle:
-        entry = send(place, kaggle)
-        (submission,) = kaggle.state.submissions()
-        shown = here("check", "--competition", SLUG, cwd=place, environ=kaggle.environment)
-    assert entry.local_validation is None and entry.local_test == 90.0
-    assert submission["description"].endswith(" val=unknown")
-    assert shown.returncode == 0 and f"check: ref {entry.ref}, run tiny-run: local 90.00 %" in shown.stdout

@@ -21,7 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline import commands, recipes, sweep, train
+from pipeline import sweep, train
 from pipeline.config import Paths
 from pipeline.errors import PipelineError, UsageError
 from pipeline.recipes import PRESETS, TrainConfig
@@ -149,13 +149,6 @@ def test_a_wrong_search_is_refused_with_what_would_fit(searches: list[str], mess
     with pytest.raises(UsageError) as error:
         sweep.parse(searches)
     assert message in str(error.value)
-
-
-def test_every_option_of_training_but_the_teachers_can_be_searched() -> None:
-    with pytest.raises(UsageError) as error:
-        sweep.parse(["?=1"])
-    fields = set(str(error.value).partition("the fields are ")[2].split(", "))
-    assert fields == {"model", *recipes.options()} - set(commands.TAUGHT)
 
 
 # --- a study ----------------------------------------------------------------------------------------------
@@ -375,13 +368,6 @@ def test_a_database_that_fails_is_one_line_without_its_secrets(
     assert place.sweep("--search", RATE, "--storage", url) == 1
     said = "error: the storage postgresql://me:***@host/db fails (no login as me:***, ***): run the same command again"
     assert capsys.readouterr() == ("", f"{said} to go on\n")
-
-
-def test_missing_data_names_the_stage_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders = ["--processed", str(tmp_path / "none"), "--models", str(tmp_path / "models")]
-    assert sweep.main(["--competition", SLUG, "--search", RATE, *folders]) == 3
-    assert "python -m pipeline.preprocess --competition tiny" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_sweep_is_not_for_torchrun(

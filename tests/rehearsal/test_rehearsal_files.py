@@ -28,11 +28,6 @@ def test_batch_reads_as_the_original_files_do() -> None:
     np.testing.assert_array_equal(read[b"data"].reshape(-1, 3, 32, 32), images.transpose(0, 3, 1, 2))
 
 
-def test_batches_meta() -> None:
-    meta = pickle.loads(digits.batches_meta(10_000, ["airplane", "truck"]), encoding="bytes")
-    assert meta == {b"num_cases_per_batch": 10_000, b"label_names": [b"airplane", b"truck"], b"num_vis": 3072}
-
-
 def test_digits_are_the_same_every_time_and_complete(tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     for folder in (first, second):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import MissingInput, UsageError
-from pipeline.rehearsal.mock import mock_kaggle, slug_of
+from pipeline.rehearsal.mock import mock_kaggle
 from pipeline.rehearsal.server import Call, MockKaggle
 from tests.rehearsal.plain_http import CONTENT, SERVICE, SLUG, ask, call, make_folder, submit
 
@@ -117,8 +117,3 @@ def test_what_cannot_be_served(tmp_path: Path) -> None:
     busy = pytest.raises(UsageError, match="another run is at work")
     with mock_kaggle(folder, state, environ={}), busy, mock_kaggle(folder, state, environ={}):
         pass
-
-
-def test_slug_of(tmp_path: Path) -> None:
-    assert slug_of(tmp_path / "Deep Learning_2025") == "rehearsal-deep-learning-2025"
-    assert slug_of(Path("/")) == "rehearsal-folder"

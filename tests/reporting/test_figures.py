@@ -3,8 +3,6 @@
 import dataclasses
 import io
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.config import PublishedLine
-from pipeline.errors import BadData
 from pipeline.gap import shift
 from pipeline.gap.forecast import on_line
 from pipeline.recipes import PRESETS
@@ -51,21 +48,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Processed:
 @pytest.fixture(scope="module")
 def evidence(data: Processed) -> Evidence:
     return answered(data)
-
-
-def test_images_are_opened_with_all_the_evidence_that_is_of_them(
-    data: Processed, evidence: Evidence, tmp_path: Path
-) -> None:
-    evidence.write(tmp_path / "a.csv", "sha")
-    sidecar = SimpleNamespace(csv_sha256="sha", hidden=data.hidden_fingerprint, run="a", rows=len(evidence.hidden))
-    few = Outputs(evidence.hidden.probabilities[::2], evidence.hidden.members[:, ::2], None)
-    known: Any = SimpleNamespace(csv=SimpleNamespace(path=tmp_path / "a.csv", sidecar=sidecar))
-    known.evidence = dataclasses.replace(evidence, hidden=few)  # as of very many
-    assert len(figures.open_images(known, data.folder)[0].hidden) == 60
-    other = dataclasses.replace(evidence.holdout, truth=np.roll(evidence.holdout.known_truth, 1))
-    known.evidence = dataclasses.replace(evidence, holdout=other)
-    with pytest.raises(BadData, match="holds other images than"):
-        figures.open_images(known, data.folder)
 
 
 def test_training_figures_show_the_metrics() -> None:
@@ -141,13 +123,6 @@ def test_images_of_the_test_set_come_with_their_nearest_training_images(data: Pr
     score = dict(zip(ids[evidence.hidden_rows].tolist(), evidence.ood_scores.tolist(), strict=True))
     order = [score[int(caption.split()[-1])] for caption in tiles(foreign)[0][:24]]
     assert order == sorted(score.values(), reverse=True)[:24]
-
-
-def test_a_few_images_leave_places_empty(tmp_path: Path) -> None:
-    data = Processed.open(prepare(tmp_path, hidden=3) / "data/processed" / SLUG)
-    evidence = dataclasses.replace(answered(data), ood_scores=np.zeros(2, dtype=np.float32))
-    *_, uncertain, foreign = figures.test_set(evidence, data)
-    assert (len(tiles(uncertain)[1]), len(tiles(foreign)[1])) == (6, 4)
 
 
 def test_the_test_set_is_counted_in_per_cent(data: Processed, evidence: Evidence) -> None:
