@@ -60,8 +60,8 @@ class Checked:
             "not_asked": self.not_asked,
         }
         if self.comparison.newest is None and self.csv is not None:
-            card = self.csv.sidecar
-            values |= {"run": card.run, "local": card.test_accuracy, "validation": card.validation_accuracy}
+            sidecar = self.csv.sidecar
+            values |= {"run": sidecar.run, "local": sidecar.test_accuracy, "validation": sidecar.validation_accuracy}
         return {**values, **(self.assessment.to_dict() if self.assessment else NOT_ASSESSED)}
 
 
@@ -79,7 +79,7 @@ def check(
 
     The prediction is written into the ledger before Kaggle is asked for scores.  Without credentials only the ledger
     is looked at.  Submissions that are being scored just now are waited for, up to
-    `wait` seconds.  `pictures` is the folder for figures of the test set (pipeline.reporting.figures.test_set).
+    `wait` seconds.  `pictures` is the folder for figures of the hidden images (pipeline.reporting.figures.hidden).
 
     Raises:
         NetworkError, AccessDenied: Kaggle was asked and did not answer; `log` has got what the ledger knows.
@@ -89,7 +89,7 @@ def check(
     """
     path, known = paths.submissions / ledger.NAME, competition(slug)
     csvs = submissions.local_csvs(paths.submissions, slug)
-    subject = submissions.local_csv(csv, slug) if csv else _newest_csv(csvs, paths)
+    subject = submissions.local_csv(csv, slug) if csv else _csv_to_assess(csvs, paths)
     entries = ledger.read(path)
     assessment = not_assessed = None
     try:
@@ -139,11 +139,11 @@ def _ask(
 def _draw(assessment: Assessment, processed: Path, folder: Path) -> list[Path]:
     from pipeline.reporting import figures  # noqa: PLC0415 - matplotlib takes a second to import
 
-    drawn = figures.test_set(*figures.open_images(assessment, processed))
+    drawn = figures.hidden(*figures.open_images(assessment, processed))
     return figures.write(drawn, folder, assessment.csv.path.stem)
 
 
-def _newest_csv(csvs: Sequence[LocalCsv], paths: Paths) -> LocalCsv | None:
+def _csv_to_assess(csvs: Sequence[LocalCsv], paths: Paths) -> LocalCsv | None:
     """The newest CSV of the run that train finished last, alone or with others, else the newest of all.
 
     Those of models over the parameter limit do not count: they cannot be submitted.
@@ -174,12 +174,12 @@ def show(checked: Checked, log: Log) -> None:
     else:
         summary = checked.assessment.summary() if checked.assessment else [f"no prediction: {checked.not_assessed}"]
         lines += [*summary, *(f"picture {path}" for path in checked.pictures)]
-        card = csv.sidecar
-        if card.csv_sha256 not in {entry.csv_sha256 for entry in compared.submissions if entry.ref}:
-            tag = submissions.tag(card.run, card.csv_sha256, card.validation_accuracy)
+        sidecar = csv.sidecar
+        if sidecar.csv_sha256 not in {entry.csv_sha256 for entry in compared.submissions if entry.ref}:
+            tag = submissions.tag(sidecar.run, sidecar.csv_sha256, sidecar.validation_accuracy)
             lines.append(
                 f"{csv.path} has not been submitted.  To submit it:\n  kaggle competitions submit "
-                f'-c {card.competition} -f {shlex.quote(str(csv.path))} -m "{tag}"'
+                f'-c {sidecar.competition} -f {shlex.quote(str(csv.path))} -m "{tag}"'
             )
     for line in lines:
         log(f"check: {line}")

@@ -2,14 +2,14 @@
 
     python -m pipeline.predict --out submissions/sub.csv
 
-Without --run it takes the run that train finished last.  The run's folder says which network, which
-competition and which preprocessing; there are no model flags.
+Without --run it takes the run that train finished last.  The run's folder says which network and
+which competition; there are no model flags.
 """
 
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -29,7 +29,7 @@ from pipeline.store import atomic, ledger, runs, submission_format, submissions
 from pipeline.store.ensemble import Ensemble
 from pipeline.store.manifest import FileRecord, versions
 from pipeline.store.processed import Processed
-from pipeline.store.submissions import Adapt, Evidence, Sidecar, Tta
+from pipeline.store.submissions import Adapt, Evidence, Mitigation, Sidecar, Tta
 
 if TYPE_CHECKING:
     from pipeline.training.inference import HoldoutScores
@@ -50,7 +50,7 @@ def predict(
     """Write the labels for the hidden images of `slug`, by default the runs' own competition.
 
     They are those of one run, by default the one that train finished last, or of several's averaged probabilities.
-    Memory does not depend on how many images there are.
+    Pixels are streamed, so that only predictions stay in memory, some 40 bytes an image.
 
     Raises:
         MissingInput: no finished run, or the competition's data is not preprocessed.
@@ -64,14 +64,14 @@ def predict(
     csv = out if out is not None else paths.submissions / ensemble.csv_name
     if csv.suffix != ".csv" or csv.name == ledger.NAME:
         raise UsageError(f"--out {csv}: the name must end in .csv, and {ledger.NAME} is the ledger's name")
-    found = None if force else _existing(csv)
+    old = None if force else _existing(csv)
     wanted = (data.folder.name, ensemble.name, ensemble.weights_sha256, data.hidden_fingerprint, tta, adapt)
-    if found and wanted == (found.competition, found.run, found.weights_sha256, found.hidden, found.tta, found.adapt):
+    if old and wanted == (old.competition, old.run, old.weights_sha256, old.hidden, old.tta, old.adapt):
         log(f"predict: {csv} is complete for this run, nothing to do")
-        written = found
+        written = old
     else:
         with atomic.lock(csv):
-            written = _write(ensemble, data, csv, tta, adapt, device, batch_size, log)
+            written = _write(ensemble, data, csv, log, tta=tta, adapt=adapt, device_name=device, batch_size=batch_size)
     if submissions.evidence_path(csv).exists():  # an older CSV has nothing to predict its score by
         _predict_score(csv, written, paths, log)
     return Predicted(csv, written)
@@ -112,9 +112,9 @@ def _existing(csv: Path) -> Sidecar | None:
     """
     # A partial file is what a killed predict left: then CSV and sidecar may differ without anybody's editing.
     if csv.exists() and not atomic.partial(csv).exists():
-        found = Sidecar.read(csv)
-        if found is not None and found.csv_sha256 == FileRecord.of(csv).sha256:
-            return found
+        sidecar = Sidecar.read(csv)
+        if sidecar is not None and sidecar.csv_sha256 == FileRecord.of(csv).sha256:
+            return sidecar
     elif submissions.is_ours(csv):
         return None
     names = f"{csv} with {submissions.sidecar_path(csv).name}"
@@ -122,8 +122,9 @@ def _existing(csv: Path) -> Sidecar | None:
 
 
 def _write(
-    ensemble: Ensemble, data: Processed, csv: Path, tta: Tta, adapt: Adapt, device_name: str, batch_size: int, log: Log
-) -> Sidecar:
+    ensemble: Ensemble, data: Processed, csv: Path, log: Log, *, tta: Tta, adapt: Adapt, device_name: str,
+    batch_size: int,
+) -> Sidecar:  # fmt: skip
     """Predict the holdout and the hidden images, then publish them."""
     # PyTorch takes seconds to import, and a CSV that is complete is found without it.
     from pipeline.gap.prediction import predict_hidden  # noqa: PLC0415
@@ -137,18 +138,17 @@ def _write(
         scores, recorded = inference.holdout_scores(ensemble, holdout, validation), None
         if len(ensemble.runs) == 1 and tta == "none" and data.training_fingerprint == ensemble.data:
             # Of a single run as it is, result.json knows the accuracies.
-            scores = dataclasses.replace(scores, validation=result.validation_accuracy, test=result.test_accuracy)
+            scores = dataclasses.replace(scores, validation=result.validation_accuracy, test_batch=result.test_accuracy)
             recorded = result.test_accuracy / 100
         else:
             log(f"predict: {scores}")
         evidence, findings = predict_hidden(
             panel, data, adapt, log, holdout=holdout, validation=validation, recorded=recorded
         )
-    how = {
-        "tta": tta, "adapt": adapt, "measure": findings.mitigation,
-        "device": f"{device.description}, {panel.members[0].device.precision}",
-    }  # fmt: skip
-    written = _publish(ensemble, data, csv, evidence, scores, how)
+    written = _publish(
+        ensemble, data, csv, evidence, scores, tta=tta, adapt=adapt, mitigation=findings.mitigation,
+        device=f"{device.description}, {panel.members[0].device.precision}",
+    )  # fmt: skip
     counts = np.bincount(evidence.hidden.labels, minlength=len(data.class_names))
     share = ", ".join(f"{n} {100 * c / written.rows:.1f} %" for n, c in zip(data.class_names, counts, strict=True))
     took = duration(monotonic() - began)
@@ -159,10 +159,10 @@ def _write(
 
 
 def _publish(
-    ensemble: Ensemble, data: Processed, csv: Path, evidence: Evidence, scores: "HoldoutScores",
-    how: Mapping[str, Any],
+    ensemble: Ensemble, data: Processed, csv: Path, evidence: Evidence, scores: "HoldoutScores", *, tta: Tta,
+    adapt: Adapt, mitigation: Mitigation, device: str,
 ) -> Sidecar:  # fmt: skip
-    """Write the saved probabilities, the sidecar and, last, the CSV; `how` are fields of the sidecar, too."""
+    """Write the saved probabilities, the sidecar and, last, the CSV."""
     ids, labels = data.array("hidden_ids"), evidence.hidden.labels
     with atomic.replacing(csv) as temporary:
         submission_format.write(temporary, ids, labels)
@@ -177,14 +177,17 @@ def _publish(
             hidden=data.hidden_fingerprint,
             validation_accuracy=scores.validation,
             validation_set=ensemble.validation_set,
-            test_accuracy=scores.test,
+            test_accuracy=scores.test_batch,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions("torch", "numpy"),
             runs={run.name: run.weights_sha256 for run in ensemble.runs},
             pseudo_labels=sorted({run.card.config.pseudo_labels for run in ensemble.runs} - {""}),
             mirrored=all(run.card.config.flip != "none" for run in ensemble.runs),
             submittable=ensemble.submittable,
-            **how,
+            tta=tta,
+            adapt=adapt,
+            measure=mitigation,
+            device=device,
         )
         written.write(csv)
     return written
@@ -229,13 +232,13 @@ python -m pipeline.predict --run pretrained               the network that came 
 @cli.submissions
 @cli.force
 def command(
-    names: tuple[str, ...], slug: str | None, processed: Path, models: Path, submissions: Path, **how: Any
+    names: tuple[str, ...], slug: str | None, processed: Path, models: Path, submissions: Path, **options: Any
 ) -> None:
     """Label the hidden images with a run, or with several, and write the submission and its sidecar."""
     paths = Paths(processed=processed, models=models, submissions=submissions)
     if slug is None and any(map(runs.is_pretrained, names)):
         slug = check_slug(os.environ.get(cli.COMPETITION, DEFAULT_COMPETITION))
-    done = predict(paths, cli.log, names=names, slug=slug, **how)
+    done = predict(paths, cli.log, names=names, slug=slug, **options)
     if done.sidecar.submittable and not any(map(runs.is_pretrained, done.sidecar.runs)):
         following = commands.command("submit", done.sidecar.competition, paths, "--csv", str(done.csv))
         commands.announce(following, cli.log, os.environ)

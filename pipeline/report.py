@@ -17,6 +17,7 @@ from pipeline.config import Paths
 from pipeline.console import megabytes
 from pipeline.errors import Log, MissingInput, UsageError
 from pipeline.store import atomic, runs
+from pipeline.store.overview import report_state
 from pipeline.store.runs import REPORT, RunCard
 
 SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # files that a file manager leaves in any folder
@@ -41,7 +42,7 @@ def report(
     page = run / REPORT if out is None else out.resolve() / REPORT.name
     if out is not None:
         _require_replaceable(page)
-    state = runs.report_state(run, paths.processed / card.competition, paths.submissions)
+    state = report_state(run, paths.processed / card.competition, paths.submissions)
     if out is None and not force and state == "complete":
         log(f"report: {page} is complete, nothing to do")
     else:
@@ -80,7 +81,7 @@ def _folder(models: Path, name: str | None) -> Path:
             return max(begun, key=lambda folder: (folder / runs.CONFIG).stat().st_mtime)
     folder = models / runs.check_name(name)
     if folder not in begun:
-        raise runs.absent(models, name, sorted(path.name for path in begun))
+        raise runs.no_such_run(models, name, sorted(path.name for path in begun))
     return folder
 
 

@@ -155,7 +155,7 @@ def test_a_csv_is_judged_before_it_is_submitted_and_compared_afterwards(place: P
 
 
 def test_pictures_are_drawn_where_they_are_wanted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "MOST", 4)  # which is faster
+    monkeypatch.setattr(figures, "ON_A_SHEET", 4)  # which is faster
     found = json.loads(check(place, None, "--pictures", "drawn", "--json").stdout)
     kinds = ("labels", "confidence", "domain", "low-confidence", "out-of-distribution")
     assert found["pictures"] == [f"drawn/tiny-run-{kind}.png" for kind in kinds]

@@ -43,7 +43,7 @@ def pictures(place: Path) -> set[str]:
 def _small_pictures() -> Iterator[None]:
     """Which are drawn faster; test_figures looks at one as large as a user's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "MOST", 4)
+        patch.setattr(figures, "ON_A_SHEET", 4)
         patch.setattr(figures, "SCALE", 1.0)
         yield
 
@@ -114,7 +114,7 @@ def test_the_same_is_not_written_again_and_what_has_changed_is(
 
     def draw_meanwhile(known: Material) -> dict[str, list[Picture]]:
         ledger.append(path, [dataclasses.replace(ledger.read(path)[-1], public=56.78)])
-        return {"training": [], "holdout": [], "gap": [], "test": []}
+        return {"training": [], "holdout": [], "gap": [], "hidden": []}
 
     with monkeypatch.context() as patch:
         patch.setattr(reporting_page, "draw", draw_meanwhile)

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.gap import estimators, shift
+from pipeline.gap import shift
 from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import Images
 from pipeline.gap.diagnosis import Diagnosis, Findings, Trial
 from pipeline.gap.estimators import Labels, Probabilities
 from pipeline.gap.shift import LabelShift, Weights
 from pipeline.store.processed import Processed, even_rows
-from pipeline.store.submissions import Adapt, Mitigation, Outputs
+from pipeline.store.submissions import Adapt, Mitigation, Outputs, accuracy
 from pipeline.training import inference
 from pipeline.training.inference import Panel
 
@@ -50,16 +50,16 @@ def trials_of_corruption(panel: Panel, fit: Fit, images: Images, truth: Labels) 
     reference, plain, truth = images[:half], images[half:], truth[half:]
     corrupted = np.ascontiguousarray(fit.apply(plain))
 
-    def accuracy(panel: Panel, of: Images) -> float:
-        return estimators.accuracy(panel.probabilities(of), truth)
+    def right(panel: Panel, of: Images) -> float:
+        return accuracy(panel.probabilities(of).argmax(axis=1), truth)
 
-    before, after = accuracy(panel, corrupted), accuracy(panel.adapted(corrupted, reference), corrupted)
-    side_effect = accuracy(panel.adapted(plain, reference), plain) - accuracy(panel, plain)
+    before, after = right(panel, corrupted), right(panel.adapted(corrupted, reference), corrupted)
+    side_effect = right(panel.adapted(plain, reference), plain) - right(panel, plain)
     trials = [Trial("bn", before, after, side_effect)]
     if fit.revert is not None:
         # Where nothing is wrong it would do harm; but the mistake was recognised by its very pixels.
         reverted = np.ascontiguousarray(fit.revert(corrupted))
-        trials.append(Trial("revert", before, accuracy(panel, reverted), 0.0))
+        trials.append(Trial("revert", before, right(panel, reverted), 0.0))
     return trials
 
 

@@ -17,18 +17,18 @@ import numpy as np
 from pipeline.config import Competition
 from pipeline.errors import BadData
 from pipeline.gap import estimators
-from pipeline.gap.diagnosis import APART, Diagnosis, Findings
-from pipeline.gap.estimators import ENOUGH_IMAGES, SLOPE, Labels, probit
+from pipeline.gap.diagnosis import FEATURES_APART, Diagnosis, Findings
+from pipeline.gap.estimators import ENOUGH_IMAGES, PROBIT_SLOPE, Labels, probit
 from pipeline.gap.forecast import Forecast, forecast
 from pipeline.store import ledger
 from pipeline.store.ledger import Entry
-from pipeline.store.submissions import Evidence, LocalCsv, Sidecar
+from pipeline.store.submissions import Evidence, LocalCsv, Sidecar, accuracy
 
 # Local gains in points, from tests/bench/RESULTS.md: "Preset fast", flip on test_batch, and "Several runs in one
 # prediction, and a student", three runs against the best of them and their student against a run like itself.
 FLIP, ENSEMBLE, STUDENT = 1.12, 1.62, 0.96
 OWN = "in a trial on labelled images made like the hidden ones"
-MOST = 4  # pieces of advice in a summary
+ADVISED = 4  # pieces of advice in a summary
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,17 @@ class Assessment:
     @property
     def advice(self) -> list[Advice]:
         """What to do next, the most promising first."""
-        found, card = self.diagnosis, self.csv.sidecar
-        worth = worth_of_a_point(card.test_accuracy / 100, self.forecast.predicted)
+        verdict, sidecar = self.diagnosis.verdict, self.csv.sidecar
+        worth = worth_of_a_point(sidecar.test_accuracy / 100, self.forecast.predicted)
         measured = f"as measured locally, where a point is worth {worth:.1f} here"
-        computed_otherwise = found.verdict == "preprocessing" and not found.pixels.corruptions
+        computed_otherwise = verdict == "preprocessing" and not self.diagnosis.pixels.corruptions
         ways: list[tuple[bool, str, float | None]] = [
             (computed_otherwise, "predict on the machine that has trained, or train again on this one", None),
-            (found.verdict == "corruption", "train with stronger augmentation: `train --policy trivialaugment`", None),
-            (found.verdict == "unknown", "look at the images: `check --pictures submissions`", None),
-            (len(card.runs) < 2, "average three seeds: `predict --run A B C`", worth * ENSEMBLE),
+            (verdict == "corruption", "train with stronger augmentation: `train --policy trivialaugment`", None),
+            (verdict == "unknown", "look at the images: `check --pictures submissions`", None),
+            (len(sidecar.runs) < 2, "average three seeds: `predict --run A B C`", worth * ENSEMBLE),
             (
-                card.tta == "none" and card.mirrored,
+                sidecar.tta == "none" and sidecar.mirrored,
                 "average with the mirror images: `predict --tta flip`",
                 worth * FLIP,
             ),
@@ -100,7 +100,7 @@ class Assessment:
 
     def summary(self) -> list[str]:
         """The prediction, the diagnosis and the advice, a line each."""
-        made, found = self.forecast, self.diagnosis
+        made, seen, pixels = self.forecast, self.diagnosis, self.diagnosis.pixels
         low, high = made.interval
         others = ", ".join(f"{name} {100 * value:.1f}" for name, value in made.methods.items() if name != made.by)
         refused = "; ".join(f"no {name}: {reason}" for name, reason in made.refused.items())
@@ -109,12 +109,12 @@ class Assessment:
             f"{100 * made.predicted:.1f} % (90 %: {100 * low:.1f} to {100 * high:.1f}) by {made.by}",
             f"other methods: {others}" + (f" ({refused})" if refused else ""),
             *([f"UNRELIABLE: {'; '.join(made.doubts)}"] if made.doubts else []),
-            f"diagnosis {found.verdict}: {found.reason}",
-            f"size of effects: pixels {found.pixels.distance:.2f} (noticeable from {found.pixels.limit:.2f}), "
-            f"features AUC {found.auc:.2f} (.50), unsure {100 * found.harder:.0f} % ({100 * found.harder_limit:.0f}), "
-            f"classes moved {100 * found.label_distance:.0f} %, "
-            f"near duplicates of training images {100 * found.alike[0]:.1f} % (locally {100 * found.alike[1]:.1f})",
-            *(f"next: {advice}" for advice in self.advice[:MOST]),
+            f"diagnosis {seen.verdict}: {seen.reason}",
+            f"size of effects: pixels {pixels.distance:.2f} (noticeable from {pixels.limit:.2f}), "
+            f"features AUC {seen.auc:.2f} (.50), unsure {100 * seen.harder:.0f} % ({100 * seen.harder_limit:.0f}), "
+            f"classes moved {100 * seen.label_distance:.0f} %, "
+            f"near duplicates of training images {100 * seen.alike[0]:.1f} % (locally {100 * seen.alike[1]:.1f})",
+            *(f"next: {advice}" for advice in self.advice[:ADVISED]),
         ]
 
 
@@ -134,7 +134,7 @@ def _mitigations(findings: Findings) -> list[Advice]:
 
 def worth_of_a_point(local: float, predicted: float) -> float:
     """Points of the score for one more local point: the derivative of the probit line of slope .85."""
-    return SLOPE * math.exp((probit(local) ** 2 - probit(predicted) ** 2) / 2)
+    return PROBIT_SLOPE * math.exp((probit(local) ** 2 - probit(predicted) ** 2) / 2)
 
 
 def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], competition: Competition) -> Assessment:
@@ -150,7 +150,7 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
     scored = {e.csv_sha256: e for e in states if e.public is not None and e.csv_sha256 != sha256}
     errors = [prediction_error(predictions.get(sha), entry) for sha, entry in scored.items()]
     made = forecast(
-        accuracy=estimators.accuracy(evidence.holdout.probabilities, evidence.holdout.known_truth),
+        accuracy=accuracy(evidence.holdout.labels, evidence.holdout.known_truth),
         holdout=holdout,
         hidden=hidden,
         peers=_peers(csv, evidence, others),
@@ -192,19 +192,19 @@ def _simulated(findings: Findings) -> float | None:
     return next((trial.after for trial in findings.trials if trial.mitigation == findings.mitigation), None)
 
 
-def _alarms(findings: Findings, card: Sidecar) -> list[str]:
+def _alarms(findings: Findings, sidecar: Sidecar) -> list[str]:
     """Why the probabilities cannot be trusted."""
-    found = findings.diagnosis
-    if card.pseudo_labels:
+    diagnosis = findings.diagnosis
+    if sidecar.pseudo_labels:
         return ["a run has learned labels of the hidden images: that it is sure of them says nothing"]
-    if findings.mitigation == "prior" and found.verdict != "label_shift":
+    if findings.mitigation == "prior" and diagnosis.verdict != "label_shift":
         return ["--adapt prior makes the network surer of classes of which nothing says that they come more often"]
-    if found.pixels.corruptions or found.verdict == "label_shift":
+    if diagnosis.pixels.corruptions or diagnosis.verdict == "label_shift":
         return []
-    if found.verdict in ("preprocessing", "corruption"):
-        return [found.reason]
-    if found.auc > APART or found.verdict == "unknown":
-        return [f"the network knows nothing like the hidden images (AUC {found.auc:.2f})"]
+    if diagnosis.verdict in ("preprocessing", "corruption"):
+        return [diagnosis.reason]
+    if diagnosis.auc > FEATURES_APART or diagnosis.verdict == "unknown":
+        return [f"the network knows nothing like the hidden images (AUC {diagnosis.auc:.2f})"]
     return []
 
 

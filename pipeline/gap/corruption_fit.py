@@ -77,7 +77,7 @@ SAMPLE = 600  # images of each set
 FIRST = 200  # of these, for a first look at each corruption
 PAIRED = 60  # and at each pair of corruptions
 NOTICEABLE = 0.6  # distance below which two samples count as alike; those of 600 images of one set differ by .2 to .35
-CHANCE = 2.0  # or times the distance to be expected of samples so small
+TIMES_CHANCE = 2.0  # or times the distance to be expected of samples so small
 EXPLAINED = 0.6  # share of the distance that the corruptions may leave, and still be named
 WELL = 0.25  # share of the distance, below which no second corruption is looked for
 SECOND = 0.7  # share of what one corruption leaves, that a second may leave, and be named too
@@ -124,15 +124,15 @@ def fit(labelled: Images, hidden: Images) -> Fit:
     search = _Search(labelled, hidden)
     away = np.sinh(search.target)
     outstanding = tuple((NAMES[k], float(away[k])) for k in np.argsort(-abs(search.target))[:3].tolist())
-    limit = max(NOTICEABLE, CHANCE * math.sqrt(len(NAMES) * (1 / len(labelled) + 1 / len(hidden))))
-    found = Fit(search.whole, (), search.whole, outstanding, degraded=False, limit=limit)
-    if found.distance <= limit:
-        return found
-    degraded = found.far and any(abs(away[NAMES.index(name)]) > DEGRADED for name in QUALITY)
+    limit = max(NOTICEABLE, TIMES_CHANCE * math.sqrt(len(NAMES) * (1 / len(labelled) + 1 / len(hidden))))
+    unexplained = Fit(search.whole, (), search.whole, outstanding, degraded=False, limit=limit)
+    if unexplained.distance <= limit:
+        return unexplained
+    degraded = unexplained.far and any(abs(away[NAMES.index(name)]) > DEGRADED for name in QUALITY)
     left, corruptions = search.explanation(limit)
-    if left > max(EXPLAINED * found.distance, limit):
-        left, corruptions = found.distance, ()
-    return dataclasses.replace(found, corruptions=corruptions, left=left, degraded=degraded)
+    if left > max(EXPLAINED * unexplained.distance, limit):
+        left, corruptions = unexplained.distance, ()
+    return dataclasses.replace(unexplained, corruptions=corruptions, left=left, degraded=degraded)
 
 
 Candidate = tuple[float, tuple[Corruption, ...]]  # corruptions in their order, behind the distance that they leave
@@ -203,8 +203,8 @@ class _Search:
         def at(strength: float) -> tuple[Corruption, ...]:
             return (*corruptions[:index], Corruption(one.name, strength), *corruptions[index + 1 :])
 
-        found = minimize_scalar(
+        optimum = minimize_scalar(
             lambda strength: self._tried(at(strength))[0], bounds=(below, above), method="bounded",
             options={"maxiter": REFINED},
         )  # fmt: skip
-        return min((float(found.fun), at(float(found.x))), before, key=distance)
+        return min((float(optimum.fun), at(float(optimum.x))), before, key=distance)

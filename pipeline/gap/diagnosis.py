@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import BadData
-from pipeline.gap import corruption_fit, estimators, shift
+from pipeline.gap import corruption_fit, shift
 from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import Images
 from pipeline.gap.estimators import Probabilities
 from pipeline.gap.shift import LabelShift
 from pipeline.store.manifest import from_json
 from pipeline.store.processed import Processed, even_rows
-from pipeline.store.submissions import Mitigation, with_present_names
+from pipeline.store.submissions import Mitigation, accuracy, with_present_names
 
 Verdict = Literal["none", "preprocessing", "label_shift", "corruption", "natural", "unknown"]
 
@@ -33,7 +33,7 @@ MORE_THAN_CLASSES = 0.25  # of that share: a loss of confidence beyond it is no 
 LOOKED_UP = 500  # images of each set whose nearest training image is looked for
 WORTH_IT = 0.005  # of accuracy that a mitigation must gain in its trial
 HARMLESS = 0.01  # of accuracy that it may cost where nothing is wrong
-APART = 0.80  # AUC from which the model's features of the two sets have little in common
+FEATURES_APART = 0.80  # AUC from which the model's features of the two sets have little in common
 
 KEYS = {  # fields -> their JSON keys
     "corruptions": "damages", "degraded": "spoilt", "mitigation": "measure", "side_effect": "unharmed",
@@ -133,7 +133,7 @@ def diagnose(
     looked_up = [these[even_rows(len(these), LOOKED_UP)] for these in (hidden_images, images)]
     _, correlations = shift.nearest(np.concatenate(looked_up), data.array("train_images"))
     alike = [float((part > shift.ALIKE).mean()) for part in np.split(correlations, [len(looked_up[0])])]
-    moved = None if recorded is None else estimators.accuracy(holdout, truth) - recorded
+    moved = None if recorded is None else accuracy(holdout.argmax(axis=1), truth) - recorded
     effects = Effects(
         pixels=corruption_fit.fit(images, hidden_images),
         contract=0.0 if moved is not None and abs(moved) * len(truth) <= ROUNDED else moved,
@@ -177,6 +177,6 @@ def conclude(seen: Effects, expected: NDArray[np.float64], names: Sequence[str])
             for k in np.argsort(-abs(change))[:3]
         )
         return "label_shift", f"classes come in other shares: {shifted}"
-    if seen.auc > APART:
+    if seen.auc > FEATURES_APART:
         return "unknown", f"the network sees other images (AUC {seen.auc:.2f}), and neither pixels nor outputs say why"
     return "none", "no difference beyond sampling noise"

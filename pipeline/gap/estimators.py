@@ -4,7 +4,7 @@
     aline         agreement on the line; Baek et al. 2022 (arXiv:2206.13089)
     probit_line   from known scores; Miller et al. 2021, "Accuracy on the line" (arXiv:2107.04649)
 
-`holdout` is CIFAR-10's labelled test_batch, `hidden` the competition's unlabelled test set.
+`holdout` is CIFAR-10's labelled test_batch, `hidden` the competition's unlabelled images.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ ENOUGH_IMAGES = 50_000  # images from which all estimates are exact to 0.2 point
 CLOSE_TO_A_LINE = 0.9  # R^2 below which Baek et al. warn of the agreement line
 LEAST_PAIRS = 3
 NEAR = 0.5  # probits by which an accuracy may lie beyond the agreements that make the line
-SLOPE = 0.85  # of the probit line from one anchor: between .82, the competition's published pairs, and CIFAR-10.1's
+PROBIT_SLOPE = 0.85  # from one anchor: between .82, the competition's published pairs, and CIFAR-10.1's
 LEAST_ANCHORS = 5  # scores from which a slope is fitted
 NORMAL = NormalDist()
 
@@ -47,11 +47,6 @@ def checked(probabilities: NDArray[np.floating], of: str) -> Probabilities:
     if values.ndim != 2 or not values.size or not (values >= 0).all() or not (abs(sums - 1) <= 0.01).all():
         raise BadData(f"the probabilities of the {of} images are none: predict again with --force")
     return np.asarray(values / sums)
-
-
-def accuracy(probabilities: NDArray[np.floating], truth: Labels) -> float:
-    """The share of images whose most probable class is the true one."""
-    return float((probabilities.argmax(axis=1) == truth).mean())
 
 
 def negative_entropy(probabilities: Probabilities) -> NDArray[np.float64]:
@@ -133,7 +128,7 @@ def probit_line(anchors: Sequence[tuple[float, float]], holdout_accuracy: float)
     Through fewer than five it has the slope .85, since a slope fitted to so few would be luck.
     """
     x, y = np.array([[probit(value) for value in anchor] for anchor in anchors]).T
-    slope = SLOPE
+    slope = PROBIT_SLOPE
     if len(anchors) >= LEAST_ANCHORS and np.ptp(x) > 0:
         slope = float(np.polyfit(x, y, 1)[0])
     return NORMAL.cdf(float((y - slope * x).mean()) + slope * probit(holdout_accuracy))

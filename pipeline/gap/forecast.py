@@ -17,11 +17,11 @@ from pipeline.gap.estimators import NORMAL, Labels, Probabilities, Refused, prob
 # Root mean square errors on CIFAR-10 under natural shifts, in the order in which methods predict.  simulated comes
 # before aline: it is there only where a corruption or label shift was found, and there aline errs more.
 # anchored, published line: the published pairs of the competition.  aline: recomputed on published predictions
-# (tests/bench/gap.py).  simulated: on test sets made there.  atc: 1.2 times the mean absolute error in Garg et al.
+# (tests/bench/gap.py).  simulated: on hidden sets made there.  atc: 1.2 times the mean absolute error in Garg et al.
 # 2022, table 1.
 ERRORS = {"anchored": 0.008, "published_line": 0.012, "simulated": 0.025, "aline": 0.012, "atc": 0.035}
 CORRUPTED = {"atc": 0.050}  # where the hidden images are corrupted, which is harder to foresee
-MIXED = {"simulated": 0.10}  # where two corruptions explain the images: on the mixes of the same test sets
+MIXED = {"simulated": 0.10}  # where two corruptions explain the images: on the mixes of the same sets
 UNDERRATED = 1.15  # by how much a fall of accuracy is larger than aline says, on the same predictions
 
 FAR_APART = 0.04  # methods that differ by more contradict each other
@@ -60,7 +60,7 @@ def forecast(
     Args:
         accuracy: on the holdout.
         holdout: calibrated, of the labelled test_batch.
-        hidden: calibrated, of the test set.
+        hidden: calibrated, of the hidden images.
         peers: the labels of each run at hand, on the holdout and on the hidden images.
         anchors: (holdout accuracy, public score) of scored submissions.
         line: the competition's published one.
@@ -94,20 +94,20 @@ def _estimates(
     anchors: Sequence[tuple[float, float]], line: PublishedLine | None, simulated: float | None,
 ) -> tuple[dict[str, float], dict[str, str]]:  # fmt: skip
     """What each method estimates, the best first; and of those that do not, why."""
-    found, refused = {"atc": estimators.atc(holdout, accuracy, hidden)}, {}
+    estimates, refused = {"atc": estimators.atc(holdout, accuracy, hidden)}, {}
     if simulated is not None:
-        found["simulated"] = simulated
+        estimates["simulated"] = simulated
     try:
-        found["aline"] = unbiased(accuracy, estimators.aline(peers, accuracy))
+        estimates["aline"] = unbiased(accuracy, estimators.aline(peers, accuracy))
     except Refused as refusal:
         refused["aline"] = str(refusal)
     if anchors:
-        found["anchored"] = estimators.probit_line(anchors, accuracy)
+        estimates["anchored"] = estimators.probit_line(anchors, accuracy)
     else:
         refused["anchored"] = "no score of a CSV from here is known yet"
         if line is not None:
-            found["published_line"] = on_line(line, accuracy)
-    return {name: found[name] for name in ERRORS if name in found}, refused
+            estimates["published_line"] = on_line(line, accuracy)
+    return {name: estimates[name] for name in ERRORS if name in estimates}, refused
 
 
 def unbiased(accuracy: float, estimate: float) -> float:

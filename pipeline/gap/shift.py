@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pipeline.gap.corruptions import Images
 from pipeline.gap.estimators import Labels, Probabilities, negative_entropy
 
-Weights = NDArray[np.float64]  # (N,): what each holdout image counts; so weighted, classes come as in the test set
+Weights = NDArray[np.float64]  # (N,): what each holdout image counts; so weighted, classes come as in the hidden set
 STEPS = 1000  # of the EM, which ends earlier where it has converged
 CONVERGED = 1e-7
-CHANCE = 0.02  # that sampling alone exceeds a limit
+FALSE_ALARM = 0.02  # that sampling alone exceeds a limit
 FOLDS = 5
 REGULARISATION = 1e-3  # of the classifier that tells two samples apart: hundreds of features, a thousand images
 SIDE = 8  # pixels of a thumbnail
@@ -36,7 +36,7 @@ class LabelShift:
         """Total variation: the share of images that would have to change their class, 0..1; 0 if by chance."""
         from scipy.stats import chi2  # noqa: PLC0415 - a second that most commands need not take
 
-        if self.gain < float(chi2.isf(CHANCE, len(self.holdout) - 1)):
+        if self.gain < float(chi2.isf(FALSE_ALARM, len(self.holdout) - 1)):
             return 0.0
         return float(abs(self.hidden - self.holdout).sum() / 2)
 
@@ -59,16 +59,16 @@ def label_shift(holdout: Probabilities, truth: Labels, hidden: Probabilities) ->
     """
     shares = np.bincount(truth, minlength=holdout.shape[1]) / len(truth)
     assumed = holdout.mean(axis=0)  # what the model takes for the shares
-    found = assumed
+    likeliest = assumed
     for _ in range(STEPS):
-        following = reweighted(hidden, found / assumed).mean(axis=0)
-        change = abs(following - found).sum()
-        found = following
+        following = reweighted(hidden, likeliest / assumed).mean(axis=0)
+        change = abs(following - likeliest).sum()
+        likeliest = following
         if change < CONVERGED:
             break
-    gain = 2 * float(np.log((hidden * (found / assumed)).sum(axis=1)).sum())
-    # The model's bias towards some classes is in `assumed` as well: only the change is the test set's own.
-    moved = shares * found / assumed
+    gain = 2 * float(np.log((hidden * (likeliest / assumed)).sum(axis=1)).sum())
+    # The model's bias towards some classes is in `assumed` as well: only the change is the hidden images' own.
+    moved = shares * likeliest / assumed
     return LabelShift(moved / moved.sum(), shares, gain)
 
 
@@ -92,7 +92,7 @@ def harder(holdout: Probabilities, weights: Weights, hidden: Probabilities) -> t
     points = np.concatenate([before, after])
     more = np.searchsorted(after, points, "right") / len(after) - below[np.searchsorted(before[order], points, "right")]
     effective = weights.sum() ** 2 / (weights**2).sum()
-    limit = np.sqrt(-np.log(CHANCE) / 2 * (1 / effective + 1 / len(hidden)))
+    limit = np.sqrt(-np.log(FALSE_ALARM) / 2 * (1 / effective + 1 / len(hidden)))
     return float(more.max()), float(limit)
 
 
@@ -136,9 +136,9 @@ def nearest(images: Images, training: Images) -> tuple[NDArray[np.int64], NDArra
     rows = np.zeros(len(images), dtype=np.int64)
     best = np.full(len(images), -1, dtype=np.float32)
     for start in range(0, len(training), PART):
-        found = wanted @ thumbnails(np.asarray(training[start : start + PART])).T
-        index = found.argmax(axis=1)
-        value = found[np.arange(len(images)), index]
+        correlations = wanted @ thumbnails(np.asarray(training[start : start + PART])).T
+        index = correlations.argmax(axis=1)
+        value = correlations[np.arange(len(images)), index]
         closer = value > best
         rows[closer], best[closer] = start + index[closer], value[closer]
     return rows, best

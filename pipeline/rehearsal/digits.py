@@ -1,6 +1,6 @@
 """The embedded competition: scikit-learn's 1,797 handwritten digits in the competition's file formats.
 
-1,000 training images, 297 of the holdout, 500 of the test set.  The test set is a little harder (turned, shifted,
+1,000 training images, 297 of the holdout, 500 hidden ones.  The hidden set is a little harder (turned, shifted,
 blurred, noisier), so that a model scores visibly less on it than locally, as in the real competition.  Same seed, same
 bytes.
 """
@@ -34,7 +34,7 @@ HIDDEN_IMAGES = 500
 BATCHES = 5  # of the remaining 1,000 training images
 BATCH_SIZE = 200
 
-# How much harder the test set is: drawn evenly from [-x, x] or [0, x] for each image.
+# How much harder the hidden set is: drawn evenly from [-x, x] or [0, x] for each image.
 # Chosen so that a small CNN with 97-99 % on test_batch gets 85-93 % on it.
 MAX_TURN = 12.0  # degrees
 MAX_MOVE = 2  # pixels
@@ -123,7 +123,7 @@ def _integer(value: int) -> bytes:
 
 
 def write(folder: Path, labels: Path) -> None:
-    """Lay the competition out in `folder` as its download is, and the test set's labels in the CSV `labels`.
+    """Lay the competition out in `folder` as its download is, and the hidden images' labels in the CSV `labels`.
 
     The labels must not be below `folder`, which is served.
     """
@@ -150,7 +150,7 @@ def _batch(label: str, images: Uint8, labels: Int64, prefix: str) -> bytes:
 
 
 def make() -> tuple[Part, Part, Part]:
-    """Training images, holdout and test set, split at random within each class."""
+    """Training images, holdout and hidden images, split at random within each class."""
     from sklearn.datasets import load_digits  # noqa: PLC0415 - a second that only the first use should cost
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
 

@@ -32,12 +32,12 @@ from pipeline.store.submissions import Evidence, Outputs, again
 from pipeline.training.optim import learning_rate
 
 INK, MUTED = "#1c2128", "#59636e"
-HOLDOUT, TEST, TRAIN, PRIVATE = "#1d4ed8", "#c2410c", "#0f766e", "#7e22ce"  # one colour for each set, in all figures
+HOLDOUT, HIDDEN, TRAIN, PRIVATE = "#1d4ed8", "#c2410c", "#0f766e", "#7e22ce"  # one colour for each set, in all figures
 WIDTH = 340  # what the narrowest of today's phones have beside the page's margins
 SCALE = 2.5  # pixels of the PNG for one CSS pixel
 LONGEST = 12  # characters of a class name that an axis has room for
 NEWEST = 20  # submissions in a figure
-COLUMNS, MOST = 8, 24  # images in a row of a contact sheet, and on it
+COLUMNS, ON_A_SHEET = 8, 24  # images in a row of a contact sheet, and on it
 TILE, COLUMN, ROW = 80, 87, 122  # side of an image on it, and the steps from one to the next
 PLANNED = 20  # points an epoch of the planned learning rate
 
@@ -137,7 +137,7 @@ def training(rows: Sequence[EpochRow], config: TrainConfig) -> list[Picture]:
             axes.plot(epochs, values, color=colour, linestyle=line, marker=marker, label=label)
     best, last = best_row(rows), rows[-1]
     accuracy.plot(best.epoch, best.validation_accuracy, "o", color=INK, fillstyle="none", markersize=9, label="best")
-    by, found = f"By epoch, after {last.epoch} of {config.epochs}", []
+    by, pictures = f"By epoch, after {last.epoch} of {config.epochs}", []
     for name, title, alt, axes in (
         ("rate", "Learning rate", f"{last.rate:.2e}", rate),
         (
@@ -148,11 +148,11 @@ def training(rows: Sequence[EpochRow], config: TrainConfig) -> list[Picture]:
         ("loss", "Loss, nats", f"training {last.train_loss:.3f}, validation {last.validation_loss:.3f}", loss),
     ):  # fmt: skip
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        found.append(_picture(name, title, f"{by}: {alt}", axes, xlabel="epoch", xlim=(0, config.epochs + 0.5)))
-    return found
+        pictures.append(_picture(name, title, f"{by}: {alt}", axes, xlabel="epoch", xlim=(0, config.epochs + 0.5)))
+    return pictures
 
 
-# --- the holdout and the test set -------------------------------------------------------------------------
+# --- the holdout and the hidden images --------------------------------------------------------------------
 
 
 @style()
@@ -161,23 +161,23 @@ def holdout(evidence: Evidence, data: Processed) -> list[Picture]:
     outputs, names = evidence.holdout, _short(data)
     confidence, labels, truth = outputs.probabilities.max(axis=1), outputs.labels, outputs.known_truth
     order = np.argsort(-confidence, kind="stable")
-    rows = order[labels[order] != truth[order]][:MOST]
+    rows = order[labels[order] != truth[order]][:ON_A_SHEET]
     captions = [f"{names[labels[k]]}\n{100 * confidence[k]:.0f}%, is {names[truth[k]]}" for k in rows.tolist()]
     layer = np.asarray(data.array("test_images")[rows]), captions
     return [_confusion(outputs, names), *([_sheet("mistakes", "Most confident mistakes", [layer])] if captions else [])]
 
 
 @style()
-def test_set(evidence: Evidence, data: Processed) -> list[Picture]:
-    """How the competition's test set differs from the holdout: predicted classes, confidence, and single images."""
-    uncertain = np.argsort(evidence.hidden.probabilities.max(axis=1), kind="stable")[:MOST]
-    foreign = evidence.hidden_rows[np.argsort(-evidence.ood_scores, kind="stable")][:MOST]
+def hidden(evidence: Evidence, data: Processed) -> list[Picture]:
+    """How the hidden images differ from the holdout: predicted classes, confidence, and single images."""
+    uncertain = np.argsort(evidence.hidden.probabilities.max(axis=1), kind="stable")[:ON_A_SHEET]
+    foreign = evidence.hidden_rows[np.argsort(-evidence.ood_scores, kind="stable")][:ON_A_SHEET]
     return [
         _classes(evidence, _short(data)),
         _confidence(evidence),
         _domain(evidence),
-        _sheet_of_test_set("low-confidence", "Lowest confidence", uncertain, evidence, data),
-        _sheet_of_test_set("out-of-distribution", "Least like labelled images", foreign, evidence, data),
+        _sheet_of_hidden("low-confidence", "Lowest confidence", uncertain, evidence, data),
+        _sheet_of_hidden("out-of-distribution", "Least like labelled images", foreign, evidence, data),
     ]
 
 
@@ -213,7 +213,7 @@ def _classes(evidence: Evidence, names: Sequence[str]) -> Picture:
         100 * np.bincount(labels, minlength=len(names)) / len(labels)
         for labels in (evidence.hidden.labels, evidence.holdout.known_truth)
     )
-    axes.bar(places - 0.2, predicted, 0.4, color=TEST, label="test set, predicted")
+    axes.bar(places - 0.2, predicted, 0.4, color=HIDDEN, label="test set, predicted")
     axes.bar(places + 0.2, true, 0.4, color=HOLDOUT, label="holdout, true")
     axes.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor")
     axes.grid(visible=False, axis="x")
@@ -223,7 +223,7 @@ def _classes(evidence: Evidence, names: Sequence[str]) -> Picture:
 
 def _confidence(evidence: Evidence) -> Picture:
     axes, below = _axes(280), []
-    for outputs, colour, label in ((evidence.hidden, TEST, "test set"), (evidence.holdout, HOLDOUT, "holdout")):
+    for outputs, colour, label in ((evidence.hidden, HIDDEN, "test set"), (evidence.holdout, HOLDOUT, "holdout")):
         confidence = np.sort(outputs.probabilities.max(axis=1))
         axes.plot(confidence, 100 * np.arange(1, len(confidence) + 1) / len(confidence), color=colour, label=label)
         below.append(f"{100 * np.mean(confidence < 0.5):.1f}% of the {label}")
@@ -233,7 +233,7 @@ def _confidence(evidence: Evidence) -> Picture:
 
 def _domain(evidence: Evidence) -> Picture:
     axes = _axes(280)
-    axes.hist(evidence.ood_scores, 30, color=TEST, label="test set")
+    axes.hist(evidence.ood_scores, 30, color=HIDDEN, label="test set")
     axes.axvline(0, color=INK, linewidth=1, label="as likely labelled")
     words = f"{100 * np.mean(evidence.ood_scores > 0):.0f}% of the sample look unlike labelled images"
     return _picture("domain", "Test images by domain score", words, axes,
@@ -243,10 +243,10 @@ def _domain(evidence: Evidence) -> Picture:
 # --- contact sheets ---------------------------------------------------------------------------------------
 
 
-def _sheet_of_test_set(
+def _sheet_of_hidden(
     name: str, title: str, rows: NDArray[np.int64], evidence: Evidence, data: Processed
 ) -> Picture:  # fmt: skip
-    """The images `rows` of the test set, each above the training image it resembles most."""
+    """The hidden images `rows`, each above the training image it resembles most."""
     images = np.asarray(data.array("hidden_images")[rows])
     near, correlations = shift.nearest(images, data.array("train_images"))
     names, ids, labels = _short(data), data.array("hidden_ids"), data.array("train_labels")
@@ -330,7 +330,7 @@ def _plot_scores(
     axes: Axes, places: NDArray[np.float64], values: dict[str, NDArray[np.float64]], ends: NDArray[np.float64]
 ) -> None:
     """Public and private scores, and above the predictions with the ends (2, n) of their 90% intervals."""
-    for name, colour, marker in (("public", TEST, "s"), ("private", PRIVATE, "D")):
+    for name, colour, marker in (("public", HIDDEN, "s"), ("private", PRIVATE, "D")):
         if np.isfinite(values[name]).any():
             axes.plot(places, values[name], color=colour, marker=marker, linestyle="", label=name)
     if np.isfinite(guess := values["predicted"]).any():

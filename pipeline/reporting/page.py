@@ -67,7 +67,7 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
         missing.append(f"The run is not finished. Unless it is being trained just now, `{command}` goes on with it.")
     lines = ledger.read(paths.submissions / ledger.NAME)
     csvs = local_csvs(paths.submissions, known.slug)
-    csv, assessment, images = _newest_csv(run, csvs), None, None
+    csv, assessment, images = _csv_of(run, csvs), None, None
     if csv is not None:
         try:
             assessment = assess(csv, csvs, lines, known)
@@ -83,14 +83,14 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
     return Material(folder, now, card, rows, run, known, assessment, images, entries, predictions, missing)
 
 
-def _newest_csv(run: Run | None, csvs: Sequence[LocalCsv]) -> LocalCsv | None:
+def _csv_of(run: Run | None, csvs: Sequence[LocalCsv]) -> LocalCsv | None:
     """The newest CSV predicted with the run's weights: with it alone, or else with others."""
     own = [csv for csv in csvs if run and csv.sidecar.runs.get(run.name) == run.weights_sha256]
     return max(own, key=lambda csv: (len(csv.sidecar.runs) == 1, csv.sidecar.created), default=None)
 
 
 def draw(known: Material) -> dict[str, list[Picture]]:
-    """The figures by section: "training", "holdout", "gap" and "test"; of what is unknown there are none."""
+    """The figures by section: "training", "holdout", "gap" and "hidden"; of what is unknown there are none."""
     sent = [(entry, known.predictions.get(entry.csv_sha256)) for entry in known.entries]
     if known.assessment and known.own is None:  # its prediction alone
         draft = known.predictions.get(known.assessment.csv.sidecar.csv_sha256)
@@ -99,7 +99,7 @@ def draw(known: Material) -> dict[str, list[Picture]]:
         "training": figures.training(known.rows, known.card.config) if known.rows else [],
         "holdout": figures.holdout(*known.images) if known.images else [],
         "gap": figures.scores(sent, known.competition.line),
-        "test": figures.test_set(*known.images) if known.images else [],
+        "hidden": figures.hidden(*known.images) if known.images else [],
     }
 
 
@@ -144,10 +144,10 @@ def submissions(entries: Sequence[Entry], predictions: Mapping[str, Entry]) -> l
 
 def methods(made: Forecast) -> list[Sequence[str]]:
     """What each method predicts of the public score, or why it does not."""
-    found = [
+    estimates = [
         (name, f"{100 * value:.1f}%", "the prediction" * (name == made.by)) for name, value in made.methods.items()
     ]
-    return [*found, *((name, "-", reason) for name, reason in made.refused.items())]
+    return [*estimates, *((name, "-", reason) for name, reason in made.refused.items())]
 
 
 def recipe(config: TrainConfig) -> list[Sequence[str]]:

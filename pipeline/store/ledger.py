@@ -136,7 +136,7 @@ def current(entries: Iterable[Entry], competition: str) -> list[Entry]:
 
 def predictions(entries: Iterable[Entry], competition: str) -> dict[str, Entry]:
     """The prediction of each CSV, by its sha256: the first, and only if no score of it was known before."""
-    found: dict[str, Entry] = {}
+    first: dict[str, Entry] = {}
     scored = set()
     for entry in entries:
         if entry.competition != competition or not entry.csv_sha256:
@@ -144,8 +144,8 @@ def predictions(entries: Iterable[Entry], competition: str) -> dict[str, Entry]:
         if entry.public is not None:
             scored.add(entry.csv_sha256)
         elif entry.status == PREDICTED and entry.csv_sha256 not in scored:
-            found.setdefault(entry.csv_sha256, entry)
-    return found
+            first.setdefault(entry.csv_sha256, entry)
+    return first
 
 
 def rows(entries: Iterable[Entry], predictions: Mapping[str, Entry]) -> list[Sequence[str]]:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from pipeline.config import Paths, check_slug
 from pipeline.console import megabytes
@@ -230,7 +231,17 @@ def _run(folder: Path, data: str | None, latest: bool) -> tuple[RunState, RunCar
 
 def _report(run: Path, paths: Paths, slug: str) -> FolderState:
     page = str(run / runs.REPORT)
-    return FolderState(page, runs.report_state(run, paths.processed / slug, paths.submissions), page)
+    return FolderState(page, report_state(run, paths.processed / slug, paths.submissions), page)
+
+
+def report_state(folder: Path, data: Path, submissions: Path) -> Literal["absent", "stale", "complete"]:
+    """Whether the report in a run's folder is newer than all it shows: the run, the arrays in `data`, CSVs, ledger."""
+    if not (page := folder / runs.REPORT).is_file():
+        return "absent"
+    shown = [*(folder / name for name in (runs.CONFIG, runs.METRICS, runs.RESULT, MANIFEST)), data / MANIFEST]
+    shown += [*submissions.glob("*.json"), submissions / ledger.NAME]
+    newest = max((path.stat().st_mtime for path in shown if path.is_file()), default=0.0)
+    return "stale" if newest > page.stat().st_mtime else "complete"
 
 
 def _csv(

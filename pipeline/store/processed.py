@@ -5,7 +5,7 @@
     hidden_images.npy  uint8 (H, 32, 32, 3), RGB       hidden_ids.npy     int64 (H,), unique
     manifest.json      sizes, sha256, and what preprocess found out
 
-"test" is CIFAR-10's labelled test_batch; "hidden" is the competition's unlabelled set.
+"test" is CIFAR-10's labelled test_batch, elsewhere the holdout; "hidden" is the competition's unlabelled set.
 """
 
 from dataclasses import dataclass

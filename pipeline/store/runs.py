@@ -21,13 +21,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pipeline.config import PARAMETER_LIMIT, check_slug, fingerprint
 from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.recipes import TrainConfig, ValidationSet
-from pipeline.store import atomic, ledger
-from pipeline.store.manifest import NAME as MANIFEST
+from pipeline.store import atomic
 from pipeline.store.manifest import FileRecord, Manifest, from_json, read_json, reading, records, versions
 
 CONFIG, WEIGHTS, METRICS, RESULT = "config.json", "weights.safetensors", "metrics.jsonl", "result.json"
@@ -90,7 +89,7 @@ class RunResult:
 
     @property
     def optimistic(self) -> bool:
-        """Whether the reported accuracy was selected on the very set it is reported for."""
+        """Whether the epoch was selected on test_batch, which makes its accuracy there optimistic."""
         return self.validation_set == "test_batch"
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,7 +127,7 @@ class Run:
         name = latest(models) if name is None else check_name(name)
         folder = models / name
         if not folder.is_dir():
-            raise absent(models, name, _finished(models))
+            raise no_such_run(models, name, _finished(models))
         manifest = Manifest.read(folder, ANEW)
         if manifest is None:
             cure = "run `python -m pipeline.train` with the same options to go on"
@@ -179,7 +178,7 @@ def latest(models: Path) -> str:
     pointer = models / LATEST
     if not pointer.is_file():
         if not (known := _finished(models)):
-            raise absent(models, LATEST, known)
+            raise no_such_run(models, LATEST, known)
         raise MissingInput(f"{pointer} is missing: name one with --run (for submit, --csv); there is {_few(known)}")
     try:
         return check_name(pointer.read_text(encoding="ascii").strip())
@@ -193,17 +192,7 @@ def point_latest(models: Path, name: str) -> None:
         atomic.write_bytes(models / LATEST, f"{name}\n".encode())
 
 
-def report_state(folder: Path, data: Path, submissions: Path) -> Literal["absent", "stale", "complete"]:
-    """Whether the report in a run's folder is newer than all it shows: the run, the arrays in `data`, CSVs, ledger."""
-    if not (page := folder / REPORT).is_file():
-        return "absent"
-    shown = [*(folder / name for name in (CONFIG, METRICS, RESULT, MANIFEST)), data / MANIFEST]
-    shown += [*submissions.glob("*.json"), submissions / ledger.NAME]
-    newest = max((path.stat().st_mtime for path in shown if path.is_file()), default=0.0)
-    return "stale" if newest > page.stat().st_mtime else "complete"
-
-
-def absent(models: Path, name: str, known: Sequence[str]) -> MissingInput:
+def no_such_run(models: Path, name: str, known: Sequence[str]) -> MissingInput:
     """The error for a run that is not in `models`, where the `known` ones are."""
     if not known:
         return MissingInput(f"there is no finished run in {models}: run `python -m pipeline.train` first")

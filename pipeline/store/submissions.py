@@ -107,11 +107,11 @@ def local_csv(path: Path, competition: str | None = None) -> LocalCsv:
 
 def local_csvs(folder: Path, competition: str) -> list[LocalCsv]:
     """The CSVs in `folder` that predict wrote for `competition` and nobody changed since; hashes them all."""
-    found = []
+    ours = []
     for path in sorted(folder.glob("*.csv")):
         with contextlib.suppress(BadData):  # predict and submit complain; here it only cannot be recognised
-            found.append(local_csv(path, competition))
-    return found
+            ours.append(local_csv(path, competition))
+    return ours
 
 
 def again(csv: Path, run: str = "") -> str:
@@ -174,6 +174,11 @@ class Outputs:
     def labels(self) -> NDArray[np.int64]:
         """The most probable classes, (N,), ties to the lower."""
         return np.asarray(self.probabilities.argmax(axis=1))
+
+
+def accuracy(labels: NDArray[np.integer], truth: NDArray[np.integer]) -> float:
+    """The share of the labels (N,) that are the true ones."""
+    return float((labels == truth).mean())
 
 
 @dataclass(frozen=True)

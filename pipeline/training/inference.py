@@ -24,7 +24,7 @@ from pipeline.model.resnet import ResNet, folded, normalise
 from pipeline.store.ensemble import Ensemble
 from pipeline.store.processed import ArrayName, Processed
 from pipeline.store.runs import Run, RunCard
-from pipeline.store.submissions import Outputs, Tta
+from pipeline.store.submissions import Outputs, Tta, accuracy
 from pipeline.training.batches import split
 from pipeline.training.device import ALONE, Device, World
 
@@ -272,15 +272,15 @@ def features(member: Member, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 class HoldoutScores:
     """Accuracies of an average on holdout images, in per cent."""
 
-    test: float  # on test_batch
+    test_batch: float
     validation: float | None  # None: no images have validated all members
     best: str  # the member that is the most accurate alone
     alone: float  # its accuracy on test_batch, without TTA
 
     def __str__(self) -> str:
         shown = "unknown" if self.validation is None else f"{self.validation:.2f} %"
-        gain = f"{self.test - self.alone:+.2f} points over {self.best} alone, as it is"
-        return f"local accuracy {self.test:.2f} % ({gain}), validation {shown}"
+        gain = f"{self.test_batch - self.alone:+.2f} points over {self.best} alone, as it is"
+        return f"local accuracy {self.test_batch:.2f} % ({gain}), validation {shown}"
 
 
 def predict_holdout(ensemble: Ensemble, panel: Panel, data: Processed) -> tuple[Outputs, Outputs | None]:
@@ -290,24 +290,20 @@ def predict_holdout(ensemble: Ensemble, panel: Panel, data: Processed) -> tuple[
         BadData: a model's probabilities are not finite.
     """
     truth = np.asarray(data.array("test_labels"))
-    test = predict(panel, data, "test_images", np.arange(len(truth)), truth)
+    holdout = predict(panel, data, "test_images", np.arange(len(truth)), truth)
     if not ensemble.one_protocol or ensemble.data != data.training_fingerprint:
-        return test, None
+        return holdout, None
     truth = np.asarray(data.array("train_labels"))
     rows = split(truth, ensemble.runs[0].card.config).validation
     if rows is None:
-        return test, test
-    return test, predict(panel, data, "train_images", rows, truth[rows])
+        return holdout, holdout
+    return holdout, predict(panel, data, "train_images", rows, truth[rows])
 
 
-def holdout_scores(ensemble: Ensemble, test: Outputs, validation: Outputs | None) -> HoldoutScores:
+def holdout_scores(ensemble: Ensemble, holdout: Outputs, validation: Outputs | None) -> HoldoutScores:
     """The accuracies of predictions of holdout images."""
-    alone = [100 * accuracy(labels, test) for labels in test.members]
+    alone = [100 * accuracy(labels, holdout.known_truth) for labels in holdout.members]
     best = int(np.argmax(alone))
-    validated = None if validation is None else 100 * accuracy(validation.labels, validation)
-    return HoldoutScores(100 * accuracy(test.labels, test), validated, ensemble.runs[best].name, alone[best])
-
-
-def accuracy(labels: NDArray[np.integer], outputs: Outputs) -> float:
-    """The share of the labels (N,) that are the true ones of the N images of `outputs`."""
-    return float((labels == outputs.known_truth).mean())
+    validated = None if validation is None else 100 * accuracy(validation.labels, validation.known_truth)
+    test_batch = 100 * accuracy(holdout.labels, holdout.known_truth)
+    return HoldoutScores(test_batch, validated, ensemble.runs[best].name, alone[best])

@@ -30,11 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pi
 from pipeline.config import CLASSES, Competition
 from pipeline.console import table
 from pipeline.gap.assessment import assess
-from pipeline.gap.estimators import accuracy
 from pipeline.gap.prediction import predict_hidden
 from pipeline.store.processed import ArrayName, Processed
 from pipeline.store.runs import Run
-from pipeline.store.submissions import LocalCsv, Outputs, Sidecar
+from pipeline.store.submissions import LocalCsv, Outputs, Sidecar, accuracy
 from pipeline.training import inference
 from pipeline.training.batches import split
 from pipeline.training.device import choose
@@ -99,9 +98,9 @@ class Bench:
         low, high = forecast.interval
         return {
             "set": stand_in.name, "right": stand_in.verdict, "verdict": findings.diagnosis.verdict,
-            "reason": findings.diagnosis.reason, "plain": 100 * accuracy(panel.probabilities(images), truth),
-            "measure": findings.mitigation, "accuracy": 100 * accuracy(evidence.hidden.probabilities, truth),
-            "bn": 100 * accuracy(adapted.probabilities(images), truth), "predicted": 100 * forecast.predicted,
+            "reason": findings.diagnosis.reason, "plain": 100 * accuracy(panel.probabilities(images).argmax(1), truth),
+            "measure": findings.mitigation, "accuracy": 100 * accuracy(evidence.hidden.labels, truth),
+            "bn": 100 * accuracy(adapted.probabilities(images).argmax(1), truth), "predicted": 100 * forecast.predicted,
             "low": 100 * low, "high": 100 * high, "by": forecast.by, "reliable": not forecast.doubts,
             "methods": {name: 100 * value for name, value in forecast.methods.items()},
             "refused": dict(forecast.refused),
@@ -139,7 +138,7 @@ def main() -> None:
             for stand_in in bench.sets(seed, arguments.size):
                 rows.append(bench.assess(stand_in) | {"seed": seed})
                 print(*cells(rows[-1]), file=sys.stderr, flush=True)
-    summary = summarise(rows, 100 * inference.accuracy(bench.holdout.labels, bench.holdout))
+    summary = summarise(rows, 100 * accuracy(bench.holdout.labels, bench.holdout.known_truth))
     lines = [*table(HEAD, [cells(row) for row in rows]), "", *(f"{name} {value}" for name, value in summary.items())]
     side_by_side.report(arguments.json, {**summary, "sets": rows}, lines)
 

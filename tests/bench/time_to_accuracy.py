@@ -32,7 +32,7 @@ def with_views(run: Run, data: Processed, device: str) -> float:
     """Accuracy on test_batch in per cent with six views an image."""
     panel = inference.Panel(inference.load([run], choose(device)), "flip-shift", 512)
     ensemble = Ensemble((run,))
-    return inference.holdout_scores(ensemble, *inference.predict_holdout(ensemble, panel, data)).test
+    return inference.holdout_scores(ensemble, *inference.predict_holdout(ensemble, panel, data)).test_batch
 
 
 def main() -> None:

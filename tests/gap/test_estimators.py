@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.errors import BadData
 from pipeline.gap import estimators
-from pipeline.gap.estimators import Refused, accuracy, at_temperature, checked, negative_entropy, probit
-from pipeline.store.submissions import Outputs
+from pipeline.gap.estimators import Refused, at_temperature, checked, negative_entropy, probit
+from pipeline.store.submissions import Outputs, accuracy
 from tests.gap.cases import PAIRS, two
 
 
@@ -49,7 +49,7 @@ def test_the_temperature_is_found_that_made_the_labels() -> None:
     calibrated, distorted = (Outputs(p.astype(np.float32), labels[None], labels) for p in (honest, overconfident))
     assert temperature(distorted, None) == pytest.approx(3, rel=0.05)
     assert temperature(distorted, calibrated) == pytest.approx(1, rel=0.05)  # the validation split decides
-    assert accuracy(overconfident, labels) == accuracy(honest, labels)
+    assert accuracy(overconfident.argmax(1), labels) == accuracy(honest.argmax(1), labels)
 
 
 def test_certainty_has_an_entropy_and_a_loss() -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pipeline.config import DEFAULT_COMPETITION, competition
 from pipeline.gap import estimators, forecast
 from pipeline.gap.forecast import FAR_APART, LOST, NINETY, Forecast, on_line
+from pipeline.store.submissions import accuracy
 from tests.gap.cases import PAIRS
 
 RNG = np.random.default_rng(0)
@@ -27,7 +28,7 @@ def outputs(count: int, ease: float) -> tuple[NDArray[np.float64], NDArray[np.in
 
 HOLDOUT, TRUTH = outputs(2000, 2.0)
 HIDDEN, HIDDEN_TRUTH = outputs(2000, 1.2)
-ACCURACY = estimators.accuracy(HOLDOUT, TRUTH)
+ACCURACY = accuracy(HOLDOUT.argmax(1), TRUTH)
 
 
 def made(**changes: Any) -> Forecast:
@@ -36,7 +37,7 @@ def made(**changes: Any) -> Forecast:
 
 
 def test_without_anything_else_confidence_predicts() -> None:
-    found, truth = made(), estimators.accuracy(HIDDEN, HIDDEN_TRUTH)
+    found, truth = made(), accuracy(HIDDEN.argmax(1), HIDDEN_TRUTH)
     assert ACCURACY - truth > 0.05 and found.by == "atc"
     assert found.predicted == pytest.approx(truth, abs=0.02) and found.interval[0] < truth < found.interval[1]
     assert not found.doubts and set(found.refused) == {"aline", "anchored"}

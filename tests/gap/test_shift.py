@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from pipeline.gap import shift
 from pipeline.gap.corruptions import Corruption, Images
-from pipeline.gap.shift import ALIKE, CHANCE, LabelShift, nearest, out_of_distribution, reweighted, thumbnails
+from pipeline.gap.shift import ALIKE, FALSE_ALARM, LabelShift, nearest, out_of_distribution, reweighted, thumbnails
 from tests.gap.cases import two
 
 RNG = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def test_one_set_drawn_twice_has_not_shifted_but_by_chance() -> None:
 @pytest.mark.parametrize(("gain", "distance"), [(5.4, 0.0), (5.42, 0.3)])
 def test_chance_is_judged_by_chi_squared(gain: float, distance: float) -> None:
     # Of one degree of freedom, 2.326 ** 2 = 5.412 is exceeded in 2 of 100 samples
-    assert CHANCE == 0.02 and shifted(0.8, 0.2, gain=gain).distance == pytest.approx(distance)
+    assert FALSE_ALARM == 0.02 and shifted(0.8, 0.2, gain=gain).distance == pytest.approx(distance)
 
 
 def test_weights_make_the_holdout_classes_as_frequent_and_have_mean_1() -> None:

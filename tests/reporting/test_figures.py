@@ -107,7 +107,7 @@ def tiles(sheet: Picture) -> tuple[list[str], list[NDArray[np.uint8]]]:
 def test_images_of_the_test_set_come_with_their_nearest_training_images(data: Processed, evidence: Evidence) -> None:
     images, ids = data.array("hidden_images"), data.array("hidden_ids")
     train, labels = data.array("train_images"), data.array("train_labels")
-    *_, uncertain, foreign = figures.test_set(evidence, data)
+    *_, uncertain, foreign = figures.hidden(evidence, data)
     for sheet, first in (
         (uncertain, evidence.hidden.probabilities.max(axis=1).argmin()),
         (foreign, evidence.hidden_rows[evidence.ood_scores.argmax()]),
@@ -126,7 +126,7 @@ def test_images_of_the_test_set_come_with_their_nearest_training_images(data: Pr
 
 
 def test_the_test_set_is_counted_in_per_cent(data: Processed, evidence: Evidence) -> None:
-    classes, confidence, domain, *_ = figures.test_set(evidence, data)
+    classes, confidence, domain, *_ = figures.hidden(evidence, data)
     predicted, true = (np.array([bar.get_height() for bar in bars]) for bars in classes.figure.axes[0].containers)
     assert predicted == pytest.approx(100 * np.bincount(evidence.hidden.labels, minlength=10) / 60)
     assert true == pytest.approx([10.0] * 10)
@@ -170,8 +170,8 @@ def test_what_is_unknown_is_not_drawn(submissions: list[figures.Scored], drawn: 
 def test_pictures_show_all_that_is_drawn(
     data: Processed, evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "MOST", 4)  # which is faster
-    pictures = [*figures.training(ROWS, CONFIG), *figures.test_set(evidence, data), *figures.holdout(evidence, data)]
+    monkeypatch.setattr(figures, "ON_A_SHEET", 4)  # which is faster
+    pictures = [*figures.training(ROWS, CONFIG), *figures.hidden(evidence, data), *figures.holdout(evidence, data)]
     pictures += figures.scores([(ENTRY, PREDICTED)], PublishedLine(-0.333, 0.818, "somewhere"))
     for picture in pictures:
         picture.figure.draw_without_rendering()
@@ -188,10 +188,10 @@ def test_pictures_show_all_that_is_drawn(
 
 
 def test_class_names_may_be_anything(data: Processed, evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "MOST", 4)
+    monkeypatch.setattr(figures, "ON_A_SHEET", 4)
     monkeypatch.setattr(figures, "SCALE", 1.0)
     names = ["$5", r"$\frac{$", "x" * 40, "_", "日本語の名前", "é", "100 %", "<b>", "", "0"]
     facts = {**data.manifest.facts, "class_names": names}
     strange = dataclasses.replace(data, manifest=dataclasses.replace(data.manifest, facts=facts))
-    for picture in (*figures.holdout(evidence, strange), *figures.test_set(evidence, strange)):
+    for picture in (*figures.holdout(evidence, strange), *figures.hidden(evidence, strange)):
         assert Image.open(io.BytesIO(picture.png)).format == "PNG"

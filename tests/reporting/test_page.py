@@ -24,7 +24,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> page.Material:
 
 
 def rendered(known: page.Material) -> str:
-    return page.render(known, dict.fromkeys(("training", "holdout", "gap", "test"), ()))
+    return page.render(known, dict.fromkeys(("training", "holdout", "gap", "hidden"), ()))
 
 
 def test_submissions_come_newest_first() -> None:

@@ -279,9 +279,9 @@ def test_holdout_accuracy_is_of_the_images_that_validated_all(tmp_path: Path, da
     found, test = scores("split"), (np.array(data.array("test_images")), data.array("test_labels"))
     rows = split(truth, run.card.config).validation
     assert rows is not None and found.validation == pytest.approx(right(members, pixels[rows], truth[rows]))
-    assert found.test == pytest.approx(right(members, *test))
+    assert found.test_batch == pytest.approx(right(members, *test))
     alone = {m.name: right([m], *test, "none") for m in members}
     assert found.alone == pytest.approx(alone[found.best]) == max(alone.values())
-    assert found.test != found.validation and len(set(alone.values())) == 2  # or it would prove nothing
+    assert found.test_batch != found.validation and len(set(alone.values())) == 2  # or it would prove nothing
     found = scores("test_batch")
-    assert found.validation == found.test
+    assert found.validation == found.test_batch
