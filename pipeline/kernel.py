@@ -27,9 +27,9 @@ from pipeline.errors import BadData, Log, MissingInput, NetworkError, PipelineEr
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.kernel_runner import CSV_ENDINGS, RUN_FILES
 from pipeline.kernel_source import AGAIN, NOTE, Kernel
-from pipeline.store import atomic, manifest, runs, submissions
+from pipeline.store import atomic, manifest, runs
 from pipeline.store.runs import Run
-from pipeline.store.submissions import Evidence, local_csv
+from pipeline.store.submissions import Evidence, evidence_path, local_csv
 
 LARGEST = 1_000_000_000  # bytes of the output: a million test images have 300 MB of probabilities
 WAITING = ("QUEUED", "NEW_SCRIPT", "RUNNING")  # statuses that change by themselves
@@ -150,19 +150,19 @@ class Kernels:
         logged = ""
         patient = replace(self.kaggle, attempts=ATTEMPTS) if self.wait else self.kaggle
         while True:
-            found = patient.kernel_status(kernel.ref)
+            answer = patient.kernel_status(kernel.ref)
             now = time.monotonic()
-            status = printable(found.status.lower().replace("_", " "))
+            status = printable(answer.status.lower().replace("_", " "))
             if status != logged or now - logged_at >= REMINDER:
                 self.log(f"kernel: {kernel.ref} is {status}, after {duration(now - start)}")
                 logged, logged_at = status, now
-            if found.status == "COMPLETE":
+            if answer.status == "COMPLETE":
                 return
-            if found.status not in WAITING:
+            if answer.status not in WAITING:
                 with suppress(PipelineError):  # a log that does not come must not hide the failure
                     for line in self.kaggle.kernel_log(kernel.ref)[-LOG_LINES:]:
                         self.log(f"| {line}")
-                why = f" ({printable(found.message)})" if found.message else ""
+                why = f" ({printable(answer.message)})" if answer.message else ""
                 raise PipelineError(f"the kernel is {status}{why}, see {kernel.url}; fix it, then {AGAIN}")
             if now - start >= self.wait:
                 later = self._fetch_command(kernel)
@@ -218,7 +218,7 @@ def verify(kernel: Kernel, paths: Paths) -> Run:
     local = local_csv(csv, kernel.competition)
     if (local.sidecar.run, local.sidecar.weights_sha256) != (run.name, run.weights_sha256):
         raise BadData(f"{csv} is of another run")
-    _check_size(submissions.evidence_path(csv))
+    _check_size(evidence_path(csv))
     Evidence.read(local)
     return run
 

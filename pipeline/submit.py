@@ -33,10 +33,11 @@ from pipeline.console import duration
 from pipeline.errors import Log, NetworkError, ScoringError, SubmissionLimit, UsageError
 from pipeline.kaggle_api import credentials, ledger_sync
 from pipeline.kaggle_api.client import LONGEST_WAIT, REFUSALS, Kaggle
-from pipeline.store import atomic, ledger, runs, submission_format, submissions
+from pipeline.store import atomic, ledger, runs, submission_format
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord
 from pipeline.store.processed import Processed
+from pipeline.store.submissions import carries, local_csv, local_csvs, sidecar_path, tag
 
 TRIES = 3  # of sending, each after a search for the tag
 LOOKING = "looking for its tag in Kaggle's list"
@@ -88,7 +89,7 @@ class Sender:
         """The submission of this CSV that Kaggle has already, or a new one; `again`: a new one in any case."""
         slug = draft.competition
         # The ledger first learns what was sent by hand, by a run that was killed, or before the ledger was lost.
-        listed, csvs = self.kaggle.submissions(slug), submissions.local_csvs(self.paths.submissions, slug)
+        listed, csvs = self.kaggle.submissions(slug), local_csvs(self.paths.submissions, slug)
         entries = ledger_sync.sync(self._ledger, ledger.read(self._ledger), listed, csvs, slug, also=[draft])
         own = [entry for entry in ledger.current(entries, slug) if entry.csv_sha256 == draft.csv_sha256]
         earlier = {entry.ref: entry for entry in own if entry.ref is not None}
@@ -117,13 +118,13 @@ class Sender:
 
     def _send(self, csv: Path, draft: Entry, earlier: Collection[int]) -> int:
         """Send it; the ref.  What each answer means is in the module's docstring."""
-        tag = submissions.tag(draft.run or "unknown", draft.csv_sha256, draft.local_validation)
-        self.log(f"submit: sending {csv} to {draft.competition} as {tag!r}")
+        description = tag(draft.run or "unknown", draft.csv_sha256, draft.local_validation)
+        self.log(f"submit: sending {csv} to {draft.competition} as {description!r}")
         tries = 0
         while True:
             tries += 1
             try:
-                named = self.kaggle.submit(draft.competition, csv, tag)
+                named = self.kaggle.submit(draft.competition, csv, description)
             except NetworkError as error:
                 if (ref := self._arrived(draft, earlier, error)) is not None:
                     return ref
@@ -174,7 +175,7 @@ class Sender:
             self.kaggle.sleep(self.look)
         while True:
             listed = {item.ref: item for item in self.kaggle.submissions(draft.competition)}
-            own = [ref for ref, item in listed.items() if submissions.carries(item.description, draft.csv_sha256)]
+            own = [ref for ref, item in listed.items() if carries(item.description, draft.csv_sha256)]
             if new := set(own) - set(earlier):
                 return max(new)
             if self.monotonic() >= end:
@@ -223,11 +224,11 @@ class Sender:
 
 def _draft(csv: Path, slug: str | None) -> Entry:
     """The ledger's entry as far as it is known beforehand; a CSV without a sidecar has an unknown run."""
-    if csv.is_file() and not submissions.sidecar_path(csv).is_file():
+    if csv.is_file() and not sidecar_path(csv).is_file():
         if slug is None:
             raise UsageError(f"{csv} was not written by predict: say what it is for with --competition SLUG")
         return Entry(competition=slug, csv_sha256=FileRecord.of(csv).sha256)
-    sidecar = submissions.local_csv(csv).sidecar
+    sidecar = local_csv(csv).sidecar
     if slug not in (None, sidecar.competition):
         raise UsageError(f"{csv} was predicted for {sidecar.competition}, not for --competition {slug}")
     if not sidecar.submittable:

@@ -73,7 +73,7 @@ def test_a_submission_that_is_being_scored_is_waited_for(place: Path, monkeypatc
     assert patient["status"] == "complete" and patient["public"] is not None
     assert waiting.stderr == "check: being scored, waiting for up to 0:00:30\n"
     assert len(now) == 3  # two looks in vain, 2 seconds after each
-    assert (kaggle.count("ListSubmissions"), kaggle.count("GetSubmission")) == (2, 2)
+    assert (kaggle.calls.count("ListSubmissions"), kaggle.calls.count("GetSubmission")) == (2, 2)
 
 
 def test_a_strangers_submission_has_no_local_value(place: Path) -> None:

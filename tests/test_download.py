@@ -75,7 +75,7 @@ def test_the_download_is_the_competitions_files_and_is_done_once(tmp_path: Path,
         assert end.startswith(f"download: data/raw/{SLUG} is complete, in 0:00:0")
         assert following == f"next: python -m pipeline.preprocess --competition {SLUG}"
         assert "nothing to do" in output(run(tmp_path, "download", environ=kaggle.environment))
-        assert kaggle.count("DownloadDataFiles") == 1
+        assert kaggle.calls.count("DownloadDataFiles") == 1
     assert not list((tmp_path / "data/raw").glob(f".{SLUG}.download"))
 
 

@@ -38,7 +38,7 @@ def test_the_whole_way_at_kaggles_own_url(tmp_path: Path) -> None:
         result = stage("submit", cwd=tmp_path, environ=environ)
         assert result.returncode == 0, result.stderr
         checked = json.loads(stage("check", "--json", cwd=tmp_path, environ=environ).stdout)
-        assert kaggle.count("CreateSubmission") == 1 and kaggle.count("Offline") == 0
+        assert kaggle.calls.count("CreateSubmission") == 1 and kaggle.calls.count("Offline") == 0
     assert checked["run"] == "tiny-run" and checked["public"] is not None
 
 

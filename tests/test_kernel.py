@@ -95,8 +95,8 @@ def test_a_pushed_kernel_comes_back_as_a_run(tmp_path: Path, made: Path, kaggle:
     assert "kernel: rehearsal/tiny-run/1 was pushed before, going on with it\n" in done.stdout
     assert "kernel: data/models/tiny-run and submissions/tiny-run.csv are here, verified: test 90.00 %" in done.stdout
     assert f"next: python -m pipeline.check --competition {SLUG} --csv submissions/tiny-run.csv\n" in done.stdout
-    assert kaggle.count("SaveKernel") == 1
-    assert not any("checkpoint.bin" in call.detail for call in kaggle.calls)  # what was not ordered is not touched
+    assert kaggle.calls.count("SaveKernel") == 1
+    assert not any("checkpoint.bin" in path for path in kaggle.asked)  # what was not ordered is not touched
     assert Run.open(tmp_path / "data/models", None).name == RUN
     assert all((tmp_path / name).read_bytes() == (made / name).read_bytes() for name in FILES)
     kept = {path.name for path in (tmp_path / "data/kernels/tiny-run").iterdir()}
@@ -124,7 +124,7 @@ def test_failures_at_kaggle(tmp_path: Path, kaggle: FaultyKaggle) -> None:
     assert "kernel: rehearsal/tiny-run is error, after" in failed.stdout
     assert "\n| what the log says\n" in failed.stdout
     assert "the kernel is error (Your kernel ended with exit code 3)" in error_line(failed, 1)
-    assert kaggle.count("SaveKernel") == 2
+    assert kaggle.calls.count("SaveKernel") == 2
 
     other = run_kernel(tmp_path, kaggle, *PUSH)
     assert "was pushed with other options: choose another --run, or push it again with" in error_line(other, 2)

@@ -51,10 +51,10 @@ def test_the_command_submits_once_and_waits_for_its_own_score(place: Path) -> No
         assert first.stdout.splitlines()[-1] == f"next: python -m pipeline.check --competition {SLUG}"
         again = here("submit", cwd=place, environ=kaggle.environment)
         assert "not sending it twice" in again.stdout
-        assert kaggle.count("CreateSubmission") == 1
+        assert kaggle.calls.count("CreateSubmission") == 1
         noted = entries(place)
         assert send(place, kaggle, again=True).ref != noted[-1].ref
-        assert kaggle.count("CreateSubmission") == 2
+        assert kaggle.calls.count("CreateSubmission") == 2
     assert [entry.status for entry in noted] == ["sending", "pending", "complete"]
     entry = noted[-1]
     assert (entry.run, entry.local_validation, entry.local_test) == ("tiny-run", 91.0, 90.0)
@@ -69,13 +69,13 @@ def test_a_run_that_is_killed_while_kaggle_is_at_work_on_its_submission_is_not_f
         environ = {**kaggle.environment, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(command, cwd=place, env=environ, stdout=subprocess.DEVNULL) as process:
             deadline = time.monotonic() + 60
-            while not kaggle.count("CreateSubmission"):
+            while not kaggle.calls.count("CreateSubmission"):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
             process.kill()
         assert kaggle.state.submissions() == []
         entry = send(place, kaggle, patience=60.0)
-        assert kaggle.count("CreateSubmission") == 1
+        assert kaggle.calls.count("CreateSubmission") == 1
     assert (entry.status, entry.run) == ("complete", "tiny-run")
 
 
@@ -113,7 +113,7 @@ def test_what_kaggle_does_not_take_is_sent_three_times(place: Path) -> None:
     with serve(place, "CreateSubmission:status=429,retry=0") as kaggle:
         with pytest.raises(NetworkError, match="busy or down"):
             send(place, kaggle, settle=0.0)
-        assert kaggle.count("CreateSubmission") == 3
+        assert kaggle.calls.count("CreateSubmission") == 3
 
 
 def test_kaggle_makes_nobody_wait_for_longer_than_five_minutes(place: Path) -> None:

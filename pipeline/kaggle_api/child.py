@@ -52,9 +52,9 @@ def download(api: Any, slug: str, folder: str) -> None:
 
 def limits(api: Any, slug: str) -> dict[str, int]:
     """How many submissions were made today and are still allowed today."""
-    found = api.competition_get_submission_limits(slug)
-    today, total, allowed = found.num_today, found.num_total, found.num_allowed_now
-    return {"today": today, "total": total, "allowed": allowed, "by_total": found.limited_by_total}
+    response = api.competition_get_submission_limits(slug)
+    today, total, allowed = response.num_today, response.num_total, response.num_allowed_now
+    return {"today": today, "total": total, "allowed": allowed, "by_total": response.limited_by_total}
 
 
 def submissions(api: Any, slug: str) -> list[dict[str, Any]]:
@@ -69,7 +69,7 @@ def submissions(api: Any, slug: str) -> list[dict[str, Any]]:
         return kaggle.competitions.competition_api_client.list_submissions(request)
 
     with api.build_kaggle_client() as kaggle:
-        return [_submission(item) for answer in _pages(page) for item in answer.submissions]
+        return [_submission(item) for response in _pages(page) for item in response.submissions]
 
 
 def submission(api: Any, ref: int) -> dict[str, Any]:
@@ -103,15 +103,15 @@ def push_kernel(api: Any, folder: str) -> dict[str, Any]:
     A refusal may be a text in `error`.  A competition that the user has not joined is left out and named in `invalid`,
     and the kernel runs without its files.
     """
-    answer = api.kernels_push(folder)
-    invalid = list(answer.invalid_competition_sources or [])
-    return {"number": answer.version_number or 0, "error": answer.error or "", "invalid": invalid}
+    response = api.kernels_push(folder)
+    invalid = list(response.invalid_competition_sources or [])
+    return {"number": response.version_number or 0, "error": response.error or "", "invalid": invalid}
 
 
 def kernel_status(api: Any, kernel: str) -> dict[str, str]:
     """How the run of USER/NAME[/VERSION] stands."""
-    answer = api.kernels_status(kernel)
-    return {"status": answer.status.name, "message": answer.failure_message or ""}
+    response = api.kernels_status(kernel)
+    return {"status": response.status.name, "message": response.failure_message or ""}
 
 
 def kernel_output(api: Any, kernel: str, folder: str, pattern: str) -> None:
@@ -141,9 +141,9 @@ def _pages(page: Callable[[str], Any]) -> Iterator[Any]:
     """
     token = ""
     for _ in range(MAX_PAGES):
-        answer = page(token)
-        yield answer
-        token = answer.next_page_token
+        response = page(token)
+        yield response
+        token = response.next_page_token
         if not token:
             return
     raise Unreadable(f"its list has more than {MAX_PAGES} pages")
@@ -174,7 +174,7 @@ def _score(value: Any) -> str:
 # --- from a request to an answer ----------------------------------------------------------------------------
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
+def handle(request: dict[str, Any]) -> dict[str, Any]:
     """Authenticate, call, and turn whatever happens into an answer."""
     try:
         api = _authenticated()
@@ -277,7 +277,7 @@ def main() -> None:
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with os.fdopen(real_stdout, "w") as stream:
-        json.dump(answer(request), stream)
+        json.dump(handle(request), stream)
     os._exit(0)  # the reader of stdin would hold a normal exit up
 
 

@@ -172,10 +172,10 @@ class Kaggle:
         Raises:
             AccessDenied: they do not say.
         """
-        found = self._read("you", "username")
-        if not found:
+        name = self._read("you", "username")
+        if not name:
             raise AccessDenied(f"the credentials name no user, to whom the kernel would belong: {credentials.CURE}")
-        return str(found)
+        return str(name)
 
     def push_kernel(self, folder: Path, kernel: str, slug: str) -> int:
         """Save what lies in `folder` as a new version of the kernel USER/NAME, which runs; the version.

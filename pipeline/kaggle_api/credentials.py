@@ -59,24 +59,24 @@ def require(environ: Mapping[str, str]) -> str:
 
 def secrets(environ: Mapping[str, str]) -> list[str]:
     """What nobody must read in an answer: all secrets in reach of the client, also as they travel; long ones first."""
-    users, found = {environ.get("KAGGLE_USERNAME", "")}, {environ.get("KAGGLE_KEY", "")}
+    users, keys = {environ.get("KAGGLE_USERNAME", "")}, {environ.get("KAGGLE_KEY", "")}
     folders = {*_folders(environ), *map(Path, filter(None, [environ.get("KAGGLE_CONFIG_DIR")]))}
     files = [folder / name for folder in folders for name in FILES]
     for name in ("KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN"):  # a token, or the name of a file with one
-        found.add(environ.get(name, ""))
+        keys.add(environ.get(name, ""))
         files.append(Path(environ.get(name) or "/nonexistent"))
     for path in files:
         user, kept = _read(path)
         users.add(user)
-        found |= kept
+        keys |= kept
     for name, value in environ.items():
         address = value.partition("://")[2] or value
         if name.lower().endswith("_proxy") and (match := re.match(r"(?:([^:]*):)?(.*)@", address)):
             users.add(unquote(match[1] or ""))
-            found |= {match[2], unquote(match[2])}
-    pairs = {f"{user}:{secret}" for user in users for secret in found if secret}
+            keys |= {match[2], unquote(match[2])}
+    pairs = {f"{user}:{secret}" for user in users for secret in keys if secret}
     travelling = {base64.b64encode(pair.encode()).decode() for pair in pairs}
-    return sorted((secret for secret in found | travelling if len(secret) >= LEAST), key=len, reverse=True)
+    return sorted((secret for secret in keys | travelling if len(secret) >= LEAST), key=len, reverse=True)
 
 
 def hide(value: Any, kept: Iterable[str], name: str = "") -> Any:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline.errors import printable
 from pipeline.rehearsal.service import Reply, Service, json_reply
@@ -21,18 +21,11 @@ from pipeline.rehearsal.state import Refusal
 ADDRESS = "127.0.0.1"
 MAX_BODY = 100 * 1024 * 1024  # bytes of a request
 IDLE_LIMIT = 30  # seconds without a byte from a client
-DOWNLOAD, UPLOAD, OFFLINE = "Download", "Upload", "Offline"  # in the log, beside the names of the API's calls
+DOWNLOAD, UPLOAD, OFFLINE = "Download", "Upload", "Offline"  # names of calls, beside the API's
 
 _OURS = re.compile(r"(?:http://localhost(?::80)?)?(/[^?]*)(?:\?.*)?")  # a path, or our URL, without the query
 _CALL = re.compile(r"(?:/api)?/v1/[\w.]+/(\w+)")  # SERVICE/CALL
 _STORAGE, _UPLOAD = "/storage/", "/upload/"
-
-
-class Call(NamedTuple):
-    """A request that came in: the call's name (or Download, Upload, Offline), and what it was about."""
-
-    name: str
-    detail: str = ""
 
 
 class MockKaggle(socketserver.ThreadingTCPServer):
@@ -46,13 +39,9 @@ class MockKaggle(socketserver.ThreadingTCPServer):
 
     def __init__(self, service: Service, handler: "type[Handler] | None" = None) -> None:
         self.service, self.slug, self.state = service, service.slug, service.state
-        self.calls: list[Call] = []  # oldest first
+        self.calls: list[str] = []  # the names of those that came in, oldest first
         super().__init__((ADDRESS, 0), handler or Handler)
         self.port = int(self.server_address[1])  # a free one, which it found
-
-    def count(self, name: str) -> int:
-        """How often the call `name` came in: ListDataFiles, Download, Upload, Offline..."""
-        return sum(call.name == name for call in self.calls)
 
     def stop(self) -> None:
         """End the loop and wait for the requests that are being answered."""
@@ -84,13 +73,13 @@ class Handler(BaseHTTPRequestHandler):
             self.offline(self.path.partition("//")[2].partition("/")[0])
         elif self.command == "POST" and (match := _CALL.fullmatch(path)):
             call = match[1]
-            self.respond(Call(call), lambda: self._call(call, body))
+            self.respond(call, lambda: self._call(call, body))
         elif self.command == "GET" and path.startswith(_STORAGE):
             link = path.removeprefix(_STORAGE)
-            self.respond(Call(DOWNLOAD, link), lambda: service.file(link))
+            self.respond(DOWNLOAD, lambda: service.file(link))
         elif self.command == "PUT" and path.startswith(_UPLOAD):
             token = path.removeprefix(_UPLOAD)
-            self.respond(Call(UPLOAD, token), lambda: service.upload(token, body))
+            self.respond(UPLOAD, lambda: service.upload(token, body))
         else:
             self.send(_refusal(404, f"This rehearsal does not serve {path}"))
 
@@ -102,7 +91,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def offline(self, host: str) -> None:
         """Refuse what is meant for another host.  The client shows the reason to its user, never the body."""
-        self.server.calls.append(Call(OFFLINE, printable(host)))
+        self.server.calls.append(OFFLINE)
         self.send_response(502, f"the rehearsal is offline: {printable(host)} is not reached")
         self.send_header("Content-Length", "0")
         self.send_header("Connection", "close")
@@ -113,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
         size = self.headers.get("Content-Length") or "0"
         return self.rfile.read(min(int(size), MAX_BODY)) if size.isdecimal() else b""
 
-    def respond(self, call: Call, act: Callable[[], Reply]) -> None:
+    def respond(self, call: str, act: Callable[[], Reply]) -> None:
         """Do what is asked for and answer."""
         self.server.calls.append(call)
         self.send(outcome(act))

@@ -106,10 +106,10 @@ class Service:
         top, _, name = unquote(link).partition("/")
         if top == f"{self.slug}.zip" and not name:
             return file_reply(top, self.archive())
-        found = self.storage[top]() if top in self.storage else {}
-        if name not in found:
+        files = self.storage[top]() if top in self.storage else {}
+        if name not in files:
             raise Refusal(404, "No such file")
-        return file_reply(name, found[name])
+        return file_reply(name, files[name])
 
     def upload(self, token: str, content: bytes) -> Reply:
         """The PUT of an announced upload."""
@@ -118,13 +118,13 @@ class Service:
 
     def files(self) -> dict[str, Path]:
         """The competition's files by their paths, with forward slashes; without hidden ones and credentials."""
-        found = {}
+        files = {}
         for parent, folders, names in os.walk(self.folder):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for path in (Path(parent, name) for name in names):
                 if not path.name.startswith(".") and path.name.lower() not in credentials.FILES and path.is_file():
-                    found[path.relative_to(self.folder).as_posix()] = path
-        return dict(sorted(found.items()))
+                    files[path.relative_to(self.folder).as_posix()] = path
+        return dict(sorted(files.items()))
 
     def archive(self) -> Path:
         """The zip of all files, written when it is first asked for and when the files have changed."""

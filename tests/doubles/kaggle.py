@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipeline.rehearsal.mock import mock_kaggle
-from pipeline.rehearsal.server import Call, Handler, MockKaggle, outcome
+from pipeline.rehearsal.server import Handler, MockKaggle, outcome
 from pipeline.rehearsal.service import Reply, Service, json_reply
 from tests.doubles.faults import REFUSALS, Fault, Faults
 from tests.doubles.kernels import Kernels
@@ -29,6 +29,7 @@ class FaultyKaggle(MockKaggle):
     def __init__(self, service: Service, kernels: Kernels, faults: Faults, tls: ssl.SSLContext | None) -> None:
         self.kernels, self.faults, self.tls = kernels, faults, tls
         self.stopping = threading.Event()
+        self.asked: list[str] = []  # paths or URLs
         super().__init__(service, FaultyHandler)
 
     def misbehave(self, *faults: str) -> None:
@@ -100,10 +101,11 @@ class FaultyHandler(Handler):
         else:
             super().do_POST()
 
-    def respond(self, call: Call, act: Callable[[], Reply]) -> None:
+    def respond(self, call: str, act: Callable[[], Reply]) -> None:
         """Do what is asked for and answer, with the faults that were ordered."""
         self.server.calls.append(call)
-        self.fault = fault = self.server.faults.take(call.name)
+        self.server.asked.append(self.path)
+        self.fault = fault = self.server.faults.take(call)
         if fault is not None and fault.kind == "hang":
             self.server.stopping.wait(fault.number())
         if fault is not None and fault.kind in REFUSALS:

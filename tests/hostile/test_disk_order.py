@@ -171,7 +171,7 @@ def observe(watch: Watch, stage: ModuleType, options: tuple[str, ...], kaggle: M
     def at_child() -> None:
         watch.everything_is_on_disk("when a child process starts")
         entries = ledger.read(watch.root / "submissions" / ledger.NAME)
-        children.append((entries[-1].status if entries else "", kaggle.count("CreateSubmission")))
+        children.append((entries[-1].status if entries else "", kaggle.calls.count("CreateSubmission")))
 
     watch.at_child, watch.renamed, watch.violations = at_child, [], []
     with watching(watch):

@@ -77,9 +77,9 @@ def test_when_a_submission_must_be_noted_nothing_is_sent(place: Path) -> None:
         before, after, error = fill(place, "submissions", used, "submit", **kaggle.environment)
         assert "submissions/ledger.csv" in error
         assert after == before
-        assert kaggle.count("CreateSubmission") == 0
+        assert kaggle.calls.count("CreateSubmission") == 0
         assert here("submit", "--poll", "0.1", cwd=place, environ=kaggle.environment).returncode == 0
-        assert kaggle.count("CreateSubmission") == 1
+        assert kaggle.calls.count("CreateSubmission") == 1
     assert [entry.status for entry in ledger.current(ledger.read(book), SLUG)] == ["complete"]
 
 

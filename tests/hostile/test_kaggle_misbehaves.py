@@ -178,7 +178,7 @@ def on_the_last_page(here: Place) -> Outcome:
         for k in range(1, 402)
     ]
     outcome = here.run("submit")
-    assert here.kaggle.count("ListSubmissions") == 3
+    assert here.kaggle.calls.count("ListSubmissions") == 3
     return outcome
 
 

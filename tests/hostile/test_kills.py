@@ -75,7 +75,7 @@ def test_the_client_does_not_outlive_a_killed_stage(place: Path) -> None:
         with subprocess.Popen(
             command, cwd=place, env=environ, stdout=subprocess.DEVNULL, start_new_session=True
         ) as process:
-            while not kaggle.count("ListDataFiles"):
+            while not kaggle.calls.count("ListDataFiles"):
                 assert process.poll() is None
                 time.sleep(0.02)
             assert len(session(process.pid)) == 2

@@ -237,5 +237,5 @@ def test_all_pages_of_files_are_seen(tmp_path: Path) -> None:
         (source / f"{k:03}").write_bytes(b"x" * k)
     with faulty_kaggle(source, tmp_path / "state", slug=SLUG) as kaggle:
         found = Kaggle(kaggle.environment).files(SLUG)
-        assert kaggle.count("ListDataFiles") == 3
+        assert kaggle.calls.count("ListDataFiles") == 3
     assert [(file.name, file.size) for file in found] == [(f"{k:03}", k) for k in range(401)]

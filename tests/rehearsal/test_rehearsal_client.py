@@ -46,9 +46,9 @@ def test_submit_and_look_in_the_next_rehearsal(home: Path, tmp_path: Path) -> No
             assert done.returncode == 0, done.stderr
             assert f"Successfully submitted to {SLUG}" in done.stdout
         assert "18 submissions remaining today" in done.stdout
-        assert kaggle.count("CreateSubmission") == kaggle.count("Upload") == 2
+        assert kaggle.calls.count("CreateSubmission") == kaggle.calls.count("Upload") == 2
         # The mock server's token was used, not the one in the user's home.
-        assert kaggle.count("IntrospectToken") == 2
+        assert kaggle.calls.count("IntrospectToken") == 2
     with mock_kaggle(folder, tmp_path / "state") as again:
         again.state.pending_seconds = 0.0
         listed = client(again.environment, home, "submissions", SLUG, "-v").stdout

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import MissingInput, UsageError
 from pipeline.rehearsal.mock import mock_kaggle
-from pipeline.rehearsal.server import Call, MockKaggle
+from pipeline.rehearsal.server import MockKaggle
 from tests.rehearsal.plain_http import CONTENT, SERVICE, SLUG, ask, call, make_folder, submit
 
 
@@ -89,7 +89,7 @@ def test_nothing_else_is_reached(kaggle: MockKaggle) -> None:
     with pytest.raises(OSError, match=r"502 the rehearsal is offline: api\.kaggle\.com is not reached"):
         connection.connect()
     connection.close()
-    assert kaggle.calls == [Call("Offline", host) for host in ("example.com", "localhost:99999", "api.kaggle.com")]
+    assert kaggle.calls == ["Offline"] * 3
 
 
 def test_the_environment_leads_here_and_to_nothing_real(tmp_path: Path) -> None:
