@@ -130,19 +130,14 @@ def test_a_spec_becomes_what_a_field_varies_over(search: str, axis: BaseDistribu
     ("searches", "message"),
     [
         (["cutout=0,4", "cutout=8"], "--search cutout=8: name each field once"),
-        (["learning_rat=0:1"], "name each field once; the fields are model, validation, "),
-        (["distillation_weight=0:1"], "name each field once"),
+        (["distillation_weight=0:1"], "name each field once; the fields are model, validation, "),
         (["learning_rate"], "SPEC is LOW:HIGH[:STEP], log:LOW:HIGH, or A,B,C"),
         (["model=fast,vgg"], "'vgg' is not one of 'paper', 'fast'"),
         (["optimizer=adam:sgd"], "a range has two ends, which are numbers"),
         (["dropout=0:1"], "1 is not at least 0 and below 1"),
-        (["dropout=0:0.5:0.1:1"], "a range has two ends"),
-        (["dropout=log:0.1:0.5:2"], "`step` is not supported"),
         (["cutout=4.5,8"], "'4.5' is not a valid integer"),
-        (["dropout=0:nan"], "nan is not at least 0 and below 1"),
         (["dropout=0:0.5:nan"], "a range has two ends"),
         (["dropout=0.5:0.1"], "`low <= high` must hold"),
-        (["cutout=0:16:0"], "`step > 0` must hold"),
     ],
 )
 def test_a_wrong_search_is_refused_with_what_would_fit(searches: list[str], message: str) -> None:
@@ -169,9 +164,6 @@ def test_a_study_finds_the_best_run_and_predict_would_take_it(place: Place, caps
     assert {name: getattr(run.card.config, name) for name in found.params} == found.params
     assert place.runs() == {run.name}
     lines = output.splitlines()
-    assert [line.rpartition("  ")[2] for line in lines if " best " in line and line.startswith("trial ")] == [
-        "1 complete", "2 complete",
-    ]  # fmt: skip
     assert f"{found.value:.2f} %" in lines[lines.index("the best of 2 complete trials:") + 2]
     command = lines[-1].removeprefix("next, in full: python -m pipeline.train ")
     in_full = dataclasses.replace(PRESETS["rehearsal"], **found.params)  # over the preset's epochs
@@ -214,8 +206,7 @@ def test_a_rerun_adds_only_what_is_missing(calculated: None, place: Place, capsy
 
 def test_the_same_values_are_trained_once(calculated: None, place: Place) -> None:
     assert place.sweep("--trials", "2", "--search", "learning_rate=0.01", "--keep") == 0
-    assert len(place.complete()) == 2
-    assert place.runs() == {f"{NAME}-0"}
+    assert len(place.complete()) == 2 and place.runs() == {f"{NAME}-0"}
 
 
 def test_another_base_or_space_is_refused(calculated: None, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -335,12 +326,8 @@ def test_an_interrupted_sweep_goes_on_with_the_same_trial(place: Place, monkeypa
         (["--search", "model=rehearsal,resnet18"], "11,173,962 trainable parameters"),
         (["--search", RATE, "--device", "mps"], "--device mps: PyTorch finds none here"),
         (["--search", RATE, "--name", "../study"], "a name of letters"),
-        (["--search", RATE, "--storage", "sweeps.sqlite3"], "--storage: the URL of a database that lasts"),
-        (
-            ["--search", RATE, "--storage", "postgresql://user:hunter2@host:port/db"],
-            "--storage: the URL of a database that lasts",
-        ),
-        (["--search", RATE, "--storage", "sqlite://"], "--storage: the URL of a database that lasts"),
+        (["--search", RATE, "--storage", "postgresql://me:hunter2@host:port/db"], "the URL of a database that lasts"),
+        (["--search", RATE, "--storage", "sqlite://"], "the URL of a database that lasts"),
         (
             ["--search", RATE, "--debug", "--storage", "mysql+mysqldb://me:hunter2@host/db?ssl=hunter2"],
             "mysql+mysqldb://me:***@host/db: install its driver, mysqldb",

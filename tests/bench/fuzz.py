@@ -1,30 +1,24 @@
 """Fuzzes what reads files from outside, guided by coverage: for hours, beside the short mutations of the suite.
 
     pip install atheris          # into an environment with the pipeline's light dependencies; not in requirements.txt
-    python tests/bench/fuzz.py --seconds 3600 [--corpus DIR] [--json]
+    python tests/bench/fuzz.py --seconds 3600 [--corpus DIR]
 
 An input's first byte chooses what reads the rest: the pickle reader alone, as a hidden set, as a batch, as
 batches.meta, or the archives.  Anything but a value or BadData is a crash; so are 3 s or 512 MB for one input.
-After a crash the fuzzer goes on, and the input stays in the corpus folder's `crashes`.  Exit code 1 if there were any.
+A crash ends it with an exit code other than 0, and the input stays in the corpus folder's `crashes`.
 """
 
 import argparse
 import contextlib
 import importlib
-import importlib.util
-import json
-import re
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 SECONDS_AN_INPUT, MEGABYTES = 3, 512
 MAX_INPUT = 1 << 16  # bytes
-MAX_CRASHES = 20  # after which it stops
 
 
 def seeds() -> dict[str, bytes]:
@@ -64,79 +58,39 @@ def read(kind: int, data: bytes, folder: Path) -> None:
                 assert all(file.resolve().is_relative_to(inside) and file.is_file() for file in files)
 
 
-def work(flags: list[str]) -> None:
-    """In the child process: fuzz until a crash or the end of the time.  Does not return."""
-    atheris = importlib.import_module("atheris")
+def main() -> None:
+    """Fuzz until a crash or the end of the time.  Does not return."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--corpus", type=Path, help="a folder to keep, and to go on with; default: a temporary one")
+    options = parser.parse_args()
+    try:
+        atheris = importlib.import_module("atheris")
+    except ImportError:
+        raise SystemExit("error: atheris is not installed: pip install atheris") from None
     with atheris.instrument_imports(include=["pipeline.store", "tarfile", "zipfile"]):
         import pipeline.store.archive
         import pipeline.store.cifar  # noqa: F401 - imported here to be instrumented
     from pipeline.errors import BadData
 
-    with tempfile.TemporaryDirectory() as folder:
-
-        def one_input(data: bytes) -> None:
-            if data:
-                with contextlib.suppress(BadData):
-                    read(data[0] % 5, data[1:], Path(folder))
-
-        atheris.Setup([sys.argv[0], *flags], one_input)
-        atheris.Fuzz()
-
-
-def run_child(log: Path, crashes: Path, seconds: int, inputs: list[Path]) -> str:
-    """Fuzz in a child process until a crash or the end of the time; what it said."""
-    limits = [f"-timeout={SECONDS_AN_INPUT}", f"-rss_limit_mb={MEGABYTES}", f"-max_len={MAX_INPUT}"]
-    flags = [*limits, f"-max_total_time={seconds}", f"-artifact_prefix={crashes}/", "-print_final_stats=1"]
-    command = [sys.executable, __file__, "--work", *flags, *map(str, inputs)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", check=False)
-    with log.open("a") as stream:
-        stream.write(done.stdout)
-    return done.stdout
-
-
-def fuzz(corpus: Path, seconds: int) -> dict[str, object]:
-    """Run children until the time is over; what they came to."""
+    corpus = options.corpus or Path(tempfile.mkdtemp(prefix="fuzz-"))
     found, first, crashes = (corpus / name for name in ("found", "seeds", "crashes"))
     for folder in (found, first, crashes):
         folder.mkdir(parents=True, exist_ok=True)
     for number, content in enumerate(seeds().values()):
         (first / f"{number:04}").write_bytes(content)
-    before, known = set(crashes.iterdir()), set[Path]()
-    ends = time.monotonic() + seconds
-    executions = coverage = 0
-    while (left := int(ends - time.monotonic())) > 0 and len(known) < MAX_CRASHES:
-        text = run_child(corpus / "log.txt", crashes, left, [found, first])
-        new = set(crashes.iterdir()) - before - known
-        done = [int(n) for n in re.findall(r"^#(\d+)\t", text, re.M)]
-        if not done and not new:
-            raise SystemExit(f"error: the fuzzer did not start; see {corpus / 'log.txt'}")
-        executions += max(done, default=0)
-        coverage = max([coverage, *(int(n) for n in re.findall(r"cov: (\d+)", text))])
-        known |= new
-        crashing = {path.read_bytes() for path in new}  # the next child would end at once
-        for path in (*found.iterdir(), *first.iterdir()):
-            if path.read_bytes() in crashing:
-                path.unlink()
-    names = sorted(path.name for path in known)
-    return {"seconds": seconds, "executions": executions, "coverage": coverage, "crashes": names, "corpus": str(corpus)}
+    with tempfile.TemporaryDirectory() as scratch:
 
+        def one_input(data: bytes) -> None:
+            if data:
+                with contextlib.suppress(BadData):
+                    read(data[0] % 5, data[1:], Path(scratch))
 
-def main() -> int:
-    """The command line; the exit code."""
-    if sys.argv[1:2] == ["--work"]:
-        work(sys.argv[2:])
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--corpus", type=Path, help="a folder to keep, and to go on with; default: a temporary one")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    if importlib.util.find_spec("atheris") is None:
-        print("error: atheris is not installed: pip install atheris", file=sys.stderr)
-        return 2
-    result = fuzz(options.corpus or Path(tempfile.mkdtemp(prefix="fuzz-")), options.seconds)
-    print(json.dumps(result) if options.json else "\n".join(f"{key}: {value}" for key, value in result.items()))
-    return 1 if result["crashes"] else 0
+        limits = [f"-timeout={SECONDS_AN_INPUT}", f"-rss_limit_mb={MEGABYTES}", f"-max_len={MAX_INPUT}"]
+        flags = [*limits, f"-max_total_time={options.seconds}", f"-artifact_prefix={crashes}/"]
+        atheris.Setup([sys.argv[0], *flags, str(found), str(first)], one_input)
+        atheris.Fuzz()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

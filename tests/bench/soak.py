@@ -1,12 +1,11 @@
-"""The hostile world at length: crafted files, a misbehaving Kaggle, kills, a long ledger and many clients.
+"""The hostile world at length: crafted files, a misbehaving Kaggle, kills and a long ledger.
 
-    python tests/bench/soak.py [files kaggle kills ledger clients] [--share 10] [--kills 8] [--seed 1] [--clients 10]
+    python tests/bench/soak.py [files kaggle kills ledger] [--share 10] [--kills 8] [--seed 1]
 
 files    crafted pickles and archives at the real command line, an interpreter each
 kaggle   rows of tests/hostile/test_kaggle_misbehaves.py, through the genuine client
 kills    SIGKILL, SIGTERM and SIGINT at random moments over all stages, then the same command again
 ledger   seconds of `check` with 10,000 lines in the ledger, all of them on Kaggle's list
-clients  genuine clients that ask the mock server at once
 
 All are the suite's own checks; --share 1 tries every file and row.  tests/bench/fuzz.py (coverage-guided) and
 hidden_size.py (a million images) run by themselves.  Exit code 1 if anything was wrong, which is printed.
@@ -16,12 +15,10 @@ import argparse
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
@@ -127,33 +124,8 @@ def _seconds(folder: Path, environ: dict[str, str]) -> float:
     return time.perf_counter() - began
 
 
-def many_clients(arguments: argparse.Namespace, folder: Path) -> Found:
-    """Genuine clients that list, upload and submit at once."""
-    (folder / "sub.csv").write_text("ID,Labels\n" + "".join(f"{i},1\n" for i in range(100, 130)))
-    commands = ["files -c tiny", "submissions -c tiny", "submit -c tiny -f sub.csv -m hello"]
-    chosen = [commands[k % len(commands)] for k in range(arguments.clients)]
-    source = write_download(folder / "source")
-    with (
-        mock_kaggle(source, folder / "state", slug=SLUG) as served,
-        ThreadPoolExecutor(arguments.clients) as pool,
-    ):
-
-        def ask(command: str) -> str:
-            words = ["kaggle", "competitions", *command.split()]
-            done = subprocess.run(
-                words, cwd=folder, env=served.environment, capture_output=True, text=True, check=False
-            )
-            return "" if done.returncode == 0 else f"{command}: {done.stdout[-200:]} {done.stderr[-200:]}"
-
-        bad = [text for text in pool.map(ask, chosen) if text]
-        sent, came = chosen.count(commands[2]), len(served.state.received)
-        if came != min(sent, served.state.daily_limit):
-            bad.append(f"{came} submissions came of {sent}")
-    return {"clients at once": arguments.clients, "requests": len(served.calls)}, bad
-
-
 PARTS: dict[str, Callable[[argparse.Namespace, Path], Found]] = {
-    "files": crafted_files, "kaggle": kaggle, "kills": killed, "ledger": long_ledger, "clients": many_clients,
+    "files": crafted_files, "kaggle": kaggle, "kills": killed, "ledger": long_ledger,
 }  # fmt: skip
 
 
@@ -164,7 +136,6 @@ def main() -> int:
     parser.add_argument("--share", type=int, default=10, help="one in so many files and rows (default: 10)")
     parser.add_argument("--kills", type=int, default=8, help="how many (default: 8, one for each stage)")
     parser.add_argument("--seed", type=int, default=1, help="of the kills' moments (default: 1)")
-    parser.add_argument("--clients", type=int, default=10, help="at once (default: 10)")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     found: dict[str, dict[str, object]] = {}
