@@ -20,7 +20,7 @@ def test_a_submission_by_hand_is_listed_and_the_users_own_token_stays_at_home(tm
         environ = {**kaggle.environment, "HOME": str(tmp_path)}
         shown = []
         for command in (f"submit {SLUG} -f good.csv -m hello", f"submissions {SLUG} -v"):
-            words = [CLIENT, "-W", "competitions", *command.split()]
+            words = [str(CLIENT), "-W", "competitions", *command.split()]
             shown.append(subprocess.run(words, env=environ, cwd=tmp_path, capture_output=True, text=True, check=True))
         assert kaggle.calls.count("IntrospectToken") == 2  # with the mock server's token
     assert "19 submissions remaining today" in shown[0].stdout
