@@ -225,14 +225,3 @@ def test_trials_and_the_diagnosis_have_their_advice_the_largest_gain_first(
     *special, _ = advised(*trials, **found)
     assert [(each.do, each.gain and round(each.gain)) for each in special] == advice
     assert {each.source for each in special if each.gain} <= {OWN}
-
-
-def test_a_summary_names_prediction_diagnosis_effects_and_the_best_advice(tmp_path: Path) -> None:
-    trials = (Trial("bn", before=0.55, after=0.7, side_effect=-0.001),)
-    lines = assess(csv(tmp_path, found=Findings(BLURRED, trials, "none")), [], [], KNOWN).summary()
-    assert "local 90.00 %, expected public score 55.0 % (90 %: " in lines[0] and lines[0].endswith("by simulated")
-    assert lines[1].startswith("other methods: atc ") and "no aline: only 0 usable pairs" in lines[1]
-    assert lines[2].startswith("UNRELIABLE: simulated and atc differ by ")
-    assert lines[3] == f"diagnosis corruption: {NOTHING.reason}" and "pixels 3.00 (noticeable from 0.60)" in lines[4]
-    assert lines[5] == f"next: `predict --adapt bn` (+15.0 points {OWN})"
-    assert lines[6].endswith("trivialaugment` (gain not measured)") and len(lines[5:]) == 4

@@ -57,15 +57,10 @@ IN_DEVIATIONS = np.rint(128 + 30 * (np.array([50, 120, 200]) - MEANS) / DEVIATIO
         (Corruption("values inverted"), (0, 100, 255), [255, 155, 0]),
         (partial(corruptions.standardise, deviation=40), (7, 7, 7), [128, 128, 128]),  # no division by 0
         (partial(corruptions.normalise, deviation=30), (50, 120, 200), IN_DEVIATIONS),
-        (partial(corruptions.normalise, deviation=1), tuple(np.rint(MEANS)), [128, 128, 128]),
         (Corruption("exposure", 1.5), (10, 101, 200), [15, 152, 255]),  # 151.5 to the even 152
         (Corruption("brightness", 25), (10, 101, 240), [35, 126, 255]),
-        (Corruption("brightness", -25), (10, 101, 240), [0, 76, 215]),
         (partial(corruptions.fog, share=0.25), (20, 120, 220), [70, 145, 220]),
         (partial(corruptions.saturate, factor=0.5), (90, 120, 150), [105, 120, 135]),
-        (partial(corruptions.saturate, factor=2.0), (90, 120, 150), [60, 120, 180]),
-        (partial(corruptions.pixelate, side=13), (9, 99, 199), [9, 99, 199]),
-        (Corruption("exposure", 0.2), (10, 101, 200), [2, 20, 40]),
     ],
 )
 def test_a_colour_is_changed_as_by_hand(

@@ -176,9 +176,3 @@ def test_what_is_not_there_is_like_nothing() -> None:
     plain = np.full((1, 32, 32, 3), 77, dtype=np.uint8)
     _, correlations = nearest(np.concatenate([OTHERS, 255 - TRAINING[:1], plain]), TRAINING)
     assert (correlations < 0.5).all() and correlations[-1] == pytest.approx(0, abs=1e-4)
-
-
-def test_the_correlation_is_that_of_the_thumbnails() -> None:
-    mixed = (0.7 * COLOURS[:1] + 0.3 * COLOURS[1:2]).astype(np.uint8)
-    expected = np.corrcoef(mixed.ravel(), COLOURS[0].ravel())[0, 1]
-    assert nearest(enlarged(mixed), TRAINING[:1])[1] == pytest.approx(expected, abs=1e-5)

@@ -157,11 +157,9 @@ UNSAFE_NAMES = {
 MEETING_NAMES = [
     ["a", "b", "a"],
     ["a", "A"],
-    ["straße", "STRASSE"],
     ["\u00e9", "e\u0301"],  # composed and decomposed
     ["a", "./a"],
     ["a", "a/b"],
-    ["a/b/c", "A"],
     ["."],
 ]
 EXTENDED = {
@@ -221,28 +219,22 @@ BOMBS: dict[str, Maker] = {
     "tar.gz": lambda: gzip.compress(tar_of({"a": _ZEROS})),
     "endless tar.gz": lambda: gzip.compress(header("a", tarfile.REGTYPE, 8 * 1024**3) + _ZEROS),
     "tail": lambda: gzip.compress(tar_of({"a": b"abc"}) + _ZEROS),
-    "many files": lambda: zip_of({str(n): b"\0" * 200_000 for n in range(100)}),
     "overlapping members": overlapping_zip,
-    "huge by its header": lambda: patched_zip(24, struct.pack("<I", 2**32 - 2)),
     "many members": lambda: zip_of({**_HONEST, **_MANY}),
     "many members of a tar": lambda: tar_of({**_HONEST, **_MANY}, tarfile.GNU_FORMAT),
     "folders in each other": lambda: zip_of({**_HONEST, "/".join("a" * 33): b""}),
     "many folders": lambda: zip_of({**_HONEST, **_MANY_FOLDERS}),
     "many members of a gzip": lambda: gzip.compress(b"", mtime=0) * 500_000 + _TAR_GZ,
     "a gzip with a long name": lambda: with_gzip_name(b"x" * 10_000_000)[:-8] + b"\0" * 8,
-    "a gzip with a long tail": lambda: _TAR_GZ + b"\0" * 10_000_000,
     "a huge table of contents": lambda: zip_of({f"{n:0900}": b"" for n in range(600)}),
     "a table of contents of exabytes": lambda: as_zip64(_ZIP, directory=2**62),
 }
 
 DAMAGED: dict[str, Maker] = {
     "zip encrypted": lambda: patched_zip(8, b"\x01\x00", 6),
-    "zip encrypted strongly": lambda: patched_zip(8, b"\x40\x00", 6),
     "zip in LZMA": lambda: zip_of(_HONEST, zipfile.ZIP_LZMA),
     "zip with a wrong CRC": lambda: patched_zip(16, b"\0\0\0\0", 14),
-    "zip with a smaller size": lambda: patched_zip(24, struct.pack("<I", 2)),
     "zip with a larger size": lambda: patched_zip(24, struct.pack("<I", 100_000)),
-    "zip with another name inside": lambda: patched_zip(46, b"b"),
     "zip with a folder of contents": lambda: zip_of({**_HONEST, "folder/": b"abc"}),
     "zip with a zero byte in a name": lambda: zip_of({**_HONEST, "a_b": b""}).replace(b"a_b", b"a\0b"),
     "zip of nothing": lambda: zip_of({}),

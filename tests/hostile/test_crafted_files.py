@@ -15,7 +15,7 @@ import pytest
 from pipeline.rehearsal import digits
 from tests.hostile import archives, pickles
 from tests.hostile.archives import ESCAPE, competition, zip_of
-from tests.hostile.pickles import CALLS, Maker, alone, raw, text
+from tests.hostile.pickles import CALLS, Maker, alone, raw
 from tests.support import NAMES, ROOT, SLUG, clean_environment, error_line, here, images
 
 # --- harmless pickles of something else than the stages expect --------------------------------------------------
@@ -43,12 +43,9 @@ def _meta(first: bytes) -> bytes:
 
 # (More of these, against the reader itself: tests/store/test_cifar.py.)
 HIDDEN = {
-    "not a dictionary, text": b"\x80\x04" + text(ESCAPE) + b".",
     "escapes in keys": pickle.dumps({ESCAPE: _PIXELS, ESCAPE.encode(): 1}, protocol=4),
     "many keys": pickle.dumps({f"{ESCAPE}{n}": n for n in range(5000)}, protocol=4),
     "data twice, as text and as bytes": pickle.dumps({"data": _PIXELS, b"data": 255 - _PIXELS}, protocol=4),
-    "data is text": _hidden(data=ESCAPE),
-    "ids of text": _hidden(ids=["1", "2", ESCAPE]),
     "ids of bool": _hidden(ids=np.array([True, False, True])),
     "ids of bool in a list": _hidden(ids=[True, False, 2]),
     "ids very many": _hidden(ids=np.zeros(1_000_000, np.int8)),
@@ -60,14 +57,9 @@ BATCH = {
     "no data": _batch(data=None),
     "no labels": _batch(labels=None),
     "escapes in keys": pickle.dumps({ESCAPE: 1}, protocol=2),
-    "no images": _batch(data=_FLAT[:0], labels=[]),
     "data of float": _batch(data=_FLAT / 255),
-    "labels too few": _batch(labels=[0, 1]),
-    "labels negative": _batch(labels=[0, 1, -1]),
     "labels 2-D": _batch(labels=np.zeros((3, 10), np.int64)),
-    "labels of a class too many": _batch(labels=[0, 1, 10]),
     "labels of 2**64 - 1": _batch(labels=np.array([0, 1, 2**64 - 1], np.uint64)),
-    "labels of text": _batch(labels=["0", "1", ESCAPE]),
     "labels of bool": _batch(labels=[True, False, True]),
 }
 META = {
@@ -224,9 +216,7 @@ FRESH = [  # in an interpreter of their own, whose memory is measured
     "meta: a name of 50 MB",
     "archive: bomb: a gzip with a long name",
 ]
-REAL = ["os.system", "posix.system", "os.execvp", "subprocess", "builtins.exec", "import alone"]
-REAL += ["getattr", "functools", "nested loads", "numpy.memmap", "INST", "OBJ", "STACK_GLOBAL"]
-REAL += ["STACK_GLOBAL by memo"]
+REAL = ["os.system", "import alone", "getattr", "nested loads", "numpy.memmap", "INST", "STACK_GLOBAL"]
 
 
 @pytest.fixture(scope="module")

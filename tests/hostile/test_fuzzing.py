@@ -86,7 +86,7 @@ def value_or_refusal(read: Callable[[], object]) -> None:
 
 
 LONG = settings(
-    max_examples=500, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

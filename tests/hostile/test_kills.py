@@ -16,7 +16,7 @@ from tests.hostile.edits import CSV
 from tests.hostile.kills import Template, kill_once, session
 from tests.support import ROOT, here, serve, write_run
 
-STAGES = ("download", "from", "preprocess", "train", "predict", "submit", "check")
+STAGES = ("download", "preprocess", "train", "predict", "submit")
 
 
 @pytest.fixture(scope="module")

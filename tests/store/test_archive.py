@@ -130,20 +130,13 @@ def test_what_is_no_file_is_refused(kind: str, destination: Path) -> None:
 WORDS = {
     "no archive: empty": "is empty", "no archive: HTML": "HTML: a login or error page",
     "no archive: JSON": "JSON", "no archive: a pickle": "neither zip nor tar",
-    "gzip of no tar": "damaged", "zip of nothing": "no files", "zip of a folder": "no files",
-    "zip encrypted": "encrypted", "zip in LZMA": "compression", "zip with a wrong CRC": "damaged",
-    "zip with a smaller size": "damaged", "zip with a larger size": "another size",
-    "zip with another name inside": "damaged", "zip with a folder of contents": "of 3 bytes",
-    "zip with a zero byte in a name": "name", "zip with a name, backslash": "name", "tar with a name, parent": "name",
-    "zip with names that meet, a and A": "name", "tar with names that meet, a and a/b": "name",
-    "zip with a link": "no regular file", "zip with a device": "no regular file",
-    "tar with a hard link": "no regular file", "tar with a link, and a file through it": "no regular file",
-    "tar with a changed header": "damaged", "tar.gz with a wrong checksum": "damaged", "tar.gz with a tail": "damaged",
-    "bomb: zip": "limit", "bomb: tar.gz": "limit", "bomb: many members": "members",
-    "bomb: many members of a tar": "headers that are too many",
-    "bomb: many folders": "folders",
+    "gzip of no tar": "damaged", "zip of nothing": "no files", "zip encrypted": "encrypted",
+    "zip in LZMA": "compression", "zip with a wrong CRC": "damaged", "zip with a larger size": "another size",
+    "zip with a name, backslash": "name", "zip with names that meet, a and A": "name",
+    "zip with a link": "no regular file", "tar with a hard link": "no regular file",
+    "tar.gz with a wrong checksum": "damaged", "bomb: tar.gz": "limit", "bomb: many members": "members",
+    "bomb: many members of a tar": "headers that are too many", "bomb: many folders": "folders",
     "bomb: a huge table of contents": "table of contents is too large",
-    "bomb: a table of contents of exabytes": "damaged",
 }  # fmt: skip
 
 
@@ -181,13 +174,6 @@ def test_truncation_is_refused(make: Callable[[Files], bytes], destination: Path
     for size in [*range(0, needed, 31), needed - 1]:
         refusal(data[:size], destination)
     assert unpack(data, destination) == list(files)
-
-
-@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
-def test_changed_contents_are_refused(kind: str, destination: Path) -> None:
-    data = bytearray(KINDS[kind]({"a": NOISE}))
-    data[5000] ^= 1
-    assert "damaged" in refusal(bytes(data), destination, untouched=False)
 
 
 def test_an_archive_that_changes_meanwhile_is_refused(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 from pathlib import Path
 
@@ -7,11 +6,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from pipeline.errors import BadData, MissingInput, PipelineError, UsageError
+from pipeline.errors import BadData, MissingInput, UsageError
 from pipeline.model import resnet
-from pipeline.store import ensemble, runs
+from pipeline.store import ensemble
 from pipeline.store.ensemble import Ensemble
-from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.runs import Run
 from tests.bench import export_pretrained
 from tests.support import prepare, write_run
@@ -38,8 +36,6 @@ def test_the_order_of_the_names_does_not_matter(models: Path) -> None:
     assert one == other
     assert (one.name, one.csv_name) == ("a+b", f"ensemble-{one.weights_sha256[:8]}.csv")
     assert one.weights_sha256 not in {run.weights_sha256 for run in one.runs}
-    with pytest.raises(UsageError, match="--run a: named twice"):
-        Ensemble.open(models, models / "none", ["a", "b", "a"])
 
 
 def test_one_run_is_an_ensemble_of_its_own_name_and_weights(models: Path) -> None:
@@ -80,17 +76,6 @@ def test_kernels_are_halved_and_come_back_as_float32(run: Run, tmp_path: Path) -
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)  # of the same dtype, too
 
 
-def test_the_agreement_is_measured_on_the_file_before_the_card_completes_it(run: Run, tmp_path: Path) -> None:
-    def stopped(path: Path) -> float:
-        assert path == tmp_path / "tiny.safetensors" and path.is_file()
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        export_pretrained.export(run, tmp_path, "tiny", trained_on="", command="", commit="", agreement=stopped)
-    with pytest.raises(MissingInput, match="no network came with the project"):
-        ensemble.open_run(tmp_path, tmp_path, "pretrained")
-
-
 def test_of_several_one_must_be_named(run: Run, tmp_path: Path) -> None:
     export(run, tmp_path, "a")
     export(run, tmp_path, "b-2")
@@ -111,19 +96,3 @@ def test_damaged_files_are_bad_data(run: Run, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(damage)
         with pytest.raises(BadData, match=f"{name} is .*damaged.*: restore it with git"):
             ensemble.open_run(tmp_path, tmp_path, "pretrained")
-
-
-def test_what_does_not_fit_half_precision_or_git_is_not_exported(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, weights = tmp_path / "pretrained", tmp_path / runs.WEIGHTS
-    network = resnet.load(run.weights, run.card.config.model)
-    torch.nn.init.constant_(network.fc.weight, 1e6)
-    resnet.save(weights, network.state_dict(), network.config)
-    manifest = Manifest("train", {runs.WEIGHTS: FileRecord.of(weights)})
-    with pytest.raises(PipelineError, match=r"fc\.weight holds values over 65504"):
-        export(dataclasses.replace(run, folder=tmp_path, manifest=manifest), folder)
-    monkeypatch.setattr(export_pretrained, "MAX_BYTES", 1000)
-    with pytest.raises(PipelineError, match="over the 1,000 for files in git"):
-        export(run, folder)
-    assert not folder.exists()

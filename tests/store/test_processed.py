@@ -1,16 +1,14 @@
 import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from pipeline.download import download
 from pipeline.errors import BadData, MissingInput
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.preprocess import preprocess
-from pipeline.store.processed import ArrayName, Processed, even_rows
+from pipeline.store.processed import Processed, even_rows
 from tests.support import SLUG, paths_in, prepare
 
 
@@ -26,17 +24,6 @@ def test_rows_are_those_of_the_array(data: Processed, rows: list[int]) -> None:
         found = data.rows(name, chosen)
         assert np.array_equal(found, data.array(name)[chosen])
         assert found.dtype == data.array(name).dtype
-
-
-def test_rows_of_an_array_that_was_exchanged_are_its_own(data: Processed) -> None:
-    exchanged = np.arange(30) ** 2
-
-    class Exchanging(Processed):
-        def array(self, name: ArrayName) -> NDArray[Any]:
-            return exchanged
-
-    found = Exchanging(data.folder, data.manifest).rows("hidden_ids", np.array([2, 3, 7]))
-    assert found.tolist() == [4, 9, 49]
 
 
 def test_images_in_fortran_order_are_no_others(data: Processed, tmp_path: Path) -> None:

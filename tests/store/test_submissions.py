@@ -2,10 +2,10 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from pipeline.errors import BadData, MissingInput
 from pipeline.store import submissions
@@ -126,15 +126,23 @@ def test_every_torn_file_is_bad_data(tmp_path: Path, evidence: Evidence) -> None
             read(csv)
 
 
-def test_arrays_that_do_not_fit_are_bad_data(tmp_path: Path, evidence: Evidence) -> None:
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("hidden", {"members": np.zeros((2, 3), np.uint8)}, "hidden do not fit"),
+        ("holdout", {"truth": None}, "test_truth"),
+        ("holdout", {"truth": np.full(5, 255, np.uint8)}, "labels of test are none"),
+        ("holdout", {"truth": np.zeros(5)}, "labels of test are none|do not fit"),
+        ("holdout", {"truth": np.zeros((5, 1), np.uint8)}, "labels of test are none|do not fit"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_bad_data(
+    tmp_path: Path, evidence: Evidence, part: str, changes: dict[str, Any], message: str
+) -> None:
     csv = tmp_path / "sub.csv"
-    short = dataclasses.replace(evidence.hidden, members=evidence.hidden.members[:, :3])
-    dataclasses.replace(evidence, hidden=short).write(csv, CARD.csv_sha256)
-    with pytest.raises(BadData, match="hidden do not fit"):
-        read(csv)
-    unlabelled = dataclasses.replace(evidence.holdout, truth=None)
-    dataclasses.replace(evidence, holdout=unlabelled).write(csv, CARD.csv_sha256)
-    with pytest.raises(BadData, match="test_truth"):
+    changed: dict[str, Any] = {part: dataclasses.replace(getattr(evidence, part), **changes)}
+    dataclasses.replace(evidence, **changed).write(csv, CARD.csv_sha256)
+    with pytest.raises(BadData, match=message):
         read(csv)
 
 
@@ -147,15 +155,3 @@ def test_of_very_many_predictions_some_are_enough(tmp_path: Path, evidence: Evid
     np.testing.assert_array_equal(found.hidden.probabilities, evidence.hidden.probabilities[::step])
     np.testing.assert_array_equal(found.hidden.members, evidence.hidden.members[:, ::step])
     np.testing.assert_array_equal(found.holdout.probabilities, evidence.holdout.probabilities)
-
-
-@pytest.mark.parametrize(
-    "truth", [np.full(5, 255, np.uint8), np.zeros(5), np.zeros((5, 1), np.uint8), np.array(["1"] * 5)]
-)
-def test_labels_that_are_none_are_bad_data(tmp_path: Path, evidence: Evidence, truth: NDArray[np.uint8]) -> None:
-    csv = tmp_path / "sub.csv"
-    dataclasses.replace(evidence, holdout=dataclasses.replace(evidence.holdout, truth=truth)).write(
-        csv, CARD.csv_sha256
-    )
-    with pytest.raises(BadData, match=r"the labels of test are none|do not fit"):
-        read(csv)

@@ -47,12 +47,6 @@ def draws(change: dict[str, object], rows: int = ROWS, seed: int = 1) -> dict[st
 # --- all of them ------------------------------------------------------------------------------------------
 
 
-def test_the_paper_augments_by_crop_and_flip_alone() -> None:
-    assert draws({}) == {}
-    images, labels = augment.apply(IMAGES, LABELS, {})
-    assert images is IMAGES and labels is LABELS
-
-
 @pytest.mark.parametrize("change", ALL, ids=str)
 def test_draws_follow_the_generator_and_each_image_has_its_own(change: dict[str, object]) -> None:
     before = torch.get_rng_state()
@@ -98,7 +92,7 @@ def test_cutout_paints_one_grey_square_whose_centre_is_anywhere() -> None:
 
 @pytest.mark.parametrize("mixing", MIXING, ids=str)
 def test_targets_are_the_shares_of_the_images_in_each(mixing: dict[str, object]) -> None:
-    # Each image in one colour of its own: a mixed pixel then tells which image it is from.
+    # Each image in one grey of its own: a mixed pixel then tells which image it is from.
     flat = torch.arange(ROWS, dtype=torch.uint8)[:, None, None, None].expand(ROWS, 32, 32, 3)
     drawn = draws(mixing)
     images, targets = augment.apply(flat, LABELS, drawn)
@@ -109,19 +103,14 @@ def test_targets_are_the_shares_of_the_images_in_each(mixing: dict[str, object])
     if "mixup" in mixing:
         share = drawn["mixup"]
         torch.testing.assert_close(targets, share[:, None] * own + (1 - share)[:, None] * own.roll(1, 0))
-        torch.testing.assert_close(
-            images[:, 0, 0, 0], share * flat[:, 0, 0, 0] + (1 - share) * flat[:, 0, 0, 0].roll(1)
-        )
+        blend = share * flat[:, 0, 0, 0] + (1 - share) * flat[:, 0, 0, 0].roll(1)
+        torch.testing.assert_close(images, blend[:, None, None, None].expand(images.shape))
     else:
         owners = images[..., 0].long().flatten(1)  # (B, 1024)
         torch.testing.assert_close(targets, own[owners].mean(1))
 
 
-def test_mixup_blends_all_pixels_by_shares_that_are_beta_distributed() -> None:
-    drawn = draws({"mixup": 0.4})
-    images, _ = augment.apply(IMAGES, LABELS, drawn)
-    share = drawn["mixup"].double()[:, None, None, None]
-    torch.testing.assert_close(images.double(), share * IMAGES + (1 - share) * IMAGES.roll(1, 0), rtol=1e-5, atol=1e-3)
+def test_mixups_shares_are_beta_distributed() -> None:
     many = draws({"mixup": 0.4}, 20_000)["mixup"]
     # Mean 1/2, variance 1 / (4 (2 alpha + 1)).
     assert many.mean().item() == pytest.approx(0.5, abs=0.02)
@@ -195,13 +184,6 @@ def test_operations_equal_torchvisions(operation: Operation) -> None:
             # Both cut the fraction off; a mixture that is a whole number may come out a rounding below it, in either.
             assert difference.max() <= 1, magnitude
             assert difference.float().mean() < 0.15, magnitude  # mostly the grey image under COLOR: all are whole
-
-
-def test_autocontrast_reaches_black_and_white() -> None:
-    images = FEW[4:]
-    result = operate(images, torch.full((len(images),), Operation.AUTOCONTRAST), torch.zeros(len(images)))
-    assert (result.amin((1, 2)) == 0).all()
-    assert (result.amax((1, 2)) == 255).all()
 
 
 def test_names_magnitudes_and_signs_are_torchvisions() -> None:

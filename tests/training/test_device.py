@@ -1,5 +1,3 @@
-import os
-import platform
 import re
 from pathlib import Path
 from typing import Any
@@ -150,16 +148,3 @@ def test_a_process_group_that_is_there_is_used_and_left(tmp_path: Path) -> None:
         assert torch.distributed.is_initialized()
     finally:
         torch.distributed.destroy_process_group()
-
-
-def test_a_machine_is_named_by_what_is_known_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\nmodel name\t: AMD EPYC 9R14\nflags\t\t: fpu\nmodel name\t: another\n")
-    monkeypatch.setattr(device, "CPUINFO", cpuinfo)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 5_859_375}.__getitem__)
-    system = f"{platform.system()} {platform.release()} {platform.machine()}"
-    assert device.machine() == f"{system}, AMD EPYC 9R14, 2 cores, 24 GB"
-    cpuinfo.unlink()
-    monkeypatch.delattr(os, "sysconf")
-    assert device.machine() == f"{system}, 2 cores"

@@ -1,5 +1,4 @@
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from pipeline import console
 from pipeline.errors import BadData
 from pipeline.model.resnet import ResNet, build, folded, normalise
 from pipeline.recipes import MODELS, ValidationSet
@@ -155,15 +153,6 @@ def test_statistics_move_as_the_images_do(
     torch.testing.assert_close(found.running_var, var, rtol=1e-4, atol=1e-5)
 
 
-def test_images_like_the_reference_change_nothing(photographs: Images) -> None:
-    """Even where the statistics are of other images, as training augments them, and however often they were updated."""
-    model = build(MODELS["rehearsal"], 0).eval()
-    for name, buffer in model.named_buffers():
-        buffer.fill_(5 if name.endswith("tracked") else 0.7)
-    found = bn_adapted(model, photographs, photographs)
-    torch.testing.assert_close(logits(found, photographs), logits(model, photographs), rtol=1e-5, atol=1e-5)
-
-
 def test_adaptation_leaves_the_model_itself_and_all_weights_alone(trained: ResNet, photographs: Images) -> None:
     trained.train()
     before = {name: value.clone() for name, value in trained.state_dict().items()}
@@ -174,16 +163,6 @@ def test_adaptation_leaves_the_model_itself_and_all_weights_alone(trained: ResNe
     weights = dict(found.named_parameters())
     assert all(torch.equal(weights[name], value) for name, value in trained.named_parameters())
     assert not torch.equal(found.get_buffer("bn1.running_mean"), before["bn1.running_mean"])
-
-
-@pytest.mark.parametrize("change", [brighter, flatter])
-def test_corrupted_images_are_predicted_more_like_clean_ones(
-    change: Callable[[Images], Images], trained: ResNet, photographs: Images
-) -> None:
-    others = (20 + smooth_images(60, seed=1) // 2).astype(np.uint8)
-    clean, changed = logits(trained, others), change(others)
-    unadapted = (logits(trained, changed) - clean).norm()
-    assert (logits(bn_adapted(trained, changed, photographs), changed) - clean).norm() < unadapted / 2
 
 
 def test_two_images_or_a_silent_channel_give_finite_predictions(trained: ResNet, photographs: Images) -> None:
@@ -239,19 +218,6 @@ def test_predictions_are_in_the_order_of_the_rows_whatever_the_batch(data: Proce
     np.testing.assert_allclose(outputs.probabilities, expected, atol=1e-6)
     assert outputs.members.tolist() == [labels([m], pixels[rows], "none").tolist() for m in members]
     assert outputs.truth is None and len(set(outputs.members.flatten().tolist())) > 2
-
-
-def test_long_predictions_show_their_progress(data: Processed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "LINE_INTERVAL", 1e-9)
-    lines: list[str] = []
-    panel = Panel([member("a", 0, np.array(data.array("hidden_images")))], "none", 10, lines.append)
-    inference.predict(panel, data, "test_images", np.arange(20))
-    inference.predict(panel, data, "hidden_images", np.arange(30))
-    assert [line.split(", ")[0] for line in lines] == [
-        *(f"predict: test images {share} %" for share in (50, 100)),
-        *(f"predict: hidden images {share} %" for share in (33, 67, 100)),
-    ]
-    assert lines[3].endswith(" to go") and " images/s, 00:0" in lines[3]
 
 
 def test_features_are_what_the_linear_layer_sees(data: Processed) -> None:

@@ -12,12 +12,12 @@ from pipeline import console
 from pipeline.console import Meter
 from pipeline.errors import Log, PipelineError
 from pipeline.recipes import PRESETS, TrainConfig
-from pipeline.store.runs import CHECKPOINT, EpochRow
+from pipeline.store.runs import CHECKPOINT
 from pipeline.training import loop, optim
 from pipeline.training.batches import TrainingImages
 from pipeline.training.device import Device
 from pipeline.training.inference import EvaluationImages, evaluate
-from pipeline.training.loop import Task, epoch_line, fit, stop_on_signals
+from pipeline.training.loop import Task, fit, stop_on_signals
 from pipeline.training.state import State, load_checkpoint, start
 from pipeline.training.step import TrainStep
 
@@ -48,12 +48,6 @@ def test_the_learning_rates_of_a_run_are_the_schedules_and_it_says_how_it_stands
     assert [row.epoch for row in state.rows] == [1, 2]
     assert [line.endswith(" to go") for line in lines if line.startswith("epoch ")] == [True, False]
     assert [line for line in lines if line.startswith("train: 50 %, epoch 1/2, loss 2.")]
-
-
-def test_an_epochs_line_has_its_figures_and_the_time_to_go() -> None:
-    row = EpochRow(3, 1e-3, 2.0, 20.0, 1.9, 30.0, 1200.4, 65.4)
-    shown = "epoch  3/12  lr 1.00e-03  train 2.000 20.00 %  validation 1.900 30.00 %  1,200 images/s  0:01:05"
-    assert epoch_line([dataclasses.replace(row, seconds=45.0)] * 2 + [row], 12) == shown + ", 0:08:17 to go"
 
 
 def test_a_loss_that_explodes_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

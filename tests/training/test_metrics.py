@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from tensorboard.backend.event_processing.plugin_event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
@@ -71,22 +70,15 @@ def test_a_run_that_begins_again_withdraws_all_and_one_that_goes_on_keeps_the_ba
     assert b"train/accuracy" in layout and b"validation/loss" in layout
 
 
-def test_the_batch_is_a_grid_of_its_first_64_images_with_their_labels_both_of_mixed_ones(tmp_path: Path) -> None:
-    plain = torch.arange(100) % 10
-    mixed = 0.6 * torch.eye(10)[plain] + 0.4 * torch.eye(10)[plain % 5]
-    captions: list[NDArray[np.uint8]] = []
-    for folder, targets in ((tmp_path / "plain", plain), (tmp_path / "mixed", mixed)):
-        with closing(Board(folder, 0, fresh=True)) as board:
-            board.batch(batch(100).float() + 0.4, targets, NAMES)
-        ((_, image),) = events(folder)["train/first batch"]
-        picture = np.asarray(Image.open(io.BytesIO(image)))
-        assert picture.shape == (8 * 110, 8 * 98, 3)
-        tiles = picture.reshape(8, 110, 8, 98, 3).swapaxes(1, 2).reshape(64, 110, 98, 3)
-        grey = np.arange(64, dtype=np.uint8).reshape(-1, 1, 1, 1)
-        assert np.array_equal(tiles[:, :96, :96], np.broadcast_to(grey, (64, 96, 96, 3)))
-        captions.append(tiles[:, 96:])
-    one, two = captions
-    assert all((caption < 100).any() for caption in one)
-    assert np.array_equal(one[0], one[10]) and not np.array_equal(one[0], one[1])  # the first two are airplanes
-    assert np.array_equal(two[:5], one[:5])  # mixed with themselves
-    assert not np.array_equal(two[5], one[5]) and not np.array_equal(two[5], two[0])
+def test_the_batch_is_a_grid_of_its_first_64_images_with_their_labels(tmp_path: Path) -> None:
+    labels = torch.arange(100) % 10
+    with closing(Board(tmp_path, 0, fresh=True)) as board:
+        board.batch(batch(100).float() + 0.4, 0.6 * torch.eye(10)[labels] + 0.4 * torch.eye(10)[labels % 5], NAMES)
+    ((_, image),) = events(tmp_path)["train/first batch"]
+    picture = np.asarray(Image.open(io.BytesIO(image)))
+    tiles = picture.reshape(8, 110, 8, 98, 3).swapaxes(1, 2).reshape(64, 110, 98, 3)
+    grey = np.arange(64, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    assert np.array_equal(tiles[:, :96, :96], np.broadcast_to(grey, (64, 96, 96, 3)))
+    captions = tiles[:, 96:]
+    assert np.array_equal(captions[0], captions[10])
+    assert not np.array_equal(captions[0], captions[1]) and not np.array_equal(captions[0], captions[5])  # of two

@@ -96,12 +96,6 @@ def test_it_rises_linearly_then_falls_by_its_schedule_to_zero(found: list[float]
     assert found == pytest.approx(expected)
 
 
-def test_the_papers_over_its_80_epochs() -> None:
-    expected = {0: 1e-3 / 1955, 2.5: 5e-4, 5: 1e-3, 42.5: 5e-4}
-    for epoch, rate in expected.items():
-        assert learning_rate(PRESETS["paper"], round(epoch * 391), 391) == pytest.approx(rate, rel=2e-3)
-
-
 def test_one_cycle_rises_as_torchs_does() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=12, pct_start=5 / 12, cycle_momentum=False)
