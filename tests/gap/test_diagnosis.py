@@ -112,15 +112,6 @@ def test_findings_survive_json(found: Findings) -> None:
     assert again == found and hash(again) == hash(found)  # tuples all the way down
 
 
-def test_findings_of_older_versions_are_read() -> None:
-    values = stored(FOUND)
-    assert {"damages", "spoilt"} <= set(values["diagnosis"]["pixels"])  # the keys that were always there
-    values["diagnosis"] |= {"softmax_ks": 0.3, "reweighted_accuracy": 0.9}
-    values["measure"] = values["trials"][0]["measure"] = "norms"
-    values["trials"][1]["measure"] = "undo"
-    assert Findings.from_dict(values) == FOUND
-
-
 GONE = object()
 
 

@@ -141,6 +141,7 @@ ARRAYS = {
     "dtype state: order": array(kind=dtype(order="<")),
     "dtype state: size": array(kind=dtype(state=b"NNNK\x08K\x08K\x00")),
     "dtype unbuilt": array(kind=_unbuilt_dtype("u1")),
+    "dtype None": array(kind=b"N"),
     "dtype built twice": dtype() + b"(K\x03" + text("|") + PLAIN_STATE + b"tb",
     "shape negative": array(MINUS_ONE + b"\x85"),
     "shape overflowing with zero": array(integer(2**63 - 1) * 2 + b"K\x00\x87", data=raw(b"")),
@@ -150,6 +151,7 @@ ARRAYS = {
     "shape of nine axes": array(b"(K\x03" + b"K\x01" * 8 + b"t"),
     "array built twice": array() + b"(K\x01K\x03\x85" + dtype() + b"\x89" + raw(b"xyz") + b"tb",
     "array never built": EMPTY_ARRAY,
+    "array that holds itself": EMPTY_ARRAY + b"q\x00(K\x01K\x03\x85" + dtype() + b"\x89h\x00tb",
     "array of a list": array(data=b"]"),
     "array of version 2": EMPTY_ARRAY + b"(K\x02K\x03\x85" + dtype() + b"\x89" + raw(b"abc") + b"tb",
     "array with a number for its order": _STATE + b"K\x00" + raw(b"abc") + b"tb",
@@ -185,6 +187,7 @@ UNBALANCED = {  # wrong only where nothing else is on the stack
     "APPENDS without a mark": b"]Ne",
     "STOP within a mark": b"(N",
     "no value": b"",
+    "two values": b"NN",
 }
 
 

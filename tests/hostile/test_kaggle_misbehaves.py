@@ -122,7 +122,7 @@ def pending_for_long(here: Place) -> Outcome:
 
 
 def arrives_after_the_last_look(here: Place) -> Outcome:
-    here.kaggle.misbehave("CreateSubmission:hang=4*1")
+    here.kaggle.misbehave("CreateSubmission:hang=5*1")
     outcome = here.run("submit")
     assert not here.own
     deadline = time.monotonic() + 60
@@ -198,7 +198,7 @@ def clock_off(seconds: float) -> Callable[[Place], Outcome]:
 
 # --- the table --------------------------------------------------------------------------------------------------
 
-IMPATIENT = {"timeout": 2.0, "upload_timeout": 2.0}  # towards a Kaggle that hangs
+IMPATIENT = {"timeout": 3.0, "upload_timeout": 3.0}  # towards a Kaggle that hangs
 RULES = "accept its rules at https://www.kaggle.com/competitions/tiny/rules"
 SETTINGS, BUSY, LATER = "https://www.kaggle.com/settings", "try again later", "pip install -U kaggle"
 NETWORK, NEW_LINK, LIST = "check the network and run again", "run again, for a new link", "it looks there first"
@@ -227,8 +227,8 @@ _DOWNLOAD = (
     Case("another JSON", "ListDataFiles:body=[7]", 6, LATER),
     Case("a redirect loop", "DownloadDataFiles:loop", 6, LATER),
     Case("nobody listens", nobody_listens, 6, NETWORK),
-    Case("the list hangs", "ListDataFiles:hang=60", 6, "did not answer within 2 s", client=IMPATIENT),
-    Case("the file hangs", "Download:hang=60", 6, "stalled for 2 s: run again to resume it", client=IMPATIENT),
+    Case("the list hangs", "ListDataFiles:hang=60", 6, "did not answer within 3 s", client=IMPATIENT),
+    Case("the file hangs", "Download:hang=60", 6, "stalled for 3 s: run again to resume it", client=IMPATIENT),
     Case("no space for the archive", no_space, 1, "free space"),
 )
 

@@ -132,7 +132,7 @@ WORDS = {
     "no archive: JSON": "JSON", "no archive: a pickle": "neither zip nor tar",
     "gzip of no tar": "damaged", "zip of nothing": "no files", "zip encrypted": "encrypted",
     "zip in LZMA": "compression", "zip with a wrong CRC": "damaged", "zip with a larger size": "another size",
-    "zip with a name, backslash": "name", "zip with names that meet, a and A": "name",
+    "zip with a zero byte in a name": "name", "zip with a name, backslash": "name", "zip with names that meet, a and A": "name",
     "zip with a link": "no regular file", "tar with a hard link": "no regular file",
     "tar.gz with a wrong checksum": "damaged", "bomb: tar.gz": "limit", "bomb: many members": "members",
     "bomb: many members of a tar": "headers that are too many", "bomb: many folders": "folders",

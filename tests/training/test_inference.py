@@ -175,17 +175,6 @@ def test_two_images_or_a_silent_channel_give_finite_predictions(trained: ResNet,
 # --- several models ---------------------------------------------------------------------------------------
 
 
-def test_probabilities_are_averaged_over_members_and_views(images: Images) -> None:
-    members = [member("a", 0, images), member("b", 1, images)]
-    found = inference.probabilities(members, images, "flip")
-    assert found.shape == (2, 2, 12, 10) and found.dtype == torch.float32
-    by_hand = [logits(m.model, view).softmax(1) for m in members for view in (images, images[:, :, ::-1].copy())]
-    torch.testing.assert_close(found.flatten(0, 1), torch.stack(by_hand))
-    averaged = Panel(members, "flip", batch_size=5).probabilities(images)
-    np.testing.assert_allclose(averaged, torch.stack(by_hand).mean(0), rtol=1e-5)
-    assert len(set(averaged.argmax(1).tolist())) > 2
-
-
 def test_probabilities_that_are_not_finite_name_their_run(images: Images) -> None:
     broken = member("broken", 1, images)
     nn.init.constant_(broken.folded.fc.weight, float("nan"))
