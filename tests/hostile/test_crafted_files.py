@@ -222,7 +222,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Target:
     return Target(tmp_path_factory.mktemp("target"))
 
 
-@pytest.mark.parametrize("case", every_case(), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", list(every_case()), ids=lambda case: case.name)
 def test_a_crafted_file_does_no_harm(case: Case, target: Target) -> None:
     target.check(case)
 
