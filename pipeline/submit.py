@@ -133,8 +133,10 @@ class Sender:
             except REFUSALS as error:
                 self._note(draft, ledger.ERROR, str(error))
                 raise
-            else:
-                return self._confirmed(draft, named, earlier)
+            else:  # `named` may be another's
+                if (ref := self._look(draft, earlier, self.patience, named)) is None:
+                    raise NetworkError(f"Kaggle took it as ref {named}, which is another submission: {LATER}")
+                return ref
 
     def _arrived(self, draft: Entry, earlier: Collection[int], error: NetworkError) -> int | None:
         """The ref of a submission that arrived although sending it ended with `error`; None if it can be sent again.
@@ -145,36 +147,30 @@ class Sender:
         settle = max(self.settle, min(error.retry_after or 0.0, LONGEST_WAIT))
         seconds = self.patience if error.unanswered else settle
         self.log(f"submit: {error}; it may have arrived all the same: {LOOKING}, {seconds:.0f} s")
-        try:
-            ref = self._look(draft, earlier, seconds)
-        except NetworkError as failed:
-            raise NetworkError(f"Kaggle may have taken the submission, and then: {failed}; {LATER}") from failed
-        if ref is not None:
+        if (ref := self._look(draft, earlier, seconds)) is not None:
             self.log(f"submit: it did arrive, as ref {ref}")
         elif error.unanswered:
             raise NetworkError(f"Kaggle left open whether it took the submission: {LATER}") from error
         return ref
 
-    def _confirmed(self, draft: Entry, named: int, earlier: Collection[int]) -> int:
-        """The ref of our submission; `named` is what Kaggle's answer calls it, which may be another's."""
-        try:
-            ref = self._look(draft, earlier, self.patience, named)
-        except NetworkError as error:
-            raise NetworkError(f"Kaggle took it as ref {named}, and then: {error}; {LATER}") from error
-        if ref is None:
-            raise NetworkError(f"Kaggle took it as ref {named}, which is another submission: {LATER}")
-        return ref
-
     def _look(self, draft: Entry, earlier: Collection[int], seconds: float, named: int | None = None) -> int | None:
         """The ref of the newest submission that carries our tag and is none of the `earlier` ones.
 
-        It is looked for during `seconds`.  If it does not show up: `named`, unless that is listed as another's.
+        It is looked for during `seconds`.  If it does not show up: `named`, by Kaggle's answer, unless that is listed
+        as another's.
+
+        Raises:
+            NetworkError: the list does not come; only the next run can tell.
         """
         end = self.monotonic() + seconds
         if named is None:  # there was no answer, so the list has hardly got that far
             self.kaggle.sleep(self.look)
         while True:
-            listed = {item.ref: item for item in self.kaggle.submissions(draft.competition)}
+            try:
+                listed = {item.ref: item for item in self.kaggle.submissions(draft.competition)}
+            except NetworkError as error:
+                taken = "may have taken the submission" if named is None else f"took it as ref {named}"
+                raise NetworkError(f"Kaggle {taken}, and then: {error}; {LATER}") from error
             own = [ref for ref, item in listed.items() if carries(item.description, draft.csv_sha256)]
             if new := set(own) - set(earlier):
                 return max(new)

@@ -4,7 +4,7 @@ Reads files and asks nobody; what is known of submissions is what the ledger has
 instead of raising it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -106,9 +106,12 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
     raw, downloaded = _raw(paths.raw / slug)
     processed, arrays = _processed(paths.processed / slug, downloaded)
     data, hidden = (training_fingerprint(arrays), arrays.fingerprint("hidden_")) if arrays else (None, None)
+    competitions = {slug}
+    for folder in (*paths.raw.glob("[!.]*/"), *paths.processed.glob("[!.]*/")):
+        with suppress(UsageError):
+            competitions.add(check_slug(folder.name))
 
     latest, latest_problem = _latest(paths.models)
-    competitions = {slug, *_competitions(paths.raw), *_competitions(paths.processed)}
     states, weights = [], {}
     for folder in {path.parent for name in (runs.CONFIG, MANIFEST) for path in paths.models.glob(f"[!.]*/{name}")}:
         state, card, sha256 = _run(folder, data, folder.name == latest)
@@ -118,7 +121,6 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
             states.append(state)
             weights[state.name] = sha256
     states.sort(key=lambda run: (run.changed, run.name), reverse=True)
-    finished = any(run.state == "finished" for run in states)
 
     ledger_state, lines = _ledger(paths.submissions / ledger.NAME, slug, now)
     csvs = [_csv(path, slug, weights, hidden, lines) for path in paths.submissions.glob("[!.]*.csv")]
@@ -131,7 +133,7 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
         csvs=sorted(filter(None, csvs), key=lambda csv: (csv.created, csv.path), reverse=True),
         report=_report(paths.models / run.name, paths, slug) if run else None,
         ledger=ledger_state,
-        latest_problem=latest_problem if finished else "",
+        latest_problem=latest_problem if any(run.state == "finished" for run in states) else "",
         others=sorted(competitions - {slug}),
     )
 
@@ -140,13 +142,6 @@ def usable(states: Sequence[RunState]) -> RunState | None:
     """The run that predict should take: the latest if it can be used, else the newest that can."""
     fresh = [run for run in states if run.state == "finished" and not run.stale]
     return next((run for run in fresh if run.latest), fresh[0] if fresh else None)
-
-
-def _competitions(folder: Path) -> Iterable[str]:
-    """Those that have something in data/raw or data/processed."""
-    for path in folder.glob("[!.]*/"):
-        with suppress(UsageError):
-            yield check_slug(path.name)
 
 
 def _raw(path: Path) -> tuple[FolderState, Manifest | None]:
