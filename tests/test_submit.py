@@ -18,7 +18,7 @@ from pipeline.store.submissions import Sidecar
 from pipeline.submit import Sender
 from tests.doubles.kaggle import FaultyKaggle
 from tests.places import note
-from tests.support import ROOT, SLUG, error_line, here, paths_in, predicted_place, serve, stage
+from tests.support import ROOT, SLUG, error_line, here, paths_in, predicted_place, serve
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 TIMES = {"wait": 20.0, "poll": 0.05, "settle": 0.2, "patience": 1.0, "look": 0.05}
@@ -45,7 +45,7 @@ def entries(place: Path) -> list[ledger.Entry]:
 
 def test_the_command_submits_once_and_waits_for_its_own_score(place: Path) -> None:
     with serve(place, pending=0.5) as kaggle:
-        first = stage("submit", "--poll", "0.1", cwd=place, environ=kaggle.environment)
+        first = here("submit", "--poll", "0.1", cwd=place, environ=kaggle.environment)
         assert first.returncode == 0, first.stderr
         assert "submit: waiting for its score for up to 0:15:00\nsubmit: ref 90000001 is scored: pub" in first.stdout
         assert first.stdout.splitlines()[-1] == f"next: python -m pipeline.check --competition {SLUG}"
@@ -64,7 +64,7 @@ def test_the_command_submits_once_and_waits_for_its_own_score(place: Path) -> No
 def test_a_run_that_is_killed_while_kaggle_is_at_work_on_its_submission_is_not_followed_by_a_second(
     place: Path,
 ) -> None:
-    with serve(place, "CreateSubmission:hang=3*1") as kaggle:
+    with serve(place, "CreateSubmission:hang=2*1") as kaggle:
         command = [sys.executable, "-m", "pipeline.submit"]
         environ = {**kaggle.environment, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(command, cwd=place, env=environ, stdout=subprocess.DEVNULL) as process:
