@@ -122,6 +122,7 @@ def test_each_stage_follows_on_the_one_before(prepared: Path, tmp_path: Path) ->
     note(csv, ledger.PENDING)
     assert following(tmp_path) == CHECK
     note(csv, ledger.COMPLETE, public=82.0)
+    note(csv, ledger.ERROR, ref=None)  # sent again, and refused
     assert line(tmp_path, "CSVs") == f"{csv.name} 90.00 % 82.50 % 82.00 % complete"
     assert line(tmp_path, "ledger").startswith("best public 82.00 %, 1 submission, ")
     assert line(tmp_path, "report").startswith("absent: ") and following(tmp_path) == "report"

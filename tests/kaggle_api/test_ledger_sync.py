@@ -91,12 +91,14 @@ def test_what_was_not_recognised_may_be_later(tmp_path: Path) -> None:
     assert (stranger.run, entry.run) == ("", "run1")
 
 
-def test_a_line_about_to_be_sent_becomes_the_submission(tmp_path: Path) -> None:
+def test_a_line_that_was_sent_or_refused_becomes_the_submission(tmp_path: Path) -> None:
     sending = Entry(
         competition="c", run="run9", csv_sha256="f" * 64, local_validation=90.0, local_test=89.0, status="sending"
     )
-    (entry,) = news(tmp_path, listed(5, description=submissions.tag("run9", "f" * 64, 90.0)), known=[sending])
-    assert (entry.ref, entry.run, entry.local_test) == (5, "run9", 89.0)
+    refused = dataclasses.replace(sending, status="error", note="Kaggle refused")
+    for known in ([sending], [sending, refused]):
+        (entry,) = news(tmp_path, listed(5, description=submissions.tag("run9", "f" * 64, 90.0)), known=known)
+        assert (entry.ref, entry.run, entry.local_test, entry.note) == (5, "run9", 89.0, "")
 
 
 def test_a_csv_that_predict_did_not_write_is_recognised_if_it_is_named(tmp_path: Path) -> None:
