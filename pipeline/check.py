@@ -216,9 +216,8 @@ def _meaning(compared: Comparison) -> list[str]:
     if compared.optimistic:
         lines.append("that local accuracy is optimistic: the best epoch was selected on the same test_batch")
     if compared.noise is not None:
-        rows = (
-            f"{compared.public_rows} public rows{'' if compared.competition.public_rows else ', assumed: half of them'}"
-        )
+        assumed = "" if compared.competition.public_rows else ", assumed: half of them"
+        rows = f"{compared.public_rows} public rows{assumed}"
         verdict = "more than sampling noise explains" if compared.noise.exceeds else "within sampling noise"
         lines.append(f"that is {verdict} (±{compared.noise.limit:.2f} points at 95 %; {rows})")
     if compared.line_expects is not None and line is not None:

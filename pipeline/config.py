@@ -59,7 +59,7 @@ KNOWN_COMPETITIONS = {
 
 
 def competition(slug: str) -> Competition:
-    """The known facts of `slug`, or an empty card for a competition of the same shape."""
+    """The known facts of `slug`, or nothing but the name for a competition of the same shape."""
     return KNOWN_COMPETITIONS.get(slug, Competition(slug))
 
 

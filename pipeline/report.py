@@ -101,12 +101,8 @@ python -m pipeline.report --run paper-1f3a9c2b    that run, also while it is bei
 python -m pipeline.report --out FOLDER            into a folder of your own
 """)
 @cli.run_name("The run; by default the one that train finished last.")
-@click.option(
-    "--out",
-    metavar="FOLDER",
-    type=cli.FOLDER,
-    help="A new folder, or a report's; by default report in the run's.",
-)
+@click.option("--out", metavar="FOLDER", type=cli.FOLDER,
+              help="A new folder, or a report's; by default report in the run's.")  # fmt: skip
 @cli.processed
 @cli.models
 @cli.submissions

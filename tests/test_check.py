@@ -119,10 +119,7 @@ def test_a_kaggle_that_is_down_is_6_and_the_ledger_is_shown(place: Path, monkeyp
 
 @pytest.mark.parametrize("content", ["{}", "\xff"])
 def test_a_damaged_manifest_of_the_data_does_not_stop_it(place: Path, content: str) -> None:
-    entry = Entry(
-        time="2025-01-01T00:00:00+00:00", competition=SLUG, run="r", csv_sha256="f" * 64, ref=7, local_validation=91.0,
-        local_test=90.0, public=80.0, status="complete",
-    )  # fmt: skip
+    entry = Entry(competition=SLUG, ref=7, local_test=90.0, public=80.0, status="complete")
     ledger.append(place / "submissions/ledger.csv", [entry])
     assert json.loads(check(place, None, "--json").stdout)["noise"] is not None
     (place / "data/processed" / SLUG / "manifest.json").write_bytes(content.encode("latin-1"))

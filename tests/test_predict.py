@@ -49,11 +49,11 @@ def test_the_commands_of_the_readme_work_as_written(place: Path) -> None:
     lines = csv.read_bytes().split(b"\n")
     assert lines[0] == b"ID,Labels" and lines[-1] == b""
     assert [int(line.split(b",")[0]) for line in lines[1:-1]] == list(range(100, 130))
-    card = json.loads(csv.with_suffix(".json").read_text())
+    sidecar = json.loads(csv.with_suffix(".json").read_text())
     weights = FileRecord.of(place / "data/models/tiny-run" / runs.WEIGHTS).sha256
-    assert (card["run"], card["rows"], card["weights_sha256"]) == ("tiny-run", 30, weights)
-    assert (card["validation_accuracy"], card["test_accuracy"]) == (91.0, 90.0)
-    assert card["csv_sha256"] == FileRecord.of(csv).sha256
+    assert (sidecar["run"], sidecar["rows"], sidecar["weights_sha256"]) == ("tiny-run", 30, weights)
+    assert (sidecar["validation_accuracy"], sidecar["test_accuracy"]) == (91.0, 90.0)
+    assert sidecar["csv_sha256"] == FileRecord.of(csv).sha256
     before = tree(place)
     assert "nothing to do" in here("predict", "--out", "submissions/sub.csv", cwd=place).stdout
     assert tree(place) == before
@@ -92,14 +92,17 @@ def test_several_runs_are_averaged_and_their_accuracies_measured(place: Path) ->
     assert "2 runs are averaged" in result.stdout and "on ensembles it is silent" in result.stdout
     assert " alone, as it is), validation " in result.stdout
     (csv,) = (place / "submissions").glob("ensemble-*.csv")
-    card = Sidecar.read(csv)
-    assert card is not None
+    sidecar = Sidecar.read(csv)
+    assert sidecar is not None
     members = [Run.open(place / "data/models", name) for name in ("b-run", "tiny-run")]
-    assert (card.run, card.tta, card.submittable) == ("b-run+tiny-run", "flip", True)
-    assert card.runs == {run.name: run.weights_sha256 for run in members}
-    assert csv.name == f"ensemble-{card.weights_sha256[:8]}.csv"
-    assert f"local accuracy {card.test_accuracy:.2f} %" in result.stdout
-    assert card.validation_accuracy is not None and (card.test_accuracy, card.validation_accuracy) != (90.0, 91.0)
+    assert (sidecar.run, sidecar.tta, sidecar.submittable) == ("b-run+tiny-run", "flip", True)
+    assert sidecar.runs == {run.name: run.weights_sha256 for run in members}
+    assert csv.name == f"ensemble-{sidecar.weights_sha256[:8]}.csv"
+    assert f"local accuracy {sidecar.test_accuracy:.2f} %" in result.stdout
+    assert sidecar.validation_accuracy is not None and (sidecar.test_accuracy, sidecar.validation_accuracy) != (
+        90.0,
+        91.0,
+    )
     before = tree(place)
     again = here("predict", "--tta", "flip", "--run", "b-run", "--run", "tiny-run", cwd=place)
     assert "nothing to do" in again.stdout and tree(place) == before
@@ -135,15 +138,15 @@ def test_another_augmentation_is_another_csv_and_force_overwrites_somebody_elses
 
 
 def test_another_adaptation_is_another_csv_and_its_sidecar_says_so(place: Path) -> None:
-    cards = []
+    sidecars = []
     for adapt in ("none", "bn"):
         result = here("predict", "--adapt", adapt, cwd=place)
         assert result.returncode == 0 and "nothing to do" not in result.stdout, result.stderr
-        cards.append(Sidecar.read(place / "submissions/tiny-run.csv"))
-    assert [card and (card.adapt, card.measure) for card in cards] == [("none", "none"), ("bn", "bn")]
+        sidecars.append(Sidecar.read(place / "submissions/tiny-run.csv"))
+    assert [sidecar and (sidecar.adapt, sidecar.measure) for sidecar in sidecars] == [("none", "none"), ("bn", "bn")]
     assert "nothing to do" in here("predict", "--adapt", "bn", cwd=place).stdout
     assert "nothing was found" in error_line(here("predict", "--adapt", "revert", cwd=place), 2)
-    assert Sidecar.read(place / "submissions/tiny-run.csv") == cards[1]
+    assert Sidecar.read(place / "submissions/tiny-run.csv") == sidecars[1]
 
 
 def test_runs_without_a_common_validation_set_have_no_validation_accuracy(place: Path) -> None:

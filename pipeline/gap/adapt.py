@@ -84,14 +84,10 @@ def choice(adapt: Adapt, trials: Sequence[Trial]) -> Mitigation:
 def applied(
     findings: Findings, panel: Panel, data: Processed, hidden: Outputs, images: Images, ratio: Weights
 ) -> Outputs:
-    """The outputs with the mitigation applied.
+    """The outputs with the mitigation applied; UsageError if nothing was found that can be reverted.
 
-    Args:
-        images: hidden ones (n, 32, 32, 3), whose statistics the batch norms take.
-        ratio: of the classes, for probabilities as they are in `hidden`: not calibrated.
-
-    Raises:
-        UsageError: nothing was found that can be reverted.
+    The batch norms take the statistics of the hidden `images` (n, 32, 32, 3); `ratio` is of the classes, for the
+    probabilities as they are in `hidden`: not calibrated.
     """
     rows, revert = np.arange(len(hidden)), findings.diagnosis.pixels.revert
     if findings.mitigation == "prior":

@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.config import Competition
 from pipeline.errors import BadData
 from pipeline.gap import estimators
-from pipeline.gap.diagnosis import FEATURES_APART, Diagnosis, Findings
+from pipeline.gap.diagnosis import FEATURES_APART, Findings
 from pipeline.gap.estimators import ENOUGH_IMAGES, PROBIT_SLOPE, Labels, probit
 from pipeline.gap.forecast import Forecast, forecast
 from pipeline.store import ledger
@@ -55,27 +55,19 @@ class Assessment:
     forecast: Forecast
 
     @property
-    def diagnosis(self) -> Diagnosis:
-        """What is wrong with the hidden images."""
-        return self.findings.diagnosis
-
-    @property
     def advice(self) -> list[Advice]:
         """What to do next, the most promising first."""
-        verdict, sidecar = self.diagnosis.verdict, self.csv.sidecar
+        verdict, sidecar = self.findings.diagnosis.verdict, self.csv.sidecar
         worth = worth_of_a_point(sidecar.test_accuracy / 100, self.forecast.predicted)
         measured = f"as measured locally, where a point is worth {worth:.1f} here"
-        computed_otherwise = verdict == "preprocessing" and not self.diagnosis.pixels.corruptions
+        computed_otherwise = verdict == "preprocessing" and not self.findings.diagnosis.pixels.corruptions
+        flips = sidecar.tta == "none" and sidecar.mirrored
         ways: list[tuple[bool, str, float | None]] = [
             (computed_otherwise, "predict on the machine that has trained, or train again on this one", None),
             (verdict == "corruption", "train with stronger augmentation: `train --policy trivialaugment`", None),
             (verdict == "unknown", "look at the images: `check --pictures submissions`", None),
             (len(sidecar.runs) < 2, "average three seeds: `predict --run A B C`", worth * ENSEMBLE),
-            (
-                sidecar.tta == "none" and sidecar.mirrored,
-                "average with the mirror images: `predict --tta flip`",
-                worth * FLIP,
-            ),
+            (flips, "average with the mirror images: `predict --tta flip`", worth * FLIP),
             (True, "one network taught by three: `train --teacher A B C`", worth * STUDENT),
         ]
         tried = sorted(_mitigations(self.findings), key=lambda each: -(each.gain or 0))
@@ -93,14 +85,14 @@ class Assessment:
             "reliable": not made.doubts,
             "doubts": made.doubts,
             "temperature": round(self.temperature, 3),
-            "verdict": self.diagnosis.verdict,
+            "verdict": self.findings.diagnosis.verdict,
             **self.findings.to_dict(),
             "advice": [asdict(advice) for advice in self.advice],
         }
 
     def summary(self) -> list[str]:
         """The prediction, the diagnosis and the advice, a line each."""
-        made, seen, pixels = self.forecast, self.diagnosis, self.diagnosis.pixels
+        made, seen, pixels = self.forecast, self.findings.diagnosis, self.findings.diagnosis.pixels
         low, high = made.interval
         others = ", ".join(f"{name} {100 * value:.1f}" for name, value in made.methods.items() if name != made.by)
         refused = "; ".join(f"no {name}: {reason}" for name, reason in made.refused.items())

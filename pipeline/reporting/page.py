@@ -112,6 +112,7 @@ def render(known: Material, sections: Mapping[str, Sequence[Picture]]) -> str:
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     environment.filters["percent"] = lambda value: "-" if value is None else f"{value:.2f}%"
     config, summary = known.card.config, summarise(known.card.config.model)
+    left = f"{duration(seconds_left(known.rows, config.epochs))} left" if known.rows else "the first has not ended yet"
     return environment.get_template("report.html.j2").render(
         known=known,
         sections=sections,
@@ -119,9 +120,7 @@ def render(known: Material, sections: Mapping[str, Sequence[Picture]]) -> str:
         mark=MARK,
         result=known.run.result if known.run else None,
         best=best_row(known.rows) if known.rows else None,
-        left=f"{duration(seconds_left(known.rows, config.epochs))} left"
-        if known.rows
-        else "the first has not ended yet",
+        left=left,
         assessment=known.assessment,
         head=ledger.HEAD,
         submissions=submissions(known.entries, known.predictions),

@@ -41,16 +41,16 @@ def open_run(models: Path, folder: Path, name: str | None) -> Run:
     """
     if name is None or not is_pretrained(name):
         return Run.open(models, name)
-    cards = {f"{PRETRAINED}-{path.stem}": path for path in sorted(folder.glob("[!.]*.json"))}
-    meant = [other for other in cards if name in (PRETRAINED, other)]
+    files = {f"{PRETRAINED}-{path.stem}": path for path in sorted(folder.glob("[!.]*.json"))}
+    meant = [other for other in files if name in (PRETRAINED, other)]
     if not meant:
-        there = f"in {folder} there is {', '.join(cards) or 'none'}; `python -m pipeline.train` makes one"
+        there = f"in {folder} there is {', '.join(files) or 'none'}; `python -m pipeline.train` makes one"
         raise MissingInput(f"--run {name}: no network came with the project under that name, {there}")
     if len(meant) > 1:
         raise UsageError(f"--run {name}: there are several, name one of {', '.join(meant)}")
-    card = cards[meant[0]]
-    weights = f"{card.stem}.safetensors"
-    exported = read_json(card, Exported, "restore it with git")
+    file = files[meant[0]]
+    weights = f"{file.stem}.safetensors"
+    exported = read_json(file, Exported, "restore it with git")
     manifest = Manifest("export", {weights: exported.weights})
     origin = f"{exported.trained_on}, with `{exported.command}` at commit {exported.commit[:12]}"
     if manifest.missing(folder):

@@ -43,7 +43,7 @@ from tests.bench.stand_ins import SampledSet, stand_ins
 from tests.gap.cases import InMemory
 
 BATCH = 500
-CARD = Sidecar("stand-in", "run", "s", 0, "w", "h", None, "split", 0.0, "", {})
+SIDECAR = Sidecar("stand-in", "run", "s", 0, "w", "h", None, "split", 0.0, "", {})
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ class Bench:
         # As if predict had written the CSV: with the labels of all runs, as if their CSVs lay beside it.
         members = _together(self.panels, data, "hidden_images", truth).members
         outputs = dataclasses.replace(evidence.hidden, members=members)
-        dataclasses.replace(evidence, hidden=outputs).write(self.csv, CARD.csv_sha256)
-        csv = LocalCsv(self.csv, 0, dataclasses.replace(CARD, rows=len(truth)))
+        dataclasses.replace(evidence, hidden=outputs).write(self.csv, SIDECAR.csv_sha256)
+        csv = LocalCsv(self.csv, 0, dataclasses.replace(SIDECAR, rows=len(truth)))
         forecast = assess(csv, [], [], Competition("stand-in")).forecast
         low, high = forecast.interval
         return {

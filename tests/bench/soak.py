@@ -105,10 +105,9 @@ def write_ledger(path: Path, count: int) -> None:
     """A ledger of `count` submissions, each predicted, sent and scored: four lines."""
     entries = []
     for k in range(count):
-        when = "2023-11-14T22:13:20+00:00"
         pending = ledger.Entry(
-            time=when, competition=SLUG, run=f"run-{k}", csv_sha256=f"{k:064x}", ref=k + 1, local_validation=91.0,
-            local_test=90.0, status=ledger.PENDING,
+            time="2023-11-14T22:13:20+00:00", competition=SLUG, run=f"run-{k}", csv_sha256=f"{k:064x}", ref=k + 1,
+            local_validation=91.0, local_test=90.0, status=ledger.PENDING,
         )  # fmt: skip
         sending = replace(pending, ref=None, status=ledger.SENDING)
         predicted = replace(sending, status=ledger.PREDICTED, predicted=80.0, predicted_low=75.0, predicted_high=85.0)

@@ -10,12 +10,17 @@ from numpy.typing import NDArray
 from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import Corruption
 from pipeline.gap.diagnosis import Diagnosis, Findings
+from pipeline.store.ledger import Entry
 from pipeline.store.processed import ArrayName, Processed
 from pipeline.store.submissions import Evidence, Outputs
 
 # The six published (local, Kaggle) pairs behind the competition's line, in per cent.
 PAIRS = ((93, 81), (94.5, 83.4), (94.7, 84.1), (95.32, 84.97), (95.49, 85.10), (97.09, 88.91))
 
+ENTRY = Entry(
+    time="2025-03-01T10:20:30+00:00", competition="slug", run="a", csv_sha256="sha", ref=7, local_validation=91.0,
+    local_test=90.0, public=80.0, private=81.0, status="complete",
+)  # fmt: skip
 BGR, SCRAMBLED = "channels swapped, BGR for RGB", "pixels scrambled, HWC read as CHW"
 ALIKE = Fit(0.3, (), 0.3, (("red", 0.1), ("green", -0.1), ("noise", 0.06)), False)
 SWAPPED = Fit(2.0, (Corruption(BGR),), 0.2, (("red - blue", -2.5),), False)

@@ -40,7 +40,7 @@ def outputs(truth: NDArray[np.uint8], wrong: float, *, labelled: bool, seed: int
 
 def csv(
     folder: Path, name: str = "a", wrong: float = 0.1, seed: int = 0, hidden: str = "h",
-    found: Findings = FINE, truth: NDArray[np.uint8] = TRUTH, **card: Any,
+    found: Findings = FINE, truth: NDArray[np.uint8] = TRUTH, **known: Any,
 ) -> LocalCsv:  # fmt: skip
     path, sha = folder / f"{name}.csv", f"sha-{name}"
     rows, features = np.arange(2), np.zeros((2, 3), dtype=np.float32)
@@ -50,7 +50,7 @@ def csv(
         found.to_dict(),
     ).write(path, sha)  # fmt: skip
     created = "2025-01-01T00:00:00+00:00"
-    return LocalCsv(path, 1, Sidecar("c", name, sha, 4000, "w", hidden, 90.0, "split", 90.0, created, {}, **card))
+    return LocalCsv(path, 1, Sidecar("c", name, sha, 4000, "w", hidden, 90.0, "split", 90.0, created, {}, **known))
 
 
 def scored(subject: LocalCsv, public: float) -> Entry:
@@ -162,12 +162,11 @@ TAUGHT = "one network taught by three: `train --teacher A B C`"
 
 
 def advised(
-    *trials: Trial, applied: Mitigation = "none", card: dict[str, Any] | None = None, **found: Any
+    *trials: Trial, applied: Mitigation = "none", done: dict[str, Any] | None = None, **found: Any
 ) -> list[Advice]:
     """For a local accuracy of 95 %, and 85 % predicted; by default of three runs and their mirror images."""
-    sidecar = Sidecar(
-        "c", "a", "sha", 10, "w", "h", 95.0, "split", 95.0, "", {}, **(ALL_DONE if card is None else card)
-    )
+    known = ALL_DONE if done is None else done
+    sidecar = Sidecar("c", "a", "sha", 10, "w", "h", 95.0, "split", 95.0, "", {}, **known)
     findings = Findings(dataclasses.replace(NOTHING, **found), trials, applied)
     evidence: Any = None
     return Assessment(
@@ -182,7 +181,7 @@ def test_a_local_point_is_worth_what_the_line_rises_by(local: float, predicted: 
 
 
 def test_what_makes_any_model_better_is_worth_its_local_gain_times_that() -> None:
-    advice, worth = advised(card={"runs": {"a": "w"}}), assessment.worth_of_a_point(0.95, 0.85)
+    advice, worth = advised(done={"runs": {"a": "w"}}), assessment.worth_of_a_point(0.95, 0.85)
     assert [each.do for each in advice] == [SEEDS, MIRRORED, TAUGHT]
     assert worth == pytest.approx(1.922, abs=0.001)  # .85 exp((1.6449 ** 2 - 1.0364 ** 2) / 2)
     assert [each.gain for each in advice] == pytest.approx([worth * 1.62, worth * 1.12, worth * 0.96])
@@ -190,7 +189,7 @@ def test_what_makes_any_model_better_is_worth_its_local_gain_times_that() -> Non
 
 
 @pytest.mark.parametrize(
-    ("card", "advice"),
+    ("done", "advice"),
     [
         ({"runs": {"a": "w"}, "tta": "flip-shift"}, [SEEDS]),
         ({"runs": {"a": "w"}, "mirrored": False}, [SEEDS]),  # digits, say
@@ -198,8 +197,8 @@ def test_what_makes_any_model_better_is_worth_its_local_gain_times_that() -> Non
         (ALL_DONE, []),
     ],
 )
-def test_what_is_done_is_not_advised_again(card: dict[str, Any], advice: list[str]) -> None:
-    assert [each.do for each in advised(card=card)] == [*advice, TAUGHT]
+def test_what_is_done_is_not_advised_again(done: dict[str, Any], advice: list[str]) -> None:
+    assert [each.do for each in advised(done=done)] == [*advice, TAUGHT]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +212,7 @@ def test_what_is_done_is_not_advised_again(card: dict[str, Any], advice: list[st
         ((), {"verdict": "unknown"}, [("look at the images: `check --pictures submissions`", None)]),
         (
             (),
-            {"verdict": "preprocessing", "contract": -0.1},
+            {"verdict": "preprocessing"},
             [("predict on the machine that has trained, or train again on this one", None)],
         ),
         ((), {"verdict": "preprocessing", "pixels": SWAPPED}, []),  # files of that kind are not this machine's fault

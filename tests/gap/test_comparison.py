@@ -6,10 +6,7 @@ from pipeline.config import DEFAULT_COMPETITION, Competition, competition
 from pipeline.gap.comparison import HOLDOUT_ROWS, compare, noise
 from pipeline.store.ledger import Entry
 
-OURS = Entry(
-    competition="c", run="run", csv_sha256="abc", ref=7, local_validation=94.3, local_test=94.3, public=83.439,
-    private=83.5, status="complete",
-)  # fmt: skip
+OURS = Entry(competition="c", run="run", csv_sha256="abc", ref=7, local_test=94.3, public=83.439, status="complete")
 FACTS = {"test": {"images": 10_000}, "hidden": {"images": 10_000}}
 
 
@@ -24,8 +21,8 @@ def test_the_papers_result_lies_on_the_published_line_and_is_no_luck() -> None:
 
 def test_the_newest_score_of_ours_is_what_counts() -> None:
     older = dataclasses.replace(OURS, ref=6, public=80.0)
-    stranger = dataclasses.replace(OURS, ref=9, run="", csv_sha256="", local_test=None, local_validation=None)
-    pending = dataclasses.replace(OURS, ref=10, public=None, private=None, status="pending")
+    stranger = dataclasses.replace(OURS, ref=9, run="", csv_sha256="", local_test=None)
+    pending = dataclasses.replace(OURS, ref=10, public=None, status="pending")
     everything = [OURS, older, stranger, pending]
     for known, newest in ((everything, OURS), ([stranger, pending], stranger), ([pending], pending), ([], None)):
         assert compare(Competition("c"), known, [], FACTS).newest == newest

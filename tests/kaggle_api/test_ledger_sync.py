@@ -92,9 +92,7 @@ def test_what_was_not_recognised_may_be_later(tmp_path: Path) -> None:
 
 
 def test_a_line_that_was_sent_or_refused_becomes_the_submission(tmp_path: Path) -> None:
-    sending = Entry(
-        competition="c", run="run9", csv_sha256="f" * 64, local_validation=90.0, local_test=89.0, status="sending"
-    )
+    sending = Entry(competition="c", run="run9", csv_sha256="f" * 64, local_test=89.0, status="sending")
     refused = dataclasses.replace(sending, status="error", note="Kaggle refused")
     for known in ([sending], [sending, refused]):
         (entry,) = news(tmp_path, listed(5, description=submissions.tag("run9", "f" * 64, 90.0)), known=known)
@@ -102,7 +100,7 @@ def test_a_line_that_was_sent_or_refused_becomes_the_submission(tmp_path: Path) 
 
 
 def test_a_csv_that_predict_did_not_write_is_recognised_if_it_is_named(tmp_path: Path) -> None:
-    draft = Entry(competition="c", csv_sha256="f" * 64)
     sent = listed(5, description=submissions.tag("unknown", "f" * 64, None))
-    (entry,) = sync(tmp_path / "ledger.csv", [], [sent], [], "c", also=[draft])
+    also = [Entry(competition="c", csv_sha256="f" * 64)]
+    (entry,) = sync(tmp_path / "ledger.csv", [], [sent], [], "c", also)
     assert (entry.ref, entry.csv_sha256) == (5, "f" * 64)

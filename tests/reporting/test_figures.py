@@ -15,19 +15,14 @@ from pipeline.gap.forecast import on_line
 from pipeline.recipes import PRESETS
 from pipeline.reporting import figures
 from pipeline.reporting.figures import Picture
-from pipeline.store.ledger import Entry
 from pipeline.store.processed import Processed
 from pipeline.store.runs import EpochRow
 from pipeline.store.submissions import Evidence, Outputs
-from tests.gap.cases import answered
+from tests.gap.cases import ENTRY, answered
 from tests.support import NAMES, SLUG, prepare
 
 CONFIG = dataclasses.replace(PRESETS["rehearsal"], epochs=4, warmup_epochs=2.0)
 ROWS = [EpochRow(k, 1e-3 / k, 3.0 - k, 20.0 * k, 2.5 - k, 15.0 * k, 100.0, 5.0) for k in (1, 2, 3)]
-ENTRY = Entry(
-    time="2025-03-01T00:00:00", competition="slug", run="a", csv_sha256="sha", ref=1, local_validation=91.0,
-    local_test=90.0, public=80.0, private=81.0, status="complete",
-)  # fmt: skip
 PREDICTED = dataclasses.replace(ENTRY, ref=None, status="predicted", public=None, private=None, predicted=82.0,
                                 predicted_low=79.0, predicted_high=85.0)  # fmt: skip
 UNSENT = dataclasses.replace(PREDICTED, local_test=93.0)

@@ -6,14 +6,9 @@ import pytest
 
 from pipeline.recipes import MODELS, PRESETS
 from pipeline.reporting import page
-from pipeline.store.ledger import Entry
 from pipeline.store.runs import RunCard
+from tests.gap.cases import ENTRY
 from tests.support import paths_in, prepare, write_run
-
-ENTRY = Entry(
-    time="2025-03-01T10:20:30+00:00", competition="slug", run="a", csv_sha256="sha", ref=7, local_validation=91.0,
-    local_test=90.0, public=80.0, status="complete",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

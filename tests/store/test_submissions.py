@@ -11,20 +11,20 @@ from pipeline.errors import BadData, MissingInput
 from pipeline.store import submissions
 from pipeline.store.submissions import Evidence, LocalCsv, Outputs, Sidecar, evidence_path
 
-CARD = Sidecar(
+SIDECAR = Sidecar(
     "c", "a+b", "f" * 64, 5, "w", "h", None, "split", 94.1, "2025-03-01T11:00:00+00:00", {"torch": "2.14"},
     {"a": "wa", "b": "wb"}, "flip", submittable=False,
 )  # fmt: skip
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    CARD.write(tmp_path / "sub.csv")
-    assert Sidecar.read(tmp_path / "sub.csv") == CARD
+    SIDECAR.write(tmp_path / "sub.csv")
+    assert Sidecar.read(tmp_path / "sub.csv") == SIDECAR
     assert Sidecar.read(tmp_path / "other.csv") is None
 
 
 def test_a_sidecar_of_an_older_version_is_read_under_todays_names(tmp_path: Path) -> None:
-    values = dataclasses.asdict(CARD) | {"adapt": "norms", "measure": "undo"}
+    values = dataclasses.asdict(SIDECAR) | {"adapt": "norms", "measure": "undo"}
     for name in ("runs", "tta", "submittable"):  # from before there were ensembles
         del values[name]
     (tmp_path / "sub.json").write_text(json.dumps(values))
@@ -37,7 +37,7 @@ def test_a_sidecar_of_an_older_version_is_read_under_todays_names(tmp_path: Path
     "content",
     ["", "[]", '{"run": "a"}', "[" * 100_000]
     + [
-        json.dumps({**dataclasses.asdict(CARD), name: value})
+        json.dumps({**dataclasses.asdict(SIDECAR), name: value})
         for name, value in (
             ("more", 1), ("test_accuracy", 10**400), ("test_accuracy", float("nan")), ("rows", True),
             ("run", "a; rm -r"), ("competition", "../x"),
@@ -58,9 +58,9 @@ def test_only_what_predict_wrote_and_nobody_edited_is_a_csv_of_ours(tmp_path: Pa
     csv.write_text("ID,Labels\n")
     with pytest.raises(BadData, match="not written by predict"):
         submissions.local_csv(csv, "c")
-    card = dataclasses.replace(CARD, csv_sha256=hashlib.sha256(csv.read_bytes()).hexdigest())
-    card.write(csv)
-    assert [found.sidecar for found in submissions.local_csvs(tmp_path, "c")] == [card]
+    sidecar = dataclasses.replace(SIDECAR, csv_sha256=hashlib.sha256(csv.read_bytes()).hexdigest())
+    sidecar.write(csv)
+    assert [found.sidecar for found in submissions.local_csvs(tmp_path, "c")] == [sidecar]
     with pytest.raises(BadData, match="add --competition c"):
         submissions.local_csv(csv, "d")
     csv.write_text("ID,Labelz\n")
@@ -93,7 +93,7 @@ def evidence() -> Evidence:
 
 
 def read(csv: Path) -> Evidence:
-    return Evidence.read(LocalCsv(csv, 0, CARD))
+    return Evidence.read(LocalCsv(csv, 0, SIDECAR))
 
 
 @pytest.mark.parametrize("with_split", [True, False])
@@ -105,7 +105,7 @@ def test_it_survives_the_file(tmp_path: Path, evidence: Evidence, with_split: bo
     evidence.write(csv, "e" * 64)
     with pytest.raises(BadData, match="of another CSV"):
         read(csv)
-    evidence.write(csv, CARD.csv_sha256)
+    evidence.write(csv, SIDECAR.csv_sha256)
     found = read(csv)
     assert found.runs == ("one", "two")
     assert found.diagnosis == {"verdict": "none"} and found.ood_scores.tolist() == [1, 1]
@@ -118,7 +118,7 @@ def test_it_survives_the_file(tmp_path: Path, evidence: Evidence, with_split: bo
 
 def test_every_torn_file_is_bad_data(tmp_path: Path, evidence: Evidence) -> None:
     csv = tmp_path / "sub.csv"
-    evidence.write(csv, CARD.csv_sha256)
+    evidence.write(csv, SIDECAR.csv_sha256)
     content = evidence_path(csv).read_bytes()
     for end in (0, 1, 100, len(content) // 2, len(content) - 1):
         evidence_path(csv).write_bytes(content[:end])
@@ -141,15 +141,15 @@ def test_arrays_that_do_not_fit_are_bad_data(
 ) -> None:
     csv = tmp_path / "sub.csv"
     changed: dict[str, Any] = {part: dataclasses.replace(getattr(evidence, part), **changes)}
-    dataclasses.replace(evidence, **changed).write(csv, CARD.csv_sha256)
+    dataclasses.replace(evidence, **changed).write(csv, SIDECAR.csv_sha256)
     with pytest.raises(BadData, match=message):
         read(csv)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 7, 100])
 def test_of_very_many_predictions_some_are_enough(tmp_path: Path, evidence: Evidence, most: int) -> None:
-    csv = LocalCsv(tmp_path / "sub.csv", 0, CARD)
-    evidence.write(csv.path, CARD.csv_sha256)
+    csv = LocalCsv(tmp_path / "sub.csv", 0, SIDECAR)
+    evidence.write(csv.path, SIDECAR.csv_sha256)
     found, step = Evidence.read(csv, most), -(-7 // most)
     assert len(found.hidden) <= most
     np.testing.assert_array_equal(found.hidden.probabilities, evidence.hidden.probabilities[::step])
