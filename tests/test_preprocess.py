@@ -2,11 +2,13 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from pipeline.store.processed import Processed
-from tests.support import ROOT, SLUG, clean_environment, error_line, here, images, prepare, tree, write_download
+from tests.support import ROOT, SLUG, Killed, clean_environment, error_line, here, images, prepare, tree, write_download
 
 HIDDEN = "cifar_test_nolabel.pkl"
 
@@ -76,6 +78,21 @@ def test_scrambled_pixels_and_swapped_channels_are_found(tmp_path: Path) -> None
 def test_a_folder_laid_out_like_the_download_will_do_as_raw(tmp_path: Path) -> None:
     write_download(tmp_path / "by-hand")
     assert preprocess(tmp_path, "--raw", str(tmp_path / "by-hand")).returncode == 0
+
+
+def test_a_killed_preprocess_leaves_no_half_folder_and_a_rerun_finishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dying(*arguments: Any, save: Any = np.save, **options: Any) -> None:
+        save(*arguments, **options)
+        raise Killed
+
+    write_download(raw(tmp_path))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(np, "save", dying)
+        preprocess(tmp_path)
+    assert not (tmp_path / "data/processed" / SLUG).exists()
+    assert preprocess(tmp_path).returncode == 0
 
 
 def test_without_a_download_it_names_the_command(tmp_path: Path) -> None:
