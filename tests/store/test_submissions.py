@@ -73,7 +73,9 @@ def test_a_tag_is_found_again_also_that_of_a_large_ensemble() -> None:
     assert submissions.tag("run1", "f" * 64, 94.3) == f"run=run1 sha={'f' * 12} val=94.30"
     long = submissions.tag("+".join(f"paper-{k:08x}" for k in range(50)), "f" * 64, None)
     assert len(long) < 150 and long.endswith(" val=unknown")
-    assert submissions.carries(long, "f" * 64) and not submissions.carries(long, "e" * 64)
+    assert submissions.carries(long, "f" * 64)
+    assert not submissions.carries(long, "f" * 11 + "e" * 53)
+    assert not submissions.carries("sha=" + "f" * 13, "f" * 64)  # by hand
 
 
 def said(count: int, *, labelled: bool) -> Outputs:
