@@ -130,9 +130,3 @@ def test_jpeg_loses_the_more_the_lower_its_quality() -> None:
     loss = [abs(corruptions.jpeg(natural, quality).astype(float) - natural).mean() for quality in (5, 40, 95)]
     assert loss[0] > 2 * loss[1] > 0 and loss[2] < 2
     assert np.array_equal(corruptions.jpeg(natural, 4.4), corruptions.jpeg(natural, 4.0))  # of whole numbers
-
-
-def test_a_corruption_says_its_strength_where_it_has_one() -> None:
-    assert str(Corruption("blur", 0.51239)) == "blur (sigma 0.512)"
-    assert str(Corruption("brightness", -25.0)) == "brightness (plus -25)"
-    assert str(Corruption("values inverted")) == "values inverted"

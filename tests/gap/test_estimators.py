@@ -21,16 +21,6 @@ def test_what_are_not_probabilities_is_refused(broken: object) -> None:
     np.testing.assert_allclose(checked(rounded, "hidden").sum(axis=1), 1, atol=1e-15)
 
 
-def test_of_very_many_hidden_images_an_even_sample_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimators, "ENOUGH_IMAGES", 3)
-    members = np.zeros((1, 7), np.uint8)
-    hidden = Outputs(two(*np.linspace(0.1, 0.9, 7)).astype(np.float32), members, None)
-    labelled = Outputs(hidden.probabilities[:2], members[:, :2], members[0, :2])
-    found, holdout, sample = estimators.calibrated(labelled, None, hidden)
-    assert sample == pytest.approx(at_temperature(checked(hidden.probabilities[::3], ""), found))
-    assert len(holdout) == 2
-
-
 def test_a_temperature_divides_the_logits() -> None:
     one = np.array([[0.5, 0.3, 0.2]])
     roots = one**0.5  # softmax(log p / 2)

@@ -1,6 +1,8 @@
 """A full disk is told in one line, nothing is lost by it, and the same command finishes after space was made."""
 
-from collections.abc import Mapping
+import resource
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,12 @@ from pipeline.store import ledger, runs
 from tests.hostile.edits import CSV
 from tests.hostile.surroundings import NAMESPACE, needs_mounts, shell
 from tests.support import SLUG, error_line, here, serve, tree
+from tests.training.tiny import before_step
 
-pytestmark = [needs_mounts, pytest.mark.usefixtures("quick_client")]  # where the disk is not full
+pytestmark = pytest.mark.usefixtures("quick_client")  # where the disk is not full
 Files = Mapping[str, bytes]
 PREPROCESS, PREDICT = ("preprocess", "--competition", SLUG, "--force"), ("predict", "--force")
+CHECKPOINT_BYTES = 500_000  # fewer than a checkpoint has
 TRAIN = ("train", "--preset", "rehearsal", "--competition", SLUG, "--epochs", "2", "--device", "cpu", "--run", "mine")
 
 
@@ -36,35 +40,50 @@ def fill(place: Path, folder: str, kilobytes: int, *command: str, **environ: str
     return tree(place / "kept"), tree(place / folder), line
 
 
-@pytest.mark.parametrize(
-    ("command", "folder", "kilobytes", "named"),
-    [
-        (PREPROCESS, "data/processed", 700, f"data/processed/{SLUG}"),
-        (PREDICT, "submissions", 40, "submissions/tiny-run.npz"),
-    ],
-)
-def test_while_arrays_or_a_csv_are_written(
-    place: Path, command: tuple[str, ...], folder: str, kilobytes: int, named: str
-) -> None:
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """Within the block this process writes no file of more bytes: with an error much like that of a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@needs_mounts
+def test_while_arrays_are_written(place: Path) -> None:
     arrays = tree(place / "data/processed")
-    csv = (place / CSV).read_bytes()
-    before, after, line = fill(place, folder, kilobytes, *command)
-    assert named in line
+    before, after, line = fill(place, "data/processed", 700, *PREPROCESS)
+    assert f"data/processed/{SLUG}" in line
     assert after == before
-    assert here(*command, cwd=place).returncode == 0
-    assert tree(place / "data/processed") == arrays and (place / CSV).read_bytes() == csv
+    assert here(*PREPROCESS, cwd=place).returncode == 0
+    assert tree(place / "data/processed") == arrays
 
 
-def test_while_a_run_is_trained_the_last_checkpoint_is_kept(place: Path) -> None:
-    before, after, line = fill(place, "data/models", 2000, *TRAIN)
-    assert f"data/models/mine/{runs.CHECKPOINT}" in line
-    assert {name: after[name] for name in before} == before
-    assert f"mine/{runs.CHECKPOINT}" in after and f"mine/{runs.WEIGHTS}" not in after
+def test_while_a_csv_is_written(place: Path) -> None:
+    before = tree(place)
+    with no_file_larger_than(4000):
+        line = error_line(here(*PREDICT, cwd=place), 1)
+    assert "submissions/tiny-run.npz: the disk is full" in line
+    assert tree(place) == before
+    assert here(*PREDICT, cwd=place).returncode == 0
+    assert (place / CSV).read_bytes() == before[CSV]
+
+
+def test_while_a_run_is_trained_the_last_checkpoint_is_kept(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, ExitStack() as stack:
+        before_step(patch, 1, 0, lambda: stack.enter_context(no_file_larger_than(CHECKPOINT_BYTES)))
+        line = error_line(here(*TRAIN, cwd=place), 1)
+    assert f"data/models/mine/{runs.CHECKPOINT}: the disk is full" in line
+    after = tree(place / "data/models/mine")
+    assert runs.CHECKPOINT in after and runs.WEIGHTS not in after
     result = here(*TRAIN, cwd=place)
     assert "going on from the checkpoint: 1 epochs and 0 steps are done" in result.stdout
     assert runs.latest(place / "data/models") == "mine"
 
 
+@needs_mounts
 def test_when_a_submission_must_be_noted_nothing_is_sent(place: Path) -> None:
     book = place / "submissions/ledger.csv"
     line = book.read_text().splitlines()[-1].replace("atc", "{}")  # a line as predict writes them, and how long it is
@@ -81,10 +100,3 @@ def test_when_a_submission_must_be_noted_nothing_is_sent(place: Path) -> None:
         assert here("submit", "--poll", "0.1", cwd=place, environ=kaggle.environment).returncode == 0
         assert kaggle.calls.count("CreateSubmission") == 1
     assert [entry.status for entry in ledger.current(ledger.read(book), SLUG)] == ["complete"]
-
-
-def test_a_file_that_may_not_grow_is_named_as_well(place: Path) -> None:
-    before = tree(place)
-    line = error_line(shell(f"(ulimit -f 100; exec $P.{' '.join(PREPROCESS)})", place), 1)
-    assert f"data/processed/{SLUG}: the disk is full" in line
-    assert tree(place) == before

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import BadData, MissingInput
+from pipeline.errors import BadData
 from pipeline.store import cifar
 from tests.support import images, write_download
 
@@ -103,28 +103,6 @@ def test_a_wrong_batch_is_refused(tmp_path: Path, order: tuple[int, ...], labels
     dump(tmp_path / "test_batch", {b"data": data, b"labels": labels})
     with pytest.raises(BadData, match=said):
         cifar.read_batches(tmp_path, ("test_batch",))
-
-
-def test_a_missing_batch_and_a_second_set_are_named(tmp_path: Path) -> None:
-    assert cifar.find_batches(tmp_path) is None
-    write_download(tmp_path)
-    batch = next(tmp_path.rglob("data_batch_3"))
-    batch.rename(tmp_path / "data_batch_3")
-    with pytest.raises(BadData, match="lacks data_batch_3"):
-        cifar.find_batches(tmp_path)
-    (tmp_path / "again").mkdir()
-    (tmp_path / "again/batches.meta").touch()
-    with pytest.raises(BadData, match="two sets"):
-        cifar.find_batches(tmp_path)
-
-
-def test_a_folder_without_or_with_two_hidden_sets(tmp_path: Path) -> None:
-    with pytest.raises(MissingInput, match="no hidden set"):
-        cifar.find_hidden(tmp_path)
-    for name in cifar.HIDDEN_NAMES:
-        (tmp_path / name).touch()
-    with pytest.raises(BadData, match="several"):
-        cifar.find_hidden(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar_test_nolabel.pkl", "cifar-10-python/cifar-10-batches-py/data_batch_2"])
