@@ -99,10 +99,8 @@ def test_several_runs_are_averaged_and_their_accuracies_measured(place: Path) ->
     assert sidecar.runs == {run.name: run.weights_sha256 for run in members}
     assert csv.name == f"ensemble-{sidecar.weights_sha256[:8]}.csv"
     assert f"local accuracy {sidecar.test_accuracy:.2f} %" in result.stdout
-    assert sidecar.validation_accuracy is not None and (sidecar.test_accuracy, sidecar.validation_accuracy) != (
-        90.0,
-        91.0,
-    )
+    assert sidecar.validation_accuracy is not None
+    assert (sidecar.test_accuracy, sidecar.validation_accuracy) != (90.0, 91.0)
     before = tree(place)
     again = here("predict", "--tta", "flip", "--run", "b-run", "--run", "tiny-run", cwd=place)
     assert "nothing to do" in again.stdout and tree(place) == before

@@ -136,7 +136,7 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
         BadData: there is no evidence of the CSV, or it is damaged or another's.
     """
     evidence, sha256 = Evidence.read(csv, most=ENOUGH_IMAGES), csv.sidecar.csv_sha256
-    findings = Findings.from_dict(evidence.diagnosis)
+    findings = Findings.from_dict(evidence.findings)
     temperature, holdout, hidden = estimators.calibrated(evidence.holdout, evidence.validation, evidence.hidden)
     predictions, states = ledger.predictions(entries, competition.slug), ledger.current(entries, competition.slug)
     scored = {e.csv_sha256: e for e in states if e.public is not None and e.csv_sha256 != sha256}

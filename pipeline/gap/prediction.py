@@ -55,5 +55,5 @@ def predict_hidden(
     return Evidence(
         runs=tuple(member.name for member in panel.members), hidden=hidden, holdout=holdout, validation=validation,
         hidden_rows=rows[sample], hidden_features=features, ood_scores=ood_scores.astype(np.float32),
-        holdout_rows=holdout_rows, holdout_features=holdout_features, diagnosis=findings.to_dict(),
+        holdout_rows=holdout_rows, holdout_features=holdout_features, findings=findings.to_dict(),
     ), findings  # fmt: skip

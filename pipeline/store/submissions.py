@@ -194,12 +194,12 @@ class Evidence:
     ood_scores: NDArray[np.float32]  # (n,): how far out of distribution each of them is, by pipeline.gap.shift
     holdout_rows: NDArray[np.int64]  # (m,), ascending
     holdout_features: NDArray[np.float32]  # (m, F)
-    diagnosis: Mapping[str, Any]  # pipeline.gap.diagnosis.Findings as JSON values
+    findings: Mapping[str, Any]  # pipeline.gap.diagnosis.Findings as JSON values
 
     def write(self, csv: Path, csv_sha256: str) -> None:
         """Write it beside `csv`, atomically."""
         values = {"csv_sha256": np.array(csv_sha256), "runs": np.array(self.runs)}
-        values["examination"] = np.array(json.dumps(self.diagnosis))
+        values["examination"] = np.array(json.dumps(self.findings))
         values |= {key: getattr(self, name) for name, key in FEATURES.items()}
         for name, prefix in SETS.items():
             outputs = getattr(self, name)
@@ -230,7 +230,7 @@ class Evidence:
                 hidden=_outputs(values, "hidden"),
                 holdout=_outputs(values, "test"),
                 validation=_outputs(values, "validation") if "validation_probabilities" in values else None,
-                diagnosis=from_json(Mapping[str, Any], json.loads(str(values["examination"]))),
+                findings=from_json(Mapping[str, Any], json.loads(str(values["examination"]))),
                 **{name: values[key] for name, key in FEATURES.items()},
             )
 

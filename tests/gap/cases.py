@@ -59,7 +59,7 @@ def answered(data: Processed) -> Evidence:
         ood_scores=np.random.default_rng(2).normal(size=len(rows)).astype(np.float32),
         holdout_rows=test_rows,
         holdout_features=np.zeros((len(truth), 3), dtype=np.float32),
-        diagnosis=Findings(HARDER, (), "none").to_dict(),
+        findings=Findings(HARDER, (), "none").to_dict(),
     )
 
 

@@ -105,7 +105,7 @@ def test_swapped_channels_are_found_and_reverted(root: Path) -> None:
     clean = predicted(root, "same", "auto")[2]
     assert plainly.diagnosis.verdict == "preprocessing" and "BGR" in plainly.diagnosis.reason
     assert findings.mitigation == "revert" and before < clean - 0.2 and after == pytest.approx(clean)
-    assert Findings.from_dict(evidence.diagnosis) == findings
+    assert Findings.from_dict(evidence.findings) == findings
     (trial,) = [trial for trial in findings.trials if trial.mitigation == "revert"]
     assert (trial.before, trial.after) == pytest.approx((before, after), abs=0.1)
 

@@ -110,7 +110,7 @@ def test_it_survives_the_file(tmp_path: Path, evidence: Evidence, with_split: bo
     evidence.write(csv, SIDECAR.csv_sha256)
     found = read(csv)
     assert found.runs == ("one", "two")
-    assert found.diagnosis == {"verdict": "none"} and found.ood_scores.tolist() == [1, 1]
+    assert found.findings == {"verdict": "none"} and found.ood_scores.tolist() == [1, 1]
     np.testing.assert_array_equal(found.hidden.probabilities, evidence.hidden.probabilities)
     np.testing.assert_array_equal(found.holdout.truth, evidence.holdout.truth)
     np.testing.assert_array_equal(found.hidden_features, evidence.hidden_features)
