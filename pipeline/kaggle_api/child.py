@@ -74,7 +74,12 @@ def submissions(api: Any, slug: str) -> list[dict[str, Any]]:
 
 def submission(api: Any, ref: int) -> dict[str, Any]:
     """One submission by its ref."""
-    return _submission(api.get_submission(ref))
+    from kagglesdk.competitions.types.competition_api_service import ApiGetSubmissionRequest  # noqa: PLC0415
+
+    request = ApiGetSubmissionRequest()
+    request.ref = ref
+    with api.build_kaggle_client() as kaggle:
+        return _submission(kaggle.competitions.competition_api_client.get_submission(request))
 
 
 def submit(api: Any, slug: str, file: str, message: str) -> dict[str, Any]:
@@ -173,8 +178,7 @@ def handle(request: dict[str, Any]) -> dict[str, Any]:
     """Authenticate, call, and turn whatever happens into an answer."""
     try:
         api = _authenticated()
-        # The client's own retries would go on for a minute: with a dead link, with a full disk, with a 429.
-        api.with_retry = lambda call: call
+        # The client's own retries would go on for a minute with a dead link, or with a full disk.
         api.download_file = functools.partial(api.download_file, max_retries=0)
         arguments = {name: value for name, value in request.items() if name != "call"}
         return {"ok": True, "value": CALLS[request["call"]](api, **arguments)}
