@@ -3,8 +3,8 @@
     python tests/bench/export_pretrained.py --run RUN --name NAME --trained-on "CIFAR-10, 50,000 images" \\
         --command "python -m pipeline.train --preset best"
 
-Measures on how many of the labelled test images, and of the validation split, the half-precision network
-says what the full one says, both in float32 on the CPU unless --device names another.
+Measures on how many of the labelled test images the half-precision network says what the full one says, both in
+float32 on the CPU unless --device names another.
 """
 
 import argparse
@@ -30,8 +30,7 @@ from pipeline.store.ensemble import Exported
 from pipeline.store.manifest import FileRecord, versions
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run
-from pipeline.training.batches import split
-from pipeline.training.device import Device, choose
+from pipeline.training.device import choose
 from pipeline.training.inference import EvaluationImages, labels_of
 
 MAX_BYTES = 10 * 2**20  # of a weights file: each clone of the repository carries it
@@ -86,15 +85,6 @@ def _half(name: str, values: NDArray[np.generic]) -> NDArray[np.generic]:
     return half
 
 
-def measured_images(run: Run, data: Processed, device: Device) -> EvaluationImages:
-    """test_batch, and the validation split if the run had one: images that it has not learned from."""
-    labels = data.array("train_labels")
-    rows = split(labels, run.card.config).validation
-    rows = np.arange(0) if rows is None else rows
-    images = np.concatenate([data.array("test_images"), data.array("train_images")[rows]])
-    return EvaluationImages(images, np.concatenate([data.array("test_labels"), labels[rows]]), device.torch_device)
-
-
 def main() -> None:
     """Export, and print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,7 +96,7 @@ def main() -> None:
     run = Run.open(Paths.models, arguments.run)
     data = Processed.open(Paths.processed / run.card.competition)
     device = dataclasses.replace(choose(arguments.device), precision="fp32")
-    images = measured_images(run, data, device)
+    images = EvaluationImages(data.array("test_images"), data.array("test_labels"), device.torch_device)
     config = run.card.config.model
 
     def agreement(halved: Path) -> float:

@@ -23,6 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
+from pipeline.console import table
 from pipeline.rehearsal import digits
 from pipeline.store import cifar
 from tests.bench import side_by_side
@@ -101,12 +102,12 @@ def main() -> None:
             found[size] = stages(Path(scratch), size, arguments.train, arguments.device)
     smallest, largest = found[min(found)], found[max(found)]
     ratios = {stage: row["peak_mb"] / smallest[stage]["peak_mb"] for stage, row in largest.items()}
-    lines = [f"{'images':>10}  {'stage':12}{'peak MB':>10}{'seconds':>10}"]
-    lines += [
-        f"{size:10,}  {stage:12}{row['peak_mb']:10.0f}{row['seconds']:10.1f}"
-        for size, rows in found.items()
-        for stage, row in rows.items()
+    rows = [
+        [f"{size:,}", stage, f"{row['peak_mb']:.0f}", f"{row['seconds']:.1f}"]
+        for size, of in found.items()
+        for stage, row in of.items()
     ]
+    lines = table(["images", "stage", "peak MB", "seconds"], rows)
     lines += [f"memory ratio of {stage:12}{ratio:6.2f}" for stage, ratio in ratios.items()]
     side_by_side.report(arguments.json, {"ratio": ratios, "stages": found}, lines)
 

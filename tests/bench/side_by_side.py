@@ -23,15 +23,6 @@ def parser(text: str, rounds: int) -> argparse.ArgumentParser:
     return made
 
 
-def training_parser(text: str) -> argparse.ArgumentParser:
-    """The options of benchmarks that train whole runs on real images."""
-    made = parser(text, rounds=1)
-    made.add_argument("--competition", required=True, metavar="SLUG", help="a folder below $PIPELINE_PROCESSED")
-    made.add_argument("--models", type=Path, default=Path("data/models"), help="where the runs go")
-    made.add_argument("--device", default="auto", help="auto, cuda or cpu")
-    return made
-
-
 def processed() -> Path:
     """The folder of the preprocessed real images, from $PIPELINE_PROCESSED."""
     if "PIPELINE_PROCESSED" not in os.environ:

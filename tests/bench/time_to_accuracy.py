@@ -37,7 +37,10 @@ def with_views(run: Run, data: Processed, device: str) -> float:
 
 def main() -> None:
     """Train, and print each seed's figures and their mean."""
-    parser = side_by_side.training_parser(__doc__)
+    parser = side_by_side.parser(__doc__, rounds=1)
+    parser.add_argument("--competition", required=True, metavar="SLUG", help="a folder below $PIPELINE_PROCESSED")
+    parser.add_argument("--models", type=Path, default=Path("data/models"), help="where the runs go")
+    parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     parser.add_argument("--preset", choices=list(PRESETS), default="fast", help="network and recipe (default: fast)")
     parser.add_argument("--seeds", type=int, default=5, help="runs (default: 5)")
     parser.add_argument("--target", type=float, default=94.0, help="accuracy in per cent (default: 94)")
