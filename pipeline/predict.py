@@ -2,9 +2,8 @@
 
     python -m pipeline.predict --out submissions/sub.csv
 
-Without --run it takes the run that train finished last.  The run's folder says which network and which competition;
-there are no model flags.  What predicts is pipeline.gap.prediction; the loop over the images is
-pipeline.training.inference.predict.
+Without --run it takes the run that train finished last.  The run's folder says which network and
+which competition; there are no model flags.
 """
 
 import dataclasses

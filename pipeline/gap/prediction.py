@@ -25,6 +25,8 @@ def predict_hidden(
 ) -> tuple[Evidence, Findings]:  # fmt: skip
     """Predict the hidden images, diagnose them, and do what `adapt` says about it.
 
+    The loop over the images is pipeline.training.inference.predict.
+
     Args:
         holdout: what the panel outputs on the test_batch; `validation`: on the split, if the models share one.
         recorded: the accuracy on the test_batch that training noted, 0..1; None: of other circumstances.

@@ -23,7 +23,7 @@ from tests.support import SLUG, paths_in, predicted_place, tree, write_download
 
 Stage = Literal["download", "submit", "check"]
 WAIT = 20.0  # seconds for a score
-TIMES: Mapping[str, Any] = {"poll": 0.05, "settle": 0.2, "patience": 0.4, "look": 0.05}
+TIMES: Mapping[str, Any] = {"poll": 0.05, "settle": 0.2, "patience": 1.0, "look": 0.05}
 BALLAST = 4_000_000  # bytes that make the download about four of the client's chunks long
 
 
