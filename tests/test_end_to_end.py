@@ -15,6 +15,7 @@ from tests.support import SLUG, here, stage, write_download, write_run
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.usefixtures("quick_client")
 def test_the_whole_way_at_kaggles_own_url(tmp_path: Path) -> None:
     """https://api.kaggle.com as a user hits it; a proxy leads it here, a throwaway CA vouches for us."""
     authority = trustme.CA()
@@ -31,13 +32,13 @@ def test_the_whole_way_at_kaggles_own_url(tmp_path: Path) -> None:
             "PIPELINE_COMPETITION": SLUG,
         }
         assert "KAGGLE_API_ENVIRONMENT" not in environ
-        assert stage("download", cwd=tmp_path, environ=environ).returncode == 0
+        assert here("download", cwd=tmp_path, environ=environ).returncode == 0
         assert here("preprocess", cwd=tmp_path, environ=environ).returncode == 0
         write_run(tmp_path)
         assert here("predict", cwd=tmp_path, environ=environ).returncode == 0
         result = stage("submit", cwd=tmp_path, environ=environ)
         assert result.returncode == 0, result.stderr
-        checked = json.loads(stage("check", "--json", cwd=tmp_path, environ=environ).stdout)
+        checked = json.loads(here("check", "--json", cwd=tmp_path, environ=environ).stdout)
         assert kaggle.calls.count("CreateSubmission") == 1 and kaggle.calls.count("Offline") == 0
     assert checked["run"] == "tiny-run" and checked["public"] is not None
 

@@ -215,7 +215,6 @@ def test_damaged_weights_are_refused(place: Path) -> None:
         (["--run", "../../etc"], 2, "not a path"),
         (["--out", "sub.txt"], 2, ".csv"),
         (["--out", "submissions/ledger.csv"], 2, "the ledger's name"),
-        (["--run", "pretrained-"], 3, "no network came with the project"),
     ],
 )
 def test_wrong_usage(place: Path, arguments: list[str], code: int, said: str) -> None:
