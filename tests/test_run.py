@@ -29,4 +29,4 @@ def test_everything_is_done_in_its_turn_and_what_fails_is_in_the_exit_code(
     environ = {**os.environ, "PIPELINE_PYTHON": str(tmp_path / "python"), **codes}
     result = subprocess.run([script, "-k", "word"], env=environ, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (code, "")
-    assert result.stdout.splitlines() == [*STEPS, "python -m pytest -n 2 -k word", "python -m mypy"]
+    assert result.stdout.splitlines() == [*STEPS, "python -m pytest -n 3 -k word", "python -m mypy"]
