@@ -195,6 +195,8 @@ class Sender:
                 submission = self.kaggle.submission(entry.competition, entry.ref)
             except NetworkError as error:
                 raise NetworkError(f"ref {entry.ref} was accepted, its score is not known yet: {error}") from error
+            if submission is not None and not ledger_sync.is_of(submission, entry):
+                raise NetworkError(f"Kaggle took it as ref {entry.ref}, which is another submission: {LATER}")
             if submission is not None and submission.status.lower() != ledger.PENDING:
                 entry = ledger_sync.updated(entry, submission)
                 ledger.append(self._ledger, [entry])

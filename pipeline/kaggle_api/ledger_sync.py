@@ -33,11 +33,18 @@ def sync(
     for submission in sorted(listed, key=lambda item: item.ref):
         old = by_ref.get(submission.ref)
         # What was not recognised may be by now: its CSV may have come from another machine meanwhile.
-        entry = updated(old if old and old.run else _recognised(submission, by_sha, csvs, competition), submission)
+        entry = old if old and is_of(submission, old) else _recognised(submission, by_sha, csvs, competition)
+        entry = updated(entry, submission)
         if old is None or any(getattr(old, name) != getattr(entry, name) for name in STATE):
             lines.append(entry)
     ledger.append(path, lines)
     return [*entries, *lines]
+
+
+def is_of(submission: Submission, entry: Entry) -> bool:
+    """Whether the submission is the one of `entry`, and not another that Kaggle's answer named in its place."""
+    by_hand = entry.note == BY_HAND and bool(entry.run)
+    return by_hand or (bool(entry.csv_sha256) and submissions.carries(submission.description, entry.csv_sha256))
 
 
 def updated(entry: Entry, submission: Submission) -> Entry:

@@ -264,6 +264,7 @@ _SUBMIT = (
     Case("404, longer than it is waited for", "GetSubmission:status=404", 6,
          "python -m pipeline.check", sent=1, waiting=0.3),
     Case("another's score", 'GetSubmission:fields={"ref": 77, "publicScore": "0.99"}', 6, "ref 90000001 was", sent=1),
+    Case("another CSV's score", 'GetSubmission:fields={"description": "x"}', 6, "another submission", sent=1),
     Case("the list fails after it was taken", LISTED_ONCE, 6,
          "as ref 90000001", sent=1),
     Case("500 before the score", "GetSubmission:status=500", 6, "ref 90000001 was accepted", sent=1),

@@ -47,6 +47,14 @@ def test_our_tag_is_recognised_whatever_the_files_name(tmp_path: Path) -> None:
     assert entry.time == "2025-03-01T12:00:00+00:00"
 
 
+def test_a_ref_that_kaggle_named_wrongly_is_given_back(tmp_path: Path) -> None:
+    sha = FileRecord.of(write_csv(tmp_path)).sha256
+    wrong = Entry(time=SENT, competition="c", run="run1", csv_sha256=sha, ref=77, status=ledger.PENDING)
+    ours = listed(5, description=submissions.tag("run1", sha, 94.3))
+    lines = news(tmp_path, ours, listed(77, description="a teammate's"), known=[wrong])
+    assert [(entry.ref, entry.run, entry.csv_sha256) for entry in lines] == [(5, "run1", sha), (77, "", "")]
+
+
 @pytest.mark.parametrize(
     ("created", "date", "longer", "run"),
     [
