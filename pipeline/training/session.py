@@ -16,7 +16,7 @@ from pipeline.errors import Log
 from pipeline.model import resnet
 from pipeline.model.resnet import ResNet, whiten
 from pipeline.model.summary import summarise
-from pipeline.recipes import Compile
+from pipeline.recipes import Compile, TrainConfig
 from pipeline.store import atomic, runs
 from pipeline.store.manifest import read_json
 from pipeline.store.processed import Processed
@@ -70,10 +70,14 @@ def run(
             if board is not None:
                 board.result(result.to_dict(), result.epochs)
     if world.first:
-        runs.write_metrics(folder / METRICS, state.rows)
-        resnet.save(folder / WEIGHTS, state.best_weights, config.model)
-        atomic.write_json(folder / RESULT, result.to_dict())
+        _write(folder, state, config, result)
     return result
+
+
+def _write(folder: Path, state: State, config: TrainConfig, result: RunResult) -> None:
+    runs.write_metrics(folder / METRICS, state.rows)
+    resnet.save(folder / WEIGHTS, state.best_weights, config.model)
+    atomic.write_json(folder / RESULT, result.to_dict())
 
 
 def _task(
