@@ -9,17 +9,21 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.download import download
+from pipeline.kaggle_api.client import Kaggle
 from pipeline.model import resnet
 from pipeline.model.resnet import build, normalise
 from pipeline.predict import predict
+from pipeline.preprocess import preprocess
 from pipeline.recipes import PRESETS
+from pipeline.rehearsal import digits
 from pipeline.store import atomic, runs, submission_format, submissions
 from pipeline.store.manifest import FileRecord, Manifest, records
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run
 from pipeline.store.submissions import Sidecar
 from tests.bench.export_pretrained import export
-from tests.support import SLUG, error_line, here, paths_in, prepare, stage, tree, write_run
+from tests.support import SLUG, error_line, here, images, paths_in, prepare, stage, tree, write_download, write_run
 
 
 def rewrite(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
@@ -57,6 +61,16 @@ def test_the_commands_of_the_readme_work_as_written(place: Path) -> None:
     before = tree(place)
     assert "nothing to do" in here("predict", "--out", "submissions/sub.csv", cwd=place).stdout
     assert tree(place) == before
+
+
+def test_rows_come_in_the_order_of_the_files_ids(tmp_path: Path) -> None:
+    source, ids = write_download(tmp_path / "source"), np.arange(129, 99, -1)
+    (source / "cifar_test_nolabel.pkl").write_bytes(digits.hidden(images(30), ids))
+    download(SLUG, paths_in(tmp_path), Kaggle({}), print, source=source)
+    preprocess(SLUG, paths_in(tmp_path), print)
+    write_run(tmp_path)
+    csv = predict(paths_in(tmp_path), print, device="cpu").csv
+    assert np.loadtxt(csv, dtype=int, delimiter=",", skiprows=1)[:, 0].tolist() == ids.tolist()
 
 
 def test_a_complete_csv_is_found_without_pytorch(place: Path) -> None:

@@ -18,7 +18,7 @@ from pipeline.store.submissions import Sidecar
 from pipeline.submit import Sender
 from tests.doubles.kaggle import FaultyKaggle
 from tests.places import note
-from tests.support import ROOT, SLUG, error_line, here, paths_in, predicted_place, serve
+from tests.support import ROOT, SLUG, error_line, here, paths_in, predicted_place, serve, submit_by_hand
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 TIMES = {"wait": 20.0, "poll": 0.05, "settle": 0.2, "patience": 1.0, "look": 0.05}
@@ -59,6 +59,17 @@ def test_the_command_submits_once_and_waits_for_its_own_score(place: Path) -> No
     entry = noted[-1]
     assert (entry.run, entry.local_validation, entry.local_test) == ("tiny-run", 91.0, 90.0)
     assert entry.public is not None and entry.private is not None and entry.gap_public is not None
+
+
+def test_a_ref_that_is_another_submissions_is_not_taken_for_ours(place: Path) -> None:
+    rows = (place / "submissions/tiny-run.csv").read_text()
+    (place / "other.csv").write_text(rows[:-2] + "0\n" if rows[-2] != "0" else rows[:-2] + "1\n")
+    with serve(place) as kaggle:
+        submit_by_hand(place, kaggle, "other.csv")
+        kaggle.misbehave('CreateSubmission:body={"ref": 90000001}')
+        with pytest.raises(NetworkError, match="which is another submission"):
+            send(place, kaggle)
+    assert not [entry for entry in entries(place) if entry.run and entry.ref is not None]
 
 
 def test_a_run_that_is_killed_while_kaggle_is_at_work_on_its_submission_is_not_followed_by_a_second(
