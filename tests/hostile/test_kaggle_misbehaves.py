@@ -256,7 +256,7 @@ _SUBMIT = (
     Case("the ref is text, it counts", 'CreateSubmission:fields={"ref": "x"}', 0, "is scored", "complete", 1),
     Case("the ref is a stranger's, it counts", beside_a_strangers('CreateSubmission:fields={"ref": 90000001}'), 0,
          "ref 90000002 is scored", "complete", 1),
-    Case("the ref is a stranger's, it does not count",
+    Case("the answer is a stranger's ref alone, it counts",
          beside_a_strangers('CreateSubmission:body={"ref": 90000001}'), 0, "is scored", "complete", 1),
     Case("the ref is another team's, the list is late",
          ('CreateSubmission:fields={"ref": 77}', 'ListSubmissions:fields={"submissions": []}*2'), 0,
