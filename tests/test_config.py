@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.config import DEFAULT_COMPETITION, check_slug, competition
+from pipeline.config import DEFAULT_COMPETITION, MEAN, STD, check_slug, competition
 from pipeline.errors import UsageError
 
 
@@ -13,3 +13,7 @@ def test_what_is_no_slug_is_refused(text: str) -> None:
 def test_an_unknown_competition_has_an_empty_card() -> None:
     assert competition("other").line is None
     assert competition(DEFAULT_COMPETITION).public_rows == 5012
+
+
+def test_pixels_are_normalised_as_in_the_paper() -> None:
+    assert (MEAN, STD) == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))

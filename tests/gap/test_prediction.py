@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import train
 from pipeline.errors import UsageError
-from pipeline.gap import corruption_fit, diagnosis, prediction
+from pipeline.gap import corruption_fit, diagnosis, estimators, prediction, shift
 from pipeline.gap.corruptions import KINDS, Corruption, Images
 from pipeline.gap.diagnosis import Diagnosis, Findings
 from pipeline.gap.prediction import predict_hidden
@@ -121,3 +121,12 @@ def test_batch_norm_adaptation_helps_against_a_corruption(root: Path) -> None:
 def test_what_was_not_found_cannot_be_reverted(root: Path) -> None:
     with pytest.raises(UsageError, match=r"--adapt revert: nothing was found .*diagnosis none"):
         predicted(root, "same", "revert")
+
+
+def test_the_prior_is_corrected_as_if_the_probabilities_were_calibrated(root: Path) -> None:
+    plainly = predicted(root, "bright", "none")[0]
+    temperature, holdout, hidden = estimators.calibrated(plainly.holdout, None, plainly.hidden)
+    ratio = shift.label_shift(holdout, plainly.holdout.known_truth, hidden).ratio
+    corrected = estimators.at_temperature(predicted(root, "bright", "prior")[0].hidden.probabilities, temperature)
+    np.testing.assert_allclose(corrected, shift.reweighted(hidden, ratio), rtol=1e-3, atol=1e-6)
+    assert abs(temperature - 1) > 0.05 and np.ptp(ratio) > 0.05  # or this would say nothing
