@@ -127,6 +127,7 @@ def test_the_prior_is_corrected_as_if_the_probabilities_were_calibrated(root: Pa
     plainly = predicted(root, "bright", "none")[0]
     temperature, holdout, hidden = estimators.calibrated(plainly.holdout, None, plainly.hidden)
     ratio = shift.label_shift(holdout, plainly.holdout.known_truth, hidden).ratio
-    corrected = estimators.at_temperature(predicted(root, "bright", "prior")[0].hidden.probabilities, temperature)
+    corrected = predicted(root, "bright", "prior")[0].hidden.probabilities.astype(np.float64)
+    corrected = estimators.at_temperature(corrected, temperature)
     np.testing.assert_allclose(corrected, shift.reweighted(hidden, ratio), rtol=1e-3, atol=1e-6)
     assert abs(temperature - 1) > 0.05 and np.ptp(ratio) > 0.05  # or this would say nothing
