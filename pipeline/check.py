@@ -122,17 +122,17 @@ def _ask(
     end = time.monotonic() + wait
     try:
         listed = {submission.ref: submission for submission in kaggle.submissions(slug)}
+        pending = [ref for ref, submission in listed.items() if submission.status == "PENDING"]
+        if wait and pending:
+            kaggle.log(f"check: being scored, waiting for up to {duration(wait)}")
+        while pending and time.monotonic() < end:
+            kaggle.sleep(POLL)
+            listed |= {ref: kaggle.submission(slug, ref) or listed[ref] for ref in pending}
+            pending = [ref for ref in pending if listed[ref].status == "PENDING"]
     except NetworkError:
         if states := ledger.current(entries, slug):
             log(submission_table(states, ledger.predictions(entries, slug)))
         raise
-    pending = [ref for ref, submission in listed.items() if submission.status == "PENDING"]
-    if wait and pending:
-        kaggle.log(f"check: being scored, waiting for up to {duration(wait)}")
-    while pending and time.monotonic() < end:
-        kaggle.sleep(POLL)
-        listed |= {ref: kaggle.submission(slug, ref) or listed[ref] for ref in pending}
-        pending = [ref for ref in pending if listed[ref].status == "PENDING"]
     return list(listed.values()), None
 
 
