@@ -88,7 +88,8 @@ def _fail(message: str, code: int, with_traceback: bool) -> int:
     try:
         if with_traceback:
             click.echo(_harmless(traceback.format_exc()), err=True, nl=False)
-        click.echo(f"error: {printable(message, 10 * len(message))}", err=True)
+        lines = message.split("\n  ")  # a lone newline is a quoted text's, and no line of ours
+        click.echo("error: " + "\n  ".join(printable(line, 10 * len(line)) for line in lines), err=True)
     except OSError:  # nobody reads that, or the disk is full
         _unread()
     return code

@@ -1,6 +1,7 @@
 """One tree of errors, the exit codes, and what else a person is told.
 
-The text of an error is one line for a person: what is wrong, in which file, and what to do about it.
+The text of an error is one line for a person: what is wrong, in which file, and what to do about it.  A second line
+begins with two spaces.
 """
 
 from collections.abc import Callable

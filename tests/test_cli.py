@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from pipeline import cli, recipes, train
 from pipeline.errors import BadData, NetworkError, UsageError
 from pipeline.store.runs import Run
-from tests.support import ROOT, clean_environment
+from tests.support import ROOT, clean_environment, here, predicted_place
 from tests.training.tiny import SLUG, write_tiny
 
 
@@ -66,6 +66,11 @@ def test_an_error_is_one_line_and_an_exit_code(
     *traceback, last = capsys.readouterr().err.splitlines()
     assert last.startswith(message)
     assert bool(traceback) is (bool(debug) or isinstance(error, ZeroDivisionError))
+
+
+def test_a_second_line_of_an_error_begins_with_two_spaces(tmp_path: Path) -> None:
+    result = here("submit", cwd=predicted_place(tmp_path))
+    assert result.stderr.count("\n") == 2 and "put it\n  into ~/.kaggle/access_token" in result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -16,10 +16,9 @@ from urllib.parse import unquote
 
 from pipeline.errors import AccessDenied
 
-CURE = (
-    "create a token at https://www.kaggle.com/settings (API) and put it into ~/.kaggle/access_token or "
-    "KAGGLE_API_TOKEN; a legacy ~/.kaggle/kaggle.json, or KAGGLE_USERNAME and KAGGLE_KEY, will do as well; "
-    "`./run_all.sh --rehearsal` needs none"
+CURE = (  # the first choice, of several
+    "create a token at https://www.kaggle.com/settings (API) and put it\n"
+    "  into ~/.kaggle/access_token or KAGGLE_API_TOKEN; `./run_all.sh --rehearsal` needs none"
 )
 FILES = ("access_token", "access_token.txt", "kaggle.json", "credentials.json")
 PROSE = ("message", "error")  # fields that Kaggle words for people

@@ -145,7 +145,7 @@ def test_a_log_has_lines_in_whatever_form_it_comes(child: Path, log: str, lines:
 
 # --- refusals ---------------------------------------------------------------------------------------------------
 
-SETTINGS = r": create a token at https://www\.kaggle\.com/settings \(API\) and put it into ~/\.kaggle/access_token"
+SETTINGS = r": create a token at https://www\.kaggle\.com/settings \(API\) and put it\s+into ~/\.kaggle/access_token"
 REFUSALS: list[tuple[dict[str, object], type[PipelineError], str]] = [
     ({"kind": "http", "status": 400}, BadData, r"refused the request \(400, m\)"),
     ({"kind": "http", "status": 400, "message": "Your team has used its daily Submission allowance (5) today"},

@@ -65,3 +65,4 @@ def test_it_runs_alone_before_anything_is_installed() -> None:
     )
     assert result.returncode == 5
     assert result.stderr.startswith("error: no Kaggle credentials: create a token at https://www.kaggle.com/settings")
+    assert [len(line) <= 100 for line in result.stderr.splitlines()] == [True, True]
