@@ -1,9 +1,11 @@
 """What the stages' command lines share: how a command runs, its options, and a help in groups."""
 
+import difflib
 import errno
 import math
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
@@ -16,7 +18,7 @@ from typing import Any, TypeVar
 import click
 
 from pipeline import recipes
-from pipeline.commands import BELONGS, TAUGHT
+from pipeline.commands import BELONGS, SCRIPT, TAUGHT
 from pipeline.config import DEFAULT_COMPETITION, Paths, check_slug
 from pipeline.errors import EXIT_CODES, INTERRUPTED, PipelineError, UsageError, printable
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
@@ -269,9 +271,23 @@ class StageCommand(click.Command):
     groups: Mapping[str, str] = {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click; an option whose metavar ends in "..." also takes several values: --run A B."""
+        """As click; an option whose metavar ends in "..." also takes several values: --run A B.
+
+        Raises:
+            UsageError: an option is spelt as other programs spell it; it names the command that was meant.
+        """
         several = [flag for option in self.params if str(option.metavar).endswith("...") for flag in option.opts]
-        return super().parse_args(ctx, spread(args, several))
+        try:
+            return super().parse_args(ctx, spread(args, several))
+        except click.NoSuchOption as error:
+            known = [flag for option in self.params for flag in (*option.opts, *option.secondary_opts)]
+            words = ours(args, known)
+            typed, meant = next((pair for pair in zip(args, words, strict=True) if pair[0] != pair[1]), ("", ""))
+            if not meant:
+                raise
+            # In a script, the stage's command is not what its user types.
+            better = meant.partition("=")[0] if SCRIPT in os.environ else f"{ctx.command_path} {shlex.join(words)}"
+            raise UsageError(f"there is no option {typed.partition('=')[0]}; try: {better}") from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, group by group, as click would write them all."""
@@ -283,6 +299,41 @@ class StageCommand(click.Command):
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
+
+
+# What other programs call our options, where neither initials (--lr) nor likeness lead to ours.
+FOREIGN = {
+    "--batch-size": "b",
+    "--competition": "c",
+    "--csv": "f file",
+    "--device=cpu": "cpu",
+    "--device=cuda": "cuda gpu",
+    "--early-stopping": "patience",
+    "--epochs": "e n",
+    "--model": "arch network",
+    "--out": "o output output-dir",
+    "--models": "o out output output-dir",  # where a command has no --out
+    "--run": "name",
+}
+
+
+def ours(arguments: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The arguments with each option that is not among the `known` replaced by the one that it seems to mean."""
+    names = [flag[2:] for flag in known if flag != "--debug"]
+    initials = {"".join(re.findall(r"\b\w", name)): name for name in names if "-" in name}
+    result: list[str] = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("-") and flag not in known and "--" not in result:
+            key = flag.strip("-").lower().replace("_", "-")
+            foreign = [name for name, others in FOREIGN.items() if key in others.split()]
+            short = [name for name in (key, initials.get(key)) if name in names]  # --Batch_Size, --lr
+            parts = [name for name in names if key in name.split("-") or name in key.split("-")]  # --ema, --run-name
+            alike = difflib.get_close_matches(key, names, n=1, cutoff=0.71)  # --num-epochs
+            meant = [*foreign, *(f"--{name}" for name in (*short, *parts, *alike))]
+            flag = next((name for name in meant if name.partition("=")[0] in known), flag)
+        result.append(flag + equals + value)
+    return result
 
 
 def spread(arguments: Sequence[str], several: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """The command lines' common half: options, help, errors; and every option of a recipe, through train itself."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from pipeline import cli, recipes, train
 from pipeline.errors import BadData, NetworkError, UsageError
 from pipeline.store.runs import Run
-from tests.support import ROOT, clean_environment, here, predicted_place
+from tests.support import ROOT, clean_environment, error_line, here, predicted_place
 from tests.training.tiny import SLUG, write_tiny
 
 
@@ -40,6 +41,69 @@ def test_without_the_environment_a_command_says_how_to_get_it(module: str) -> No
     )  # fmt: skip
     assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
     assert "source .venv/bin/activate" in result.stderr
+
+
+# --- a command that is spelt otherwise -------------------------------------------------------------------------
+
+
+def refused(module: str, *arguments: str, cwd: Path, **environ: str) -> str:
+    """What follows "error: " where a command is no command."""
+    return error_line(here(module, *arguments, cwd=cwd, environ={**clean_environment(), **environ}), 2)[7:]
+
+
+def test_a_stage_runs_by_one_word_or_two(tmp_path: Path) -> None:
+    assert "Stages know parts" in here("__main__", cwd=tmp_path).stdout
+    for name in ("train", "kernel", "model", "rehearsal"):  # a stage, a group and the commands of packages
+        helps = here("__main__", name, "--help", cwd=tmp_path)
+        assert helps.stdout.startswith(f"Usage: python -m pipeline.{name} "), helps.stderr
+    assert here("__main__", "pipeline.predict", "--run", "x", cwd=tmp_path).returncode == 3
+    assert refused("__main__", "trian", cwd=tmp_path).startswith("there is no stage trian: did you mean train? (")
+    assert refused("__main__", "train", "--epochs", "0", cwd=tmp_path) == "--epochs 0: at least 1"
+
+
+@pytest.mark.parametrize(
+    "words", ["train.py --lr 1", "-m train --lr 1", "-m pipeline.train --lr 1", "-m pipeline", "."]
+)
+def test_a_stage_that_is_run_as_a_file_names_the_command_that_works(words: str) -> None:
+    command = [sys.executable, *words.split()]
+    result = subprocess.run(command, cwd=ROOT / "pipeline", capture_output=True, text=True, check=False)
+    works = "python -m pipeline.train --lr 1" if "train" in words else "python -m pipeline"
+    assert error_line(result, 2) == f"error: a stage runs from the project's folder: cd {ROOT} && {works}"
+
+
+FOREIGN_OPTIONS = {  # and the command that is meant
+    "train --lr 1": "--learning-rate 1",
+    "train -lr=1 --wd 0 --bs 8 --num-epochs 3": "--learning-rate=1 --weight-decay 0 --batch-size 8 --epochs 3",
+    "train --batch 8 --arch fast --output 'my runs'": "--batch-size 8 --model fast --models 'my runs'",
+    "train --Batch_Size 8 -e 3 --random-seed 1": "--batch-size 8 --epochs 3 --seed 1",
+    "train --smoothing 0 --ema 0.9 --warmup 1": "--label-smoothing 0 --ema-decay 0.9 --warmup-epochs 1",
+    "train --learning-rate -1 --optim sgd --gpu": "--learning-rate -1 --optimizer sgd --device=cuda",
+    "submit -f x.csv -c tiny": "--csv x.csv --competition tiny",
+    "predict --output x.csv --run-name a": "--out x.csv --run a",
+    "kernel push --lr 1": "--learning-rate 1",
+}
+
+
+@pytest.mark.parametrize("given", FOREIGN_OPTIONS)
+def test_an_option_by_another_programs_name_is_answered_with_the_command(tmp_path: Path, given: str) -> None:
+    module, *words = shlex.split(given)
+    command = f"python -m pipeline.{given[: given.index(' -')]} {FOREIGN_OPTIONS[given]}"
+    message = refused(module, *words, cwd=tmp_path)
+    assert message.startswith("there is no option -") and message.endswith(f"; try: {command}")
+
+
+def test_within_a_script_the_option_alone_is_named(tmp_path: Path) -> None:
+    words = ["--epochs", "3", "--lr=1", "--wd", "0"]
+    message = refused("train", *words, cwd=tmp_path, PIPELINE_SCRIPT="run_all.sh")
+    assert message == "there is no option --lr; try: --learning-rate"
+
+
+@pytest.mark.parametrize("name", ["--resume", "--num-workers", "-v"])
+def test_an_option_that_nothing_resembles_gets_no_wrong_advice(tmp_path: Path, name: str) -> None:
+    assert refused("train", name, cwd=tmp_path).startswith(f"No such option '{name}'")
+
+
+# --- errors -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
