@@ -1,4 +1,4 @@
-"""`python -m pipeline STAGE ...` runs a stage as `python -m pipeline.STAGE ...` does; alone it prints the map."""
+"""The map of the pipeline; or, by `python -m pipeline train`, a stage as by its own module."""
 
 import difflib
 import re
