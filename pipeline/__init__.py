@@ -34,10 +34,30 @@ Stages know parts; parts never know stages:
                            (python -m pipeline.rehearsal -- COMMAND)
 """
 
+import os
+import re
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 
-# To forget the environment is the commonest mistake, and a traceback no help.  (Credentials are looked for before
-# there is one.)
-if "-m" in sys.orig_argv and "pipeline.kaggle_api.credentials" not in sys.orig_argv and find_spec("tqdm") is None:
-    sys.exit("error: the packages are not installed here: `./run_all.sh --setup`, then `source .venv/bin/activate`")
+# What a shell exports and would change what a command means: a figure's backend and style (every cell of Jupyter
+# exports one), how progress is shown, what PyTorch prints, warnings as errors, Python without docstrings.
+UNWANTED = ("MPLBACKEND", "MATPLOTLIBRC", "TQDM_", "TORCH_LOGS", "PYTORCH_JIT",
+            "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONDEVMODE")  # fmt: skip
+
+if re.search(r" -\w*m ?pipeline\b", " ".join(["", *sys.orig_argv])):
+    unwanted = [name for name in os.environ if name.startswith(UNWANTED)]
+    for name in unwanted:
+        del os.environ[name]
+    if any(name.startswith("PYTHON") for name in unwanted):  # Python has obeyed already: once more, without
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    # A numpy.py in the current folder or on PYTHONPATH is not numpy: what is installed comes first.
+    with suppress(FileNotFoundError):  # where the current folder was removed, nothing is in it
+        others = {Path(folder).resolve() for folder in ("", *os.environ.get("PYTHONPATH", "").split(os.pathsep))}
+        sys.path.sort(key=lambda folder: Path(folder).resolve() in others)
+
+    # To forget the environment is the commonest mistake, and a traceback no help.  (Credentials are looked for before
+    # there is one.)
+    if "pipeline.kaggle_api.credentials" not in sys.orig_argv and find_spec("tqdm") is None:
+        sys.exit("error: the packages are not installed here: `./run_all.sh --setup`, then `source .venv/bin/activate`")

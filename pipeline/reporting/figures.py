@@ -50,7 +50,8 @@ STYLE: Any = {  # matplotlib declares its keys from 3.11 on, as a type of its ow
     "lines.linewidth": 2,
     "figure.dpi": 72,  # so that a point is a CSS pixel
 }
-style = partial(matplotlib.style.context, ["seaborn-v0_8-whitegrid", STYLE])  # a context, or a function's decorator
+# A context, or a function's decorator; "default" leaves the user's matplotlibrc out.
+style = partial(matplotlib.style.context, ["default", "seaborn-v0_8-whitegrid", STYLE])
 
 
 @dataclass(frozen=True)

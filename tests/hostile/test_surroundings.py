@@ -12,7 +12,7 @@ from pipeline.kaggle_api import credentials
 from pipeline.training import inference
 from tests.hostile.edits import CSV
 from tests.hostile.surroundings import NAMESPACE, needs_mounts, shell
-from tests.support import SLUG, clean_environment, error_line, here, tree
+from tests.support import ROOT, SLUG, clean_environment, error_line, here, tree
 from tests.training.tiny import before_step, write_tiny
 
 TRAIN = ("train", "--competition", SLUG, "--preset", "rehearsal", "--epochs", "2", "--device", "cpu")
@@ -79,6 +79,24 @@ def test_a_path_with_spaces_and_umlauts_works_in_a_terminal_without_them(place: 
     result = shell(f"{command} && $P.predict --run süß", place, **environ)
     assert "/tiny-run.csv has not been submitted.  To submit it:" in result.stdout, result.stderr
     assert result.returncode == 2 and result.stderr.startswith("error: --run ")
+
+
+def test_what_a_shell_exports_and_what_lies_about_changes_nothing(place: Path, tmp_path: Path) -> None:
+    command = f"check --competition {SLUG} --pictures".split()
+    assert here(*command, "pictures", cwd=place).returncode == 0
+    (place / "matplotlibrc").write_text("text.usetex: True\nfont.size: 30\n")
+    (tmp_path / "foreign").mkdir()
+    for folder, name in ((tmp_path / "foreign", "numpy"), (place, "click"), (place, "random")):
+        (folder / f"{name}.py").write_text("raise SystemExit('a stranger')")
+    exported = dict.fromkeys(("TQDM_MININTERVAL", "TORCH_LOGS", "PYTORCH_JIT", "OMP_NUM_THREADS", "COLUMNS"), "x")
+    exported |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "MATPLOTLIBRC": "matplotlibrc",
+                 "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2", "PYTHONINSPECT": "1", "PYTHONDEVMODE": "1",
+                 "TMPDIR": "/nonexistent", "LC_ALL": "tr_TR.UTF-8", "FORCE_COLOR": "1",
+                 "PYTHONPATH": f"{tmp_path / 'foreign'}:{ROOT}"}  # fmt: skip
+    assert shell("$P.status --help", place, **exported).stdout.count("Show what exists") == 1
+    result = shell(f"$P.{command[0]} {' '.join(command[1:])} exported", place, **exported)
+    assert result.returncode == 0, result.stderr
+    assert tree(place / "exported") == tree(place / "pictures")
 
 
 def test_a_user_whom_the_system_does_not_know_has_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
