@@ -31,10 +31,12 @@ BUG = "this is a mistake in the pipeline: please report it with all the lines ab
 FULL = "the disk is full ({}): free space, then run the same command again"
 DENIED = "{}: change its permissions, or name another place (--help shows the options)"
 IN_THE_WAY = "{}: a file is where a folder is needed; move it away, or name another place"
+UNABLE = "{}: the file system there cannot do that; name another place (--help shows the options)"
 ADVICE = {  # on what the system refuses
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), FULL),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), DENIED),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), IN_THE_WAY),
+    **dict.fromkeys((errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EBUSY), UNABLE),
 }
 
 
@@ -79,7 +81,9 @@ def _told(error: BaseException) -> tuple[str, int]:
             reason = error.strerror or str(next(iter(error.args), type(error).__name__))
             full = re.fullmatch(r"\d+ requested and \d+ written", reason)  # numpy's message, which has no number
             advice = FULL if full else ADVICE.get(error.errno or 0, "{}")
-            return f"{error.filename or 'the system'}: {advice.format(reason)}", PipelineError.exit_code
+            # The second of two files is the one to be made.
+            place = error.filename2 or error.filename or "the system"
+            return f"{place}: {advice.format(reason)}", PipelineError.exit_code
         case MemoryError():
             return "out of memory: close other programs, or lower --batch-size", PipelineError.exit_code
         case _:

@@ -52,6 +52,7 @@ def download(
         MissingInput: `source` is not there, or has no hidden set.
     """
     target = paths.raw / slug
+    atomic.require_live(target)
     if source is None:
         source = next((folder / slug for folder in inputs if (folder / slug).is_dir()), None)
     if not force and _is_complete(target, source, log):
@@ -100,7 +101,11 @@ def _from_here(source: Path, target: Path, log: Log) -> None:
             for file in cifar.find_files(source):
                 link = folder / file.relative_to(source)
                 link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(file.resolve())
+                try:
+                    link.symlink_to(file.resolve())
+                except OSError:  # exFAT, SMB and Google Drive have no links
+                    log(f"download: no links can be made in {target.parent}, so copying {file.name}")
+                    shutil.copyfile(file, link)
         else:
             archive.extract(source, folder)
         _finish(folder, target, str(there), (), log)

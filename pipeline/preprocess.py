@@ -44,7 +44,7 @@ def preprocess(slug: str, paths: Paths, log: Log, *, force: bool = False) -> Pat
     began = monotonic()
     batches = cifar.find_batches(raw)
     if batches is None:
-        raise MissingInput(f"{raw} has no CIFAR-10 batches: run `python -m pipeline.download --force`")
+        raise MissingInput(f"{raw} has no CIFAR-10 batches: put {cifar.BATCHES}, unpacked or as a link, into it")
     train = cifar.read_batches(batches, cifar.TRAIN_BATCHES)
     test = cifar.read_batches(batches, (cifar.TEST_BATCH,))
     hidden_file = cifar.find_hidden(raw)
@@ -65,9 +65,10 @@ def preprocess(slug: str, paths: Paths, log: Log, *, force: bool = False) -> Pat
 
 def _raw_folder(raw: Path, slug: str) -> Path:
     """raw/SLUG, or `raw` itself when that is laid out like a download."""
+    atomic.require_live(raw / slug)
     if (raw / slug).is_dir():
         return raw / slug
-    if any((raw / name).is_file() for name in cifar.HIDDEN_NAMES):
+    if any(os.path.lexists(raw / name) for name in cifar.HIDDEN_NAMES):
         return raw
     raise MissingInput(f"{raw / slug} does not exist: run `python -m pipeline.download --competition {slug}` first")
 

@@ -8,15 +8,18 @@ import errno
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from pipeline.errors import UsageError
 
-UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)  # what some network file systems answer to the sync of a folder
+# What file systems answer that cannot sync a folder, or have no locks (network mounts, FUSE, exFAT, Lustre).
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EBADF)
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 def write_json(path: Path, values: object) -> None:
@@ -55,6 +58,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
     An older `path` stays until its successor is complete on disk.
     """
+    require_live(path)
     temporary, old = partial(path), path.with_name(f".{path.name}.old")
     _restore(old, path)
     for leftover in (temporary, old):
@@ -96,8 +100,22 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def dangling(path: Path) -> str:
+    """That `path` is a link which leads nowhere, or in a circle, in words; "" if it is not."""
+    if path.exists() or not path.is_symlink():
+        return ""
+    return f"{path} is a link to {path.readlink()}, which leads nowhere"
+
+
+def require_live(path: Path) -> None:
+    """UsageError for a link that leads nowhere: what it leads to may come back, so it is not replaced."""
+    if nowhere := dangling(path):
+        raise UsageError(f"{nowhere}: mount it, or name another place (--help shows the options)")
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it that are missing, and sync each one's entry to disk."""
+    require_live(path)
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -124,19 +142,33 @@ def lock(path: Path, wait: float = 0.0) -> Iterator[None]:
 
     Raises:
         UsageError: another process is at work on `path`.
-        OSError: the file system has no locks.
     """
     make_folder(path.parent)
-    held = FileLock(path.with_name(f".{path.name}.lock"), timeout=wait)
-    try:
-        with naming(path):
-            held.acquire()
-    except Timeout:
-        raise UsageError(f"another run is at work on {path}: wait for it to end, or stop it") from None
+    held = _acquired(path, wait)
     try:
         yield
     finally:
         held.release()
+
+
+def _acquired(path: Path, wait: float) -> BaseFileLock:
+    def acquire(held: BaseFileLock, cure: str = "") -> BaseFileLock:
+        try:
+            with naming(path):
+                held.acquire()
+        except Timeout:
+            raise UsageError(f"another run is at work on {path}: wait for it to end, or stop it{cure}") from None
+        return held
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # newer filelocks do by themselves what is done below
+            return acquire(FileLock(path.with_name(f".{path.name}.lock"), timeout=wait))
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+    # A file that is there while it is held: that works everywhere, but a kill may leave it.
+    marker = path.with_name(f".{path.name}.held.lock")
+    return acquire(SoftFileLock(marker, timeout=wait), f", or remove {marker} if there is none")
 
 
 def is_locked(path: Path) -> bool:
@@ -154,11 +186,12 @@ def is_locked(path: Path) -> bool:
 
 def _sync(path: Path) -> None:
     """Flush a file or a folder to disk, so that a power cut cannot reorder it with the rename."""
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        if not path.is_dir() or error.errno not in UNSUPPORTED:
+        if not path.is_dir() or error.errno not in NO_SYNC:
             raise
-    finally:
-        os.close(descriptor)

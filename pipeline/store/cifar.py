@@ -8,6 +8,7 @@ How the pixels lie in memory is found by looking, because the wrong guess raises
 """
 
 import mmap
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import CLASSES, IMAGE_SIZE
 from pipeline.errors import BadData, MissingInput, printable
-from pipeline.store import pickles
+from pipeline.store import atomic, pickles
 
 Images = NDArray[np.uint8]
 S = IMAGE_SIZE
@@ -26,7 +27,7 @@ S = IMAGE_SIZE
 TRAIN_BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
 TEST_BATCH, META = "test_batch", "batches.meta"
 CIFAR_FILES = (*TRAIN_BATCHES, TEST_BATCH, META)
-ARCHIVE = "cifar-10-python.tar.gz"  # the batches, packed
+BATCHES, ARCHIVE = "cifar-10-batches-py", "cifar-10-python.tar.gz"  # their folder, and packed
 HIDDEN_NAMES = ("cifar_test_nolabel.pkl", "cifar_test_nolabels.pkl")
 MAX_BYTES = 4 * 1024**3  # of a file; the competition's takes 31 MB
 IN_MEMORY = 256 * 1024**2  # bytes of a file that is read at once, so that nobody can change it meanwhile
@@ -155,25 +156,25 @@ def in_chunks(images: Images) -> Iterator[Images]:
 
 def find_batches(folder: Path) -> Path | None:
     """The folder with CIFAR-10's batches, or None; BadData if some are not there, or there are two sets of them."""
-    folders = sorted({path.parent for name in (TEST_BATCH, META) for path in folder.rglob(name)})
+    folders = sorted({path.parent for path in _search(folder, TEST_BATCH, META)})
     if not folders:
         return None
     if len(folders) > 1:
-        raise BadData(f"{folder} has two sets of CIFAR-10 batches, {folders[0]} and {folders[1]}: remove one")
+        raise BadData(f"{folder} has two sets of CIFAR-10 batches, {folders[0]} and {folders[1]}: move one elsewhere")
     for path in (folders[0] / name for name in CIFAR_FILES):
         if not path.is_file():
-            raise BadData(f"{folders[0]} lacks {path.name}: download it again with --force")
+            raise BadData(atomic.dangling(path) or f"{folders[0]} lacks {path.name}: put it there, too")
         require_size(path)
     return folders[0]
 
 
 def find_hidden(folder: Path) -> Path:
     """The file with the hidden images; MissingInput if there is none, BadData if there are several."""
-    paths = [path for name in HIDDEN_NAMES for path in sorted(folder.rglob(name)) if path.is_file()]
+    paths = _search(folder, *HIDDEN_NAMES)
     if not paths:
         raise MissingInput(f"{folder} has no hidden set, {' or '.join(HIDDEN_NAMES)}: is it the competition's folder?")
     if len(paths) > 1:
-        raise BadData(f"{folder} has several hidden sets, {paths[0]} and {paths[1]}: name one's folder, or remove one")
+        raise BadData(f"{folder} has several hidden sets, {paths[0]} and {paths[1]}: move one elsewhere")
     require_size(paths[0])
     return paths[0]
 
@@ -181,8 +182,39 @@ def find_hidden(folder: Path) -> Path:
 def find_files(folder: Path) -> list[Path]:
     """The files that matter of a folder laid out like a download: the hidden set, and the batches, packed or not."""
     batches = find_batches(folder)
-    files = [batches / name for name in CIFAR_FILES] if batches else sorted(folder.rglob(ARCHIVE))[:1]
+    files = [batches / name for name in CIFAR_FILES] if batches else _search(folder, ARCHIVE)[:1]
     return [find_hidden(folder), *files]
+
+
+def _search(folder: Path, *names: str) -> list[Path]:
+    """The files with these names anywhere below `folder`, through links too; one that is reached twice counts once.
+
+    Raises:
+        BadData: there is none, and a link leads nowhere, or a folder is none or cannot be read.
+    """
+    found: dict[Path, Path] = {}  # by what it is without links
+    seen: set[str] = set()
+    lost: list[str] = []
+
+    def unreadable(error: OSError) -> None:
+        lost.append(f"{error.filename} cannot be read ({error.strerror})")
+
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
+        if (real := os.path.realpath(place)) in seen:  # reached by a link as well, perhaps from below
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        for path in (Path(place, name) for name in sorted(files) if not name.startswith(".")):
+            if nowhere := atomic.dangling(path):
+                lost.append(nowhere)
+            elif path.name == BATCHES:
+                lost.append(f"{path} is not a folder")
+            elif path.name in names and path.is_file():
+                found.setdefault(path.resolve(), path)
+    if lost and not found:
+        raise BadData(f"{folder} has no {' or '.join(names)}: {printable(lost[0], 400)}; correct that, or remove it")
+    return list(found.values())
 
 
 def require_size(path: Path) -> None:
