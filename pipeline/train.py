@@ -8,8 +8,11 @@ PyTorch is imported only where something is left to train.
 
 import dataclasses
 import os
+import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -17,17 +20,34 @@ from typing import Any, get_args
 import click
 import numpy as np
 
-from pipeline import cli, commands
+from pipeline import cli, commands, recipes
 from pipeline.config import Paths
 from pipeline.console import duration
-from pipeline.errors import Log, UsageError
+from pipeline.errors import BadData, Log, MissingInput, UsageError
 from pipeline.recipes import Compile, TrainConfig
-from pipeline.store import runs, submission_format, submissions
+from pipeline.store import atomic, runs, submission_format, submissions
 from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed
-from pipeline.store.runs import Run, RunCard, claimed, complete, default_name, require_same
+from pipeline.store.runs import EpochRow, Run, RunCard, claimed, complete, default_name, require_same
 
 OVER = "over the parameter limit: its predictions cannot be submitted"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command trains, and where; nothing is written yet."""
+
+    card: RunCard
+    data: Processed
+    folder: Path  # of the run
+    teachers: Sequence[Run]
+    pseudo_labels: Path | None
+    force: bool  # begin anew
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run to go on with."""
+        return not self.force and (self.folder / runs.CONFIG).is_file()
 
 
 def train(
@@ -49,6 +69,17 @@ def train(
         PipelineError: training diverged, the device has not enough memory, or another process ended.
         KeyboardInterrupt: the user stopped it; the checkpoint is saved.
     """
+    plan = _plan(config, paths, slug, run_name, teachers, pseudo_labels, force)
+    _train(plan, device, allow_over_limit, compile_, log)
+    if _is_main_process():
+        runs.point_latest(paths.models, plan.folder.name)
+    return Run.open(paths.models, plan.folder.name)
+
+
+def _plan(
+    config: TrainConfig, paths: Paths, slug: str, run_name: str | None, teachers: Sequence[str],
+    pseudo_labels: Path | None, force: bool,
+) -> Plan:  # fmt: skip
     if len(set(teachers)) < len(teachers):
         raise UsageError("--teacher: a run is named twice, and would count twice")
     opened = [Run.open(paths.models, name) for name in sorted(teachers)]  # their order means nothing
@@ -59,16 +90,9 @@ def train(
     data = Processed.open(paths.processed / slug)
     card = RunCard(slug, data.training_fingerprint, config)
     folder = paths.models / runs.check_name(run_name or default_name(card))
-    log = log if (first := _is_main_process()) else lambda _: None
     if not force:
         require_same(folder, card)
-    if not force and Manifest.read(folder):
-        log(f"run {folder.name} is complete already: nothing to train (--force trains it anew)")
-    else:
-        _train(card, data, folder, device, opened, pseudo_labels, allow_over_limit, compile_, force, log)
-    if first:
-        runs.point_latest(paths.models, folder.name)
-    return Run.open(paths.models, folder.name)
+    return Plan(card, data, folder, opened, pseudo_labels, force)
 
 
 def _is_main_process() -> bool:
@@ -80,34 +104,94 @@ def _is_main_process() -> bool:
 
 
 def _train(
-    card: RunCard, data: Processed, folder: Path, device_name: str, teachers: Sequence[Run],
-    pseudo_labels: Path | None, allow_over_limit: bool, compile_: Compile, force: bool, log: Log,
-) -> None:  # fmt: skip
-    """Check what can be checked beforehand, then train in the run's folder."""
+    plan: Plan, device_name: str, allow_over_limit: bool, compile_: Compile, log: Log, preview: bool = False
+) -> None:
+    """Check what can be checked beforehand, then train in the run's folder; with `preview`, tell what that would be."""
+    log = log if _is_main_process() else lambda _: None
+    if plan.begun and Manifest.read(plan.folder):
+        log(f"run {plan.folder.name} is complete already: nothing to train (--force trains it anew)")
+        return
     # PyTorch takes seconds to import, and a complete run gets by without it.
     from pipeline.training import device, inference, session  # noqa: PLC0415
     from pipeline.training.batches import split  # noqa: PLC0415
 
+    card, data, folder = plan.card, plan.data, plan.folder
     if not allow_over_limit:
         card.config.model.require_within_limit()
     chosen = device.choose(device_name, compile_, log)
     rows = split(data.array("train_labels"), card.config)
     labels = None
-    if pseudo_labels is not None:
-        labels = submission_format.validate(pseudo_labels, np.asarray(data.array("hidden_ids"))).astype(np.int64)
-    models = [inference.load_teacher(run, card) for run in teachers]
-    with (
-        device.join(chosen.torch_device, card.config.batch_size) as world,
-        claimed(folder, card, force, world.first),
-    ):
-        world.wait()  # until the folder is as it should be
-        session.run(
-            card, data, rows, chosen, folder, log,
-            compile_=compile_, teachers=models, pseudo_labels=labels, world=world,
-        )  # fmt: skip
-        if world.first:
-            complete(folder, card)
-        world.wait()
+    if plan.pseudo_labels is not None:
+        hidden_ids = np.asarray(data.array("hidden_ids"))
+        labels = submission_format.validate(plan.pseudo_labels, hidden_ids).astype(np.int64)
+    models = [inference.load_teacher(run, card) for run in plan.teachers]
+    with device.join(chosen.torch_device, card.config.batch_size) as world:
+        if preview:
+            images = len(rows.train) + (0 if labels is None else len(labels))
+            settled = session.settled(card.config, images, chosen, folder, compile_, world.alone)
+            how = f"precision {settled.precision}{', compiled' if settled.compiled else ''}"
+            _preview(plan, images, settled.description, how, log)
+            return
+        with claimed(folder, card, plan.force, world.first):
+            world.wait()  # until the folder is as it should be
+            session.run(
+                card, data, rows, chosen, folder, log,
+                compile_=compile_, teachers=models, pseudo_labels=labels, world=world,
+            )  # fmt: skip
+            if world.first:
+                complete(folder, card)
+            world.wait()
+
+
+def _check_without_data(config: TrainConfig, device_name: str, allow_over_limit: bool, compile_: Compile) -> None:
+    """Refuse what needs no data to be refused; PyTorch is asked only where it could refuse."""
+    if not allow_over_limit:
+        config.model.require_within_limit()
+    if device_name in ("cuda", "mps") or compile_ == "yes":
+        from pipeline.training import device  # noqa: PLC0415
+
+        device.choose(device_name, compile_)
+
+
+def _preview(plan: Plan, images: int, device: str, how: str, log: Log) -> None:
+    """Tell what a command would train: on so many `images` an epoch, on the `device`, and `how`."""
+    from pipeline.model.summary import summarise  # noqa: PLC0415
+
+    config, folder = plan.card.config, plan.folder
+    if folder.exists():
+        with atomic.lock(folder):  # nobody else is at work on it
+            pass
+    rows = runs.read_metrics(folder / runs.METRICS) if plan.begun else []
+    where = f"goes on, {len(rows)} epochs are done" if plan.begun else "replaces that run" if folder.exists() else "new"
+    macs = summarise(config.model).macs
+    values = {name: getattr(config, name) for name in recipes.options()}
+    listed = ", ".join(f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())
+    log(f"""run         {folder}: {where}
+recipe      {shlex.join(commands.arguments(config))}
+{textwrap.fill(listed, 100, initial_indent=" " * 12, subsequent_indent=" " * 12)}
+model       {config.model.name}: {config.model.trainable_parameters:,} trainable parameters, {macs:,} MACs an image
+images      {images:,} in each epoch
+device      {device}, {how}
+time        {_estimate(plan, rows, images * macs, device)}
+dry run: nothing was trained or written""")
+
+
+def _estimate(plan: Plan, rows: Sequence[EpochRow], macs: int, device: str) -> str:
+    """How long the epochs after `rows` take on `device`, with `macs` multiply-accumulates each, as others took."""
+    from pipeline.model.summary import summarise  # noqa: PLC0415
+
+    epochs = plan.card.config.epochs
+    if rows:
+        return f"about {duration(runs.seconds_left(rows, epochs))} to go, as its last epochs took"
+    try:
+        run = Run.open(plan.folder.parent, None)
+    except (MissingInput, BadData):
+        return "unknown: no run has finished here yet"
+    if run.result.device != device or not run.result.images_per_second:
+        return f"unknown: the latest run, {run.name}, was trained on {run.result.device}"
+    speed = run.result.images_per_second * summarise(run.card.config.model).macs  # MACs a second
+    seconds = macs * epochs / speed
+    return f"about {duration(seconds)}, by the speed of run {run.name} ({speed / 1e9:,.1f} GMAC/s)"
 
 
 def _report(run: Run) -> str:
@@ -154,7 +238,7 @@ torchrun --nproc_per_node=2 -m -- pipeline.train    one run on two GPUs, or in t
 @cli.processed
 @cli.models
 @cli.force
-@click.option("--dry-run", is_flag=True, help="Check the options, and stop.")
+@click.option("--dry-run", is_flag=True, help="Check everything, show what would be trained, and stop.")
 def command(
     slug: str, preset: str, teachers: tuple[str, ...], pseudo_labels: Path | None,
     run_name: str | None, allow_over_limit: bool, compile_: Compile, device: str, processed: Path, models: Path,
@@ -172,9 +256,14 @@ def command(
     config = cli.recipe(preset, recipe, taught=bool(teachers))
     if run_name is not None:
         runs.check_name(run_name)
-    if dry_run:
-        return
     paths = Paths(processed=processed, models=models)
+    if dry_run and commands.SCRIPT in os.environ:  # before anything is downloaded
+        _check_without_data(config, device, allow_over_limit, compile_)
+        return
+    if dry_run:
+        plan = _plan(config, paths, slug, run_name, teachers, pseudo_labels, force)
+        _train(plan, device, allow_over_limit, compile_, cli.log, preview=True)
+        return
     run = train(
         config, paths, slug, run_name=run_name, device=device, teachers=teachers, pseudo_labels=pseudo_labels,
         allow_over_limit=allow_over_limit, compile_=compile_, force=force,

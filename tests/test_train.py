@@ -13,6 +13,8 @@ import torch
 
 from pipeline import predict, train
 from pipeline.config import Paths
+from pipeline.console import duration
+from pipeline.model.summary import summarise
 from pipeline.recipes import MODELS, ModelConfig
 from pipeline.store import atomic
 from pipeline.store.manifest import FileRecord, Manifest
@@ -176,9 +178,80 @@ def test_what_makes_no_sense_is_refused_and_nothing_written(
 ) -> None:
     if "mps" in arguments and torch.backends.mps.is_available():
         pytest.skip("this machine has MPS")
-    assert place.train(*arguments) == 2
-    assert message in capsys.readouterr().err
+    for dry in ([], ["--dry-run"]):
+        assert place.train(*arguments, *dry) == 2
+        assert message in capsys.readouterr().err
     assert not place.paths.models.exists()
+
+
+# --- a dry run ------------------------------------------------------------------------------------------------
+
+
+def preview(place: Place, capsys: pytest.CaptureFixture[str], *more: str) -> str:
+    """What a dry run shows, after checking that it writes nothing."""
+    before = tree(place.paths.models.parent)
+    assert place.train(*more, "--dry-run") == 0
+    assert tree(place.paths.models.parent) == before
+    return capsys.readouterr().out
+
+
+def test_a_dry_run_shows_what_would_be_trained(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    text = preview(place, capsys, "--learning-rate", "0.01", "--run", "mine")
+    assert f"run         {place.paths.models / 'mine'}: new\n" in text
+    assert "recipe      --preset rehearsal --epochs 3 --learning-rate 0.01\n" in text
+    assert "learning_rate=0.01," in text and "warmup_epochs=0.5," in text
+    assert "model       rehearsal: 78,330 trainable parameters, 3,523,200 MACs an image\nimages      270 in" in text
+    assert "time        unknown: no run has finished here yet\n" in text
+
+
+def test_a_dry_run_estimates_the_time_by_macs_and_the_latest_runs_speed(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert place.train("--run", "mine") == 0
+    capsys.readouterr()
+    assert preview(place, capsys, "--run", "mine") == (
+        "run mine is complete already: nothing to train (--force trains it anew)\n"
+    )
+    assert f"{place.paths.models / 'mine'}: replaces that run\n" in preview(place, capsys, "--run", "mine", "--force")
+    result = place.paths.models / "mine/result.json"
+    values = json.loads(result.read_text())
+    result.write_text(json.dumps({**values, "images_per_second": 50.0}).ljust(result.stat().st_size))
+    again = preview(place, capsys, "--run", "other", "--seed", "1", "--epochs", "100")
+    assert "time        about 0:09:00, by the speed of run mine (0.2 GMAC/s)\n" in again  # 100 * 270 / 50
+    wide = preview(place, capsys, "--run", "other", "--model", "fast", "--epochs", "100")
+    factor = summarise(MODELS["fast"]).macs / summarise(MODELS["rehearsal"]).macs
+    assert f"about {duration(100 * 270 / 50 * factor)}, by" in wide
+    result.write_text(json.dumps({**values, "device": "another"}).ljust(result.stat().st_size))
+    assert "time        unknown: the latest run, mine, was trained on another\n" in preview(
+        place, capsys, "--seed", "1"
+    )
+
+
+def test_a_dry_run_tells_how_an_interrupted_run_goes_on_and_refuses_one_under_way(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        before_step(patch, 2, 3, mock.Mock(side_effect=Killed))
+        place.train("--run", "mine")
+    capsys.readouterr()
+    text = preview(place, capsys, "--run", "mine")
+    assert "mine: goes on, 2 epochs are done\n" in text and "to go, as its last epochs took\n" in text
+    with atomic.lock(place.paths.models / "mine"):
+        assert place.train("--run", "mine", "--dry-run") == 2
+    assert place.train("--run", "mine", "--batch-size", "32", "--dry-run") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "another run is at work" in lines[0] and "exists with other options" in lines[1]
+
+
+@pytest.mark.parametrize(("options", "code"), [("", 0), ("--model resnet18", 2), ("--device mps", 2)])
+def test_a_scripts_dry_run_needs_no_data_and_is_silent(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: str, code: int
+) -> None:
+    monkeypatch.setenv("PIPELINE_SCRIPT", "run_all.sh")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert place.train("--competition", "not-downloaded", *options.split(), "--dry-run") == code
+    output = capsys.readouterr()
+    assert output.out == "" and output.err.count("\n") == bool(code)
 
 
 def test_a_model_over_the_limit_is_trained_only_if_asked_and_marked(

@@ -50,7 +50,8 @@ def run(
     config = card.config
     with device_advice(device, config.batch_size):
         task = _task(card, data, rows, device, folder, world, pseudo_labels)
-        task = replace(task, device=_settled(task, compile_))
+        task = replace(task, device=settled(config, len(task.training), device, folder, compile_, world.alone))
+        _write_execution(task, task.device)
         state = _begin(task, data, rows, log)
         _announce(task, state, log)
 
@@ -115,23 +116,21 @@ class Execution:
     compiled: bool = False
 
 
-def _settled(task: Task, compile_: Compile) -> Device:
+def settled(config: TrainConfig, images: int, device: Device, folder: Path, compile_: Compile, alone: bool) -> Device:
     """The device with precision and compilation as this run began, or by the rule (see pipeline.training.device).
 
     `compile_` counts more than how it began: a compiler may have turned out to be broken.
     """
-    images = task.config.epochs * len(task.training)
-    settled = task.device.by_rule(summarise(task.config.model).macs, images, compile_, task.world.alone)
-    path = task.folder / EXECUTION
+    chosen = device.by_rule(summarise(config.model).macs, config.epochs * images, compile_, alone)
+    path = folder / EXECUTION
     if path.is_file():
         begun = read_json(path, Execution, "remove it, or train the run again with --force")
         # bf16 that this processor would only emulate is left.
-        possible = begun.precision == "fp32" or task.device.precision == "bf16"
-        if possible and begun.device == settled.kind:
-            compiled = begun.compiled if compile_ == "auto" else settled.compiled
-            settled = replace(settled, precision=begun.precision, compiled=compiled)
-    _write_execution(task, settled)
-    return settled
+        possible = begun.precision == "fp32" or device.precision == "bf16"
+        if possible and begun.device == chosen.kind:
+            compiled = begun.compiled if compile_ == "auto" else chosen.compiled
+            chosen = replace(chosen, precision=begun.precision, compiled=compiled)
+    return chosen
 
 
 def _write_execution(task: Task, device: Device) -> None:

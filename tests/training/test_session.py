@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from pipeline import train
 from pipeline.errors import BadData
-from pipeline.recipes import PRESETS
+from pipeline.recipes import PRESETS, Compile
 from pipeline.store.runs import EXECUTION, Run
 from pipeline.training.batches import TrainingImages
 from pipeline.training.device import Device
 from pipeline.training.inference import EvaluationImages
 from pipeline.training.loop import Task
-from pipeline.training.session import _settled
+from pipeline.training.session import _write_execution, settled
 from tests.training.tiny import SLUG, write_tiny
 
 CONFIG = PRESETS["fast"]  # large enough for bf16
@@ -30,6 +30,13 @@ IMAGES, LABELS = np.zeros((4, 32, 32, 3), dtype=np.uint8), np.zeros(4, dtype=np.
 def task(folder: Path, device: Device) -> Task:
     training = TrainingImages(IMAGES, LABELS, dataclasses.replace(CONFIG, batch_size=2), device.torch_device)
     return Task(CONFIG, training, EvaluationImages(IMAGES, LABELS, device.torch_device), device, folder, "card")
+
+
+def _settled(task: Task, compile_: Compile) -> Device:
+    """As `run` settles it, and notes it."""
+    chosen = settled(task.config, len(task.training), task.device, task.folder, compile_, task.world.alone)
+    _write_execution(task, chosen)
+    return chosen
 
 
 def test_a_run_goes_on_as_it_began(tmp_path: Path) -> None:
