@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -83,8 +84,8 @@ def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) ->
     kind = available[0] if asked == "auto" else asked
     if kind not in available:
         raise UsageError(f"--device {asked}: PyTorch finds none here; available: {', '.join(available)}")
-    if compile_ == "yes" and not _has_compiler(kind):
-        raise UsageError("--compile yes: there is no compiler here (Triton on a GPU, g++ or clang++ on a CPU)")
+    if compile_ == "yes" and (missing := _missing_compiler(kind)):
+        raise UsageError(f"--compile yes: there is no {missing}, or leave --compile out")
     if kind == "cuda":
         torch.backends.cudnn.benchmark = True  # shapes are few and fixed: measure once which algorithm is fastest
         if not dist.is_initialized():  # else whoever made the process group has chosen the GPU
@@ -105,10 +106,18 @@ def _take_gpu(number: int) -> None:
         raise _failure("cuda", error) from error
 
 
-def _has_compiler(kind: str) -> bool:
-    if kind == "cuda":
-        return find_spec("triton") is not None
-    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++")))
+def _missing_compiler(kind: str) -> str:
+    """What PyTorch would look for here in vain, and how to get it; "" if all is there."""
+    if kind == "cuda" and find_spec("triton") is None:
+        return "Triton here: pip install triton"
+    variable, usual = (
+        ("CC", "gcc clang") if kind == "cuda" else ("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    )
+    programs = os.environ[variable].split()[:1] if variable in os.environ else usual.split()
+    if any(map(shutil.which, programs)):
+        return ""
+    install = "xcode-select --install" if sys.platform == "darwin" else "apt install g++ python3-dev"
+    return f"{' or '.join(programs)} here: install it (`{install}`, for example), set {variable}"
 
 
 def _has_bf16(kind: str) -> bool:

@@ -55,17 +55,15 @@ def run(
         state = _begin(task, data, rows, log)
         _announce(task, state, log)
 
-        def uncompiled(reason: str) -> None:
-            log(f"compiling the model fails here ({reason}): training it as it is")
-            _write_execution(task, replace(task.device, compiled=False))
-
-        train_step = TrainStep(state, config, task.device, task.training.steps, teachers=teachers, world=world,
-                               uncompiled=uncompiled)  # fmt: skip
         images, done = config.epochs * len(task.training), task.training.seen(state.updates)
         with (
             closing(_open_board(task, state, data.class_names)) if world.first else nullcontext() as board,
             Meter("train:", images, "images", log, done=done, shown=world.first) as meter,
         ):
+            train_step = TrainStep(
+                state, config, task.device, task.training.steps, teachers=teachers, world=world, log=meter.line,
+                uncompiled=lambda: _write_execution(task, replace(task.device, compiled=False)),
+            )  # fmt: skip
             fit(task, state, train_step, meter, board)
             result = _result(task, state, data)
             if board is not None:
@@ -170,7 +168,7 @@ def _announce(task: Task, state: State, log: Log) -> None:
         f"run {task.folder.name}: model {config.model.name}, {config.model.trainable_parameters:,} trainable parameters"
     )
     processes = "" if task.world.alone else f", {task.world.size} processes"
-    compiled = ", compiled (the first step takes minutes)" if task.device.compiled else ""
+    compiled = ", compiled (the first step takes 1 to 3 minutes)" if task.device.compiled else ""
     log(f"device {task.device.description}{processes}, precision {task.device.precision}{compiled}")
     log(f"{images:,} training images, {config.epochs} epochs of {steps} steps of {config.batch_size} images")
     if config.pseudo_labels:

@@ -1,6 +1,9 @@
 """One step of training: loss, gradients, optimizer, EMA.  Nothing in it makes the host wait for the device."""
 
+import logging
+import re
 from collections.abc import Callable, Sequence
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -8,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.errors import first_line
+from pipeline.console import duration
+from pipeline.errors import Log, first_line, printable
 from pipeline.recipes import TrainConfig
 from pipeline.training.device import ALONE, Device, World, device_failed
 from pipeline.training.inference import logits
@@ -19,16 +23,17 @@ from pipeline.training.state import State
 class TrainStep:
     """Trains `state` on one batch after the other.
 
-    A model that is to be compiled (on CUDA with its graphs, "reduce-overhead") and cannot be is trained as it is;
-    `uncompiled` then hears why.
+    A model that is to be compiled (on CUDA with its graphs, "reduce-overhead") and cannot be, or no longer, is trained
+    as it is: `log` hears why, and `uncompiled` is called.
     """
 
     def __init__(
         self, state: State, config: TrainConfig, device: Device, steps_per_epoch: int, *,
-        teachers: Sequence[nn.Module] = (), world: World = ALONE, uncompiled: Callable[[str], None] = lambda _: None,
+        teachers: Sequence[nn.Module] = (), world: World = ALONE, log: Log = lambda _: None,
+        uncompiled: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self._state, self._config, self._device, self._steps_per_epoch = state, config, device, steps_per_epoch
-        self._world, self._uncompiled = world, uncompiled
+        self._world, self._log, self._uncompiled = world, log, uncompiled
         self._teachers = [model.to(device.torch_device).eval() for model in teachers]
         state.model.dropout = config.dropout
         # On CPUs, which SyncBatchNorm refuses, each process normalises by statistics of its own.
@@ -36,9 +41,13 @@ class TrainStep:
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._proven = False  # whether a compiled step has been done
         if device.compiled:
-            torch.compiler.reset()  # else many runs in one process (a sweep) reach its limit of recompilations
-            mode = "reduce-overhead" if device.kind == "cuda" else None
-            self._compiled = torch.compile(self._plain, dynamic=False, mode=mode)
+            logging.getLogger("torch").setLevel(logging.ERROR)  # what fails is told in one line, by us
+            try:
+                torch.compiler.reset()  # else many runs in one process (a sweep) reach its limit of recompilations
+                mode = "reduce-overhead" if device.kind == "cuda" else None
+                self._compiled = torch.compile(self._plain, dynamic=False, mode=mode)
+            except Exception as error:  # it refuses some versions of Python, and caches that it cannot write
+                self._give_up(error)
 
     def __call__(self, images: Tensor, targets: Tensor, whole: int | None = None) -> None:
         """Do one step.
@@ -50,16 +59,10 @@ class TrainStep:
         """
         state, whole = self._state, len(images) if whole is None else whole
         set_learning_rate(state.optimizer, self._config, state.updates, self._steps_per_epoch)
-        if self._config.dropout:
-            # The masks depend on the step and the process alone: a resumed run drops what an uninterrupted one drops.
-            words = (self._config.seed, state.updates, self._world.rank + 1)
-            torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint32)[0]))
         # An epoch's last batch may be smaller: it takes the model as it is, because compiling it once more for
         # that shape takes as long as the first time.
         if self._compiled is None or whole != self._config.batch_size:
             self._gradients(self._plain, images, targets, whole)
-        elif self._proven:
-            self._gradients(self._compiled, images, targets, whole)
         else:
             self._try_compiled(self._compiled, images, targets, whole)
         state.optimizer.step()
@@ -69,6 +72,10 @@ class TrainStep:
         state.updates += 1
 
     def _gradients(self, model: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, whole: int) -> None:
+        if self._config.dropout:
+            # The masks depend on the step and the process alone: a resumed run drops what an uninterrupted one drops.
+            words = (self._config.seed, self._state.updates, self._world.rank + 1)
+            torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint32)[0]))
         if self._compiled is not None and self._device.kind == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         output = logits(model, images, self._device)
@@ -97,15 +104,27 @@ class TrainStep:
         return torch.stack(taught).mean(0)
 
     def _try_compiled(self, compiled: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, whole: int) -> None:
-        """The first compiled step; where that fails, the same step by the model as it is, and so on from then on."""
-        before = {name: buffer.clone() for name, buffer in self._state.model.named_buffers()}
+        """A compiled step; where that fails, the same step by the model as it is, and so on from then on."""
+        # The first step compiles, and fails nearly always if any does: nothing of it may remain.
+        before = {} if self._proven else {name: value.clone() for name, value in self._state.model.named_buffers()}
+        started = perf_counter()
         try:
             self._gradients(compiled, images, targets, whole)
         except Exception as error:  # compilers fail in many ways; what is not theirs comes again below
             if device_failed(error):
                 raise
             self._compiled = None
-            self._uncompiled(first_line(error))
+            self._give_up(error)
             self._state.model.load_state_dict(before, strict=False)
             self._gradients(self._plain, images, targets, whole)
+        else:
+            if not self._proven:
+                self._log(f"compiled in {duration(perf_counter() - started)}")
         self._proven = True
+
+    def _give_up(self, error: Exception) -> None:
+        # A compiler's own message comes after PyTorch's, which says only that there was one.
+        cause = re.search(r"(?:fatal )?error: .+", str(error))
+        reason = printable(cause[0], 120) if cause else first_line(error)
+        self._log(f"compiling the model fails here ({reason}): training it as it is")
+        self._uncompiled()

@@ -2,6 +2,7 @@ import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -123,9 +124,38 @@ PLAIN_COMPILE = torch.compile
 def test_a_compiled_model_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """By another backend than Inductor, which takes minutes."""
     monkeypatch.setattr(torch, "compile", lambda model, **_options: PLAIN_COMPILE(model, backend="eager"))
-    compiled = trained(SMALL, device=COMPILED, uncompiled=pytest.fail)
+    compiled = trained(SMALL, device=COMPILED, uncompiled=mock.Mock(side_effect=AssertionError))
     for name, value in trained(SMALL).model.state_dict().items():
         torch.testing.assert_close(compiled.model.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 2])  # torch.compile itself, the first step, a later one
+def test_a_compiler_that_fails_at_any_time_is_told_once_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    calls: list[int] = []
+
+    def compiler(model: Callable[[Tensor], Tensor], **_options: object) -> Callable[[Tensor], Tensor]:
+        def compiled(images: Tensor) -> Tensor:
+            calls.append(1)
+            if len(calls) >= fails_at:
+                torch.rand(1)  # as the masks of dropout are drawn
+                raise AssertionError(
+                    "CppCompileError: C++ compile error\n\nOutput:\nx.cpp:1:10: fatal error: no Python.h"
+                )
+            return model(images)
+
+        if fails_at == 0:
+            raise RuntimeError("error: Dynamo is not supported on Python 4")
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    config, lines, told = dataclasses.replace(SMALL, dropout=0.5), list[str](), mock.Mock()
+    assert same(trained(config, device=COMPILED, log=lines.append, uncompiled=told), trained(config))
+    cause = "fatal error: no Python.h" if fails_at else "error: Dynamo is not supported on Python 4"
+    assert lines[-1] == f"compiling the model fails here ({cause}): training it as it is"
+    assert lines[:-1] == (["compiled in 0:00:00"] if fails_at == 2 else []) and len(calls) == fails_at
+    told.assert_called_once_with()
 
 
 def test_only_whole_batches_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
