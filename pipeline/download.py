@@ -25,7 +25,7 @@ from pipeline.console import BYTES, Meter, duration, megabytes
 from pipeline.errors import BadData, Log, MissingInput, NetworkError, PipelineError, UsageError, printable
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import MARKER, Kaggle, RemoteFile
-from pipeline.store import archive, atomic, cifar
+from pipeline.store import archive, atomic, cifar, links
 from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.manifest import Manifest, records, versions
 
@@ -52,7 +52,7 @@ def download(
         MissingInput: `source` is not there, or has no hidden set.
     """
     target = paths.raw / slug
-    atomic.require_live(target)
+    links.require_live(target)
     if source is None:
         source = next((folder / slug for folder in inputs if (folder / slug).is_dir()), None)
     if not force and _is_complete(target, source, log):

@@ -14,6 +14,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,13 +22,16 @@ from pipeline import cli, commands
 from pipeline.config import IMAGE_SIZE, Paths
 from pipeline.console import Meter, duration
 from pipeline.errors import BadData, Log, MissingInput
-from pipeline.store import atomic, cifar
+from pipeline.store import atomic, cifar, links
 from pipeline.store.manifest import FileRecord, Manifest, records, versions
 from pipeline.store.processed import ArrayName
 
 
-def preprocess(slug: str, paths: Paths, log: Log, *, force: bool = False) -> Path:
+def preprocess(slug: str, paths: Paths, log: Log, *, ids_key: str | None = None, force: bool = False) -> Path:
     """Turn the download into checked arrays in data/processed/SLUG, which is the result.
+
+    Args:
+        ids_key: where the hidden file has its images' ids; None: under "ids", or as the arrays that are there say.
 
     Raises:
         MissingInput: there is no download.
@@ -36,8 +40,7 @@ def preprocess(slug: str, paths: Paths, log: Log, *, force: bool = False) -> Pat
     raw, target = _raw_folder(paths.raw, slug), paths.processed / slug
     sources = _sources(raw)
     inputs = {name: record.sha256 for name, record in sources.items()}
-    manifest = None if force else Manifest.read(target)
-    if manifest is not None and manifest.inputs == inputs and not manifest.missing(target):
+    if not force and _is_current(target, inputs, ids_key):
         log(f"preprocess: {target} is complete for this download, nothing to do")
         return target
 
@@ -48,7 +51,7 @@ def preprocess(slug: str, paths: Paths, log: Log, *, force: bool = False) -> Pat
     train = cifar.read_batches(batches, cifar.TRAIN_BATCHES)
     test = cifar.read_batches(batches, (cifar.TEST_BATCH,))
     hidden_file = cifar.find_hidden(raw)
-    hidden = cifar.read_hidden(hidden_file)
+    hidden = cifar.read_hidden(hidden_file, ids_key, commands.command("preprocess", slug, paths, "--ids-key"))
     facts = {
         "class_names": cifar.read_class_names(batches),
         "train": _statistics(cifar.in_chunks(train.images)),
@@ -63,9 +66,20 @@ def preprocess(slug: str, paths: Paths, log: Log, *, force: bool = False) -> Pat
     return target
 
 
+def _is_current(target: Path, inputs: Mapping[str, str], ids_key: str | None) -> bool:
+    """Whether the arrays in `target` are of these inputs, with the ids from under `ids_key` (None: it does not say)."""
+    manifest = Manifest.read(target)
+    if manifest is None or manifest.inputs != inputs or manifest.missing(target):
+        return False
+    hidden = manifest.facts.get("hidden", {})
+    # Versions that did not say which key numbered the images, too, whose ids were under another one.
+    known = hidden.get("ids_key", "ids" if hidden.get("own_ids") else "not known")
+    return ids_key in (None, known) and known != "not known"
+
+
 def _raw_folder(raw: Path, slug: str) -> Path:
     """raw/SLUG, or `raw` itself when that is laid out like a download."""
-    atomic.require_live(raw / slug)
+    links.require_live(raw / slug)
     if (raw / slug).is_dir():
         return raw / slug
     if any(os.path.lexists(raw / name) for name in cifar.HIDDEN_NAMES):
@@ -125,7 +139,8 @@ def _hidden_facts(hidden: cifar.Hidden, train: cifar.Labelled, log: Log) -> dict
         seen = _statistics(meter.each(hidden.chunks()))
     return {
         **seen,
-        "own_ids": hidden.own_ids,
+        "own_ids": hidden.ids_key is not None,
+        "ids_key": hidden.ids_key,
         "layout": hidden.layout.name,
         "layout_expected": hidden.layout.expected,
         "smoothness": hidden.layout.smoothness,
@@ -154,14 +169,15 @@ python -m pipeline.preprocess --raw DIR --processed OUT   other folders; DIR may
 @cli.competition
 @cli.raw
 @cli.processed
+@click.option("--ids-key", metavar="KEY", help="Where the hidden file has its images' ids, if not under ids.")
 @cli.force
-def command(slug: str, raw: Path, processed: Path, force: bool) -> None:
+def command(slug: str, raw: Path, processed: Path, ids_key: str | None, force: bool) -> None:
     """Turn the download into checked arrays in data/processed/SLUG.
 
     No code in a downloaded file can run here.  Detects scrambled pixels and swapped channels.
     """
     paths = Paths(raw=raw, processed=processed)
-    preprocess(slug, paths, cli.log, force=force)
+    preprocess(slug, paths, cli.log, ids_key=ids_key, force=force)
     commands.announce(commands.command("train", slug, paths), cli.log, os.environ)
 
 

@@ -27,7 +27,7 @@ RECIPE = (
 )
 FLAGS = {
     "download": "--competition --raw --from --timeout --force",
-    "preprocess": "--competition --raw --processed --force",
+    "preprocess": "--competition --raw --processed --ids-key --force",
     "train": f"--competition {RECIPE} --teacher --pseudo-labels --rules-allow-pseudo-labels --allow-over-limit --run "
     f"--compile --device {FOLDERS} --force --dry-run",
     "predict": f"--run --tta --adapt --competition --out --batch-size --device {OURS} --force",

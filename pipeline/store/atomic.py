@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from pipeline.errors import UsageError
+from pipeline.store import links
 
 # What file systems answer that cannot sync a folder, or have no locks (network mounts, FUSE, exFAT, Lustre).
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EBADF)
@@ -58,7 +59,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
     An older `path` stays until its successor is complete on disk.
     """
-    require_live(path)
+    links.require_live(path)
     temporary, old = partial(path), path.with_name(f".{path.name}.old")
     _restore(old, path)
     for leftover in (temporary, old):
@@ -100,22 +101,9 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def dangling(path: Path) -> str:
-    """That `path` is a link which leads nowhere, or in a circle, in words; "" if it is not."""
-    if path.exists() or not path.is_symlink():
-        return ""
-    return f"{path} is a link to {path.readlink()}, which leads nowhere"
-
-
-def require_live(path: Path) -> None:
-    """UsageError for a link that leads nowhere: what it leads to may come back, so it is not replaced."""
-    if nowhere := dangling(path):
-        raise UsageError(f"{nowhere}: mount it, or name another place (--help shows the options)")
-
-
 def make_folder(path: Path) -> None:
     """Make a folder and those above it that are missing, and sync each one's entry to disk."""
-    require_live(path)
+    links.require_live(path)
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)

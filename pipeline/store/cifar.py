@@ -8,8 +8,10 @@ How the pixels lie in memory is found by looking, because the wrong guess raises
 """
 
 import mmap
-import os
+import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import CLASSES, IMAGE_SIZE
-from pipeline.errors import BadData, MissingInput, printable
-from pipeline.store import atomic, pickles
+from pipeline.errors import BadData, MissingInput, UsageError, printable
+from pipeline.store import links, pickles
 
 Images = NDArray[np.uint8]
 S = IMAGE_SIZE
@@ -32,6 +34,7 @@ HIDDEN_NAMES = ("cifar_test_nolabel.pkl", "cifar_test_nolabels.pkl")
 MAX_BYTES = 4 * 1024**3  # of a file; the competition's takes 31 MB
 IN_MEMORY = 256 * 1024**2  # bytes of a file that is read at once, so that nobody can change it meanwhile
 MAX_ID = 10**18  # ids are written with at most 18 digits, which fit int64
+MOST_KEYS = 20  # that are looked at for ids
 CHUNK = 4096  # images in memory at a time: 13 MB
 LAYOUT_SAMPLE, STRETCHES = 10_000, 50  # hidden images that are looked at to find out how all lie
 LAYOUT_SAMPLE = 512  # of them for the pixels' layout
@@ -131,7 +134,7 @@ class Hidden:
 
     raw: Images = field(repr=False)  # (N, ...), in one of the shapes of READINGS
     ids: NDArray[np.int64]  # (N,), unique
-    own_ids: bool  # False: the file had none, so they are 0..N-1
+    ids_key: str | None  # where the file has them; None: it has none, so they are 0..N-1
     layout: Layout
 
     def __len__(self) -> int:
@@ -156,21 +159,23 @@ def in_chunks(images: Images) -> Iterator[Images]:
 
 def find_batches(folder: Path) -> Path | None:
     """The folder with CIFAR-10's batches, or None; BadData if some are not there, or there are two sets of them."""
-    folders = sorted({path.parent for path in _search(folder, TEST_BATCH, META)})
+    folders = sorted({path.parent for path in links.find(folder, TEST_BATCH, META)})
     if not folders:
+        if other := links.find(folder, BATCHES):
+            raise BadData(f"{other[0]} is not a folder: put CIFAR-10's there")
         return None
     if len(folders) > 1:
         raise BadData(f"{folder} has two sets of CIFAR-10 batches, {folders[0]} and {folders[1]}: move one elsewhere")
     for path in (folders[0] / name for name in CIFAR_FILES):
         if not path.is_file():
-            raise BadData(atomic.dangling(path) or f"{folders[0]} lacks {path.name}: put it there, too")
+            raise BadData(links.dangling(path) or f"{folders[0]} lacks {path.name}: put it there, too")
         require_size(path)
     return folders[0]
 
 
 def find_hidden(folder: Path) -> Path:
     """The file with the hidden images; MissingInput if there is none, BadData if there are several."""
-    paths = _search(folder, *HIDDEN_NAMES)
+    paths = links.find(folder, *HIDDEN_NAMES)
     if not paths:
         raise MissingInput(f"{folder} has no hidden set, {' or '.join(HIDDEN_NAMES)}: is it the competition's folder?")
     if len(paths) > 1:
@@ -182,39 +187,8 @@ def find_hidden(folder: Path) -> Path:
 def find_files(folder: Path) -> list[Path]:
     """The files that matter of a folder laid out like a download: the hidden set, and the batches, packed or not."""
     batches = find_batches(folder)
-    files = [batches / name for name in CIFAR_FILES] if batches else _search(folder, ARCHIVE)[:1]
+    files = [batches / name for name in CIFAR_FILES] if batches else links.find(folder, ARCHIVE)[:1]
     return [find_hidden(folder), *files]
-
-
-def _search(folder: Path, *names: str) -> list[Path]:
-    """The files with these names anywhere below `folder`, through links too; one that is reached twice counts once.
-
-    Raises:
-        BadData: there is none, and a link leads nowhere, or a folder is none or cannot be read.
-    """
-    found: dict[Path, Path] = {}  # by what it is without links
-    seen: set[str] = set()
-    lost: list[str] = []
-
-    def unreadable(error: OSError) -> None:
-        lost.append(f"{error.filename} cannot be read ({error.strerror})")
-
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
-        if (real := os.path.realpath(place)) in seen:  # reached by a link as well, perhaps from below
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        for path in (Path(place, name) for name in sorted(files) if not name.startswith(".")):
-            if nowhere := atomic.dangling(path):
-                lost.append(nowhere)
-            elif path.name == BATCHES:
-                lost.append(f"{path} is not a folder")
-            elif path.name in names and path.is_file():
-                found.setdefault(path.resolve(), path)
-    if lost and not found:
-        raise BadData(f"{folder} has no {' or '.join(names)}: {printable(lost[0], 400)}; correct that, or remove it")
-    return list(found.values())
 
 
 def require_size(path: Path) -> None:
@@ -235,7 +209,7 @@ def _read_batch(path: Path) -> Labelled:
     layout = detect(raw)
     if not layout.expected:
         raise BadData(f"{path}: the images are scrambled ({layout.name}): this is no CIFAR-10 batch; download it again")
-    labels = _integers(_get(content, "labels", path), len(raw), path)
+    labels = _integers(_get(content, "labels", path), len(raw), f"{path}: the labels")
     if labels.min() < 0 or labels.max() >= CLASSES:
         raise BadData(f"{path}: a label is outside 0..{CLASSES - 1}")
     return Labelled(read(raw, layout), labels)
@@ -251,15 +225,40 @@ def read_class_names(folder: Path) -> list[str]:
     return [printable(n[:200].decode("utf-8", "replace") if isinstance(n, bytes) else n, 40) for n in names]
 
 
-def read_hidden(path: Path) -> Hidden:
-    """The hidden set, whatever the edition."""
+def read_hidden(path: Path, ids_key: str | None = None, again: str = "preprocess --ids-key") -> Hidden:
+    """The hidden set, whatever the edition.
+
+    Args:
+        ids_key: the key of the ids; by default "ids", and images without them are numbered from 0.
+        again: the command to which a key is added, where ids seem to be under another one.
+
+    Raises:
+        BadData: it is damaged or of another shape, or it is not clear which are the ids.
+        UsageError: there is nothing under `ids_key`.
+    """
     content = _dictionary(path)
     raw = _images(content, path)
-    given = _get(content, "ids", path, optional=True)
-    ids = np.arange(len(raw)) if given is None else _integers(given, len(raw), path)
-    if len(np.unique(ids)) != len(ids):
-        raise BadData(f"{path}: the ids are not unique")
-    return Hidden(raw, ids, given is not None, detect(_sample(raw)))
+    given = _get(content, ids_key or "ids", path, optional=True)
+    if given is not None:
+        ids = _ids(given, len(raw), f"{path}: the ids")
+    elif ids_key is not None:
+        raise UsageError(f"{path} has no {ids_key!r} for --ids-key; {_keys(content)}")
+    elif others := _seem_ids(content, len(raw)):
+        found = f"{path} has no 'ids', but {len(raw)} distinct whole numbers under {' and '.join(map(repr, others))}."
+        raise BadData(f"{found}\n  If these are the images' ids: `{again} {shlex.quote(others[0])}`")
+    else:
+        ids = np.arange(len(raw))
+    return Hidden(raw, ids, (ids_key or "ids") if given is not None else None, detect(_sample(raw)))
+
+
+def _seem_ids(content: dict[Any, Any], count: int) -> list[str]:
+    """The keys, of the first ones, under which as many distinct whole numbers are as there are images."""
+    others = []
+    for key, value in list(content.items())[:MOST_KEYS]:
+        with suppress(BadData):
+            _ids(value, count, "")
+            others.append(printable(key.decode(errors="replace") if isinstance(key, bytes) else key, 30))
+    return others
 
 
 def _sample(raw: Images) -> Images:
@@ -320,9 +319,13 @@ def _get(content: dict[Any, Any], key: str, path: Path, optional: bool = False) 
         raise BadData(f"{path} has {key!r} twice, as text and as bytes")
     value = content.get(key, content.get(key.encode()))
     if value is None and not optional:
-        keys = ", ".join(printable(k, 30) for k in list(content)[:8])
-        raise BadData(f"{path} has no {key!r}; its keys are {keys or 'none'}")
+        raise BadData(f"{path} has no {key!r}; {_keys(content)}")
     return value
+
+
+def _keys(content: dict[Any, Any]) -> str:
+    """The first keys there are, in words."""
+    return f"its keys are {', '.join(printable(key, 30) for key in list(content)[:8]) or 'none'}"
 
 
 def _images(content: dict[Any, Any], path: Path) -> Images:
@@ -338,12 +341,48 @@ def _images(content: dict[Any, Any], path: Path) -> Images:
     return value
 
 
-def _integers(value: Any, count: int, path: Path) -> NDArray[np.int64]:
-    """So many labels or ids, of a list of plain integers or of an integer array."""
-    if isinstance(value, list) and all(type(item) is int for item in value):  # within int64, as the reader has them
-        value = np.array(value, dtype=np.int64)
-    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.integer) or value.shape != (count,):
-        raise BadData(f"{path}: labels or ids are not {count} whole numbers, one for each image")
+def _ids(value: Any, count: int, what: str) -> NDArray[np.int64]:
+    """So many distinct whole numbers from 0 on, see `_integers`."""
+    ids = _integers(value, count, what)
+    numbers, times = np.unique(ids, return_counts=True)
+    if numbers[0] < 0:
+        raise BadData(f"{what} are not all from 0 on: {numbers[0]}")
+    if len(numbers) < count:
+        raise BadData(f"{what} are not unique: {numbers[times.argmax()]} is there {times.max()} times")
+    return ids
+
+
+def _integers(value: Any, count: int, what: str) -> NDArray[np.int64]:
+    """So many labels or ids: whole numbers in a list, a tuple or an array, as floats or digits as well."""
+    why = f"{what} are not {count} whole numbers, one for each image"
+    if isinstance(value, np.ndarray):
+        if value.size != count or max(value.shape, default=0) != count:  # (N, 1) will do
+            raise BadData(f"{why}, but an array of shape {value.shape}")
+        value = value.reshape(-1)
+    elif not isinstance(value, list | tuple | range) or len(value) != count:
+        found = f"{len(value)} values" if isinstance(value, list | tuple | range) else type(value).__name__
+        raise BadData(f"{why}, but {found}")
+    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.integer):
+        numbers = []
+        for place, item in enumerate(value.tolist() if isinstance(value, np.ndarray) else value):
+            if (number := _whole(item)) is None:
+                raise BadData(f"{why}: number {place} is {printable(repr(item), 40)}")
+            numbers.append(max(-MAX_ID, min(number, MAX_ID)))
+        value = np.array(numbers)
     if int(value.max()) >= MAX_ID or int(value.min()) <= -MAX_ID:
-        raise BadData(f"{path}: an id has more than 18 digits")
-    return value.astype(np.int64)
+        raise BadData(f"{what} have more than 18 digits")
+    whole: NDArray[np.int64] = value.astype(np.int64)
+    return whole
+
+
+def _whole(item: Any) -> int | None:
+    """A whole number, whether it is an int, a float, digits, or alone in a list or an array; None for all else."""
+    while isinstance(item, list | tuple) and len(item) == 1:
+        item = item[0]
+    if isinstance(item, np.ndarray) and item.size == 1:
+        item = item.item()
+    if isinstance(item, bytes):
+        item = item.decode("latin-1")
+    if type(item) is int or (type(item) is float and item.is_integer()):
+        return int(item)
+    return int(item) if type(item) is str and re.fullmatch(r"-?[0-9]{1,19}", item) else None

@@ -30,10 +30,11 @@ _CHUNK = 1024**2  # bytes of text that become bytes at a time
 
 
 def loads(data: bytes | mmap.mmap, source: str = "pickle") -> object:
-    """The value of a pickle: dicts, lists, tuples, str, bytes, int, float, bool, None and numpy arrays.
+    """The value of a pickle: dicts, lists, tuples, ranges, str, bytes, int, float, bool, None and numpy arrays.
 
     Arrays hold plain numbers in native byte order and are read-only: views of `data` where that is possible,
-    copies where it is not.  Python 2's str and bytearrays come as bytes.  `source` is the name for messages.
+    copies where it is not.  Python 2's str and bytearrays come as bytes, numpy's scalars as Python's numbers.
+    `source` is the name for messages.
 
     Raises:
         BadData: the pickle is damaged, or asks for anything that a dict of arrays does not need.
@@ -65,6 +66,10 @@ _GLOBALS = {
     ("numpy", "dtype"),  # completed by BUILD
     ("_codecs", "encode"),  # bytes as text (protocol 2 written by Python 3)
     ("__builtin__", "bytes"),  # no bytes at all (likewise)
+    ("numpy.core.multiarray", "scalar"),  # one number, as in a list of an array's
+    ("numpy._core.multiarray", "scalar"),
+    ("builtins", "range"),
+    ("__builtin__", "xrange"),
 }
 
 
@@ -141,7 +146,7 @@ class _Machine:
         self.values_left -= 1
         if self.values_left < 0 or nesting > _MAX_NESTING:
             raise _Malformed("values that hold themselves, or too many of them")
-        if value is None or type(value) in (str, bytes, int, float, bool):
+        if value is None or type(value) in (str, bytes, int, float, bool, range):
             return value
         if isinstance(value, list | tuple):
             return type(value)([self.plain(item, nesting + 1) for item in value])
@@ -267,6 +272,10 @@ class _Machine:
                 self.push(b"")
             case _Global("_frombuffer"), (raw, dtype, shape, "C" | "F" as order):
                 self.push(_Array(self.array(raw, dtype, shape, order == "F")))
+            case _Global("scalar"), (_DType() as dtype, raw):
+                self.push(self.array(raw, dtype, (), False).item())
+            case _Global("range" | "xrange"), (int(a), int(b), int(step)) if step and abs(b - a) <= _MAX_OPCODES:
+                self.push(range(a, b, step))
             case _:
                 raise _Malformed("a call that no array of plain numbers needs")
 

@@ -109,6 +109,15 @@ CALLS = {
     "call without a tuple": name("numpy", "dtype") + b"]R",
     "encode with another codec": name("_codecs", "encode") + text("abc") + text("rot13") + b"\x86R",
     "encode of no latin1": name("_codecs", "encode") + text("\u0100") + text("latin1") + b"\x86R",
+    "scalar of objects": name("numpy.core.multiarray", "scalar") + dtype("O8") + raw(b"\x41" * 8) + b"\x86R",
+    "scalar of too many bytes": name("numpy.core.multiarray", "scalar") + dtype() + raw(b"ab") + b"\x86R",
+    "scalar of no bytes": name("numpy._core.multiarray", "scalar") + dtype() + b"K\x01\x86R",
+    "scalar of an unbuilt dtype": name("numpy._core.multiarray", "scalar")
+    + _unbuilt_dtype("u1")
+    + raw(b"a")
+    + b"\x86R",
+    "range of everything": name("builtins", "range") + b"K\x00" + integer(2**62) + b"K\x01\x87R",
+    "range without a step": name("builtins", "range") + b"K\x00K\x09K\x00\x87R",
     "_reconstruct of another class": _RECONSTRUCT + name("numpy", "memmap") + b"K\x00\x85C\x01b\x87R",
     "_reconstruct with a shape": _RECONSTRUCT + name("numpy", "ndarray") + b"J\xff\xff\xff\x7f\x85C\x01b\x87R",
     "_reconstruct of objects": _RECONSTRUCT + name("numpy", "ndarray") + b"K\x00\x85C\x01O\x87R",

@@ -76,7 +76,7 @@ def test_data_by_links_is_used(tmp_path: Path, source: Path, how: str) -> None:
     [
         ("nowhere", f"mine/{BATCHES} is a link to /gone, which leads nowhere"),
         ("in a circle", f"mine/{BATCHES} is a link to {BATCHES}, which leads nowhere"),
-        ("to a file", f"mine/{BATCHES} is not a folder"),
+        ("to a file", f"mine/{BATCHES} is not a folder: put CIFAR-10's there"),
         ("a file nowhere", f"mine/{BATCHES}/data_batch_3 is a link to /gone, which leads nowhere"),
         ("hidden set nowhere", f"mine/{HIDDEN} is a link to /gone, which leads nowhere"),
         ("twice", f"mine/{BATCHES} and {{}}/mine/{BATCHES}/again: move one elsewhere"),

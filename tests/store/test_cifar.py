@@ -30,7 +30,7 @@ def test_every_edition_of_the_hidden_set(tmp_path: Path, protocol: int, keys: ty
     named = {key.encode() if keys is bytes else key: value for key, value in content.items()}
     hidden = cifar.read_hidden(dump(tmp_path / "hidden.pkl", named, protocol))
     assert np.array_equal(np.concatenate(list(hidden.chunks())), pixels)
-    assert hidden.own_ids == with_ids
+    assert hidden.ids_key == ("ids" if with_ids else None)
     assert hidden.ids.tolist() == list(range(7, 7 + N) if with_ids else range(N))
     assert hidden.layout.expected
 
@@ -44,10 +44,16 @@ def test_every_edition_of_the_hidden_set(tmp_path: Path, protocol: int, keys: ty
         ({"data": np.zeros((2, 5), np.uint8)}, r"data is uint8 \(2, 5\)"),
         ({"data": np.zeros((2, 32, 32, 3), np.float32)}, "data is float32"),
         ({"data": np.zeros((0, 32, 32, 3), np.uint8)}, r"data is uint8 \(0, 32"),
-        ({"data": images(2), "ids": np.array([1, 1])}, "not unique"),
-        ({"data": images(2), "ids": np.array([1, 2, 3])}, "not 2 whole numbers"),
-        ({"data": images(2), "ids": np.array([1.0, 2.0])}, "not 2 whole numbers"),
-        ({"data": images(2), "ids": ["a", "b"]}, "not 2 whole numbers"),
+        ({"data": images(2), "ids": np.array([1, 1])}, "not unique: 1 is there 2 times"),
+        ({"data": images(2), "ids": np.array([1, 2, 3])}, r"not 2 whole numbers.* but an array of shape \(3,\)"),
+        ({"data": images(2), "ids": np.zeros((2, 2), int)}, r"not 2 whole numbers.* but an array of shape \(2, 2\)"),
+        ({"data": images(2), "ids": (1, 2, 3)}, "not 2 whole numbers.* but 3 values"),
+        ({"data": images(2), "ids": {"1": 2}}, "not 2 whole numbers.* but dict"),
+        ({"data": images(2), "ids": np.array([1.0, np.nan])}, "not 2 whole numbers.*: number 1 is nan"),
+        ({"data": images(2), "ids": [0.5, 1.0]}, "not 2 whole numbers.*: number 0 is 0.5"),
+        ({"data": images(2), "ids": ["1", "b.png"]}, "not 2 whole numbers.*: number 1 is 'b.png'"),
+        ({"data": images(2), "ids": [1, [[2], [3, 4]]]}, "not 2 whole numbers.*: number 1 is"),
+        ({"data": images(2), "ids": [0, -1]}, "not all from 0 on: -1"),
         ({"data": images(2), "ids": np.array([1, 2**63], np.uint64)}, "more than 18 digits"),
     ],
 )
