@@ -113,7 +113,7 @@ def _from_here(source: Path, target: Path, log: Log) -> None:
 
 def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
     """Download, unpack, verify.  What turns out damaged is downloaded once more from the start."""
-    place = credentials.require(kaggle.environ)
+    place = credentials.require(kaggle.environ).place
     rehearsing = kaggle.environ.get("KAGGLE_API_ENVIRONMENT") == "LOCALHOST"
     log(f"download: asking {'the mock Kaggle server' if rehearsing else f'Kaggle, with the credentials in {place}'}")
     with atomic.lock(target):

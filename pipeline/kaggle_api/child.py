@@ -3,17 +3,20 @@
 It stands alone: run by path, it imports nothing of the pipeline.  The client prints noise, may call `exit()`, has no
 time limits and authenticates on import; in a process of its own that harms nobody.  The request is one JSON line on
 stdin, `{"call": NAME, ...arguments}`; the answer is `{"ok": true, "value": ...}` or `{"ok": false, "kind":
-"credentials" | "install" | "disk" | "http" | "storage" | "network" | "other", "message": ..., "creating": ...}`; "http"
-and "storage" come with `status` and `retry_after`.  `creating` says that what failed was, as far as is known, the very
-request that creates a submission or a kernel; whether Kaggle may have carried it out, kind and status tell (client.py).
+"credentials" | "install" | "usage" | "disk" | "http" | "storage" | "network" | "other", "message": ..., "creating":
+...}`; "http" and "storage" come with `status` and `retry_after`; "usage" is about a proxy or a certificate.  `creating`
+says that what failed was, as far as is known, the very request that creates a submission or a kernel; whether Kaggle
+may have carried it out, kind and status tell (client.py).
 """
 
 import functools
+import importlib.util
 import json
 import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -182,8 +185,10 @@ def handle(request: dict[str, Any]) -> dict[str, Any]:
         api.download_file = functools.partial(api.download_file, max_retries=0)
         arguments = {name: value for name, value in request.items() if name != "call"}
         return {"ok": True, "value": CALLS[request["call"]](api, **arguments)}
-    except (SystemExit, Unusable):
-        return {"ok": False, "kind": "credentials", "message": "the client found no usable credentials"}
+    except SystemExit:
+        return {"ok": False, "kind": "credentials", "message": "unknown or expired"}
+    except Unusable as error:
+        return {"ok": False, "kind": "credentials", "message": _message(error.__cause__)}
     except Exception as error:  # whatever the client raises becomes an answer
         # Of a refused kernel call the client makes an error of its own; the refusal is its context.
         refused = isinstance(error, ValueError) and isinstance(error.__context__, requests.HTTPError)
@@ -209,18 +214,27 @@ def _authenticated() -> Any:
     try:
         import kaggle  # noqa: PLC0415
 
-        if not getattr(kaggle.api, "_authenticated", False):
-            kaggle.api.authenticate()
-    except (ImportError, OSError, Unreadable):
+        api = kaggle.api
+    except (OSError, Unreadable):  # it authenticates
+        raise
+    except Exception as error:
+        spec = importlib.util.find_spec("kaggle")
+        raise ImportError(f"{error}; kaggle is {spec.origin if spec else 'not there'}") from error
+    try:
+        if not getattr(api, "_authenticated", False):
+            api.authenticate()
+    except (OSError, Unreadable):
         raise
     except Exception as error:
         raise Unusable from error
-    return kaggle.api
+    return api
 
 
 def _refusal(call: str, error: BaseException | None) -> dict[str, Any]:
     """The answer to `call` that an error becomes."""
     end = CREATING.get(call)
+    if (told := _on_the_way(error)) is not None:
+        return {"ok": False, "kind": told[0], "message": told[1], "creating": False}
     reply: dict[str, Any] = {"ok": False, "kind": "other", "message": _message(error), "creating": end is not None}
     match error:
         case ImportError():
@@ -240,6 +254,38 @@ def _refusal(call: str, error: BaseException | None) -> dict[str, Any]:
         case OSError():  # this machine's own refusal
             reply["kind"] = "disk"
     return reply
+
+
+def _on_the_way(error: BaseException | None) -> tuple[str, str] | None:
+    """Kind and message, if a proxy or a certificate is what failed; then nothing has reached Kaggle.
+
+    What the error says of a proxy is left out: a part of its password may be in it.
+    """
+    text, sent, faults = str(error), getattr(error, "request", None), requests.exceptions
+    proxy = _proxy(str(sent.url) if sent is not None else "https://api.kaggle.com")
+    if found := re.search(r"certificate verify failed: ([^(]*[^( ])", text):
+        cure = "behind a company's proxy, name the file of its CA in REQUESTS_CA_BUNDLE"
+        if re.search("not yet valid|expired", text):
+            cure = f"is this machine's clock right?  It says {time.strftime('%Y-%m-%d %H:%M %z')}"
+        return "usage", f"the server's certificate is not accepted ({found[1]}): {cure}"
+    if re.search("407 (Client Error: )?Proxy Auth", text):
+        return "usage", f"the proxy in {proxy} wants a user and a password: http://USER:PASSWORD@HOST:PORT"
+    if isinstance(error, faults.ProxyError):
+        refused = re.search(r"Tunnel connection failed: [\w ]+|appears to only use HTTP", text)
+        return "network", f"the proxy in {proxy} {f'refuses: {refused[0]}' if refused else 'does not answer'}"
+    if isinstance(error, faults.InvalidSchema) and "SOCKS" in text:
+        return "usage", f"the proxy in {proxy} needs a package that is not installed: pip install pysocks"
+    # Another InvalidURL is of an address that Kaggle gave; it has not been sent.
+    if isinstance(error, faults.InvalidProxyURL) or (isinstance(error, faults.InvalidURL) and sent is not None):
+        return "usage", f"{proxy} is not the address of a proxy, which is like http://HOST:PORT"
+    return None
+
+
+def _proxy(url: str) -> str:
+    """The variable that names the proxy on the way to `url`, and that proxy without its password; "" if none does."""
+    proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+    names = [name for name, value in os.environ.items() if value == proxy and name.lower().endswith("_proxy")]
+    return f"{min(names)} ({str(proxy).rpartition('@')[2]})" if names else ""
 
 
 def _status(response: requests.Response) -> int:
@@ -276,9 +322,11 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    with os.fdopen(real_stdout, "w") as stream:
-        json.dump(handle(request), stream)
-    os._exit(0)  # the reader of stdin would hold a normal exit up
+    try:
+        with os.fdopen(real_stdout, "w") as stream:
+            stream.write("\n" + json.dumps(handle(request)))  # the last line; a sitecustomize may have printed others
+    finally:
+        os._exit(0)  # the reader of stdin would hold a normal exit up
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from pipeline import errors
 from pipeline.errors import AccessDenied, Log, NetworkError, PipelineError, UsageError, printable
@@ -35,15 +35,14 @@ DOWNLOAD_LIMIT = 6 * 3600.0  # seconds for a whole download; a stalled one ends 
 LONGEST_WAIT = 300.0  # seconds that Kaggle can make us wait before the next try
 RULES = "https://www.kaggle.com/competitions/{}/rules"
 REFUSALS = AccessDenied, UsageError, errors.BadData, errors.SubmissionLimit  # a 4xx but 429: Kaggle has not done it
+DIED_LOADING = 1  # exit code of Python's own; the child, once it is loaded, has another
 LARGEST = 2**63 - 1  # of Kaggle's numbers; none is negative
 
-# What the client may see of our environment.  VERBOSE is not among it: it makes the client print tokens.
+# What the client sees of our environment, beside credentials.  VERBOSE is not among it: it makes it print tokens.
 PASSED_ON = {
     "PATH", "HOME", "USERPROFILE", "SYSTEMROOT", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TEMP", "TMP",
     "XDG_CONFIG_HOME", "LD_LIBRARY_PATH", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
-    "SSL_CERT_FILE", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR",
-    "KAGGLE_API_ENVIRONMENT", "KAGGLE_API_V1_TOKEN", "KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_DATA_PROXY_URL",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", *credentials.CERTIFICATES, "KAGGLE_API_ENVIRONMENT",
 }  # fmt: skip
 
 T = TypeVar("T")
@@ -240,13 +239,15 @@ class Kaggle:
 
     def _call(self, subject: str, request: dict[str, Any], limit: float, watch: Watch | None = None) -> Any:
         """One call, tried once, for at most `limit` seconds; its errors are about `subject`."""
-        credential = credentials.require(self.environ)
+        found = credentials.require(self.environ)
         environment = {name: value for name, value in self.environ.items() if name in PASSED_ON}
-        with tempfile.TemporaryFile() as output:
+        # A folder for its settings that is there, and has none.
+        environment |= {**found.variables, "KAGGLE_CONFIG_DIR": str(CHILD.parent), "PYTHONPATH": _packages()}
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
             # -P: the child's own folder must not shadow installed packages.
             with subprocess.Popen(
                 [sys.executable, "-P", str(CHILD)],
-                stdin=subprocess.PIPE, stdout=output, stderr=subprocess.DEVNULL, env=environment,
+                stdin=subprocess.PIPE, stdout=output, stderr=complaints, env=environment,
             ) as child:  # fmt: skip
                 assert child.stdin is not None
                 try:
@@ -256,16 +257,17 @@ class Kaggle:
                     self._wait(child, limit, watch)
                 finally:
                     child.kill()
-            output.seek(0)
-            raw = output.read()
+            answer, complaint = (_last_line(stream) for stream in (output, complaints))
         try:
-            reply = json.loads(raw)
+            reply = json.loads(answer)
         except ValueError:
-            text = f"the kaggle client ended without an answer (exit code {child.returncode}): try again"
-            raise NetworkError(text, unanswered=True) from None
+            reply = {"ok": False, "kind": "install", "message": complaint}
+            if child.returncode != DIED_LOADING:
+                text = f"the kaggle client ended without an answer (exit code {child.returncode}): try again"
+                raise NetworkError(text, unanswered=True) from None
         reply = credentials.hide(reply, credentials.secrets(self.environ))
         if not reply["ok"]:
-            raise refusal(subject, credential, reply)
+            raise refusal(subject, found.place, reply)
         return reply["value"]
 
     def _wait(self, child: subprocess.Popen[bytes], limit: float, watch: Watch | None) -> None:
@@ -288,6 +290,17 @@ class Kaggle:
             if now - start > limit:
                 text = f"Kaggle did not answer within {limit:.0f} s: try again later, or raise --timeout"
                 raise NetworkError(text, unanswered=True)
+
+
+def _packages() -> str:
+    """PYTHONPATH for the child: where our own packages are, but not the folder we stand in, nor the project's."""
+    own = {os.path.realpath(folder) for folder in (Path.cwd(), CHILD.parents[2])}
+    return os.pathsep.join(path for path in map(os.path.abspath, sys.path) if os.path.realpath(path) not in own)
+
+
+def _last_line(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return (stream.read().decode(errors="replace").strip().splitlines() or [""])[-1]
 
 
 def _bytes_in(folder: Path | None) -> int:
@@ -323,7 +336,10 @@ def refusal(subject: str, credential: str, reply: Mapping[str, Any]) -> Pipeline
         case "http":
             return _refused(subject, credential, reply, message)
         case "credentials":
-            return AccessDenied(f"Kaggle accepts none of the credentials found: {credentials.CURE}")
+            text = f"Kaggle does not accept the credentials in {credential} ({message}): {credentials.CURE}"
+            return AccessDenied(text)
+        case "usage":
+            return UsageError(message)
         case "install":
             return PipelineError(f"the kaggle client does not load ({message}): pip install -r requirements.txt")
         case "disk":

@@ -1,68 +1,133 @@
-"""Are there credentials for Kaggle?  Prints no secret, and hides them where others quote them.
+"""Credentials for Kaggle: found, read whatever an editor or a shell made of them, and checked before they are used.
 
-Run by any Python 3.11, before anything is installed: `python3 -m pipeline.kaggle_api.credentials`.
+Prints no secret, and hides them where others quote them.  Run by any Python 3.11, before anything is installed:
+`python3 -m pipeline.kaggle_api.credentials`.
 """
 
 import base64
 import json
 import os
 import re
+import ssl
+import string
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from pipeline.errors import AccessDenied
+from pipeline.errors import AccessDenied, PipelineError, UsageError
 
 CURE = (  # the first choice, of several
     "create a token at https://www.kaggle.com/settings (API) and put it\n"
     "  into ~/.kaggle/access_token or KAGGLE_API_TOKEN; `./run_all.sh --rehearsal` needs none"
 )
 FILES = ("access_token", "access_token.txt", "kaggle.json", "credentials.json")
+LEGACY = {"KAGGLE_USERNAME": "username", "KAGGLE_KEY": "key"}  # a variable, and the field of kaggle.json
+NOTEBOOK = ("KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_API_V1_TOKEN", "KAGGLE_DATA_PROXY_URL")  # what one on Kaggle has
+CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+CORRECT = "\n  correct that, or get a new token at https://www.kaggle.com/settings (API)"
+AROUND = string.whitespace + "\ufeff\u200b\xa0\"'\u201c\u201d\u2018\u2019"  # what is copied along with a secret
 PROSE = ("message", "error")  # fields that Kaggle words for people
 LONG = 16  # characters from which a secret is no part of a word by chance; Kaggle's have 32 and more
 LEAST = 4  # characters: nobody's secret is shorter, and hiding "a" would tell more than it hides
 
 
-def require(environ: Mapping[str, str]) -> str:
-    """Where the client will find credentials; it looks in this order.
+class Found(NamedTuple):
+    """Credentials: where they are, and the variables by which the client uses these and no others."""
+
+    place: str
+    variables: Mapping[str, str]
+
+
+def require(environ: Mapping[str, str]) -> Found:
+    """The credentials in the first of the client's places that has any; that TLS has its certificates is seen too.
 
     Raises:
-        AccessDenied: there are none, or kaggle.json has the wrong shape.
+        AccessDenied: there are none, or the first cannot be used.
+        UsageError: a variable names certificates that are not there.
     """
-    user, *others = _folders(environ)
-    configured = environ.get("KAGGLE_CONFIG_DIR")
-    places: list[tuple[str, ...] | Path] = [  # variables that must all be set, or a file
-        ("KAGGLE_API_TOKEN",),
-        ("KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_API_V1_TOKEN"),  # in a notebook on Kaggle
-        user / "access_token",
-        user / "access_token.txt",
-        ("KAGGLE_USERNAME", "KAGGLE_KEY"),
-        *(folder / "kaggle.json" for folder in ([Path(configured)] if configured else [user, *others])),
-        user / "credentials.json",  # OAuth
-    ]
-    for place in places:
-        if isinstance(place, tuple):
-            if all(environ.get(name) for name in place):
-                return " and ".join(place)
-        elif place.is_file():
-            name, kept = _read(place)
-            if place.name == "kaggle.json" and not (name and any(kept)):
-                raise AccessDenied(f'{place} is not of the shape {{"username": "...", "key": "..."}}: {CURE}')
-            if place.stat().st_size:
-                return str(place)
-    raise AccessDenied(f"no Kaggle credentials: {CURE}")
+    found = _token(environ) or _legacy(environ)
+    oauth = _folders(environ)[0] / "credentials.json"
+    if found is None and _text(oauth):
+        found = Found(str(oauth), {})  # the client reads and renews it by itself
+    if found is None:
+        raise AccessDenied(_why_none(environ))
+    _require_certificates(environ)
+    return found
+
+
+def _token(environ: Mapping[str, str]) -> Found | None:
+    place, token = "KAGGLE_API_TOKEN", environ.get("KAGGLE_API_TOKEN", "").strip(AROUND)
+    if token.startswith("/") or os.path.exists(token):  # noqa: PTH110 - Path refuses a name that is too long
+        place, token = f"{token}, which {place} names", _text(Path(token)) or "nothing there"
+    elif not token and all(environ.get(name) for name in NOTEBOOK[:2]):
+        return Found(" and ".join(NOTEBOOK[:2]), {name: environ[name] for name in NOTEBOOK if name in environ})
+    for path in (_folders(environ)[0] / name for name in FILES[:2]):
+        if not token and (token := _text(path) or ""):
+            place = str(path)
+    if token and not re.fullmatch(r"[!-;=-z|~]+", token):  # nor JSON or HTML
+        raise AccessDenied(f"no token in {place} (it is one word, like KGAT_...):{CORRECT}")
+    # The client asks whether a file has that name, and fails if it is too long; ~/.kaggle/access_token it finds itself.
+    return Found(place, {"KAGGLE_API_TOKEN": token} if len(token) < 256 else {}) if token else None
+
+
+def _legacy(environ: Mapping[str, str]) -> Found | None:
+    """A user's name and key; what a variable says goes before kaggle.json."""
+    given = {name: value for name in LEGACY if (value := environ.get(name, "").strip(AROUND))}
+    if len(given) == len(LEGACY):
+        return Found(" and ".join(LEGACY), given)
+    for path in (folder / "kaggle.json" for folder in _config_folders(environ)):
+        if (text := _text(path)) is None:
+            continue
+        values, why = {}, "a name and a key are needed"
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            why = str(error) if text else "it is empty"
+        read = {name: values.get(key) for name, key in LEGACY.items()} if isinstance(values, dict) else {}
+        pair = {name: value.strip(AROUND) for name, value in (read | given).items() if isinstance(value, str)}
+        if re.fullmatch(r"[0-9a-f]{32}|KGAT_.*", pair.get("KAGGLE_USERNAME", "")):
+            pair, why = {}, "the key stands in the place of the name"
+        if not all(pair.get(name) for name in LEGACY):
+            raise AccessDenied(f'{path} is not of the shape {{"username": "...", "key": "..."}} ({why}):{CORRECT}')
+        return Found(" and ".join([*given, str(path)]), pair)
+    return None
+
+
+def _why_none(environ: Mapping[str, str]) -> str:
+    user, configured = _folders(environ)[0], environ.get("KAGGLE_CONFIG_DIR")
+    half = [name for name in LEGACY if environ.get(name)]
+    if half:
+        return f"{half[0]} is set, and {' and '.join(LEGACY.keys() - half)} is not:{CORRECT}"
+    if configured:
+        return f"KAGGLE_CONFIG_DIR names {configured}, and there is no folder with a kaggle.json:{CORRECT}"
+    if user.is_file():
+        return f"{user} is a file, and must be a folder:{CORRECT}"
+    empty = [f"{user / name} is empty" for name in FILES[:2] if (user / name).is_file()]
+    return f"{empty[0] if empty else 'no Kaggle credentials'}: {CURE}"
+
+
+def _require_certificates(environ: Mapping[str, str]) -> None:
+    for name in CERTIFICATES:
+        value = environ.get(name, "")
+        try:
+            if value and (name == "SSL_CERT_DIR" or Path(value).is_dir()):
+                next(entry for folder in value.split(os.pathsep) for entry in Path(folder).glob("*"))
+            elif value:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+        except (OSError, StopIteration) as error:
+            why = "no certificates there" if isinstance(error, (ssl.SSLError, StopIteration)) else error.strerror
+            raise UsageError(f"{name} names {value} ({why}): correct it, or `unset {name}`") from None
 
 
 def secrets(environ: Mapping[str, str]) -> list[str]:
     """What nobody must read in an answer: all secrets in reach of the client, also as they travel; long ones first."""
-    users, keys = {environ.get("KAGGLE_USERNAME", "")}, {environ.get("KAGGLE_KEY", "")}
-    folders = {*_folders(environ), *map(Path, filter(None, [environ.get("KAGGLE_CONFIG_DIR")]))}
-    files = [folder / name for folder in folders for name in FILES]
+    users, keys = ({environ.get(name, "").strip(AROUND)} for name in LEGACY)
+    files = [folder / name for folder in {*_folders(environ), *_config_folders(environ)} for name in FILES]
     for name in ("KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN"):  # a token, or the name of a file with one
-        keys.add(environ.get(name, ""))
+        keys.add(environ.get(name, "").strip(AROUND))
         files.append(Path(environ.get(name) or "/nonexistent"))
     for path in files:
         user, kept = _read(path)
@@ -95,17 +160,39 @@ def hide(value: Any, kept: Iterable[str], name: str = "") -> Any:
     return value
 
 
+def _text(path: Path) -> str | None:
+    """A file's text, in whatever encoding an editor or PowerShell saved it; None if it is not there.
+
+    Raises:
+        AccessDenied: there is something else, or it cannot be read.
+    """
+    try:
+        raw = path.read_bytes()
+        return raw.decode(json.detect_encoding(raw)).strip(AROUND)
+    except (FileNotFoundError, NotADirectoryError):
+        if not path.is_symlink():
+            return None
+        why = "is a link to nothing"
+    except IsADirectoryError:
+        why = "is a folder, and must be a file (Docker makes a folder if the file to mount is missing)"
+    except UnicodeDecodeError:
+        why = "is no text file"
+    except (OSError, ValueError) as error:
+        why = f"cannot be read ({getattr(error, 'strerror', error)})"
+    raise AccessDenied(f"{path} {why}:{CORRECT}")
+
+
 def _read(path: Path) -> tuple[str, set[str]]:
     """The user's name and the secrets in one of Kaggle's files."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace").strip()
-    except (OSError, ValueError):  # a token is no file's name
+        text = _text(path) or ""
+    except AccessDenied:  # a token is no file's name
         return "", set()
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         values = json.loads(text)
         if isinstance(values, dict):
-            kept = {str(values.get(name) or "") for name in ("key", "token", "access_token", "refresh_token")}
-            return str(values.get("username") or ""), kept
+            kept = [str(values.get(name) or "") for name in ("key", "token", "access_token", "refresh_token")]
+            return str(values.get("username") or ""), {key.strip(AROUND) for key in kept}
     return "", {text}
 
 
@@ -118,13 +205,18 @@ def _folders(environ: Mapping[str, str]) -> list[Path]:
     return [home / ".kaggle", Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"]
 
 
+def _config_folders(environ: Mapping[str, str]) -> list[Path]:
+    configured = environ.get("KAGGLE_CONFIG_DIR")
+    return [Path(os.path.expanduser(configured))] if configured else _folders(environ)  # noqa: PTH111 - which may raise
+
+
 def main() -> int:
-    """Exit code 0 if there are credentials, else 5 and one line that says how to get them."""
+    """Exit code 0 if there are credentials, else 5 (or 2) and an error that says how to get them."""
     try:
         require(os.environ)
-    except (AccessDenied, OSError) as error:
+    except PipelineError as error:
         sys.stderr.write(f"error: {error}\n")
-        return AccessDenied.exit_code
+        return error.exit_code
     return 0
 
 
