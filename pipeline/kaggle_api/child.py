@@ -218,8 +218,8 @@ def _authenticated() -> Any:
     except (OSError, Unreadable):  # it authenticates
         raise
     except Exception as error:
-        spec = importlib.util.find_spec("kaggle")
-        raise ImportError(f"{error}; kaggle is {spec.origin if spec else 'not there'}") from error
+        spec = importlib.util.find_spec("kaggle")  # perhaps a file of the user's
+        raise ImportError(f"{error}{f'; kaggle is {spec.origin}' if spec else ''}") from error
     try:
         if not getattr(api, "_authenticated", False):
             api.authenticate()

@@ -341,7 +341,8 @@ def refusal(subject: str, credential: str, reply: Mapping[str, Any]) -> Pipeline
         case "usage":
             return UsageError(message)
         case "install":
-            return PipelineError(f"the kaggle client does not load ({message}): pip install -r requirements.txt")
+            cure = "pip install -r requirements.txt, or move away the file on PYTHONPATH that is in its way"
+            return PipelineError(f"the kaggle client does not load ({message}):\n  {cure}")
         case "disk":
             return PipelineError(f"the system refused the kaggle client ({message}): free space, or check permissions")
         case "storage":  # its links are signed and grow old: a new one may do

@@ -1,15 +1,19 @@
 """The child process with the genuine client: what it makes of Kaggle's answers."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
+import venv
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from pipeline.kaggle_api import child
-from tests.support import clean_environment
+from tests.doubles.kaggle import faulty_kaggle
+from tests.support import ROOT, SLUG, clean_environment, error_line, here, write_download
 
 
 @pytest.mark.parametrize(
@@ -46,6 +50,37 @@ def test_a_token_that_the_client_has_renewed_is_not_shown(monkeypatch: pytest.Mo
     api = SimpleNamespace(config_values={"token": "renewed-token"})
     monkeypatch.setitem(sys.modules, "kaggle", SimpleNamespace(api=api))
     assert child._refusal("files", ValueError("with renewed-token"))["message"] == "ValueError: with ***"
+
+
+def test_it_sees_the_packages_of_its_parent_and_no_file_of_the_users(tmp_path: Path) -> None:
+    """The interpreter has no packages but those on PYTHONPATH, and somebody's kaggle.py lies in the current folder."""
+    venv.create(tmp_path / "venv")
+    write_download(tmp_path / "source")
+    (tmp_path / "kaggle.py").write_text("1 / 0")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/sitecustomize.py").write_text("print('Welcome!', flush=True)")
+    with faulty_kaggle(tmp_path / "source", tmp_path / "state", slug=SLUG) as kaggle:
+        environ = {**kaggle.environment, "PYTHONPATH": os.pathsep.join([str(tmp_path / "x"), *sys.path, str(ROOT)])}
+        command = [tmp_path / "venv/bin/python", "-m", "pipeline.download"]
+        result = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and "is complete" in result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("requests.py", "import nowhere", "(ModuleNotFoundError: No module named 'nowhere')"),
+        ("kaggle.py", "", "module 'kaggle' has no attribute 'api'; kaggle is "),
+    ],
+)
+def test_what_keeps_it_from_loading_is_told_at_once(tmp_path: Path, name: str, content: str, says: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        environ = {**clean_environment(), "KAGGLE_API_TOKEN": "t", "KAGGLE_API_ENVIRONMENT": "LOCALHOST"}
+        result = here("download", cwd=tmp_path.parent, environ=environ)
+    assert says in error_line(result, 1) and "pip install -r requirements.txt, or" in result.stderr
+    assert "trying again" not in result.stdout
 
 
 def test_it_ends_with_its_parent() -> None:

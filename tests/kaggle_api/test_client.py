@@ -13,9 +13,10 @@ from tests.doubles.kaggle import faulty_kaggle
 from tests.support import SLUG
 
 NOT_REACHING = {
-    "VERBOSE", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "HF_TOKEN",
+    "VERBOSE", "KAGGLE_USERNAME", "PYTHONSTARTUP", "PYTHONHOME", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "HF_TOKEN",
     "PIPELINE_COMPETITION", "LD_PRELOAD", "KAGGLE_USER_SECRETS_TOKEN",
 }  # fmt: skip
+CERTIFICATES = {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"}  # are looked at beforehand
 KERNEL = "user/my-run"
 LIMITS = {"today": 1, "total": 2, "allowed": 3, "by_total": False}
 
@@ -59,8 +60,10 @@ def test_no_other_variables_reach_the_child(child: Path) -> None:
         "import json, os, sys\nsys.stdin.readline()\n"
         "print(json.dumps({'ok': True, 'value': [{'name': name, 'size': 1} for name in os.environ]}))\n"
     )
-    environ = dict.fromkeys(client.PASSED_ON | NOT_REACHING, "1")
-    assert {file.name for file in Kaggle(environ).files(SLUG)} == client.PASSED_ON
+    credentials = {"KAGGLE_API_TOKEN": "t"}
+    environ = dict.fromkeys(client.PASSED_ON - CERTIFICATES | NOT_REACHING, "1") | credentials
+    reached = {file.name for file in Kaggle(environ).files(SLUG)}
+    assert reached == client.PASSED_ON - CERTIFICATES | {*credentials, "KAGGLE_CONFIG_DIR", "PYTHONPATH"}
 
 
 @pytest.mark.parametrize(
@@ -160,8 +163,9 @@ REFUSALS: list[tuple[dict[str, object], type[PipelineError], str]] = [
     ({"kind": "network"}, NetworkError, r"cannot reach Kaggle \(m\): check the network and run again"),
     ({"kind": "other"}, NetworkError, r"makes no sense .*: try again later; if it stays so, pip install -U kaggle"),
     ({"kind": "disk"}, PipelineError, r"refused the kaggle client \(m\): free space, or check permissions"),
-    ({"kind": "install"}, PipelineError, r"does not load \(m\): pip install -r requirements\.txt"),
-    ({"kind": "credentials"}, AccessDenied, r"accepts none of the credentials found" + SETTINGS),
+    ({"kind": "install"}, PipelineError, r"does not load \(m\):\n  pip install -r requirements\.txt"),
+    ({"kind": "credentials"}, AccessDenied, r"does not accept the credentials in KAGGLE_API_TOKEN \(m\)" + SETTINGS),
+    ({"kind": "usage"}, UsageError, "m"),
 ]  # fmt: skip
 
 
