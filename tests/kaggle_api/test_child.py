@@ -61,7 +61,7 @@ def test_it_sees_the_packages_of_its_parent_and_no_file_of_the_users(tmp_path: P
     (tmp_path / "x/sitecustomize.py").write_text("print('Welcome!', flush=True)")
     with faulty_kaggle(tmp_path / "source", tmp_path / "state", slug=SLUG) as kaggle:
         environ = {**kaggle.environment, "PYTHONPATH": os.pathsep.join([str(tmp_path / "x"), *sys.path, str(ROOT)])}
-        command = [tmp_path / "venv/bin/python", "-m", "pipeline.download"]
+        command = [str(tmp_path / "venv/bin/python"), "-m", "pipeline.download"]
         result = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert result.returncode == 0 and "is complete" in result.stdout, result.stderr
 

@@ -61,7 +61,7 @@ def test_each_kind_is_found_and_the_client_gets_it_alone(
     assert found.variables == variables
 
 
-def refused(home: Path, code: int = 5, **environ: str) -> str:
+def refused(home: Path, code: int, **environ: str) -> str:
     """The error of a download with these credentials, which shows no secret."""
     result = here(
         "download", "--competition", SLUG, cwd=home, environ={**clean_environment(), "HOME": str(home), **environ}
@@ -98,15 +98,15 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(
     tmp_path: Path, file: str, content: str, says: str
 ) -> None:
     write(tmp_path / file, content)
-    assert says in refused(tmp_path)
+    assert says in refused(tmp_path, 5)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / ".kaggle").mkdir()
     (tmp_path / KAGGLE_JSON).symlink_to("nowhere")
-    assert "~/.kaggle/kaggle.json is a link to nothing" in refused(tmp_path)
+    assert "~/.kaggle/kaggle.json is a link to nothing" in refused(tmp_path, 5)
     with mock.patch.object(Path, "read_bytes", side_effect=PermissionError(13, "Permission denied")):  # not for root
-        assert "~/.kaggle/access_token cannot be read (Permission denied)" in refused(tmp_path)
+        assert "~/.kaggle/access_token cannot be read (Permission denied)" in refused(tmp_path, 5)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_variable_that_cannot_be_used_is_named(tmp_path: Path, name: str, value: str, says: str) -> None:
-    assert says in refused(tmp_path, **{name: value})
+    assert says in refused(tmp_path, 5, **{name: value})
 
 
 @pytest.mark.parametrize("name", credentials.CERTIFICATES)
@@ -129,7 +129,7 @@ def test_certificates_that_are_not_there_are_told_before_kaggle_is_asked(tmp_pat
     (tmp_path / "folder").mkdir()
     write(tmp_path / "empty.pem", "")
     write(tmp_path / "garbage.pem", "garbage")
-    line = refused(tmp_path, 2, **TOKEN, **{name: value})
+    line = refused(tmp_path, 2, **(TOKEN | {name: value}))
     assert line.startswith(f"{name} names {value} (") and line.endswith(f"correct it, or `unset {name}`\n")
 
 
