@@ -27,13 +27,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from pipeline.errors import Log, PipelineError, UsageError, first_line
+from pipeline.errors import Log, PipelineError, UsageError, first_line, printable
 from pipeline.recipes import Compile
 
 BF16_MACS = 10e6  # of an image: below, converting costs as much as the faster products gain
 # Of the whole training, backward included: half an hour of two cores, a minute of an H200.  Compiling costs 1 to 3
 # minutes and saves a sixth on a CPU in bf16; it saved nothing on one without (tests/bench/RESULTS.md).
 COMPILE_MACS = 1e15
+
+CACHE = "TORCHINDUCTOR_CACHE_DIR"  # the environment's variable
 
 Precision = Literal["fp32", "bf16"]
 
@@ -90,6 +92,7 @@ def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) ->
         torch.backends.cudnn.benchmark = True  # shapes are few and fixed: measure once which algorithm is fastest
         if not dist.is_initialized():  # else whoever made the process group has chosen the GPU
             _take_gpu(int(os.environ.get("LOCAL_RANK", "0")))
+    _make_cache(log)
     device = Device(kind, "bf16" if _has_bf16(kind) else "fp32")
     if device.precision == "bf16" and (reason := _bf16_failure(device)):
         log(f"bf16 fails here ({reason}): computing in fp32")
@@ -104,6 +107,14 @@ def _take_gpu(number: int) -> None:
         torch.cuda.set_device(number)
     except RuntimeError as error:
         raise _failure("cuda", error) from error
+
+
+def _make_cache(log: Log) -> None:
+    """Leave a folder for compiled code that cannot be made: PyTorch makes it even for an optimizer, and fails."""
+    try:
+        Path(os.environ.get(CACHE) or ".").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        log(f"{CACHE}={printable(os.environ.pop(CACHE))} fails here ({error.strerror}): using PyTorch's default")
 
 
 def _missing_compiler(kind: str) -> str:
@@ -136,7 +147,7 @@ def _bf16_failure(device: Device) -> str:
         with device.autocast():
             result = conv2d(images, filters)
         torch.autograd.backward(result.float().sum())
-    except RuntimeError as error:
+    except Exception as error:  # in whatever way: float32 remains
         return first_line(error)
     return ""
 

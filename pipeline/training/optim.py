@@ -39,7 +39,7 @@ def build(model: nn.Module, config: TrainConfig, log: Log = lambda _: None) -> t
             probe.grad = torch.zeros_like(probe)
             kind([probe], lr=0.0, fused=True).step()  # type: ignore[call-arg]
             options["fused"] = True
-        except RuntimeError as error:
+        except Exception as error:  # in whatever way: the plain one remains
             log(f"the fused {config.optimizer} fails here ({first_line(error)}): taking PyTorch's plain one")
     return kind(groups, **options)
 

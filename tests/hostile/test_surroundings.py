@@ -1,5 +1,6 @@
 """What a machine does to people: devices that fail, terminals and folders that are not as usual."""
 
+import os
 import shutil
 from pathlib import Path
 from unittest import mock
@@ -9,10 +10,11 @@ import torch
 
 from pipeline.errors import AccessDenied
 from pipeline.kaggle_api import credentials
+from pipeline.recipes import MODELS, ModelConfig
 from pipeline.training import inference
 from tests.hostile.edits import CSV
 from tests.hostile.surroundings import NAMESPACE, needs_mounts, shell
-from tests.support import ROOT, SLUG, clean_environment, error_line, here, tree
+from tests.support import ROOT, SLUG, clean_environment, error_line, here, stage, tree
 from tests.training.tiny import before_step, write_tiny
 
 TRAIN = ("train", "--competition", SLUG, "--preset", "rehearsal", "--epochs", "2", "--device", "cpu")
@@ -47,6 +49,36 @@ def test_a_device_that_vanishes_while_predicting_is_told_and_nothing_is_lost(
     assert tree(place) == before
     assert here("predict", "--force", cwd=place).returncode == 0
     assert (place / CSV).read_bytes() == before[CSV]
+
+
+# --- an acceleration that fails ---------------------------------------------------------------------------------
+
+
+def test_a_compiler_that_compiles_nothing_costs_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As g++ does without Python's headers."""
+    write_tiny(tmp_path / "data/processed", train=100, test=20)
+    version = "case $1 in --version) echo g++ 14; exit;; esac"
+    script = f"#!/bin/sh\n{version}\necho 'x.cpp:1:10: fatal error: Python.h: No such file' >&2\nexit 1\n"
+    (tmp_path / "g++").write_text(script)
+    (tmp_path / "g++").chmod(0o755)
+    monkeypatch.setitem(MODELS, "resnet18", ModelConfig("resnet18", 4, (4,), (1,), (4,)))
+    environ = {**clean_environment(), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+               "PATH": f"{tmp_path}:{os.environ['PATH']}"}  # fmt: skip
+    result = here(*TRAIN, "--model", "resnet18", "--compile", "yes", cwd=tmp_path, environ=environ)
+    assert (result.returncode, result.stderr) == (0, "")
+    told = [line for line in result.stdout.splitlines() if "fail" in line]
+    assert told == ["compiling the model fails here (fatal error: Python.h: No such file): training it as it is"]
+
+
+def test_a_compilers_cache_that_cannot_be_made_costs_one_line(tmp_path: Path) -> None:
+    """Even without compiling: PyTorch makes it for an optimizer."""
+    write_tiny(tmp_path / "data/processed", train=100, test=20)
+    (tmp_path / "file").touch()
+    environ = {**clean_environment(), "TORCHINDUCTOR_CACHE_DIR": "file/cache"}
+    result = stage(*TRAIN, cwd=tmp_path, environ=environ)
+    assert (result.returncode, result.stderr) == (0, "")
+    told = [line for line in result.stdout.splitlines() if "fail" in line]
+    assert told == ["TORCHINDUCTOR_CACHE_DIR=file/cache fails here (Not a directory): using PyTorch's default"]
 
 
 # --- terminals and folders --------------------------------------------------------------------------------------
