@@ -22,7 +22,7 @@ from typing import Any
 
 import click
 
-from pipeline import cli
+from pipeline import cli, commands
 from pipeline.config import Paths, competition
 from pipeline.console import duration, table
 from pipeline.errors import AccessDenied, BadData, Log, MissingInput, NetworkError, PipelineError, printable
@@ -31,10 +31,11 @@ from pipeline.gap.comparison import Comparison, compare
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import Kaggle, Submission
 from pipeline.kaggle_api.ledger_sync import sync
-from pipeline.store import ledger, runs, submissions
+from pipeline.store import ledger, submission_format, submissions
 from pipeline.store.ledger import Entry
-from pipeline.store.manifest import Manifest
-from pipeline.store.submissions import LocalCsv
+from pipeline.store.manifest import FileRecord, Manifest
+from pipeline.store.processed import Processed
+from pipeline.store.submissions import LocalCsv, Sidecar
 
 POLL = 2.0  # seconds between two questions to Kaggle, while something is being scored
 SHOWN = 30  # submissions in the table
@@ -45,22 +46,23 @@ class Checked:
     """What is known, and what is predicted."""
 
     comparison: Comparison
-    csv: LocalCsv | None  # the one that is assessed
+    csv: Path | None  # the one that is assessed
+    csv_sha256: str
+    sidecar: Sidecar | None  # None: there is no CSV, or it is not as predict wrote it
     assessment: Assessment | None
-    not_assessed: str | None  # why there is a CSV and no assessment
+    not_assessed: str | None  # why there is no assessment
     not_asked: str | None  # why Kaggle was not asked
     pictures: Sequence[Path] = ()  # that were drawn
 
     def to_dict(self) -> dict[str, Any]:
         """For --json.  Accuracies in per cent, gaps in points."""
         values = self.comparison.to_dict() | {
-            "csv": str(self.csv.path) if self.csv else None,
+            "csv": str(self.csv) if self.csv else None,
             "pictures": [str(path) for path in self.pictures],
             "not_judged": self.not_assessed,
             "not_asked": self.not_asked,
         }
-        if self.comparison.newest is None and self.csv is not None:
-            sidecar = self.csv.sidecar
+        if self.comparison.newest is None and (sidecar := self.sidecar) is not None:
             values |= {"run": sidecar.run, "local": sidecar.test_accuracy, "validation": sidecar.validation_accuracy}
         return {**values, **(self.assessment.to_dict() if self.assessment else NOT_ASSESSED)}
 
@@ -84,19 +86,22 @@ def check(
     Raises:
         NetworkError, AccessDenied: Kaggle was asked and did not answer; `log` has got what the ledger knows.
         MissingInput: pictures are wanted, and the data is not preprocessed here.
-        BadData: the ledger is damaged; `csv` was not written by predict, was edited, or cannot be assessed; pictures
-            are wanted, and the images here are others by now.
+        BadData: the ledger is damaged; `csv` is no valid submission, or cannot be assessed although predict wrote it;
+            pictures are wanted, and the images here are others by now.
     """
     path, known = paths.submissions / ledger.NAME, competition(slug)
-    csvs = submissions.local_csvs(paths.submissions, slug)
-    subject = submissions.local_csv(csv, slug) if csv else _csv_to_assess(csvs, paths)
-    entries = ledger.read(path)
-    assessment = not_assessed = None
+    csvs, entries = submissions.local_csvs(paths.submissions, slug), ledger.read(path)
+    subject, digest, sidecar, assessment, not_assessed = csv, "", None, None, None
     try:
-        if subject is not None:
-            assessment = assess(subject, csvs, entries, known)
+        if (local := _subject(csv, slug, paths)) is not None:
+            subject, sidecar, digest = local.path, local.sidecar, local.sidecar.csv_sha256
+            assessment = assess(local, csvs, entries, known)
             entries = record(path, entries, assessment, datetime.now(UTC))
-    except BadData as error:
+    except submissions.NotOurs as error:
+        assert csv is not None  # a default is ours
+        submission_format.validate(csv, Processed.open(paths.processed / slug).array("hidden_ids"))
+        digest, not_assessed = FileRecord.of(csv).sha256, f"{error}, so its score cannot be predicted"
+    except (BadData, MissingInput) as error:
         if csv is not None:
             raise
         not_assessed = str(error)
@@ -106,9 +111,15 @@ def check(
     manifest = None
     with suppress(BadData):  # without what preprocess found out the comparison knows less, and goes on
         manifest = Manifest.read(paths.processed / slug)
-    only = subject.sidecar.csv_sha256 if subject and csv else None
+    only = digest if csv else None
     compared = compare(known, entries, csvs, manifest.facts if manifest else {}, only)
-    return Checked(compared, subject, assessment, not_assessed, not_asked, drawn)
+    return Checked(compared, subject, digest, sidecar, assessment, not_assessed, not_asked, drawn)
+
+
+def _subject(csv: Path | None, slug: str, paths: Paths) -> LocalCsv | None:
+    if csv is not None:
+        return submissions.local_csv(csv, slug)
+    return submissions.default_csv(paths.submissions, paths.models, slug)
 
 
 def _ask(
@@ -143,24 +154,9 @@ def _draw(assessment: Assessment, processed: Path, folder: Path) -> list[Path]:
     return figures.write(drawn, folder, assessment.csv.path.stem)
 
 
-def _csv_to_assess(csvs: Sequence[LocalCsv], paths: Paths) -> LocalCsv | None:
-    """The newest CSV of the run that train finished last, alone or with others, else the newest of all.
-
-    Those of models over the parameter limit do not count: they cannot be submitted.
-    """
-    latest = None
-    with suppress(MissingInput, BadData):
-        latest = runs.latest(paths.models)
-    return max(
-        (csv for csv in csvs if csv.sidecar.submittable),
-        key=lambda csv: (latest in (csv.sidecar.run, *csv.sidecar.runs), csv.sidecar.created),
-        default=None,
-    )
-
-
-def show(checked: Checked, log: Log) -> None:
+def show(checked: Checked, paths: Paths, log: Log) -> None:
     """Print the table, what it means, and what to expect."""
-    compared, csv = checked.comparison, checked.csv
+    compared = checked.comparison
     if checked.not_asked:
         log(f"check: Kaggle was not asked, this is the ledger alone ({checked.not_asked})")
     if compared.submissions:
@@ -169,20 +165,29 @@ def show(checked: Checked, log: Log) -> None:
     if errors := compared.errors:
         mean = sum(map(abs, errors)) / len(errors)
         lines.append(f"predictions that have a score by now: {len(errors)}, off by {mean:.2f} points on average")
-    if csv is None:
-        lines.append("there is no CSV to submit; `python -m pipeline.predict` writes one")
-    else:
-        summary = checked.assessment.summary() if checked.assessment else [f"no prediction: {checked.not_assessed}"]
-        lines += [*summary, *(f"picture {path}" for path in checked.pictures)]
-        sidecar = csv.sidecar
-        if sidecar.csv_sha256 not in {entry.csv_sha256 for entry in compared.submissions if entry.ref}:
-            tag = submissions.tag(sidecar.run, sidecar.csv_sha256, sidecar.validation_accuracy)
-            lines.append(
-                f"{csv.path} has not been submitted.  To submit it:\n  kaggle competitions submit "
-                f'-c {sidecar.competition} -f {shlex.quote(str(csv.path))} -m "{tag}"'
-            )
-    for line in lines:
+    for line in (*lines, *_about_the_csv(checked, paths)):
         log(f"check: {line}")
+
+
+def _about_the_csv(checked: Checked, paths: Paths) -> list[str]:
+    """Which it is, what it will score, and how to submit it unless it was."""
+    csv, sidecar, slug = checked.csv, checked.sidecar, checked.comparison.competition.slug
+    if csv is None:
+        return [f"there is no CSV to submit; {checked.not_assessed or '`python -m pipeline.predict` writes one'}"]
+    lines = checked.assessment.summary() if checked.assessment else [f"no prediction: {checked.not_assessed}"]
+    lines += [f"picture {path}" for path in checked.pictures]
+    if checked.csv_sha256 in {entry.csv_sha256 for entry in checked.comparison.submissions if entry.ref}:
+        return lines
+    if sidecar is None:
+        command = commands.command("submit", slug, paths, "--csv", str(csv), "--competition", slug)
+        lines.insert(0, f"{csv} is a valid submission to {slug}")
+    else:
+        tag = submissions.tag(sidecar.run, sidecar.csv_sha256, sidecar.validation_accuracy)
+        command = f'kaggle competitions submit -c {slug} -f {shlex.quote(str(csv))} -m "{tag}"'
+        lines.insert(0, f"{csv} is the newest CSV of run {printable(sidecar.run)}")
+    if sidecar is not None and not sidecar.submittable:
+        return [*lines, f"there is no CSV to submit: {csv} is of a network over the parameter limit"]
+    return [*lines, f"{csv} has not been submitted.  To submit it:\n  {command}"]
 
 
 def submission_table(entries: Sequence[Entry], predictions: Mapping[str, Entry]) -> str:
@@ -236,7 +241,7 @@ python -m pipeline.check --pictures submissions      and what is out of distribu
 python -m pipeline.check --fail-over 12              exit code 1 if the newest gap is over 12 points
 """)
 @cli.competition
-@cli.csv("The CSV to assess, written by predict; by default the newest of the run that train finished last.")
+@cli.csv("The CSV to assess; by default the newest of the run that train finished last.")
 @cli.as_json
 @click.option("--fail-over", metavar="POINTS", type=cli.Finite(min=-100, max=100),
               help="End with exit code 1 if the newest gap is larger.")  # fmt: skip
@@ -260,7 +265,7 @@ def command(
     if as_json:
         cli.log(json.dumps(checked.to_dict(), indent=2))
     else:
-        show(checked, cli.log)
+        show(checked, paths, cli.log)
     newest = checked.comparison.newest
     if fail_over is None or newest is None:
         return

@@ -12,16 +12,19 @@ import traceback
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from pipeline import recipes
 from pipeline.commands import BELONGS, SCRIPT, TAUGHT
 from pipeline.config import DEFAULT_COMPETITION, Paths, check_slug
-from pipeline.errors import EXIT_CODES, INTERRUPTED, PipelineError, UsageError, printable
+from pipeline.errors import EXIT_CODES, INTERRUPTED, Log, PipelineError, UsageError, printable
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
+from pipeline.store import overview
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -191,7 +194,9 @@ raw = _folder("--raw", Paths.raw, "Folder of the downloads.")
 processed = _folder("--processed", Paths.processed, "Folder of the checked arrays.")
 models = _folder("--models", Paths.models, "Folder of the runs.")
 submissions = _folder("--submissions", Paths.submissions, "Folder of the CSVs and the ledger.")
-force = click.option("--force", is_flag=True, help="Redo it even if the output is complete.")
+force = click.option(
+    "--force", is_flag=True, help="Redo it even if the output is complete; what was not ours is kept as NAME.bak."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 device = click.option(
     "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True,
@@ -293,6 +298,14 @@ class StageCommand(click.Command):
             better = meant.partition("=")[0] if SCRIPT in os.environ else f"{ctx.command_path} {shlex.join(words)}"
             raise UsageError(f"there is no option {typed.partition('=')[0]}; try: {better}") from error
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click; a stage for data that is here takes, by default, the competition of which there is any."""
+        by_default = ctx.params.get("slug") and ctx.get_parameter_source("slug") == ParameterSource.DEFAULT
+        if by_default and "processed" in ctx.params:  # download and kernel push begin with nothing
+            folders = {field.name: ctx.params[field.name] for field in fields(Paths) if field.name in ctx.params}
+            ctx.params["slug"] = default_competition(Paths(**folders), None if ctx.params.get("as_json") else log)
+        return super().invoke(ctx)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, group by group, as click would write them all."""
         heading, sections = "Options", dict[str, list[tuple[str, str]]]()
@@ -303,6 +316,17 @@ class StageCommand(click.Command):
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
+
+
+def default_competition(paths: Paths, log: Log | None) -> str:
+    """The competition where none is named: the default, or else the only one of which anything is here."""
+    found = overview.competitions(paths)
+    if len(found) != 1 or DEFAULT_COMPETITION in found:
+        return DEFAULT_COMPETITION
+    (only,) = found
+    if log is not None:
+        log(f"nothing is here of {DEFAULT_COMPETITION}: taking {only}, the only competition that is")
+    return only
 
 
 # What other programs call our options, where neither initials (--lr) nor likeness lead to ours.

@@ -27,7 +27,7 @@ from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import MARKER, Kaggle, RemoteFile
 from pipeline.store import archive, atomic, cifar, links
 from pipeline.store.manifest import NAME as MANIFEST
-from pipeline.store.manifest import Manifest, records, versions
+from pipeline.store.manifest import Manifest, records, strangers, versions
 
 # Where a Kaggle notebook mounts a competition's files, by the notebook's age.
 KAGGLE_INPUT = (Path("/kaggle/input"), Path("/kaggle/input/competitions"))
@@ -78,7 +78,8 @@ def _is_complete(target: Path, source: Path | None, log: Log) -> bool:
     origin = manifest.inputs.get("source") if manifest else str(target.resolve())  # it was laid out by hand
     if source is not None and origin != str(source.resolve()):
         again = commands.command("download", target.name, Paths(raw=target.parent), "--from", str(source), "--force")
-        raise UsageError(f"{target} came from {origin}: move it away, or replace it with `{again}`")
+        cure = "" if strangers(target) else f", or replace it with `{again}`"
+        raise UsageError(f"{target} came from {origin}: move it away{cure}")
     # What is used in place is not ours and may change, and the editions of a competition are equally long.
     changed = manifest and (manifest.missing(target) if origin == KAGGLE else manifest.changed(target))
     if changed:
@@ -95,7 +96,7 @@ def _from_here(source: Path, target: Path, log: Log) -> None:
     here, there = target.resolve(), source.resolve()
     if here == there or here in there.parents or there in here.parents:
         raise UsageError(f"--from {source} and {target} lie in each other: move the files elsewhere first")
-    with atomic.lock(target), atomic.replacing_folder(target) as folder:
+    with atomic.lock(target), atomic.replacing_folder(target, keep=bool(strangers(target))) as folder:
         if source.is_dir():
             log(f"download: using the files in {source} in place")
             for file in cifar.find_files(source):
@@ -129,7 +130,7 @@ def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
         for last_try in (False, True):
             came = _fetch(slug, cache, size, kaggle, log)
             try:
-                with atomic.replacing_folder(target) as folder:
+                with atomic.replacing_folder(target, keep=bool(strangers(target))) as folder:
                     archive.extract(came, folder)
                     _finish(folder, target, KAGGLE, listed, log)
                 break

@@ -29,7 +29,7 @@ from pipeline.kernel_runner import CSV_ENDINGS, RUN_FILES
 from pipeline.kernel_source import AGAIN, NOTE, Kernel
 from pipeline.store import atomic, manifest, runs
 from pipeline.store.runs import Run
-from pipeline.store.submissions import Evidence, evidence_path, local_csv
+from pipeline.store.submissions import Evidence, evidence_path, local_csv, strangers
 
 LARGEST = 1_000_000_000  # bytes of the output: a million test images have 300 MB of probabilities
 WAITING = ("QUEUED", "NEW_SCRIPT", "RUNNING")  # statuses that change by themselves
@@ -96,8 +96,9 @@ class Kernels:
         try:
             run = verify(kernel, self.paths)
         except (BadData, MissingInput) as error:
-            cure = "the kernel's results would take its place: choose another --run, or --force"
-            raise UsageError(f"{error}; {cure}") from None
+            ours = not (strangers(csv) or runs.strangers(folder))
+            cure = f"choose another --run{', or --force' if ours else ''}"
+            raise UsageError(f"{error}; the kernel's results would take its place: {cure}") from None
         self.log(f"kernel: run {kernel.run} and its CSV are here already, nothing to do")
         runs.point_latest(self.paths.models, kernel.run)
         return run
@@ -192,7 +193,9 @@ class Kernels:
             raise BadData(f"the kernel's output is not what was ordered: {cure} ({error})") from error
         folder, csv = self.paths.models / kernel.run, self.paths.submissions / f"{kernel.run}.csv"
         with atomic.lock(folder), atomic.lock(csv):
-            with atomic.replacing_folder(folder) as new:
+            for other in strangers(csv):
+                self.log(f"kernel: {other} was not ours, and is kept as {atomic.set_aside(other)}")
+            with atomic.replacing_folder(folder, keep=bool(runs.strangers(folder))) as new:
                 for name in RUN_FILES:
                     shutil.copyfile(run.folder / name, new / name)
             for ending in CSV_ENDINGS:

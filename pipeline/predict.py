@@ -21,7 +21,7 @@ import click
 import numpy as np
 
 from pipeline import cli, commands
-from pipeline.config import DEFAULT_COMPETITION, PARAMETER_LIMIT, Paths, check_slug, competition
+from pipeline.config import PARAMETER_LIMIT, Paths, check_slug, competition
 from pipeline.console import duration
 from pipeline.errors import BadData, Log, UsageError
 from pipeline.gap.assessment import assess, record
@@ -55,7 +55,8 @@ def predict(
     Raises:
         MissingInput: no finished run, or the competition's data is not preprocessed.
         BadData: the run's or the data's files are damaged, or it is not the data that the run was trained on.
-        UsageError: the runs do not go together, or `out` is a CSV of somebody else's making, and not `force`.
+        UsageError: the runs do not go together, or `out` is a CSV of somebody else's making, and not `force`, which
+            keeps a copy of it.
     """
     ensemble = Ensemble.open(paths.models, paths.pretrained, names)
     data = Processed.open(paths.processed / (slug or ensemble.competition))
@@ -64,7 +65,7 @@ def predict(
     csv = out if out is not None else paths.submissions / ensemble.csv_name
     if csv.suffix != ".csv" or csv.name == ledger.NAME:
         raise UsageError(f"--out {csv}: the name must end in .csv, and {ledger.NAME} is the ledger's name")
-    old = None if force else _existing(csv)
+    old = None if force else _existing(csv, names)
     wanted = (data.folder.name, ensemble.name, ensemble.weights_sha256, data.hidden_fingerprint, tta, adapt)
     if old and wanted == (old.competition, old.run, old.weights_sha256, old.hidden, old.tta, old.adapt):
         log(f"predict: {csv} is complete for this run, nothing to do")
@@ -104,21 +105,19 @@ def _introduction(ensemble: Ensemble, data: Processed) -> list[str]:
     return lines
 
 
-def _existing(csv: Path) -> Sidecar | None:
+def _existing(csv: Path, names: Sequence[str]) -> Sidecar | None:
     """The sidecar of a CSV that is complete.
 
     Raises:
-        UsageError: the CSV, or the JSON beside it, is somebody else's.
+        UsageError: the CSV, or a file beside it that predict would write, is somebody else's.
     """
     # A partial file is what a killed predict left: then CSV and sidecar may differ without anybody's editing.
-    if csv.exists() and not atomic.partial(csv).exists():
-        sidecar = Sidecar.read(csv)
-        if sidecar is not None and sidecar.csv_sha256 == FileRecord.of(csv).sha256:
-            return sidecar
-    elif submissions.is_ours(csv):
-        return None
-    names = f"{csv} with {submissions.sidecar_path(csv).name}"
-    raise UsageError(f"{names} was not written by predict, or edited since: choose another --out, or --force")
+    interrupted = atomic.partial(csv).exists()
+    others = submissions.strangers(csv)
+    if others and not interrupted:
+        cure = submissions.again(csv, "+".join(names))
+        raise UsageError(f"{others[0]} was not written by predict, or was edited since; it stays as it is: {cure}")
+    return Sidecar.read(csv) if csv.exists() and not interrupted else None
 
 
 def _write(
@@ -146,7 +145,7 @@ def _write(
             panel, data, adapt, log, holdout=holdout, validation=validation, recorded=recorded
         )
     written = _publish(
-        ensemble, data, csv, evidence, scores, tta=tta, adapt=adapt, mitigation=findings.mitigation,
+        ensemble, data, csv, evidence, scores, log, tta=tta, adapt=adapt, mitigation=findings.mitigation,
         device=f"{device.description}, {panel.members[0].device.precision}",
     )  # fmt: skip
     counts = np.bincount(evidence.hidden.labels, minlength=len(data.class_names))
@@ -159,14 +158,16 @@ def _write(
 
 
 def _publish(
-    ensemble: Ensemble, data: Processed, csv: Path, evidence: Evidence, scores: "HoldoutScores", *, tta: Tta,
+    ensemble: Ensemble, data: Processed, csv: Path, evidence: Evidence, scores: "HoldoutScores", log: Log, *, tta: Tta,
     adapt: Adapt, mitigation: Mitigation, device: str,
 ) -> Sidecar:  # fmt: skip
     """Write the saved probabilities, the sidecar and, last, the CSV."""
-    ids, labels = data.array("hidden_ids"), evidence.hidden.labels
+    ids, labels, others = data.array("hidden_ids"), evidence.hidden.labels, submissions.strangers(csv)
     with atomic.replacing(csv) as temporary:
         submission_format.write(temporary, ids, labels)
         digest = FileRecord.of(temporary).sha256
+        for other in others:
+            log(f"predict: {other} was not ours, and is kept as {atomic.set_aside(other)}")
         evidence.write(csv, digest)
         written = Sidecar(
             competition=data.folder.name,
@@ -237,7 +238,7 @@ def command(
     """Label the hidden images with a run, or with several, and write the submission and its sidecar."""
     paths = Paths(processed=processed, models=models, submissions=submissions)
     if slug is None and any(map(runs.is_pretrained, names)):
-        slug = check_slug(os.environ.get(cli.COMPETITION, DEFAULT_COMPETITION))
+        slug = check_slug(os.environ.get(cli.COMPETITION) or cli.default_competition(paths, cli.log))
     done = predict(paths, cli.log, names=names, slug=slug, **options)
     if done.sidecar.submittable and not any(map(runs.is_pretrained, done.sidecar.runs)):
         following = commands.command("submit", done.sidecar.competition, paths, "--csv", str(done.csv))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -23,7 +23,7 @@ from pipeline.config import IMAGE_SIZE, Paths
 from pipeline.console import Meter, duration
 from pipeline.errors import BadData, Log, MissingInput
 from pipeline.store import atomic, cifar, links
-from pipeline.store.manifest import FileRecord, Manifest, records, versions
+from pipeline.store.manifest import FileRecord, Manifest, records, strangers, versions
 from pipeline.store.processed import ArrayName
 
 
@@ -59,7 +59,8 @@ def preprocess(slug: str, paths: Paths, log: Log, *, ids_key: str | None = None,
         "hidden": {"file": hidden_file.name, **_hidden_facts(hidden, train, log)},
     }
     _report(facts, log)
-    with atomic.lock(target), atomic.replacing_folder(target) as folder:
+    others = strangers(target, *(f"{name}.npy" for name in get_args(ArrayName)))
+    with atomic.lock(target), atomic.replacing_folder(target, keep=bool(others)) as folder:
         files = _write(folder, train, test, hidden, log)
         Manifest("preprocess", files, inputs, facts, versions("numpy")).write(folder)
     log(f"preprocess: {target} holds {len(files)} arrays, in {duration(monotonic() - began)}")

@@ -40,8 +40,8 @@ def report(
     run = _folder(paths.models, run_name)
     card = RunCard.read(run)
     page = run / REPORT if out is None else out.resolve() / REPORT.name
-    if out is not None:
-        _require_replaceable(page)
+    _require_replaceable(page)
+    log(f"report: run {run.name}")
     state = report_state(run, paths.processed / card.competition, paths.submissions)
     if out is None and not force and state == "complete":
         log(f"report: {page} is complete, nothing to do")
@@ -76,7 +76,7 @@ def _folder(models: Path, name: str | None) -> Path:
         try:
             return models / runs.latest(models)
         except MissingInput:
-            if not begun:
+            if not (begun := [folder for folder in begun if not runs.is_trial(folder)]):
                 raise
             return max(begun, key=lambda folder: (folder / runs.CONFIG).stat().st_mtime)
     folder = models / runs.check_name(name)

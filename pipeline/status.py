@@ -13,9 +13,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import click
-from click.core import ParameterSource
-
 from pipeline import cli, commands
 from pipeline.config import Paths
 from pipeline.console import duration, table
@@ -23,6 +20,7 @@ from pipeline.errors import BadData, MissingInput, printable
 from pipeline.store import ledger, overview, runs
 from pipeline.store.overview import NOT_SUBMITTED, CsvState, FolderState, LedgerState, Overview, RunState
 from pipeline.store.runs import RunCard
+from pipeline.store.submissions import free, strangers
 
 NAME, RUNS, CSVS = 28, 5, 4  # on the screen: characters of a name, and how many are shown, the newest
 
@@ -43,7 +41,7 @@ class NextStep:
 def next_step(known: Overview, paths: Paths) -> NextStep:
     """The first that is needed."""
     run = overview.usable(known.runs)
-    return _data_step(known) or (_csv_step(known, run) if run else _run_step(known, paths))
+    return _data_step(known) or (_csv_step(known, run, paths) if run else _run_step(known, paths))
 
 
 def _data_step(known: Overview) -> NextStep | None:
@@ -63,12 +61,13 @@ def _data_step(known: Overview) -> NextStep | None:
 
 
 def _run_step(known: Overview, paths: Paths) -> NextStep:
-    """What is needed for a run that predict can take: none is finished and of these images."""
+    """What is needed for a run that predict can take: none is finished and of these images but a sweep's trials."""
     for run in known.runs:
-        if run.state == "training":
+        if run.state == "training" and not run.trial:
             return NextStep("predict", f"run {run.name} is being trained", wait=True)
     # Interrupted ones first, then damaged ones, then those of other images.
-    for run in sorted(known.runs, key=lambda run: (run.stale, run.state == "damaged")):
+    own = [run for run in known.runs if not run.trial]
+    for run in sorted(own, key=lambda run: (run.stale, run.state == "damaged")):
         try:
             card = RunCard.read(paths.models / run.name)
         except (BadData, MissingInput):
@@ -80,25 +79,32 @@ def _run_step(known: Overview, paths: Paths) -> NextStep:
         if run.state == "interrupted":
             return NextStep("train", f"run {run.name} was interrupted, and goes on", again)
         return NextStep("train", f"run {run.name} is damaged", ["--force", *again])
+    if trials := [run for run in known.runs if run.trial and not run.stale and run.validation is not None]:
+        best = max(trials, key=lambda run: run.validation or 0)
+        full = commands.in_full_length(RunCard.read(paths.models / best.name))
+        again = commands.of_run(full, runs.default_name(full), paths.submissions)
+        why = f"only a sweep's trials are here; this trains the best, {best.name}, in full"
+        return NextStep("train", why, again, any(run.state == "training" for run in trials))
     # A run whose options cannot be read may be the one that the default options make.
-    return NextStep("train", "no run is finished", ["--force"] if known.runs else [])
+    return NextStep("train", "no run is finished", ["--force"] if own else [])
 
 
-def _csv_step(known: Overview, run: RunState) -> NextStep:
+def _csv_step(known: Overview, run: RunState, paths: Paths) -> NextStep:
     """What is needed for that run's predictions to be submitted and scored, and then to understand the score."""
     named = [] if run.latest else ["--run", run.name]
-    own = [csv for csv in known.csvs if run.name in csv.runs]
-    good = [csv for csv in own if not csv.stale and not csv.problem]
-    if run.submittable and not good:
-        # predict replaces what it wrote itself, but nothing that somebody edited.
-        edited = any((csv.stale == "edited" or csv.problem) and Path(csv.path).stem == run.name for csv in known.csvs)
-        why = f"the predictions of run {run.name} are {'stale' if own else 'missing'}"
-        return NextStep("predict", why, [*named, *(["--force"] if edited else [])])
+    csv = next((csv for csv in known.csvs if csv.default and not csv.stale), None)
+    if run.submittable and csv is None:
+        place = paths.submissions / f"{run.name}.csv"
+        elsewhere = ["--out", str(free(place))] if strangers(place) else []
+        stale = any(run.name in csv.runs for csv in known.csvs)
+        why = f"the predictions of run {run.name} are {'stale' if stale else 'missing'}"
+        return NextStep("predict", why, [*named, *elsewhere])
     if known.ledger.problem:
         return NextStep("check", "once the ledger is repaired, as said above", wait=True)
+    good = [csv for csv in known.csvs if run.name in csv.runs and not csv.stale and not csv.problem]
     submitted = any(csv.submission not in (NOT_SUBMITTED, ledger.SENDING, ledger.ERROR) for csv in good)
-    if run.submittable and good[0].submittable and not submitted:
-        return NextStep("submit", f"the predictions of run {run.name} are not submitted", ["--csv", good[0].path])
+    if csv and run.submittable and csv.submittable and not submitted:
+        return NextStep("submit", f"the predictions of run {run.name} are not submitted", ["--csv", csv.path])
     if known.ledger.open:
         return NextStep("check", "a submission has no score yet")
     if known.report and (state := known.report.state) != "complete":
@@ -111,11 +117,13 @@ def _csv_step(known: Overview, run: RunState) -> NextStep:
 
 def show(known: Overview) -> list[str]:
     """The lines of the screen, without what comes next."""
+    # The latest run and the best one first; a sweep has very many trials.
+    shown = sorted(known.runs, key=lambda run: (not (run.latest or run.best), run.trial))
     parts = {
         "competition": [known.competition],
         "raw": [_folder_text(known.raw)],
         "processed": [_folder_text(known.processed)],
-        "runs": _rows(("", "", "validation", "test", ""), [*map(_run_row, known.runs)], RUNS, left=(0, 1, 4)),
+        "runs": _rows(("", "", "validation", "test", ""), [*map(_run_row, shown)], RUNS, left=(0, 1, 4)),
         "CSVs": _rows(("", "local", "predicted", "public", ""), [*map(_csv_row, known.csvs)], CSVS, left=(0, 4)),
         "LATEST": [f"damaged: {known.latest_problem}"] if known.latest_problem else [],
         "report": [_folder_text(known.report)] if known.report else [],
@@ -139,7 +147,8 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], most: int, left: S
 
 
 def _run_row(run: RunState) -> Sequence[str]:
-    notes = ["LATEST"] * run.latest + ["over the limit"] * (not run.submittable) + [run.problem] * bool(run.problem)
+    marks = {"LATEST": run.latest, "BEST": run.best, "a trial": run.trial, "over the limit": not run.submittable}
+    notes = [*(mark for mark, holds in marks.items() if holds), *([run.problem] if run.problem else [])]
     state = "stale" if run.stale else run.state
     if run.state in ("training", "interrupted"):
         state += f" {run.epoch}/{run.epochs}"
@@ -180,26 +189,16 @@ python -m pipeline.status --json                          for programs; accuraci
 @cli.processed
 @cli.models
 @cli.submissions
-@click.pass_context
-def command(
-    context: click.Context, slug: str, as_json: bool, raw: Path, processed: Path, models: Path, submissions: Path
-) -> None:
-    """Show what exists, what of it is stale, and what to do next.
-
-    If there is nothing of the default competition and something of one other, that one is shown.
-    """
-    paths, now = Paths(raw=raw, processed=processed, models=models, submissions=submissions), datetime.now(UTC)
-    known, lines = overview.read(slug, paths, now), []
-    by_default = context.get_parameter_source("slug") == ParameterSource.DEFAULT
-    if by_default and known.empty and len(known.others) == 1:
-        known = overview.read(known.others[0], paths, now)
-        lines = [f"nothing is here of {slug}; this is the only other one", ""]
+def command(slug: str, as_json: bool, raw: Path, processed: Path, models: Path, submissions: Path) -> None:
+    """Show what exists, what of it is stale, and what to do next."""
+    paths = Paths(raw=raw, processed=processed, models=models, submissions=submissions)
+    known = overview.read(slug, paths, datetime.now(UTC))
     step = next_step(known, paths)
     command = commands.command(step.stage, known.competition, paths, *step.options)
     if as_json:
         cli.log(json.dumps(asdict(known) | {"next": command, "why": step.why, "wait": step.wait}, indent=2))
         return
-    lines += [*show(known), "", f"{'then' if step.wait else 'next'}: {command}", f"      ({step.why})"]
+    lines = [*show(known), "", f"{'then' if step.wait else 'next'}: {command}", f"      ({step.why})"]
     if known.empty:
         lines.append("      (or try it offline first: ./run_all.sh --rehearsal)")
     cli.log("\n".join(lines))

@@ -30,14 +30,14 @@ import click
 from pipeline import cli, commands
 from pipeline.config import PARAMETER_LIMIT, Paths
 from pipeline.console import duration
-from pipeline.errors import Log, NetworkError, ScoringError, SubmissionLimit, UsageError
+from pipeline.errors import Log, MissingInput, NetworkError, ScoringError, SubmissionLimit, UsageError
 from pipeline.kaggle_api import credentials, ledger_sync
 from pipeline.kaggle_api.client import LONGEST_WAIT, REFUSALS, Kaggle
-from pipeline.store import atomic, ledger, runs, submission_format
+from pipeline.store import atomic, ledger, overview, runs, submission_format
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord
 from pipeline.store.processed import Processed
-from pipeline.store.submissions import carries, local_csv, local_csvs, sidecar_path, tag
+from pipeline.store.submissions import NotOurs, again, carries, default_csv, local_csv, local_csvs, tag
 
 TRIES = 3  # of sending, each after a search for the tag
 LOOKING = "looking for its tag in Kaggle's list"
@@ -73,10 +73,10 @@ class Sender:
             NetworkError: also when the score did not come in time; running it again goes on waiting.
             ScoringError: Kaggle could not score it.
         """
-        draft = _draft(csv, slug)
-        credentials.require(self.kaggle.environ)
+        draft = _draft(csv, slug, self.paths, self.log)
         data = Processed.open(self.paths.processed / draft.competition)
         submission_format.validate(csv, data.array("hidden_ids"))
+        credentials.require(self.kaggle.environ)
         with atomic.lock(self.paths.submissions / "submit"):
             entry = self._send_once(csv, draft, again)
         return self._await_score(entry)
@@ -220,13 +220,17 @@ class Sender:
         return entry
 
 
-def _draft(csv: Path, slug: str | None) -> Entry:
-    """The ledger's entry as far as it is known beforehand; a CSV without a sidecar has an unknown run."""
-    if csv.is_file() and not sidecar_path(csv).is_file():
+def _draft(csv: Path, slug: str | None, paths: Paths, log: Log) -> Entry:
+    """The ledger's entry as far as it is known beforehand; a CSV that is not as predict wrote it has an unknown run."""
+    try:
+        sidecar = local_csv(csv).sidecar
+    except NotOurs as error:
+        if slug is None and len(found := overview.competitions(paths)) == 1:
+            (slug,) = found
         if slug is None:
-            raise UsageError(f"{csv} was not written by predict: say what it is for with --competition SLUG")
+            raise UsageError(f"{error}: say what it is for with --competition SLUG") from None
+        log(f"submit: {error}, so its score cannot be predicted")
         return Entry(competition=slug, csv_sha256=FileRecord.of(csv).sha256)
-    sidecar = local_csv(csv).sidecar
     if slug not in (None, sidecar.competition):
         raise UsageError(f"{csv} was predicted for {sidecar.competition}, not for --competition {slug}")
     if not sidecar.submittable:
@@ -235,12 +239,27 @@ def _draft(csv: Path, slug: str | None) -> Entry:
     return Entry.of(sidecar)
 
 
+def _newest(paths: Paths, slug: str | None, log: Log) -> Path:
+    """The CSV that is submitted by default (see store.submissions.default_csv)."""
+    # One of another competition is refused as if it had been named.
+    found = default_csv(paths.submissions, paths.models, slug) or default_csv(paths.submissions, paths.models)
+    if found is None:
+        csv = paths.submissions / f"{runs.latest(paths.models)}.csv"
+        try:
+            local_csv(csv)
+        except NotOurs as error:
+            raise NotOurs(f"{error}: send it with --csv {csv}, or {again(csv)}") from None
+        raise MissingInput(f"{csv} is not of run {csv.stem} as it is now: {again(csv)}")
+    log(f"submit: {found.path}, the newest CSV of run {found.sidecar.run}")
+    return found.path
+
+
 @cli.stage_command("""
-python -m pipeline.submit                                the CSV of the run that train finished last
+python -m pipeline.submit                                the newest CSV of the run that train finished last
 python -m pipeline.submit --csv submissions/sub.csv      that CSV
 python -m pipeline.submit --csv other.csv --competition SLUG
 """)
-@cli.csv("The CSV to submit; by default submissions/RUN.csv of the run that train finished last.")
+@cli.csv("The CSV to submit; by default the newest of the run that train finished last.")
 @cli.slug("As in its URL; or $PIPELINE_COMPETITION; needed for a CSV that predict did not write.",
           envvar=cli.COMPETITION)  # fmt: skip
 @click.option("--again", is_flag=True, help="Submit this very CSV once more, at the cost of a daily submission.")
@@ -257,7 +276,7 @@ def command(
 ) -> None:  # fmt: skip
     """Submit a CSV to Kaggle once, and wait for its score.  This costs one of today's submissions."""
     paths = Paths(processed=processed, models=models, submissions=submissions)
-    csv = csv if csv is not None else submissions / f"{runs.latest(models)}.csv"
+    csv = csv if csv is not None else _newest(paths, slug, cli.log)
     kaggle = Kaggle(os.environ, timeout, log=cli.log)
     entry = Sender(paths, kaggle, cli.log, wait, poll).submit(csv, slug, again=again)
     commands.announce(commands.command("check", entry.competition, paths), cli.log, os.environ)

@@ -1,7 +1,7 @@
 """python -m pipeline.sweep: searches the options of training for the best validation accuracy, with Optuna.
 
 The same command, also on other machines with the same --storage, joins the same study and helps; after an
-interruption it goes on.  The best run is kept, and predict takes it by default.
+interruption it goes on.  The best run is kept; as a trial it is never the one that predict takes by default.
 """
 
 import math
@@ -222,7 +222,10 @@ class Worker:
         try:
             config = self.base.changed(values)
             # A trial is one line: what train says is in the run's metrics.jsonl too.
-            run = train(config, self.paths, self.slug, run_name=name, device=self.device, log=lambda _line: None)
+            run = train(
+                config, self.paths, self.slug, run_name=name, device=self.device, log=lambda _line: None,
+                trial=self.study.study_name,
+            )  # fmt: skip
         except PipelineError as error:
             trial.set_user_attr(REASON, str(error))
             if not self.keep and not isinstance(error, UsageError):  # then the folder may be somebody else's
@@ -249,22 +252,22 @@ class Worker:
             raise PipelineError(f"{HOPELESS} trials failed in a row, the last one: {trial.user_attrs[REASON]}")
 
     def _keep_best(self) -> None:
-        """Point LATEST to the best of the study's runs that are on this machine, and remove the others."""
+        """Remove all of the study's runs that are on this machine but the best."""
+        if self.keep:
+            return
         models = self.paths.models
         # Workers that share the folder take turns: one with an older view of the study would remove a new best.
         with atomic.lock(models / f"{self.study.study_name}.sweep", LOCK_WAIT):
             names = dict.fromkeys(trial.user_attrs[RUN] for trial in ranking(self.study))
-            here = [name for name in names if Manifest.read(models / name)]
-            if here:
-                runs.point_latest(models, here[0])
-            for name in [] if self.keep else here[1:]:
+            for name in [name for name in names if Manifest.read(models / name)][1:]:
                 _remove(models / name)
 
 
 def _remove(folder: Path) -> None:
-    """Remove a run, unless somebody is at work on it just now."""
+    """Remove a trial's run, unless somebody is at work on it just now; whatever else has its name stays."""
     with suppress(UsageError), atomic.lock(folder):
-        shutil.rmtree(folder, ignore_errors=True)
+        if runs.is_trial(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _brief(value: object) -> str:

@@ -53,13 +53,14 @@ class Plan:
 def train(
     config: TrainConfig, paths: Paths, slug: str, *, run_name: str | None = None, device: str = "auto",
     teachers: Sequence[str] = (), pseudo_labels: Path | None = None, allow_over_limit: bool = False,
-    compile_: Compile = "auto", force: bool = False, log: Log = cli.log,
+    compile_: Compile = "auto", force: bool = False, log: Log = cli.log, trial: str = "",
 ) -> Run:  # fmt: skip
-    """Train on the processed arrays of `slug`, or go on, or find the run complete; make it the latest.
+    """Train on the processed arrays of `slug`, or go on, or find the run complete; make it the latest, but for a trial.
 
     Without `run_name` the run is named by its preset and the fingerprint of its card.  Inside a process group,
     or under torchrun, all processes train one run together.  The model learns from the `teachers`, finished runs,
-    and from the hidden images with the labels of `pseudo_labels`, a CSV of predict's, as well.
+    and from the hidden images with the labels of `pseudo_labels`, a CSV of predict's, as well.  `trial` is the sweep
+    that it is a trial of.
 
     Raises:
         UsageError: the model is over the limit (and not `allow_over_limit`), the batch larger than the training
@@ -69,26 +70,29 @@ def train(
         PipelineError: training diverged, the device has not enough memory, or another process ended.
         KeyboardInterrupt: the user stopped it; the checkpoint is saved.
     """
-    plan = _plan(config, paths, slug, run_name, teachers, pseudo_labels, force)
+    plan = _plan(config, paths, slug, run_name, teachers, pseudo_labels, force, trial)
     _train(plan, device, allow_over_limit, compile_, log)
-    if _is_main_process():
+    if _is_main_process() and not trial:
         runs.point_latest(paths.models, plan.folder.name)
     return Run.open(paths.models, plan.folder.name)
 
 
 def _plan(
     config: TrainConfig, paths: Paths, slug: str, run_name: str | None, teachers: Sequence[str],
-    pseudo_labels: Path | None, force: bool,
+    pseudo_labels: Path | None, force: bool, trial: str = "",
 ) -> Plan:  # fmt: skip
     if len(set(teachers)) < len(teachers):
         raise UsageError("--teacher: a run is named twice, and would count twice")
     opened = [Run.open(paths.models, name) for name in sorted(teachers)]  # their order means nothing
     config = dataclasses.replace(config, teachers=tuple(f"{run.name}@{run.weights_sha256[:12]}" for run in opened))
     if pseudo_labels is not None:
-        digest = submissions.local_csv(pseudo_labels, slug).sidecar.csv_sha256
+        try:
+            digest = submissions.local_csv(pseudo_labels, slug).sidecar.csv_sha256
+        except submissions.NotOurs as error:
+            raise BadData(f"--pseudo-labels: {error}; name a CSV that predict wrote") from error
         config = dataclasses.replace(config, pseudo_labels=f"{pseudo_labels.name}@{digest[:12]}")
     data = Processed.open(paths.processed / slug)
-    card = RunCard(slug, data.training_fingerprint, config)
+    card = RunCard(slug, data.training_fingerprint, config, trial)
     folder = paths.models / runs.check_name(run_name or default_name(card))
     if not force:
         require_same(folder, card)
@@ -271,7 +275,8 @@ def command(
     if _is_main_process():
         cli.log(_report(run))
         if run.result.submittable:
-            following = commands.command("predict", slug, paths, "--out", str(paths.submissions / "sub.csv"))
+            csv = submissions.free(paths.submissions / "sub.csv")
+            following = commands.command("predict", slug, paths, "--out", str(csv))
             commands.announce(following, cli.log, os.environ)
 
 

@@ -17,11 +17,13 @@ ROW = EpochRow(1, 1e-3, 2.0, 20.0, 1.9, 61.2, 100.0, 60.0)
 TODAY = "2026-11-25T12:31:00+00:00"
 
 
-def begin(place: Path, name: str | None = None, *, done: int = 3, weights: str = "w", **recipe: Any) -> Path:
+def begin(
+    place: Path, name: str | None = None, *, done: int = 3, weights: str = "w", trial: str = "", **recipe: Any
+) -> Path:
     """A run that was begun, of which so many epochs are done; its folder."""
     data = Processed.open(place / "data/processed" / SLUG)
     config = dataclasses.replace(PRESETS["rehearsal"], **recipe)
-    card = RunCard(SLUG, data.training_fingerprint, config)
+    card = RunCard(SLUG, data.training_fingerprint, config, trial)
     folder = place / "data/models" / (name or default_name(card))
     atomic.write_json(folder / runs.CONFIG, card.to_dict())
     rows = [dataclasses.replace(ROW, epoch=k, validation_accuracy=60.0 + k) for k in range(1, done + 1)]
@@ -30,13 +32,17 @@ def begin(place: Path, name: str | None = None, *, done: int = 3, weights: str =
     return folder
 
 
-def finish(place: Path, name: str | None = None, *, parameters: int = 1000, **options: Any) -> Path:
-    """A finished run, made the latest; its folder."""
-    folder = begin(place, name, done=12, **options)
-    result = RunResult("split", 91.0, 0.3, 10, 90.0, 20, 3, 12, 90.5, parameters, 100.0, 60.0, "cpu", "fp32")
+def finish(
+    place: Path, name: str | None = None, *, parameters: int = 1000, validation: float = 91.0, trial: str = "",
+    **options: Any,
+) -> Path:  # fmt: skip
+    """A finished run, made the latest if it is no trial; its folder."""
+    folder = begin(place, name, done=12, trial=trial, **options)
+    result = RunResult("split", validation, 0.3, 10, 90.0, 20, 3, 12, 90.5, parameters, 100.0, 60.0, "cpu", "fp32")
     atomic.write_json(folder / runs.RESULT, result.to_dict())
     complete(folder, RunCard.read(folder))
-    runs.point_latest(folder.parent, folder.name)
+    if not trial:
+        runs.point_latest(folder.parent, folder.name)
     return folder
 
 

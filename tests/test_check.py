@@ -14,7 +14,7 @@ from pipeline.store import ledger
 from pipeline.store.ledger import Entry
 from pipeline.store.submissions import Sidecar
 from tests.doubles.kaggle import faulty_kaggle
-from tests.support import SLUG, error_line, here, predicted_place, serve, submit_by_hand
+from tests.support import SLUG, error_line, here, predicted_place, serve, submit_by_hand, tree, write_run
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 
@@ -173,6 +173,80 @@ def test_pictures_are_drawn_where_they_are_wanted(place: Path, monkeypatch: pyte
     assert "preprocess" in error_line(check(place, None, "--pictures", "drawn"), 3)
 
 
+@pytest.mark.parametrize("sidecar", ["none", "somebody's", "damaged", "edited"])
+def test_a_csv_made_by_hand_is_validated_and_sent_but_its_score_is_not_predicted(place: Path, sidecar: str) -> None:
+    first, *rows = (place / "submissions/tiny-run.csv").read_text().splitlines()
+    csv = place / ("submissions/tiny-run.csv" if sidecar == "edited" else "blend.csv")
+    csv.write_text("\n".join([first, *(f"{row[:-1]}3" for row in reversed(rows))]) + "\n")
+    if sidecar in ("somebody's", "damaged"):
+        csv.with_suffix(".json").write_text('{"weights": [0.5, 0.5]}' if sidecar == "damaged" else "[]")
+    before = tree(place)
+    with serve(place) as kaggle:
+        shown = check(place, kaggle.environment, "--csv", str(csv.relative_to(place)))
+        assert shown.returncode == 0 and "--force" not in shown.stdout
+        assert "is a valid submission to tiny" in shown.stdout and "so its score cannot be predicted" in shown.stdout
+        command = shown.stdout.splitlines()[-1].strip()
+        assert command == f"python -m pipeline.submit --csv {csv.relative_to(place)} --competition tiny"
+        named = here("submit", *shlex.split(command)[3:], cwd=place, environ=kaggle.environment)
+        again = here("submit", "--csv", csv, cwd=place, environ=kaggle.environment)  # the only competition here
+        assert (named.returncode, again.returncode) == (0, 0) and "not sending it twice" in again.stdout
+        after = json.loads(check(place, kaggle.environment, "--csv", str(csv), "--json").stdout)
+    assert after["public"] is not None and after["predicted"] is None and "predicted" in after["not_judged"]
+    assert {name: kept for name, kept in tree(place).items() if name in before and "ledger" not in name}.items() <= (
+        before.items()
+    )
+
+
+@pytest.mark.parametrize("content", [b"# About\n", b"\x89PNG\r\n\x1a\n\0\0", b"", b"ID,Labels\n"])
+@pytest.mark.parametrize("name", ["README.md", "picture.csv", "submissions/tiny-run.csv"])
+def test_what_is_no_submission_is_told_so_and_nobody_is_to_write_over_it(
+    place: Path, name: str, content: bytes
+) -> None:
+    (place / name).write_bytes(content)
+    for stage in ("check", "submit"):
+        told = error_line(here(stage, "--csv", name, "--competition", SLUG, cwd=place), 4)
+        assert name in told and "pipeline" not in told and "--force" not in told
+    assert "is a directory" in error_line(check(place, None, "--csv", "data"), 2)
+
+
+def test_the_newest_csv_of_the_latest_run_is_the_one_for_all_stages(place: Path) -> None:
+    """What predict wrote last with it, under any name, also averaged with another run."""
+    write_run(place, "other", seed=1)
+    write_run(place, "tiny-run", seed=0)
+    for name, *names in (("ours.csv", "tiny-run"), ("both.csv", "tiny-run", "other"), ("else.csv", "other")):
+        options = [value for run in names for value in ("--run", run)]
+        assert here("predict", "--out", f"submissions/{name}", *options, cwd=place).returncode == 0
+        created = {"ours.csv": "2030-01-01", "both.csv": "2030-01-02", "else.csv": "2030-01-03"}[name]
+        sidecar = Sidecar.read(place / f"submissions/{name}")
+        assert sidecar is not None
+        dataclasses.replace(sidecar, created=f"{created}T00:00:00+00:00").write(place / f"submissions/{name}")
+    (place / "submissions/mine.csv").write_text((place / "submissions/ours.csv").read_text())
+    with serve(place) as kaggle:
+        assert "submissions/both.csv is the newest CSV of run other+tiny-run" in check(place, None).stdout
+        assert "--csv submissions/both.csv" in here("status", cwd=place).stdout.splitlines()[-2]
+        sent = here("submit", cwd=place, environ=kaggle.environment)
+        assert sent.stdout.startswith("submit: submissions/both.csv, the newest CSV of run other+tiny-run\n")
+    write_run(place, "tiny-run", seed=3)  # trained anew: none is its own any more
+    told = error_line(here("submit", cwd=place), 3)
+    assert "submissions/tiny-run.csv is not of run tiny-run as it is now" in told
+    assert "there is no CSV to submit" in check(place, None).stdout
+
+
+@pytest.mark.parametrize("command", ["check", "status", "preprocess", "submit --csv blend.csv"])
+def test_the_only_competition_that_is_here_is_taken(place: Path, command: str) -> None:
+    (place / "blend.csv").write_text("no submission")
+    stage, *options = command.split()
+    result = here(stage, *options, cwd=place)
+    assert result.returncode == (4 if stage == "submit" else 0), result.stderr
+    assert "taking tiny, the only competition that is" in result.stdout or stage == "submit"
+    (place / "data/raw/second").mkdir()
+    (place / "data/raw/second/cifar_test_nolabel.pkl").touch()
+    result = here(stage, *options, cwd=place)
+    assert "taking" not in result.stdout
+    if stage == "submit":
+        assert "say what it is for with --competition SLUG" in error_line(result, 2)
+
+
 def test_a_csv_that_cannot_be_judged_is_refused_if_asked_for_and_else_only_told(place: Path) -> None:
     (place / "submissions/tiny-run.npz").write_bytes(b"torn")
     result = check(place, None)
@@ -181,10 +255,7 @@ def test_a_csv_that_cannot_be_judged_is_refused_if_asked_for_and_else_only_told(
     (place / "submissions/mine.csv").write_text("ID,Labels\n100,3\n")
     for name, why, code in (
         ("tiny-run", "tiny-run.npz is damaged", 4),
-        ("mine", "was not written by predict", 4),
+        ("mine", "29 of 30 ids are missing", 4),
         ("none", "is not there", 3),
     ):
         assert why in error_line(check(place, None, "--csv", f"submissions/{name}.csv"), code)
-    with (place / "submissions/tiny-run.csv").open("a") as stream:
-        stream.write("1,1\n")
-    assert "was edited" in error_line(check(place, None, "--csv", "submissions/tiny-run.csv"), 4)

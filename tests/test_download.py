@@ -173,13 +173,13 @@ def test_a_folder_laid_out_by_hand_stays_as_it_is(tmp_path: Path, source: Path) 
     before = tree(folder)
     for more in ([], ["--from", folder], ["--from", f"data/raw/../raw/{SLUG}"]):
         assert "laid out by hand, nothing to do" in output(run(tmp_path, "download", *more))
-    assert "--force" in error_line(run(tmp_path, "download", "--from", source), 2)
+    assert "--force" not in error_line(run(tmp_path, "download", "--from", source), 2)
     for inside in (folder, folder / "cifar-10-python"):
         assert "lie in each other" in error_line(run(tmp_path, "download", "--from", inside, "--force"), 2)
     output(run(tmp_path, "preprocess"))
     assert tree(folder) == before
     output(run(tmp_path, "download", "--from", source, "--force"))
-    assert content(folder) == content(source)
+    assert content(folder) == content(source) and tree(folder.with_name(f"{SLUG}.bak")) == before
 
 
 def test_linked_files_that_were_replaced_are_noticed_and_preprocessed_anew(tmp_path: Path, source: Path) -> None:

@@ -138,15 +138,21 @@ def test_labels_are_the_most_probable_on_average(place: Path) -> None:
     assert not any(np.array_equal(found, alone.argmax(1).numpy()) for alone in given)
 
 
-def test_another_augmentation_is_another_csv_and_force_overwrites_somebody_elses(place: Path) -> None:
+def test_another_augmentation_is_another_csv_and_force_keeps_a_copy_of_somebody_elses(place: Path) -> None:
     csv = place / "submissions/tiny-run.csv"
     for tta, done in (("none", False), ("flip", False), ("flip", True)):
         result = here("predict", "--tta", tta, cwd=place)
         assert result.returncode == 0 and ("nothing to do" in result.stdout) is done, result.stderr
-    csv.write_text("mine\n")
-    assert "was not written by predict" in error_line(here("predict", cwd=place), 2)
-    assert here("predict", "--force", cwd=place).returncode == 0
-    assert csv.read_text().startswith("ID,Labels\n")
+    for kept in ("tiny-run.csv.bak", "tiny-run.csv.bak2"):
+        csv.write_text(f"mine, {kept}\n")
+        assert "was not written by predict" in error_line(here("predict", cwd=place), 2)
+        result = here("predict", "--force", cwd=place)
+        assert f"was not ours, and is kept as submissions/{kept}" in result.stdout, result.stderr
+        assert csv.read_text().startswith("ID,Labels\n")
+    for name in ("tiny-run.csv.bak", "tiny-run.csv.bak2"):
+        assert (place / f"submissions/{name}").read_text() == f"mine, {name}\n"
+    assert here("predict", "--force", cwd=place).returncode == 0  # of its own it keeps none
+    assert len(list((place / "submissions").glob("*.bak*"))) == 2
 
 
 def test_another_adaptation_is_another_csv_and_its_sidecar_says_so(place: Path) -> None:
@@ -239,12 +245,16 @@ def test_wrong_usage(place: Path, arguments: list[str], code: int, said: str) ->
     assert tree(place) == before
 
 
+@pytest.mark.parametrize("name", ["notes.json", "notes.npz"])
 @pytest.mark.parametrize("content", ['{"mine": 1}', "mine"])
-def test_a_json_of_somebody_elses_beside_the_csv_is_not_overwritten(place: Path, content: str) -> None:
-    (place / "notes.json").write_text(content)
+def test_a_file_of_somebody_elses_beside_the_csv_is_not_overwritten(place: Path, name: str, content: str) -> None:
+    (place / name).write_text(content)
     before = tree(place)
-    assert "notes.json" in error_line(here("predict", "--out", "notes.csv", cwd=place), 2)
+    told = error_line(here("predict", "--out", "notes.csv", cwd=place), 2)
+    assert name in told and told.endswith("run `python -m pipeline.predict --out notes-2.csv`")
     assert tree(place) == before
+    assert here("predict", "--out", "notes.csv", "--force", cwd=place).returncode == 0
+    assert (place / f"{name}.bak").read_text() == content
 
 
 def test_two_do_not_write_one_csv_at_once(place: Path) -> None:

@@ -1,6 +1,7 @@
 """The command through its real command line, beside what the stages have left; see tests/places.py."""
 
 import importlib
+import json
 import os
 import shlex
 import shutil
@@ -178,7 +179,8 @@ def test_a_csv_that_is_not_what_its_run_predicts_is_stale(place: Path) -> None:
     finish(place, "mine", weights="other")
     assert "stale: mine was trained anew" in line(place, "CSVs") and following(place) == "predict"
     csv.write_text("3,4\n")
-    assert "stale: edited" in line(place, "CSVs") and following(place) == "predict --force"
+    assert "stale: edited" in line(place, "CSVs")
+    assert following(place) == "predict --out submissions/mine-2.csv"  # and never --force over somebody's work
 
 
 @pytest.mark.parametrize("changed", ["metrics.jsonl", "../../../submissions/mine.json"])
@@ -209,6 +211,22 @@ def test_without_latest_the_newest_run_is_named(submitted: Path) -> None:
     assert following(submitted) == "predict --run mine"
 
 
+def test_trials_are_never_the_latest_and_the_best_is_marked(place: Path) -> None:
+    begin(place, "t-0", trial="t", seed=5)
+    with atomic.lock(place / "data/models/t-0"):  # a sweep is running
+        assert following(place) == "train --competition tiny --preset rehearsal --seed 5"
+        assert any(text.startswith("then: ") for text in shown(place))
+    finish(place, "t-0", trial="t", seed=5)
+    assert "a trial" in line(place, "runs") and "t-0, in full" in shown(place)[-1]
+    finish(place, "good", validation=95.0)
+    finish(place, "last", seed=1)
+    finish(place, "t-1", trial="t", validation=99.0, seed=6)
+    assert following(place) == "predict"
+    known = json.loads("\n".join(shown(place, "--json")))["runs"]
+    marks = {run["name"]: [mark for mark in ("latest", "best", "trial") if run[mark]] for run in known}
+    assert marks == {"good": ["best"], "last": ["latest"], "t-0": ["trial"], "t-1": ["trial"]}
+
+
 def test_a_network_over_the_budget_is_not_to_be_submitted(place: Path) -> None:
     finish(place, "mine", parameters=6_000_000)
     assert "over the limit" in line(place, "runs")
@@ -218,7 +236,8 @@ def test_a_network_over_the_budget_is_not_to_be_submitted(place: Path) -> None:
 def test_who_only_rehearsed_finds_the_rehearsal(prepared: Path, tmp_path: Path) -> None:
     for kind in ("raw", "processed"):
         shutil.copytree(prepared / f"data/{kind}/{SLUG}", tmp_path / f"data/{kind}/rehearsal-digits")
-    assert shown(tmp_path, slug=None)[0] == f"nothing is here of {DEFAULT_COMPETITION}; this is the only other one"
+    said = f"nothing is here of {DEFAULT_COMPETITION}: taking rehearsal-digits, the only competition that is"
+    assert shown(tmp_path, slug=None)[0] == said
     assert following(tmp_path, slug=None) == "train --competition rehearsal-digits --preset rehearsal"
     (tmp_path / "data/raw/no competition").mkdir()
     asked = shown(tmp_path, slug=DEFAULT_COMPETITION)
@@ -235,7 +254,7 @@ DAMAGE = {  # of a file: the cure that is shown, and the next command
     "data/models/mine/result.json": ("--force", "train --competition tiny --force --preset rehearsal --run mine"),
     "data/models/mine/manifest.json": ("--force", "train --competition tiny --force --preset rehearsal --run mine"),
     "data/models/LATEST": ("--run", CHECK),
-    "submissions/mine.json": ("python -m pipeline.predict", "predict --force"),
+    "submissions/mine.json": ("python -m pipeline.predict", "predict --out submissions/mine-2.csv"),
     "submissions/ledger.csv": ("restore it or move the file away", CHECK),
 }
 

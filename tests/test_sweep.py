@@ -23,9 +23,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline import sweep, train
 from pipeline.config import Paths
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import MissingInput, PipelineError, UsageError
 from pipeline.recipes import PRESETS, TrainConfig
-from pipeline.store import runs
+from pipeline.store import atomic, runs
 from tests import test_train
 from tests.support import Killed
 from tests.test_commands import parsed
@@ -34,17 +34,18 @@ from tests.training.tiny import SLUG, before_step
 NAME = "study"
 RATE = "learning_rate=log:1e-3:1e-1"
 
-# Instead of training: the best rate is 0.01, and a run's folder holds nothing but its manifest.
+# Instead of training: the best rate is 0.01, and a run's folder holds nothing but its card and its manifest.
 CALCULATED = """
 import math, time
 from types import SimpleNamespace
 from pipeline import sweep
-from pipeline.store import runs
+from pipeline.store import atomic, runs
 from pipeline.store.manifest import Manifest
 
-def calculated(config, paths, slug, *, run_name, device, log):
+def calculated(config, paths, slug, *, run_name, device, log, trial):
     time.sleep(SECONDS)
-    (paths.models / run_name).mkdir(parents=True, exist_ok=True)
+    card = runs.RunCard(slug, "", config, trial)
+    atomic.write_json(paths.models / run_name / runs.CONFIG, card.to_dict())
     Manifest("train", {}).write(paths.models / run_name)
     accuracy = 90 - abs(math.log10(config.learning_rate) + 2)
     return SimpleNamespace(result=SimpleNamespace(validation_accuracy=accuracy))
@@ -149,7 +150,7 @@ def test_a_wrong_search_is_refused_with_what_would_fit(searches: list[str], mess
 # --- a study ----------------------------------------------------------------------------------------------
 
 
-def test_a_study_finds_the_best_run_and_predict_would_take_it(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_finds_the_best_run_which_is_never_the_latest(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     search = ["--search", "learning-rate=log:1e-4:1e-1", "--search", "optimizer=adam,sgd"]
     with mock.patch("optuna.samplers.TPESampler", wraps=optuna.samplers.TPESampler) as sampler:
         assert place.sweep("--trials", "2", *search) == 0
@@ -158,8 +159,12 @@ def test_a_study_finds_the_best_run_and_predict_would_take_it(place: Place, caps
     assert errors == ""
     assert [trial.state for trial in place.trials()] == [TrialState.COMPLETE] * 2
     found = best(place.trials())
-    run = runs.Run.open(place.paths.models, None)  # the latest
-    assert run.name == f"{NAME}-{found.number}"
+    with pytest.raises(
+        MissingInput, match=f"only a sweep's trials have finished in .*; there is {NAME}-{found.number}"
+    ):
+        runs.latest(place.paths.models)
+    run = runs.Run.open(place.paths.models, f"{NAME}-{found.number}")
+    assert run.card.trial == NAME
     assert run.result.validation_accuracy == found.value
     assert {name: getattr(run.card.config, name) for name in found.params} == found.params
     assert place.runs() == {run.name}
@@ -201,7 +206,7 @@ def test_a_rerun_adds_only_what_is_missing(calculated: None, place: Place, capsy
     assert place.runs() == {f"{NAME}-{best(first).number}"}
     assert place.sweep("--trials", "3", *search) == 0
     assert place.trials()[:2] == first and len(place.complete()) == 3
-    assert runs.latest(place.paths.models) == f"{NAME}-{best(place.trials()).number}"
+    assert place.runs() == {f"{NAME}-{best(place.trials()).number}"}
 
 
 def test_the_same_values_are_trained_once(calculated: None, place: Place) -> None:
@@ -245,6 +250,17 @@ def test_a_diverged_run_is_removed_and_the_study_goes_on(
     assert place.runs() == {f"{NAME}-1"}
 
 
+def test_another_run_of_a_trials_name_stays(place: Place) -> None:
+    """A folder of the user's own, and a run that train made under a name that a trial would have."""
+    notes, mine = place.paths.models / f"{NAME}-0/config.json", place.paths.models / f"{NAME}-1"
+    atomic.write_json(notes, {"mine": 1})
+    options = ("--epochs", "1", "--batch-size", "32", "--device", "cpu", "--seed", "9", "--run", mine.name)
+    assert train.main(test_train.Place.arguments(place, *options)) == 0
+    assert place.sweep("--trials", "1", "--search", "seed=0:99") == 0
+    assert notes.read_text() == '{\n  "mine": 1\n}\n' and place.runs() >= {mine.name, f"{NAME}-2"}
+    assert runs.latest(place.paths.models) == mine.name
+
+
 def test_failures_in_a_row_end_the_sweep_with_their_reason(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,8 +284,7 @@ def test_two_workers_that_begin_at_once_share_the_study(place: Place) -> None:
     assert sorted(int(number) for numbers in did for number in numbers) == [t.number for t in place.complete()]
     assert len(place.complete()) in (5, 6)  # one may be in a trial when the other completes the fifth
     assert len({trial.params["learning_rate"] for trial in place.complete()}) == len(place.complete())
-    assert runs.latest(place.paths.models) == f"{NAME}-{best(place.complete()).number}"
-    assert place.runs() == {runs.latest(place.paths.models)}
+    assert place.runs() == {f"{NAME}-{best(place.complete()).number}"}
 
 
 def test_a_killed_workers_trial_is_tried_again_and_goes_on_from_its_checkpoint(
@@ -288,7 +303,7 @@ def test_a_killed_workers_trial_is_tried_again_and_goes_on_from_its_checkpoint(
     lost, again = place.trials()
     assert (lost.state, again.state) == (TrialState.FAIL, TrialState.COMPLETE)
     assert again.params == lost.params
-    assert runs.latest(place.paths.models) == folder.name
+    assert runs.is_trial(folder)
     rows = (folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in rows] == [1, 2]
     assert rows[0] == row  # with its times: the first epoch was not trained twice

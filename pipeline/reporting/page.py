@@ -23,7 +23,7 @@ from pipeline.store import ledger, manifest, runs
 from pipeline.store.ledger import Entry
 from pipeline.store.processed import Processed
 from pipeline.store.runs import EpochRow, Run, RunCard, best_row, seconds_left
-from pipeline.store.submissions import Evidence, LocalCsv, local_csvs
+from pipeline.store.submissions import Evidence, default_csv, local_csvs
 
 HERE = Path(__file__).parent
 MARK = "pipeline.report"  # the generator that the page's head names
@@ -67,7 +67,8 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
         missing.append(f"The run is not finished. Unless it is being trained just now, `{command}` goes on with it.")
     lines = ledger.read(paths.submissions / ledger.NAME)
     csvs = local_csvs(paths.submissions, known.slug)
-    csv, assessment, images = _csv_of(run, csvs), None, None
+    csv = default_csv(paths.submissions, paths.models, known.slug, run.name) if run else None
+    assessment = images = None
     if csv is not None:
         try:
             assessment = assess(csv, csvs, lines, known)
@@ -81,12 +82,6 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
         missing.append("Nothing has been submitted yet, so no score is known.")
     rows, predictions = runs.read_metrics(folder / runs.METRICS), ledger.predictions(lines, known.slug)
     return Material(folder, now, card, rows, run, known, assessment, images, entries, predictions, missing)
-
-
-def _csv_of(run: Run | None, csvs: Sequence[LocalCsv]) -> LocalCsv | None:
-    """The newest CSV predicted with the run's weights: with it alone, or else with others."""
-    own = [csv for csv in csvs if run and csv.sidecar.runs.get(run.name) == run.weights_sha256]
-    return max(own, key=lambda csv: (len(csv.sidecar.runs) == 1, csv.sidecar.created), default=None)
 
 
 def draw(known: Material) -> dict[str, list[Picture]]:

@@ -11,6 +11,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
@@ -54,10 +55,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(path: Path, *, keep: bool = False) -> Iterator[Path]:
     """Yields an empty folder to fill; it becomes `path` if the block ends well and vanishes if it does not.
 
-    An older `path` stays until its successor is complete on disk.
+    An older `path` stays until its successor is complete on disk, then it is removed, or, to `keep` it, set aside.
     """
     links.require_live(path)
     temporary, old = partial(path), path.with_name(f".{path.name}.old")
@@ -73,13 +74,22 @@ def replacing_folder(path: Path) -> Iterator[Path]:
                 if not entry.is_symlink():  # a link to a file that is not ours to sync
                     _sync(entry)
             if path.exists():
-                path.replace(old)
+                set_aside(path) if keep else path.replace(old)
             temporary.replace(path)
             _sync(path.parent)
             _remove(old)
     finally:
         _restore(old, path)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what is at `path`, because it is not ours to replace; where it is kept: NAME.bak, NAME.bak2, ..."""
+    names = (path.with_name(f"{path.name}.bak{k if k > 1 else ''}") for k in count(1))
+    kept = next(name for name in names if not os.path.lexists(name))
+    path.replace(kept)
+    _sync(path.parent)
+    return kept
 
 
 def partial(path: Path) -> Path:

@@ -9,7 +9,7 @@ import json
 import platform
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -152,6 +152,16 @@ class Manifest:
         """The files that are not there, or not in their recorded size.  Fast: contents are not read."""
         sizes = {name: path.stat().st_size for name in self.files if (path := folder / name).is_file()}
         return [name for name, record in self.files.items() if sizes.get(name) != record.size]
+
+
+def strangers(folder: Path, *ours: str) -> list[str]:
+    """The files in a stage's folder that are not `ours` and not in its manifest, which may be missing or damaged."""
+    known = {NAME, *ours}
+    with suppress(BadData):
+        manifest = Manifest.read(folder)
+        known |= set(manifest.files) if manifest else set()
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    return sorted(name for name in found - known if not name.startswith(".") and "/." not in name)
 
 
 def records(folder: Path, paths: Iterable[Path]) -> dict[str, FileRecord]:

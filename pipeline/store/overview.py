@@ -15,12 +15,13 @@ from pipeline.config import Paths, check_slug
 from pipeline.console import megabytes
 from pipeline.errors import BadData, MissingInput, UsageError
 from pipeline.store import atomic, ledger, runs
+from pipeline.store.cifar import HIDDEN_NAMES
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.processed import training_fingerprint
 from pipeline.store.runs import Run, RunCard
-from pipeline.store.submissions import Sidecar
+from pipeline.store.submissions import Sidecar, default_csv
 
 NOT_SUBMITTED = "not submitted"
 
@@ -48,6 +49,8 @@ class RunState:
     seconds_left: float | None = None  # of training
     stale: bool = False  # it learned from other images than are here now
     latest: bool = False  # predict takes it by default
+    best: bool = False  # of several that predict can take, the highest validation accuracy
+    trial: bool = False  # of a sweep
     submittable: bool = True
     problem: str = ""  # what is damaged, and what helps
 
@@ -64,6 +67,7 @@ class CsvState:
     public: float | None = None
     submission: str = NOT_SUBMITTED  # or its state in the ledger, or "not known"
     stale: str = ""  # why it is no longer what its runs predict
+    default: bool = False  # submit, check and report take it by default
     submittable: bool = True
     problem: str = ""  # what is damaged, and what helps
 
@@ -106,42 +110,66 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
     raw, downloaded = _raw(paths.raw / slug)
     processed, arrays = _processed(paths.processed / slug, downloaded)
     data, hidden = (training_fingerprint(arrays), arrays.fingerprint("hidden_")) if arrays else (None, None)
-    competitions = {slug}
-    for folder in (*paths.raw.glob("[!.]*/"), *paths.processed.glob("[!.]*/")):
-        with suppress(UsageError):
-            competitions.add(check_slug(folder.name))
-
     latest, latest_problem = _latest(paths.models)
     states, weights = [], {}
     for folder in {path.parent for name in (runs.CONFIG, MANIFEST) for path in paths.models.glob(f"[!.]*/{name}")}:
         state, card, sha256 = _run(folder, data, folder.name == latest)
-        if card is not None:
-            competitions.add(card.competition)
-        if card is None or card.competition == slug:
+        if (card is None and not runs.strangers(folder)) or (card and card.competition == slug):
             states.append(state)
             weights[state.name] = sha256
     states.sort(key=lambda run: (run.changed, run.name), reverse=True)
+    if len(fresh := _fresh(states)) > 1:
+        best = max(fresh, key=lambda run: run.validation or 0)
+        states = [replace(run, best=run is best) for run in states]
 
     ledger_state, lines = _ledger(paths.submissions / ledger.NAME, slug, now)
     csvs = [_csv(path, slug, weights, hidden, lines) for path in paths.submissions.glob("[!.]*.csv")]
     run = usable(states)
+    mine = default_csv(paths.submissions, paths.models, slug, run.name) if run else None
     return Overview(
         competition=slug,
         raw=raw,
         processed=processed,
         runs=states,
-        csvs=sorted(filter(None, csvs), key=lambda csv: (csv.created, csv.path), reverse=True),
+        csvs=[
+            replace(csv, default=mine is not None and csv.path == str(mine.path))
+            for csv in sorted(filter(None, csvs), key=lambda csv: (csv.created, csv.path), reverse=True)
+        ],
         report=_report(paths.models / run.name, paths, slug) if run else None,
         ledger=ledger_state,
         latest_problem=latest_problem if any(run.state == "finished" for run in states) else "",
-        others=sorted(competitions - {slug}),
+        others=sorted(competitions(paths) - {slug}),
     )
 
 
 def usable(states: Sequence[RunState]) -> RunState | None:
-    """The run that predict should take: the latest if it can be used, else the newest that can."""
-    fresh = [run for run in states if run.state == "finished" and not run.stale]
+    """The run that predict should take: the latest if it can be used, else the newest that can; no trial."""
+    fresh = _fresh(states)
     return next((run for run in fresh if run.latest), fresh[0] if fresh else None)
+
+
+def _fresh(states: Sequence[RunState]) -> list[RunState]:
+    return [run for run in states if run.state == "finished" and not (run.stale or run.trial)]
+
+
+def competitions(paths: Paths) -> set[str]:
+    """The competitions of which anything is here: data, a run, a CSV or a line in the ledger."""
+    names = {path.parent.name for root in (paths.raw, paths.processed) for path in root.glob(f"[!.]*/{MANIFEST}")}
+    names |= {path.parent.name for name in HIDDEN_NAMES for path in paths.raw.glob(f"[!.]*/{name}")}
+    names |= {path.stem[1:] for path in paths.raw.glob(".*.download")}
+    with suppress(BadData):
+        names |= {entry.competition for entry in ledger.read(paths.submissions / ledger.NAME)}
+    for path in paths.models.glob(f"[!.]*/{runs.CONFIG}"):
+        with suppress(BadData, MissingInput):
+            names.add(RunCard.read(path.parent).competition)
+    for path in paths.submissions.glob("[!.]*.csv"):
+        with suppress(BadData):
+            names |= {sidecar.competition for sidecar in [Sidecar.read(path)] if sidecar}
+    found = set()
+    for name in names:
+        with suppress(UsageError):  # a folder of another name, an edited line
+            found.add(check_slug(name))
+    return found
 
 
 def _raw(path: Path) -> tuple[FolderState, Manifest | None]:
@@ -208,7 +236,7 @@ def _run(folder: Path, data: str | None, latest: bool) -> tuple[RunState, RunCar
     state, card = RunState(folder.name, changed, latest=latest), None
     try:
         card, training = RunCard.read(folder), atomic.is_locked(folder)
-        state, stale = replace(state, epochs=card.config.epochs), data not in (None, card.data)
+        state, stale = replace(state, epochs=card.config.epochs, trial=bool(card.trial)), data not in (None, card.data)
         if not training and (folder / MANIFEST).is_file():
             run = Run.open(folder.parent, folder.name)
             validation, test = run.result.validation_accuracy, run.result.test_accuracy
@@ -255,7 +283,7 @@ def _csv(
     return CsvState(
         path=str(path),
         created=sidecar.created,
-        runs=tuple(sidecar.runs or [sidecar.run]),
+        runs=tuple(sidecar.weights),
         local=sidecar.test_accuracy,
         predicted=prediction.predicted if prediction else None,
         public=next((entry.public for entry in reversed(sent) if entry.public is not None), None),
@@ -273,8 +301,7 @@ def _stale(path: Path, sidecar: Sidecar, weights: Mapping[str, str | None], hidd
         return "edited"
     if hidden not in (None, sidecar.hidden):
         return "of another test set"
-    learned = sidecar.runs or {sidecar.run: sidecar.weights_sha256}
-    changed = [name for name, sha256 in learned.items() if weights.get(name) not in (None, sha256)]
+    changed = [name for name, sha256 in sidecar.weights.items() if weights.get(name) not in (None, sha256)]
     return f"{changed[0]} was trained anew" if changed else ""
 
 

@@ -10,7 +10,7 @@
     report/               what report draws of it, in index.html
     manifest.json         written last: with it the run is complete
 
-data/models/LATEST names the run that train finished last.  Nothing here needs torch.
+data/models/LATEST names the run that train finished last, which is never a sweep's trial.  Nothing here needs torch.
 """
 
 import difflib
@@ -18,7 +18,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -27,11 +27,13 @@ from pipeline.config import PARAMETER_LIMIT, check_slug, fingerprint
 from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.recipes import TrainConfig, ValidationSet
 from pipeline.store import atomic
+from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.manifest import FileRecord, Manifest, from_json, read_json, reading, records, versions
 
 CONFIG, WEIGHTS, METRICS, RESULT = "config.json", "weights.safetensors", "metrics.jsonl", "result.json"
 CHECKPOINT, TENSORBOARD, LATEST = "checkpoint.pt", "tensorboard", "LATEST"
 EXECUTION, REPORT = "execution.json", Path("report/index.html")
+OURS = (CONFIG, WEIGHTS, METRICS, RESULT, CHECKPOINT, TENSORBOARD, EXECUTION, REPORT.parent.name, MANIFEST)
 RESERVED = ("latest", "ledger")  # data/models/LATEST; submissions/ledger.csv would be RUN.csv
 PRETRAINED = "pretrained"  # `--run pretrained` and `--run pretrained-NAME` mean data/pretrained
 LONGEST, MOST = 200, 1e9  # characters and numbers in a result
@@ -46,6 +48,7 @@ class RunCard:
     competition: str
     data: str  # fingerprint of the processed training and test arrays
     config: TrainConfig
+    trial: str = ""  # the sweep that it is a trial of; then it is never the latest run
 
     def __post_init__(self) -> None:
         """Refuse a competition that cannot be part of a path or a command."""
@@ -53,12 +56,13 @@ class RunCard:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"competition": self.competition, "data": self.data, "config": self.config.to_dict()}
+        known = {"competition": self.competition, "data": self.data, "config": self.config.to_dict()}
+        return known | ({"trial": self.trial} if self.trial else {})
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """The card in `folder`; BadData if it is damaged or of another version."""
-        return read_json(folder / CONFIG, cls, ANEW)
+        return read_json(folder / CONFIG, cls, "name another --run" if strangers(folder) else ANEW)
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class Run:
         name = latest(models) if name is None else check_name(name)
         folder = models / name
         if not folder.is_dir():
-            raise no_such_run(models, name, _finished(models))
+            raise no_such_run(models, name, finished(models))
         manifest = Manifest.read(folder, ANEW)
         if manifest is None:
             cure = "run `python -m pipeline.train` with the same options to go on"
@@ -177,9 +181,13 @@ def latest(models: Path) -> str:
     """
     pointer = models / LATEST
     if not pointer.is_file():
-        if not (known := _finished(models)):
+        if not (known := finished(models)):
             raise no_such_run(models, LATEST, known)
-        raise MissingInput(f"{pointer} is missing: name one with --run (for submit, --csv); there is {_few(known)}")
+        cure = f"name one with --run (for submit, --csv); there is {_few(known)}"
+        if all(is_trial(models / name) for name in known):
+            full = "run the `python -m pipeline.train ...` that the sweep has named"
+            raise MissingInput(f"only a sweep's trials have finished in {models}: {full}, or {cure}")
+        raise MissingInput(f"{pointer} is missing: {cure}")
     try:
         return check_name(pointer.read_text(encoding="ascii").strip())
     except (UnicodeDecodeError, UsageError):
@@ -209,7 +217,15 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(map(printable, names[:MOST_NAMES])) + more
 
 
-def _finished(models: Path) -> list[str]:
+def is_trial(folder: Path) -> bool:
+    """Whether the run is a sweep's trial; one whose card cannot be read is not known to be one."""
+    with suppress(BadData, MissingInput):
+        return bool(RunCard.read(folder).trial)
+    return False
+
+
+def finished(models: Path) -> list[str]:
+    """The names of the runs that have finished, trials too."""
     return sorted(path.parent.name for path in models.glob(f"[!.]*/{RESULT}"))
 
 
@@ -242,13 +258,20 @@ def claimed(folder: Path, card: RunCard, force: bool, first: bool) -> Iterator[N
 def require_same(folder: Path, card: RunCard) -> None:
     """Refuse to go on with a run that has other options: a UsageError that names those that differ."""
     if not (folder / CONFIG).is_file():
+        if others := strangers(folder):
+            raise UsageError(f"{folder} holds {others[0]}, which is not a run's: choose another name with --run")
         return
-    old, new = _flat(RunCard.read(folder).to_dict()), _flat(card.to_dict())
+    old, new = ({"trial": None, **_flat(each.to_dict())} for each in (RunCard.read(folder), card))
     if changes := [f"{key}: {old[key]} -> {new[key]}" for key in new if old[key] != new[key]]:
         raise UsageError(
             f"run {folder.name} exists with other options ({'; '.join(changes)}): choose another name with "
             "--run, or train it anew with `python -m pipeline.train --force` and these options"
         )
+
+
+def strangers(folder: Path) -> list[str]:
+    """The names of what is in a run's folder, and no stage put there."""
+    return sorted(path.name for path in folder.glob("[!.]*") if path.name not in OURS)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -260,7 +283,12 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _discard(folder: Path) -> None:
-    """Remove a run.  It is renamed first: a kill must not leave a part of it to go on with."""
+    """Remove a run.  It is renamed first: a kill must not leave a part of it to go on with.
+
+    Where it holds what is not a run's, it is kept as RUN.bak.
+    """
+    if strangers(folder):
+        atomic.set_aside(folder)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -13,7 +13,6 @@ from pipeline.errors import BadData, MissingInput, printable
 HEADER = "ID,Labels"
 ROWS = re.compile(rb"(?:-?\d{1,18},-?\d{1,18}\n)*")  # 18 digits fit int64
 CHUNK = 64 * 1024  # bytes in memory at a time
-CURE = "write it again with `python -m pipeline.predict --force`"
 
 
 def write(path: Path, ids: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
@@ -54,11 +53,11 @@ def _reordered(path: Path, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
     found, labels = (np.concatenate(parts) for parts in zip(*_rows(path), strict=True))
     unique, counts = np.unique(found, return_counts=True)
     if len(twice := unique[counts > 1]):
-        raise BadData(f"{path}: id {twice[0]} occurs {counts.max()} times; {CURE}")
+        raise BadData(f"{path}: id {twice[0]} occurs {counts.max()} times")
     if len(missing := np.setdiff1d(ids, found)):
-        raise BadData(f"{path}: {len(missing)} of {len(ids)} ids are missing, the first is {missing[0]}; {CURE}")
+        raise BadData(f"{path}: {len(missing)} of {len(ids)} ids are missing, the first is {missing[0]}")
     if len(strangers := np.setdiff1d(found, ids)):
-        raise BadData(f"{path}: {len(strangers)} ids are not in the hidden set, the first is {strangers[0]}; {CURE}")
+        raise BadData(f"{path}: {len(strangers)} ids are not in the hidden set, the first is {strangers[0]}")
     position = np.empty_like(found)
     position[np.argsort(ids, kind="stable")] = np.argsort(found, kind="stable")
     in_order: NDArray[np.uint8] = labels[position]
@@ -75,8 +74,8 @@ def _rows(path: Path) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
         first, line = stream.readline(CHUNK), 2
         if first != f"{HEADER}\n".encode():
             why = "a spreadsheet may write UTF-16, a byte-order mark, Windows line ends or semicolons instead of commas"
-            shown = printable(first.rstrip(b"\n").decode("ascii", "replace"))
-            raise BadData(f"{path}: the first line is {shown!r}, it must be {HEADER!r} ({why}); {CURE}")
+            shown = printable(first.rstrip(b"\n").decode("ascii", "replace"), 40)
+            raise BadData(f"{path} is no submission: its first line is {shown!r}, not {HEADER!r} ({why})")
         while body := stream.read(CHUNK) + stream.readline(CHUNK):
             if not ROWS.fullmatch(body):
                 raise _bad_row(path, body, line)
@@ -84,11 +83,11 @@ def _rows(path: Path) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
             labels = table[:, 1]
             if len(outside := np.flatnonzero((labels < 0) | (labels >= CLASSES))):
                 row = outside[0]
-                raise BadData(f"{path}, line {line + row}: label {labels[row]} is outside 0..{CLASSES - 1}; {CURE}")
+                raise BadData(f"{path}, line {line + row}: label {labels[row]} is outside 0..{CLASSES - 1}")
             yield table[:, 0], labels.astype(np.uint8)
             line += len(table)
     if line == 2:
-        raise BadData(f"{path} has no rows; {CURE}")
+        raise BadData(f"{path} has no rows")
 
 
 def _bad_row(path: Path, body: bytes, line: int) -> BadData:
@@ -97,4 +96,4 @@ def _bad_row(path: Path, body: bytes, line: int) -> BadData:
     end = good.end() if good else 0
     shown, number = body[end:].partition(b"\n")[0].decode("ascii", "replace"), line + body.count(b"\n", 0, end)
     why = "is not an id and a label, two whole numbers and a line end"
-    return BadData(f"{path}, line {number}: {printable(shown, 60)!r} {why}; {CURE}")
+    return BadData(f"{path}, line {number}: {printable(shown, 60)!r} {why}")

@@ -5,8 +5,10 @@ import dataclasses
 import json
 import re
 import shlex
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,8 +17,9 @@ from numpy.typing import NDArray
 
 from pipeline.config import check_slug
 from pipeline.errors import BadData, MissingInput, UsageError, printable
-from pipeline.store import atomic
+from pipeline.store import atomic, runs
 from pipeline.store.manifest import FileRecord, from_json, read_json, reading
+from pipeline.store.runs import Run
 
 Mitigation = Literal["none", "bn", "revert", "prior"]  # against a shift, see pipeline.gap.adapt
 Adapt = Literal["auto", Mitigation]
@@ -71,9 +74,19 @@ class Sidecar:
 
     @classmethod
     def read(cls, csv: Path) -> Self | None:
-        """The sidecar of `csv`, or None if it has none; BadData if it is damaged."""
-        path = sidecar_path(csv)
-        return read_json(path, cls, again(csv)) if path.is_file() else None
+        """The sidecar of `csv`, or None if it has none; BadData if it is damaged, or somebody else's JSON."""
+        path, other = sidecar_path(csv), csv.with_stem(f"{csv.stem}-2")
+        cure = f"write another CSV with `python -m pipeline.predict --out {shlex.quote(str(other))}`"
+        return read_json(path, cls, cure) if path.is_file() else None
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """The sha256 of the weights of each run that predicted, by its name."""
+        return self.runs or {self.run: self.weights_sha256}
+
+
+class NotOurs(BadData):
+    """A CSV that predict did not write, or that somebody edited since; it may be a valid submission all the same."""
 
 
 @dataclass(frozen=True)
@@ -90,23 +103,23 @@ def local_csv(path: Path, competition: str | None = None) -> LocalCsv:
 
     Raises:
         MissingInput: it is not there.
-        BadData: it is another CSV.
+        NotOurs: predict did not write it, or somebody edited it.
+        BadData: it is for another competition.
     """
     if not path.is_file():
         raise MissingInput(f"{path} is not there: {again(path)}")
-    sidecar = Sidecar.read(path)
+    record, sidecar = FileRecord.of(path), _sidecar(path)
     if sidecar is None:
-        raise BadData(f"{path} was not written by predict, nothing is known of it: {again(path)}")
+        raise NotOurs(f"{path} was not written by predict")
+    if sidecar.csv_sha256 != record.sha256:
+        raise NotOurs(f"{path} was edited since predict wrote it")
     if competition not in (None, sidecar.competition):
         raise BadData(f"{path} is for {sidecar.competition}: add --competition {sidecar.competition}")
-    record = FileRecord.of(path)
-    if sidecar.csv_sha256 != record.sha256:
-        raise BadData(f"{path} was edited since predict wrote it: {again(path, sidecar.run)}")
     return LocalCsv(path, record.size, sidecar)
 
 
-def local_csvs(folder: Path, competition: str) -> list[LocalCsv]:
-    """The CSVs in `folder` that predict wrote for `competition` and nobody changed since; hashes them all."""
+def local_csvs(folder: Path, competition: str | None = None) -> list[LocalCsv]:
+    """The CSVs in `folder` that predict wrote (for `competition`) and nobody changed since; hashes them all."""
     ours = []
     for path in sorted(folder.glob("*.csv")):
         with contextlib.suppress(BadData):  # predict and submit complain; here it only cannot be recognised
@@ -114,10 +127,66 @@ def local_csvs(folder: Path, competition: str) -> list[LocalCsv]:
     return ours
 
 
+def default_csv(folder: Path, models: Path, slug: str | None = None, run: str | None = None) -> LocalCsv | None:
+    """The CSV in `folder` that submit, check, report and status take: the newest that predict wrote with `run`.
+
+    By default that is the run that train finished last.  It counts alone or with others, but only with the weights that
+    it has now.  Where it is of another competition than `slug`, or no run is left, the newest CSV of all is meant.
+
+    Raises:
+        MissingInput, BadData: it is unknown which run finished last.
+    """
+    csvs, name, weights, other = local_csvs(folder, slug), run, None, False
+    if name is None and runs.finished(models):
+        name = runs.latest(models)
+    if name is not None:
+        with contextlib.suppress(MissingInput, BadData):
+            opened = Run.open(models, name)
+            weights, other = opened.weights_sha256, slug not in (None, opened.card.competition)
+    if name is not None and not other:
+        csvs = [c for c in csvs if name in c.sidecar.weights and weights in (None, c.sidecar.weights[name])]
+    return max(csvs, key=lambda csv: (csv.sidecar.created, csv.path), default=None)
+
+
 def again(csv: Path, run: str = "") -> str:
-    """What to do about a CSV that is not as predict wrote it; `run` names its runs, where that is known."""
+    """How to predict what should be at `csv`, and replace nothing that predict did not write; `run`, if it is known."""
     names = f" --run {run.replace('+', ' ')}" if run else ""
-    return f"write it again with `python -m pipeline.predict{names} --out {shlex.quote(str(csv))} --force`"
+    return f"run `python -m pipeline.predict{names} --out {shlex.quote(str(free(csv)))}`"
+
+
+def free(csv: Path) -> Path:
+    """Where predict may write: `csv`, or the first of CSV-2, CSV-3, ... where nothing stands that it did not write."""
+    csv = csv.with_suffix(".csv")
+    return next(path for path in chain([csv], _numbered(csv)) if not strangers(path))
+
+
+def _numbered(csv: Path) -> Iterator[Path]:
+    return (csv.with_stem(f"{csv.stem}-{k}") for k in count(2))
+
+
+def strangers(csv: Path) -> list[Path]:
+    """What predict did not write, of `csv` and the files that it would write beside it."""
+    sidecar, interrupted = _sidecar(csv), atomic.partial(csv)
+    ours = [FileRecord.of(path).sha256 for path in (csv, interrupted) if path.is_file()]
+    known = sidecar is not None and sidecar.csv_sha256 in ours
+    return [
+        *([csv] if csv.exists() and not known else []),
+        *([path] if (path := sidecar_path(csv)).exists() and sidecar is None else []),
+        *([path] if (path := evidence_path(csv)).exists() and not _is_evidence(path) else []),
+    ]
+
+
+def _sidecar(csv: Path) -> Sidecar | None:
+    """The sidecar of `csv`; None also for a JSON file that is something else."""
+    with contextlib.suppress(BadData):
+        return Sidecar.read(csv)
+    return None
+
+
+def _is_evidence(path: Path) -> bool:
+    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        return "csv_sha256.npy" in archive.namelist()
+    return False
 
 
 def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,14 +197,6 @@ def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
 def sidecar_path(csv: Path) -> Path:
     """submissions/sub.csv -> submissions/sub.json."""
     return csv.with_suffix(".json")
-
-
-def is_ours(csv: Path) -> bool:
-    """Whether the place of the sidecar of `csv` is free, or holds a sidecar."""
-    try:
-        return Sidecar.read(csv) is not None or not sidecar_path(csv).exists()
-    except BadData:
-        return False
 
 
 def tag(run: str, csv_sha256: str, validation_accuracy: float | None) -> str:

@@ -44,13 +44,14 @@ RENAMED = move(RUN, "data/models/other-name")
 FOLDER = "a file is where a folder is needed; move it away, or name another place"
 TRAIN = f"train --preset rehearsal --competition {SLUG}"
 AGAIN = "predict again with --force"
+ELSEWHERE = "it stays as it is: run `python -m pipeline.predict --out submissions/tiny-run-2.csv`"
 
 MISTAKES = [
     # a CSV that went through a spreadsheet or an editor (each kind: tests/store/test_submission_format.py)
-    Mistake("CSV with BOM", without_sidecar(lambda c: b"\xef\xbb\xbf" + c), SUBMIT, 4, "pipeline.predict --force"),
+    Mistake("CSV with BOM", without_sidecar(lambda c: b"\xef\xbb\xbf" + c), SUBMIT, 4, "a byte-order mark"),
     Mistake("CSV with lost rows", without_sidecar(lambda c: b"".join(c.splitlines(True)[:-3])), SUBMIT, 4,
             "3 of 30 ids are missing, the first is 127"),
-    Mistake("CSV edited", edit(CSV, lambda c: c + b"\n"), "predict", 2, "--force"),
+    Mistake("CSV edited", edit(CSV, lambda c: c + b"\n"), "predict", 2, ELSEWHERE),
     # another competition
     Mistake("no slug", nothing, "preprocess --competition 'Deep Learning'", 2,
             "is no competition slug"),
@@ -74,8 +75,8 @@ MISTAKES = [
     Mistake("run without its file", weights_lost_beside_another, "predict --run tiny-run", 4,
             "weights.safetensors is missing"),
     # what is beside a CSV
-    Mistake("sidecar lost, submit", remove(SIDECAR), "submit", 2, "--competition SLUG"),
-    Mistake("sidecar lost, predict", remove(SIDECAR), "predict", 2, "--force"),
+    Mistake("sidecar lost, submit", remove(SIDECAR), "submit", 4, f"send it with --csv {CSV}, or run"),
+    Mistake("sidecar lost, predict", remove(SIDECAR), "predict", 2, ELSEWHERE),
     Mistake("sidecar of a path", values(SIDECAR, competition="../x"), "submit", 4, "python -m pipeline.predict "),
     Mistake("sidecar of another", values(SIDECAR, competition="other"), "submit", 3, "preprocess --competition other"),
     Mistake("sidecar with a command", values(SIDECAR, run="$(touch x)"), "submit", 4, "python -m pipeline.predict "),

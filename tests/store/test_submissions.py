@@ -48,7 +48,7 @@ def test_a_damaged_sidecar_is_bad_data_and_not_ours(tmp_path: Path, content: str
     (tmp_path / "sub.json").write_text(content)
     with pytest.raises(BadData, match=r"sub\.json is damaged or of another version .*pipeline\.predict"):
         Sidecar.read(tmp_path / "sub.csv")
-    assert not submissions.is_ours(tmp_path / "sub.csv")
+    assert submissions.strangers(tmp_path / "sub.csv") == [tmp_path / "sub.json"]
 
 
 def test_only_what_predict_wrote_and_nobody_edited_is_a_csv_of_ours(tmp_path: Path) -> None:
