@@ -1,6 +1,19 @@
 #!/usr/bin/env bash
 # The whole pipeline, one line a stage; stops at the first failure with that stage's exit code.
+# Any shell reads the lines up to "exec" (`sh run_all.sh`), the first also with Windows' line ends: hence each #.
+case $(head -n 1 "$0") in *"$(printf '\r')") #
+    printf '%s\n' "error: $0 has Windows' line ends: perl -pi -e 's/\\r//' $0" >&2 #
+    exit 2 ;; #
+esac #
+case ${BASH_VERSION:+$-} in
+    *p*) ;; # bash -p leaves out what the user's shell exports to it: CDPATH, functions, BASH_ENV
+    *)
+        command -v bash >/dev/null || { echo "error: bash is needed and was not found: install it" >&2; exit 2; }
+        exec bash -p -- "$0" "$@" ;;
+esac
 set -euo pipefail
+# These keep Python from starting, from finding the pipeline and pip from its place; pipeline/__init__.py has others.
+unset PYTHONHOME PYTHONSAFEPATH PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN PIP_NO_DEPS POSIXLY_CORRECT
 
 usage() {
     cat <<'TEXT'
@@ -21,8 +34,13 @@ interruption run the same command again.
   --epochs N          passes over the training images    (default: the preset's)
   --run RUN           the run's name                     (default: made from its options)
   --device NAME       auto, cuda, mps or cpu             (default: auto)
+  --raw, --processed, --models, --submissions FOLDER
+                      other folders than data/raw, data/processed, data/models and submissions
   --setup             only make .venv and install
   -h, --help          this text
+
+The folders, --run, --device, --tta, --adapt, --ids-key, --timeout, --force and --debug reach every stage that has
+them.  Any other option is train's, for example --seed 1: see python -m pipeline.train --help.
 
 Environment:
   PIPELINE_PYTHON     an interpreter to use instead of making .venv, for example one that has torch
@@ -31,7 +49,7 @@ Environment:
 Examples:
   ./run_all.sh --rehearsal
   ./run_all.sh
-  ./run_all.sh --preset paper --epochs 1 --device cpu
+  ./run_all.sh --preset fast --seed 1 --device cpu
   ./run_all.sh --submit
   ./run_all.sh --rehearsal --data ~/cifar --epochs 1
 
@@ -47,77 +65,167 @@ fail() { # CODE MESSAGE
 
 # --- options ------------------------------------------------------------------------------------------------
 
-rehearsal=no submit=no setup=no competition= data= preset= epochs= run= device=
+# A path is relative to the folder in which it is named.
+from=$PWD/
+[[ ${PIPELINE_PYTHON:-} != */* || $PIPELINE_PYTHON == /* ]] || PIPELINE_PYTHON=$from$PIPELINE_PYTHON
+if [[ $0 == */* ]]; then cd -- "${0%/*}/"; fi
+if [[ $PWD/ == "$from" ]]; then from=; fi
+
+rehearsal=no submit=no setup=no competition= data= preset= raw=data/raw
+training=() # options of train's, which says what is wrong with them
+given=()    # threes: stages, an option that they have, its value
 while (($#)); do
+    if [[ $1 == --*=* ]]; then set -- "${1%%=*}" "${1#*=}" "${@:2}"; fi
+    all="download preprocess train predict submit check report" stages=
     case $1 in
         --rehearsal | --submit | --setup) declare "${1#--}=yes" ;;
         -h | --help) usage; exit 0 ;;
-        --competition | --data | --preset | --epochs | --run | --device)
-            [[ -n ${2:-} ]] || fail 2 "$1 wants a value; see ./run_all.sh --help"
-            declare "${1#--}=$2"
-            shift ;;
-        *) fail 2 "unknown option $1; see ./run_all.sh --help" ;;
+        --dry-run) fail 2 "--dry-run is train's alone: python -m pipeline.train --dry-run" ;;
+        --debug) given+=(" rehearsal $all " "$1" "") ;;
+        --force) given+=(" rehearsal download preprocess train predict report " "$1" "") ;;
+        --competition | --data | --preset) stages=here ;;
+        --raw) stages="download preprocess" ;;
+        --processed) stages=${all#download } ;;
+        --models) stages=${all#download preprocess } ;;
+        --submissions) stages="predict submit check report" ;;
+        --run) stages="train predict report" ;;
+        --device) stages="train predict" ;;
+        --pseudo-labels) stages=train ;;
+        --tta | --adapt) stages=predict ;;
+        --ids-key) stages=preprocess ;;
+        --timeout) stages="download submit check" ;;
+        *) training+=("$1") ;;
     esac
+    if [[ -n $stages ]]; then
+        value=${2:-}
+        [[ -n $value && $value != --* ]] || fail 2 "$1 wants a value; see ./run_all.sh --help"
+        case $1 in --data | --raw | --processed | --models | --submissions | --pseudo-labels)
+            [[ $value == /* ]] || value=$from$value ;;
+        esac
+        case $stages in
+            here) declare "${1#--}=$value" ;;
+            train) training+=("$1" "$value") ;;
+            *) given+=(" rehearsal $stages " "$1" "$value") ;;
+        esac
+        if [[ $1 == --raw ]]; then raw=$value; fi
+        shift
+    fi
     shift
 done
 [[ $rehearsal == no || -z $competition ]] || fail 2 "--rehearsal has a competition of its own: leave --competition out"
 [[ -z $data || -d $data ]] || fail 2 "--data $data is no folder"
-[[ -z $data ]] || data=$(cd "$data" && pwd)
-# Relative to the folder that it was named in.
-[[ ${PIPELINE_PYTHON:-} != */* || $PIPELINE_PYTHON == /* ]] || PIPELINE_PYTHON=$PWD/$PIPELINE_PYTHON
-cd "$(dirname "${BASH_SOURCE[0]}")"
+slug=${competition:-${PIPELINE_COMPETITION:-deep-learning-spring-2025-project-1}}
+[[ $slug =~ ^[A-Za-z0-9][A-Za-z0-9-]*$ ]] || fail 2 "--competition wants the last part of its URL, not $slug"
+if [[ $rehearsal == yes ]]; then preset=${preset:-rehearsal}; fi
+preset=${preset:-paper}
+training=(--preset "$preset" ${training[@]+"${training[@]}"})
+
+command_of() { # STAGE OPTIONS...: sets $command, with what was given for that stage
+    local k
+    command=("$python" -m "pipeline.$1" "${@:2}")
+    for ((k = 0; k < ${#given[@]}; k += 3)); do
+        if [[ ${given[k]} == *" $1 "* ]]; then
+            command+=("${given[k + 1]}" ${given[k + 2]:+"${given[k + 2]}"})
+        fi
+    done
+}
 
 # --- set-up -------------------------------------------------------------------------------------------------
 
-# Sets $python: $PIPELINE_PYTHON, or .venv's.  Installs only when requirements.txt or the interpreter changed.
-set_up() {
-    local venv=$PWD/.venv/bin/python stamp=.requirements-installed wanted
-    python=${PIPELINE_PYTHON:-$venv}
-    if [[ $python == "$venv" ]]; then stamp=.venv/$stamp; fi # so that it goes with .venv
-    wanted=$(echo "$python" && cat requirements.txt)
-    if [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && "$python" -c '' 2>/dev/null; then return; fi
+recent='import sys; sys.exit(sys.version_info < (3, 11))'
+python=${PIPELINE_PYTHON:-$PWD/.venv/bin/python} stamp=.requirements-installed
+if [[ $python == "$PWD/.venv/bin/python" ]]; then
+    stamp=.venv/$stamp # so that it goes with .venv
+    unset PYTHONPATH   # pip would leave out of .venv what is there
+fi
+wanted=$(echo "$python" && cat requirements.txt)
+is_set_up() { [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && "$python" -c '' 2>/dev/null; }
 
-    if [[ -z ${PIPELINE_PYTHON:-} ]] && ! "$python" -m pip --version >/dev/null 2>&1; then
+make_venv() {
+    if ! "$python" -c '' 2>/dev/null; then # there is none, or its interpreter has gone
         echo "set-up: making .venv"
         rm -rf .venv
-        "$base" -m venv .venv && "$python" -m pip --version >/dev/null ||
-            fail 1 "no virtual environment with pip: on Debian and Ubuntu, apt install python3-venv"
+        "$base" -m venv .venv || true
+    elif ! "$python" -c "$recent"; then
+        fail 2 ".venv has a Python older than 3.11: move it away (mv .venv old-venv), and run again"
+    elif [[ -f $stamp && $(head -n 1 "$stamp") != "$python" ]]; then
+        "$python" -m venv --without-pip .venv # the project was moved: `activate` still names its old folder
     fi
+    "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip >/dev/null 2>&1 || true # uv makes it without
+    "$python" -m pip --version >/dev/null ||
+        fail 1 "no virtual environment with pip: on Debian and Ubuntu, apt install python3-venv"
+}
+
+install() {
+    local said
     echo "set-up: installing what is missing of requirements.txt into $python (at first some minutes, and 6 GB)"
-    "$python" -m pip install --quiet --disable-pip-version-check -r requirements.txt ||
-        fail 6 "the installation failed (see above): check the network and the disk, and run again"
+    if "$python" -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)'; then export PIP_USER=no; fi
+    said=$("$python" -m pip install --quiet --disable-pip-version-check -r requirements.txt 2>&1) || refuse "$said"
     echo "$wanted" >"$stamp"
+}
+
+refuse() { # WHAT PIP SAID
+    local another="leave PIPELINE_PYTHON out, and .venv is made"
+    echo "$1" >&2
+    case $1 in
+        *"No module named pip"*)
+            fail 2 "$python has no pip: $another, or
+  uv pip install pip -r requirements.txt --python $python" ;;
+        *externally-managed*) fail 2 "$python is the system's, and pip must not touch it (PEP 668): $another" ;;
+        *"virtualenv (required)"*) fail 2 "PIP_REQUIRE_VIRTUALENV keeps pip from $python: $another" ;;
+        *"No space left"* | *"quota exceeded"*) fail 1 "the disk is full: free 6 GB, and run again" ;;
+        *"ermission denied"* | *"Read-only file system"*) fail 1 "pip may not write there: see above" ;;
+        *onnection* | *Retrying* | *SSL* | *"timed out"*)
+            fail 6 "the packages cannot be downloaded (see above): check the network, and run again" ;;
+        *"No matching distribution"*)
+            fail 1 "pip's index has no such package for this Python on $(uname -sm): see above" ;;
+        *) fail 6 "the installation failed: see above" ;;
+    esac
 }
 
 candidates=(python3.13 python3.12 python3.11 python3 python)
 [[ -z ${PIPELINE_PYTHON:-} ]] || candidates=("$PIPELINE_PYTHON")
 for base in "${candidates[@]}" none; do
-    if "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi
+    if "$base" -c "$recent" 2>/dev/null; then break; fi
 done
 [[ $base != none ]] || fail 2 "Python 3.11 or newer is needed and was not found: install it, or set PIPELINE_PYTHON"
 
-# Missing credentials are noticed before anything heavy begins: the standard library suffices to see it.
-slug=${competition:-${PIPELINE_COMPETITION:-deep-learning-spring-2025-project-1}}
-[[ $slug =~ ^[A-Za-z0-9][A-Za-z0-9-]*$ ]] || fail 2 "--competition wants the last part of its URL, not $slug"
+# Wrong options are told before anything is spent on them; where no packages are, a wrong preset.
+export PIPELINE_SCRIPT=run_all.sh # so that no stage tells what comes next, and --dry-run asks for no data
+complete=no options=(--dry-run "${training[@]}")
+if is_set_up; then
+    complete=yes base=$python
+    command_of train "${options[@]}"
+    options=("${command[@]:3}")
+fi
+said=$("$base" -c 'import sys; from pipeline.train import main; sys.exit(main())' "${options[@]}" 2>&1) ||
+    (($? != 2)) || { echo "$said" >&2; exit 2; }
+presets=$("$base" -c 'from pipeline.recipes import PRESETS; print(*PRESETS)')
+[[ " $presets " == *" $preset "* ]] || fail 2 "--preset $preset is none of: $presets"
+
+# Missing credentials, too: the standard library suffices to see it.
 here=no
-if [[ -n $data || -d data/raw/$slug || -d /kaggle/input/$slug || -d /kaggle/input/competitions/$slug ]]; then here=yes; fi
+if [[ -n $data || -d $raw/$slug || -d /kaggle/input/$slug || -d /kaggle/input/competitions/$slug ]]; then here=yes; fi
 if [[ $setup == no && $rehearsal == no && ($submit == yes || $here == no) ]]; then
     "$base" -m pipeline.kaggle_api.credentials
 fi
-
-set_up
+if [[ $complete == no ]]; then
+    if [[ -z ${PIPELINE_PYTHON:-} ]]; then make_venv; fi
+    install
+fi
 if [[ $setup == yes ]]; then exit 0; fi
+
+command_of train --competition "$slug" "${training[@]}" --dry-run
+[[ $complete == yes ]] || "${command[@]}"
 
 # --- rehearsal: this same script, inside the mock server -------------------------------------------------------
 
 if [[ $rehearsal == yes ]]; then
-    PIPELINE_PYTHON=$python exec "$python" -m pipeline.rehearsal ${data:+--folder "$data"} -- ./run_all.sh --submit \
-        --preset "${preset:-rehearsal}" ${epochs:+--epochs "$epochs"} ${run:+--run "$run"} ${device:+--device "$device"}
+    command_of rehearsal ${data:+--folder "$data"} -- bash ./run_all.sh --submit "${training[@]}"
+    PIPELINE_PYTHON=$python exec "${command[@]}"
 fi
 
 # --- the stages -----------------------------------------------------------------------------------------------
-
-export PIPELINE_SCRIPT=run_all.sh # so that no stage tells what comes next
 
 # A stage runs in the background, so that SIGTERM to this script reaches it at once: it saves, and ends with
 # 130.  Ctrl-C reaches it from the terminal.
@@ -129,7 +237,8 @@ stage() { # NAME OPTIONS...
     echo
     echo "== $1"
     local status=0 again
-    "$python" -m "pipeline.$1" "${@:2}" &
+    command_of "$@"
+    "${command[@]}" &
     child=$!
     wait "$child" || status=$?
     while [[ $signalled == yes ]]; do # a signal ended the wait, not the stage
@@ -142,14 +251,10 @@ stage() { # NAME OPTIONS...
     [[ $interrupted == no ]] || exit 130
 }
 
-# The options are checked before anything is spent on them.
-training=(--competition "$slug" --preset "${preset:-paper}" ${epochs:+--epochs "$epochs"} ${run:+--run "$run"}
-    ${device:+--device "$device"})
-"$python" -m pipeline.train "${training[@]}" --dry-run
 stage download --competition "$slug" ${data:+--from "$data"}
 stage preprocess --competition "$slug"
-stage train "${training[@]}"
-stage predict ${run:+--run "$run"} ${device:+--device "$device"}
+stage train --competition "$slug" "${training[@]}"
+stage predict
 if [[ $submit == yes ]]; then stage submit --competition "$slug"; fi
 stage check --competition "$slug"
-stage report ${run:+--run "$run"}
+stage report

@@ -4,6 +4,7 @@
 #   tests/run.sh                                            everything, as CI does
 #   tests/run.sh tests/gap -k label                         further arguments go to pytest
 #   .venv/bin/python -m pytest tests/store/test_ledger.py   the tests of one module alone: seconds
+case ${BASH_VERSION:+$-} in *p*) ;; *) exec bash -p -- "$0" "$@" ;; esac # as run_all.sh
 set -euo pipefail
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
     while IFS= read -r line && [[ $line == "#"* ]]; do printf '%s\n' "${line#\#}"; done < <(tail -n +2 "$0")
@@ -11,7 +12,7 @@ if [[ ${1:-} == -h || ${1:-} == --help ]]; then
 fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-./run_all.sh --setup
+bash run_all.sh --setup
 python=${PIPELINE_PYTHON:-.venv/bin/python}
 "$python" -m ruff check .
 "$python" -m ruff format --check .

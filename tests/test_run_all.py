@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT, SLUG, clean_environment
+from tests.test_consistency import flags
 
 # Writes down `-m MODULE ...` and does nothing, except for what the set-up and the order of stages depend on.
 FAKE = """#!/usr/bin/env bash
@@ -180,12 +181,132 @@ def test_a_failing_stage_ends_it_with_that_stages_code(project: Project) -> None
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--nonsense"], ["--epochs"], ["--data", "nowhere"], ["--rehearsal", "--competition", "x"]]
+    ("arguments", "says"),
+    [
+        ("--nonsense", "No such option '--nonsense'"),
+        ("--seed=x", "'x' is not a valid integer"),
+        ("--epochs", "requires an argument"),
+        ("--pseudo-labels a.csv", "--rules-allow-pseudo-labels go together"),
+        ("--preset pape", "'pape' is not one of 'paper'"),
+        ("--models --submit", "--models wants a value"),
+        ("--data=nowhere", "is no folder"),
+        ("--dry-run", "python -m pipeline.train --dry-run"),
+        ("--rehearsal --competition x", "leave --competition out"),
+    ],
 )
-def test_wrong_usage_is_refused_before_anything_is_done(project: Project, arguments: list[str]) -> None:
-    result = project.run(*arguments)
+def test_wrong_usage_is_refused_before_anything_is_done(project: Project, arguments: str, says: str) -> None:
+    result = project.run(*arguments.split())
     assert result.returncode == 2 and result.stderr.startswith("error: ")
+    assert says in result.stderr and result.stderr.count("\n") == 1
     assert project.calls() == []
+
+
+def test_without_the_packages_a_wrong_preset_is_told_before_the_credentials(project: Project) -> None:
+    project.fake.write_text(project.fake.read_text().replace(sys.executable, f"{sys.executable} -S"))
+    result = project.run("--preset", "pape")
+    assert (result.returncode, result.stderr) == (2, "error: --preset pape is none of: paper fast best rehearsal\n")
+    assert project.run("--seed", "1").returncode == 5
+
+
+def test_an_option_reaches_every_stage_that_has_it_and_train_has_all_others(project: Project) -> None:
+    folders = {f"--{name}": f"{project.programs}/{name[0]}" for name in ("raw", "processed", "models", "submissions")}
+    options = {**folders, "--run": "x", "--device": "cpu", "--tta": "flip", "--adapt": "none", "--timeout": "9",
+               "--force": "", "--debug": ""}  # fmt: skip
+    words = [word for option, value in options.items() for word in (option, value.removeprefix(f"{project.programs}/"))]
+    others = ["--seed=1", "--no-decay-norms", "--teacher", "A", "B"]
+    result = project.run("--submit", "--data", ".", *filter(None, words), *others, PIPELINE_PYTHON=str(project.fake),
+                         KAGGLE_API_TOKEN="t")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    calls = [call.split()[2:] for call in project.calls()][3:]
+    for module, *arguments in calls:
+        stage = module.removeprefix("pipeline.")
+        known = [word for option, value in options.items() if option in flags(stage) for word in (option, value)]
+        assert " ".join(arguments).endswith(" ".join(filter(None, known))), stage
+        assert ("--seed 1 --no-decay-norms --teacher A B" in " ".join(arguments)) == (stage == "train")
+    assert len(calls) == 7
+
+
+def test_a_rehearsal_hands_all_options_on_to_the_script_inside(project: Project) -> None:
+    (project.folder / "run_all.sh").chmod(0o644)
+    command = ["bash", "run_all.sh", "--rehearsal", "--models", "m", "--seed", "1", "--force"]
+    subprocess.run(command, cwd=project.folder, env=project.environment(PIPELINE_PYTHON="python3.13"), check=True)
+    inside = "-- bash ./run_all.sh --submit --preset rehearsal --seed 1 --models m --force"
+    assert project.calls()[-1] == f"base -m pipeline.rehearsal {inside}"
+
+
+# --- the shell and the interpreter --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", ["sh", "dash", "bash --posix"])
+def test_what_the_shell_is_and_exports_changes_nothing(project: Project, shell: str) -> None:
+    if shutil.which(shell.partition(" ")[0]) is None:
+        pytest.skip(f"no {shell}")
+    folder = project.folder.rename(project.folder.with_name("- a  project"))
+    (folder / "mydata").mkdir()
+    (project.programs / "mydata").mkdir()
+    (project.programs / "env").write_text("run_all() { :; }; dirname() { echo /; }; PWD=/nonexistent")
+    exported = {"CDPATH": str(project.programs), "BASH_ENV": str(project.programs / "env"), "POSIXLY_CORRECT": "1",
+                "BASH_FUNC_cd%%": "() { exit 99; }", "PYTHONHOME": "/nonexistent", "PYTHONSAFEPATH": "1"}  # fmt: skip
+    environ = project.environment(PIPELINE_PYTHON=str(project.fake), **exported)
+    command = [*shell.split(), "run_all.sh", "--data", "mydata"]
+    subprocess.run(command, cwd=folder, env=environ, capture_output=True, check=True)
+    assert next(call for call in project.calls() if "--from" in call).endswith(" --from mydata")
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_windows_line_ends_are_told(project: Project, shell: str) -> None:
+    script = project.folder / "run_all.sh"
+    script.write_bytes(script.read_bytes().replace(b"\n", b"\r\n"))
+    result = subprocess.run([shell, script], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"error: {script} has Windows' line ends: perl -pi -e 's/\\r//' {script}\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "says"),
+    [
+        ("python: No module named pip", 2, "uv pip install pip -r requirements.txt --python"),
+        ("error: externally-managed-environment", 2, "PEP 668): leave PIPELINE_PYTHON out"),
+        ("ERROR: Could not find an activated virtualenv (required).", 2, "PIP_REQUIRE_VIRTUALENV keeps pip from"),
+        ("ERROR: Could not install packages: [Errno 28] No space left on device", 1, "the disk is full"),
+        ("ERROR: Could not install packages: [Errno 13] Permission denied: /x", 1, "pip may not write there"),
+        ("WARNING: Retrying after NewConnectionError\nERROR: No matching distribution found", 6, "check the network"),
+        ("ERROR: No matching distribution found for torch>=2.6", 1, "no such package for this Python"),
+        ("ERROR: Failed building wheel for x", 6, "the installation failed"),
+    ],
+)
+def test_a_failed_installation_names_its_cause(project: Project, said: str, code: int, says: str) -> None:
+    failing = project.interpreter("failing", f"[[ $2 != pip ]] || {{ echo '{said}' >&2; exit 1; }}")
+    result = project.run("--setup", PIPELINE_PYTHON=str(failing))
+    assert result.returncode == code
+    assert result.stderr.startswith(f"{said}\nerror: ") and says in result.stderr
+
+
+def test_pip_installs_into_the_venv_whatever_its_variables_say(project: Project) -> None:
+    project.fake.write_text(project.fake.read_text() + f'env | grep "^PIP_" >>{project.log}.environment || true\n')
+    options = {f"PIP_{name}": "/elsewhere" for name in ("TARGET", "PREFIX", "ROOT", "PYTHON")}
+    assert project.run("--setup", PIP_USER="1", PIP_INDEX_URL="mine", **options).returncode == 0
+    seen = set(project.log.with_name("calls.environment").read_text().splitlines())
+    assert {"PIP_INDEX_URL=mine", "PIP_USER=no"} <= seen
+    assert not [line for line in seen if line.endswith("/elsewhere")]
+
+
+def test_a_venv_of_an_older_python_is_left_alone(project: Project) -> None:
+    old = project.interpreter("old")
+    old.write_text('#!/bin/sh\n[ -z "$2" ]\n')
+    (project.folder / ".venv/bin").mkdir(parents=True)
+    old.rename(project.folder / ".venv/bin/python")
+    result = project.run("--setup")
+    assert result.returncode == 2 and "move it away (mv .venv old-venv)" in result.stderr
+    assert (project.folder / ".venv/bin/python").exists() and project.made() == []
+
+
+def test_the_venv_of_a_project_that_was_moved_is_activated_where_it_is(project: Project) -> None:
+    assert project.run("--setup").returncode == 0
+    stamp = project.folder / ".venv/.requirements-installed"
+    stamp.write_text(stamp.read_text().replace(str(project.folder), "/before"))
+    assert project.run("--setup").returncode == 0
+    assert "venv -m venv --without-pip .venv" in project.calls()
 
 
 def test_options_are_handed_on_to_the_stages(project: Project) -> None:
