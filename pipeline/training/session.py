@@ -168,7 +168,7 @@ def _announce(task: Task, state: State, log: Log) -> None:
         f"run {task.folder.name}: model {config.model.name}, {config.model.trainable_parameters:,} trainable parameters"
     )
     processes = "" if task.world.alone else f", {task.world.size} processes"
-    compiled = ", compiled (the first step takes 1 to 3 minutes; --compile no skips that)" if task.device.compiled else ""
+    compiled = ", compiled (takes 1 to 3 minutes; --compile no skips that)" if task.device.compiled else ""
     log(f"device {task.device.description}{processes}, precision {task.device.precision}{compiled}")
     log(f"{images:,} training images, {config.epochs} epochs of {steps} steps of {config.batch_size} images")
     if config.pseudo_labels:
