@@ -188,7 +188,8 @@ candidates=(python3.13 python3.12 python3.11 python3 python)
 for base in "${candidates[@]}" none; do
     if "$base" -c "$recent" 2>/dev/null; then break; fi
 done
-[[ $base != none ]] || fail 2 "Python 3.11 or newer is needed and was not found: install it, or set PIPELINE_PYTHON"
+[[ $base != none ]] ||
+    fail 2 "Python 3.11 or newer is needed, and ${PIPELINE_PYTHON:-python3} is not: install it, or set PIPELINE_PYTHON"
 
 # Wrong options are told before anything is spent on them; where no packages are, a wrong preset.
 export PIPELINE_SCRIPT=run_all.sh # so that no stage tells what comes next, and --dry-run asks for no data

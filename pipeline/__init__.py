@@ -46,6 +46,9 @@ from pathlib import Path
 UNWANTED = ("MPLBACKEND", "MATPLOTLIBRC", "TQDM_", "TORCH_LOGS", "PYTORCH_JIT",
             "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONDEVMODE")  # fmt: skip
 
+if sys.version_info < (3, 11):  # noqa: UP036 - any Python that is asked for gets here
+    sys.exit("error: Python 3.11 or newer is needed, and this is {}.{}: `source .venv/bin/activate`, which "
+             "`./run_all.sh --setup` makes".format(*sys.version_info))  # fmt: skip
 if re.search(r" -\w*m ?pipeline\b", " ".join(["", *sys.orig_argv])):
     unwanted = [name for name in os.environ if name.startswith(UNWANTED)]
     for name in unwanted:

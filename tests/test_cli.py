@@ -31,12 +31,12 @@ def test_an_option_is_spread_over_its_values(given: str, spread: str) -> None:
     assert cli.spread(given.split(), ["--run"]) == spread.split()
 
 
-@pytest.mark.parametrize("module", ["train", "rehearsal"])
-def test_without_the_environment_a_command_says_how_to_get_it(module: str) -> None:
+@pytest.mark.parametrize(("module", "more"), [("train", ""), ("rehearsal", ""), ("train", "sys.version_info = 3, 9; ")])
+def test_without_the_environment_a_command_says_how_to_get_it(module: str, more: str) -> None:
     bare = [sys.executable, "-I", "-S", "-c"]  # the standard library alone
     start = f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); sys.orig_argv = ['-m', 'pipeline.{module}']; "
     result = subprocess.run(
-        [*bare, f"{start}runpy.run_module('pipeline.{module}', run_name='__main__')"],
+        [*bare, f"{start}{more}runpy.run_module('pipeline.{module}', run_name='__main__')"],
         env=clean_environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr

@@ -291,6 +291,11 @@ def test_pip_installs_into_the_venv_whatever_its_variables_say(project: Project)
     assert not [line for line in seen if line.endswith("/elsewhere")]
 
 
+def test_an_interpreter_that_is_none_is_named(project: Project) -> None:
+    result = project.run("--setup", PIPELINE_PYTHON="./none")
+    assert (result.returncode, f"and {project.programs}/./none is not" in result.stderr) == (2, True)
+
+
 def test_a_venv_of_an_older_python_is_left_alone(project: Project) -> None:
     old = project.interpreter("old")
     old.write_text('#!/bin/sh\n[ -z "$2" ]\n')
