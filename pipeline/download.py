@@ -25,13 +25,12 @@ from pipeline.console import BYTES, Meter, duration, megabytes
 from pipeline.errors import BadData, Log, MissingInput, NetworkError, PipelineError, UsageError, printable
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import MARKER, Kaggle, RemoteFile
-from pipeline.store import archive, atomic, cifar, links
+from pipeline.store import archive, atomic, cifar, formats, links
+from pipeline.store.manifest import KAGGLE, Manifest, records, strangers, versions
 from pipeline.store.manifest import NAME as MANIFEST
-from pipeline.store.manifest import Manifest, records, strangers, versions
 
 # Where a Kaggle notebook mounts a competition's files, by the notebook's age.
 KAGGLE_INPUT = (Path("/kaggle/input"), Path("/kaggle/input/competitions"))
-KAGGLE = "kaggle"  # a manifest's source, when it is not a path
 TIMEOUT = 60.0  # of CIFAR-10's home page: seconds without a byte
 
 
@@ -137,7 +136,7 @@ def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
             except BadData as error:
                 shutil.rmtree(cache)
                 if last_try:
-                    raise
+                    raise BadData(f"{error}; it came so twice: run again later") from error
                 log(f"download: {error}; it may be damaged on the way, downloading once more")
         shutil.rmtree(cache)
 
@@ -177,7 +176,11 @@ def _finish(folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile
     for name, record in files.items():
         known = competition(target.name).file_sha256.get(Path(name).name, record.sha256)
         if record.sha256 != known:
-            raise BadData(f"{printable(name)} is damaged or another file: its sha256 is {record.sha256}, not {known}")
+            with (folder / name).open("rb") as stream:
+                other = formats.named(stream.read(formats.HEAD))
+            why = f"its sha256 is {record.sha256}, not {known}"
+            what = f"{other.name}; {other.cure}" if other else f"damaged or another file: {why}"
+            raise BadData(f"{printable(name)} is {what}")
     Manifest("download", files, inputs={"source": origin}, versions=versions("kaggle")).write(folder)
 
 
@@ -190,7 +193,7 @@ def _unpack_cifar(packed: Path, folder: Path) -> None:
         raise BadData(f"the download holds {new.name} already: is it the competition's?") from None
     archive.extract(packed, new)
     if cifar.find_batches(new) is None:
-        raise BadData(f"{packed} holds no CIFAR-10 batches: remove it and run again")
+        raise BadData(f"{packed} holds no CIFAR-10 batches: put CIFAR-10's archive for Python in its place")
 
 
 def fetch_cifar(cache: Path, waits: Sequence[float] = (2.0, 4.0)) -> Path:

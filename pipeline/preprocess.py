@@ -23,7 +23,7 @@ from pipeline.config import IMAGE_SIZE, Paths
 from pipeline.console import Meter, duration
 from pipeline.errors import BadData, Log, MissingInput
 from pipeline.store import atomic, cifar, links
-from pipeline.store.manifest import FileRecord, Manifest, records, strangers, versions
+from pipeline.store.manifest import KAGGLE, FileRecord, Manifest, records, strangers, versions
 from pipeline.store.processed import ArrayName
 
 
@@ -38,7 +38,7 @@ def preprocess(slug: str, paths: Paths, log: Log, *, ids_key: str | None = None,
         BadData: a file is damaged, hostile or of another shape; nothing is written then.
     """
     raw, target = _raw_folder(paths.raw, slug), paths.processed / slug
-    sources = _sources(raw)
+    sources = _sources(raw, slug, paths)
     inputs = {name: record.sha256 for name, record in sources.items()}
     if not force and _is_current(target, inputs, ids_key):
         log(f"preprocess: {target} is complete for this download, nothing to do")
@@ -88,7 +88,7 @@ def _raw_folder(raw: Path, slug: str) -> Path:
     raise MissingInput(f"{raw / slug} does not exist: run `python -m pipeline.download --competition {slug}` first")
 
 
-def _sources(raw: Path) -> dict[str, FileRecord]:
+def _sources(raw: Path, slug: str, paths: Paths) -> dict[str, FileRecord]:
     """Records of the files to read: from the download's manifest, or from the files where there is none.
 
     A flipped bit in the pixels loads without an error, so what the manifest says is compared with every file.
@@ -97,8 +97,10 @@ def _sources(raw: Path) -> dict[str, FileRecord]:
     if manifest is None:
         return records(raw, cifar.find_files(raw))
     if changed := manifest.changed(raw):
-        cure = "run `python -m pipeline.download --force`"
-        raise BadData(f"{raw / changed[0]} changed since it was downloaded: {cure}")
+        file, source = raw / changed[0], manifest.inputs.get("source", KAGGLE)
+        again = commands.command("download", slug, paths, *([] if source == KAGGLE else ["--from", source]))
+        aside = "" if file.is_symlink() else "move it away, then "  # it may be a user's own
+        raise BadData(f"{file} changed since it was downloaded: {aside}run `{again}`")
     return dict(manifest.files)
 
 

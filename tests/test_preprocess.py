@@ -63,7 +63,8 @@ def test_a_file_that_was_exchanged_after_the_download_is_not_taken_for_done(tmp_
     file.unlink()  # a link to the source
     file.write_bytes(content[:-9] + content[-9:].swapcase())  # equally long, as other editions are
     line = error_line(preprocess(tmp_path), 4)
-    assert "changed since it was downloaded" in line and "pipeline.download --force" in line
+    cure = f"python -m pipeline.download --competition {SLUG} --from {tmp_path / 'source'}"
+    assert f"{HIDDEN} changed since it was downloaded: move it away, then run `{cure}`" in line
     assert tree(tmp_path / "data/processed") == before
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from pipeline.errors import BadData, UsageError, printable
+from pipeline.store import formats
 
 MAX_BYTES = 4 * 1024**3  # unpacked, and of the archive; CIFAR-10 and the hidden set take 217 MB
 MAX_RATIO = 200  # unpacked to packed bytes; images pack about 1.1 to 1, DEFLATE cannot do more than 1,032 to 1
@@ -37,7 +38,6 @@ _MAX_EXTENDED = 2048  # bytes of a tar's extended header, read whole with patter
 _EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
 _GZIP = b"\x1f\x8b"
-_BLANK = b"\xef\xbb\xbf \t\r\n"
 
 # What the standard library raises on damaged archives.
 _DAMAGE = (
@@ -106,8 +106,9 @@ def _is_zip(head: bytes) -> bool:
         return True
     if head.startswith(_GZIP) or head[257:262] == b"ustar":
         return False
-    what = {b"": " and is empty", b"<": " but HTML: a login or error page", b"{": " but JSON: an error"}
-    raise _Refused(f"is neither zip nor tar{what.get(head.lstrip(_BLANK)[:1], '')}; download it again")
+    other = formats.named(head)
+    what, cure = (f"{other.name}, ", other.cure) if other else ("", formats.REPLACE)
+    raise _Refused(f"is {what}neither zip nor tar; {cure}")
 
 
 def _unpack(members: Sequence[_Member], destination: Path, limit: int) -> list[Path]:
@@ -172,13 +173,15 @@ class _Sparing(io.BufferedReader):
 
 
 def _zip_member(unzipped: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> _Member:
-    name = info.orig_filename  # `filename` has lost what follows a zero byte
+    # `filename` has lost what follows a zero byte; PowerShell writes backslashes.
+    name = info.orig_filename.replace("\\", "/")
+    is_folder = name.endswith("/")
     kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the writer was no Unix
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or (kind == stat.S_IFDIR) > info.is_dir():
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or (kind == stat.S_IFDIR) > is_folder:
         raise _Refused(f"holds {printable(name)}, which is a link or no regular file")
     if info.flag_bits & 0x41 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise _Refused(f"holds {printable(name)}, which is encrypted, or in a compression other than DEFLATE")
-    return _member(name, info.file_size, None if info.is_dir() else partial(unzipped.open, info), limit)
+    return _member(name, info.file_size, None if is_folder else partial(unzipped.open, info), limit)
 
 
 # --- tar --------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import CLASSES, IMAGE_SIZE
 from pipeline.errors import BadData, MissingInput, UsageError, printable
-from pipeline.store import links, pickles
+from pipeline.store import formats, links, pickles
 
 Images = NDArray[np.uint8]
 S = IMAGE_SIZE
@@ -208,7 +208,7 @@ def _read_batch(path: Path) -> Labelled:
     raw = _images(content, path)
     layout = detect(raw)
     if not layout.expected:
-        raise BadData(f"{path}: the images are scrambled ({layout.name}): this is no CIFAR-10 batch; download it again")
+        raise BadData(f"{path}: the images are scrambled ({layout.name}): this is no CIFAR-10 batch; {formats.REPLACE}")
     labels = _integers(_get(content, "labels", path), len(raw), f"{path}: the labels")
     if labels.min() < 0 or labels.max() >= CLASSES:
         raise BadData(f"{path}: a label is outside 0..{CLASSES - 1}")
@@ -308,6 +308,8 @@ def _forget(array: NDArray[np.generic]) -> None:
 
 def _dictionary(path: Path) -> dict[Any, Any]:
     content = load(path)
+    if isinstance(content, np.ndarray):
+        raise BadData(f"{path} holds one array.{formats.again(str(path), '', formats.ARRAY)}")
     if not isinstance(content, dict):
         raise BadData(f"{path} holds a {type(content).__name__}, not a dictionary of arrays")
     return content
@@ -337,7 +339,8 @@ def _images(content: dict[Any, Any], path: Path) -> Images:
         or value.shape[1:] not in READINGS
         or not len(value)
     ):
-        raise BadData(f"{path}: data is {what}, expected uint8 (N, 32, 32, 3) or (N, 3072)")
+        cure = formats.again(str(path), "", formats.LOAD) if isinstance(value, list | tuple) else ""
+        raise BadData(f"{path}: data is {what}, expected uint8 (N, 32, 32, 3) or (N, 3072){cure}")
     return value
 
 

@@ -21,6 +21,7 @@ from pipeline.errors import BadData, MissingInput, PipelineError, printable
 from pipeline.store import atomic
 
 NAME = "manifest.json"
+KAGGLE = "kaggle"  # a download's source, when it is not a path
 LARGEST_NUMBER = 1e300  # of numbers: what is beyond, or no number at all, is nobody's accuracy
 T = TypeVar("T")
 _DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, OverflowError, RecursionError, zipfile.BadZipFile)

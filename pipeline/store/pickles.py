@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import BadData, printable
+from pipeline.store import formats
 
 # An honest batch takes 30,100 opcodes (10,000 labels and 10,000 file names), CIFAR-100's largest 200,100.
 _MAX_OPCODES = 300_000  # also the most values in a result, and the highest index of the memo
@@ -48,8 +49,9 @@ def loads(data: bytes | mmap.mmap, source: str = "pickle") -> object:
         why = "a value that is not on the stack or in the memo"
     except MemoryError:
         why = "it does not fit into memory"
-    why += f", at byte {machine.start}"
-    raise BadData(f"{printable(source)}: {why}; the file was not loaded: download it again with --force")
+    if other := formats.explained(source, data[: formats.HEAD], machine.refused):
+        raise BadData(other)
+    raise BadData(f"{printable(source)}: {why}, at byte {machine.start}; the file was not loaded: {formats.REPLACE}")
 
 
 class _Malformed(Exception):
@@ -113,6 +115,7 @@ class _Machine:
         self.data = data
         self.position = 0
         self.start = 0  # of the opcode at work
+        self.refused = ""  # the global that no array needs
         self.stack: list[object] = []
         self.marks: list[list[object]] = []  # the stacks before each MARK
         self.memo: dict[int, object] = {}
@@ -255,7 +258,8 @@ class _Machine:
     def find(self, module: object, name: object) -> None:
         """GLOBAL and STACK_GLOBAL: an inert marker."""
         if not isinstance(module, str) or not isinstance(name, str) or (module, name) not in _GLOBALS:
-            raise _Malformed(f"a global that no array needs, {printable(f'{module} {name}', 80)}")
+            self.refused = f"{module} {name}"
+            raise _Malformed(f"a global that no array needs, {printable(self.refused, 80)}")
         self.push(_Global(name))
 
     def reduce(self) -> None:

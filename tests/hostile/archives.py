@@ -148,6 +148,10 @@ UNSAFE_NAMES = {
     "absolute": "/tmp/evil",
     "drive": "C:evil",
     "backslash": "..\\evil",
+    "backslash within": "folder\\..\\..\\evil",
+    "backslash first": "\\evil",
+    "drive and backslash": "C:\\evil",
+    "share": "\\\\server\\share\\evil",
     "empty part": "folder//evil",
     "trailing dot": "folder./evil",
     "escape sequence": "\x1b[31mevil",
@@ -186,8 +190,14 @@ _MANY_FOLDERS = {"/".join(f"{n}.{k}" for k in range(30)) + "/a": b"" for n in ra
 _ZEROS = b"\0" * 20_000_000
 
 
+_POWERSHELL = {name.replace("/", "\\"): data for name, data in {**_HONEST, "cifar-10-python/empty/": b""}.items()}
+
+
 def _names() -> dict[str, Maker]:
-    found: dict[str, Maker] = {}
+    found: dict[str, Maker] = {
+        f"zip with names that meet, {name!r}": partial(zip_of, {**_POWERSHELL, name: b""})
+        for name in ("cifar-10-python/empty", "cifar-10-python/cifar-10-batches-py/data_batch_3")
+    }
     for kind, name in UNSAFE_NAMES.items():
         found[f"zip with a name, {kind}"] = partial(zip_of, {**_HONEST, name: b"abc"})
         found[f"tar with a name, {kind}"] = partial(tar_of, {**_HONEST, name: b"abc"})
@@ -289,6 +299,7 @@ TAKEN: dict[str, Maker] = {
     "a tar.gz with a name": lambda: with_gzip_name(b"competition.tar"),
     "the training data packed": lambda: with_packed(_PACKED),
     "the training data packed, in its folder": lambda: with_packed(_PACKED, "cifar-10-python/cifar-10-python.tar.gz"),
+    "a zip by PowerShell": lambda: zip_of(_POWERSHELL),
     "a zip inside": lambda: zip_of({**_HONEST, "inside.zip": zip_of({"../evil": b"abc"})}),
     "a pickle that calls inside": lambda: zip_of({**_HONEST, "inside.pkl": b"\x80\x02" + SYSTEM + b"."}),
     "modules inside": lambda: zip_of({**_HONEST, "numpy.py": b"open('canary', 'w')", "sitecustomize.py": b"1/0"}),

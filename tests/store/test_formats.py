@@ -1,0 +1,166 @@
+"""What is not ours to read is named, and what its message shows in Python makes of it what is read."""
+
+import bz2
+import collections
+import gzip
+import importlib
+import io
+import json
+import lzma
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.numpy
+import torch
+from PIL import Image
+
+from pipeline.store import cifar
+from tests.hostile.archives import tar_of, zip_of
+from tests.support import SLUG, error_line, here, images, tree, write_download
+
+joblib: Any = importlib.import_module("joblib")  # comes with scikit-learn
+
+HIDDEN, BATCH = "cifar_test_nolabel.pkl", "cifar-10-python/cifar-10-batches-py/test_batch"
+PIXELS, IDS = images(20, 9), np.arange(100, 120)
+SET: dict[str, Any] = {"data": PIXELS, "ids": IDS}
+TENSORS = {name: torch.from_numpy(value.copy()) for name, value in SET.items()}
+FLAT = [*PIXELS.transpose(0, 3, 1, 2).reshape(20, -1)]
+ROWS = "\n".join(",".join(map(str, [one, *row])) for one, row in zip(IDS, FLAT, strict=True))
+
+
+def written(write: Callable[[io.BytesIO], object]) -> bytes:
+    buffer = io.BytesIO()
+    write(buffer)
+    return buffer.getvalue()
+
+
+RESAVED = {
+    "a NumPy .npz": written(lambda f: np.savez_compressed(f, **SET)),
+    "a NumPy .npy": written(lambda f: np.save(f, PIXELS)),
+    "a NumPy .npy of objects": written(lambda f: np.save(f, SET)),  # type: ignore[arg-type]
+    "gzip-compressed": gzip.compress(pickle.dumps({b"data": PIXELS, b"ids": IDS})),
+    "bzip2-compressed": bz2.compress(pickle.dumps(SET)),
+    "xz-compressed": lzma.compress(pickle.dumps(SET)),
+    "a file of joblib.dump": written(lambda f: joblib.dump(SET, f)),
+    "zlib-compressed, by joblib": written(lambda f: joblib.dump(SET, f, compress=3)),
+    "a file of torch.save": written(lambda f: torch.save(TENSORS, f)),
+    "a file of torch.save ": written(lambda f: torch.save(TENSORS, f, _use_new_zipfile_serialization=False)),
+    "a pickle of torch's tensors": pickle.dumps(TENSORS),
+    "a pandas DataFrame": written(lambda f: pd.DataFrame({"data": FLAT, "ids": IDS}).to_pickle(f)),
+    "a pandas Series": written(lambda f: pd.Series([*PIXELS]).to_pickle(f)),
+    "a pandas Series ": pickle.dumps({"data": pd.Series([*PIXELS]), "ids": pd.Series(IDS)}),
+    "a pickle of PIL images": pickle.dumps([Image.fromarray(one) for one in PIXELS]),
+    "a pickle of PIL images ": pickle.dumps({**SET, "data": [Image.fromarray(one) for one in PIXELS]}),
+    "a safetensors file": safetensors.numpy.save(SET),
+    "a pickle of protocol 0 or 1": pickle.dumps(SET, protocol=0),
+    "a pickle of protocol 0 or 1 ": pickle.dumps(SET, protocol=1),
+    "a pickle of other objects": pickle.dumps(collections.OrderedDict(SET)),
+    "JSON": json.dumps({name: value.tolist() for name, value in SET.items()}).encode(),
+    "a CSV": f"id,{','.join(f'pixel{n}' for n in range(3072))}\n{ROWS}\n".encode(),
+    "holds one array": pickle.dumps(PIXELS),
+    "data is list": pickle.dumps({**SET, "data": [*PIXELS]}),
+}
+SHOWN = {  # what cannot be made, or not be loaded, without a package that is not ours
+    "an HDF5 file": (b"\x89HDF\r\n\x1a\n", "h5py.File(p)"),
+    "a Parquet file": (b"PAR1", "pandas.read_parquet(p)"),
+    "an Arrow or Feather file": (b"ARROW1\0\0", "pandas.read_feather(p)"),
+    "zstd-compressed": (b"\x28\xb5\x2f\xfd", "zstandard.open(p)"),
+    "a MATLAB file": (b"MATLAB 5.0 MAT-file", "scipy.io.loadmat(p)"),
+}
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"ab" * 32 + b"\nsize 30730000\n"
+REPLACED = {
+    "a Git LFS pointer, not the file itself; run `git lfs pull` in its folder": POINTER,
+    "HTML: a login or error page; put the original in its place": b"\xef\xbb\xbf\n<!DOCTYPE html><html>Sign in</html>",
+    "JSON: an error; put": b'{"code":403,"message":"no"}',
+    "empty; put": b"",
+    "plain text; put": b"hello",
+    "a single picture; put": written(lambda f: Image.fromarray(PIXELS[0]).save(f, "png")),
+    "a zip archive; unpack it": zip_of({"a": b"b"}),
+    "a tar, 7z or rar archive; unpack it": tar_of({"a": b"b"}),
+    "a TFRecord; save it again": (4000).to_bytes(8, "little") + b"abcd\n" + bytes(4000),
+}
+
+# The lines leave the closing of files to the end of Python.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A folder of one's own, laid out like the download."""
+    return write_download(tmp_path / "mine")
+
+
+def refusal(cwd: Path, mine: Path, file: str, content: bytes) -> list[str]:
+    """The lines of what both stages say of it; neither advises to download, nor changes anything."""
+    (mine / file).write_bytes(content)
+    assert here("download", "--competition", SLUG, "--from", mine, "--force", cwd=cwd).returncode == 0
+    before = tree(cwd)
+    result = here("preprocess", "--competition", SLUG, cwd=cwd)
+    error_line(result, 4)
+    assert "download" not in result.stderr and tree(cwd) == before
+    return result.stderr.splitlines()
+
+
+@pytest.mark.parametrize("name", RESAVED)
+def test_a_foreign_format_is_named_and_saved_again(tmp_path: Path, mine: Path, name: str) -> None:
+    told, cure, *lines = refusal(tmp_path, mine, HIDDEN, RESAVED[name])
+    assert name.strip() in told and len(told) < 200
+    assert 'as {b"data": uint8 (N, 32, 32, 3), b"ids": N whole numbers}:' in cure and len(lines) == 2
+    exec("\n".join(line.strip() for line in lines), {})
+    assert (mine / f"{HIDDEN}.old").read_bytes() == RESAVED[name]
+    for stage in ("download", "preprocess"):
+        more = ["--from", mine] if stage == "download" else []
+        result = here(stage, "--competition", SLUG, *more, cwd=tmp_path)
+        assert result.returncode == 0 and "nothing to do" not in result.stdout, result
+    hidden = cifar.read_hidden(mine / HIDDEN)
+    assert np.array_equal(next(hidden.chunks()), PIXELS)
+    assert hidden.ids.tolist() == (IDS if hidden.ids_key else np.arange(20)).tolist()
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_format_of_another_package_is_named(tmp_path: Path, mine: Path, name: str) -> None:
+    content, load = SHOWN[name]
+    told, _, first, _ = refusal(tmp_path, mine, HIDDEN, content + bytes(99))
+    assert f"is {name}, not" in told and load in first and f"import os, pickle, {load.split('.')[0]}" in first
+
+
+@pytest.mark.parametrize("file", [HIDDEN, BATCH])
+@pytest.mark.parametrize("says", REPLACED)
+def test_what_holds_no_images_is_named_with_its_cure(tmp_path: Path, mine: Path, says: str, file: str) -> None:
+    (line,) = refusal(tmp_path, mine, file, REPLACED[says])
+    assert f"{file} is {says}" in line
+
+
+def test_a_batch_in_a_foreign_format_is_saved_again(tmp_path: Path, mine: Path) -> None:
+    value = pickle.loads((mine / BATCH).read_bytes(), encoding="bytes")
+    content = gzip.compress(pickle.dumps(value, protocol=2))
+    told, cure, *lines = refusal(tmp_path, mine, BATCH, content)
+    assert f"{BATCH} is gzip-compressed" in told and 'b"labels": N whole numbers' in cure
+    exec("\n".join(line.strip() for line in lines), {})
+    assert here("preprocess", "--competition", SLUG, "--raw", mine, cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("says", list(REPLACED)[:4])
+def test_a_packed_cifar_that_is_none_is_named(tmp_path: Path, mine: Path, says: str) -> None:
+    shutil.rmtree(mine / "cifar-10-python")
+    (mine / cifar.ARCHIVE).write_bytes(REPLACED[says])
+    line = error_line(here("download", "--competition", SLUG, "--from", mine, cwd=tmp_path), 4)
+    name, cure = says.split("; ")
+    assert f"{cifar.ARCHIVE}: is {name}, neither zip nor tar; {cure}" in line and "download" not in line
+
+
+def test_a_pointer_in_place_of_a_known_file_is_named(tmp_path: Path, mine: Path) -> None:
+    (mine / HIDDEN).write_bytes(POINTER)
+    assert "`git lfs pull`" in error_line(here("download", "--from", mine, cwd=tmp_path), 4)
+
+
+def test_a_crafted_pickle_is_never_to_be_loaded(tmp_path: Path, mine: Path) -> None:
+    for asks in (b"cos\nsystem\n", b"cbuiltins\nexec\n", b"cnumpy\nmemmap\n"):
+        (line,) = refusal(tmp_path, mine, HIDDEN, b"\x80\x04" + asks + b"\x8c\x01a\x85R.")
+        assert "a global that no array needs" in line and line.endswith("put the original in its place")
