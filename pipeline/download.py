@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -201,10 +202,12 @@ def fetch_cifar(cache: Path, waits: Sequence[float] = (2.0, 4.0)) -> Path:
 
     Raises:
         NetworkError: the home page cannot be reached, or sends something else.
+        UsageError: a variable names certificates that are not there.
     """
     from torchvision.datasets import CIFAR10  # noqa: PLC0415 - seconds to import, and seldom needed
     from torchvision.datasets.utils import download_url  # noqa: PLC0415
 
+    credentials.require_certificates(os.environ)
     left = [*waits]  # seconds before each new try
     cache.mkdir(parents=True, exist_ok=True)
     before = socket.getdefaulttimeout()
@@ -214,7 +217,7 @@ def fetch_cifar(cache: Path, waits: Sequence[float] = (2.0, 4.0)) -> Path:
             try:
                 download_url(CIFAR10.url, str(cache), cifar.ARCHIVE, CIFAR10.tgz_md5)
                 return cache / cifar.ARCHIVE
-            except (OSError, RuntimeError) as error:  # RuntimeError is torchvision's word for a wrong MD5
+            except (OSError, RuntimeError, HTTPException) as error:  # RuntimeError: torchvision's word for a wrong MD5
                 if not left:
                     cure = f"run again, or put {cifar.ARCHIVE} into {cache}"
                     raise NetworkError(f"CIFAR-10 did not come ({printable(error)}): {cure}") from error

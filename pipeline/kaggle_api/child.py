@@ -205,7 +205,12 @@ def _authenticated() -> Any:
 
     def checked(session: requests.Session, request: requests.PreparedRequest, **more: Any) -> requests.Response:
         response = send(session, request, **more)
-        is_answer = API.search(str(response.url)) and "json" in response.headers.get("Content-Type", "")
+        kind = response.headers.get("Content-Type", "")
+        # Files come as a stream; they may be HTML, and lie elsewhere.
+        if response.ok and "html" in kind and API.search(str(request.url)) and not more.get("stream"):
+            text = "a web page came instead of its answer; does this network want a login in the browser?"
+            raise requests.ConnectionError(text, request=request)
+        is_answer = API.search(str(response.url)) and "json" in kind
         if is_answer and not isinstance(response.json(), dict):  # the client would take it for an empty list
             raise Unreadable(f"{response.text[:60]!r} is no JSON object")
         return response
@@ -270,9 +275,11 @@ def _on_the_way(error: BaseException | None) -> tuple[str, str] | None:
         return "usage", f"the server's certificate is not accepted ({found[1]}): {cure}"
     if re.search("407 (Client Error: )?Proxy Auth", text):
         return "usage", f"the proxy in {proxy} wants a user and a password: http://USER:PASSWORD@HOST:PORT"
-    if isinstance(error, faults.ProxyError):
-        refused = re.search(r"Tunnel connection failed: [\w ]+|appears to only use HTTP", text)
-        return "network", f"the proxy in {proxy} {f'refuses: {refused[0]}' if refused else 'does not answer'}"
+    if isinstance(error, faults.ProxyError):  # others have it too: a connection that breaks after sending
+        if refused := re.search(r"Tunnel connection failed: [\w ]+|appears to only use HTTP", text):
+            return "network", f"the proxy in {proxy} refuses: {refused[0]}"
+        if re.search("NewConnectionError|NameResolutionError|ConnectTimeoutError", text):
+            return "network", f"the proxy in {proxy} does not answer"
     if isinstance(error, faults.InvalidSchema) and "SOCKS" in text:
         return "usage", f"the proxy in {proxy} needs a package that is not installed: pip install pysocks"
     # Another InvalidURL is of an address that Kaggle gave; it has not been sent.
@@ -299,7 +306,9 @@ def _status(response: requests.Response) -> int:
 
 def _message(error: BaseException | None) -> str:
     """The error's text without secrets that the parent process cannot know: signed URLs, and a renewed OAuth token."""
-    message = SIGNED_PATH.sub("/***", QUERY.sub("?***", f"{type(error).__name__}: {error}"))
+    # What requests says of a failed connection is mostly about the request; its reason is what failed.
+    reason = getattr(next(iter(error.args if error else ()), None), "reason", None) or error
+    message = SIGNED_PATH.sub("/***", QUERY.sub("?***", f"{type(error).__name__}: {reason}"))
     api = getattr(sys.modules.get("kaggle"), "api", None)
     token = getattr(api, "config_values", {}).get("token")
     return message.replace(token, "***") if token else message

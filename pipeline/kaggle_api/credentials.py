@@ -54,7 +54,7 @@ def require(environ: Mapping[str, str]) -> Found:
         found = Found(str(oauth), {})  # the client reads and renews it by itself
     if found is None:
         raise AccessDenied(_why_none(environ))
-    _require_certificates(environ)
+    require_certificates(environ)
     return found
 
 
@@ -109,7 +109,8 @@ def _why_none(environ: Mapping[str, str]) -> str:
     return f"{empty[0] if empty else 'no Kaggle credentials'}: {CURE}"
 
 
-def _require_certificates(environ: Mapping[str, str]) -> None:
+def require_certificates(environ: Mapping[str, str]) -> None:
+    """Raise UsageError if a variable names certificates that are not there."""
     for name in CERTIFICATES:
         value = environ.get(name, "")
         try:

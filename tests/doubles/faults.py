@@ -6,7 +6,7 @@
     ListSubmissions:status=429,retry=2    429 with Retry-After: 2 (retry=none: without one)
     CreateSubmission:accepted-then=500*1  it counts, but the answer is 500 (accepted-then=cut: no answer)
     ListSubmissions:hang=30               the answer comes 30 s late
-    ListDataFiles:html                    a gateway's 502 page
+    ListDataFiles:html                    a gateway's 502 page (html=200: a page with that status)
     ListDataFiles:close                   the connection is closed without a word
     DownloadDataFiles:loop                a redirect that leads to itself
     ListSubmissions:body=[7]              it counts, but the answer is [7], as JSON (body: nothing at all)

@@ -20,7 +20,7 @@ from tests.doubles.kernels import Kernels
 KAGGLE_HOSTS = frozenset({"api.kaggle.com", "www.kaggle.com"})  # those that TLS is ended for
 LOOP = "/loop"
 LOOPING = Reply(302, headers={"Location": LOOP})
-GATEWAY_PAGE = Reply(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>\n", {"Content-Type": "text/html"})
+PAGE = b"<html><body><h1>Bad Gateway, or a login</h1></body></html>\n"
 
 
 class FaultyKaggle(MockKaggle):
@@ -130,7 +130,7 @@ class FaultyHandler(Handler):
         if fault.kind == "close" or fault.argument == "cut":
             self.break_off()
         elif fault.kind == "html":
-            self.send(GATEWAY_PAGE)
+            self.send(Reply(int(fault.argument or 502), PAGE, {"Content-Type": "text/html"}))
         elif fault.kind == "loop":
             self.send(LOOPING)
         else:

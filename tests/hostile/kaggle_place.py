@@ -1,5 +1,6 @@
 """A place in which a stage meets a Kaggle that misbehaves, and what must hold of it before and afterwards."""
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -191,7 +192,7 @@ def _fail(case: Case, stage: Stage, here: Place) -> None:
         here.kaggle.misbehave(*([case.how] if isinstance(case.how, str) else case.how))
         outcome = here.run(stage)
     assert outcome.code == case.code, f"ended with {outcome}"
-    assert "\n" not in outcome.error, f"more than one line: {outcome.error!r}"
+    assert re.fullmatch(r".+(\n  .+)?", outcome.error or "-"), f"more than two lines: {outcome.error!r}"
     assert case.says in (outcome.error if case.code else outcome.printed), f"said {outcome}"
     if case.left == "complete":
         assert here.is_complete(stage), f"is not complete: {outcome} {here.lines()}"

@@ -199,7 +199,7 @@ def clock_off(seconds: float) -> Callable[[Place], Outcome]:
 # --- the table --------------------------------------------------------------------------------------------------
 
 IMPATIENT = {"timeout": 3.0, "upload_timeout": 3.0}  # towards a Kaggle that hangs
-RULES = "accept its rules at https://www.kaggle.com/competitions/tiny/rules"
+RULES = "accept its rules at\n  https://www.kaggle.com/competitions/tiny/rules"
 SETTINGS, BUSY, LATER = "https://www.kaggle.com/settings", "try again later", "pip install -U kaggle"
 NETWORK, NEW_LINK, LIST = "check the network and run again", "run again, for a new link", "it looks there first"
 REFUSED = '{"code": 500, "message": "inside"}'  # with status 200
@@ -216,6 +216,7 @@ _DOWNLOAD = (
     Case("429 once", "ListDataFiles:status=429,retry=0*1", 0, "again in 0 s", "complete", client={"attempts": 2}),
     Case("500 with status 200", f"ListDataFiles:body={REFUSED}", 6, "busy or down (500"),
     Case("502 HTML", "ListDataFiles:html", 6, "busy or down (502"),
+    Case("a network that wants a login", "ListDataFiles:html=200", 6, "a web page came instead of its answer"),
     Case("an expired link", "Download:status=403", 6, NEW_LINK),
     Case("a link expires midway", link_expires_midway, 0, "trying again", "complete", client={"attempts": 3}),
     Case("cut at each third", "DownloadDataFiles:cut=1500000", 0, "going on after", "complete"),
