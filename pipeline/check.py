@@ -176,15 +176,14 @@ def _about_the_csv(checked: Checked, paths: Paths) -> list[str]:
         return [f"there is no CSV to submit; {checked.not_assessed or '`python -m pipeline.predict` writes one'}"]
     lines = checked.assessment.summary() if checked.assessment else [f"no prediction: {checked.not_assessed}"]
     lines += [f"picture {path}" for path in checked.pictures]
+    lines.insert(0, f"{csv} is {f'of run {printable(sidecar.run)}' if sidecar else f'a valid submission to {slug}'}")
     if checked.csv_sha256 in {entry.csv_sha256 for entry in checked.comparison.submissions if entry.ref}:
         return lines
     if sidecar is None:
         command = commands.command("submit", slug, paths, "--csv", str(csv), "--competition", slug)
-        lines.insert(0, f"{csv} is a valid submission to {slug}")
     else:
         tag = submissions.tag(sidecar.run, sidecar.csv_sha256, sidecar.validation_accuracy)
         command = f'kaggle competitions submit -c {slug} -f {shlex.quote(str(csv))} -m "{tag}"'
-        lines.insert(0, f"{csv} is the newest CSV of run {printable(sidecar.run)}")
     if sidecar is not None and not sidecar.submittable:
         return [*lines, f"there is no CSV to submit: {csv} is of a network over the parameter limit"]
     return [*lines, f"{csv} has not been submitted.  To submit it:\n  {command}"]

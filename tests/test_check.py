@@ -222,7 +222,7 @@ def test_the_newest_csv_of_the_latest_run_is_the_one_for_all_stages(place: Path)
         dataclasses.replace(sidecar, created=f"{created}T00:00:00+00:00").write(place / f"submissions/{name}")
     (place / "submissions/mine.csv").write_text((place / "submissions/ours.csv").read_text())
     with serve(place) as kaggle:
-        assert "submissions/both.csv is the newest CSV of run other+tiny-run" in check(place, None).stdout
+        assert "submissions/both.csv is of run other+tiny-run" in check(place, None).stdout
         assert "--csv submissions/both.csv" in here("status", cwd=place).stdout.splitlines()[-2]
         sent = here("submit", cwd=place, environ=kaggle.environment)
         assert sent.stdout.startswith("submit: submissions/both.csv, the newest CSV of run other+tiny-run\n")

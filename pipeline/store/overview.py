@@ -153,7 +153,7 @@ def _fresh(states: Sequence[RunState]) -> list[RunState]:
 
 
 def competitions(paths: Paths) -> set[str]:
-    """The competitions of which anything is here: data, a run, a CSV or a line in the ledger."""
+    """The competitions of which anything is here: data, a run, or a line in the ledger (predict writes one)."""
     names = {path.parent.name for root in (paths.raw, paths.processed) for path in root.glob(f"[!.]*/{MANIFEST}")}
     names |= {path.parent.name for name in HIDDEN_NAMES for path in paths.raw.glob(f"[!.]*/{name}")}
     names |= {path.stem[1:] for path in paths.raw.glob(".*.download")}
@@ -162,9 +162,6 @@ def competitions(paths: Paths) -> set[str]:
     for path in paths.models.glob(f"[!.]*/{runs.CONFIG}"):
         with suppress(BadData, MissingInput):
             names.add(RunCard.read(path.parent).competition)
-    for path in paths.submissions.glob("[!.]*.csv"):
-        with suppress(BadData):
-            names |= {sidecar.competition for sidecar in [Sidecar.read(path)] if sidecar}
     found = set()
     for name in names:
         with suppress(UsageError):  # a folder of another name, an edited line

@@ -6,9 +6,9 @@ import json
 import re
 import shlex
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -156,24 +156,21 @@ def again(csv: Path, run: str = "") -> str:
 
 def free(csv: Path) -> Path:
     """Where predict may write: `csv`, or the first of CSV-2, CSV-3, ... where nothing stands that it did not write."""
-    csv = csv.with_suffix(".csv")
-    return next(path for path in chain([csv], _numbered(csv)) if not strangers(path))
-
-
-def _numbered(csv: Path) -> Iterator[Path]:
-    return (csv.with_stem(f"{csv.stem}-{k}") for k in count(2))
+    places = (csv.with_name(f"{csv.stem}{f'-{k}' if k > 1 else ''}.csv") for k in count(1))
+    return next(place for place in places if not strangers(place))
 
 
 def strangers(csv: Path) -> list[Path]:
     """What predict did not write, of `csv` and the files that it would write beside it."""
-    sidecar, interrupted = _sidecar(csv), atomic.partial(csv)
-    ours = [FileRecord.of(path).sha256 for path in (csv, interrupted) if path.is_file()]
-    known = sidecar is not None and sidecar.csv_sha256 in ours
-    return [
-        *([csv] if csv.exists() and not known else []),
-        *([path] if (path := sidecar_path(csv)).exists() and sidecar is None else []),
-        *([path] if (path := evidence_path(csv)).exists() and not _is_evidence(path) else []),
-    ]
+    sidecar = _sidecar(csv)
+    # A kill may have come between the sidecar and its CSV, which is partial then.
+    digests = [FileRecord.of(path).sha256 for path in (csv, atomic.partial(csv)) if path.is_file()]
+    ours = {
+        csv: sidecar is not None and sidecar.csv_sha256 in digests,
+        sidecar_path(csv): sidecar is not None,
+        evidence_path(csv): _is_evidence(evidence_path(csv)),
+    }
+    return [path for path, is_ours in ours.items() if path.exists() and not is_ours]
 
 
 def _sidecar(csv: Path) -> Sidecar | None:
