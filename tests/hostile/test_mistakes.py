@@ -90,7 +90,7 @@ MISTAKES = [
             f"x: File exists: {FOLDER}"),
     Mistake("CSV not there", nothing, "submit --csv none.csv", 3, "python -m pipeline.predict --out none.csv"),
     Mistake("no option", nothing, f"submit {CSV}", 2, "--help shows the options"),
-    Mistake("a wrong option", nothing, "predict --runs tiny-run", 2, "Did you mean '--run'"),
+    Mistake("a wrong option", nothing, "predict --runs tiny-run", 2, "try: python -m pipeline.predict --run tiny-run"),
     Mistake("not a number", nothing, "check --fail-over nan", 2, "'nan' is not a number"),
     Mistake("other options", nothing, f"{TRAIN} --run tiny-run --seed 9", 2, "choose another name with --run"),
 ]  # fmt: skip
