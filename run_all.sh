@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The whole pipeline, one line a stage; stops at the first failure with that stage's exit code.
 # Any shell reads the lines up to "exec" (`sh run_all.sh`), the first also with Windows' line ends: hence each #.
+[ "${BASH_SOURCE:-$0}" = "$0" ] || { echo "error: run it, without source: bash run_all.sh" >&2; return 2; } #
 case $(head -n 1 "$0") in *"$(printf '\r')") #
     printf '%s\n' "error: $0 has Windows' line ends: perl -pi -e 's/\\r//' $0" >&2 #
     exit 2 ;; #
@@ -142,18 +143,18 @@ wanted=$(echo "$python" && cat requirements.txt)
 is_set_up() { [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && "$python" -c '' 2>/dev/null; }
 
 make_venv() {
+    local said
     if ! "$python" -c '' 2>/dev/null; then # there is none, or its interpreter has gone
         echo "set-up: making .venv"
         rm -rf .venv
-        "$base" -m venv .venv || true
+        said=$("$base" -m venv .venv 2>&1) || refuse "$said"
     elif ! "$python" -c "$recent"; then
         fail 2 ".venv has a Python older than 3.11: move it away (mv .venv old-venv), and run again"
     elif [[ -f $stamp && $(head -n 1 "$stamp") != "$python" ]]; then
         "$python" -m venv --without-pip .venv # the project was moved: `activate` still names its old folder
     fi
     "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip >/dev/null 2>&1 || true # uv makes it without
-    "$python" -m pip --version >/dev/null ||
-        fail 1 "no virtual environment with pip: on Debian and Ubuntu, apt install python3-venv"
+    "$python" -m pip --version >/dev/null 2>&1 || refuse "ensurepip is not available"
 }
 
 install() {
@@ -164,10 +165,11 @@ install() {
     echo "$wanted" >"$stamp"
 }
 
-refuse() { # WHAT PIP SAID
+refuse() { # WHAT venv OR pip SAID
     local another="leave PIPELINE_PYTHON out, and .venv is made"
     echo "$1" >&2
     case $1 in
+        *ensurepip*) fail 1 "no virtual environment with pip: on Debian and Ubuntu, apt install python3-venv" ;;
         *"No module named pip"*)
             fail 2 "$python has no pip: $another, or
   uv pip install pip -r requirements.txt --python $python" ;;
@@ -175,6 +177,7 @@ refuse() { # WHAT PIP SAID
         *"virtualenv (required)"*) fail 2 "PIP_REQUIRE_VIRTUALENV keeps pip from $python: $another" ;;
         *"No space left"* | *"quota exceeded"*) fail 1 "the disk is full: free 6 GB, and run again" ;;
         *"ermission denied"* | *"Read-only file system"*) fail 1 "pip may not write there: see above" ;;
+        *CERTIFICATE_VERIFY*) fail 6 "pip trusts no certificate of its index: set PIP_CERT to your network's CA bundle" ;;
         *onnection* | *Retrying* | *SSL* | *"timed out"*)
             fail 6 "the packages cannot be downloaded (see above): check the network, and run again" ;;
         *"No matching distribution"*)

@@ -210,8 +210,8 @@ def test_without_the_packages_a_wrong_preset_is_told_before_the_credentials(proj
 
 def test_an_option_reaches_every_stage_that_has_it_and_train_has_all_others(project: Project) -> None:
     folders = {f"--{name}": f"{project.programs}/{name[0]}" for name in ("raw", "processed", "models", "submissions")}
-    options = {**folders, "--run": "x", "--device": "cpu", "--tta": "flip", "--adapt": "none", "--timeout": "9",
-               "--force": "", "--debug": ""}  # fmt: skip
+    options = {**folders, "--run": "x", "--device": "cpu", "--tta": "flip", "--adapt": "none", "--ids-key": "id",
+               "--timeout": "9", "--force": "", "--debug": ""}  # fmt: skip
     words = [word for option, value in options.items() for word in (option, value.removeprefix(f"{project.programs}/"))]
     others = ["--seed=1", "--no-decay-norms", "--teacher", "A", "B"]
     result = project.run("--submit", "--data", ".", *filter(None, words), *others, PIPELINE_PYTHON=str(project.fake),
@@ -259,6 +259,8 @@ def test_windows_line_ends_are_told(project: Project, shell: str) -> None:
     script.write_bytes(script.read_bytes().replace(b"\n", b"\r\n"))
     result = subprocess.run([shell, script], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
+    sourced = subprocess.run(["bash", "-c", f". {script}; echo alive"], capture_output=True, text=True, check=False)
+    assert "alive" in sourced.stdout and "without source" in sourced.stderr
     assert result.stderr == f"error: {script} has Windows' line ends: perl -pi -e 's/\\r//' {script}\n"
 
 
@@ -272,6 +274,7 @@ def test_windows_line_ends_are_told(project: Project, shell: str) -> None:
         ("ERROR: Could not install packages: [Errno 13] Permission denied: /x", 1, "pip may not write there"),
         ("WARNING: Retrying after NewConnectionError\nERROR: No matching distribution found", 6, "check the network"),
         ("ERROR: No matching distribution found for torch>=2.6", 1, "no such package for this Python"),
+        ("WARNING: Retrying after CERTIFICATE_VERIFY_FAILED", 6, "set PIP_CERT"),
         ("ERROR: Failed building wheel for x", 6, "the installation failed"),
     ],
 )
@@ -289,6 +292,15 @@ def test_pip_installs_into_the_venv_whatever_its_variables_say(project: Project)
     seen = set(project.log.with_name("calls.environment").read_text().splitlines())
     assert {"PIP_INDEX_URL=mine", "PIP_USER=no"} <= seen
     assert not [line for line in seen if line.endswith("/elsewhere")]
+
+
+@pytest.mark.parametrize(
+    ("said", "says"), [("[Errno 28] No space left on device", "disk is full"), ("ensurepip is not available", "apt")]
+)
+def test_a_venv_that_cannot_be_made_names_its_cause(project: Project, said: str, says: str) -> None:
+    project.interpreter("python3.13", f"[[ $2 != venv ]] || {{ echo 'Error: {said}'; rm -r .venv; exit 1; }}")
+    result = project.run("--setup")
+    assert result.returncode == 1 and f"Error: {said}\nerror: " in result.stderr and says in result.stderr
 
 
 def test_an_interpreter_that_is_none_is_named(project: Project) -> None:
