@@ -122,12 +122,12 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an OSError of the block name `path`: by itself it does so when opening, not when writing."""
+    """Let an OSError of the block name `path`: by itself it names nothing when writing, and two when renaming."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
+        if error.filename is None or error.filename2 is not None:
+            error.filename, error.filename2 = str(path), None
         raise
 
 
