@@ -358,7 +358,7 @@ def refusal(subject: str, credential: str, reply: Mapping[str, Any]) -> Pipeline
 def _refused(subject: str, credential: str, reply: Mapping[str, Any], message: str) -> PipelineError:
     """Kaggle itself refused, with a status."""
     there = f"--competition {subject}"
-    join = f"join the competition and accept its rules at\n  {RULES.format(subject)}; or is {there} spelled wrong?"
+    join = f"join the competition and accept its rules at {RULES.format(subject)}\n  or is {there} spelled wrong?"
     if "/" in subject:
         there = f"https://www.kaggle.com/code/{'/'.join(subject.split('/')[:2])}"
         join = f"is the kernel at {there}, and your phone verified, as GPUs need it?"

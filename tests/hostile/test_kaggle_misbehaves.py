@@ -199,7 +199,7 @@ def clock_off(seconds: float) -> Callable[[Place], Outcome]:
 # --- the table --------------------------------------------------------------------------------------------------
 
 IMPATIENT = {"timeout": 3.0, "upload_timeout": 3.0}  # towards a Kaggle that hangs
-RULES = "accept its rules at\n  https://www.kaggle.com/competitions/tiny/rules"
+RULES = "accept its rules at https://www.kaggle.com/competitions/tiny/rules"
 SETTINGS, BUSY, LATER = "https://www.kaggle.com/settings", "try again later", "pip install -U kaggle"
 NETWORK, NEW_LINK, LIST = "check the network and run again", "run again, for a new link", "it looks there first"
 REFUSED = '{"code": 500, "message": "inside"}'  # with status 200

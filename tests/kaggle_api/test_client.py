@@ -155,7 +155,7 @@ REFUSALS: list[tuple[dict[str, object], type[PipelineError], str]] = [
      SubmissionLimit, r"the limit resets at 00:00 UTC"),
     ({"kind": "http", "status": 401}, AccessDenied, r"refused the credentials in KAGGLE_API_TOKEN \(401\)" + SETTINGS),
     ({"kind": "http", "status": 403}, AccessDenied,
-     r"join the competition and accept its rules at\n  https://www\.kaggle\.com/competitions/tiny/rules"),
+     r"join the competition and accept its rules at https://www\.kaggle\.com/competitions/tiny/rules"),
     ({"kind": "http", "status": 404}, UsageError, r"is --competition tiny spelled right\?"),
     ({"kind": "http", "status": 429}, NetworkError, r"busy or down \(429, m\): try again later"),
     ({"kind": "http", "status": 503}, NetworkError, r"busy or down \(503, m\): try again later"),
