@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pipeline.store import runs
+from pipeline.store import atomic, runs
 from tests.hostile.edits import CSV, EVIDENCE, RUN, SIDECAR, Edit, edit, move, nothing, of_run, remove, values
 from tests.support import SLUG, clean_environment, error_line, here, tree, write_run
 
@@ -35,6 +35,16 @@ def weights_lost_beside_another(place: Path) -> None:
     """Another run's folder is no reason to take it for this one."""
     write_run(place, "second", seed=1)
     remove(f"{RUN}/{runs.WEIGHTS}")(place)
+
+
+def somebodys(*names: str) -> Edit:
+    """Files of the user's own where a stage would write."""
+
+    def write(place: Path) -> None:
+        for name in names:
+            atomic.write_json(place / name, {"model_type": "bert"})
+
+    return write
 
 
 CONFIG = f"{RUN}/config.json"
@@ -84,6 +94,12 @@ MISTAKES = [
     Mistake("evidence cut", edit(EVIDENCE, lambda c: c[:500]), CHECK, 4, AGAIN),
     Mistake("array cut", edit(f"data/processed/{SLUG}/hidden_images.npy", lambda c: c[:-10]), "predict", 4,
             f"python -m pipeline.preprocess --competition {SLUG} --force"),
+    # a user's own files where a stage would write
+    Mistake("own folder of a run's name", somebodys("data/models/bert/notes.json"), f"{TRAIN} --run bert", 2,
+            "bert holds notes.json, which is not a run's: choose another name with --run"),
+    Mistake("own model of a run's name", somebodys("data/models/bert/config.json", "data/models/bert/vocab.json"),
+            f"{TRAIN} --run bert", 4, "unknown): name another --run"),
+    Mistake("own notes in the report", somebodys(f"{RUN}/report/notes.md"), "report", 2, "holds notes.md"),
     # options
     Mistake("out a folder", lambda place: (place / "x.csv").mkdir(), "predict --out x.csv", 2, "is a directory"),
     Mistake("out below a file", lambda place: (place / "x").touch(), "predict --out x/y.csv", 1,
