@@ -241,10 +241,11 @@ def _draft(csv: Path, slug: str | None, paths: Paths, log: Log) -> Entry:
 
 def _newest(paths: Paths, slug: str | None, log: Log) -> Path:
     """The CSV that is submitted by default (see store.submissions.default_csv)."""
+    # Without any run there may be a CSV of the weights that came with the project, which are not to be submitted.
+    csv = paths.submissions / f"{runs.latest(paths.models)}.csv"
     # One of another competition is refused as if it had been named.
     found = default_csv(paths.submissions, paths.models, slug) or default_csv(paths.submissions, paths.models)
     if found is None:
-        csv = paths.submissions / f"{runs.latest(paths.models)}.csv"
         try:
             local_csv(csv)
         except NotOurs as error:

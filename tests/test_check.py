@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import json
 import shlex
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -230,6 +231,9 @@ def test_the_newest_csv_of_the_latest_run_is_the_one_for_all_stages(place: Path)
     told = error_line(here("submit", cwd=place), 3)
     assert "submissions/tiny-run.csv is not of run tiny-run as it is now" in told
     assert "there is no CSV to submit" in check(place, None).stdout
+    shutil.rmtree(place / "data/models")  # what is left may be of the weights that came with the project
+    assert "python -m pipeline.train" in error_line(here("submit", cwd=place), 3)
+    assert "submissions/else.csv is of run other" in check(place, None).stdout
 
 
 @pytest.mark.parametrize("command", ["check", "status", "preprocess", "submit --csv blend.csv"])

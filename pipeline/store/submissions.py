@@ -137,7 +137,7 @@ def default_csv(folder: Path, models: Path, slug: str | None = None, run: str | 
         MissingInput, BadData: it is unknown which run finished last.
     """
     csvs, name, weights, other = local_csvs(folder, slug), run, None, False
-    if name is None and runs.finished(models):
+    if name is None and ((models / runs.LATEST).is_file() or runs.finished(models)):
         name = runs.latest(models)
     if name is not None:
         with contextlib.suppress(MissingInput, BadData):
