@@ -93,6 +93,8 @@ def _from_here(source: Path, target: Path, log: Log) -> None:
     """Use a folder in place, by links to those of its files that matter, or unpack an archive."""
     if not source.exists():
         raise MissingInput(f"--from {source} does not exist")
+    if source.is_file() and source.name in (*cifar.HIDDEN_NAMES, *cifar.CIFAR_FILES, cifar.ARCHIVE):
+        raise UsageError(f"--from {source} is one file of several: name the folder that has them all")
     here, there = target.resolve(), source.resolve()
     if here == there or here in there.parents or there in here.parents:
         raise UsageError(f"--from {source} and {target} lie in each other: move the files elsewhere first")

@@ -149,6 +149,12 @@ def test_what_cannot_be_downloaded(tmp_path: Path, arguments: list[str], code: i
     assert tree(tmp_path) == {}
 
 
+def test_one_file_of_the_download_is_not_all_of_it(tmp_path: Path, source: Path) -> None:
+    for name in ("cifar_test_nolabel.pkl", "cifar-10-python/cifar-10-batches-py/test_batch"):
+        line = error_line(run(tmp_path, "download", "--from", source / name), 2)
+        assert "is one file of several: name the folder that has them all" in line
+
+
 def test_two_at_once_do_not_meet(tmp_path: Path, source: Path) -> None:
     environ = {**clean_environment(), "KAGGLE_API_TOKEN": "a-token"}
     output(run(tmp_path, "download", "--from", source, "--force"))
