@@ -13,8 +13,11 @@ case ${BASH_VERSION:+$-} in
         exec bash -p -- "$0" "$@" ;;
 esac
 set -euo pipefail
-# These keep Python from starting, from finding the pipeline and pip from its place; pipeline/__init__.py has others.
-unset PYTHONHOME PYTHONSAFEPATH PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN PIP_NO_DEPS POSIXLY_CORRECT
+# What keeps Python from starting or from finding the pipeline, and pip from its place; pipeline/__init__.py has others.
+for name in ${!PYTHON@}; do
+    case $name in PYTHONPATH | PYTHONUSERBASE | PYTHONNOUSERSITE | PYTHONUNBUFFERED) ;; *) unset "$name" ;; esac
+done
+unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN PIP_NO_DEPS POSIXLY_CORRECT
 
 usage() {
     cat <<'TEXT'
@@ -186,7 +189,7 @@ refuse() { # WHAT venv OR pip SAID
     esac
 }
 
-candidates=(python3.13 python3.12 python3.11 python3 python)
+candidates=("$python" python3.13 python3.12 python3.11 python3 python)
 [[ -z ${PIPELINE_PYTHON:-} ]] || candidates=("$PIPELINE_PYTHON")
 for base in "${candidates[@]}" none; do
     if "$base" -c "$recent" 2>/dev/null; then break; fi
@@ -198,7 +201,7 @@ done
 export PIPELINE_SCRIPT=run_all.sh # so that no stage tells what comes next, and --dry-run asks for no data
 complete=no options=(--dry-run "${training[@]}")
 if is_set_up; then
-    complete=yes base=$python
+    complete=yes
     command_of train "${options[@]}"
     options=("${command[@]:3}")
 fi

@@ -246,7 +246,8 @@ def test_what_the_shell_is_and_exports_changes_nothing(project: Project, shell: 
     (project.programs / "mydata").mkdir()
     (project.programs / "env").write_text("run_all() { :; }; dirname() { echo /; }; PWD=/nonexistent")
     exported = {"CDPATH": str(project.programs), "BASH_ENV": str(project.programs / "env"), "POSIXLY_CORRECT": "1",
-                "BASH_FUNC_cd%%": "() { exit 99; }", "PYTHONHOME": "/nonexistent", "PYTHONSAFEPATH": "1"}  # fmt: skip
+                "BASH_FUNC_cd%%": "() { exit 99; }", "PYTHONHOME": "/nonexistent", "PYTHONSAFEPATH": "1",
+                "PYTHONHASHSEED": "x", "PYTHONUTF8": "x", "PYTHONIOENCODING": "x"}  # fmt: skip
     environ = project.environment(PIPELINE_PYTHON=str(project.fake), **exported)
     command = [*shell.split(), "run_all.sh", "--data", "mydata"]
     subprocess.run(command, cwd=folder, env=environ, capture_output=True, check=True)
