@@ -8,7 +8,7 @@ submit reads Kaggle's list and the ledger, and sends only what is in neither.  W
     a ref                 looked up in the list, because an answer may name another submission
     429, failed upload    not taken: waits as Retry-After says, looks for the tag, sends again (TRIES in all); a 5xx
                           before the request that creates the submission counts as a failed upload
-    5xx, no answer        to that request: open, Kaggle may still carry it out.  Looks for the tag for `patience`
+    5xx, 408, no answer   to that request: open, Kaggle may still carry it out.  Looks for the tag for `patience`
                           seconds; if it does not show up, ends with exit code 6 and sends nothing more
     400, 401, 403, 404    refused: the ledger gets a line `error`; ends with the exit code of pipeline.errors
 

@@ -5,8 +5,8 @@ time limits and authenticates on import; in a process of its own that harms nobo
 stdin, `{"call": NAME, ...arguments}`; the answer is `{"ok": true, "value": ...}` or `{"ok": false, "kind":
 "credentials" | "install" | "usage" | "disk" | "http" | "storage" | "network" | "other", "message": ..., "creating":
 ...}`; "http" and "storage" come with `status` and `retry_after`; "usage" is about a proxy or a certificate.  `creating`
-says that what failed was, as far as is known, the very request that creates a submission or a kernel; whether Kaggle
-may have carried it out, kind and status tell (client.py).
+says that the request that creates a submission or a kernel may have been sent; it is false only if this process is seen
+to have sent others alone.  No error's text decides that: what became of a request, a proxy or a redirect may hide.
 """
 
 import functools
@@ -26,6 +26,7 @@ import requests
 PAGE_SIZE = 200  # the most that Kaggle gives at once
 MAX_PAGES = 100
 CREATING = {"submit": "/CreateSubmission", "push_kernel": "/SaveKernel"}  # the end of the URL that creates it
+SENT: list[str] = []  # the URLs of this process's requests, each from before it is sent
 API = re.compile(r"/v1/[\w.]+Service/\w+")  # in the URL of a call; anything else is storage
 QUERY = re.compile(r"\?[^\s'\")]*=[^\s'\")]*")  # of a signed URL: whoever has it has the file
 SIGNED_PATH = re.compile(r"/[\w.=~%-]{80,}")  # the links to a kernel's output are signed in their path
@@ -88,11 +89,10 @@ def submission(api: Any, ref: int) -> dict[str, Any]:
 def submit(api: Any, slug: str, file: str, message: str) -> dict[str, Any]:
     """Upload `file` and submit it; `number` is its ref.
 
-    When the upload fails, the client asks for no submission and says so by its message alone.
+    When the upload fails, the client asks for no submission and says so by a message that Kaggle, too, might send.
     """
     response = api.competition_submit(file, message, slug, quiet=True)
-    failed = response.message == api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE
-    return {"number": response.ref or 0, "error": response.message if failed else ""}
+    return {"number": response.ref or 0, "error": "" if _creating("submit") else response.message}
 
 
 def username(api: Any) -> str:
@@ -177,6 +177,11 @@ def _score(value: Any) -> str:
 # --- from a request to an answer ----------------------------------------------------------------------------
 
 
+def _creating(call: str) -> bool:
+    """Whether the request that creates something may have been sent."""
+    return call in CREATING and (not SENT or any(url.endswith(CREATING[call]) for url in SENT))
+
+
 def handle(request: dict[str, Any]) -> dict[str, Any]:
     """Authenticate, call, and turn whatever happens into an answer."""
     try:
@@ -185,11 +190,9 @@ def handle(request: dict[str, Any]) -> dict[str, Any]:
         api.download_file = functools.partial(api.download_file, max_retries=0)
         arguments = {name: value for name, value in request.items() if name != "call"}
         return {"ok": True, "value": CALLS[request["call"]](api, **arguments)}
-    except SystemExit:
-        return {"ok": False, "kind": "credentials", "message": "unknown or expired"}
     except Unusable as error:
-        return {"ok": False, "kind": "credentials", "message": _message(error.__cause__)}
-    except Exception as error:  # whatever the client raises becomes an answer
+        return {"ok": False, "kind": "credentials", "message": str(error)}
+    except (Exception, SystemExit) as error:  # whatever the client raises becomes an answer
         # Of a refused kernel call the client makes an error of its own; the refusal is its context.
         refused = isinstance(error, ValueError) and isinstance(error.__context__, requests.HTTPError)
         return _refusal(request["call"], error.__context__ if refused else error)
@@ -204,6 +207,7 @@ def _authenticated() -> Any:
     send = requests.Session.send
 
     def checked(session: requests.Session, request: requests.PreparedRequest, **more: Any) -> requests.Response:
+        SENT.append(str(request.url))
         response = send(session, request, **more)
         kind = response.headers.get("Content-Type", "")
         # Files come as a stream; they may be HTML, and lie elsewhere.
@@ -230,30 +234,26 @@ def _authenticated() -> Any:
             api.authenticate()
     except (OSError, Unreadable):
         raise
+    except SystemExit:
+        raise Unusable("unknown or expired") from None
     except Exception as error:
-        raise Unusable from error
+        raise Unusable(_message(error)) from error
     return api
 
 
 def _refusal(call: str, error: BaseException | None) -> dict[str, Any]:
     """The answer to `call` that an error becomes."""
-    end = CREATING.get(call)
-    if (told := _on_the_way(error)) is not None:
-        return {"ok": False, "kind": told[0], "message": told[1], "creating": False}
-    reply: dict[str, Any] = {"ok": False, "kind": "other", "message": _message(error), "creating": end is not None}
+    reply: dict[str, Any] = {"ok": False, "kind": "other", "message": _message(error), "creating": _creating(call)}
     match error:
         case ImportError():
             reply["kind"] = "install"
         case requests.exceptions.InvalidJSONError() | requests.exceptions.TooManyRedirects():
             pass
-        case requests.exceptions.RequestException(request=sent, response=response):
-            reply["kind"] = "network"
-            if response is not None:
-                sent = response.request
-                reply["kind"] = "http" if API.search(str(response.url)) else "storage"
-                reply["status"], reply["retry_after"] = _status(response), response.headers.get("Retry-After")
-            # A submission is several requests, and one of them creates it.
-            reply["creating"] = end is not None and (sent is None or str(sent.url).endswith(end))
+        case requests.RequestException(response=requests.Response() as response):
+            reply["kind"] = "http" if API.search(str(response.url)) else "storage"
+            reply["status"], reply["retry_after"] = _status(response), response.headers.get("Retry-After")
+        case requests.RequestException():
+            reply["kind"], reply["message"] = _on_the_way(error) or ("network", reply["message"])
         case ConnectionError() | TimeoutError():
             reply["kind"] = "network"
         case OSError():  # this machine's own refusal
@@ -261,30 +261,36 @@ def _refusal(call: str, error: BaseException | None) -> dict[str, Any]:
     return reply
 
 
-def _on_the_way(error: BaseException | None) -> tuple[str, str] | None:
-    """Kind and message, if a proxy or a certificate is what failed; then nothing has reached Kaggle.
+# What requests says of a proxy or a certificate that fails; the answer's kind, and what is told instead: a part of the
+# proxy's password may be in what it says.
+ON_THE_WAY = (
+    (r"certificate verify failed: (certificate has expired|certificate is not yet valid)", "usage",
+     "the server's certificate is not accepted ({found}): is this machine's clock right?  It says {now}"),
+    (r"certificate verify failed: ([^(]*[^( ])", "usage",
+     "the server's certificate is not accepted ({found}): "
+     "behind a company's proxy, name the file of its CA in REQUESTS_CA_BUNDLE"),
+    (r"407 Proxy Auth()", "usage",
+     "the proxy in {proxy} wants a user and a password: http://USER:PASSWORD@HOST:PORT"),
+    (r"(Tunnel connection failed: [\w ]+)", "network", "the proxy in {proxy} refuses: {found}"),
+    (r"appears to only use HTTP()", "usage", "the proxy in {proxy} is reached by http://, not https://"),
+    (r"Unable to connect to proxy.*(?:NewConnection|NameResolution|ConnectTimeout)Error()", "network",
+     "the proxy in {proxy} does not answer"),
+    (r"dependencies for SOCKS()", "usage",
+     "the proxy in {proxy} needs a package that is not installed: pip install pysocks"),
+    (r"(?:proxy URL|Proxy URL|Failed to parse)()", "usage",
+     "{proxy} is not the address of a proxy, which is like http://HOST:PORT"),
+)  # fmt: skip
 
-    What the error says of a proxy is left out: a part of its password may be in it.
-    """
-    text, sent, faults = str(error), getattr(error, "request", None), requests.exceptions
-    proxy = _proxy(str(sent.url) if sent is not None else "https://api.kaggle.com")
-    if found := re.search(r"certificate verify failed: ([^(]*[^( ])", text):
-        cure = "behind a company's proxy, name the file of its CA in REQUESTS_CA_BUNDLE"
-        if re.search("not yet valid|expired", text):
-            cure = f"is this machine's clock right?  It says {time.strftime('%Y-%m-%d %H:%M %z')}"
-        return "usage", f"the server's certificate is not accepted ({found[1]}): {cure}"
-    if re.search("407 (Client Error: )?Proxy Auth", text):
-        return "usage", f"the proxy in {proxy} wants a user and a password: http://USER:PASSWORD@HOST:PORT"
-    if isinstance(error, faults.ProxyError):  # others have it too: a connection that breaks after sending
-        if refused := re.search(r"Tunnel connection failed: [\w ]+|appears to only use HTTP", text):
-            return "network", f"the proxy in {proxy} refuses: {refused[0]}"
-        if re.search("NewConnectionError|NameResolutionError|ConnectTimeoutError", text):
-            return "network", f"the proxy in {proxy} does not answer"
-    if isinstance(error, faults.InvalidSchema) and "SOCKS" in text:
-        return "usage", f"the proxy in {proxy} needs a package that is not installed: pip install pysocks"
-    # Another InvalidURL is of an address that Kaggle gave; it has not been sent.
-    if isinstance(error, faults.InvalidProxyURL) or (isinstance(error, faults.InvalidURL) and sent is not None):
-        return "usage", f"{proxy} is not the address of a proxy, which is like http://HOST:PORT"
+
+def _on_the_way(error: requests.RequestException) -> tuple[str, str] | None:
+    """Kind and message, if a proxy or a certificate is what failed."""
+    faults = requests.exceptions
+    if isinstance(error, faults.InvalidURL) and not (error.request or isinstance(error, faults.InvalidProxyURL)):
+        return None  # it is an address that Kaggle gave
+    proxy = _proxy(str(error.request.url) if error.request is not None else "https://api.kaggle.com")
+    for pattern, kind, message in ON_THE_WAY:
+        if (match := re.search(pattern, str(error))) and (proxy or "{proxy}" not in message):
+            return kind, message.format(proxy=proxy, found=match[1], now=time.strftime("%Y-%m-%d %H:%M %z"))
     return None
 
 

@@ -5,9 +5,9 @@ it needs, and each failure is one of our errors.  What follows a failure depends
 
     reading     a NetworkError (no network, time limit, 429, 5xx) is repeated, waiting as Retry-After says or longer
                 each time; a download goes on where it stopped
-    creating    a submission or a kernel is asked for once.  After a 5xx, a time limit, a lost connection or a senseless
-                answer the error is `unanswered`: Kaggle may carry it out all the same, and whoever asked has to look
-                (pipeline.submit)
+    creating    a submission or a kernel is asked for once.  After a 5xx or 408, a time limit, a lost connection or a
+                senseless answer the error is `unanswered`: Kaggle may carry it out all the same, and whoever asked has
+                to look (pipeline.submit)
 """
 
 import json
@@ -339,7 +339,7 @@ def refusal(subject: str, credential: str, reply: Mapping[str, Any]) -> Pipeline
             text = f"Kaggle does not accept the credentials in {credential} ({message}): {credentials.CURE}"
             return AccessDenied(text)
         case "usage":
-            return UsageError(message)
+            return NetworkError(message, unanswered=True) if unanswered else UsageError(message)
         case "install":
             cure = "pip install -r requirements.txt, or move away the file on PYTHONPATH that is in its way"
             return PipelineError(f"the kaggle client does not load ({message}):\n  {cure}")
@@ -347,7 +347,7 @@ def refusal(subject: str, credential: str, reply: Mapping[str, Any]) -> Pipeline
             return PipelineError(f"the system refused the kaggle client ({message}): free space, or check permissions")
         case "storage":  # its links are signed and grow old: a new one may do
             text = f"Kaggle's link does not lead to the file ({reply['status']}, {message}): run again, for a new link"
-            return NetworkError(text, retry_after=_seconds(reply))
+            return NetworkError(text, retry_after=_seconds(reply), unanswered=unanswered)
         case "network":
             text = f"cannot reach Kaggle ({message}): check the network and run again"
             return NetworkError(text, unanswered=unanswered)
@@ -371,9 +371,9 @@ def _refused(subject: str, credential: str, reply: Mapping[str, Any], message: s
             return UsageError(f"Kaggle knows no such thing (404, {message}): is {there} spelled right?")
         case 400 if re.search("submission.*(limit|allowance)|(limit|daily).*submission", message, re.I):
             return errors.SubmissionLimit(f"Kaggle refused the submission ({message}): the limit resets at 00:00 UTC")
-        case status if status == 429 or status >= 500:
+        case status if status in (408, 429) or status >= 500:
             # Whoever answered, perhaps a gateway in Kaggle's place: the request may be carried out all the same.
-            unanswered = status >= 500 and reply["creating"]
+            unanswered = status != 429 and reply["creating"]
             text = f"Kaggle is busy or down ({status}, {message}): try again later"
             return NetworkError(text, retry_after=_seconds(reply), unanswered=unanswered)
         case status:

@@ -4,7 +4,7 @@
 
     ListDataFiles:status=500*2            the first two calls are answered 500
     ListSubmissions:status=429,retry=2    429 with Retry-After: 2 (retry=none: without one)
-    CreateSubmission:accepted-then=500*1  it counts, but the answer is 500 (accepted-then=cut: no answer)
+    CreateSubmission:accepted-then=500*1  it counts, but the answer is 500 (=cut: no answer; =URL: a redirect)
     ListSubmissions:hang=30               the answer comes 30 s late
     ListDataFiles:html                    a gateway's 502 page (html=200: a page with that status)
     ListDataFiles:close                   the connection is closed without a word

@@ -133,6 +133,8 @@ class FaultyHandler(Handler):
             self.send(Reply(int(fault.argument or 502), PAGE, {"Content-Type": "text/html"}))
         elif fault.kind == "loop":
             self.send(LOOPING)
+        elif "://" in fault.argument:
+            self.send(Reply(302, headers={"Location": fault.argument}))
         else:
             status = int(fault.number())
             reply = json_reply({"code": status, "message": "This failure was ordered by a test"}, status)

@@ -203,6 +203,11 @@ RULES = "accept its rules at https://www.kaggle.com/competitions/tiny/rules"
 SETTINGS, BUSY, LATER = "https://www.kaggle.com/settings", "try again later", "pip install -U kaggle"
 NETWORK, NEW_LINK, LIST = "check the network and run again", "run again, for a new link", "it looks there first"
 REFUSED = '{"code": 500, "message": "inside"}'  # with status 200
+UPLOAD_FAILED = '{"message": "Could not submit to competition"}'  # the client's own words
+LEFT_OPEN = (
+    *(f"accepted-then={how}" for how in ("cut", 408, 500, "http://localhost/login", "https://localhost/login")),
+    *(f"body={text}" for text in ("<p>", REFUSED, UPLOAD_FAILED)),
+)
 HUGE = 'ListDataFiles:fields={"files": [{"name": "ballast.bin", "totalBytes": 444444444444444444}]}'
 LISTED_ONCE = "ListSubmissions:fields={}*1", "ListSubmissions:status=500"
 ODD = 'ListSubmissions:fields={"submissions": [{"ref": 1, "status": "ODD"}]}'
@@ -251,8 +256,9 @@ _SUBMIT = (
     Case("no answer, it does not count", "CreateSubmission:close*1", 6, LIST),
     Case("it hangs, then it counts", arrives_after_the_last_look, 6, LIST, sent=1, client=IMPATIENT),
     *(
-        Case(f"the answer is {text}, it counts", f"CreateSubmission:body={text}*1", 0, "it did arrive", "complete", 1)
-        for text in ("<p>", REFUSED)
+        Case(f"{answer}, it counts, the list is late",
+             ('ListSubmissions:fields={"submissions": []}', f"CreateSubmission:{answer}*1"), 6, LIST, sent=1)
+        for answer in LEFT_OPEN
     ),
     Case("the ref is text, it counts", 'CreateSubmission:fields={"ref": "x"}', 0, "is scored", "complete", 1),
     Case("the ref is a stranger's, it counts", beside_a_strangers('CreateSubmission:fields={"ref": 90000001}'), 0,
