@@ -39,7 +39,7 @@ ADVICE = {  # on what the system refuses
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), FULL),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), DENIED),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), IN_THE_WAY),
-    **dict.fromkeys((errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EBUSY), UNABLE),
+    **dict.fromkeys((errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EXDEV, errno.EBUSY), UNABLE),
 }
 
 

@@ -26,8 +26,8 @@ from pipeline.console import BYTES, Meter, duration, megabytes
 from pipeline.errors import BadData, Log, MissingInput, NetworkError, PipelineError, UsageError, printable
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import MARKER, Kaggle, RemoteFile
-from pipeline.store import archive, atomic, cifar, formats, links
-from pipeline.store.manifest import KAGGLE, Manifest, records, strangers, versions
+from pipeline.store import archive, atomic, cifar, formats
+from pipeline.store.manifest import KAGGLE, FileRecord, Manifest, records, strangers, versions
 from pipeline.store.manifest import NAME as MANIFEST
 
 # Where a Kaggle notebook mounts a competition's files, by the notebook's age.
@@ -52,7 +52,6 @@ def download(
         MissingInput: `source` is not there, or has no hidden set.
     """
     target = paths.raw / slug
-    links.require_live(target)
     if source is None:
         source = next((folder / slug for folder in inputs if (folder / slug).is_dir()), None)
     if not force and _is_complete(target, source, log):
@@ -157,10 +156,17 @@ def _fetch(slug: str, cache: Path, most: int, kaggle: Kaggle, log: Log) -> Path:
 
 
 def _finish(folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile], log: Log) -> None:
-    """Verify what lies in `folder`, add CIFAR-10 if it is not among it, and write the manifest.
+    """Verify what lies in `folder`, add CIFAR-10 if it is not among it, and write the manifest."""
+    try:
+        files = _verified(folder, target, listed, log)
+    except (BadData, MissingInput) as error:  # the folder goes: what it was made of can be mended
+        made_of = "Kaggle's archive" if origin == KAGGLE else origin
+        raise type(error)(str(error).replace(str(folder), made_of)) from error
+    Manifest("download", files, inputs={"source": origin}, versions=versions("kaggle")).write(folder)
 
-    The names and sizes must be those that Kaggle `listed`, and the hashes those that are known beforehand.
-    """
+
+def _verified(folder: Path, target: Path, listed: Sequence[RemoteFile], log: Log) -> dict[str, FileRecord]:
+    """Records of the files, whose names and sizes must be those `listed`, and the hashes those known beforehand."""
     cifar.find_hidden(folder)
     for remote in listed:
         path = folder / remote.name
@@ -181,10 +187,9 @@ def _finish(folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile
         if record.sha256 != known:
             with (folder / name).open("rb") as stream:
                 other = formats.named(stream.read(formats.HEAD))
-            why = f"its sha256 is {record.sha256}, not {known}"
-            what = f"{other.name}; {other.cure}" if other else f"damaged or another file: {why}"
-            raise BadData(f"{printable(name)} is {what}")
-    Manifest("download", files, inputs={"source": origin}, versions=versions("kaggle")).write(folder)
+            why = f"damaged or another file: its sha256 is {record.sha256}, not {known}"
+            raise BadData(f"{folder / name} is {f'{other.name}; {other.cure}' if other else why}")
+    return files
 
 
 def _unpack_cifar(packed: Path, folder: Path) -> None:

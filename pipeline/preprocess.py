@@ -31,7 +31,8 @@ def preprocess(slug: str, paths: Paths, log: Log, *, ids_key: str | None = None,
     """Turn the download into checked arrays in data/processed/SLUG, which is the result.
 
     Args:
-        ids_key: where the hidden file has its images' ids; None: under "ids", or as the arrays that are there say.
+        ids_key: where the hidden file has its images' ids, or cifar.NO_KEY to number them from 0; None: under "ids", or
+            as the arrays that are there say.
 
     Raises:
         MissingInput: there is no download.
@@ -72,10 +73,9 @@ def _is_current(target: Path, inputs: Mapping[str, str], ids_key: str | None) ->
     manifest = Manifest.read(target)
     if manifest is None or manifest.inputs != inputs or manifest.missing(target):
         return False
-    hidden = manifest.facts.get("hidden", {})
-    # Versions that did not say which key numbered the images, too, whose ids were under another one.
-    known = hidden.get("ids_key", "ids" if hidden.get("own_ids") else "not known")
-    return ids_key in (None, known) and known != "not known"
+    # Older versions did not say it, and numbered images whose ids were under another key.
+    known = manifest.facts.get("hidden", {}).get("ids_key", "not known")
+    return known != "not known" and ids_key in (None, known or cifar.NO_KEY)
 
 
 def _raw_folder(raw: Path, slug: str) -> Path:
@@ -172,7 +172,11 @@ python -m pipeline.preprocess --raw DIR --processed OUT   other folders; DIR may
 @cli.competition
 @cli.raw
 @cli.processed
-@click.option("--ids-key", metavar="KEY", help="Where the hidden file has its images' ids, if not under ids.")
+@click.option(
+    "--ids-key",
+    metavar="KEY",
+    help="Where the hidden file has its images' ids, if not under ids; none: number them from 0.",
+)
 @cli.force
 def command(slug: str, raw: Path, processed: Path, ids_key: str | None, force: bool) -> None:
     """Turn the download into checked arrays in data/processed/SLUG.

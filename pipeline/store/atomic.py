@@ -14,14 +14,13 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+from filelock import FileLock, Timeout
 
 from pipeline.errors import UsageError
 from pipeline.store import links
 
-# What file systems answer that cannot sync a folder, or have no locks (network mounts, FUSE, exFAT, Lustre).
+# What file systems answer that cannot sync a folder (network mounts, FUSE, exFAT).
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EBADF)
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 def write_json(path: Path, values: object) -> None:
@@ -60,7 +59,6 @@ def replacing_folder(path: Path, *, keep: bool = False) -> Iterator[Path]:
 
     An older `path` stays until its successor is complete on disk, then it is removed, or, to `keep` it, set aside.
     """
-    links.require_live(path)
     temporary, old = partial(path), path.with_name(f".{path.name}.old")
     _restore(old, path)
     for leftover in (temporary, old):
@@ -139,34 +137,24 @@ def lock(path: Path, wait: float = 0.0) -> Iterator[None]:
         wait: seconds that another process may hold it meanwhile.
 
     Raises:
-        UsageError: another process is at work on `path`.
+        UsageError: another process is at work on `path`, or it is a link that leads nowhere.
+        OSError: the file system has no locks.
     """
+    links.require_live(path)
     make_folder(path.parent)
-    held = _acquired(path, wait)
+    held = FileLock(path.with_name(f".{path.name}.lock"), timeout=wait)
+    try:
+        # filelock says so where it takes a file for a lock because there is no flock.
+        with naming(path), warnings.catch_warnings(action="ignore"):
+            held.acquire()
+    except Timeout:
+        raise UsageError(f"another run is at work on {path}: wait for it to end, or stop it") from None
+    except NotImplementedError:  # older versions of filelock where flock is missing
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(path)) from None
     try:
         yield
     finally:
         held.release()
-
-
-def _acquired(path: Path, wait: float) -> BaseFileLock:
-    def acquire(held: BaseFileLock, cure: str = "") -> BaseFileLock:
-        try:
-            with naming(path):
-                held.acquire()
-        except Timeout:
-            raise UsageError(f"another run is at work on {path}: wait for it to end, or stop it{cure}") from None
-        return held
-
-    try:
-        with warnings.catch_warnings(action="ignore"):  # newer filelocks do by themselves what is done below
-            return acquire(FileLock(path.with_name(f".{path.name}.lock"), timeout=wait))
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-            raise
-    # A file that is there while it is held: that works everywhere, but a kill may leave it.
-    marker = path.with_name(f".{path.name}.held.lock")
-    return acquire(SoftFileLock(marker, timeout=wait), f", or remove {marker} if there is none")
 
 
 def is_locked(path: Path) -> bool:

@@ -7,6 +7,7 @@ Keys may be bytes or str, images HWC or flat, ids present or absent.  All are pi
 How the pixels lie in memory is found by looking, because the wrong guess raises no error.
 """
 
+import math
 import mmap
 import re
 import shlex
@@ -35,9 +36,10 @@ MAX_BYTES = 4 * 1024**3  # of a file; the competition's takes 31 MB
 IN_MEMORY = 256 * 1024**2  # bytes of a file that is read at once, so that nobody can change it meanwhile
 MAX_ID = 10**18  # ids are written with at most 18 digits, which fit int64
 MOST_KEYS = 20  # that are looked at for ids
+NO_KEY = "none"  # instead of the ids' key: they are not in the file
 CHUNK = 4096  # images in memory at a time: 13 MB
-LAYOUT_SAMPLE, STRETCHES = 10_000, 50  # hidden images that are looked at to find out how all lie
-LAYOUT_SAMPLE = 512  # of them for the pixels' layout
+SAMPLE, STRETCHES = 10_000, 50  # hidden images that are looked at for the order of the channels, and how many together
+LAYOUT_SAMPLE = 512  # of them for the pixels' layout, which a few show
 FEW = 30  # images, of which a mean colour says nothing
 CLEAR = 1.25  # another reading must be this many times smoother to be believed against the file's own shape
 
@@ -142,7 +144,7 @@ class Hidden:
         return len(self.raw)
 
     def sample(self) -> Images:
-        """At most LAYOUT_SAMPLE of the images, from all over the file."""
+        """At most SAMPLE of the images, from all over the file."""
         return read(_sample(self.raw), self.layout)
 
     def chunks(self) -> Iterator[Images]:
@@ -210,7 +212,7 @@ def _read_batch(path: Path) -> Labelled:
     if not layout.expected:
         raise BadData(f"{path}: the images are scrambled ({layout.name}): this is no CIFAR-10 batch; {formats.REPLACE}")
     labels = _integers(_get(content, "labels", path), len(raw), f"{path}: the labels")
-    if labels.min() < 0 or labels.max() >= CLASSES:
+    if labels.max() >= CLASSES:
         raise BadData(f"{path}: a label is outside 0..{CLASSES - 1}")
     return Labelled(read(raw, layout), labels)
 
@@ -229,7 +231,7 @@ def read_hidden(path: Path, ids_key: str | None = None, again: str = "preprocess
     """The hidden set, whatever the edition.
 
     Args:
-        ids_key: the key of the ids; by default "ids", and images without them are numbered from 0.
+        ids_key: the key of the ids; by default "ids", and images without them are numbered from 0, as with NO_KEY.
         again: the command to which a key is added, where ids seem to be under another one.
 
     Raises:
@@ -238,17 +240,16 @@ def read_hidden(path: Path, ids_key: str | None = None, again: str = "preprocess
     """
     content = _dictionary(path)
     raw = _images(content, path)
-    given = _get(content, ids_key or "ids", path, optional=True)
-    if given is not None:
-        ids = _ids(given, len(raw), f"{path}: the ids")
-    elif ids_key is not None:
+    layout, key = detect(_sample(raw)), ids_key or "ids"
+    if key != NO_KEY and (given := _get(content, key, path, optional=True)) is not None:
+        return Hidden(raw, _ids(given, len(raw), f"{path}: the ids"), key, layout)
+    if ids_key not in (None, NO_KEY):
         raise UsageError(f"{path} has no {ids_key!r} for --ids-key; {_keys(content)}")
-    elif others := _seem_ids(content, len(raw)):
+    if ids_key is None and (others := _seem_ids(content, len(raw))):
         found = f"{path} has no 'ids', but {len(raw)} distinct whole numbers under {' and '.join(map(repr, others))}."
-        raise BadData(f"{found}\n  If these are the images' ids: `{again} {shlex.quote(others[0])}`")
-    else:
-        ids = np.arange(len(raw))
-    return Hidden(raw, ids, (ids_key or "ids") if given is not None else None, detect(_sample(raw)))
+        cure = f"If these are the ids: `{again} {shlex.quote(others[0])}`; if not: --ids-key {NO_KEY}"
+        raise BadData(f"{found}\n  {cure}")
+    return Hidden(raw, np.arange(len(raw)), None, layout)
 
 
 def _seem_ids(content: dict[Any, Any], count: int) -> list[str]:
@@ -262,10 +263,10 @@ def _seem_ids(content: dict[Any, Any], count: int) -> list[str]:
 
 
 def _sample(raw: Images) -> Images:
-    """At most LAYOUT_SAMPLE rows, in stretches: of a mapped file, one row brings its neighbourhood into memory."""
-    if len(raw) <= LAYOUT_SAMPLE:
+    """At most SAMPLE rows, in stretches: of a mapped file, one row brings its neighbourhood into memory."""
+    if len(raw) <= SAMPLE:
         return raw
-    long = LAYOUT_SAMPLE // STRETCHES
+    long = SAMPLE // STRETCHES
     parts = []
     for start in np.linspace(0, len(raw) - long, STRETCHES).astype(int):
         parts.append(raw[start : start + long].copy())
@@ -309,7 +310,7 @@ def _forget(array: NDArray[np.generic]) -> None:
 def _dictionary(path: Path) -> dict[Any, Any]:
     content = load(path)
     if isinstance(content, np.ndarray):
-        raise BadData(f"{path} holds one array.{formats.again(str(path), '', formats.ARRAY)}")
+        raise BadData(f"{path} holds one array.{formats.again(str(path))}")
     if not isinstance(content, dict):
         raise BadData(f"{path} holds a {type(content).__name__}, not a dictionary of arrays")
     return content
@@ -339,53 +340,43 @@ def _images(content: dict[Any, Any], path: Path) -> Images:
         or value.shape[1:] not in READINGS
         or not len(value)
     ):
-        cure = formats.again(str(path), "", formats.LOAD) if isinstance(value, list | tuple) else ""
+        cure = formats.again(str(path)) if isinstance(value, list | tuple) else ""
         raise BadData(f"{path}: data is {what}, expected uint8 (N, 32, 32, 3) or (N, 3072){cure}")
     return value
 
 
 def _ids(value: Any, count: int, what: str) -> NDArray[np.int64]:
-    """So many distinct whole numbers from 0 on, see `_integers`."""
+    """So many distinct whole numbers, see `_integers`."""
     ids = _integers(value, count, what)
     numbers, times = np.unique(ids, return_counts=True)
-    if numbers[0] < 0:
-        raise BadData(f"{what} are not all from 0 on: {numbers[0]}")
     if len(numbers) < count:
         raise BadData(f"{what} are not unique: {numbers[times.argmax()]} is there {times.max()} times")
     return ids
 
 
 def _integers(value: Any, count: int, what: str) -> NDArray[np.int64]:
-    """So many labels or ids: whole numbers in a list, a tuple or an array, as floats or digits as well."""
-    why = f"{what} are not {count} whole numbers, one for each image"
+    """So many labels or ids: whole numbers from 0 on, in a list, a tuple or an array, as floats or digits as well."""
+    why = f"{what} are not {count} whole numbers from 0 on, one for each image"
+    shape = value.shape if isinstance(value, np.ndarray) else (len(value),) if isinstance(value, list | tuple) else ()
+    if math.prod(shape) != count or max(shape, default=0) != count:  # (N, 1) will do
+        raise BadData(f"{why}, but {type(value).__name__} of shape {shape}")
     if isinstance(value, np.ndarray):
-        if value.size != count or max(value.shape, default=0) != count:  # (N, 1) will do
-            raise BadData(f"{why}, but an array of shape {value.shape}")
         value = value.reshape(-1)
-    elif not isinstance(value, list | tuple | range) or len(value) != count:
-        found = f"{len(value)} values" if isinstance(value, list | tuple | range) else type(value).__name__
-        raise BadData(f"{why}, but {found}")
-    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.integer):
-        numbers = []
-        for place, item in enumerate(value.tolist() if isinstance(value, np.ndarray) else value):
-            if (number := _whole(item)) is None:
-                raise BadData(f"{why}: number {place} is {printable(repr(item), 40)}")
-            numbers.append(max(-MAX_ID, min(number, MAX_ID)))
-        value = np.array(numbers)
-    if int(value.max()) >= MAX_ID or int(value.min()) <= -MAX_ID:
-        raise BadData(f"{what} have more than 18 digits")
-    whole: NDArray[np.int64] = value.astype(np.int64)
-    return whole
+        if np.issubdtype(value.dtype, np.integer) and value.min() >= 0 and value.max() < MAX_ID:
+            whole: NDArray[np.int64] = value.astype(np.int64)
+            return whole
+    return np.array([_whole(item, f"{why}: number {place}") for place, item in enumerate(value)], dtype=np.int64)
 
 
-def _whole(item: Any) -> int | None:
-    """A whole number, whether it is an int, a float, digits, or alone in a list or an array; None for all else."""
-    while isinstance(item, list | tuple) and len(item) == 1:
+def _whole(item: Any, which: str) -> int:
+    """A whole number of at most 18 digits, also as a float or as text, or alone in a list or an array."""
+    if isinstance(item, list | tuple) and len(item) == 1:
         item = item[0]
-    if isinstance(item, np.ndarray) and item.size == 1:
+    if isinstance(item, np.ndarray | np.generic) and item.size == 1:
         item = item.item()
     if isinstance(item, bytes):
         item = item.decode("latin-1")
-    if type(item) is int or (type(item) is float and item.is_integer()):
-        return int(item)
-    return int(item) if type(item) is str and re.fullmatch(r"-?[0-9]{1,19}", item) else None
+    text = str(item) if type(item) in (int, float, str) else type(item).__name__
+    if not re.fullmatch(r"[0-9]{1,18}(\.0)?", text):
+        raise BadData(f"{which} is {printable(text, 40)}")
+    return int(text.removesuffix(".0"))

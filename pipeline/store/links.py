@@ -14,18 +14,14 @@ def find(folder: Path, *names: str) -> list[Path]:
     """
     found: dict[Path, Path] = {}  # by what it is without links
     seen: set[str] = set()
-    lost: list[str] = []
-
-    def unreadable(error: OSError) -> None:
-        lost.append(f"{error.filename} cannot be read ({error.strerror})")
-
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
+    lost: list[str | OSError] = []
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=lost.append):
         if (real := os.path.realpath(place)) in seen:  # reached by a link as well, perhaps from below
             folders.clear()
             continue
         seen.add(real)
         folders.sort()
-        for path in (Path(place, name) for name in sorted(files) if not name.startswith(".")):
+        for path in (Path(place, name) for name in sorted(files)):
             if nowhere := dangling(path):
                 lost.append(nowhere)
             elif path.name in names and path.is_file():

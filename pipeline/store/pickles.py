@@ -10,6 +10,7 @@ A hostile file is refused in well under a second, within three times its size in
 import codecs
 import math
 import mmap
+import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ _CHUNK = 1024**2  # bytes of text that become bytes at a time
 
 
 def loads(data: bytes | mmap.mmap, source: str = "pickle") -> object:
-    """The value of a pickle: dicts, lists, tuples, ranges, str, bytes, int, float, bool, None and numpy arrays.
+    """The value of a pickle: dicts, lists, tuples, str, bytes, int, float, bool, None and numpy arrays.
 
     Arrays hold plain numbers in native byte order and are read-only: views of `data` where that is possible,
     copies where it is not.  Python 2's str and bytearrays come as bytes, numpy's scalars as Python's numbers.
@@ -51,7 +52,8 @@ def loads(data: bytes | mmap.mmap, source: str = "pickle") -> object:
         why = "it does not fit into memory"
     if other := formats.explained(source, data[: formats.HEAD], machine.refused):
         raise BadData(other)
-    raise BadData(f"{printable(source)}: {why}, at byte {machine.start}; the file was not loaded: {formats.REPLACE}")
+    cure = f"save it with plain arrays alone, or {formats.REPLACE}"
+    raise BadData(f"{printable(source)}: {why}, at byte {machine.start}; the file was not loaded: {cure}")
 
 
 class _Malformed(Exception):
@@ -70,8 +72,6 @@ _GLOBALS = {
     ("__builtin__", "bytes"),  # no bytes at all (likewise)
     ("numpy.core.multiarray", "scalar"),  # one number, as in a list of an array's
     ("numpy._core.multiarray", "scalar"),
-    ("builtins", "range"),
-    ("__builtin__", "xrange"),
 }
 
 
@@ -149,7 +149,7 @@ class _Machine:
         self.values_left -= 1
         if self.values_left < 0 or nesting > _MAX_NESTING:
             raise _Malformed("values that hold themselves, or too many of them")
-        if value is None or type(value) in (str, bytes, int, float, bool, range):
+        if value is None or type(value) in (str, bytes, int, float, bool):
             return value
         if isinstance(value, list | tuple):
             return type(value)([self.plain(item, nesting + 1) for item in value])
@@ -258,7 +258,7 @@ class _Machine:
     def find(self, module: object, name: object) -> None:
         """GLOBAL and STACK_GLOBAL: an inert marker."""
         if not isinstance(module, str) or not isinstance(name, str) or (module, name) not in _GLOBALS:
-            self.refused = f"{module} {name}"
+            self.refused = f"{module}.{name}"
             raise _Malformed(f"a global that no array needs, {printable(self.refused, 80)}")
         self.push(_Global(name))
 
@@ -270,6 +270,9 @@ class _Machine:
                 self.push(_Array())
             case _Global("dtype"), (code, 0, 1) if _text(code) in _NUMBERS:  # 0 and 1: False and True
                 self.push(_DType(str(_text(code))))
+            case _Global("dtype"), (str() | bytes() as code, 0, 1) if re.match("[SU][0-9]", str(_text(code))):
+                self.refused = "numpy.str_"
+                raise _Malformed("an array of text")
             case _Global("encode"), (str() | _LongText() as text, "latin1"):
                 self.push(self.latin1(text))
             case _Global("bytes"), ():
@@ -278,8 +281,6 @@ class _Machine:
                 self.push(_Array(self.array(raw, dtype, shape, order == "F")))
             case _Global("scalar"), (_DType() as dtype, raw):
                 self.push(self.array(raw, dtype, (), False).item())
-            case _Global("range" | "xrange"), (int(a), int(b), int(step)) if step and abs(b - a) <= _MAX_OPCODES:
-                self.push(range(a, b, step))
             case _:
                 raise _Malformed("a call that no array of plain numbers needs")
 

@@ -116,8 +116,6 @@ CALLS = {
     + _unbuilt_dtype("u1")
     + raw(b"a")
     + b"\x86R",
-    "range of everything": name("builtins", "range") + b"K\x00" + integer(2**62) + b"K\x01\x87R",
-    "range without a step": name("builtins", "range") + b"K\x00K\x09K\x00\x87R",
     "_reconstruct of another class": _RECONSTRUCT + name("numpy", "memmap") + b"K\x00\x85C\x01b\x87R",
     "_reconstruct with a shape": _RECONSTRUCT + name("numpy", "ndarray") + b"J\xff\xff\xff\x7f\x85C\x01b\x87R",
     "_reconstruct of objects": _RECONSTRUCT + name("numpy", "ndarray") + b"K\x00\x85C\x01O\x87R",

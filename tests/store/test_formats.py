@@ -5,7 +5,6 @@ import collections
 import gzip
 import importlib
 import io
-import json
 import lzma
 import pickle
 import shutil
@@ -31,7 +30,6 @@ PIXELS, IDS = images(20, 9), np.arange(100, 120)
 SET: dict[str, Any] = {"data": PIXELS, "ids": IDS}
 TENSORS = {name: torch.from_numpy(value.copy()) for name, value in SET.items()}
 FLAT = [*PIXELS.transpose(0, 3, 1, 2).reshape(20, -1)]
-ROWS = "\n".join(",".join(map(str, [one, *row])) for one, row in zip(IDS, FLAT, strict=True))
 
 
 def written(write: Callable[[io.BytesIO], object]) -> bytes:
@@ -43,26 +41,26 @@ def written(write: Callable[[io.BytesIO], object]) -> bytes:
 RESAVED = {
     "a NumPy .npz": written(lambda f: np.savez_compressed(f, **SET)),
     "a NumPy .npy": written(lambda f: np.save(f, PIXELS)),
-    "a NumPy .npy of objects": written(lambda f: np.save(f, SET)),  # type: ignore[arg-type]
+    "a NumPy .npy ": written(lambda f: np.save(f, SET)),  # type: ignore[arg-type]
     "gzip-compressed": gzip.compress(pickle.dumps({b"data": PIXELS, b"ids": IDS})),
     "bzip2-compressed": bz2.compress(pickle.dumps(SET)),
     "xz-compressed": lzma.compress(pickle.dumps(SET)),
-    "a file of joblib.dump": written(lambda f: joblib.dump(SET, f)),
+    "a pickle of joblib.numpy_pickle.NumpyArrayWrapper": written(lambda f: joblib.dump(SET, f)),
     "zlib-compressed, by joblib": written(lambda f: joblib.dump(SET, f, compress=3)),
     "a file of torch.save": written(lambda f: torch.save(TENSORS, f)),
     "a file of torch.save ": written(lambda f: torch.save(TENSORS, f, _use_new_zipfile_serialization=False)),
-    "a pickle of torch's tensors": pickle.dumps(TENSORS),
-    "a pandas DataFrame": written(lambda f: pd.DataFrame({"data": FLAT, "ids": IDS}).to_pickle(f)),
-    "a pandas Series": written(lambda f: pd.Series([*PIXELS]).to_pickle(f)),
-    "a pandas Series ": pickle.dumps({"data": pd.Series([*PIXELS]), "ids": pd.Series(IDS)}),
-    "a pickle of PIL images": pickle.dumps([Image.fromarray(one) for one in PIXELS]),
-    "a pickle of PIL images ": pickle.dumps({**SET, "data": [Image.fromarray(one) for one in PIXELS]}),
+    "a pickle of torch._utils._rebuild_tensor_v2": pickle.dumps(TENSORS),
+    "a pickle of pandas": written(lambda f: pd.DataFrame({"data": FLAT, "ids": IDS}).to_pickle(f)),
+    "a pickle of pandas ": written(lambda f: pd.Series([*PIXELS]).to_pickle(f)),
+    "a pickle of pandas  ": pickle.dumps({"data": pd.Series([*PIXELS]), "ids": pd.Series(IDS)}),
+    "a pickle of PIL.Image.Image": pickle.dumps([Image.fromarray(one) for one in PIXELS]),
+    "a pickle of PIL.Image.Image ": pickle.dumps({**SET, "data": [Image.fromarray(one) for one in PIXELS]}),
     "a safetensors file": safetensors.numpy.save(SET),
     "a pickle of protocol 0 or 1": pickle.dumps(SET, protocol=0),
     "a pickle of protocol 0 or 1 ": pickle.dumps(SET, protocol=1),
-    "a pickle of other objects": pickle.dumps(collections.OrderedDict(SET)),
-    "JSON": json.dumps({name: value.tolist() for name, value in SET.items()}).encode(),
-    "a CSV": f"id,{','.join(f'pixel{n}' for n in range(3072))}\n{ROWS}\n".encode(),
+    "a pickle of collections.OrderedDict": pickle.dumps(collections.OrderedDict(SET)),
+    "a pickle of numpy.str_": pickle.dumps({**SET, "ids": IDS.astype(str)}),
+    "a pickle of builtins.range": pickle.dumps({**SET, "ids": range(100, 120)}),
     "holds one array": pickle.dumps(PIXELS),
     "data is list": pickle.dumps({**SET, "data": [*PIXELS]}),
 }
@@ -71,19 +69,16 @@ SHOWN = {  # what cannot be made, or not be loaded, without a package that is no
     "a Parquet file": (b"PAR1", "pandas.read_parquet(p)"),
     "an Arrow or Feather file": (b"ARROW1\0\0", "pandas.read_feather(p)"),
     "zstd-compressed": (b"\x28\xb5\x2f\xfd", "zstandard.open(p)"),
-    "a MATLAB file": (b"MATLAB 5.0 MAT-file", "scipy.io.loadmat(p)"),
 }
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"ab" * 32 + b"\nsize 30730000\n"
 REPLACED = {
     "a Git LFS pointer, not the file itself; run `git lfs pull` in its folder": POINTER,
     "HTML: a login or error page; put the original in its place": b"\xef\xbb\xbf\n<!DOCTYPE html><html>Sign in</html>",
-    "JSON: an error; put": b'{"code":403,"message":"no"}',
+    "JSON, perhaps an error; put": b'{"code":403,"message":"no"}',
     "empty; put": b"",
-    "plain text; put": b"hello",
-    "a single picture; put": written(lambda f: Image.fromarray(PIXELS[0]).save(f, "png")),
+    "text, perhaps a CSV; put": b"ID,Labels\n0,1\n",
     "a zip archive; unpack it": zip_of({"a": b"b"}),
     "a tar, 7z or rar archive; unpack it": tar_of({"a": b"b"}),
-    "a TFRecord; save it again": (4000).to_bytes(8, "little") + b"abcd\n" + bytes(4000),
 }
 
 # The lines leave the closing of files to the end of Python.
@@ -127,7 +122,7 @@ def test_a_foreign_format_is_named_and_saved_again(tmp_path: Path, mine: Path, n
 def test_a_format_of_another_package_is_named(tmp_path: Path, mine: Path, name: str) -> None:
     content, load = SHOWN[name]
     told, _, first, _ = refusal(tmp_path, mine, HIDDEN, content + bytes(99))
-    assert f"is {name}, not" in told and load in first and f"import os, pickle, {load.split('.')[0]}" in first
+    assert f"is {name}, not" in told and load in first and f" {load.split('.')[0]}, " in first
 
 
 @pytest.mark.parametrize("file", [HIDDEN, BATCH])
