@@ -1,16 +1,14 @@
 #!/usr/bin/env bash
 # The whole pipeline, one line a stage; stops at the first failure with that stage's exit code.
 # Any shell reads the lines up to "exec" (`sh run_all.sh`), the first also with Windows' line ends: hence each #.
-[ "${BASH_SOURCE:-$0}" = "$0" ] || { echo "error: run it, without source: bash run_all.sh" >&2; return 2; } #
-case $(head -n 1 "$0") in *"$(printf '\r')") #
-    printf '%s\n' "error: $0 has Windows' line ends: perl -pi -e 's/\\r//' $0" >&2 #
-    exit 2 ;; #
-esac #
+case ${BASH_SOURCE:-$0} in "$0") ;; *) echo "error: run it, without source: bash run_all.sh" >&2; return 2 ;; esac #
+line_end=
+case $line_end in ?) printf '%s\n' "error: $0 has Windows' line ends: perl -pi -e 's/\\r//' '$0'" >&2; exit 2 ;; esac #
+export PIPELINE_DEPTH="x${PIPELINE_DEPTH:-}" # at most xxxx: a rehearsal's inner script, started twice as the outer one
+case $PIPELINE_DEPTH in xxxxx*) echo "error: $0 starts itself: is PIPELINE_PYTHON Python, and bash bash?" >&2; exit 2 ;; esac
 case ${BASH_VERSION:+$-} in
     *p*) ;; # bash -p leaves out what the user's shell exports to it: CDPATH, functions, BASH_ENV
-    *)
-        command -v bash >/dev/null || { echo "error: bash is needed and was not found: install it" >&2; exit 2; }
-        exec bash -p -- "$0" "$@" ;;
+    *) exec bash -p -- "$0" "$@" ;;
 esac
 set -euo pipefail
 # What keeps Python from starting or from finding the pipeline, and pip from its place; pipeline/__init__.py has others.
@@ -35,16 +33,12 @@ interruption run the same command again.
   --data DIR          a folder laid out like the download, instead of Kaggle; with --rehearsal, what the
                       mock server serves
   --preset NAME       network and recipe                 (default: paper; with --rehearsal: rehearsal)
-  --epochs N          passes over the training images    (default: the preset's)
-  --run RUN           the run's name                     (default: made from its options)
-  --device NAME       auto, cuda, mps or cpu             (default: auto)
-  --raw, --processed, --models, --submissions FOLDER
-                      other folders than data/raw, data/processed, data/models and submissions
   --setup             only make .venv and install
   -h, --help          this text
 
-The folders, --run, --device, --tta, --adapt, --ids-key, --timeout, --force and --debug reach every stage that has
-them.  Any other option is train's, for example --seed 1: see python -m pipeline.train --help.
+The stages' --run, --device, --raw, --processed, --models, --submissions, --tta, --adapt, --ids-key, --timeout,
+--force and --debug reach every stage that has them.  Any other option is train's, for example --epochs 1 --seed 1:
+see python -m pipeline.train --help.
 
 Environment:
   PIPELINE_PYTHON     an interpreter to use instead of making .venv, for example one that has torch
@@ -80,7 +74,7 @@ training=() # options of train's, which says what is wrong with them
 given=()    # threes: stages, an option that they have, its value
 while (($#)); do
     if [[ $1 == --*=* ]]; then set -- "${1%%=*}" "${1#*=}" "${@:2}"; fi
-    all="download preprocess train predict submit check report" stages=
+    all="download preprocess train predict submit check report" stages= value=${2:-}
     case $1 in
         --rehearsal | --submit | --setup) declare "${1#--}=yes" ;;
         -h | --help) usage; exit 0 ;;
@@ -101,17 +95,12 @@ while (($#)); do
         *) training+=("$1") ;;
     esac
     if [[ -n $stages ]]; then
-        value=${2:-}
         [[ -n $value && $value != --* ]] || fail 2 "$1 wants a value; see ./run_all.sh --help"
         case $1 in --data | --raw | --processed | --models | --submissions | --pseudo-labels)
             [[ $value == /* ]] || value=$from$value ;;
         esac
-        case $stages in
-            here) declare "${1#--}=$value" ;;
-            train) training+=("$1" "$value") ;;
-            *) given+=(" rehearsal $stages " "$1" "$value") ;;
-        esac
-        if [[ $1 == --raw ]]; then raw=$value; fi
+        case $1 in --competition | --data | --preset | --raw) declare "${1#--}=$value" ;; esac
+        if [[ $stages != here ]]; then given+=(" rehearsal $stages " "$1" "$value"); fi
         shift
     fi
     shift
@@ -143,48 +132,38 @@ if [[ $python == "$PWD/.venv/bin/python" ]]; then
     unset PYTHONPATH   # pip would leave out of .venv what is there
 fi
 wanted=$(echo "$python" && cat requirements.txt)
-is_set_up() { [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && "$python" -c '' 2>/dev/null; }
+complete=no
+if [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && "$python" -c '' 2>/dev/null; then complete=yes; fi
 
-make_venv() {
+set_up() {
     local said
-    if ! "$python" -c '' 2>/dev/null; then # there is none, or its interpreter has gone
-        echo "set-up: making .venv"
-        rm -rf .venv
-        said=$("$base" -m venv .venv 2>&1) || refuse "$said"
-    elif ! "$python" -c "$recent"; then
-        fail 2 ".venv has a Python older than 3.11: move it away (mv .venv old-venv), and run again"
-    elif [[ -f $stamp && $(head -n 1 "$stamp") != "$python" ]]; then
-        "$python" -m venv --without-pip .venv # the project was moved: `activate` still names its old folder
+    if [[ -z ${PIPELINE_PYTHON:-} ]]; then
+        "$python" -c '' 2>/dev/null || rm -rf .venv # there is none, or its interpreter has gone
+        if [[ ! -d .venv || (-f $stamp && $(head -n 1 "$stamp") != "$python") ]]; then # none, or the project was moved
+            echo "set-up: making .venv"
+            said=$("$base" -m venv .venv 2>&1) || refuse "$said"
+        fi
     fi
-    "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip >/dev/null 2>&1 || true # uv makes it without
-    "$python" -m pip --version >/dev/null 2>&1 || refuse "ensurepip is not available"
-}
-
-install() {
-    local said
     echo "set-up: installing what is missing of requirements.txt into $python (at first some minutes, and 6 GB)"
+    # uv makes environments without pip.
+    "$python" -m pip --version >/dev/null 2>&1 || said=$("$python" -m ensurepip 2>&1) || refuse "$said"
     if "$python" -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)'; then export PIP_USER=no; fi
     said=$("$python" -m pip install --quiet --disable-pip-version-check -r requirements.txt 2>&1) || refuse "$said"
     echo "$wanted" >"$stamp"
 }
 
 refuse() { # WHAT venv OR pip SAID
-    local another="leave PIPELINE_PYTHON out, and .venv is made"
     echo "$1" >&2
     case $1 in
-        *ensurepip*) fail 1 "no virtual environment with pip: on Debian and Ubuntu, apt install python3-venv" ;;
-        *"No module named pip"*)
-            fail 2 "$python has no pip: $another, or
-  uv pip install pip -r requirements.txt --python $python" ;;
-        *externally-managed*) fail 2 "$python is the system's, and pip must not touch it (PEP 668): $another" ;;
-        *"virtualenv (required)"*) fail 2 "PIP_REQUIRE_VIRTUALENV keeps pip from $python: $another" ;;
+        *ensurepip* | *"No module named pip"* | *externally-managed* | *"virtualenv (required)"*)
+            [[ -n ${PIPELINE_PYTHON:-} ]] || fail 1 "no pip in .venv: on Debian and Ubuntu, apt install python3-venv"
+            fail 2 "pip cannot install into $python (see above): leave PIPELINE_PYTHON out, and .venv is made" ;;
         *"No space left"* | *"quota exceeded"*) fail 1 "the disk is full: free 6 GB, and run again" ;;
-        *"ermission denied"* | *"Read-only file system"*) fail 1 "pip may not write there: see above" ;;
         *CERTIFICATE_VERIFY*) fail 6 "pip trusts no certificate of its index: set PIP_CERT to your network's CA bundle" ;;
         *onnection* | *Retrying* | *SSL* | *"timed out"*)
             fail 6 "the packages cannot be downloaded (see above): check the network, and run again" ;;
-        *"No matching distribution"*)
-            fail 1 "pip's index has no such package for this Python on $(uname -sm): see above" ;;
+        *"ermission denied"* | *"Read-only file system"*) fail 1 "pip may not write there: see above" ;;
+        *"No matching distribution"*) fail 1 "no such package for this Python on $(uname -sm): see above" ;;
         *) fail 6 "the installation failed: see above" ;;
     esac
 }
@@ -196,16 +175,14 @@ for base in "${candidates[@]}" none; do
 done
 [[ $base != none ]] ||
     fail 2 "Python 3.11 or newer is needed, and ${PIPELINE_PYTHON:-python3} is not: install it, or set PIPELINE_PYTHON"
+[[ $base == "$python" ]] || ! "$python" -c '' 2>/dev/null ||
+    fail 2 ".venv has a Python older than 3.11: move it away (mv .venv old-venv), and run again"
 
 # Wrong options are told before anything is spent on them; where no packages are, a wrong preset.
 export PIPELINE_SCRIPT=run_all.sh # so that no stage tells what comes next, and --dry-run asks for no data
-complete=no options=(--dry-run "${training[@]}")
-if is_set_up; then
-    complete=yes
-    command_of train "${options[@]}"
-    options=("${command[@]:3}")
-fi
-said=$("$base" -c 'import sys; from pipeline.train import main; sys.exit(main())' "${options[@]}" 2>&1) ||
+command_of train --dry-run --competition "$slug" "${training[@]}"
+check=("${command[@]}")
+said=$("$base" -c 'import sys; from pipeline.train import main; sys.exit(main())' "${check[@]:3}" 2>&1) ||
     (($? != 2)) || { echo "$said" >&2; exit 2; }
 presets=$("$base" -c 'from pipeline.recipes import PRESETS; print(*PRESETS)')
 [[ " $presets " == *" $preset "* ]] || fail 2 "--preset $preset is none of: $presets"
@@ -216,14 +193,9 @@ if [[ -n $data || -d $raw/$slug || -d /kaggle/input/$slug || -d /kaggle/input/co
 if [[ $setup == no && $rehearsal == no && ($submit == yes || $here == no) ]]; then
     "$base" -m pipeline.kaggle_api.credentials
 fi
-if [[ $complete == no ]]; then
-    if [[ -z ${PIPELINE_PYTHON:-} ]]; then make_venv; fi
-    install
-fi
+if [[ $complete == no ]]; then set_up; fi
 if [[ $setup == yes ]]; then exit 0; fi
-
-command_of train --competition "$slug" "${training[@]}" --dry-run
-[[ $complete == yes ]] || "${command[@]}"
+if [[ $complete == no ]]; then "${check[@]}"; fi # now that there are packages
 
 # --- rehearsal: this same script, inside the mock server -------------------------------------------------------
 

@@ -53,8 +53,9 @@ if re.search(r" -\w*m ?pipeline\b", " ".join(["", *sys.orig_argv])):
     unwanted = [name for name in os.environ if name.startswith(UNWANTED)]
     for name in unwanted:
         del os.environ[name]
-    if any(name.startswith("PYTHON") for name in unwanted):  # Python has obeyed already: once more, without
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    # Python has obeyed already: once more, without; only once, since a wrapper or a sitecustomize may set it again.
+    if any(name.startswith("PYTHON") for name in unwanted) and "pipeline" not in sys._xoptions:
+        os.execv(sys.executable, [sys.executable, "-X", "pipeline", *sys.orig_argv[1:]])
     # A numpy.py in the current folder or on PYTHONPATH is not numpy: what is installed comes first.
     with suppress(FileNotFoundError):  # where the current folder was removed, nothing is in it
         others = {Path(folder).resolve() for folder in ("", *os.environ.get("PYTHONPATH", "").split(os.pathsep))}

@@ -23,7 +23,7 @@ case "$2 $3" in
         mkdir -p .venv/bin
         sed 's/{role} \\$/venv $/' "$0" >.venv/bin/python
         chmod +x .venv/bin/python ;;
-    "pip --version") [[ ! -e {log}.no-pip ]] || [[ -e .venv/bin/pip ]] ;;
+    "pip --version") [[ ! -e {log}.no-pip ]] ;;
 esac
 """
 TRAINING = """
@@ -102,8 +102,8 @@ def test_with_credentials_it_installs_and_runs_the_stages_in_order(project: Proj
     assert result.returncode == 0, result.stderr
     calls = [call.replace("pipeline.", "").split() for call in project.calls()]
     stages = ["download", "preprocess", "train", "predict", "submit", "check", "report"]
-    assert [call[2] for call in calls] == ["kaggle_api.credentials", "pip", "train", *stages]
-    assert calls[2][-1] == "--dry-run"  # wrong options are refused before anything is spent on them
+    assert [call[2] for call in calls] == ["kaggle_api.credentials", "pip", "pip", "train", *stages]
+    assert calls[3][3] == "--dry-run"  # wrong options are refused before anything is spent on them
 
 
 def test_a_given_interpreter_is_installed_into_again_only_for_other_requirements(project: Project) -> None:
@@ -116,19 +116,18 @@ def test_a_given_interpreter_is_installed_into_again_only_for_other_requirements
 
 
 def test_the_venv_is_made_once_and_installed_into_again_only_for_other_requirements(project: Project) -> None:
+    for made in (["base venv", "venv install"], [], ["venv install"]):
+        if made == ["venv install"]:
+            (project.folder / "requirements.txt").write_text("click\n")
+        assert project.run("--setup").returncode == 0
+        assert project.made() == made
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["with .venv", "with PIPELINE_PYTHON"])
+def test_an_environment_without_pip_gets_it(project: Project, given: bool) -> None:
     (project.log.with_name("calls.no-pip")).touch()
-
-    def install() -> list[str]:
-        if (project.folder / ".venv/bin/python").is_file():
-            (project.folder / ".venv/bin/pip").touch()
-        assert project.run("--setup").returncode in (0, 1)
-        return project.made()
-
-    assert install() == ["base venv"]  # one without pip: Debian's, without python3-venv
-    assert install() == ["venv install"]
-    assert install() == []
-    (project.folder / "requirements.txt").write_text("click\n")
-    assert install() == ["venv install"]
+    result = project.run("--setup", **({"PIPELINE_PYTHON": str(project.fake)} if given else {}))
+    assert result.returncode == 0 and "-m ensurepip" in "".join(project.calls())
 
 
 def test_a_broken_venv_is_made_anew(project: Project) -> None:
@@ -217,7 +216,7 @@ def test_an_option_reaches_every_stage_that_has_it_and_train_has_all_others(proj
     result = project.run("--submit", "--data", ".", *filter(None, words), *others, PIPELINE_PYTHON=str(project.fake),
                          KAGGLE_API_TOKEN="t")  # fmt: skip
     assert result.returncode == 0, result.stderr
-    calls = [call.split()[2:] for call in project.calls()][3:]
+    calls = [call.split()[2:] for call in project.calls()][4:]
     for module, *arguments in calls:
         stage = module.removeprefix("pipeline.")
         known = [word for option, value in options.items() if option in flags(stage) for word in (option, value)]
@@ -254,6 +253,19 @@ def test_what_the_shell_is_and_exports_changes_nothing(project: Project, shell: 
     assert next(call for call in project.calls() if "--from" in call).endswith(" --from mydata")
 
 
+@pytest.mark.parametrize("name", ["python", "bash"])
+def test_it_does_not_start_itself_for_ever(project: Project, name: str) -> None:
+    starts, script = project.log, project.folder / "run_all.sh"
+    again = {"python": f"exec {script}", "bash": f"shift 2; exec sh {script}"}[name]
+    stub = project.interpreter(name)
+    stub.write_text(f'#!/bin/sh\necho >>{starts}; [ $(wc -l <{starts}) -lt 20 ] || exit 9\n{again} "$@"\n')
+    command = ["sh", str(script), "--setup"]
+    environ = project.environment(PIPELINE_PYTHON=str(stub))
+    result = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2 and len(starts.read_text()) < 6
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 def test_windows_line_ends_are_told(project: Project, shell: str) -> None:
     script = project.folder / "run_all.sh"
@@ -262,15 +274,15 @@ def test_windows_line_ends_are_told(project: Project, shell: str) -> None:
     assert (result.returncode, result.stdout) == (2, "")
     sourced = subprocess.run(["bash", "-c", f". {script}; echo alive"], capture_output=True, text=True, check=False)
     assert "alive" in sourced.stdout and "without source" in sourced.stderr
-    assert result.stderr == f"error: {script} has Windows' line ends: perl -pi -e 's/\\r//' {script}\n"
+    assert result.stderr == f"error: {script} has Windows' line ends: perl -pi -e 's/\\r//' '{script}'\n"
 
 
 @pytest.mark.parametrize(
     ("said", "code", "says"),
     [
-        ("python: No module named pip", 2, "uv pip install pip -r requirements.txt --python"),
-        ("error: externally-managed-environment", 2, "PEP 668): leave PIPELINE_PYTHON out"),
-        ("ERROR: Could not find an activated virtualenv (required).", 2, "PIP_REQUIRE_VIRTUALENV keeps pip from"),
+        ("python: No module named pip", 2, "leave PIPELINE_PYTHON out"),
+        ("error: externally-managed-environment", 2, "leave PIPELINE_PYTHON out"),
+        ("ERROR: Could not find an activated virtualenv (required).", 2, "leave PIPELINE_PYTHON out"),
         ("ERROR: Could not install packages: [Errno 28] No space left on device", 1, "the disk is full"),
         ("ERROR: Could not install packages: [Errno 13] Permission denied: /x", 1, "pip may not write there"),
         ("WARNING: Retrying after NewConnectionError\nERROR: No matching distribution found", 6, "check the network"),
@@ -324,14 +336,14 @@ def test_the_venv_of_a_project_that_was_moved_is_activated_where_it_is(project: 
     stamp = project.folder / ".venv/.requirements-installed"
     stamp.write_text(stamp.read_text().replace(str(project.folder), "/before"))
     assert project.run("--setup").returncode == 0
-    assert "venv -m venv --without-pip .venv" in project.calls()
+    assert "venv -m venv .venv" in project.calls()
 
 
 def test_options_are_handed_on_to_the_stages(project: Project) -> None:
-    options = ["--preset", "fast", "--epochs", "2", "--run", "a run", "--device", "cpu"]
+    options = ["--preset", "fast", "--epochs", "2", "--run", "run", "--device", "cpu"]
     result = project.run("--data", ".", *options, PIPELINE_PYTHON=f"./{project.fake.name}")
     assert result.returncode == 0, result.stderr
     calls = {call.split()[2].removeprefix("pipeline."): call.split(" ", 3)[3] for call in project.calls()}
     assert f"--from {project.programs}" in calls["download"]
-    assert calls["train"].endswith("--preset fast --epochs 2 --run a run --device cpu")
-    assert (calls["predict"], calls["report"]) == ("--run a run --device cpu", "--run a run")
+    assert calls["train"].endswith("--preset fast --epochs 2 --run run --device cpu")
+    assert (calls["predict"], calls["report"]) == ("--run run --device cpu", "--run run")

@@ -125,6 +125,8 @@ def test_what_a_shell_exports_and_what_lies_about_changes_nothing(place: Path, t
                  "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2", "PYTHONINSPECT": "1", "PYTHONDEVMODE": "1",
                  "TMPDIR": "/nonexistent", "LC_ALL": "tr_TR.UTF-8", "FORCE_COLOR": "1",
                  "PYTHONPATH": f"{tmp_path / 'foreign'}:{ROOT}"}  # fmt: skip
+    # Set again at each start of Python, as some sites do.
+    (tmp_path / "foreign" / "sitecustomize.py").write_text("import os; os.environ['PYTHONWARNINGS'] = 'error'")
     assert shell("$P.status --help", place, **exported).stdout.count("Show what exists") == 1
     result = shell(f"$P.{command[0]} {' '.join(command[1:])} exported", place, **exported)
     assert result.returncode == 0, result.stderr
