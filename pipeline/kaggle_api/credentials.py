@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from pipeline.errors import AccessDenied, PipelineError, UsageError
+from pipeline.errors import AccessDenied, PipelineError, UsageError, printable
 
 CURE = (  # the first choice, of several
     "create a token at https://www.kaggle.com/settings (API) and put it\n"
@@ -76,24 +76,24 @@ def _token(environ: Mapping[str, str]) -> Found | None:
 def _legacy(environ: Mapping[str, str]) -> Found | None:
     """A user's name and key; what a variable says goes before kaggle.json."""
     given = {name: value for name in LEGACY if (value := environ.get(name, "").strip(AROUND))}
-    if len(given) == len(LEGACY):
-        return Found(" and ".join(LEGACY), given)
-    for path in (folder / "kaggle.json" for folder in _config_folders(environ)):
-        if (text := _text(path)) is None:
-            continue
-        values, why = {}, "a name and a key are needed"
+    place, read, why = " and ".join(given), {}, "a name and a key are needed"
+    if len(given) < len(LEGACY):
+        files = (folder / "kaggle.json" for folder in _config_folders(environ))
+        path, text = next(((path, text) for path in files if (text := _text(path)) is not None), (None, ""))
+        if path is None:
+            return None
+        place = " and ".join([*given, str(path)])
         try:
-            values = json.loads(text)
+            read = json.loads(text)
         except (ValueError, RecursionError) as error:
             why = str(error) if text else "it is empty"
-        read = {name: values.get(key) for name, key in LEGACY.items()} if isinstance(values, dict) else {}
-        pair = {name: value.strip(AROUND) for name, value in (read | given).items() if isinstance(value, str)}
-        if re.fullmatch(r"[0-9a-f]{32}|KGAT_.*", pair.get("KAGGLE_USERNAME", "")):
-            pair, why = {}, "the key stands in the place of the name"
-        if not all(pair.get(name) for name in LEGACY):
-            raise AccessDenied(f'{path} is not of the shape {{"username": "...", "key": "..."}} ({why}):{CORRECT}')
-        return Found(" and ".join([*given, str(path)]), pair)
-    return None
+    read = {name: read.get(key) for name, key in LEGACY.items()} if isinstance(read, dict) else {}
+    pair = {name: value.strip(AROUND) for name, value in (read | given).items() if isinstance(value, str)}
+    if re.fullmatch(r"[0-9a-f]{32}|KGAT_.*", pair.get("KAGGLE_USERNAME", "")):
+        pair, why = {}, "the key stands in the place of the name"
+    if not all(pair.get(name) for name in LEGACY):
+        raise AccessDenied(f'{place} cannot be used ({why}; it is like {{"username": "...", "key": "..."}}):{CORRECT}')
+    return Found(place, pair)
 
 
 def _why_none(environ: Mapping[str, str]) -> str:
@@ -105,8 +105,9 @@ def _why_none(environ: Mapping[str, str]) -> str:
         return f"KAGGLE_CONFIG_DIR names {configured}, and there is no folder with a kaggle.json:{CORRECT}"
     if user.is_file():
         return f"{user} is a file, and must be a folder:{CORRECT}"
-    empty = [f"{user / name} is empty" for name in FILES[:2] if (user / name).is_file()]
-    return f"{empty[0] if empty else 'no Kaggle credentials'}: {CURE}"
+    there = [f"{path.name} ({path.lstat().st_size} bytes)" for path in sorted(user.glob("*"))[:3]]
+    only = f" ({user} has only {printable(', '.join(there))})" if there else ""
+    return f"no Kaggle credentials{only}: {CURE}"
 
 
 def require_certificates(environ: Mapping[str, str]) -> None:
@@ -165,22 +166,20 @@ def _text(path: Path) -> str | None:
     """A file's text, in whatever encoding an editor or PowerShell saved it; None if it is not there.
 
     Raises:
-        AccessDenied: there is something else, or it cannot be read.
+        AccessDenied: it is something else, or cannot be read.
     """
     try:
         raw = path.read_bytes()
         return raw.decode(json.detect_encoding(raw)).strip(AROUND)
     except (FileNotFoundError, NotADirectoryError):
-        if not path.is_symlink():
-            return None
-        why = "is a link to nothing"
+        return None
     except IsADirectoryError:
-        why = "is a folder, and must be a file (Docker makes a folder if the file to mount is missing)"
+        why = "it is a folder; Docker makes one where the file to mount is missing"
     except UnicodeDecodeError:
-        why = "is no text file"
+        why = "it is no text"
     except (OSError, ValueError) as error:
-        why = f"cannot be read ({getattr(error, 'strerror', error)})"
-    raise AccessDenied(f"{path} {why}:{CORRECT}")
+        why = str(getattr(error, "strerror", error))
+    raise AccessDenied(f"{path} cannot be read ({why}):{CORRECT}")
 
 
 def _read(path: Path) -> tuple[str, set[str]]:

@@ -74,23 +74,28 @@ def refused(home: Path, code: int, **environ: str) -> str:
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
-        (KAGGLE_JSON, "", "~/.kaggle/kaggle.json is not of the shape"),
-        (KAGGLE_JSON, "[]", "(a name and a key are needed)"),
-        (KAGGLE_JSON, '{"username": null, "key": "k"}', "(a name and a key are needed)"),
-        (KAGGLE_JSON, '{"username": 1, "key": 2}', "(a name and a key are needed)"),
-        (KAGGLE_JSON, '{"username": "u", "key": " "}', "(a name and a key are needed)"),
+        (KAGGLE_JSON, "", "~/.kaggle/kaggle.json cannot be used (it is empty; it is like {"),
+        (KAGGLE_JSON, "[]", "(a name and a key are needed;"),
+        (KAGGLE_JSON, '{"username": null, "key": "k"}', "(a name and a key are needed;"),
+        (KAGGLE_JSON, '{"username": 1, "key": 2}', "(a name and a key are needed;"),
+        (KAGGLE_JSON, '{"username": "u", "key": " "}', "(a name and a key are needed;"),
         (KAGGLE_JSON, f'{{"username": "KGAT_{SECRET}", "key": "u"}}', "the key stands in the place of the name"),
-        (KAGGLE_JSON, JSON[:-1] + ",}", '{"username": "...", "key": "..."} ('),
+        (KAGGLE_JSON, JSON[:-1] + ",}", '; it is like {"username": "...", "key": "..."})'),
         (KAGGLE_JSON, JSON.replace('"', "'"), "(Expecting property name enclosed in double quotes: line 1 column 2"),
         (KAGGLE_JSON, "<!DOCTYPE html>", "(Expecting value: line 1 column 1"),
         (KAGGLE_JSON, "[" * 99_999, "(maximum recursion depth exceeded"),
         (KAGGLE_JSON, SECRET, "correct that, or get a new token at https://www.kaggle.com/settings"),
-        (f"{KAGGLE_JSON}/x", "", "~/.kaggle/kaggle.json is a folder, and must be a file (Docker makes a folder"),
-        (f"{ACCESS_TOKEN}/x", "", "~/.kaggle/access_token is a folder, and must be a file"),
-        (ACCESS_TOKEN, bytes(range(256)), "~/.kaggle/access_token is no text file"),
+        (f"{KAGGLE_JSON}/x", "", "~/.kaggle/kaggle.json cannot be read (it is a folder; Docker makes one where"),
+        (f"{ACCESS_TOKEN}/x", "", "~/.kaggle/access_token cannot be read (it is a folder; Docker makes one where"),
+        (
+            ACCESS_TOKEN,
+            bytes(range(256)),
+            "~/.kaggle/access_token cannot be read (it is no text)",
+        ),
         (ACCESS_TOKEN, "<html>\n</html>", "no token in ~/.kaggle/access_token (it is one word"),
         (ACCESS_TOKEN, JSON, "no token in ~/.kaggle/access_token (it is one word"),
-        (ACCESS_TOKEN, "\n", "~/.kaggle/access_token is empty"),
+        (ACCESS_TOKEN, "\n", "no Kaggle credentials (~/.kaggle has only access_token (1 bytes)): create a token"),
+        (f"{KAGGLE_JSON}.txt", "", "no Kaggle credentials (~/.kaggle has only kaggle.json.txt (0 bytes)): "),
         (".kaggle", SECRET, "~/.kaggle is a file, and must be a folder"),
     ],
 )
@@ -102,25 +107,26 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    (tmp_path / ".kaggle").mkdir()
-    (tmp_path / KAGGLE_JSON).symlink_to("nowhere")
-    assert "~/.kaggle/kaggle.json is a link to nothing" in refused(tmp_path, 5)
     with mock.patch.object(Path, "read_bytes", side_effect=PermissionError(13, "Permission denied")):  # not for root
         assert "~/.kaggle/access_token cannot be read (Permission denied)" in refused(tmp_path, 5)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("environ", "says"),
     [
-        ("KAGGLE_USERNAME", "u", "KAGGLE_USERNAME is set, and KAGGLE_KEY is not"),
-        ("KAGGLE_KEY", SECRET, "KAGGLE_KEY is set, and KAGGLE_USERNAME is not"),
-        ("KAGGLE_CONFIG_DIR", "nowhere", "KAGGLE_CONFIG_DIR names nowhere, and there is no folder with a kaggle.json"),
-        ("KAGGLE_API_TOKEN", f"two {SECRET}", "no token in KAGGLE_API_TOKEN"),
-        ("KAGGLE_API_TOKEN", "/run/secrets/nothing", "no token in /run/secrets/nothing, which KAGGLE_API_TOKEN names"),
+        ({"KAGGLE_USERNAME": "u"}, "KAGGLE_USERNAME is set, and KAGGLE_KEY is not"),
+        ({"KAGGLE_KEY": SECRET}, "KAGGLE_KEY is set, and KAGGLE_USERNAME is not"),
+        ({"KAGGLE_USERNAME": f"KGAT_{SECRET}", "KAGGLE_KEY": "u"}, "and KAGGLE_KEY cannot be used (the key stands in"),
+        (
+            {"KAGGLE_CONFIG_DIR": "nowhere"},
+            "KAGGLE_CONFIG_DIR names nowhere, and there is no folder with a",
+        ),
+        ({"KAGGLE_API_TOKEN": f"two {SECRET}"}, "no token in KAGGLE_API_TOKEN"),
+        ({"KAGGLE_API_TOKEN": "/run/secrets/no"}, "no token in /run/secrets/no, which KAGGLE_API_TOKEN names"),
     ],
 )
-def test_a_variable_that_cannot_be_used_is_named(tmp_path: Path, name: str, value: str, says: str) -> None:
-    assert says in refused(tmp_path, 5, **{name: value})
+def test_a_variable_that_cannot_be_used_is_named(tmp_path: Path, environ: dict[str, str], says: str) -> None:
+    assert says in refused(tmp_path, 5, **environ)
 
 
 @pytest.mark.parametrize("name", credentials.CERTIFICATES)
