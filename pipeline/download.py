@@ -26,7 +26,7 @@ from pipeline.console import BYTES, Meter, duration, megabytes
 from pipeline.errors import BadData, Log, MissingInput, NetworkError, PipelineError, UsageError, printable
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import MARKER, Kaggle, RemoteFile
-from pipeline.store import archive, atomic, cifar, formats
+from pipeline.store import archive, atomic, cifar, formats, links
 from pipeline.store.manifest import KAGGLE, FileRecord, Manifest, records, strangers, versions
 from pipeline.store.manifest import NAME as MANIFEST
 
@@ -90,6 +90,7 @@ def _is_complete(target: Path, source: Path | None, log: Log) -> bool:
 
 def _from_here(source: Path, target: Path, log: Log) -> None:
     """Use a folder in place, by links to those of its files that matter, or unpack an archive."""
+    links.require_live(source)
     if not source.exists():
         raise MissingInput(f"--from {source} does not exist")
     if source.is_file() and source.name in (*cifar.HIDDEN_NAMES, *cifar.CIFAR_FILES, cifar.ARCHIVE):

@@ -23,7 +23,7 @@ from pipeline.config import IMAGE_SIZE, Paths
 from pipeline.console import Meter, duration
 from pipeline.errors import BadData, Log, MissingInput
 from pipeline.store import atomic, cifar, links
-from pipeline.store.manifest import KAGGLE, FileRecord, Manifest, records, strangers, versions
+from pipeline.store.manifest import KAGGLE, NAME, FileRecord, Manifest, records, strangers, versions
 from pipeline.store.processed import ArrayName
 
 
@@ -99,8 +99,11 @@ def _sources(raw: Path, slug: str, paths: Paths) -> dict[str, FileRecord]:
     if changed := manifest.changed(raw):
         file, source = raw / changed[0], manifest.inputs.get("source", KAGGLE)
         again = commands.command("download", slug, paths, *([] if source == KAGGLE else ["--from", source]))
-        aside = "" if file.is_symlink() else "move it away, then "  # it may be a user's own
-        raise BadData(f"{file} changed since it was downloaded: {aside}run `{again}`")
+        what = f"{file} changed since it was downloaded"
+        if file.is_symlink():
+            raise BadData(f"{what}: run `{again}`")
+        own = f"If you changed it yourself, move {raw / NAME} away instead"  # then it is laid out by hand
+        raise BadData(f"{what}: move it away, then run `{again}`\n  {own}")
     return dict(manifest.files)
 
 

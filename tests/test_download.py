@@ -155,6 +155,13 @@ def test_one_file_of_the_download_is_not_all_of_it(tmp_path: Path, source: Path)
         assert "is one file of several: name the folder that has them all" in line
 
 
+def test_what_an_archive_lacks_is_said_of_the_archive(tmp_path: Path, source: Path) -> None:
+    (source / "cifar_test_nolabel.pkl").unlink()
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", source)
+    line = error_line(run(tmp_path, "download", "--from", packed), 3)
+    assert line.startswith(f"error: {packed} has no hidden set")
+
+
 def test_two_at_once_do_not_meet(tmp_path: Path, source: Path) -> None:
     environ = {**clean_environment(), "KAGGLE_API_TOKEN": "a-token"}
     output(run(tmp_path, "download", "--from", source, "--force"))

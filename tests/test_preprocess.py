@@ -65,6 +65,8 @@ def test_a_file_that_was_exchanged_after_the_download_is_not_taken_for_done(tmp_
     line = error_line(preprocess(tmp_path), 4)
     cure = f"python -m pipeline.download --competition {SLUG} --from {tmp_path / 'source'}"
     assert f"{HIDDEN} changed since it was downloaded: move it away, then run `{cure}`" in line
+    (raw(tmp_path) / "manifest.json").rename(tmp_path / "manifest.json")  # the other cure, for a change of one's own
+    assert "changed" not in error_line(preprocess(tmp_path, "--processed", "own"), 4)
     assert tree(tmp_path / "data/processed") == before
 
 

@@ -318,9 +318,10 @@ def _dictionary(path: Path) -> dict[Any, Any]:
 
 def _get(content: dict[Any, Any], key: str, path: Path, optional: bool = False) -> Any:
     """The value under `key`, which may be text or bytes."""
-    if key in content and key.encode() in content:
+    raw = key.encode(errors="surrogateescape")  # as the command line has what is no UTF-8
+    if key in content and raw in content:
         raise BadData(f"{path} has {key!r} twice, as text and as bytes")
-    value = content.get(key, content.get(key.encode()))
+    value = content.get(key, content.get(raw))
     if value is None and not optional:
         raise BadData(f"{path} has no {key!r}; {_keys(content)}")
     return value

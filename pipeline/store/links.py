@@ -20,7 +20,7 @@ def find(folder: Path, *names: str) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # a bin, checkpoints of notebooks
         for path in (Path(place, name) for name in sorted(files)):
             if nowhere := dangling(path):
                 lost.append(nowhere)

@@ -11,11 +11,20 @@ from typing import Any
 import pytest
 
 from pipeline import download as stage
-from pipeline.store.cifar import ARCHIVE, BATCHES
+from pipeline.store.cifar import ARCHIVE, BATCHES, CIFAR_FILES
 from pipeline.store.processed import Processed
 from tests.support import SLUG, error_line, here, tree, write_download
 
 HIDDEN = "cifar_test_nolabel.pkl"
+REAL = f"{{}}/cifar-10-python/{BATCHES}"
+EACH = {f"{BATCHES}/{name}": f"{REAL}/{name}" for name in CIFAR_FILES}
+LINKED = {
+    "the folder": {BATCHES: REAL},
+    "each file": EACH,
+    "as a whole": {"": "{}"},
+    "with a link to itself": {**EACH, f"{BATCHES}/again": "."},
+    "under both names": {BATCHES: REAL, "cifar_test_nolabels.pkl": f"{{}}/{HIDDEN}"},
+}
 
 
 @pytest.fixture
@@ -29,28 +38,13 @@ def no_home_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(stage, "fetch_cifar")
 
 
-def lay_out(how: str, folder: Path, source: Path) -> Path:
-    """A folder with the competition's files by links, or with something in the way of them."""
-    batches, hidden = source / "cifar-10-python" / BATCHES, source / HIDDEN
-    if how == "as a whole":
-        folder.symlink_to(source)
-        return folder
-    folder.mkdir()
-    (folder / HIDDEN).symlink_to("/gone" if how == "hidden set nowhere" else hidden)
-    inside = folder / BATCHES
-    if how in ("nowhere", "in a circle", "to a file"):
-        inside.symlink_to({"nowhere": "/gone", "in a circle": BATCHES, "to a file": str(hidden)}[how])
-    elif how in ("each file", "a file nowhere"):
-        inside.mkdir()
-        for file in batches.iterdir():
-            (inside / file.name).symlink_to("/gone" if how == "a file nowhere" and file.name[-1] == "3" else file)
-    elif how in ("with a link to itself", "twice"):
-        shutil.copytree(batches, inside)
-        (inside / "again").symlink_to(inside if how == "with a link to itself" else batches)
-    else:
-        inside.symlink_to(batches)
-    if how == "under both names":
-        (folder / "cifar_test_nolabels.pkl").symlink_to(hidden)
+def lay_out(folder: Path, source: Path, links: dict[str, str]) -> Path:
+    """A folder with the competition's files by links: places in it, and what they lead to."""
+    if "" not in links:
+        links = {HIDDEN: f"{{}}/{HIDDEN}", **links}
+    for place, target in links.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).symlink_to(target.format(source))
     return folder
 
 
@@ -62,9 +56,9 @@ def run_both(cwd: Path, folder: Path) -> list[Any]:
     return [linked, *then, own]
 
 
-@pytest.mark.parametrize("how", ["the folder", "each file", "as a whole", "with a link to itself", "under both names"])
+@pytest.mark.parametrize("how", LINKED)
 def test_data_by_links_is_used(tmp_path: Path, source: Path, how: str) -> None:
-    results = run_both(tmp_path, lay_out(how, tmp_path / "mine", source))
+    results = run_both(tmp_path, lay_out(tmp_path / "mine", source, LINKED[how]))
     assert [result.returncode for result in results] == [0, 0, 0], results
     linked, own = (tree(tmp_path / place / SLUG) for place in ("data/processed", "own"))
     arrays = [{name: data for name, data in files.items() if name.endswith(".npy")} for files in (linked, own)]
@@ -72,31 +66,29 @@ def test_data_by_links_is_used(tmp_path: Path, source: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "says"),
+    ("links", "says"),
     [
-        ("nowhere", f"mine/{BATCHES} is a link to /gone, which leads nowhere"),
-        ("in a circle", f"mine/{BATCHES} is a link to {BATCHES}, which leads nowhere"),
-        ("to a file", f"mine/{BATCHES} is not a folder: put CIFAR-10's there"),
-        ("a file nowhere", f"mine/{BATCHES}/data_batch_3 is a link to /gone, which leads nowhere"),
-        ("hidden set nowhere", f"mine/{HIDDEN} is a link to /gone, which leads nowhere"),
-        ("twice", f"mine/{BATCHES} and {{}}/mine/{BATCHES}/again: move one elsewhere"),
+        ({BATCHES: "/gone"}, f"mine/{BATCHES} is a link to /gone, which leads nowhere"),
+        ({BATCHES: BATCHES}, f"mine/{BATCHES} is a link to {BATCHES}, which leads nowhere"),
+        ({BATCHES: f"{{}}/{HIDDEN}"}, f"mine/{BATCHES} is not a folder: put CIFAR-10's there"),
+        ({**EACH, f"{BATCHES}/data_batch_3": "/gone"}, f"mine/{BATCHES}/data_batch_3 is a link to /gone, which leads"),
+        ({BATCHES: REAL, HIDDEN: "/gone"}, f"mine/{HIDDEN} is a link to /gone, which leads nowhere"),
     ],
 )
-def test_what_is_in_the_way_of_the_data_is_named(tmp_path: Path, source: Path, how: str, says: str) -> None:
-    folder = lay_out(how, tmp_path / "mine", source)
+def test_what_is_in_the_way_of_the_data_is_named(
+    tmp_path: Path, source: Path, links: dict[str, str], says: str
+) -> None:
+    folder = lay_out(tmp_path / "mine", source, links)
     before = tree(tmp_path)
     for result in run_both(tmp_path, folder):
         line = error_line(result, 4)
-        assert says.format(tmp_path) in line and "download" not in line
+        assert says in line and "download" not in line
     assert tree(tmp_path) == before
 
 
 def test_a_packed_cifar_behind_a_link_is_unpacked(tmp_path: Path, source: Path) -> None:
-    folder = lay_out("nowhere", tmp_path / "mine", source)
     shutil.make_archive(str(tmp_path / "packed"), "gztar", source / "cifar-10-python")
-    (folder / BATCHES).unlink()
-    (folder / ARCHIVE).symlink_to(tmp_path / "packed.tar.gz")
-    *good, own = run_both(tmp_path, folder)
+    *good, own = run_both(tmp_path, lay_out(tmp_path / "mine", source, {ARCHIVE: str(tmp_path / "packed.tar.gz")}))
     assert [result.returncode for result in good] == [0, 0], good
     assert f"put {BATCHES}, unpacked or as a link, into it" in error_line(own, 3)
 

@@ -88,6 +88,11 @@ def test_a_large_hidden_set_is_mapped_and_read_in_chunks(
     assert hidden.ids.tolist() == list(range(50, 0, -1))
 
 
+def test_colours_are_judged_by_more_images_than_the_layout(tmp_path: Path) -> None:
+    hidden = cifar.read_hidden(dump(tmp_path / "hidden.pkl", {"data": images(2 * cifar.LAYOUT_SAMPLE)}))
+    assert len(hidden.sample()) == len(hidden)
+
+
 def test_batches_and_class_names(tmp_path: Path) -> None:
     folder = cifar.find_batches(write_download(tmp_path / "download"))
     assert folder is not None
