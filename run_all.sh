@@ -46,9 +46,7 @@ Environment:
 
 Examples:
   ./run_all.sh --rehearsal
-  ./run_all.sh
   ./run_all.sh --preset fast --seed 1 --device cpu
-  ./run_all.sh --submit
   ./run_all.sh --rehearsal --data ~/cifar --epochs 1
 
 Exit codes: 0 fine, 1 other, 2 usage, 3 an earlier stage's output is missing, 4 bad data, 5 credentials or
@@ -139,7 +137,7 @@ set_up() {
     local said
     if [[ -z ${PIPELINE_PYTHON:-} ]]; then
         "$python" -c '' 2>/dev/null || rm -rf .venv # there is none, or its interpreter has gone
-        if [[ ! -d .venv || (-f $stamp && $(head -n 1 "$stamp") != "$python") ]]; then # none, or the project was moved
+        if [[ ! -d .venv || (! -L .venv && -f $stamp && $(head -n 1 "$stamp") != "$python") ]]; then # none, or moved
             echo "set-up: making .venv"
             said=$("$base" -m venv .venv 2>&1) || refuse "$said"
         fi
@@ -163,7 +161,8 @@ refuse() { # WHAT venv OR pip SAID
         *onnection* | *Retrying* | *SSL* | *"timed out"*)
             fail 6 "the packages cannot be downloaded (see above): check the network, and run again" ;;
         *"ermission denied"* | *"Read-only file system"*) fail 1 "pip may not write there: see above" ;;
-        *"No matching distribution"*) fail 1 "no such package for this Python on $(uname -sm): see above" ;;
+        *"No matching distribution"* | *ResolutionImpossible*)
+            fail 1 "pip's index has no such packages for this Python on $(uname -sm): see above" ;;
         *) fail 6 "the installation failed: see above" ;;
     esac
 }

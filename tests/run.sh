@@ -4,8 +4,8 @@
 #   tests/run.sh                                            everything, as CI does
 #   tests/run.sh tests/gap -k label                         further arguments go to pytest
 #   .venv/bin/python -m pytest tests/store/test_ledger.py   the tests of one module alone: seconds
-case ${BASH_VERSION:+$-} in *p*) ;; *) exec bash -p -- "$0" "$@" ;; esac # as run_all.sh
 set -euo pipefail
+unset CDPATH
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
     while IFS= read -r line && [[ $line == "#"* ]]; do printf '%s\n' "${line#\#}"; done < <(tail -n +2 "$0")
     exit

@@ -77,6 +77,9 @@ class Project:
         return [f"{c.split()[0]} {n}" for c in self.calls() for start, n in names.items() if f" {start}" in c]
 
 
+GIVEN = pytest.mark.parametrize("given", [False, True], ids=["with .venv", "with PIPELINE_PYTHON"])
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
@@ -85,7 +88,7 @@ def project(tmp_path: Path) -> Project:
 # --- set-up -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("given", [False, True], ids=["with .venv", "with PIPELINE_PYTHON"])
+@GIVEN
 def test_missing_credentials_are_noticed_before_anything_is_made(project: Project, given: bool) -> None:
     interpreter = {"PIPELINE_PYTHON": str(project.fake)} if given else {}
     before = sorted(project.folder.iterdir())
@@ -106,24 +109,19 @@ def test_with_credentials_it_installs_and_runs_the_stages_in_order(project: Proj
     assert calls[3][3] == "--dry-run"  # wrong options are refused before anything is spent on them
 
 
-def test_a_given_interpreter_is_installed_into_again_only_for_other_requirements(project: Project) -> None:
-    for line, made in (("", ["base install"]), ("", []), ("more", ["base install"]), ("", [])):
+@GIVEN
+def test_it_installs_again_only_for_other_requirements(project: Project, given: bool) -> None:
+    interpreter = {"PIPELINE_PYTHON": str(project.fake)} if given else {}
+    first, again = (["base install"],) * 2 if given else (["base venv", "venv install"], ["venv install"])
+    for line, made in (("", first), ("", []), ("more", again), ("", [])):
         with (project.folder / "requirements.txt").open("a") as stream:
             stream.write(line)
-        assert project.run("--setup", PIPELINE_PYTHON=str(project.fake)).returncode == 0
+        assert project.run("--setup", **interpreter).returncode == 0
         assert project.made() == made
-    assert not (project.folder / ".venv").exists()
+    assert (project.folder / ".venv").exists() != given
 
 
-def test_the_venv_is_made_once_and_installed_into_again_only_for_other_requirements(project: Project) -> None:
-    for made in (["base venv", "venv install"], [], ["venv install"]):
-        if made == ["venv install"]:
-            (project.folder / "requirements.txt").write_text("click\n")
-        assert project.run("--setup").returncode == 0
-        assert project.made() == made
-
-
-@pytest.mark.parametrize("given", [False, True], ids=["with .venv", "with PIPELINE_PYTHON"])
+@GIVEN
 def test_an_environment_without_pip_gets_it(project: Project, given: bool) -> None:
     (project.log.with_name("calls.no-pip")).touch()
     result = project.run("--setup", **({"PIPELINE_PYTHON": str(project.fake)} if given else {}))
@@ -213,7 +211,7 @@ def test_an_option_reaches_every_stage_that_has_it_and_train_has_all_others(proj
                "--timeout": "9", "--force": "", "--debug": ""}  # fmt: skip
     words = [word for option, value in options.items() for word in (option, value.removeprefix(f"{project.programs}/"))]
     others = ["--seed=1", "--no-decay-norms", "--teacher", "A", "B"]
-    result = project.run("--submit", "--data", ".", *filter(None, words), *others, PIPELINE_PYTHON=str(project.fake),
+    result = project.run("--submit", "--data", ".", *filter(None, words), *others, PIPELINE_PYTHON="./python3.13",
                          KAGGLE_API_TOKEN="t")  # fmt: skip
     assert result.returncode == 0, result.stderr
     calls = [call.split()[2:] for call in project.calls()][4:]
@@ -222,7 +220,7 @@ def test_an_option_reaches_every_stage_that_has_it_and_train_has_all_others(proj
         known = [word for option, value in options.items() if option in flags(stage) for word in (option, value)]
         assert " ".join(arguments).endswith(" ".join(filter(None, known))), stage
         assert ("--seed 1 --no-decay-norms --teacher A B" in " ".join(arguments)) == (stage == "train")
-    assert len(calls) == 7
+    assert len(calls) == 7 and f"--from {project.programs}/." in " ".join(calls[0])
 
 
 def test_a_rehearsal_hands_all_options_on_to_the_script_inside(project: Project) -> None:
@@ -280,20 +278,23 @@ def test_windows_line_ends_are_told(project: Project, shell: str) -> None:
 @pytest.mark.parametrize(
     ("said", "code", "says"),
     [
+        ("Error: ensurepip is not available", 1, "apt install python3-venv"),
+        ("Error: [Errno 28] No space left on device", 1, "the disk is full"),
         ("python: No module named pip", 2, "leave PIPELINE_PYTHON out"),
         ("error: externally-managed-environment", 2, "leave PIPELINE_PYTHON out"),
         ("ERROR: Could not find an activated virtualenv (required).", 2, "leave PIPELINE_PYTHON out"),
         ("ERROR: Could not install packages: [Errno 28] No space left on device", 1, "the disk is full"),
         ("ERROR: Could not install packages: [Errno 13] Permission denied: /x", 1, "pip may not write there"),
         ("WARNING: Retrying after NewConnectionError\nERROR: No matching distribution found", 6, "check the network"),
-        ("ERROR: No matching distribution found for torch>=2.6", 1, "no such package for this Python"),
+        ("ERROR: No matching distribution found for torch>=2.6", 1, "no such packages for this Python"),
         ("WARNING: Retrying after CERTIFICATE_VERIFY_FAILED", 6, "set PIP_CERT"),
         ("ERROR: Failed building wheel for x", 6, "the installation failed"),
     ],
 )
 def test_a_failed_installation_names_its_cause(project: Project, said: str, code: int, says: str) -> None:
-    failing = project.interpreter("failing", f"[[ $2 != pip ]] || {{ echo '{said}' >&2; exit 1; }}")
-    result = project.run("--setup", PIPELINE_PYTHON=str(failing))
+    step, given = ("venv", False) if said.startswith("Error: ") else ("pip", True)
+    failing = project.interpreter("python3.13", f"[[ $2 != {step} ]] || {{ echo '{said}' >&2; exit 1; }}")
+    result = project.run("--setup", **({"PIPELINE_PYTHON": str(failing)} if given else {}))
     assert result.returncode == code
     assert result.stderr.startswith(f"{said}\nerror: ") and says in result.stderr
 
@@ -305,15 +306,6 @@ def test_pip_installs_into_the_venv_whatever_its_variables_say(project: Project)
     seen = set(project.log.with_name("calls.environment").read_text().splitlines())
     assert {"PIP_INDEX_URL=mine", "PIP_USER=no"} <= seen
     assert not [line for line in seen if line.endswith("/elsewhere")]
-
-
-@pytest.mark.parametrize(
-    ("said", "says"), [("[Errno 28] No space left on device", "disk is full"), ("ensurepip is not available", "apt")]
-)
-def test_a_venv_that_cannot_be_made_names_its_cause(project: Project, said: str, says: str) -> None:
-    project.interpreter("python3.13", f"[[ $2 != venv ]] || {{ echo 'Error: {said}'; rm -r .venv; exit 1; }}")
-    result = project.run("--setup")
-    assert result.returncode == 1 and f"Error: {said}\nerror: " in result.stderr and says in result.stderr
 
 
 def test_an_interpreter_that_is_none_is_named(project: Project) -> None:
@@ -331,19 +323,13 @@ def test_a_venv_of_an_older_python_is_left_alone(project: Project) -> None:
     assert (project.folder / ".venv/bin/python").exists() and project.made() == []
 
 
-def test_the_venv_of_a_project_that_was_moved_is_activated_where_it_is(project: Project) -> None:
+@pytest.mark.parametrize("linked", [False, True])
+def test_the_venv_of_a_project_that_was_moved_is_activated_where_it_is(project: Project, linked: bool) -> None:
     assert project.run("--setup").returncode == 0
-    stamp = project.folder / ".venv/.requirements-installed"
+    venv = project.folder / ".venv"
+    if linked:  # another project's, which stays as it is
+        venv.symlink_to(venv.rename(project.programs / "venv"))
+    stamp = venv / ".requirements-installed"
     stamp.write_text(stamp.read_text().replace(str(project.folder), "/before"))
     assert project.run("--setup").returncode == 0
-    assert "venv -m venv .venv" in project.calls()
-
-
-def test_options_are_handed_on_to_the_stages(project: Project) -> None:
-    options = ["--preset", "fast", "--epochs", "2", "--run", "run", "--device", "cpu"]
-    result = project.run("--data", ".", *options, PIPELINE_PYTHON=f"./{project.fake.name}")
-    assert result.returncode == 0, result.stderr
-    calls = {call.split()[2].removeprefix("pipeline."): call.split(" ", 3)[3] for call in project.calls()}
-    assert f"--from {project.programs}" in calls["download"]
-    assert calls["train"].endswith("--preset fast --epochs 2 --run run --device cpu")
-    assert (calls["predict"], calls["report"]) == ("--run run --device cpu", "--run run")
+    assert ("venv -m venv .venv" in project.calls()) != linked
