@@ -1,6 +1,5 @@
 """What the stages' command lines share: how a command runs, its options, and a help in groups."""
 
-import difflib
 import errno
 import math
 import os
@@ -20,7 +19,7 @@ import click
 from click.core import ParameterSource
 
 from pipeline import recipes
-from pipeline.commands import BELONGS, SCRIPT, TAUGHT
+from pipeline.commands import BELONGS, SCRIPT, TAUGHT, ours
 from pipeline.config import DEFAULT_COMPETITION, Paths, check_slug
 from pipeline.errors import EXIT_CODES, INTERRUPTED, Log, PipelineError, UsageError, printable
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
@@ -289,14 +288,19 @@ class StageCommand(click.Command):
         try:
             return super().parse_args(ctx, spread(args, several))
         except click.NoSuchOption as error:
-            known = [flag for option in self.params for flag in (*option.opts, *option.secondary_opts)]
-            words = ours(args, known)
+            error.possibilities = []  # of click's only letters count
+            options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
+            words = ours(args, [flag for option in options for flag in (*option.opts, *option.secondary_opts)])
             typed, meant = next((pair for pair in zip(args, words, strict=True) if pair[0] != pair[1]), ("", ""))
             if not meant:
                 raise
-            # In a script, the stage's command is not what its user types.
-            better = meant.partition("=")[0] if SCRIPT in os.environ else f"{ctx.command_path} {shlex.join(words)}"
-            raise UsageError(f"there is no option {typed.partition('=')[0]}; try: {better}") from error
+            typed, equals, value = typed.partition("=")
+            better = meant.removesuffix(equals + value)
+            with suppress(click.UsageError):  # --gpu 0: the whole command would be refused again
+                left = self.make_parser(ctx).parse_args(spread(words, several))[1]
+                if not left and SCRIPT not in os.environ:  # in a script, the stage's command is not what its user types
+                    better = f"{ctx.command_path} {shlex.join(words)}"
+            raise UsageError(f"there is no option {typed}; try: {better}") from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click; a stage for data that is here takes, by default, the competition of which there is any."""
@@ -327,41 +331,6 @@ def default_competition(paths: Paths, log: Log | None) -> str:
     if log is not None:
         log(f"nothing is here of {DEFAULT_COMPETITION}: taking {only}, the only competition that is")
     return only
-
-
-# What other programs call our options, where neither initials (--lr) nor likeness lead to ours.
-FOREIGN = {
-    "--batch-size": "b",
-    "--competition": "c",
-    "--csv": "f file",
-    "--device=cpu": "cpu",
-    "--device=cuda": "cuda gpu",
-    "--early-stopping": "patience",
-    "--epochs": "e n",
-    "--model": "arch network",
-    "--out": "o output output-dir",
-    "--models": "o out output output-dir",  # where a command has no --out
-    "--run": "name",
-}
-
-
-def ours(arguments: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The arguments with each option that is not among the `known` replaced by the one that it seems to mean."""
-    names = [flag[2:] for flag in known if flag != "--debug"]
-    initials = {"".join(re.findall(r"\b\w", name)): name for name in names if "-" in name}
-    result: list[str] = []
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        if flag.startswith("-") and flag not in known and "--" not in result:
-            key = flag.strip("-").lower().replace("_", "-")
-            foreign = [name for name, others in FOREIGN.items() if key in others.split()]
-            short = [name for name in (key, initials.get(key)) if name in names]  # --Batch_Size, --lr
-            parts = [name for name in names if key in name.split("-") or name in key.split("-")]  # --ema, --run-name
-            alike = difflib.get_close_matches(key, names, n=1, cutoff=0.71)  # --num-epochs
-            meant = [*foreign, *(f"--{name}" for name in (*short, *parts, *alike))]
-            flag = next((name for name in meant if name.partition("=")[0] in known), flag)
-        result.append(flag + equals + value)
-    return result
 
 
 def spread(arguments: Sequence[str], several: Sequence[str]) -> list[str]:

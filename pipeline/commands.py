@@ -1,8 +1,9 @@
 """A command as text: a stage in the same competition and folders, and the options that train a run again."""
 
 import dataclasses
+import difflib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline import recipes
@@ -53,6 +54,47 @@ def announce(following: str, log: Log, environ: Mapping[str, str]) -> None:
     """Say which command follows, unless a script is about to run it."""
     if SCRIPT not in environ:
         log(f"next: {following}")
+
+
+# --- options that are spelt otherwise -------------------------------------------------------------------------
+
+FOREIGN = {  # what other programs call our options, where neither likeness nor initials (--lr) lead to ours
+    "--batch-size": "b",
+    "--compile=no": "no-compile",
+    "--competition": "c",
+    "--csv": "f file",
+    "--device=cpu": "cpu no-cuda",
+    "--device=cuda": "cuda gpu",
+    "--early-stopping": "patience",
+    "--epochs": "e n",
+    "--model": "arch network net",
+    "--models": "o out output",
+    "--out": "o output",  # rather than --models, where a command has both
+    "--run": "name",
+}
+
+
+def ours(arguments: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The arguments with each option that is not among the `known` replaced by the one that it seems to mean."""
+    split = {name: name[2:].split("-") for name in known}
+    spellings = {word: name for name, words in reversed(split.items()) for word in words}
+    whole = {"".join(word[0] for word in words): name for name, words in split.items() if len(words) > 1}
+    for name, others in FOREIGN.items():
+        if name.partition("=")[0] in known:
+            whole |= dict.fromkeys(others.split(), name)
+    whole |= {name[2:]: name for name in known}
+    spellings |= whole
+    result: list[str] = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("-") and flag not in known and "--" not in result:
+            key = flag.strip("-").lower().replace("_", "-")
+            begun = [word for word in spellings if len(key) > 2 and word.startswith(key)]  # --optim
+            alike = difflib.get_close_matches(key, spellings, n=1, cutoff=0.71)  # --lr, --num-epochs
+            parts = [word for word in key.split("-") if word in whole]  # --random-seed
+            flag = next((spellings[word] for word in (*begun, *alike, *parts)), flag)
+        result.append(flag + equals + value)
+    return result
 
 
 # --- a recipe as options of train -----------------------------------------------------------------------------

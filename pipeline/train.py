@@ -166,7 +166,7 @@ def _preview(plan: Plan, images: int, device: str, how: str, log: Log) -> None:
         with atomic.lock(folder):  # nobody else is at work on it
             pass
     rows = runs.read_metrics(folder / runs.METRICS) if plan.begun else []
-    where = f"goes on, {len(rows)} epochs are done" if plan.begun else "replaces that run" if folder.exists() else "new"
+    where = f"goes on, {len(rows)} epochs are done" if plan.begun else "replaces what is there" if folder.exists() else "new"
     macs = summarise(config.model).macs
     values = {name: getattr(config, name) for name in recipes.options()}
     listed = ", ".join(f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())

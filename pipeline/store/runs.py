@@ -270,8 +270,9 @@ def require_same(folder: Path, card: RunCard) -> None:
 
 
 def strangers(folder: Path) -> list[str]:
-    """The names of what is in a run's folder, and no stage put there."""
-    return sorted(path.name for path in folder.glob("[!.]*") if path.name not in OURS)
+    """The names of what is in a run's folder, or there in its place, and no stage put there."""
+    there = [folder] if folder.is_file() else folder.glob("[!.]*")
+    return sorted(path.name for path in there if path.name not in OURS)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _missing_compiler(kind: str) -> str:
     if any(map(shutil.which, programs)):
         return ""
     install = "xcode-select --install" if sys.platform == "darwin" else "apt install g++ python3-dev"
-    return f"{' or '.join(programs)} here: install it (`{install}`, for example), set {variable}"
+    return f"{' or '.join(programs) or 'compiler'} here: install it (`{install}`, for example), set {variable}"
 
 
 def _has_bf16(kind: str) -> bool:

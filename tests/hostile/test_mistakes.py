@@ -97,6 +97,8 @@ MISTAKES = [
     # a user's own files where a stage would write
     Mistake("own folder of a run's name", somebodys("data/models/bert/notes.json"), f"{TRAIN} --run bert", 2,
             "bert holds notes.json, which is not a run's: choose another name with --run"),
+    Mistake("own file of a run's name", somebodys("data/models/bert"), f"{TRAIN} --run bert", 2,
+            "bert holds bert, which is not a run's: choose another name with --run"),
     Mistake("own model of a run's name", somebodys("data/models/bert/config.json", "data/models/bert/vocab.json"),
             f"{TRAIN} --run bert", 4, "unknown): name another --run"),
     Mistake("own notes in the report", somebodys(f"{RUN}/report/notes.md"), "report", 2, "holds notes.md"),

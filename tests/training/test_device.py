@@ -103,6 +103,7 @@ def test_precision_and_compilation_follow_the_rule(
     [
         ("cpu", {}, "clang++", "there is no g++ here: install it"),
         ("cpu", {"CXX": "ccache g++"}, "g++", "there is no ccache here"),
+        ("cpu", {"CXX": ""}, "g++", "there is no compiler here"),
         ("cuda", {}, "", "there is no gcc or clang here"),
         ("cpu", {}, "g++", ""),
         ("cpu", {"CXX": "clang++ -v"}, "clang++", ""),
