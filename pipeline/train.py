@@ -132,7 +132,9 @@ def _train(
     with device.join(chosen.torch_device, card.config.batch_size) as world:
         if preview:
             images = len(rows.train) + (0 if labels is None else len(labels))
-            settled = session.settled(card.config, images, chosen, folder, compile_, world.alone)
+            settled = session.settled(
+                card.config, images, chosen, folder if plan.begun else None, compile_, world.alone
+            )
             how = f"precision {settled.precision}{', compiled' if settled.compiled else ''}"
             _preview(plan, images, settled.description, how, log)
             return
@@ -166,7 +168,8 @@ def _preview(plan: Plan, images: int, device: str, how: str, log: Log) -> None:
         with atomic.lock(folder):  # nobody else is at work on it
             pass
     rows = runs.read_metrics(folder / runs.METRICS) if plan.begun else []
-    where = f"goes on, {len(rows)} epochs are done" if plan.begun else "replaces what is there" if folder.exists() else "new"
+    fresh = "replaces what is there" if folder.exists() else "new"
+    where = f"goes on, {len(rows)} epochs are done" if plan.begun else fresh
     macs = summarise(config.model).macs
     values = {name: getattr(config, name) for name in recipes.options()}
     listed = ", ".join(f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())

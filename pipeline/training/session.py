@@ -114,14 +114,15 @@ class Execution:
     compiled: bool = False
 
 
-def settled(config: TrainConfig, images: int, device: Device, folder: Path, compile_: Compile, alone: bool) -> Device:
-    """The device with precision and compilation as this run began, or by the rule (see pipeline.training.device).
+def settled(
+    config: TrainConfig, images: int, device: Device, folder: Path | None, compile_: Compile, alone: bool
+) -> Device:
+    """The device with precision and compilation as the run in `folder` began, or by the rule (see training.device).
 
     `compile_` counts more than how it began: a compiler may have turned out to be broken.
     """
     chosen = device.by_rule(summarise(config.model).macs, config.epochs * images, compile_, alone)
-    path = folder / EXECUTION
-    if path.is_file():
+    if folder is not None and (path := folder / EXECUTION).is_file():
         begun = read_json(path, Execution, "remove it, or train the run again with --force")
         # bf16 that this processor would only emulate is left.
         possible = begun.precision == "fp32" or device.precision == "bf16"
