@@ -288,12 +288,11 @@ class StageCommand(click.Command):
         try:
             return super().parse_args(ctx, spread(args, several))
         except click.NoSuchOption as error:
-            error.possibilities = []  # of click's only letters count
             options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
             words = ours(args, [flag for option in options for flag in (*option.opts, *option.secondary_opts)])
             typed, meant = next((pair for pair in zip(args, words, strict=True) if pair[0] != pair[1]), ("", ""))
-            if not meant:
-                raise
+            if not meant:  # click's own proposals have some letters in common, --workers and --force
+                raise click.NoSuchOption(error.option_name, ctx=ctx) from error
             typed, equals, value = typed.partition("=")
             better = meant.removesuffix(equals + value)
             with suppress(click.UsageError):  # --gpu 0: the whole command would be refused again
