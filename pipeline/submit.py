@@ -30,7 +30,7 @@ import click
 from pipeline import cli, commands
 from pipeline.config import PARAMETER_LIMIT, Paths
 from pipeline.console import duration
-from pipeline.errors import Log, MissingInput, NetworkError, ScoringError, SubmissionLimit, UsageError
+from pipeline.errors import Log, MissingInput, NetworkError, PipelineError, ScoringError, SubmissionLimit, UsageError
 from pipeline.kaggle_api import credentials, ledger_sync
 from pipeline.kaggle_api.client import LONGEST_WAIT, REFUSALS, Kaggle
 from pipeline.store import atomic, ledger, overview, runs, submission_format
@@ -168,7 +168,7 @@ class Sender:
         while True:
             try:
                 listed = {item.ref: item for item in self.kaggle.submissions(draft.competition)}
-            except NetworkError as error:
+            except PipelineError as error:
                 taken = "may have taken the submission" if named is None else f"took it as ref {named}"
                 raise NetworkError(f"Kaggle {taken}, and then: {error}; {LATER}") from error
             own = [ref for ref, item in listed.items() if carries(item.description, draft.csv_sha256)]

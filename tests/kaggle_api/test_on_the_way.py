@@ -63,9 +63,16 @@ def locked() -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_a_proxy_that_wants_a_password_is_named(tmp_path: Path, locked: str) -> None:
-    says = f"the proxy in HTTPS_PROXY ({locked}) wants a user and a password: http://USER:PASSWORD@HOST:PORT"
-    assert usage(tmp_path, environment(HTTPS_PROXY=f"http://u:hunter2@{locked}")) == says
+@pytest.mark.parametrize(
+    ("scheme", "says"),
+    [
+        ("http", "wants a user and a password: http://USER:PASSWORD@HOST:PORT"),
+        ("https", "is reached by http://, not https://"),
+    ],
+)
+def test_a_proxy_that_answers_otherwise_is_named(tmp_path: Path, locked: str, scheme: str, says: str) -> None:
+    line = usage(tmp_path, environment(HTTPS_PROXY=f"{scheme}://u:hunter2@{locked}"))
+    assert line == f"the proxy in HTTPS_PROXY ({locked}) {says}"
 
 
 YEARS = {"past": (2019, 2020), "future": (2095, 2096)}
