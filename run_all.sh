@@ -68,39 +68,35 @@ if [[ $0 == */* ]]; then cd -- "${0%/*}/"; fi
 if [[ $PWD/ == "$from" ]]; then from=; fi
 
 rehearsal=no submit=no setup=no competition= data= preset= raw=data/raw
-training=() # options of train's, which says what is wrong with them
-given=()    # threes: stages, an option that they have, its value
+# What a stage takes of the options below; --debug, all; any other option is train's, which says what is wrong with it.
+of_download="--raw --timeout --force"
+of_preprocess="--raw --processed --ids-key --force"
+of_train="--processed --models --run --device --pseudo-labels --force"
+of_predict="--processed --models --submissions --run --device --tta --adapt --force"
+of_submit="--processed --models --submissions --timeout"
+of_check=$of_submit
+of_report="--processed --models --submissions --run --force"
+of_rehearsal="$of_download $of_preprocess $of_train $of_predict"
+given=() training=() # pairs, an option and its value; words
 while (($#)); do
     if [[ $1 == --*=* ]]; then set -- "${1%%=*}" "${1#*=}" "${@:2}"; fi
-    all="download preprocess train predict submit check report" stages= value=${2:-}
     case $1 in
         --rehearsal | --submit | --setup) declare "${1#--}=yes" ;;
         -h | --help) usage; exit 0 ;;
         --dry-run) fail 2 "--dry-run is train's alone: python -m pipeline.train --dry-run" ;;
-        --debug) given+=(" rehearsal $all " "$1" "") ;;
-        --force) given+=(" rehearsal download preprocess train predict report " "$1" "") ;;
-        --competition | --data | --preset) stages=here ;;
-        --raw) stages="download preprocess" ;;
-        --processed) stages=${all#download } ;;
-        --models) stages=${all#download preprocess } ;;
-        --submissions) stages="predict submit check report" ;;
-        --run) stages="train predict report" ;;
-        --device) stages="train predict" ;;
-        --pseudo-labels) stages=train ;;
-        --tta | --adapt) stages=predict ;;
-        --ids-key) stages=preprocess ;;
-        --timeout) stages="download submit check" ;;
+        --force | --debug) given+=("$1" "") ;;
+        --competition | --data | --preset | --raw | --processed | --models | --submissions | --run | --device | \
+            --pseudo-labels | --tta | --adapt | --ids-key | --timeout)
+            value=${2:-}
+            [[ -n $value && $value != --* ]] || fail 2 "$1 wants a value; see ./run_all.sh --help"
+            case $1 in --data | --raw | --processed | --models | --submissions | --pseudo-labels)
+                [[ $value == /* ]] || value=$from$value ;;
+            esac
+            case $1 in --competition | --data | --preset | --raw) declare "${1#--}=$value" ;; esac
+            given+=("$1" "$value")
+            shift ;;
         *) training+=("$1") ;;
     esac
-    if [[ -n $stages ]]; then
-        [[ -n $value && $value != --* ]] || fail 2 "$1 wants a value; see ./run_all.sh --help"
-        case $1 in --data | --raw | --processed | --models | --submissions | --pseudo-labels)
-            [[ $value == /* ]] || value=$from$value ;;
-        esac
-        case $1 in --competition | --data | --preset | --raw) declare "${1#--}=$value" ;; esac
-        if [[ $stages != here ]]; then given+=(" rehearsal $stages " "$1" "$value"); fi
-        shift
-    fi
     shift
 done
 [[ $rehearsal == no || -z $competition ]] || fail 2 "--rehearsal has a competition of its own: leave --competition out"
@@ -112,11 +108,11 @@ preset=${preset:-paper}
 training=(--preset "$preset" ${training[@]+"${training[@]}"})
 
 command_of() { # STAGE OPTIONS...: sets $command, with what was given for that stage
-    local k
+    local takes=of_$1 k
     command=("$python" -m "pipeline.$1" "${@:2}")
-    for ((k = 0; k < ${#given[@]}; k += 3)); do
-        if [[ ${given[k]} == *" $1 "* ]]; then
-            command+=("${given[k + 1]}" ${given[k + 2]:+"${given[k + 2]}"})
+    for ((k = 0; k < ${#given[@]}; k += 2)); do
+        if [[ " ${!takes} --debug " == *" ${given[k]} "* ]]; then
+            command+=("${given[k]}" ${given[k + 1]:+"${given[k + 1]}"})
         fi
     done
 }
