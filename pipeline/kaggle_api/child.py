@@ -269,15 +269,14 @@ ON_THE_WAY = (
     (r"certificate verify failed: ([^(]*[^( ])", "usage",
      "the server's certificate is not accepted ({found}): "
      "behind a company's proxy, name the file of its CA in REQUESTS_CA_BUNDLE"),
-    (r"407 Proxy Auth()", "usage",
-     "the proxy in {proxy} wants a user and a password: http://USER:PASSWORD@HOST:PORT"),
+    (r"407 Proxy Auth", "usage", "the proxy in {proxy} wants a user and a password: http://USER:PASSWORD@HOST:PORT"),
     (r"(Tunnel connection failed: [\w ]+)", "network", "the proxy in {proxy} refuses: {found}"),
-    (r"appears to only use HTTP()", "usage", "the proxy in {proxy} is reached by http://, not https://"),
-    (r"Unable to connect to proxy.*(?:NewConnection|NameResolution|ConnectTimeout)Error()", "network",
+    (r"appears to only use HTTP", "usage", "the proxy in {proxy} is reached by http://, not https://"),
+    (r"Unable to connect to proxy.*(?:NewConnection|NameResolution|ConnectTimeout)Error", "network",
      "the proxy in {proxy} does not answer"),
-    (r"dependencies for SOCKS()", "usage",
+    (r"dependencies for SOCKS", "usage",
      "the proxy in {proxy} needs a package that is not installed: pip install pysocks"),
-    (r"(?:proxy URL|Proxy URL|Failed to parse)()", "usage",
+    (r"(?:proxy URL|Proxy URL|Failed to parse)", "usage",
      "{proxy} is not the address of a proxy, which is like http://HOST:PORT"),
 )  # fmt: skip
 
@@ -290,7 +289,9 @@ def _on_the_way(error: requests.RequestException) -> tuple[str, str] | None:
     proxy = _proxy(str(error.request.url) if error.request is not None else "https://api.kaggle.com")
     for pattern, kind, message in ON_THE_WAY:
         if (match := re.search(pattern, str(error))) and (proxy or "{proxy}" not in message):
-            return kind, message.format(proxy=proxy, found=match[1], now=time.strftime("%Y-%m-%d %H:%M %z"))
+            return kind, message.format(
+                proxy=proxy, found=match[match.lastindex or 0], now=time.strftime("%Y-%m-%d %H:%M %z")
+            )
     return None
 
 
