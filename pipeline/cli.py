@@ -288,7 +288,7 @@ class StageCommand(click.Command):
         try:
             return super().parse_args(ctx, spread(args, several))
         except click.NoSuchOption as error:
-            options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
+            options = self._options(ctx)
             words = ours(args, [flag for option in options for flag in (*option.opts, *option.secondary_opts)])
             typed, meant = next((pair for pair in zip(args, words, strict=True) if pair[0] != pair[1]), ("", ""))
             if not meant:  # click's own proposals have some letters in common, --workers and --force
@@ -309,10 +309,13 @@ class StageCommand(click.Command):
             ctx.params["slug"] = default_competition(Paths(**folders), None if ctx.params.get("as_json") else log)
         return super().invoke(ctx)
 
+    def _options(self, ctx: click.Context) -> list[click.Option]:
+        return [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, group by group, as click would write them all."""
         heading, sections = "Options", dict[str, list[tuple[str, str]]]()
-        for option in self.get_params(ctx):
+        for option in self._options(ctx):
             heading = next((self.groups[name] for name in option.opts if name in self.groups), heading)
             if (record := option.get_help_record(ctx)) is not None:
                 sections.setdefault(heading, []).append(record)

@@ -76,13 +76,13 @@ FOREIGN = {  # what other programs call our options, where neither likeness nor 
 
 def ours(arguments: Sequence[str], known: Sequence[str]) -> list[str]:
     """The arguments with each option that is not among the `known` replaced by the one that it seems to mean."""
-    split = {name: name[2:].split("-") for name in known}
+    split = {name: name[2:].split("-") for name in known if name.startswith("--")}
     spellings = {word: name for name, words in reversed(split.items()) for word in words}
     whole = {"".join(word[0] for word in words): name for name, words in split.items() if len(words) > 1}
     for name, others in FOREIGN.items():
         if name.partition("=")[0] in known:
             whole |= dict.fromkeys(others.split(), name)
-    whole |= {name[2:]: name for name in known}
+    whole |= {name[2:]: name for name in split}
     spellings |= whole
     result: list[str] = []
     for argument in arguments:

@@ -130,6 +130,8 @@ def _train(
         labels = submission_format.validate(plan.pseudo_labels, hidden_ids).astype(np.int64)
     models = [inference.load_teacher(run, card) for run in plan.teachers]
     with device.join(chosen.torch_device, card.config.batch_size) as world:
+        if preview and not world.first:
+            return
         if preview:
             images = len(rows.train) + (0 if labels is None else len(labels))
             settled = session.settled(

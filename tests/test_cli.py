@@ -98,8 +98,8 @@ def test_an_option_by_another_programs_name_is_answered_with_the_command(tmp_pat
     ("given", "message"),
     [
         ("--gpu 0 --lr 1", "there is no option --gpu; try: --device=cuda"),  # and the rest would be refused again
-        *((f"{name} 1", f"No such option '{name}'. (--help shows the options)")  # nothing resembles it
-          for name in ("--resume", "--num-workers", "--time-limit", "--no-amp", "-s", "-v")),
+        *((words, f"No such option '{words.split()[0]}'. (--help shows the options)")  # nothing resembles it
+          for words in ("--resume -- x", "--num-workers 1", "--time-limit 1", "--no-amp", "-s 1", "-v")),
     ],
 )  # fmt: skip
 def test_no_wrong_command_is_proposed(tmp_path: Path, given: str, message: str) -> None:
