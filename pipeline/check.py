@@ -35,7 +35,7 @@ from pipeline.store import ledger, submission_format, submissions
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.processed import Processed
-from pipeline.store.submissions import LocalCsv, Sidecar
+from pipeline.store.submissions import Sidecar
 
 POLL = 2.0  # seconds between two questions to Kaggle, while something is being scored
 SHOWN = 30  # submissions in the table
@@ -93,18 +93,17 @@ def check(
     csvs, entries = submissions.local_csvs(paths.submissions, slug), ledger.read(path)
     subject, digest, sidecar, assessment, not_assessed = csv, "", None, None, None
     try:
-        if (local := _subject(csv, slug, paths)) is not None:
-            subject, sidecar, digest = local.path, local.sidecar, local.sidecar.csv_sha256
-            assessment = assess(local, csvs, entries, known)
-            entries = record(path, entries, assessment, datetime.now(UTC))
-    except submissions.NotOurs as error:
-        assert csv is not None  # a default is ours
-        submission_format.validate(csv, Processed.open(paths.processed / slug).array("hidden_ids"))
-        digest, not_assessed = FileRecord.of(csv).sha256, f"{error}, so its score cannot be predicted"
+        local = submissions.local_csv(csv, slug) if csv else submissions.default_csv(paths, slug)
+        subject, sidecar, digest = local.path, local.sidecar, local.sidecar.csv_sha256
+        assessment = assess(local, csvs, entries, known)
+        entries = record(path, entries, assessment, datetime.now(UTC))
     except (BadData, MissingInput) as error:
-        if csv is not None:
-            raise
         not_assessed = str(error)
+        if csv is not None:
+            if not isinstance(error, submissions.NotOurs):
+                raise
+            submission_format.validate(csv, Processed.open(paths.processed / slug).array("hidden_ids"))
+            digest, not_assessed = FileRecord.of(csv).sha256, f"{error}, so its score cannot be predicted"
     listed, not_asked = _ask(kaggle, slug, entries, wait, log)
     entries = sync(path, entries, listed, csvs, slug)
     drawn = _draw(assessment, paths.processed / slug, pictures) if assessment and pictures else []
@@ -114,12 +113,6 @@ def check(
     only = digest if csv else None
     compared = compare(known, entries, csvs, manifest.facts if manifest else {}, only)
     return Checked(compared, subject, digest, sidecar, assessment, not_assessed, not_asked, drawn)
-
-
-def _subject(csv: Path | None, slug: str, paths: Paths) -> LocalCsv | None:
-    if csv is not None:
-        return submissions.local_csv(csv, slug)
-    return submissions.default_csv(paths.submissions, paths.models, slug)
 
 
 def _ask(
@@ -173,7 +166,7 @@ def _about_the_csv(checked: Checked, paths: Paths) -> list[str]:
     """Which it is, what it will score, and how to submit it unless it was."""
     csv, sidecar, slug = checked.csv, checked.sidecar, checked.comparison.competition.slug
     if csv is None:
-        return [f"there is no CSV to submit; {checked.not_assessed or '`python -m pipeline.predict` writes one'}"]
+        return [f"there is no CSV to submit: {checked.not_assessed}"]
     lines = checked.assessment.summary() if checked.assessment else [f"no prediction: {checked.not_assessed}"]
     lines += [f"picture {path}" for path in checked.pictures]
     lines.insert(0, f"{csv} is {f'of run {printable(sidecar.run)}' if sidecar else f'a valid submission to {slug}'}")

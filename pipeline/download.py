@@ -98,7 +98,7 @@ def _from_here(source: Path, target: Path, log: Log) -> None:
     here, there = target.resolve(), source.resolve()
     if here == there or here in there.parents or there in here.parents:
         raise UsageError(f"--from {source} and {target} lie in each other: move the files elsewhere first")
-    with atomic.lock(target), atomic.replacing_folder(target, keep=bool(strangers(target))) as folder:
+    with atomic.lock(target), atomic.replacing_folder(target, log if strangers(target) else None) as folder:
         if source.is_dir():
             log(f"download: using the files in {source} in place")
             for file in cifar.find_files(source):
@@ -132,7 +132,7 @@ def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
         for last_try in (False, True):
             came = _fetch(slug, cache, size, kaggle, log)
             try:
-                with atomic.replacing_folder(target, keep=bool(strangers(target))) as folder:
+                with atomic.replacing_folder(target, log if strangers(target) else None) as folder:
                     archive.extract(came, folder)
                     _finish(folder, target, KAGGLE, listed, log)
                 break

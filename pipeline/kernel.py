@@ -194,8 +194,8 @@ class Kernels:
         folder, csv = self.paths.models / kernel.run, self.paths.submissions / f"{kernel.run}.csv"
         with atomic.lock(folder), atomic.lock(csv):
             for other in strangers(csv):
-                self.log(f"kernel: {other} was not ours, and is kept as {atomic.set_aside(other)}")
-            with atomic.replacing_folder(folder, keep=bool(runs.strangers(folder))) as new:
+                atomic.set_aside(other, self.log)
+            with atomic.replacing_folder(folder, self.log if runs.strangers(folder) else None) as new:
                 for name in RUN_FILES:
                     shutil.copyfile(run.folder / name, new / name)
             for ending in CSV_ENDINGS:

@@ -63,7 +63,7 @@ def predict(
     for line in _introduction(ensemble, data):
         log(f"predict: {line}")
     csv = out if out is not None else paths.submissions / ensemble.csv_name
-    if csv.suffix != ".csv" or csv.name == ledger.NAME:
+    if csv.suffix != ".csv" or csv.name.lower() == ledger.NAME:
         raise UsageError(f"--out {csv}: the name must end in .csv, and {ledger.NAME} is the ledger's name")
     old = None if force else _existing(csv, names)
     wanted = (data.folder.name, ensemble.name, ensemble.weights_sha256, data.hidden_fingerprint, tta, adapt)
@@ -111,13 +111,11 @@ def _existing(csv: Path, names: Sequence[str]) -> Sidecar | None:
     Raises:
         UsageError: the CSV, or a file beside it that predict would write, is somebody else's.
     """
-    # A partial file is what a killed predict left: then CSV and sidecar may differ without anybody's editing.
-    interrupted = atomic.partial(csv).exists()
-    others = submissions.strangers(csv)
-    if others and not interrupted:
+    if others := submissions.strangers(csv):
         cure = submissions.again(csv, "+".join(names))
         raise UsageError(f"{others[0]} was not written by predict, or was edited since; it stays as it is: {cure}")
-    return Sidecar.read(csv) if csv.exists() and not interrupted else None
+    # A partial file is what a killed predict left.
+    return Sidecar.read(csv) if csv.exists() and not atomic.partial(csv).exists() else None
 
 
 def _write(
@@ -167,7 +165,7 @@ def _publish(
         submission_format.write(temporary, ids, labels)
         digest = FileRecord.of(temporary).sha256
         for other in others:
-            log(f"predict: {other} was not ours, and is kept as {atomic.set_aside(other)}")
+            atomic.set_aside(other, log)
         evidence.write(csv, digest)
         written = Sidecar(
             competition=data.folder.name,

@@ -61,7 +61,7 @@ def preprocess(slug: str, paths: Paths, log: Log, *, ids_key: str | None = None,
     }
     _report(facts, log)
     others = strangers(target, *(f"{name}.npy" for name in get_args(ArrayName)))
-    with atomic.lock(target), atomic.replacing_folder(target, keep=bool(others)) as folder:
+    with atomic.lock(target), atomic.replacing_folder(target, log if others else None) as folder:
         files = _write(folder, train, test, hidden, log)
         Manifest("preprocess", files, inputs, facts, versions("numpy")).write(folder)
     log(f"preprocess: {target} holds {len(files)} arrays, in {duration(monotonic() - began)}")

@@ -72,16 +72,14 @@ def _write(run: Path, card: RunCard, page: Path, paths: Paths, log: Log) -> None
 def _folder(models: Path, name: str | None) -> Path:
     """The folder of the run `name`; without one, of the run that finished last, or else of the one begun last."""
     begun = [path.parent for path in models.glob(f"[!.]*/{runs.CONFIG}")]
-    if name is None:
-        try:
-            return models / runs.latest(models)
-        except MissingInput:
-            if not (begun := [folder for folder in begun if not runs.is_trial(folder)]):
-                raise
-            return max(begun, key=lambda folder: (folder / runs.CONFIG).stat().st_mtime)
-    folder = models / runs.check_name(name)
+    try:
+        folder = models / (runs.latest(models) if name is None else runs.check_name(name))
+    except MissingInput:
+        if not (begun := [folder for folder in begun if not runs.is_trial(folder)]):
+            raise
+        return max(begun, key=lambda folder: (folder / runs.CONFIG).stat().st_mtime)
     if folder not in begun:
-        raise runs.no_such_run(models, name, sorted(path.name for path in begun))
+        raise runs.no_such_run(models, folder.name, sorted(path.name for path in begun))
     return folder
 
 

@@ -20,7 +20,7 @@ from pipeline.errors import BadData, MissingInput, printable
 from pipeline.store import ledger, overview, runs
 from pipeline.store.overview import NOT_SUBMITTED, CsvState, FolderState, LedgerState, Overview, RunState
 from pipeline.store.runs import RunCard
-from pipeline.store.submissions import free, strangers
+from pipeline.store.submissions import free
 
 NAME, RUNS, CSVS = 28, 5, 4  # on the screen: characters of a name, and how many are shown, the newest
 
@@ -95,7 +95,7 @@ def _csv_step(known: Overview, run: RunState, paths: Paths) -> NextStep:
     csv = next((csv for csv in known.csvs if csv.default and not csv.stale), None)
     if run.submittable and csv is None:
         place = paths.submissions / f"{run.name}.csv"
-        elsewhere = ["--out", str(free(place))] if strangers(place) else []
+        elsewhere = ["--out", str(free(place))] if free(place) != place else []
         stale = any(run.name in csv.runs for csv in known.csvs)
         why = f"the predictions of run {run.name} are {'stale' if stale else 'missing'}"
         return NextStep("predict", why, [*named, *elsewhere])

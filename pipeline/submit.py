@@ -30,14 +30,14 @@ import click
 from pipeline import cli, commands
 from pipeline.config import PARAMETER_LIMIT, Paths
 from pipeline.console import duration
-from pipeline.errors import Log, MissingInput, NetworkError, PipelineError, ScoringError, SubmissionLimit, UsageError
+from pipeline.errors import Log, NetworkError, PipelineError, ScoringError, SubmissionLimit, UsageError
 from pipeline.kaggle_api import credentials, ledger_sync
 from pipeline.kaggle_api.client import LONGEST_WAIT, REFUSALS, Kaggle
 from pipeline.store import atomic, ledger, overview, runs, submission_format
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord
 from pipeline.store.processed import Processed
-from pipeline.store.submissions import NotOurs, again, carries, default_csv, local_csv, local_csvs, tag
+from pipeline.store.submissions import NotOurs, carries, default_csv, local_csv, local_csvs, tag
 
 TRIES = 3  # of sending, each after a search for the tag
 LOOKING = "looking for its tag in Kaggle's list"
@@ -242,15 +242,9 @@ def _draft(csv: Path, slug: str | None, paths: Paths, log: Log) -> Entry:
 def _newest(paths: Paths, slug: str | None, log: Log) -> Path:
     """The CSV that is submitted by default (see store.submissions.default_csv)."""
     # Without any run there may be a CSV of the weights that came with the project, which are not to be submitted.
-    csv = paths.submissions / f"{runs.latest(paths.models)}.csv"
+    runs.latest(paths.models)
     # One of another competition is refused as if it had been named.
-    found = default_csv(paths.submissions, paths.models, slug) or default_csv(paths.submissions, paths.models)
-    if found is None:
-        try:
-            local_csv(csv)
-        except NotOurs as error:
-            raise NotOurs(f"{error}: send it with --csv {csv}, or {again(csv)}") from None
-        raise MissingInput(f"{csv} is not of run {csv.stem} as it is now: {again(csv)}")
+    found = default_csv(paths, slug if local_csvs(paths.submissions, slug) else None)
     log(f"submit: {found.path}, the newest CSV of run {found.sidecar.run}")
     return found.path
 

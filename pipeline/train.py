@@ -140,7 +140,7 @@ def _train(
             how = f"precision {settled.precision}{', compiled' if settled.compiled else ''}"
             _preview(plan, images, settled.description, how, log)
             return
-        with claimed(folder, card, plan.force, world.first):
+        with claimed(folder, card, plan.force, world.first, log):
             world.wait()  # until the folder is as it should be
             session.run(
                 card, data, rows, chosen, folder, log,

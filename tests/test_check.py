@@ -229,7 +229,7 @@ def test_the_newest_csv_of_the_latest_run_is_the_one_for_all_stages(place: Path)
         assert sent.stdout.startswith("submit: submissions/both.csv, the newest CSV of run other+tiny-run\n")
     write_run(place, "tiny-run", seed=3)  # trained anew: none is its own any more
     told = error_line(here("submit", cwd=place), 3)
-    assert "submissions/tiny-run.csv is not of run tiny-run as it is now" in told
+    assert "predict --run tiny-run --out submissions/tiny-run.csv`" in told
     assert "there is no CSV to submit" in check(place, None).stdout
     shutil.rmtree(place / "data/models")  # what is left may be of the weights that came with the project
     assert "python -m pipeline.train" in error_line(here("submit", cwd=place), 3)

@@ -340,3 +340,10 @@ def test_what_is_here_and_is_another_is_not_replaced(come: Path, kernels: Kernel
     (paths.models / RUN / "manifest.json").unlink()
     with pytest.raises(UsageError, match="unfinished"):
         kernels.push(ORDERED)
+    mine, edited = paths.models / RUN / "notes.md", (paths.submissions / f"{RUN}.csv").read_bytes()
+    mine.write_text("mine")
+    with pytest.raises(UsageError, match=r"choose another --run$"):
+        kernels.push(ORDERED)
+    kernels._publish(ORDERED, paths_in(come))  # as --force does
+    assert (paths.submissions / f"{RUN}.csv.bak").read_bytes() == edited
+    assert (paths.models / f"{RUN}.bak" / mine.name).is_file() and not mine.exists()

@@ -147,7 +147,7 @@ def test_another_augmentation_is_another_csv_and_force_keeps_a_copy_of_somebody_
         csv.write_text(f"mine, {kept}\n")
         assert "was not written by predict" in error_line(here("predict", cwd=place), 2)
         result = here("predict", "--force", cwd=place)
-        assert f"was not ours, and is kept as submissions/{kept}" in result.stdout, result.stderr
+        assert f"submissions/tiny-run.csv was not ours, and is kept as submissions/{kept}\n" in result.stdout
         assert csv.read_text().startswith("ID,Labels\n")
     for name in ("tiny-run.csv.bak", "tiny-run.csv.bak2"):
         assert (place / f"submissions/{name}").read_text() == f"mine, {name}\n"

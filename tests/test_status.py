@@ -225,6 +225,9 @@ def test_trials_are_never_the_latest_and_the_best_is_marked(place: Path) -> None
     known = json.loads("\n".join(shown(place, "--json")))["runs"]
     marks = {run["name"]: [mark for mark in ("latest", "best", "trial") if run[mark]] for run in known}
     assert marks == {"good": ["best"], "last": ["latest"], "t-0": ["trial"], "t-1": ["trial"]}
+    runs.point_latest(place / "data/models", "t-1")  # by hand
+    assert following(place).startswith("predict --run ")
+    assert "name one with --run" in here("predict", cwd=place).stderr
 
 
 def test_a_network_over_the_budget_is_not_to_be_submitted(place: Path) -> None:

@@ -67,16 +67,13 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
         missing.append(f"The run is not finished. Unless it is being trained just now, `{command}` goes on with it.")
     lines = ledger.read(paths.submissions / ledger.NAME)
     csvs = local_csvs(paths.submissions, known.slug)
-    csv = default_csv(paths.submissions, paths.models, known.slug, run.name) if run else None
     assessment = images = None
-    if csv is not None:
+    if run is not None:
         try:
-            assessment = assess(csv, csvs, lines, known)
+            assessment = assess(default_csv(paths, known.slug, run.name), csvs, lines, known)
             images = figures.open_images(assessment, paths.processed / known.slug)
         except (MissingInput, BadData) as error:
-            missing.append(f"No {'images are' if assessment else 'prediction is'} shown: {error}.")
-    elif run is not None:
-        missing.append(f"No predictions are shown: `python -m pipeline.predict --run {run.name}` makes them.")
+            missing.append(f"No {'images' if assessment else 'predictions'} are shown: {error}.")
     entries = [entry for entry in ledger.current(lines, known.slug) if entry.ref]
     if not entries:
         missing.append("Nothing has been submitted yet, so no score is known.")

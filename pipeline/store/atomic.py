@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.errors import UsageError
+from pipeline.errors import Log, UsageError
 from pipeline.store import links
 
 # What file systems answer that cannot sync a folder (network mounts, FUSE, exFAT).
@@ -54,10 +54,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: Path, *, keep: bool = False) -> Iterator[Path]:
+def replacing_folder(path: Path, keep: Log | None = None) -> Iterator[Path]:
     """Yields an empty folder to fill; it becomes `path` if the block ends well and vanishes if it does not.
 
-    An older `path` stays until its successor is complete on disk, then it is removed, or, to `keep` it, set aside.
+    An older `path` stays until its successor is complete on disk, then it is removed, or set aside, as `keep` is told.
     """
     temporary, old = partial(path), path.with_name(f".{path.name}.old")
     _restore(old, path)
@@ -72,7 +72,7 @@ def replacing_folder(path: Path, *, keep: bool = False) -> Iterator[Path]:
                 if not entry.is_symlink():  # a link to a file that is not ours to sync
                     _sync(entry)
             if path.exists():
-                set_aside(path) if keep else path.replace(old)
+                set_aside(path, keep) if keep else path.replace(old)
             temporary.replace(path)
             _sync(path.parent)
             _remove(old)
@@ -81,13 +81,13 @@ def replacing_folder(path: Path, *, keep: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def set_aside(path: Path) -> Path:
-    """Rename what is at `path`, because it is not ours to replace; where it is kept: NAME.bak, NAME.bak2, ..."""
+def set_aside(path: Path, log: Log) -> None:
+    """Rename what is at `path`, because it is not ours to replace: to NAME.bak, NAME.bak2, ..., as `log` is told."""
     names = (path.with_name(f"{path.name}.bak{k if k > 1 else ''}") for k in count(1))
     kept = next(name for name in names if not os.path.lexists(name))
     path.replace(kept)
     _sync(path.parent)
-    return kept
+    log(f"{path} was not ours, and is kept as {kept}")
 
 
 def partial(path: Path) -> Path:

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from importlib import metadata
 from pathlib import Path
 from types import UnionType
@@ -156,13 +157,16 @@ class Manifest:
 
 
 def strangers(folder: Path, *ours: str) -> list[str]:
-    """The files in a stage's folder that are not `ours` and not in its manifest, which may be missing or damaged."""
-    known = {NAME, *ours}
+    """The files in a stage's folder that are not in its manifest, which may be missing or damaged, and not `ours`.
+
+    `ours` are patterns as in a shell, whose asterisk also matches a slash.
+    """
+    manifest = None
     with suppress(BadData):
         manifest = Manifest.read(folder)
-        known |= set(manifest.files) if manifest else set()
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-    return sorted(name for name in found - known if not name.startswith(".") and "/." not in name)
+    others = found - {NAME, *(manifest.files if manifest else ())}
+    return sorted(name for name in others if not any(fnmatchcase(name, pattern) for pattern in (".*", "*/.*", *ours)))
 
 
 def records(folder: Path, paths: Iterable[Path]) -> dict[str, FileRecord]:

@@ -125,14 +125,16 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
     ledger_state, lines = _ledger(paths.submissions / ledger.NAME, slug, now)
     csvs = [_csv(path, slug, weights, hidden, lines) for path in paths.submissions.glob("[!.]*.csv")]
     run = usable(states)
-    mine = default_csv(paths.submissions, paths.models, slug, run.name) if run else None
+    mine = None
+    with suppress(BadData, MissingInput):
+        mine = str(default_csv(paths, slug, run.name).path) if run else None
     return Overview(
         competition=slug,
         raw=raw,
         processed=processed,
         runs=states,
         csvs=[
-            replace(csv, default=mine is not None and csv.path == str(mine.path))
+            replace(csv, default=csv.path == mine)
             for csv in sorted(filter(None, csvs), key=lambda csv: (csv.created, csv.path), reverse=True)
         ],
         report=_report(paths.models / run.name, paths, slug) if run else None,

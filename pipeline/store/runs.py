@@ -24,16 +24,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.config import PARAMETER_LIMIT, check_slug, fingerprint
-from pipeline.errors import BadData, MissingInput, UsageError, printable
+from pipeline.errors import BadData, Log, MissingInput, UsageError, printable
 from pipeline.recipes import TrainConfig, ValidationSet
-from pipeline.store import atomic
-from pipeline.store.manifest import NAME as MANIFEST
+from pipeline.store import atomic, manifest
 from pipeline.store.manifest import FileRecord, Manifest, from_json, read_json, reading, records, versions
 
 CONFIG, WEIGHTS, METRICS, RESULT = "config.json", "weights.safetensors", "metrics.jsonl", "result.json"
 CHECKPOINT, TENSORBOARD, LATEST = "checkpoint.pt", "tensorboard", "LATEST"
 EXECUTION, REPORT = "execution.json", Path("report/index.html")
-OURS = (CONFIG, WEIGHTS, METRICS, RESULT, CHECKPOINT, TENSORBOARD, EXECUTION, REPORT.parent.name, MANIFEST)
+OURS = (CONFIG, WEIGHTS, METRICS, RESULT, CHECKPOINT, EXECUTION, f"{TENSORBOARD}/*", REPORT.as_posix(), "report/*.png")
 RESERVED = ("latest", "ledger")  # data/models/LATEST; submissions/ledger.csv would be RUN.csv
 PRETRAINED = "pretrained"  # `--run pretrained` and `--run pretrained-NAME` mean data/pretrained
 LONGEST, MOST = 200, 1e9  # characters and numbers in a result
@@ -180,18 +179,20 @@ def latest(models: Path) -> str:
         BadData: the pointer is damaged.
     """
     pointer = models / LATEST
-    if not pointer.is_file():
-        if not (known := finished(models)):
-            raise no_such_run(models, LATEST, known)
-        cure = f"name one with --run (for submit, --csv); there is {_few(known)}"
-        if all(is_trial(models / name) for name in known):
-            full = "run the `python -m pipeline.train ...` that the sweep has named"
-            raise MissingInput(f"only a sweep's trials have finished in {models}: {full}, or {cure}")
-        raise MissingInput(f"{pointer} is missing: {cure}")
-    try:
-        return check_name(pointer.read_text(encoding="ascii").strip())
-    except (UnicodeDecodeError, UsageError):
-        raise BadData(f"{pointer} names no run: name one with --run, or train again") from None
+    if pointer.is_file():
+        try:
+            name = check_name(pointer.read_text(encoding="ascii").strip())
+        except (UnicodeDecodeError, UsageError):
+            raise BadData(f"{pointer} names no run: name one with --run, or train again") from None
+        if not is_trial(models / name):
+            return name
+    if not (known := finished(models)):
+        raise no_such_run(models, LATEST, known)
+    cure = f"name one with --run (for submit, --csv); there is {_few(known)}"
+    if all(is_trial(models / name) for name in known):
+        full = "run the `python -m pipeline.train ...` that the sweep has named"
+        raise MissingInput(f"only a sweep's trials have finished in {models}: {full}, or {cure}")
+    raise MissingInput(f"{pointer} names no run that train has finished: {cure}")
 
 
 def point_latest(models: Path, name: str) -> None:
@@ -238,7 +239,7 @@ def default_name(card: RunCard) -> str:
 
 
 @contextmanager
-def claimed(folder: Path, card: RunCard, force: bool, first: bool) -> Iterator[None]:
+def claimed(folder: Path, card: RunCard, force: bool, first: bool, log: Log) -> Iterator[None]:
     """Hold a run's folder, prepared for training; of several processes the first does, and the others need not.
 
     Raises:
@@ -249,7 +250,7 @@ def claimed(folder: Path, card: RunCard, force: bool, first: bool) -> Iterator[N
         return
     with atomic.lock(folder):
         if force:
-            _discard(folder)
+            _discard(folder, log)
         require_same(folder, card)
         atomic.write_json(folder / CONFIG, card.to_dict())
         yield
@@ -270,9 +271,8 @@ def require_same(folder: Path, card: RunCard) -> None:
 
 
 def strangers(folder: Path) -> list[str]:
-    """The names of what is in a run's folder, or there in its place, and no stage put there."""
-    there = [folder] if folder.is_file() else folder.glob("[!.]*")
-    return sorted(path.name for path in there if path.name not in OURS)
+    """The files in a run's folder, or the one in its place, that no stage put there."""
+    return [folder.name] if folder.is_file() else manifest.strangers(folder, *OURS)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -283,13 +283,13 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _discard(folder: Path) -> None:
+def _discard(folder: Path, log: Log) -> None:
     """Remove a run.  It is renamed first: a kill must not leave a part of it to go on with.
 
     Where it holds what is not a run's, it is kept as RUN.bak.
     """
     if strangers(folder):
-        atomic.set_aside(folder)
+        atomic.set_aside(folder, log)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

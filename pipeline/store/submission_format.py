@@ -73,9 +73,9 @@ def _rows(path: Path) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
     with stream:
         first, line = stream.readline(CHUNK), 2
         if first != f"{HEADER}\n".encode():
-            why = "a spreadsheet may write UTF-16, a byte-order mark, Windows line ends or semicolons instead of commas"
+            cure = "save it as plain CSV, without UTF-16, a byte-order mark, Windows line ends or semicolons"
             shown = printable(first.rstrip(b"\n").decode("ascii", "replace"), 40)
-            raise BadData(f"{path} is no submission: its first line is {shown!r}, not {HEADER!r} ({why})")
+            raise BadData(f"{path} is no submission: its first line is '{shown}', not '{HEADER}' ({cure})")
         while body := stream.read(CHUNK) + stream.readline(CHUNK):
             if not ROWS.fullmatch(body):
                 raise _bad_row(path, body, line)

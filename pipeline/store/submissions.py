@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import re
 import shlex
 import zipfile
@@ -15,7 +16,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import check_slug
+from pipeline.config import Paths, check_slug
 from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.store import atomic, runs
 from pipeline.store.manifest import FileRecord, from_json, read_json, reading
@@ -127,25 +128,31 @@ def local_csvs(folder: Path, competition: str | None = None) -> list[LocalCsv]:
     return ours
 
 
-def default_csv(folder: Path, models: Path, slug: str | None = None, run: str | None = None) -> LocalCsv | None:
-    """The CSV in `folder` that submit, check, report and status take: the newest that predict wrote with `run`.
+def default_csv(paths: Paths, slug: str | None = None, run: str = "") -> LocalCsv:
+    """The CSV that submit, check, report and status take: the newest that predict wrote with `run`.
 
     By default that is the run that train finished last.  It counts alone or with others, but only with the weights that
     it has now.  Where it is of another competition than `slug`, or no run is left, the newest CSV of all is meant.
 
     Raises:
-        MissingInput, BadData: it is unknown which run finished last.
+        MissingInput, BadData: there is none, or it is unknown which run finished last; says what to do.
     """
-    csvs, name, weights, other = local_csvs(folder, slug), run, None, False
-    if name is None and ((models / runs.LATEST).is_file() or runs.finished(models)):
-        name = runs.latest(models)
-    if name is not None:
+    csvs = local_csvs(paths.submissions, slug)
+    if run or runs.finished(paths.models) or not csvs:
+        run = run or runs.latest(paths.models)
+        own = [csv for csv in csvs if run in csv.sidecar.weights]
         with contextlib.suppress(MissingInput, BadData):
-            opened = Run.open(models, name)
-            weights, other = opened.weights_sha256, slug not in (None, opened.card.competition)
-    if name is not None and not other:
-        csvs = [c for c in csvs if name in c.sidecar.weights and weights in (None, c.sidecar.weights[name])]
-    return max(csvs, key=lambda csv: (csv.sidecar.created, csv.path), default=None)
+            opened = Run.open(paths.models, run)
+            other = slug not in (None, opened.card.competition)
+            own = csvs if other else [csv for csv in own if csv.sidecar.weights[run] == opened.weights_sha256]
+        csvs = own
+    if csvs:
+        return max(csvs, key=lambda csv: (csv.sidecar.created, csv.path))
+    place = paths.submissions / f"{run}.csv"
+    if place in strangers(place):
+        send = f"send it with --csv {shlex.quote(str(place))}"
+        raise NotOurs(f"{place} was not written by predict, or was edited since: {send}, or {again(place, run)}")
+    raise MissingInput(f"no CSV in {paths.submissions} is what run {run} predicts: {again(place, run)}")
 
 
 def again(csv: Path, run: str = "") -> str:
@@ -170,7 +177,7 @@ def strangers(csv: Path) -> list[Path]:
         sidecar_path(csv): sidecar is not None,
         evidence_path(csv): _is_evidence(evidence_path(csv)),
     }
-    return [path for path, is_ours in ours.items() if path.exists() and not is_ours]
+    return [path for path, is_ours in ours.items() if os.path.lexists(path) and not is_ours]
 
 
 def _sidecar(csv: Path) -> Sidecar | None:

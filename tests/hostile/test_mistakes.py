@@ -69,6 +69,7 @@ MISTAKES = [
     Mistake("another's sidecar", nothing, f"check --competition other --csv {CSV}", 4, "add --competition tiny"),
     # a run that is elsewhere, not finished, edited or of another version
     Mistake("run renamed", RENAMED, "predict", 3, "was it renamed"),
+    Mistake("run renamed, report", RENAMED, "report", 3, "was it renamed"),
     Mistake("pointer lost", remove("data/models/LATEST"), "predict", 3, "name one with --run"),
     Mistake("run misspelt", nothing, "predict --run Tinyrun", 3, "did you mean tiny-run?"),
     Mistake("no such run", nothing, "predict --run paper", 3, "there is tiny-run (`python -m pipeline.train` makes"),
@@ -104,6 +105,8 @@ MISTAKES = [
     Mistake("own notes in the report", somebodys(f"{RUN}/report/notes.md"), "report", 2, "holds notes.md"),
     # options
     Mistake("out a folder", lambda place: (place / "x.csv").mkdir(), "predict --out x.csv", 2, "is a directory"),
+    Mistake("out a lost link", lambda place: (place / "x.csv").symlink_to("gone.csv"), "predict --out x.csv", 2,
+            "--out x-2.csv"),
     Mistake("out below a file", lambda place: (place / "x").touch(), "predict --out x/y.csv", 1,
             f"x: File exists: {FOLDER}"),
     Mistake("CSV not there", nothing, "submit --csv none.csv", 3, "python -m pipeline.predict --out none.csv"),
