@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The whole pipeline, one line a stage; stops at the first failure with that stage's exit code.
 # Any shell reads the lines up to "exec" (`sh run_all.sh`), the first also with Windows' line ends: hence each #.
-case ${BASH_SOURCE:-$0} in "$0") ;; *) echo "error: run it, without source: bash run_all.sh" >&2; return 2 ;; esac #
+case ${BASH_SOURCE:-$0} in "$0" | */"$0") ;; *) echo "error: run without source: bash run_all.sh" >&2; return 2 ;; esac #
 line_end=
 case $line_end in ?) printf '%s\n' "error: $0 has Windows' line ends: perl -pi -e 's/\\r//' '$0'" >&2; exit 2 ;; esac #
 export PIPELINE_DEPTH="x${PIPELINE_DEPTH:-}" # at most xxxx: a rehearsal's inner script, started twice as the outer one
-case $PIPELINE_DEPTH in xxxxx*) echo "error: $0 starts itself: is PIPELINE_PYTHON Python, and bash bash?" >&2; exit 2 ;; esac
+case $PIPELINE_DEPTH in xxxxx*) echo "error: $0 starts itself: see what PIPELINE_PYTHON and bash are" >&2; exit 2 ;; esac
 case ${BASH_VERSION:+$-} in
     *p*) ;; # bash -p leaves out what the user's shell exports to it: CDPATH, functions, BASH_ENV
     *) exec bash -p -- "$0" "$@" ;;
@@ -64,7 +64,7 @@ fail() { # CODE MESSAGE
 # A path is relative to the folder in which it is named.
 from=$PWD/
 [[ ${PIPELINE_PYTHON:-} != */* || $PIPELINE_PYTHON == /* ]] || PIPELINE_PYTHON=$from$PIPELINE_PYTHON
-if [[ $0 == */* ]]; then cd -- "${0%/*}/"; fi
+if [[ ${BASH_SOURCE[0]} == */* ]]; then cd -- "${BASH_SOURCE[0]%/*}/"; fi # bash looks for it in PATH, too
 if [[ $PWD/ == "$from" ]]; then from=; fi
 
 rehearsal=no submit=no setup=no competition= data= preset= raw=data/raw
