@@ -130,15 +130,11 @@ def _train(
         labels = submission_format.validate(plan.pseudo_labels, hidden_ids).astype(np.int64)
     models = [inference.load_teacher(run, card) for run in plan.teachers]
     with device.join(chosen.torch_device, card.config.batch_size) as world:
-        if preview and not world.first:
-            return
         if preview:
             images = len(rows.train) + (0 if labels is None else len(labels))
-            settled = session.settled(
-                card.config, images, chosen, folder if plan.begun else None, compile_, world.alone
-            )
-            how = f"precision {settled.precision}{', compiled' if settled.compiled else ''}"
-            _preview(plan, images, settled.description, how, log)
+            on = session.settled(card.config, images, chosen, folder if plan.begun else None, compile_, world.alone)
+            if world.first:
+                _preview(plan, images, on.description, f"{on.precision}{', compiled' if on.compiled else ''}", log)
             return
         with claimed(folder, card, plan.force, world.first, log):
             world.wait()  # until the folder is as it should be
@@ -180,7 +176,7 @@ recipe      {shlex.join(commands.arguments(config))}
 {textwrap.fill(listed, 100, initial_indent=" " * 12, subsequent_indent=" " * 12)}
 model       {config.model.name}: {config.model.trainable_parameters:,} trainable parameters, {macs:,} MACs an image
 images      {images:,} in each epoch
-device      {device}, {how}
+device      {device}, precision {how}
 time        {_estimate(plan, rows, images * macs, device)}
 dry run: nothing was trained or written""")
 

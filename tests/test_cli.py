@@ -62,13 +62,17 @@ def test_a_stage_runs_by_one_word_or_two(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["train.py --lr 1", "-m train --lr 1", "-m pipeline.train --lr 1", "-m pipeline", "."]
+    ("words", "works"),
+    [
+        *((words, "-m pipeline.train --lr 1") for words in ("train.py --lr 1", "-m train --lr 1")),
+        *((words, "-m pipeline") for words in (".", "__main__.py")),
+        *((words, words) for words in ("-m pipeline", "-m pipeline.train --lr 1", "-umpipeline.train")),
+    ],
 )
-def test_a_stage_that_is_run_as_a_file_names_the_command_that_works(words: str) -> None:
+def test_a_stage_that_is_run_as_a_file_names_the_command_that_works(words: str, works: str) -> None:
     command = [sys.executable, *words.split()]
     result = subprocess.run(command, cwd=ROOT / "pipeline", capture_output=True, text=True, check=False)
-    works = "python -m pipeline.train --lr 1" if "train" in words else "python -m pipeline"
-    assert error_line(result, 2) == f"error: a stage runs from the project's folder: cd {ROOT} && {works}"
+    assert error_line(result, 2) == f"error: a stage runs from the project's folder: cd {ROOT} && python {works}"
 
 
 FOREIGN_OPTIONS = {  # and the command that is meant
