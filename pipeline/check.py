@@ -151,7 +151,7 @@ def show(checked: Checked, paths: Paths, log: Log) -> None:
     """Print the table, what it means, and what to expect."""
     compared = checked.comparison
     if checked.not_asked:
-        log(f"check: Kaggle was not asked, this is the ledger alone ({checked.not_asked})")
+        log(f"check: Kaggle was not asked, this is the ledger alone: {checked.not_asked}")
     if compared.submissions:
         log(f"{submission_table(compared.submissions, compared.predictions)}\n")
     lines = _meaning(compared)
