@@ -174,11 +174,11 @@ def _about_the_csv(checked: Checked, paths: Paths) -> list[str]:
         return lines
     if sidecar is None:
         command = commands.command("submit", slug, paths, "--csv", str(csv), "--competition", slug)
+    elif not sidecar.submittable:
+        return [*lines, f"there is no CSV to submit: {csv} is of a network over the parameter limit"]
     else:
         tag = submissions.tag(sidecar.run, sidecar.csv_sha256, sidecar.validation_accuracy)
         command = f'kaggle competitions submit -c {slug} -f {shlex.quote(str(csv))} -m "{tag}"'
-    if sidecar is not None and not sidecar.submittable:
-        return [*lines, f"there is no CSV to submit: {csv} is of a network over the parameter limit"]
     return [*lines, f"{csv} has not been submitted.  To submit it:\n  {command}"]
 
 

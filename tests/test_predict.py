@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,7 +26,7 @@ from pipeline.store.processed import Processed
 from pipeline.store.runs import Run
 from pipeline.store.submissions import Sidecar
 from tests.bench.export_pretrained import export
-from tests.support import SLUG, error_line, here, images, paths_in, prepare, stage, tree, write_download, write_run
+from tests.support import ROOT, SLUG, error_line, here, images, paths_in, prepare, tree, write_download, write_run
 
 
 def rewrite(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
@@ -75,9 +78,10 @@ def test_rows_come_in_the_order_of_the_files_ids(tmp_path: Path) -> None:
 
 def test_a_complete_csv_is_found_without_pytorch(place: Path) -> None:
     predict(paths_in(place), print, device="cpu", tta="flip")
-    (place / "torch.py").write_text("raise SystemExit('torch was imported')\n")  # found before the real one
-    assert "nothing to do" in stage("predict", "--tta", "flip", cwd=place).stdout
-    assert "torch was imported" in stage("predict", cwd=place).stderr
+    code = "import sys; sys.modules['torch'] = None; from pipeline.predict import main; main()"  # it cannot be imported
+    run = partial(subprocess.run, cwd=place, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert "nothing to do" in run([sys.executable, "-c", code, "--tta", "flip"]).stdout
+    assert "import of torch halted" in run([sys.executable, "-c", code]).stderr
 
 
 def test_labels_are_the_networks_and_do_not_depend_on_the_batch(place: Path) -> None:
@@ -147,7 +151,7 @@ def test_another_augmentation_is_another_csv_and_force_keeps_a_copy_of_somebody_
         csv.write_text(f"mine, {kept}\n")
         assert "was not written by predict" in error_line(here("predict", cwd=place), 2)
         result = here("predict", "--force", cwd=place)
-        assert f"submissions/tiny-run.csv was not ours, and is kept as submissions/{kept}\n" in result.stdout
+        assert f"submissions/tiny-run.csv holds what is not ours, and is kept as submissions/{kept}\n" in result.stdout
         assert csv.read_text().startswith("ID,Labels\n")
     for name in ("tiny-run.csv.bak", "tiny-run.csv.bak2"):
         assert (place / f"submissions/{name}").read_text() == f"mine, {name}\n"

@@ -87,7 +87,7 @@ def set_aside(path: Path, log: Log) -> None:
     kept = next(name for name in names if not os.path.lexists(name))
     path.replace(kept)
     _sync(path.parent)
-    log(f"{path} was not ours, and is kept as {kept}")
+    log(f"{path} holds what is not ours, and is kept as {kept}")
 
 
 def partial(path: Path) -> Path:
