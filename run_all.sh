@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The whole pipeline, one line a stage; stops at the first failure with that stage's exit code.
 # Any shell reads the lines up to "exec" (`sh run_all.sh`), the first also with Windows' line ends: hence each #.
-case ${BASH_SOURCE:-$0} in "$0" | */"$0") ;; *) echo "error: run without source: bash run_all.sh" >&2; return 2 ;; esac #
+case ${BASH_SOURCE:-$0} in "$0" | */"$0") ;; *) echo "error: don't source it: bash run_all.sh" >&2; return 2 ;; esac #
 line_end=
 case $line_end in ?) printf '%s\n' "error: $0 has Windows' line ends: perl -pi -e 's/\\r//' '$0'" >&2; exit 2 ;; esac #
 export PIPELINE_DEPTH="x${PIPELINE_DEPTH:-}" # at most xxxx: a rehearsal's inner script, started twice as the outer one
-case $PIPELINE_DEPTH in xxxxx*) echo "error: $0 starts itself: see what PIPELINE_PYTHON and bash are" >&2; exit 2 ;; esac
+case $PIPELINE_DEPTH in xxxxx*) echo "error: $0 starts itself: what are PIPELINE_PYTHON and bash?" >&2; exit 2 ;; esac
 case ${BASH_VERSION:+$-} in
     *p*) ;; # bash -p leaves out what the user's shell exports to it: CDPATH, functions, BASH_ENV
     *) exec bash -p -- "$0" "$@" ;;
@@ -153,7 +153,7 @@ refuse() { # WHAT venv OR pip SAID
             [[ -n ${PIPELINE_PYTHON:-} ]] || fail 1 "no pip in .venv: on Debian and Ubuntu, apt install python3-venv"
             fail 2 "pip cannot install into $python (see above): leave PIPELINE_PYTHON out, and .venv is made" ;;
         *"No space left"* | *"quota exceeded"*) fail 1 "the disk is full: free 6 GB, and run again" ;;
-        *CERTIFICATE_VERIFY*) fail 6 "pip trusts no certificate of its index: set PIP_CERT to your network's CA bundle" ;;
+        *CERTIFICATE_VERIFY*) fail 6 "pip trusts no certificate of its index: set PIP_CERT to your network's bundle" ;;
         *onnection* | *Retrying* | *SSL* | *"timed out"*)
             fail 6 "the packages cannot be downloaded (see above): check the network, and run again" ;;
         *"ermission denied"* | *"Read-only file system"*) fail 1 "pip may not write there: see above" ;;

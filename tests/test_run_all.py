@@ -271,7 +271,7 @@ def test_windows_line_ends_are_told(project: Project, shell: str) -> None:
     result = subprocess.run([shell, script], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
     sourced = subprocess.run(["bash", "-c", f". {script}; echo alive"], capture_output=True, text=True, check=False)
-    assert "alive" in sourced.stdout and "without source" in sourced.stderr
+    assert "alive" in sourced.stdout and "don't source it" in sourced.stderr
     assert result.stderr == f"error: {script} has Windows' line ends: perl -pi -e 's/\\r//' '{script}'\n"
 
 
