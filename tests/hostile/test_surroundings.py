@@ -123,7 +123,7 @@ def test_what_a_shell_exports_and_what_lies_about_changes_nothing(place: Path, t
     exported = dict.fromkeys(("TQDM_MININTERVAL", "TORCH_LOGS", "PYTORCH_JIT", "OMP_NUM_THREADS", "COLUMNS"), "x")
     exported |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "MATPLOTLIBRC": "matplotlibrc",
                  "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2", "PYTHONINSPECT": "1", "PYTHONDEVMODE": "1",
-                 "TMPDIR": "/nonexistent", "LC_ALL": "tr_TR.UTF-8", "FORCE_COLOR": "1",
+                 "TMPDIR": "matplotlibrc/none", "LC_ALL": "tr_TR.UTF-8", "FORCE_COLOR": "1",
                  "PYTHONPATH": f"{tmp_path / 'foreign'}:{ROOT}"}  # fmt: skip
     # Set again at each start of Python, as some sites do.
     (tmp_path / "foreign" / "sitecustomize.py").write_text("import os; os.environ['PYTHONWARNINGS'] = 'error'")
