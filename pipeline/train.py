@@ -196,7 +196,7 @@ def _estimate(plan: Plan, rows: Sequence[EpochRow], macs: int, device: str) -> s
         return f"unknown: the latest run, {run.name}, was trained on {run.result.device}"
     speed = run.result.images_per_second * summarise(run.card.config.model).macs  # MACs a second
     seconds = macs * epochs / speed
-    return f"about {duration(seconds)}, by the speed of run {run.name} ({speed / 1e9:,.1f} GMAC/s)"
+    return f"about {duration(seconds)}, by the speed of run {run.name}"
 
 
 def _report(run: Run) -> str:
