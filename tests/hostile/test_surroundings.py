@@ -14,7 +14,7 @@ from pipeline.recipes import MODELS, ModelConfig
 from pipeline.training import inference
 from tests.hostile.edits import CSV
 from tests.hostile.surroundings import NAMESPACE, needs_mounts, shell
-from tests.support import ROOT, SLUG, clean_environment, error_line, here, stage, tree
+from tests.support import ROOT, SLUG, clean_environment, error_line, here, tree
 from tests.training.tiny import before_step, write_tiny
 
 TRAIN = ("train", "--competition", SLUG, "--preset", "rehearsal", "--epochs", "2", "--device", "cpu")
@@ -75,7 +75,7 @@ def test_a_compilers_cache_that_cannot_be_made_costs_one_line(tmp_path: Path) ->
     write_tiny(tmp_path / "data/processed", train=100, test=20)
     (tmp_path / "file").touch()
     environ = {**clean_environment(), "TORCHINDUCTOR_CACHE_DIR": "file/cache"}
-    result = stage(*TRAIN, cwd=tmp_path, environ=environ)
+    result = here(*TRAIN, cwd=tmp_path, environ=environ)
     assert (result.returncode, result.stderr) == (0, "")
     told = [line for line in result.stdout.splitlines() if "fail" in line]
     assert told == ["TORCHINDUCTOR_CACHE_DIR=file/cache fails here (Not a directory): using PyTorch's default"]
