@@ -5,6 +5,7 @@ Prints no secret, and hides them where others quote them.  Run by any Python 3.1
 """
 
 import base64
+import functools
 import json
 import os
 import re
@@ -118,10 +119,15 @@ def require_certificates(environ: Mapping[str, str]) -> None:
             if value and (name == "SSL_CERT_DIR" or Path(value).is_dir()):
                 next(entry for folder in value.split(os.pathsep) for entry in Path(folder).glob("*"))
             elif value:
-                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+                _load_bundle(value)
         except (OSError, StopIteration) as error:
             why = "no certificates there" if isinstance(error, (ssl.SSLError, StopIteration)) else error.strerror
             raise UsageError(f"{name} names {value} ({why}): correct it, or `unset {name}`") from None
+
+
+@functools.cache  # each call of the client asks, and a system's bundle takes 50 ms
+def _load_bundle(path: str) -> None:
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
 
 
 def secrets(environ: Mapping[str, str]) -> list[str]:
