@@ -10,7 +10,7 @@ from pipeline.errors import printable
 HEAD = 512  # bytes, which tell what a file is
 
 REPLACE, UNPACK, PULL = "put the original in its place", "unpack it", "run `git lfs pull` in its folder"
-LOAD, LOAD_PYTHON2 = "pickle.load(open(p, 'rb'))", "pickle.load({}(p), encoding='bytes')"
+LOAD, LOAD_PYTHON2 = "pickle.load(open(p, 'rb'))", "pickle.load({}, encoding='bytes')"
 
 
 class Format(NamedTuple):
@@ -30,17 +30,17 @@ FORMATS = (
            "a file of torch.save", "torch.load(p, weights_only=False)"),
     Format(rb"PK\x03\x04", "a zip archive", cure=UNPACK),
     Format(rb"(.{257}ustar|7z\xbc\xaf|Rar!)", "a tar, 7z or rar archive", cure=UNPACK),
-    Format(rb"\x1f\x8b", "gzip-compressed", LOAD_PYTHON2.format("gzip.open")),
-    Format(rb"BZh", "bzip2-compressed", LOAD_PYTHON2.format("bz2.open")),
-    Format(rb"\xfd7zXZ", "xz-compressed", LOAD_PYTHON2.format("lzma.open")),
-    Format(rb"\x28\xb5\x2f\xfd", "zstd-compressed", LOAD_PYTHON2.format("zstandard.open")),
+    Format(rb"\x1f\x8b", "gzip-compressed", LOAD_PYTHON2.format("gzip.open(p)")),
+    Format(rb"BZh", "bzip2-compressed", LOAD_PYTHON2.format("bz2.open(p)")),
+    Format(rb"\xfd7zXZ", "xz-compressed", LOAD_PYTHON2.format("lzma.open(p)")),
+    Format(rb"\x28\xb5\x2f\xfd", "zstd-compressed", LOAD_PYTHON2.format("zstandard.open(p)")),
     Format(rb"x[\x01\x5e\x9c\xda]", "zlib-compressed, by joblib", "joblib.load(p)"),
     Format(rb"\x89HDF", "an HDF5 file", "h5py.File(p)"),
     Format(rb"PAR1", "a Parquet file", "pandas.read_parquet(p)"),
     Format(rb"(ARROW1|FEA1)", "an Arrow or Feather file", "pandas.read_feather(p)"),
     Format(rb".{6}\0\0\{", "a safetensors file", "safetensors.numpy.load_file(p)"),
     Format(rb"(\(dp?\d|\(lp?\d|\}q|\]q|ccopy_reg|cnumpy)", "a pickle of protocol 0 or 1",
-           "pickle.load(open(p, 'rb'), encoding='bytes')"),
+           LOAD_PYTHON2.format("open(p, 'rb')")),
     Format(rb"(\xef\xbb\xbf)?\s*<", "HTML: a login or error page"),
     Format(rb"(\xef\xbb\xbf)?\s*[{\[]", "JSON, perhaps an error"),
     Format(rb"\s*\Z", "empty"),
