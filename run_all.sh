@@ -101,6 +101,8 @@ while (($#)); do
 done
 [[ $rehearsal == no || -z $competition ]] || fail 2 "--rehearsal has a competition of its own: leave --competition out"
 [[ -z $data || -d $data ]] || fail 2 "--data $data is no folder"
+# These runs are named RUN-sN; predict and report take what was trained last.
+if [[ " ${training[*]-} " == *" --seeds "* ]]; then of_predict=${of_predict/--run/} of_report=${of_report/--run/}; fi
 slug=${competition:-${PIPELINE_COMPETITION:-deep-learning-spring-2025-project-1}}
 [[ $slug =~ ^[A-Za-z0-9][A-Za-z0-9-]*$ ]] || fail 2 "--competition wants the last part of its URL, not $slug"
 if [[ $rehearsal == yes ]]; then preset=${preset:-rehearsal}; fi

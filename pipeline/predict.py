@@ -2,8 +2,8 @@
 
     python -m pipeline.predict --out submissions/sub.csv
 
-Without --run it takes the run that train finished last.  The run's folder says which network and
-which competition; there are no model flags.
+Without --run it takes what train finished last: a run, or all seeds of one command.  The run's folder says which
+network and which competition; there are no model flags.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ def predict(
 ) -> Predicted:  # fmt: skip
     """Write the labels for the hidden images of `slug`, by default the runs' own competition.
 
-    They are those of one run, by default the one that train finished last, or of several's averaged probabilities.
+    They are those of one run or of several's averaged probabilities, by default of what train finished last.
     Pixels are streamed, so that only predictions stay in memory, some 40 bytes an image.
 
     Raises:
@@ -211,8 +211,8 @@ python -m pipeline.predict --run pretrained               the network that came 
 """)
 @click.option(
     "--run", "names", metavar="RUN...", multiple=True,
-    help="Runs under --models, or pretrained, or pretrained-NAME for one of several; by default the run that train "
-    "finished last; the probabilities of several are averaged.",
+    help="Runs under --models, or pretrained, or pretrained-NAME for one of several; by default what train finished "
+    "last, a run or the seeds of one command; the probabilities of several are averaged.",
 )  # fmt: skip
 @click.option("--tta", type=click.Choice(get_args(Tta)), default="none", show_default=True,
               help="Average over each image and its mirror image (flip), and both shifted (flip-shift).")  # fmt: skip

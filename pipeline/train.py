@@ -11,10 +11,11 @@ import os
 import shlex
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, get_args
 
 import click
@@ -71,10 +72,15 @@ def train(
         KeyboardInterrupt: the user stopped it; the checkpoint is saved.
     """
     plan = _plan(config, paths, slug, run_name, teachers, pseudo_labels, force, trial)
+    return _finished(plan, device, allow_over_limit, compile_, log)
+
+
+def _finished(plan: Plan, device: str, allow_over_limit: bool, compile_: Compile, log: Log) -> Run:
     _train(plan, device, allow_over_limit, compile_, log)
-    if _is_main_process() and not trial:
-        runs.point_latest(paths.models, plan.folder.name)
-    return Run.open(paths.models, plan.folder.name)
+    models, name = plan.folder.parent, plan.folder.name
+    if _is_main_process() and not plan.card.trial:
+        runs.point_latest(models, name)
+    return Run.open(models, name)
 
 
 def _plan(
@@ -97,6 +103,19 @@ def _plan(
     if not force:
         require_same(folder, card)
     return Plan(card, data, folder, opened, pseudo_labels, force)
+
+
+def _plans(
+    config: TrainConfig, seeds: Sequence[int], run_name: str | None, plan: Callable[[TrainConfig, str | None], Plan]
+) -> list[Plan]:
+    """The run, or one for each of the `seeds`: NAME-sSEED, or under its own name if train has begun it alone."""
+    if not seeds:
+        return [plan(config, run_name)]
+    base, plans = run_name or plan(config, None).folder.name, []
+    for each in (dataclasses.replace(config, seed=seed) for seed in dict.fromkeys(seeds)):
+        alone = None if run_name else plan(each, None)
+        plans.append(alone if alone and alone.folder.exists() else plan(each, f"{base}-s{each.seed}"))
+    return plans
 
 
 def _is_main_process() -> bool:
@@ -213,6 +232,17 @@ weights     {run.folder / runs.WEIGHTS}
 {"" if result.submittable else OVER}"""
 
 
+def _summary(finished: Sequence[Run]) -> str:
+    """Mean and standard deviation over several runs."""
+    sets = {
+        "validation": [run.result.validation_accuracy for run in finished],
+        "test": [run.result.test_accuracy for run in finished],
+    }
+    deviations = {name: f", standard deviation {stdev(each):.2f}" for name, each in sets.items() if len(each) > 1}
+    lines = [f"{name:<11} {mean(each):.2f} % mean{deviations.get(name, '')}" for name, each in sets.items()]
+    return "\n".join([f"seeds       {', '.join(str(run.card.config.seed) for run in finished)}", *lines, ""])
+
+
 @cli.stage_command(
     """
 python -m pipeline.train                            the paper's network and recipe, 80 epochs
@@ -220,6 +250,7 @@ python -m pipeline.train --preset fast              for a laptop or a free noteb
 python -m pipeline.train --preset best              the most accurate, up to an hour of a GPU
 python -m pipeline.train --epochs 1 --device cpu    one epoch, on the CPU
 python -m pipeline.train --seed 1 --run second      another seed, under a name of its own
+python -m pipeline.train --seeds 0 1 2 --run mine   three seeds: mine-s0, mine-s1 and mine-s2
 python -m pipeline.train --optimizer sgd --learning-rate 0.1 --cutmix 1 --ema-decay 0.999
 python -m pipeline.train --preset fast --teacher A B C      learn from three finished runs as well
 python -m pipeline.train --pseudo-labels submissions/sub.csv --rules-allow-pseudo-labels
@@ -229,6 +260,8 @@ torchrun --nproc_per_node=2 -m -- pipeline.train    one run on two GPUs, or in t
 )
 @cli.competition
 @cli.recipe_options
+@click.option("--seeds", metavar="N...", type=click.IntRange(0, 2**31 - 1), multiple=True,
+              help="Train a run for each of these seeds, RUN-sN, one after the other.")  # fmt: skip
 @click.option("--teacher", "teachers", metavar="RUN...", multiple=True, help="Finished runs to learn from as well.")
 @click.option("--pseudo-labels", metavar="CSV", type=cli.FILE,
               help="A CSV of predict's: learn from the hidden images with its labels as well.")  # fmt: skip
@@ -258,6 +291,8 @@ def command(
             "--pseudo-labels CSV and --rules-allow-pseudo-labels go together: the competition's rules do not say "
             "whether a network may learn from the hidden images"
         )
+    if (seeds := recipe.pop("seeds")) and recipe["seed"] is not None:
+        raise UsageError("--seed and --seeds exclude each other: name all seeds with --seeds")
     config = cli.recipe(preset, recipe, taught=bool(teachers))
     if run_name is not None:
         runs.check_name(run_name)
@@ -265,20 +300,26 @@ def command(
     if dry_run and commands.SCRIPT in os.environ:  # before anything is downloaded
         _check_without_data(config, device, allow_over_limit, compile_)
         return
+    plans = _plans(
+        config, seeds, run_name, lambda each, name: _plan(each, paths, slug, name, teachers, pseudo_labels, force)
+    )
     if dry_run:
-        plan = _plan(config, paths, slug, run_name, teachers, pseudo_labels, force)
-        _train(plan, device, allow_over_limit, compile_, cli.log, preview=True)
+        for plan in plans:
+            _train(plan, device, allow_over_limit, compile_, cli.log, preview=True)
         return
-    run = train(
-        config, paths, slug, run_name=run_name, device=device, teachers=teachers, pseudo_labels=pseudo_labels,
-        allow_over_limit=allow_over_limit, compile_=compile_, force=force,
-    )  # fmt: skip
+    finished = []
+    for plan in plans:
+        finished.append(run := _finished(plan, device, allow_over_limit, compile_, cli.log))
+        if _is_main_process():
+            cli.log(_report(run))
     if _is_main_process():
-        cli.log(_report(run))
+        if seeds:
+            runs.point_latest(models, *(run.name for run in finished))
+            cli.log(_summary(finished))
         if run.result.submittable:
-            csv = submissions.free(paths.submissions / "sub.csv")
-            following = commands.command("predict", slug, paths, "--out", str(csv))
-            commands.announce(following, cli.log, os.environ)
+            csv = str(submissions.free(paths.submissions / "sub.csv"))
+            named = ["--run", *(run.name for run in finished)] if seeds else []
+            commands.announce(commands.command("predict", slug, paths, *named, "--out", csv), cli.log, os.environ)
 
 
 main = partial(cli.run, command, "train")  # of argv, by default sys.argv's; returns the exit code

@@ -223,6 +223,14 @@ def test_an_option_reaches_every_stage_that_has_it_and_train_has_all_others(proj
     assert len(calls) == 7 and f"--from {project.programs}/." in " ".join(calls[0])
 
 
+def test_seeds_are_trains_runs_and_predict_takes_them_all(project: Project) -> None:
+    options = ["--data", ".", "--run", "x", "--seeds", "0", "1"]
+    assert project.run(*options, PIPELINE_PYTHON="python3.13").returncode == 0
+    calls = {call.split()[2].removeprefix("pipeline."): call for call in project.calls()}
+    assert calls["train"].endswith(" --seeds 0 1 --run x")
+    assert not [stage for stage in ("predict", "check", "report") if "--run" in calls[stage]]  # what is latest
+
+
 def test_a_rehearsal_hands_all_options_on_to_the_script_inside(project: Project) -> None:
     (project.folder / "run_all.sh").chmod(0o644)
     command = ["bash", "run_all.sh", "--rehearsal", "--models", "m", "--seed", "1", "--force"]

@@ -13,7 +13,7 @@ from pipeline.config import fingerprint
 from pipeline.errors import BadData, MissingInput, UsageError
 from pipeline.recipes import ValidationSet
 from pipeline.store.manifest import FileRecord, Manifest, read_json
-from pipeline.store.runs import PRETRAINED, Run, RunCard, RunResult, is_pretrained
+from pipeline.store.runs import PRETRAINED, Run, RunCard, RunResult, all_latest, is_pretrained
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Exported:
     versions: Mapping[str, str]
 
 
-def open_run(models: Path, folder: Path, name: str | None) -> Run:
+def open_run(models: Path, folder: Path, name: str) -> Run:
     """A run by the name that `--run` gives: of `folder` (data/pretrained) if it says so, else a finished one.
 
     Raises:
@@ -39,7 +39,7 @@ def open_run(models: Path, folder: Path, name: str | None) -> Run:
         BadData: its files are damaged.
         UsageError: `pretrained` alone, and there are several.
     """
-    if name is None or not is_pretrained(name):
+    if not is_pretrained(name):
         return Run.open(models, name)
     files = {f"{PRETRAINED}-{path.stem}": path for path in sorted(folder.glob("[!.]*.json"))}
     meant = [other for other in files if name in (PRETRAINED, other)]
@@ -66,13 +66,13 @@ class Ensemble:
 
     @classmethod
     def open(cls, models: Path, pretrained_folder: Path, names: Sequence[str]) -> Self:
-        """The finished runs `names`, or without names the one that train finished last.
+        """The finished runs `names`, or without names what train finished last: a run, or all seeds of one command.
 
         Raises:
             MissingInput, BadData: one of them is not there, or is damaged.
             UsageError: one is named twice, or two learned from different images.
         """
-        opened = [open_run(models, pretrained_folder, name) for name in names or (None,)]
+        opened = [open_run(models, pretrained_folder, name) for name in names or all_latest(models)]
         members = sorted(opened, key=lambda run: run.name)
         for one, other in pairwise(members):
             if one.name == other.name:

@@ -10,7 +10,8 @@
     report/               what report draws of it, in index.html
     manifest.json         written last: with it the run is complete
 
-data/models/LATEST names the run that train finished last, which is never a sweep's trial.  Nothing here needs torch.
+data/models/LATEST names the run that train finished last, or all seeds of one command; never a sweep's trial.
+Nothing here needs torch.
 """
 
 import difflib
@@ -172,7 +173,12 @@ def is_pretrained(name: str) -> bool:
 
 
 def latest(models: Path) -> str:
-    """The name of the run that train finished last.
+    """The name of the run that train finished last; raises as `all_latest`."""
+    return all_latest(models)[-1]
+
+
+def all_latest(models: Path) -> list[str]:
+    """The names of the runs that train finished last with one command: one, or one for each of its seeds.
 
     Raises:
         MissingInput: no run has finished yet.
@@ -181,11 +187,11 @@ def latest(models: Path) -> str:
     pointer = models / LATEST
     if pointer.is_file():
         try:
-            name = check_name(pointer.read_text(encoding="ascii").strip())
+            names = [check_name(name) for name in pointer.read_text(encoding="ascii").splitlines() or [""]]
         except (UnicodeDecodeError, UsageError):
             raise BadData(f"{pointer} names no run: name one with --run, or train again") from None
-        if not is_trial(models / name):
-            return name
+        if not any(is_trial(models / name) for name in names):
+            return names
     if not (known := finished(models)):
         raise no_such_run(models, LATEST, known)
     cure = f"name one with --run (for submit, --csv); there is {_few(known)}"
@@ -195,10 +201,13 @@ def latest(models: Path) -> str:
     raise MissingInput(f"{pointer} names no run that train has finished: {cure}")
 
 
-def point_latest(models: Path, name: str) -> None:
-    """Make `name` the run that later stages take by default; processes that finish at once take turns."""
+def point_latest(models: Path, *names: str) -> None:
+    """Make the last of `names` the run that later stages take by default, and all of them what predict averages.
+
+    Processes that finish at once take turns.
+    """
     with atomic.lock(models / LATEST, wait=60):
-        atomic.write_bytes(models / LATEST, f"{name}\n".encode())
+        atomic.write_bytes(models / LATEST, "".join(f"{name}\n" for name in names).encode())
 
 
 def no_such_run(models: Path, name: str, known: Sequence[str]) -> MissingInput:

@@ -29,7 +29,7 @@ def test_a_plain_name_will_do(name: str) -> None:
     assert runs.check_name(name) == name
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", "é\n".encode(), b"../../etc\n", b"LATEST\n", b"a\nb\n"])
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", "é\n".encode(), b"../../etc\n", b"LATEST\n", b"a\n\n"])
 def test_a_damaged_pointer_is_bad_data(tmp_path: Path, content: bytes) -> None:
     (tmp_path / runs.LATEST).write_bytes(content)
     with pytest.raises(BadData, match="LATEST names no run"):
