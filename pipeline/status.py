@@ -22,7 +22,8 @@ from pipeline.store.overview import NOT_SUBMITTED, CsvState, FolderState, Ledger
 from pipeline.store.runs import RunCard
 from pipeline.store.submissions import free
 
-NAME, RUNS, CSVS = 28, 5, 4  # on the screen: characters of a name, and how many are shown, the newest
+RUN_HEAD = ("", "preset", "epochs", "holdout", "public", "time", "")
+NAME, RUNS, CSVS = 28, 10, 4  # on the screen: characters of a name, and how many are shown, the newest
 
 
 # --- what comes next: the first thing that is missing or stale, in the order of the stages ----------------
@@ -123,7 +124,7 @@ def show(known: Overview) -> list[str]:
         "competition": [known.competition],
         "raw": [_folder_text(known.raw)],
         "processed": [_folder_text(known.processed)],
-        "runs": _rows(("", "", "validation", "test", ""), [*map(_run_row, shown)], RUNS, left=(0, 1, 4)),
+        "runs": _rows(RUN_HEAD, [*map(_run_row, shown)], RUNS, left=(0, 1, 6)),
         "CSVs": _rows(("", "local", "predicted", "public", ""), [*map(_csv_row, known.csvs)], CSVS, left=(0, 4)),
         "LATEST": [f"damaged: {known.latest_problem}"] if known.latest_problem else [],
         "report": [_folder_text(known.report)] if known.report else [],
@@ -148,13 +149,16 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], most: int, left: S
 
 def _run_row(run: RunState) -> Sequence[str]:
     marks = {"LATEST": run.latest, "BEST": run.best, "a trial": run.trial, "over the limit": not run.submittable}
-    notes = [*(mark for mark, holds in marks.items() if holds), *([run.problem] if run.problem else [])]
-    state = "stale" if run.stale else run.state
-    if run.state in ("training", "interrupted"):
-        state += f" {run.epoch}/{run.epochs}"
-        left = "" if run.seconds_left is None or run.state != "training" else f", {duration(run.seconds_left)} to go"
-        notes.append(f"at {run.changed[:16].replace('T', ' ')} UTC{left}")
-    return printable(run.name, NAME), state, _percent(run.validation), _percent(run.test), ", ".join(notes)
+    notes = ["stale"] * run.stale + [run.state] * (run.state != "finished")
+    notes += [*(mark for mark, holds in marks.items() if holds), *([run.problem] if run.problem else [])]
+    if run.state == "training" and run.seconds_left is not None:
+        notes.append(f"{duration(run.seconds_left)} to go")
+    if run.test is None and run.validation is not None:
+        notes.append(f"validation {run.validation:.2f} % at {run.changed[:16].replace('T', ' ')} UTC")
+    epochs = "" if not run.epochs else str(run.epochs) if run.epoch == run.epochs else f"{run.epoch}/{run.epochs}"
+    time = "" if run.seconds is None else duration(run.seconds)
+    name, scores = printable(run.name, NAME), (_percent(run.test), _percent(run.public))
+    return name, printable(run.preset, NAME), epochs, *scores, time, ", ".join(notes)
 
 
 def _csv_row(csv: CsvState) -> Sequence[str]:

@@ -65,7 +65,7 @@ def line(place: Path, name: str) -> str:
     """What is on the screen beside `name`, of a table its newest row; without the space between columns."""
     screen = shown(place)
     (at,) = [k for k, text in enumerate(screen) if text.startswith(f"{name:<12}")]
-    table = screen[at].split()[-1] in ("test", "public")
+    table = screen[at].split()[-1] in ("time", "public")
     return " ".join(screen[at + table].split()[not table :])
 
 
@@ -103,15 +103,15 @@ def test_each_stage_follows_on_the_one_before(prepared: Path, tmp_path: Path) ->
 
     folder = begin(tmp_path, done=3)
     with atomic.lock(folder):
-        assert f"{folder.name} training 3/12 63.00 % at " in line(tmp_path, "runs")
-        assert line(tmp_path, "runs").endswith(" UTC, 0:09:00 to go")
+        begun = f"{folder.name} rehearsal 3/12 0:03:00 training, 0:09:00 to go, validation 63.00 % at 20"
+        assert line(tmp_path, "runs").startswith(begun)
         assert following(tmp_path) == "predict"
         assert any(text.startswith("then: ") for text in shown(tmp_path))
-    assert f"{folder.name} interrupted 3/12 63.00 % at 20" in line(tmp_path, "runs")
+    assert f"{folder.name} rehearsal 3/12 0:03:00 interrupted, validation 63.00 % at 20" in line(tmp_path, "runs")
     assert following(tmp_path) == "train --competition tiny --preset rehearsal"
 
     finish(tmp_path)
-    assert line(tmp_path, "runs") == f"{folder.name} finished 91.00 % 90.00 % LATEST"
+    assert line(tmp_path, "runs") == f"{folder.name} rehearsal 12 90.00 % 0:01:00 LATEST"
     assert following(tmp_path) == "predict"
     csv = answer(tmp_path, folder.name)
     note(csv, ledger.PREDICTED)
@@ -125,6 +125,7 @@ def test_each_stage_follows_on_the_one_before(prepared: Path, tmp_path: Path) ->
     note(csv, ledger.COMPLETE, public=82.0)
     note(csv, ledger.ERROR, ref=None)  # sent again, and refused
     assert line(tmp_path, "CSVs") == f"{csv.name} 90.00 % 82.50 % 82.00 % complete"
+    assert line(tmp_path, "runs") == f"{folder.name} rehearsal 12 90.00 % 82.00 % 0:01:00 LATEST"
     assert line(tmp_path, "ledger").startswith("best public 82.00 %, 1 submission, ")
     assert line(tmp_path, "report").startswith("absent: ") and following(tmp_path) == "report"
     page = folder / "report/index.html"
@@ -164,7 +165,7 @@ def test_another_download_makes_arrays_runs_and_csvs_stale_one_after_the_other(s
         if kind == "raw":
             assert line(submitted, "processed").endswith("made of another download")
             assert following(submitted) == "preprocess --competition tiny"
-    assert "mine stale 91.00 %" in line(submitted, "runs")
+    assert line(submitted, "runs") == "mine rehearsal 12 90.00 % 80.00 % 0:01:00 stale, LATEST"
     assert line(submitted, "CSVs").endswith("80.00 % stale: of another test set")
     assert following(submitted) == "train --competition tiny --preset rehearsal"
 
@@ -177,7 +178,9 @@ def test_a_csv_that_is_not_what_its_run_predicts_is_stale(place: Path) -> None:
     assert "stale: predict was interrupted" in line(place, "CSVs") and following(place) == "predict"
     atomic.partial(csv).unlink()
     finish(place, "mine", weights="other")
+    note(csv, ledger.COMPLETE, public=80.0)  # the former weights'
     assert "stale: mine was trained anew" in line(place, "CSVs") and following(place) == "predict"
+    assert line(place, "runs") == "mine rehearsal 12 90.00 % 0:01:00 LATEST"
     csv.write_text("3,4\n")
     assert "stale: edited" in line(place, "CSVs")
     assert following(place) == "predict --out submissions/mine-2.csv"  # and never --force over somebody's work
@@ -286,7 +289,7 @@ def test_missing_files_are_damage(place: Path) -> None:
     (run / runs.WEIGHTS).unlink()
     assert following(place) == "train --competition tiny --force --preset rehearsal --run mine"
     (run / runs.CONFIG).unlink()
-    assert line(place, "runs").startswith("mine damaged LATEST, data/models/mine/config.json is missing: train")
+    assert line(place, "runs").startswith("mine damaged, LATEST, data/models/mine/config.json is missing: train")
     assert following(place) == "train --competition tiny --force"
     (place / "data/processed/tiny/hidden_ids.npy").unlink()
     assert following(place) == "preprocess --competition tiny --force"
@@ -294,12 +297,12 @@ def test_missing_files_are_damage(place: Path) -> None:
 
 
 def test_a_screen_is_enough_for_very_much(place: Path) -> None:
-    names = [f"a-very-long-name-for-a-run-{'x' * 80}-{k}" for k in range(9)]
+    names = [f"a-very-long-name-for-a-run-{'x' * 80}-{k}" for k in range(12)]
     for name in names:
         finish(place, name)
         answer(place, name)
     answer(place, *names, csv="\x1b]0;y" * 20 + ".csv")
     screen = shown(place)
-    assert len(screen) <= 24 and max(map(len, screen[3:16])) <= 100
-    assert "and 4 older" in screen[9] and "and 6 older" in screen[15]
+    assert len(screen) <= 29 and max(map(len, screen[3:21])) <= 100
+    assert "and 2 older" in screen[14] and "and 9 older" in screen[20]
     assert "\x1b" not in "".join(screen)

@@ -20,6 +20,7 @@ from pipeline.console import duration
 from pipeline.model.summary import summarise
 from pipeline.recipes import MODELS, ModelConfig
 from pipeline.store import atomic
+from pipeline.store.ensemble import Ensemble
 from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.processed import Processed
 from pipeline.store.runs import CHECKPOINT, WEIGHTS, Run, all_latest, default_name
@@ -170,32 +171,26 @@ def test_the_run_under_way_is_locked(place: Place, capsys: pytest.CaptureFixture
 def test_seeds_are_one_command_that_goes_on_and_trains_none_twice(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folders = ["--processed", place.paths.processed, "--models", place.paths.models]
-    folders += ["--submissions", place.paths.submissions]
     assert place.train("--epochs", "1", "--seed", "1") == 0
-    alone, runs_begun, command = place.run().name, count(), ("--epochs", "1", "--seeds", "2", "1", "0", "2")
+    alone, runs_begun, command = place.run().name, count(), ("--epochs", "1", "--seeds", "1", "0", "1")
     with monkeypatch.context() as patch:
-        before_step(patch, 0, 3, lambda: next(runs_begun) == 1 and signal.raise_signal(signal.SIGTERM))
+        before_step(patch, 0, 3, lambda: next(runs_begun) == 0 and signal.raise_signal(signal.SIGTERM))
         assert place.train(*command) == 130
     assert place.train(*command) == 0
     said = capsys.readouterr().out
-    assert said.count("is complete already") == 3 and said.count("going on from the checkpoint") == 1
+    assert said.count("is complete already") == 2 and said.count("going on from the checkpoint") == 1
     names = all_latest(place.paths.models)
-    assert names[1] == alone and [name.rpartition("-")[2] for name in names[::2]] == ["s2", "s0"]
+    assert names[0] == alone and names[1].endswith("-s0")
     finished = [Run.open(place.paths.models, name) for name in names]
-    assert [run.card.config.seed for run in finished] == [2, 1, 0]
-    assert len({run.weights_sha256 for run in finished}) == 3
+    assert [run.card.config.seed for run in finished] == [1, 0]
+    assert len({run.weights_sha256 for run in finished}) == 2
     tests = [run.result.test_accuracy for run in finished]
     assert f"test        {mean(tests):.2f} % mean, standard deviation {stdev(tests):.2f}\n" in said
-    following = said.splitlines()[-1]
-    assert f"--run {' '.join(names)} --out " in following
-    csv = place.paths.submissions / "sub.csv"
-    words = [*shlex.split(following)[4:-1], str(csv), "--submissions", str(csv.parent)]
-    assert predict.main(words) == 0
-    sidecar = Sidecar.read(csv)
-    assert sidecar is not None and list(sidecar.runs) == sorted(names)
-    assert predict.main([*map(str, folders), "--out", str(csv)]) == 0
-    assert "is complete for this run, nothing to do" in capsys.readouterr().out  # they are its default, too
+    words = shlex.split(said.splitlines()[-1])
+    assert words[:4] == ["next:", "python", "-m", "pipeline.predict"]
+    averaged = predict.command.make_context("predict", words[4:]).params["names"]
+    opened = [Ensemble.open(place.paths.models, place.paths.pretrained, given) for given in (averaged, ())]
+    assert [ensemble.name for ensemble in opened] == ["+".join(sorted(names))] * 2  # by default, too
     assert place.train("--seeds", "0", "--seed", "1") == 2
 
 

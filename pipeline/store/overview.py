@@ -41,11 +41,14 @@ class RunState:
 
     name: str
     changed: str  # when a file of it changed last, ISO 8601, UTC
+    preset: str = ""
     state: str = "damaged"  # or training, interrupted, finished
     epoch: int = 0  # done
     epochs: int = 0
     validation: float | None = None  # the best so far
     test: float | None = None  # on test_batch
+    public: float | None = None  # the best of the CSVs that it predicted alone
+    seconds: float | None = None  # of training, so far
     seconds_left: float | None = None  # of training
     stale: bool = False  # it learned from other images than are here now
     latest: bool = False  # predict takes it by default
@@ -124,6 +127,7 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
 
     ledger_state, lines = _ledger(paths.submissions / ledger.NAME, slug, now)
     csvs = [_csv(path, slug, weights, hidden, lines) for path in paths.submissions.glob("[!.]*.csv")]
+    states = [replace(run, public=_best_public(run.name, csvs)) for run in states]
     run = usable(states)
     mine = None
     with suppress(BadData, MissingInput):
@@ -142,6 +146,12 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
         latest_problem=latest_problem if any(run.state == "finished" for run in states) else "",
         others=sorted(competitions(paths) - {slug}),
     )
+
+
+def _best_public(run: str, csvs: Sequence[CsvState | None]) -> float | None:
+    """The best public score of the run's own CSVs, as long as it has these weights."""
+    own = [csv.public for csv in csvs if csv and tuple(csv.runs) == (run,) and "trained anew" not in csv.stale]
+    return max((public for public in own if public is not None), default=None)
 
 
 def usable(states: Sequence[RunState]) -> RunState | None:
@@ -235,17 +245,20 @@ def _run(folder: Path, data: str | None, latest: bool) -> tuple[RunState, RunCar
     state, card = RunState(folder.name, changed, latest=latest), None
     try:
         card, training = RunCard.read(folder), atomic.is_locked(folder)
-        state, stale = replace(state, epochs=card.config.epochs, trial=bool(card.trial)), data not in (None, card.data)
+        stale = data not in (None, card.data)
+        state = replace(state, preset=card.config.preset, epochs=card.config.epochs, trial=bool(card.trial))
         if not training and (folder / MANIFEST).is_file():
             run = Run.open(folder.parent, folder.name)
-            validation, test = run.result.validation_accuracy, run.result.test_accuracy
-            state = replace(state, state="finished", epoch=run.result.epochs, validation=validation, test=test)
-            return replace(state, stale=stale, submittable=run.result.submittable), card, run.weights_sha256
+            result = run.result
+            state = replace(state, state="finished", epoch=result.epochs, validation=result.validation_accuracy)
+            state = replace(state, test=result.test_accuracy, seconds=result.seconds, submittable=result.submittable)
+            return replace(state, stale=stale), card, run.weights_sha256
         rows = runs.read_metrics(folder / runs.METRICS)
         state = replace(state, state="training" if training else "interrupted", epoch=len(rows), stale=stale)
         if rows:
             left = runs.seconds_left(rows, state.epochs)
             state = replace(state, validation=runs.best_row(rows).validation_accuracy, seconds_left=left)
+            state = replace(state, seconds=sum(row.seconds for row in rows))
     except (BadData, MissingInput) as error:
         state = replace(state, problem=str(error))
     return state, card, None
