@@ -293,6 +293,8 @@ def command(
         )
     if (seeds := recipe.pop("seeds")) and recipe["seed"] is not None:
         raise UsageError("--seed and --seeds exclude each other: name all seeds with --seeds")
+    if seeds and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError("torchrun trains one run: leave torchrun out, or name one --seed and a --run for each")
     config = cli.recipe(preset, recipe, taught=bool(teachers))
     if run_name is not None:
         runs.check_name(run_name)

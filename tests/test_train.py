@@ -191,6 +191,10 @@ def test_seeds_are_one_command_that_goes_on_and_trains_none_twice(
     opened = [Ensemble.open(place.paths.models, place.paths.pretrained, given) for given in (averaged, ())]
     assert [ensemble.name for ensemble in opened] == ["+".join(sorted(names))] * 2  # by default, too
     assert place.train("--seeds", "0", "--seed", "1") == 2
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert place.train("--seeds", "0", "1") == 2
+    refused = capsys.readouterr().err.splitlines()
+    assert "exclude each other" in refused[0] and "torchrun trains one run" in refused[1]
 
 
 @pytest.mark.parametrize(
