@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from pipeline import cli, commands
 from pipeline.config import Paths, competition
 from pipeline.console import duration, table
 from pipeline.errors import AccessDenied, BadData, Log, MissingInput, NetworkError, PipelineError, printable
+from pipeline.gap.advice import Advice, advise, summary
 from pipeline.gap.assessment import Assessment, assess, record
 from pipeline.gap.comparison import Comparison, compare
 from pipeline.kaggle_api import credentials
@@ -50,6 +51,7 @@ class Checked:
     csv_sha256: str
     sidecar: Sidecar | None  # None: there is no CSV, or it is not as predict wrote it
     assessment: Assessment | None
+    advice: Sequence[Advice]
     not_assessed: str | None  # why there is no assessment
     not_asked: str | None  # why Kaggle was not asked
     pictures: Sequence[Path] = ()  # that were drawn
@@ -64,13 +66,14 @@ class Checked:
         }
         if self.comparison.newest is None and (sidecar := self.sidecar) is not None:
             values |= {"run": sidecar.run, "local": sidecar.test_accuracy, "validation": sidecar.validation_accuracy}
-        return {**values, **(self.assessment.to_dict() if self.assessment else NOT_ASSESSED)}
+        assessed = self.assessment.to_dict() if self.assessment else dict.fromkeys(ASSESSED)
+        return {**values, **assessed, "advice": [asdict(each) for each in self.advice]}
 
 
-NOT_ASSESSED: Mapping[str, Any] = {  # what Assessment.to_dict would say
-    **dict.fromkeys(("predicted", "interval", "by", "temperature", "verdict", "diagnosis", "measure")),
-    "methods": {}, "refused": {}, "reliable": False, "doubts": [], "trials": [], "advice": [],
-}  # fmt: skip
+ASSESSED = (  # the keys of Assessment.to_dict
+    "predicted", "interval", "by", "error", "methods", "refused", "reliable", "doubts", "temperature", "verdict",
+    "diagnosis", "trials", "measure",
+)  # fmt: skip
 
 
 def check(
@@ -93,7 +96,7 @@ def check(
     csvs, entries = submissions.local_csvs(paths.submissions, slug), ledger.read(path)
     subject, digest, sidecar, assessment, not_assessed = csv, "", None, None, None
     try:
-        local = submissions.local_csv(csv, slug) if csv else submissions.default_csv(paths, slug)
+        local = submissions.local_csv(csv, slug) if csv else submissions.default_csv(csvs, paths, slug)
         subject, sidecar, digest = local.path, local.sidecar, local.sidecar.csv_sha256
         assessment = assess(local, csvs, entries, known)
         entries = record(path, entries, assessment, datetime.now(UTC))
@@ -106,13 +109,15 @@ def check(
             digest, not_assessed = FileRecord.of(csv).sha256, f"{error}, so its score cannot be predicted"
     listed, not_asked = _ask(kaggle, slug, entries, wait, log)
     entries = sync(path, entries, listed, csvs, slug)
+    assessment = assessment.after(entries) if assessment else None
+    advice = advise(assessment, csvs, entries, paths) if assessment else []
     drawn = _draw(assessment, paths.processed / slug, pictures) if assessment and pictures else []
     manifest = None
     with suppress(BadData):  # without what preprocess found out the comparison knows less, and goes on
         manifest = Manifest.read(paths.processed / slug)
     only = digest if csv else None
     compared = compare(known, entries, csvs, manifest.facts if manifest else {}, only)
-    return Checked(compared, subject, digest, sidecar, assessment, not_assessed, not_asked, drawn)
+    return Checked(compared, subject, digest, sidecar, assessment, advice, not_assessed, not_asked, drawn)
 
 
 def _ask(
@@ -147,39 +152,43 @@ def _draw(assessment: Assessment, processed: Path, folder: Path) -> list[Path]:
     return figures.write(drawn, folder, assessment.csv.path.stem)
 
 
-def show(checked: Checked, paths: Paths, log: Log) -> None:
-    """Print the table, what it means, and what to expect."""
-    compared = checked.comparison
+def show(checked: Checked, paths: Paths, verbose: bool, log: Log) -> None:
+    """Print the table, the prediction or score, its cause and what to do."""
+    compared, csv, assessed = checked.comparison, checked.csv, checked.assessment
     if checked.not_asked:
         log(f"check: Kaggle was not asked, this is the ledger alone: {checked.not_asked}")
     if compared.submissions:
         log(f"{submission_table(compared.submissions, compared.predictions)}\n")
-    lines = _meaning(compared)
-    if errors := compared.errors:
-        mean = sum(map(abs, errors)) / len(errors)
-        lines.append(f"predictions that have a score by now: {len(errors)}, off by {mean:.2f} points on average")
-    for line in (*lines, *_about_the_csv(checked, paths)):
+    else:
+        log(f"check: nothing has been submitted to {compared.competition.slug} yet")
+    if csv is None:
+        lines = [f"there is no CSV to submit: {checked.not_assessed}"]
+    elif assessed is None:
+        lines = [f"{csv}: no prediction: {checked.not_assessed}"]
+    else:
+        lines = [f"{csv} is of run {printable(assessed.csv.sidecar.run)}", *(compared.details if verbose else [])]
+    lines += [f"picture {path}" for path in checked.pictures]
+    for line in lines:
+        log(f"check: {line}")
+    for line in summary(assessed, checked.advice, verbose) if assessed else []:
+        log(line)
+    for line in _how_to_submit(checked, paths):
         log(f"check: {line}")
 
 
-def _about_the_csv(checked: Checked, paths: Paths) -> list[str]:
-    """Which it is, what it will score, and how to submit it unless it was."""
+def _how_to_submit(checked: Checked, paths: Paths) -> list[str]:
+    """With Kaggle's own client, unless the CSV was submitted, must not be or had better not be."""
     csv, sidecar, slug = checked.csv, checked.sidecar, checked.comparison.competition.slug
-    if csv is None:
-        return [f"there is no CSV to submit: {checked.not_assessed}"]
-    lines = checked.assessment.summary() if checked.assessment else [f"no prediction: {checked.not_assessed}"]
-    lines += [f"picture {path}" for path in checked.pictures]
-    lines.insert(0, f"{csv} is {f'of run {printable(sidecar.run)}' if sidecar else f'a valid submission to {slug}'}")
-    if checked.csv_sha256 in {entry.csv_sha256 for entry in checked.comparison.submissions if entry.ref}:
-        return lines
+    sent = checked.csv_sha256 in {entry.csv_sha256 for entry in checked.comparison.submissions if entry.ref}
+    if csv is None or sent or any("don't submit" in each.do for each in checked.advice):
+        return []
     if sidecar is None:
         command = commands.command("submit", slug, paths, "--csv", str(csv), "--competition", slug)
-    elif not sidecar.submittable:
-        return [*lines, f"there is no CSV to submit: {csv} is of a network over the parameter limit"]
-    else:
-        tag = submissions.tag(sidecar.run, sidecar.csv_sha256, sidecar.validation_accuracy)
-        command = f'kaggle competitions submit -c {slug} -f {shlex.quote(str(csv))} -m "{tag}"'
-    return [*lines, f"{csv} has not been submitted.  To submit it:\n  {command}"]
+        return [f"{csv} is a valid submission to {slug}.  To submit it:\n  {command}"]
+    if not sidecar.submittable:
+        return [f"there is no CSV to submit: {csv} is of a network over the parameter limit"]
+    tag = submissions.tag(sidecar.run, sidecar.csv_sha256, sidecar.validation_accuracy)
+    return [f'or with Kaggle\'s client:\n  kaggle competitions submit -c {slug} -f {shlex.quote(str(csv))} -m "{tag}"']
 
 
 def submission_table(entries: Sequence[Entry], predictions: Mapping[str, Entry]) -> str:
@@ -195,36 +204,6 @@ def submission_table(entries: Sequence[Entry], predictions: Mapping[str, Entry])
     return "\n".join([*left_out, *table(ledger.HEAD, rows), *notes])
 
 
-def _meaning(compared: Comparison) -> list[str]:
-    """What the newest score says."""
-    newest, line = compared.newest, compared.competition.line
-    if not compared.submissions:
-        return [f"nothing has been submitted to {compared.competition.slug} yet"]
-    if newest is not None and newest.status == ledger.ERROR:
-        return [f"the newest submission has no score: {printable(newest.note)}"]
-    if newest is None or newest.public is None:
-        return ["no score yet; look again later"]
-    if newest.local_test is None or newest.gap_public is None:
-        return [f"ref {newest.ref} scored {newest.public:.2f} %; its CSV is not from here"]
-    lines = [
-        f"ref {newest.ref}, run {printable(newest.run)}: local {newest.local_test:.2f} %, "
-        f"public {newest.public:.2f} %, a gap of {newest.gap_public:.2f} points"
-    ]
-    if compared.optimistic:
-        lines.append("that local accuracy is optimistic: the best epoch was selected on the same test_batch")
-    if compared.noise is not None:
-        assumed = "" if compared.competition.public_rows else ", assumed: half of them"
-        rows = f"{compared.public_rows} public rows{assumed}"
-        verdict = "more than sampling noise explains" if compared.noise.exceeds else "within sampling noise"
-        lines.append(f"that is {verdict} (±{compared.noise.limit:.2f} points at 95 %; {rows})")
-    if compared.line_expects is not None and line is not None:
-        lines.append(
-            f"this competition's published line expects {compared.line_expects:.2f} % for that local accuracy; "
-            f"the score is {newest.public - compared.line_expects:+.2f} points off it ({line.source})"
-        )
-    return lines
-
-
 @cli.stage_command("""
 python -m pipeline.check                             the default competition
 python -m pipeline.check --csv submissions/sub.csv   that CSV
@@ -235,6 +214,7 @@ python -m pipeline.check --fail-over 12              exit code 1 if the newest g
 @cli.competition
 @cli.csv("The CSV to assess; by default the newest of the run that train finished last.")
 @cli.as_json
+@cli.verbose
 @click.option("--fail-over", metavar="POINTS", type=cli.Finite(min=-100, max=100),
               help="End with exit code 1 if the newest gap is larger.")  # fmt: skip
 @cli.wait(30, "a submission that is being scored")
@@ -246,8 +226,8 @@ python -m pipeline.check --fail-over 12              exit code 1 if the newest g
 @cli.models
 @cli.submissions
 def command(
-    slug: str, csv: Path | None, as_json: bool, fail_over: float | None, wait: float, pictures: Path | None,
-    timeout: float, processed: Path, models: Path, submissions: Path,
+    slug: str, csv: Path | None, as_json: bool, verbose: bool, fail_over: float | None, wait: float,
+    pictures: Path | None, timeout: float, processed: Path, models: Path, submissions: Path,
 ) -> None:  # fmt: skip
     """Predict the score of a CSV, compare local accuracy with Kaggle's scores, and keep the ledger."""
     paths = Paths(processed=processed, models=models, submissions=submissions)
@@ -257,7 +237,7 @@ def command(
     if as_json:
         cli.log(json.dumps(checked.to_dict(), indent=2))
     else:
-        show(checked, paths, cli.log)
+        show(checked, paths, verbose, cli.log)
     newest = checked.comparison.newest
     if fail_over is None or newest is None:
         return

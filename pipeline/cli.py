@@ -197,6 +197,7 @@ force = click.option(
     "--force", is_flag=True, help="Redo it even if the output is complete; what was not ours is kept as NAME.bak."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+verbose = click.option("--verbose", is_flag=True, help="Show every method, the size of each effect and all advice.")
 device = click.option(
     "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True,
     help="auto takes CUDA when there is one, else MPS, else the CPU.",

@@ -23,6 +23,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "submit": ("processed", "models", "submissions"),
     "report": ("processed", "models", "submissions"),
     "check": ("processed", "models", "submissions"),
+    "status": ("raw", "processed", "models", "submissions"),
     "kernel fetch": ("models", "submissions"),
 }
 KNOW_THEIR_COMPETITION = ("predict", "submit", "report", "kernel fetch")

@@ -24,6 +24,7 @@ from pipeline import cli, commands
 from pipeline.config import PARAMETER_LIMIT, Paths, check_slug, competition
 from pipeline.console import duration
 from pipeline.errors import BadData, Log, UsageError
+from pipeline.gap.advice import advise, summary
 from pipeline.gap.assessment import assess, record
 from pipeline.store import atomic, ledger, runs, submission_format, submissions
 from pipeline.store.ensemble import Ensemble
@@ -45,7 +46,8 @@ class Predicted:
 
 def predict(
     paths: Paths, log: Log, *, names: Sequence[str] = (), slug: str | None = None, tta: Tta = "none",
-    adapt: Adapt = "auto", out: Path | None = None, device: str = "auto", batch_size: int = 512, force: bool = False,
+    adapt: Adapt = "auto", out: Path | None = None, device: str = "auto", batch_size: int = 512, verbose: bool = False,
+    force: bool = False,
 ) -> Predicted:  # fmt: skip
     """Write the labels for the hidden images of `slug`, by default the runs' own competition.
 
@@ -74,7 +76,7 @@ def predict(
         with atomic.lock(csv):
             written = _write(ensemble, data, csv, log, tta=tta, adapt=adapt, device_name=device, batch_size=batch_size)
     if submissions.evidence_path(csv).exists():  # an older CSV has nothing to predict its score by
-        _predict_score(csv, written, paths, log)
+        _predict_score(csv, written, paths, verbose, log)
     return Predicted(csv, written)
 
 
@@ -192,15 +194,16 @@ def _publish(
     return written
 
 
-def _predict_score(csv: Path, written: Sidecar, paths: Paths, log: Log) -> None:
-    """Say what public score to expect, and keep it in the ledger before anybody knows the score."""
-    entries = ledger.read(paths.submissions / ledger.NAME)
-    subject = submissions.local_csv(csv, written.competition)
-    others = submissions.local_csvs(paths.submissions, written.competition)
-    assessment = assess(subject, others, entries, competition(written.competition))
-    record(paths.submissions / ledger.NAME, entries, assessment, datetime.now(UTC))
-    for line in assessment.summary():
-        log(f"predict: {line}")
+def _predict_score(csv: Path, written: Sidecar, paths: Paths, verbose: bool, log: Log) -> None:
+    """Predict the public score, and keep it in the ledger before anybody knows the score."""
+    path, csvs = paths.submissions / ledger.NAME, submissions.local_csvs(paths.submissions, written.competition)
+    entries, subject = ledger.read(path), submissions.local_csv(csv, written.competition)
+    assessed = assess(subject, csvs, entries, competition(written.competition))
+    entries = record(path, entries, assessed, datetime.now(UTC))
+    advice = advise(assessed, csvs, entries, paths)
+    for line in summary(assessed, advice, verbose):
+        if commands.SCRIPT not in os.environ or not line.startswith("next: "):  # the script goes on by itself
+            log(line)
 
 
 @cli.stage_command("""
@@ -225,6 +228,7 @@ python -m pipeline.predict --run pretrained               the network that came 
               "runs.")  # fmt: skip
 @click.option("--batch-size", metavar="N", type=click.IntRange(min=1), default=512, show_default=True,
               help="Images at once.")  # fmt: skip
+@cli.verbose
 @cli.device
 @cli.processed
 @cli.models
@@ -237,10 +241,7 @@ def command(
     paths = Paths(processed=processed, models=models, submissions=submissions)
     if slug is None and any(map(runs.is_pretrained, names)):
         slug = check_slug(os.environ.get(cli.COMPETITION) or cli.default_competition(paths, cli.log))
-    done = predict(paths, cli.log, names=names, slug=slug, **options)
-    if done.sidecar.submittable and not any(map(runs.is_pretrained, done.sidecar.runs)):
-        following = commands.command("submit", done.sidecar.competition, paths, "--csv", str(done.csv))
-        commands.announce(following, cli.log, os.environ)
+    predict(paths, cli.log, names=names, slug=slug, **options)
 
 
 main = partial(cli.run, command, "predict")  # of argv, by default sys.argv's; returns the exit code

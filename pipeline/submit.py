@@ -244,7 +244,9 @@ def _newest(paths: Paths, slug: str | None, log: Log) -> Path:
     # Without any run there may be a CSV of the weights that came with the project, which are not to be submitted.
     runs.latest(paths.models)
     # One of another competition is refused as if it had been named.
-    found = default_csv(paths, slug if local_csvs(paths.submissions, slug) else None)
+    if not (csvs := local_csvs(paths.submissions, slug)):
+        slug, csvs = None, local_csvs(paths.submissions)
+    found = default_csv(csvs, paths, slug)
     log(f"submit: {found.path}, the newest CSV of run {found.sidecar.run}")
     return found.path
 

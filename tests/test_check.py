@@ -11,8 +11,9 @@ import pytest
 
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.reporting import figures
-from pipeline.store import ledger
+from pipeline.store import ledger, runs
 from pipeline.store.ledger import Entry
+from pipeline.store.runs import RunCard
 from pipeline.store.submissions import Sidecar
 from tests.doubles.kaggle import faulty_kaggle
 from tests.support import SLUG, error_line, here, predicted_place, serve, submit_by_hand, tree, write_run
@@ -37,7 +38,7 @@ def test_before_any_submission_it_prints_a_command_that_works_and_is_recognised(
         assert command.startswith(f"kaggle competitions submit -c {SLUG} -f submissions/tiny-run.csv -m ")
         subprocess.run(shlex.split(command), cwd=place, env=kaggle.environment, check=True, capture_output=True)
         assert json.loads(check(place, kaggle.environment, "--json").stdout)["run"] == "tiny-run"
-        assert "To submit it" not in check(place, kaggle.environment).stdout
+        assert "submissions submit" not in check(place, kaggle.environment).stdout
 
 
 def test_a_submission_by_hand_gets_local_and_public_and_gap(place: Path) -> None:
@@ -50,7 +51,7 @@ def test_a_submission_by_hand_gets_local_and_public_and_gap(place: Path) -> None
     assert (found["local"], found["validation"], found["run"]) == (90.0, 91.0, "tiny-run")
     assert found["gap"] == pytest.approx(found["local"] - found["public"])
     assert found["public_rows"] == 15 and found["rows_assumed"]
-    assert f"a gap of {found['gap']:.2f} points" in shown.stdout
+    assert f"gap {found['gap']:.2f} points" in shown.stdout
     assert "* 90000001: submitted by hand; recognised by its file name" in shown.stdout
     assert "over --fail-over 5" in error_line(failed, 1)
     assert [entry.status for entry in ledger.read(place / "submissions/ledger.csv")] == ["predicted", "complete"]
@@ -95,14 +96,14 @@ def test_a_strangers_submission_has_no_local_value(place: Path) -> None:
     with serve(place) as kaggle:
         submit_by_hand(place, kaggle, "elsewhere.csv")
         result = check(place, kaggle.environment)
-    assert result.returncode == 0 and "its CSV is not from here" in result.stdout
+    assert result.returncode == 0 and "* 90000001: not a CSV that is here" in result.stdout
 
 
 def test_without_labels_it_says_that_there_is_no_score(place: Path) -> None:
     with faulty_kaggle(place / "source", place / "state", slug=SLUG) as kaggle:
         submit_by_hand(place, kaggle)
         result = check(place, kaggle.environment)
-    assert result.returncode == 0 and "no score" in result.stdout
+    assert result.returncode == 0 and "complete" in result.stdout and "public" not in result.stdout.splitlines()[-2]
 
 
 def test_without_credentials_the_ledger_alone_is_shown(place: Path) -> None:
@@ -140,28 +141,70 @@ def test_a_damaged_manifest_of_the_data_does_not_stop_it(place: Path, content: s
     assert (found["ref"], found["gap"], found["noise"], found["public_rows"]) == (7, 10.0, None, None)
 
 
-def test_a_csv_is_judged_before_it_is_submitted_and_compared_afterwards(place: Path) -> None:
+def test_a_csv_is_predicted_and_once_it_is_scored_that_is_what_it_says(place: Path) -> None:
+    """What was predicted then, the score and the error, also if the same CSV is sent twice: one prediction."""
+    csv = ("--csv", "submissions/tiny-run.csv")
     with serve(place) as kaggle:
-        before = json.loads(check(place, kaggle.environment, "--csv", "submissions/tiny-run.csv", "--json").stdout)
+        before = json.loads(check(place, kaggle.environment, *csv, "--json").stdout)
         shown = check(place, kaggle.environment).stdout
-        submit_by_hand(place, kaggle)
-        after = json.loads(check(place, kaggle.environment, "--csv", "submissions/tiny-run.csv", "--json").stdout)
+        for _ in range(2):
+            submit_by_hand(place, kaggle)
+        after = json.loads(check(place, kaggle.environment, *csv, "--json").stdout)
+        scored, details = (check(place, kaggle.environment, *more).stdout for more in ((), ("--verbose",)))
     assert (before["local"], before["public"], before["run"]) == (90.0, None, "tiny-run")
     low, high = before["interval"]
     assert 0 <= low <= before["predicted"] <= high <= 100
     assert "atc" in before["methods"] and before["by"] in before["methods"]
     assert before["verdict"] == before["diagnosis"]["verdict"] == "preprocessing"  # the run is no trained one
-    assert f"diagnosis preprocessing: {before['diagnosis']['reason']}" in shown
-    for step in before["advice"]:
-        assert set(step) == {"do", "gain", "source"}
-    assert f"next: {before['advice'][0]['do']}" in shown
     assert not before["reliable"] and "there are only 30 hidden images" in before["doubts"]
-    assert f"expected public score {before['predicted']:.1f} %" in shown
+    *_, headline, cause, following, _, _ = shown.splitlines()
+    assert headline == (
+        f"holdout 90.00%   predicted {before['predicted']:.1f}% ({low:.0f}-{high:.0f}: there are only 30 hidden images)"
+    )
+    assert cause.startswith("cause: preprocessing: ")
+    assert following.startswith(f"next: {before['advice'][0]['command']} (")
+    assert " atc" not in shown and "AUC" not in shown  # that is for --verbose
+
+    error = before["predicted"] - after["public"]
     (predicted,) = after["predictions"]
-    assert predicted["public"] == after["public"] is not None
-    assert predicted["error"] == pytest.approx(before["predicted"] - after["public"])
-    off = f"predictions that have a score by now: 1, off by {abs(predicted['error']):.2f} points on average"
-    assert off in check(place, None).stdout
+    assert predicted["error"] == after["error"] == pytest.approx(error) and len(after["submissions"]) == 2
+    assert (after["predicted"], after["interval"]) == (before["predicted"], before["interval"])
+    assert (after["methods"], after["reliable"]) == ({}, None) and "submit" not in after["advice"][0]["command"]
+    assert f"public {after['public']:.2f}%   private {after['private']:.2f}%   gap " in scored
+    assert f"   prediction error {error:+.2f} points\n" in scored
+    for text in ("no score", "UNRELIABLE", " atc", "not submitted"):
+        assert text not in scored
+    assert f"prediction error so far: {abs(error):.2f} points (n=1)" in details and "AUC" in details
+
+
+@pytest.fixture
+def short(place: Path) -> Path:
+    """A run whose validation accuracy still rose a point an epoch, and its CSV, as a network that knows one class."""
+    result = place / "data/models/tiny-run/result.json"
+    result.write_text(result.read_text().replace('"test_accuracy": 90.0', '"test_accuracy": 10.0'))
+    runs.complete(result.parent, RunCard.read(result.parent))
+    assert here("predict", "--force", cwd=place).returncode == 0
+    return place
+
+
+def test_advice_begins_with_what_is_obvious_and_each_command_works_as_it_stands(short: Path) -> None:
+    first = json.loads(check(short, None, "--json").stdout)
+    best = Entry(competition=SLUG, ref=7, csv_sha256="other", public=99.5, status="complete")
+    ledger.append(short / "submissions/ledger.csv", [best])
+    shown, found = check(short, None), json.loads(check(short, None, "--json").stdout)
+    low = f"don't submit: {found['predicted']:.1f}% expected, your best is 99.50%"
+    trained = "trained too short: validation accuracy rose 1.0 points an epoch at the end of 12, and class 0, 1"
+    assert first["advice"][0]["do"].startswith(trained) and found["advice"][0]["do"].startswith(f"{low}; {trained}")
+    assert shown.stdout.splitlines()[-1].startswith("next: python -m pipeline.train ") and low in shown.stdout
+    assert any("pipeline.submit" in each["command"] for each in first["advice"])
+    assert not any("submit " in each["command"] for each in found["advice"])
+    for each in found["advice"]:
+        if "--seeds" in each["command"]:
+            continue
+        python, module, stage, *options = shlex.split(each["command"])
+        assert (python, module) == ("python", "-m")
+        done = here(stage.removeprefix("pipeline."), *options, cwd=short)
+        assert done.returncode == 0, done.stderr
 
 
 def test_pictures_are_drawn_where_they_are_wanted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

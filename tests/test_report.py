@@ -83,8 +83,9 @@ def test_the_page_shows_the_result_the_prediction_and_the_score(reported: Path) 
     for text in (
         "Local 90.00%",
         "Validation 91.00%",
-        f"Predicted on Kaggle {predicted.predicted:.1f}%",
-        f"90%: {predicted.predicted_low:.1f} to {predicted.predicted_high:.1f}%",
+        f"Predicted on Kaggle {predicted.predicted:.1f}% 90%: {predicted.predicted_low:.1f} to "
+        f"{predicted.predicted_high:.1f}%; prediction error {predicted.predicted - 66.67:+.2f} points",
+        "python -m pipeline.train --competition tiny --preset rehearsal --run tiny-run-again",
         f"Kaggle, public {scored.public:.2f}% private {scored.private:.2f}%",
         f"Gap {scored.gap_public:.2f} points local minus public",
         "78,330 trainable, of 5,000,000 allowed",
@@ -94,6 +95,7 @@ def test_the_page_shows_the_result_the_prediction_and_the_score(reported: Path) 
         "epochs 12",
     ):
         assert text in shown, text
+    assert "doubt" not in shown and "no score" not in shown  # it has one
 
 
 def test_one_file_holds_all_figures_and_each_is_a_picture_beside_it(reported: Path) -> None:

@@ -6,6 +6,7 @@ shift                          label shift, confidence, features, near duplicate
 diagnosis                      the verdict and its grounds, from corruption_fit and shift; how they are stored
 adapt                          mitigations of a shift, tried on labelled images, and applied (needs torch)
 prediction                     the hidden images predicted, diagnosed, and predicted again: what predict calls
-assessment                     a CSV's evidence put together, and the advice: what predict, check and report call
+assessment                     a CSV's evidence put together: the prediction, the score, the cause
+advice                         what to do, ranked, as commands: what predict, check and report show
 comparison                     the gap over all submissions, and whether it is luck: what check calls
 """

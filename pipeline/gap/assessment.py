@@ -1,16 +1,14 @@
 """What a CSV will score, before it is submitted: its evidence, the other runs' and the known scores, put together.
 
-And what to do about the gap, by the diagnosis, by trials on labelled images, and by what was measured locally.
 Accuracies here are fractions in 0..1; the ledger's are in per cent.
 """
 
-import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,115 +16,122 @@ from pipeline.config import Competition
 from pipeline.errors import BadData
 from pipeline.gap import estimators
 from pipeline.gap.diagnosis import FEATURES_APART, Findings
-from pipeline.gap.estimators import ENOUGH_IMAGES, PROBIT_SLOPE, Labels, probit
+from pipeline.gap.estimators import ENOUGH_IMAGES, Labels
 from pipeline.gap.forecast import Forecast, forecast
 from pipeline.store import ledger
 from pipeline.store.ledger import Entry
 from pipeline.store.submissions import Evidence, LocalCsv, Sidecar, accuracy
 
-# Local gains in points, from tests/bench/RESULTS.md: "Preset fast", flip on test_batch, and "Several runs in one
-# prediction, and a student", three runs against the best of them and their student against a run like itself.
-FLIP, ENSEMBLE, STUDENT = 1.12, 1.62, 0.96
-OWN = "in a trial on labelled images made like the hidden ones"
-ADVISED = 4  # pieces of advice in a summary
-
-
-@dataclass(frozen=True)
-class Advice:
-    """One thing to do."""
-
-    do: str
-    gain: float | None  # points of the score; None: not measured
-    source: str  # of the gain, to follow "points"
-
-    def __str__(self) -> str:
-        gain = "gain not measured" if self.gain is None else f"{self.gain:+.1f} points {self.source}"
-        return f"{self.do} ({gain})"
+MITIGATIONS = {"bn": "batch-norm adaptation", "revert": "reverting it", "prior": "class-prior correction"}
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """A CSV and the public score that is predicted for it."""
+    """A CSV and its public score: predicted, or known by now."""
 
     csv: LocalCsv
     evidence: Evidence = field(repr=False, compare=False)
     temperature: float
     findings: Findings
-    forecast: Forecast
+    forecast: Forecast  # by what is known today, all scores but its own
+    predicted: Entry | None = None  # the ledger's prediction, made before there was a score
+    sent: Entry | None = None  # the newest submission of it, rather one with a score
+
+    def after(self, entries: Sequence[Entry]) -> Self:
+        """The same with what became of the CSV by these lines of the ledger."""
+        slug, sha256 = self.csv.sidecar.competition, self.csv.sidecar.csv_sha256
+        own = [e for e in ledger.current(entries, slug) if e.csv_sha256 == sha256 and e.ref is not None]
+        sent = max(own, key=lambda e: (e.public is not None, e.ref or 0), default=None)
+        return replace(self, predicted=ledger.predictions(entries, slug).get(sha256), sent=sent)
 
     @property
-    def advice(self) -> list[Advice]:
-        """What to do next, the most promising first."""
-        verdict, sidecar = self.findings.diagnosis.verdict, self.csv.sidecar
-        worth = worth_of_a_point(sidecar.test_accuracy / 100, self.forecast.predicted)
-        measured = f"as measured locally, where a point is worth {worth:.1f} here"
-        computed_otherwise = verdict == "preprocessing" and not self.findings.diagnosis.pixels.corruptions
-        flips = sidecar.tta == "none" and sidecar.mirrored
-        ways: list[tuple[bool, str, float | None]] = [
-            (computed_otherwise, "predict on the machine that has trained, or train again on this one", None),
-            (verdict == "corruption", "train with stronger augmentation: `train --policy trivialaugment`", None),
-            (verdict == "unknown", "look at the images: `check --pictures submissions`", None),
-            (len(sidecar.runs) < 2, "average three seeds: `predict --run A B C`", worth * ENSEMBLE),
-            (flips, "average with the mirror images: `predict --tta flip`", worth * FLIP),
-            (True, "one network taught by three: `train --teacher A B C`", worth * STUDENT),
-        ]
-        tried = sorted(_mitigations(self.findings), key=lambda each: -(each.gain or 0))
-        return tried + [Advice(do, gain, measured if gain else "") for is_open, do, gain in ways if is_open]
+    def public(self) -> float | None:
+        """Its public score in per cent, once it is known."""
+        return self.sent.public if self.sent else None
+
+    @property
+    def expected(self) -> float:
+        """Its public score, or what is predicted; 0..1."""
+        return self.forecast.predicted if self.public is None else self.public / 100
+
+    @property
+    def prediction(self) -> tuple[float | None, float | None, float | None]:
+        """The public score in per cent and the ends of its interval: of a scored CSV what was predicted before."""
+        if self.public is None:
+            low, high = map(_per_cent, self.forecast.interval)
+            return _per_cent(self.forecast.predicted), low, high
+        then = self.predicted
+        return (then.predicted, then.predicted_low, then.predicted_high) if then else (None, None, None)
+
+    @property
+    def error(self) -> float | None:
+        """Predicted minus public score in points, if both are known."""
+        return prediction_error(self.predicted, self.sent) if self.sent else None
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json.  Accuracies in per cent, gains in points."""
-        made = self.forecast
+        """For --json.  Accuracies in per cent, gains in points; a scored CSV is not predicted any more."""
+        made, scored = self.forecast, self.public is not None
+        predicted, *interval = self.prediction
         return {
-            "predicted": _per_cent(made.predicted),
-            "interval": [_per_cent(limit) for limit in made.interval],
-            "by": made.by,
-            "methods": {name: _per_cent(value) for name, value in made.methods.items()},
-            "refused": made.refused,
-            "reliable": not made.doubts,
-            "doubts": made.doubts,
+            "predicted": predicted,
+            "interval": interval if predicted is not None else None,
+            "by": (self.predicted.note if self.predicted else None) if scored else made.by,
+            "error": self.error,
+            "methods": {} if scored else {name: _per_cent(value) for name, value in made.methods.items()},
+            "refused": {} if scored else made.refused,
+            "reliable": None if scored else not made.doubts,
+            "doubts": [] if scored else made.doubts,
             "temperature": round(self.temperature, 3),
             "verdict": self.findings.diagnosis.verdict,
             **self.findings.to_dict(),
-            "advice": [asdict(advice) for advice in self.advice],
         }
 
-    def summary(self) -> list[str]:
-        """The prediction, the diagnosis and the advice, a line each."""
+    @property
+    def headline(self) -> str:
+        """What is known of its score, on a line."""
+        optimistic = " (optimistic: selected on it)" * (self.csv.sidecar.validation_set == "test_batch")
+        parts = [f"holdout {self.csv.sidecar.test_accuracy:.2f}%{optimistic}"]
+        predicted, low, high = self.prediction
+        if predicted is not None and low is not None and high is not None:
+            known = self.public is not None
+            doubts = [d for d in self.forecast.doubts if not known and d != self.findings.diagnosis.reason]
+            why = f": {doubts[0]}" if doubts else ""
+            parts.append(f"predicted {predicted:.1f}% ({low:.0f}-{high:.0f}{why})")
+        if self.sent and self.sent.public is not None:
+            scores = {"public": self.sent.public, "private": self.sent.private}
+            parts += [f"{name} {score:.2f}%" for name, score in scores.items() if score is not None]
+            parts.append(f"gap {self.sent.gap_public:.2f} points")
+        if self.error is not None:
+            parts.append(f"prediction error {self.error:+.2f} points")
+        return "   ".join(parts)
+
+    @property
+    def cause(self) -> str:
+        """Why the score is not the holdout accuracy, and the mitigation that is on."""
+        seen, applied = self.findings.diagnosis, self.findings.mitigation
+        cause = f"{seen.verdict.replace('_', ' ')}: {seen.reason.partition(';')[0]}"
+        if applied == "none":
+            return cause
+        gains = [t.after - t.before for t in self.findings.trials if t.mitigation == applied]
+        return f"{cause}; {MITIGATIONS[applied]} is on" + "".join(
+            f" ({100 * g:+.1f} points in simulation)" for g in gains
+        )
+
+    @property
+    def details(self) -> list[str]:
+        """For --verbose: all methods, why they may be wrong, and the size of every effect."""
         made, seen, pixels = self.forecast, self.findings.diagnosis, self.findings.diagnosis.pixels
-        low, high = made.interval
-        others = ", ".join(f"{name} {100 * value:.1f}" for name, value in made.methods.items() if name != made.by)
-        refused = "; ".join(f"no {name}: {reason}" for name, reason in made.refused.items())
+        methods = [f"{name} {100 * value:.1f}%" for name, value in made.methods.items()]
+        methods += [f"no {name}: {reason}" for name, reason in made.refused.items()]
         return [
-            f"{self.csv.path}: local {self.csv.sidecar.test_accuracy:.2f} %, expected public score "
-            f"{100 * made.predicted:.1f} % (90 %: {100 * low:.1f} to {100 * high:.1f}) by {made.by}",
-            f"other methods: {others}" + (f" ({refused})" if refused else ""),
-            *([f"UNRELIABLE: {'; '.join(made.doubts)}"] if made.doubts else []),
+            *([f"predicted by {made.by}; {'; '.join(methods)}"] if self.public is None else []),
+            *(f"doubt: {doubt}" for doubt in made.doubts if self.public is None),
             f"diagnosis {seen.verdict}: {seen.reason}",
-            f"size of effects: pixels {pixels.distance:.2f} (noticeable from {pixels.limit:.2f}), "
-            f"features AUC {seen.auc:.2f} (.50), unsure {100 * seen.harder:.0f} % ({100 * seen.harder_limit:.0f}), "
-            f"classes moved {100 * seen.label_distance:.0f} %, "
-            f"near duplicates of training images {100 * seen.alike[0]:.1f} % (locally {100 * seen.alike[1]:.1f})",
-            *(f"next: {advice}" for advice in self.advice[:ADVISED]),
+            f"effects: pixels {pixels.distance:.2f} (noticeable from {pixels.limit:.2f}), features AUC {seen.auc:.2f} "
+            f"(.50), low confidence {100 * seen.harder:.0f}% ({100 * seen.harder_limit:.0f}), label shift "
+            f"{100 * seen.label_distance:.0f}%, near duplicates of training images {100 * seen.alike[0]:.1f}% "
+            f"(holdout {100 * seen.alike[1]:.1f})",
         ]
-
-
-def _mitigations(findings: Findings) -> list[Advice]:
-    """Mitigations that were tried: those applied, and those that would gain."""
-    advice = []
-    for trial in findings.trials:
-        gain = 100 * (trial.after - trial.before)
-        if trial.mitigation == findings.mitigation and gain > 0:
-            advice.append(Advice(f"keep --adapt {trial.mitigation}, which is applied", gain, OWN))
-        elif trial.mitigation == findings.mitigation:
-            advice.append(Advice(f"`predict --adapt none`: {trial.mitigation} is applied and loses", -gain, OWN))
-        elif findings.mitigation == "none" and trial.recommended:
-            advice.append(Advice(f"`predict --adapt {trial.mitigation}`", gain, OWN))
-    return advice
-
-
-def worth_of_a_point(local: float, predicted: float) -> float:
-    """Points of the score for one more local point: the derivative of the probit line of slope .85."""
-    return PROBIT_SLOPE * math.exp((probit(local) ** 2 - probit(predicted) ** 2) / 2)
 
 
 def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], competition: Competition) -> Assessment:
@@ -140,6 +145,7 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
     temperature, holdout, hidden = estimators.calibrated(evidence.holdout, evidence.validation, evidence.hidden)
     predictions, states = ledger.predictions(entries, competition.slug), ledger.current(entries, competition.slug)
     scored = {e.csv_sha256: e for e in states if e.public is not None and e.csv_sha256 != sha256}
+    applied = {other.sidecar.csv_sha256: other.sidecar.measure for other in others}
     errors = [prediction_error(predictions.get(sha), entry) for sha, entry in scored.items()]
     made = forecast(
         accuracy=accuracy(evidence.holdout.labels, evidence.holdout.known_truth),
@@ -150,6 +156,8 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
             (e.local_test / 100, e.public / 100)
             for e in scored.values()
             if e.local_test is not None and e.public is not None
+            # With another mitigation another line holds.
+            if applied.get(e.csv_sha256) == csv.sidecar.measure
         ],
         line=competition.line,
         simulated=_simulated(findings),
@@ -159,7 +167,7 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
         errors=[error / 100 for error in errors if error is not None],
         scored_rows=competition.public_rows,
     )
-    return Assessment(csv, evidence, temperature, findings, made)
+    return Assessment(csv, evidence, temperature, findings, made).after(entries)
 
 
 def _peers(csv: LocalCsv, evidence: Evidence, others: Sequence[LocalCsv]) -> list[tuple[Labels, Labels]]:

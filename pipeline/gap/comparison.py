@@ -59,10 +59,28 @@ class Comparison:
     optimistic: bool | None  # whether the checkpoint was selected on the set that `local` is measured on
 
     @property
-    def errors(self) -> list[float]:
-        """Of the predictions that have a score by now, in points."""
-        errors = (prediction_error(self.predictions.get(e.csv_sha256), e) for e in self.submissions)
-        return [error for error in errors if error is not None]
+    def predicted(self) -> list[tuple[Entry, Entry]]:
+        """The prediction of each submitted CSV, once, and its newest submission, rather one with a score."""
+        rated = sorted(self.submissions, key=lambda e: e.public is not None)
+        newest = {e.csv_sha256: e for e in rated}
+        return [(self.predictions[sha], entry) for sha, entry in newest.items() if sha in self.predictions]
+
+    @property
+    def details(self) -> list[str]:
+        """For --verbose: what the newest score says, and how far off the predictions were."""
+        newest, line, lines = self.newest, self.competition.line, []
+        if self.noise is not None and newest is not None:
+            assumed = "" if self.competition.public_rows else ", assumed: half of them"
+            verdict = "more than sampling noise explains" if self.noise.exceeds else "within sampling noise"
+            rows = f"{self.public_rows} public rows{assumed}"
+            lines.append(f"gap of ref {newest.ref}: {verdict} (±{self.noise.limit:.2f} points at 95%; {rows})")
+        if self.line_expects is not None and line is not None:
+            lines.append(
+                f"published line: {self.line_expects:.2f}% for the holdout accuracy of that CSV ({line.source})"
+            )
+        if errors := [abs(error) for made, e in self.predicted if (error := prediction_error(made, e)) is not None]:
+            lines.append(f"prediction error so far: {sum(errors) / len(errors):.2f} points (n={len(errors)})")
+        return lines
 
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -79,8 +97,7 @@ class Comparison:
             ],
             "predictions": [
                 {"ref": e.ref, "predicted": p.predicted, "public": e.public, "error": prediction_error(p, e)}
-                for e in self.submissions
-                if (p := self.predictions.get(e.csv_sha256)) is not None
+                for p, e in self.predicted
             ],
         }
 

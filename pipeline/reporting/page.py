@@ -13,8 +13,8 @@ from pipeline import commands
 from pipeline.config import PARAMETER_LIMIT, Competition, Paths, competition
 from pipeline.console import duration
 from pipeline.errors import BadData, MissingInput
+from pipeline.gap.advice import Advice, advise
 from pipeline.gap.assessment import Assessment, assess
-from pipeline.gap.forecast import Forecast
 from pipeline.model.summary import HEAD, summarise
 from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.reporting import figures
@@ -41,16 +41,11 @@ class Material:
     run: Run | None  # None: not finished
     competition: Competition
     assessment: Assessment | None  # of its CSV
+    advice: Sequence[Advice]
     images: tuple[Evidence, Processed] | None  # the CSV's evidence, whole, and the images that it is of
     entries: Sequence[Entry]  # all submissions to the competition, oldest first
     predictions: Mapping[str, Entry]  # by the CSV's sha256
     missing: Sequence[str]  # what is not there, and the command that makes it
-
-    @property
-    def own(self) -> Entry | None:
-        """The newest submission of its CSV."""
-        sha256 = self.assessment.csv.sidecar.csv_sha256 if self.assessment else None
-        return next((entry for entry in reversed(self.entries) if entry.csv_sha256 == sha256), None)
 
 
 def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
@@ -68,9 +63,11 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
     lines = ledger.read(paths.submissions / ledger.NAME)
     csvs = local_csvs(paths.submissions, known.slug)
     assessment = images = None
+    advice: Sequence[Advice] = ()
     if run is not None:
         try:
-            assessment = assess(default_csv(paths, known.slug, run.name), csvs, lines, known)
+            assessment = assess(default_csv(csvs, paths, known.slug, run.name), csvs, lines, known)
+            advice = advise(assessment, csvs, lines, paths)
             images = figures.open_images(assessment, paths.processed / known.slug)
         except (MissingInput, BadData) as error:
             missing.append(f"No {'images' if assessment else 'predictions'} are shown: {error}.")
@@ -78,13 +75,13 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
     if not entries:
         missing.append("Nothing has been submitted yet, so no score is known.")
     rows, predictions = runs.read_metrics(folder / runs.METRICS), ledger.predictions(lines, known.slug)
-    return Material(folder, now, card, rows, run, known, assessment, images, entries, predictions, missing)
+    return Material(folder, now, card, rows, run, known, assessment, advice, images, entries, predictions, missing)
 
 
 def draw(known: Material) -> dict[str, list[Picture]]:
     """The figures by section: "training", "holdout", "gap" and "hidden"; of what is unknown there are none."""
     sent = [(entry, known.predictions.get(entry.csv_sha256)) for entry in known.entries]
-    if known.assessment and known.own is None:  # its prediction alone
+    if known.assessment and known.assessment.sent is None:  # its prediction alone
         draft = known.predictions.get(known.assessment.csv.sidecar.csv_sha256)
         sent += [(draft, draft)] if draft else []
     return {
@@ -120,7 +117,6 @@ def render(known: Material, sections: Mapping[str, Sequence[Picture]]) -> str:
         limit=PARAMETER_LIMIT,
         model=summary.parts,
         memory=[(name, f"{size:.2f}") for name, size in summary.memory.items()],
-        methods=methods(known.assessment.forecast) if known.assessment else [],
         layers=HEAD,
         recipe=recipe(config),
         reproduce=reproduce(known.card, known.folder.name, known.assessment),
@@ -131,14 +127,6 @@ def render(known: Material, sections: Mapping[str, Sequence[Picture]]) -> str:
 def submissions(entries: Sequence[Entry], predictions: Mapping[str, Entry]) -> list[Sequence[str]]:
     """The NEWEST submissions, the last first."""
     return ledger.rows(reversed(entries[-NEWEST:]), predictions)
-
-
-def methods(made: Forecast) -> list[Sequence[str]]:
-    """What each method predicts of the public score, or why it does not."""
-    estimates = [
-        (name, f"{100 * value:.1f}%", "the prediction" * (name == made.by)) for name, value in made.methods.items()
-    ]
-    return [*estimates, *((name, "-", reason) for name, reason in made.refused.items())]
 
 
 def recipe(config: TrainConfig) -> list[Sequence[str]]:

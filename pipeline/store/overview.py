@@ -21,7 +21,7 @@ from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.processed import training_fingerprint
 from pipeline.store.runs import Run, RunCard
-from pipeline.store.submissions import Sidecar, default_csv
+from pipeline.store.submissions import Sidecar, default_csv, local_csvs
 
 NOT_SUBMITTED = "not submitted"
 
@@ -131,7 +131,7 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
     run = usable(states)
     mine = None
     with suppress(BadData, MissingInput):
-        mine = str(default_csv(paths, slug, run.name).path) if run else None
+        mine = str(default_csv(local_csvs(paths.submissions, slug), paths, slug, run.name).path) if run else None
     return Overview(
         competition=slug,
         raw=raw,
@@ -165,15 +165,15 @@ def _fresh(states: Sequence[RunState]) -> list[RunState]:
 
 
 def competitions(paths: Paths) -> set[str]:
-    """The competitions of which anything is here: data, a run, or a line in the ledger (predict writes one)."""
+    """The competitions of which anything is here: data or a run, else a line in the ledger (predict writes one)."""
     names = {path.parent.name for root in (paths.raw, paths.processed) for path in root.glob(f"[!.]*/{MANIFEST}")}
     names |= {path.parent.name for name in HIDDEN_NAMES for path in paths.raw.glob(f"[!.]*/{name}")}
     names |= {path.stem[1:] for path in paths.raw.glob(".*.download")}
-    with suppress(BadData):
-        names |= {entry.competition for entry in ledger.read(paths.submissions / ledger.NAME)}
     for path in paths.models.glob(f"[!.]*/{runs.CONFIG}"):
         with suppress(BadData, MissingInput):
             names.add(RunCard.read(path.parent).competition)
+    with suppress(BadData):
+        names |= set() if names else {entry.competition for entry in ledger.read(paths.submissions / ledger.NAME)}
     found = set()
     for name in names:
         with suppress(UsageError):  # a folder of another name, an edited line

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -128,8 +128,8 @@ def local_csvs(folder: Path, competition: str | None = None) -> list[LocalCsv]:
     return ours
 
 
-def default_csv(paths: Paths, slug: str | None = None, run: str = "") -> LocalCsv:
-    """The CSV that submit, check, report and status take: the newest that predict wrote with `run`.
+def default_csv(csvs: Sequence[LocalCsv], paths: Paths, slug: str | None = None, run: str = "") -> LocalCsv:
+    """Of `csvs`, those for `slug`, the one that submit, check, report and status take: the newest one of `run`.
 
     By default that is the run that train finished last.  It counts alone or with others, but only with the weights that
     it has now.  Where it is of another competition than `slug`, or no run is left, the newest CSV of all is meant.
@@ -137,7 +137,7 @@ def default_csv(paths: Paths, slug: str | None = None, run: str = "") -> LocalCs
     Raises:
         MissingInput, BadData: there is none, or it is unknown which run finished last; says what to do.
     """
-    csvs = local_csvs(paths.submissions, slug)
+    own = csvs
     if run or runs.finished(paths.models) or not csvs:
         run = run or runs.latest(paths.models)
         own = [csv for csv in csvs if run in csv.sidecar.weights]
@@ -145,9 +145,8 @@ def default_csv(paths: Paths, slug: str | None = None, run: str = "") -> LocalCs
             opened = Run.open(paths.models, run)
             other = slug not in (None, opened.card.competition)
             own = csvs if other else [csv for csv in own if csv.sidecar.weights[run] == opened.weights_sha256]
-        csvs = own
-    if csvs:
-        return max(csvs, key=lambda csv: (csv.sidecar.created, csv.path))
+    if own:
+        return max(own, key=lambda csv: (csv.sidecar.created, csv.path))
     place = paths.submissions / f"{run}.csv"
     if place in strangers(place):
         send = f"send it with --csv {shlex.quote(str(place))}"

@@ -9,12 +9,10 @@ from numpy.typing import NDArray
 
 from pipeline.config import Competition
 from pipeline.errors import BadData
-from pipeline.gap import assessment
-from pipeline.gap.assessment import OWN, Advice, Assessment, assess, is_recorded, prediction_error, record
+from pipeline.gap.assessment import assess, is_recorded, prediction_error, record
 from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import Corruption
 from pipeline.gap.diagnosis import Findings, Trial
-from pipeline.gap.estimators import probit_line
 from pipeline.gap.forecast import Forecast
 from pipeline.store import ledger
 from pipeline.store.ledger import Entry
@@ -82,11 +80,42 @@ def test_the_runs_of_the_csvs_beside_it_are_its_peers(three: list[LocalCsv], tmp
     assert "aline" in assess(first, three, [], KNOWN).forecast.refused
 
 
-def test_scores_of_other_csvs_anchor_and_its_own_does_not(three: list[LocalCsv]) -> None:
+def test_scores_of_other_csvs_with_the_same_mitigation_anchor_and_its_own_does_not(three: list[LocalCsv]) -> None:
     first, second, _ = three
-    elsewhere = dataclasses.replace(scored(second, 80.0), competition="d")
-    for entry, by in ((scored(first, 80.0), "atc"), (scored(second, 80.0), "anchored"), (elsewhere, "atc")):
-        assert assess(first, [], [entry], KNOWN).forecast.by == by
+    adapted = dataclasses.replace(second, sidecar=dataclasses.replace(second.sidecar, measure="bn"))
+    entry, elsewhere = scored(second, 93.0), dataclasses.replace(scored(second, 93.0), competition="d")
+    for others, known, by in (
+        ([second], scored(first, 80.0), "atc"), ([second], entry, "anchored"), ([second], elsewhere, "atc"),
+        ([adapted], entry, "atc"), ([], entry, "atc"),
+    ):  # fmt: skip
+        assert assess(first, others, [known], KNOWN).forecast.by == by
+    same, other = (assess(first, [each], [entry], KNOWN).forecast.interval for each in (second, adapted))
+    assert other[1] - other[0] > same[1] - same[0]
+
+
+def test_a_scored_csv_has_what_was_predicted_then_and_no_other_prediction(three: list[LocalCsv]) -> None:
+    before = assess(three[0], [], [], KNOWN)
+    assert "holdout 90.00%   predicted" in before.headline and before.to_dict()["reliable"] is True
+    made = dataclasses.replace(
+        Entry.of(three[0].sidecar), status="predicted", predicted=83.0, predicted_low=78.0, predicted_high=88.0
+    )
+    entry = dataclasses.replace(scored(three[0], 80.0), private=81.0)
+    for after in (before.after([made, entry]), assess(three[0], three, [made, entry], KNOWN)):
+        assert after.headline == (
+            "holdout 90.00%   predicted 83.0% (78-88)   public 80.00%   private 81.00%   gap 10.00 points   "
+            "prediction error +3.00 points"
+        )
+        shown = after.to_dict()
+        assert (shown["predicted"], shown["interval"], shown["error"]) == (83.0, [78.0, 88.0], 3.0)
+        assert (shown["methods"], shown["refused"], shown["reliable"]) == ({}, {}, None) and after.expected == 0.8
+    assert before.after([entry]).headline == "holdout 90.00%   public 80.00%   private 81.00%   gap 10.00 points"
+
+
+def test_a_mitigation_that_is_on_stands_with_the_cause(tmp_path: Path) -> None:
+    trials = (Trial("bn", before=0.55, after=0.7, side_effect=-0.001),)
+    cause = assess(csv(tmp_path, found=Findings(BLURRED, trials, "bn")), [], [], KNOWN).cause
+    assert cause.startswith("corruption: ")
+    assert cause.endswith("; batch-norm adaptation is on (+15.0 points in simulation)")
 
 
 def test_a_prediction_is_recorded_once_and_never_after_the_score(three: list[LocalCsv], tmp_path: Path) -> None:
@@ -150,77 +179,3 @@ def test_outputs_that_cannot_be_trusted_are_not(
 
 def test_labels_that_were_learned_say_nothing(tmp_path: Path) -> None:
     assert "says nothing" in forecast_of(tmp_path, pseudo_labels=["x.csv@1"]).doubts[0]
-
-
-# --- advice
-
-GOOD, BETTER, LOSES = Trial("bn", 0.6, 0.7, 0.0), Trial("revert", 0.6, 0.9, 0.0), Trial("prior", 0.6, 0.5, 0.0)
-HARMS = dataclasses.replace(GOOD, side_effect=-0.02)
-ALL_DONE: dict[str, Any] = {"runs": {"a": "w", "b": "w", "c": "w"}, "tta": "flip"}
-SEEDS, MIRRORED = "average three seeds: `predict --run A B C`", "average with the mirror images: `predict --tta flip`"
-TAUGHT = "one network taught by three: `train --teacher A B C`"
-
-
-def advised(
-    *trials: Trial, applied: Mitigation = "none", done: dict[str, Any] | None = None, **found: Any
-) -> list[Advice]:
-    """For a local accuracy of 95 %, and 85 % predicted; by default of three runs and their mirror images."""
-    known = ALL_DONE if done is None else done
-    sidecar = Sidecar("c", "a", "sha", 10, "w", "h", 95.0, "split", 95.0, "", {}, **known)
-    findings = Findings(dataclasses.replace(NOTHING, **found), trials, applied)
-    evidence: Any = None
-    return Assessment(
-        LocalCsv(Path("a.csv"), 1, sidecar), evidence, 1.0, findings, Forecast(0.85, (0.8, 0.9), "atc", {"atc": 0.85})
-    ).advice
-
-
-@pytest.mark.parametrize(("local", "predicted"), [(0.95, 0.85), (0.9, 0.9), (0.6, 0.5)])
-def test_a_local_point_is_worth_what_the_line_rises_by(local: float, predicted: float) -> None:
-    above, below = (probit_line([(local, predicted)], local + step) for step in (1e-5, -1e-5))
-    assert assessment.worth_of_a_point(local, predicted) == pytest.approx((above - below) / 2e-5, rel=1e-4)
-
-
-def test_what_makes_any_model_better_is_worth_its_local_gain_times_that() -> None:
-    advice, worth = advised(done={"runs": {"a": "w"}}), assessment.worth_of_a_point(0.95, 0.85)
-    assert [each.do for each in advice] == [SEEDS, MIRRORED, TAUGHT]
-    assert worth == pytest.approx(1.922, abs=0.001)  # .85 exp((1.6449 ** 2 - 1.0364 ** 2) / 2)
-    assert [each.gain for each in advice] == pytest.approx([worth * 1.62, worth * 1.12, worth * 0.96])
-    assert advice[0].source == "as measured locally, where a point is worth 1.9 here"
-
-
-@pytest.mark.parametrize(
-    ("done", "advice"),
-    [
-        ({"runs": {"a": "w"}, "tta": "flip-shift"}, [SEEDS]),
-        ({"runs": {"a": "w"}, "mirrored": False}, [SEEDS]),  # digits, say
-        ({"runs": {"a": "w", "b": "w"}}, [MIRRORED]),
-        (ALL_DONE, []),
-    ],
-)
-def test_what_is_done_is_not_advised_again(done: dict[str, Any], advice: list[str]) -> None:
-    assert [each.do for each in advised(done=done)] == [*advice, TAUGHT]
-
-
-@pytest.mark.parametrize(
-    ("trials", "found", "advice"),
-    [
-        ((GOOD, LOSES, BETTER), {}, [("`predict --adapt revert`", 30), ("`predict --adapt bn`", 10)]),
-        ((HARMS,), {}, []),
-        ((GOOD, BETTER), {"applied": "bn"}, [("keep --adapt bn, which is applied", 10)]),
-        ((LOSES,), {"applied": "prior"}, [("`predict --adapt none`: prior is applied and loses", 10)]),
-        ((), {"verdict": "corruption"}, [("train with stronger augmentation: `train --policy trivialaugment`", None)]),
-        ((), {"verdict": "unknown"}, [("look at the images: `check --pictures submissions`", None)]),
-        (
-            (),
-            {"verdict": "preprocessing"},
-            [("predict on the machine that has trained, or train again on this one", None)],
-        ),
-        ((), {"verdict": "preprocessing", "pixels": SWAPPED}, []),  # files of that kind are not this machine's fault
-    ],
-)
-def test_trials_and_the_diagnosis_have_their_advice_the_largest_gain_first(
-    trials: tuple[Trial, ...], found: dict[str, Any], advice: list[tuple[str, float | None]]
-) -> None:
-    *special, _ = advised(*trials, **found)
-    assert [(each.do, each.gain and round(each.gain)) for each in special] == advice
-    assert {each.source for each in special if each.gain} <= {OWN}
