@@ -96,7 +96,8 @@ def check(
     csvs, entries = submissions.local_csvs(paths.submissions, slug), ledger.read(path)
     subject, digest, sidecar, assessment, not_assessed = csv, "", None, None, None
     try:
-        local = submissions.local_csv(csv, slug) if csv else submissions.default_csv(csvs, paths, slug)
+        named = next((known for known in csvs if known.path == csv), None) or (csv and submissions.local_csv(csv, slug))
+        local = named or submissions.default_csv(csvs, paths, slug)
         subject, sidecar, digest = local.path, local.sidecar, local.sidecar.csv_sha256
         assessment = assess(local, csvs, entries, known)
         entries = record(path, entries, assessment, datetime.now(UTC))
@@ -188,7 +189,8 @@ def _how_to_submit(checked: Checked, paths: Paths) -> list[str]:
     if not sidecar.submittable:
         return [f"there is no CSV to submit: {csv} is of a network over the parameter limit"]
     tag = submissions.tag(sidecar.run, sidecar.csv_sha256, sidecar.validation_accuracy)
-    return [f'or with Kaggle\'s client:\n  kaggle competitions submit -c {slug} -f {shlex.quote(str(csv))} -m "{tag}"']
+    command = f'kaggle competitions submit -c {slug} -f {shlex.quote(str(csv))} -m "{tag}"'
+    return [f"to submit it with Kaggle's client:\n  {command}"]
 
 
 def submission_table(entries: Sequence[Entry], predictions: Mapping[str, Entry]) -> str:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -13,6 +14,7 @@ from pipeline.kaggle_api.client import Kaggle
 from pipeline.reporting import figures
 from pipeline.store import ledger, runs
 from pipeline.store.ledger import Entry
+from pipeline.store.manifest import FileRecord
 from pipeline.store.runs import RunCard
 from pipeline.store.submissions import Sidecar
 from tests.doubles.kaggle import faulty_kaggle
@@ -72,8 +74,14 @@ def test_where_kaggle_fails_while_it_is_waited_for_the_ledger_is_shown(
 def test_a_submission_that_is_being_scored_is_waited_for(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [time.time()]  # where Kaggle is; it passes while the command sleeps
 
+    hashed: list[int] = []  # files so far, at each look
+
     def sleep(seconds: float) -> None:
         now.append(now[-1] + seconds)
+        hashed.append(files.call_count)
+
+    files = mock.Mock(side_effect=FileRecord.of)
+    monkeypatch.setattr(FileRecord, "of", files)
 
     monkeypatch.setattr("pipeline.check.Kaggle", functools.partial(Kaggle, sleep=sleep))
     with serve(place, pending=3.0) as kaggle:
@@ -86,8 +94,22 @@ def test_a_submission_that_is_being_scored_is_waited_for(place: Path, monkeypatc
     assert (impatient["status"], impatient["public"]) == ("pending", None)
     assert patient["status"] == "complete" and patient["public"] is not None
     assert waiting.stderr == "check: being scored, waiting for up to 0:00:30\n"
+    assert len(set(hashed)) == 1  # nothing while it waits
     assert len(now) == 3  # two looks in vain, 2 seconds after each
     assert (kaggle.calls.count("ListSubmissions"), kaggle.calls.count("GetSubmission")) == (2, 2)
+
+
+def test_the_ledger_is_read_once_and_each_csv_is_hashed_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, hashed = mock.Mock(side_effect=ledger.read), mock.Mock(side_effect=FileRecord.of)
+    monkeypatch.setattr(ledger, "read", read)
+    monkeypatch.setattr(FileRecord, "of", hashed)
+    csv = "submissions/tiny-run.csv"
+    for stage, *options in (("check",), ("check", "--csv", csv), ("report",)):
+        read.reset_mock()
+        hashed.reset_mock()
+        assert here(stage, *options, cwd=place).returncode == 0
+        assert [str(*call.args) for call in read.call_args_list] == ["submissions/ledger.csv"], stage
+        assert [str(*call.args) for call in hashed.call_args_list] == [csv], stage
 
 
 def test_a_strangers_submission_has_no_local_value(place: Path) -> None:

@@ -84,7 +84,7 @@ def test_the_page_shows_the_result_the_prediction_and_the_score(reported: Path) 
         "Local 90.00%",
         "Validation 91.00%",
         f"Predicted on Kaggle {predicted.predicted:.1f}% 90%: {predicted.predicted_low:.1f} to "
-        f"{predicted.predicted_high:.1f}%; prediction error {predicted.predicted - 66.67:+.2f} points",
+        f"{predicted.predicted_high:.1f}%; prediction error {(predicted.predicted or 0) - 66.67:+.2f} points",
         "python -m pipeline.train --competition tiny --preset rehearsal --run tiny-run-again",
         f"Kaggle, public {scored.public:.2f}% private {scored.private:.2f}%",
         f"Gap {scored.gap_public:.2f} points local minus public",

@@ -110,7 +110,7 @@ def test_a_refused_submission_is_noted_with_its_reason_and_is_none(place: Path) 
         run = partial(here, cwd=place, environ=kaggle.environment)
         assert "Kaggle refused the request (400" in error_line(run("submit"), 4)
         told = run("check", "--competition", SLUG).stdout
-        assert "check: the newest submission has no score: Kaggle refused the request (400" in told
+        assert "* -: Kaggle refused the request (400" in told
         assert "has not been submitted" in told
         state = json.loads(run("status", "--competition", SLUG, "--json").stdout)
         assert (state["csvs"][0]["submission"], state["ledger"]["open"], state["ledger"]["total"]) == ("error", 0, 0)

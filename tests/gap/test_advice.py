@@ -52,7 +52,7 @@ def test_a_csv_is_to_be_submitted_if_it_is_expected_to_beat_the_best_score(tmp_p
     assert what == [("batch-norm adaptation", 10)]
     what, commands = advised(tmp_path, GOOD, best=99.0)
     assert what[0][0].startswith("don't submit: ") and what[0][0].endswith("your best is 99.00%; batch-norm adaptation")
-    what, commands = advised(tmp_path, best=99.0)
+    what, commands = advised(tmp_path, LOSES, best=99.0)
     assert len(what) == 1 and "pipeline.status" in commands[0]
 
 
