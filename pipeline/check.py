@@ -165,7 +165,8 @@ def show(checked: Checked, paths: Paths, verbose: bool, log: Log) -> None:
     if csv is None:
         lines = [f"there is no CSV to submit: {checked.not_assessed}"]
     elif assessed is None:
-        lines = [f"{csv}: no prediction: {checked.not_assessed}"]
+        valid = "" if checked.sidecar else f"{csv} is a valid submission to {compared.competition.slug}; "
+        lines = [f"{valid}no prediction: {checked.not_assessed}"]
     else:
         lines = [f"{csv} is of run {printable(assessed.csv.sidecar.run)}", *(compared.details if verbose else [])]
     lines += [f"picture {path}" for path in checked.pictures]
@@ -185,12 +186,12 @@ def _how_to_submit(checked: Checked, paths: Paths) -> list[str]:
         return []
     if sidecar is None:
         command = commands.command("submit", slug, paths, "--csv", str(csv), "--competition", slug)
-        return [f"{csv} is a valid submission to {slug}.  To submit it:\n  {command}"]
-    if not sidecar.submittable:
+    elif not sidecar.submittable:
         return [f"there is no CSV to submit: {csv} is of a network over the parameter limit"]
-    tag = submissions.tag(sidecar.run, sidecar.csv_sha256, sidecar.validation_accuracy)
-    command = f'kaggle competitions submit -c {slug} -f {shlex.quote(str(csv))} -m "{tag}"'
-    return [f"to submit it with Kaggle's client:\n  {command}"]
+    else:
+        tag = submissions.tag(sidecar.run, sidecar.csv_sha256, sidecar.validation_accuracy)
+        command = f'kaggle competitions submit -c {slug} -f {shlex.quote(str(csv))} -m "{tag}"'
+    return [f"{csv} has not been submitted.  To submit it:\n  {command}"]
 
 
 def submission_table(entries: Sequence[Entry], predictions: Mapping[str, Entry]) -> str:

@@ -109,9 +109,9 @@ def local_csv(path: Path, competition: str | None = None) -> LocalCsv:
     """
     if not path.is_file():
         raise MissingInput(f"{path} is not there: {again(path)}")
-    record, sidecar = FileRecord.of(path), _sidecar(path)
-    if sidecar is None:
+    if (sidecar := _sidecar(path)) is None:
         raise NotOurs(f"{path} was not written by predict")
+    record = FileRecord.of(path)
     if sidecar.csv_sha256 != record.sha256:
         raise NotOurs(f"{path} was edited since predict wrote it")
     if competition not in (None, sidecar.competition):
@@ -120,7 +120,7 @@ def local_csv(path: Path, competition: str | None = None) -> LocalCsv:
 
 
 def local_csvs(folder: Path, competition: str | None = None) -> list[LocalCsv]:
-    """The CSVs in `folder` that predict wrote (for `competition`) and nobody changed since; hashes them all."""
+    """The CSVs in `folder` that predict wrote (for `competition`) and nobody changed since; hashes those that have a sidecar."""
     ours = []
     for path in sorted(folder.glob("*.csv")):
         with contextlib.suppress(BadData):  # predict and submit complain; here it only cannot be recognised
