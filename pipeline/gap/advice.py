@@ -47,7 +47,7 @@ class Advice:
 
     def __str__(self) -> str:
         gain = "" if self.gain is None else f": {self.gain:+.1f} points expected"
-        return f"{self.command} ({self.do}{gain})"
+        return f"{self.command}\n      ({self.do}{gain})"
 
 
 def summary(assessed: Assessment, advice: Sequence[Advice], verbose: bool) -> list[str]:
