@@ -120,7 +120,7 @@ def local_csv(path: Path, competition: str | None = None) -> LocalCsv:
 
 
 def local_csvs(folder: Path, competition: str | None = None) -> list[LocalCsv]:
-    """The CSVs in `folder` that predict wrote (for `competition`) and nobody changed since; hashes those that have a sidecar."""
+    """The CSVs in `folder` that predict wrote (for `competition`) and nobody changed since; reads all of them."""
     ours = []
     for path in sorted(folder.glob("*.csv")):
         with contextlib.suppress(BadData):  # predict and submit complain; here it only cannot be recognised
