@@ -38,7 +38,7 @@ def measure(file: Path, sets: int) -> tuple[dict[str, Any], list[str]]:
         for index, name in [(k, name) for k in picked for name in chosen[k]]:
             with suppress(Refused):
                 raw[index, name] = estimators.aline([models[one] for one in chosen[index]], before[name])
-        errors = [forecast.unbiased(before[name], value) - after[name] for (_, name), value in raw.items()]
+        errors = [forecast.unbiased("aline", before[name], value) - after[name] for (_, name), value in raw.items()]
         falls = [(before[name] - after[name], before[name] - value) for (_, name), value in raw.items()]
         true, said = np.mean(falls, axis=0)
         refused = 1 - len(raw) / (size * len(picked))

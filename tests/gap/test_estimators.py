@@ -56,6 +56,9 @@ def test_atc_counts_what_is_as_confident_as_the_share_that_is_right() -> None:
     assert estimators.atc(holdout, 0.75, holdout) == 0.75
     assert estimators.atc(holdout, 0.0, holdout) == 0
     assert estimators.atc(holdout, 1.0, two(0.55, 0.6)) == 0.5
+    # The margin counts, .05 here, and neither the confidence nor the entropy.
+    for hidden, share in (([0.4, 0.3, 0.3], 1), ([0.5, 0.48, 0.02], 0)):
+        assert estimators.atc(np.array([[0.45, 0.4, 0.15]]), 1.0, np.array([hidden])) == share
 
 
 def test_the_agreement_line_carries_over_to_accuracy() -> None:
