@@ -30,9 +30,7 @@ SEEDS, FLIP = (0.6135, 0.6390), (0.8924, 0.9036)
 AVERAGED = 3  # runs
 ADVISED = 3  # pieces of advice
 RISING = 0.5  # points an epoch of validation accuracy, from which a run was too short
-# Of the last epoch's rise the whole schedule brings more: on the embedded digits 12 epochs brought 52, 21 and 14 points
-# over 2, 3 and 4, whose last had brought 31, 38 and 4.
-BROUGHT = 0.5
+BROUGHT = 0.5  # of such a rise, at least, a longer schedule brought (tests/bench/RESULTS.md, "Trained too short")
 NEVER = 0.1  # of a class's share, below which it is nearly never predicted
 
 

@@ -68,16 +68,13 @@ class Comparison:
     @property
     def details(self) -> list[str]:
         """For --verbose: what the newest score says, and how far off the predictions were."""
-        newest, line, lines = self.newest, self.competition.line, []
-        if self.noise is not None and newest is not None:
-            assumed = "" if self.competition.public_rows else ", assumed: half of them"
-            verdict = "more than sampling noise explains" if self.noise.exceeds else "within sampling noise"
-            rows = f"{self.public_rows} public rows{assumed}"
-            lines.append(f"gap of ref {newest.ref}: {verdict} (±{self.noise.limit:.2f} points at 95%; {rows})")
-        if self.line_expects is not None and line is not None:
-            lines.append(
-                f"published line: {self.line_expects:.2f}% for the holdout accuracy of that CSV ({line.source})"
-            )
+        lines = []
+        if self.noise is not None:
+            size = "more than sampling noise" if self.noise.exceeds else "within sampling noise"
+            rows = f"{self.public_rows} public rows" + ", assumed" * (self.competition.public_rows is None)
+            lines.append(f"newest gap: {size} (±{self.noise.limit:.2f} points at 95%, {rows})")
+        if self.line_expects is not None:
+            lines.append(f"published line: {self.line_expects:.2f}% for its holdout accuracy")
         if errors := [abs(error) for made, e in self.predicted if (error := prediction_error(made, e)) is not None]:
             lines.append(f"prediction error so far: {sum(errors) / len(errors):.2f} points (n={len(errors)})")
         return lines

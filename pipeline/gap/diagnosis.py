@@ -167,7 +167,7 @@ def conclude(seen: Effects, expected: NDArray[np.float64], names: Sequence[str])
         return ("corruption", f"of an unknown kind: {differs}") if pixels.degraded else ("unknown", differs)
     if seen.harder > max(SMALL, seen.harder_limit, MORE_THAN_CLASSES * seen.label_distance):
         return "natural", (
-            f"uncorrupted images that are harder: of {100 * seen.harder:.0f} % more of them than of labelled ones the "
+            f"uncorrupted images that are harder; of {100 * seen.harder:.0f} % more of them than of labelled ones the "
             f"network is unsure (by chance up to {100 * seen.harder_limit:.0f} %), whatever their class"
         )
     if seen.label_distance > MOVED:
