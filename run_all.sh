@@ -21,33 +21,21 @@ usage() {
     cat <<'TEXT'
 Usage: ./run_all.sh [OPTIONS]
 
-From the Kaggle download to a checked submission and its report.  Makes .venv and installs what is needed, then
-runs download, preprocess, train, predict, check and report.  Stages whose output is complete do nothing, so after an
-interruption run the same command again.
+From the Kaggle download to a checked submission and its report: makes .venv, then runs download, preprocess, train,
+predict, check and report.  What is complete is left alone, so after an interruption run the same command again.
 
   --rehearsal         everything offline against a mock Kaggle server with an embedded competition;
                       needs no account, no GPU, and no network after the install
-  --submit            submit the CSV and wait for its score (costs one of today's submissions);
-                      without it the exact command is printed
+  --submit            submit the CSV and wait for its score (costs one of today's submissions)
   --competition SLUG  the competition                    (default: deep-learning-spring-2025-project-1)
-  --data DIR          a folder laid out like the download, instead of Kaggle; with --rehearsal, what the
-                      mock server serves
+  --data DIR          a folder laid out like the download, instead of Kaggle
   --preset NAME       network and recipe                 (default: paper; with --rehearsal: rehearsal)
   --setup             only make .venv and install
   -h, --help          this text
 
 The stages' --run, --device, --raw, --processed, --models, --submissions, --tta, --adapt, --ids-key, --timeout,
---force and --debug reach every stage that has them.  Any other option is train's, for example --epochs 1 --seed 1:
-see python -m pipeline.train --help.
-
-Environment:
-  PIPELINE_PYTHON     an interpreter to use instead of making .venv, for example one that has torch
-                      (Kaggle, Colab): PIPELINE_PYTHON=$(which python3) ./run_all.sh
-
-Examples:
-  ./run_all.sh --rehearsal
-  ./run_all.sh --preset fast --seed 1 --device cpu
-  ./run_all.sh --rehearsal --data ~/cifar --epochs 1
+--force and --debug reach every stage that has them; any other option is train's: ./run_all.sh --epochs 1 --seeds 0 1 2
+PIPELINE_PYTHON names an interpreter to use instead of .venv: PIPELINE_PYTHON=$(which python3) ./run_all.sh
 
 Exit codes: 0 fine, 1 other, 2 usage, 3 an earlier stage's output is missing, 4 bad data, 5 credentials or
 rules, 6 network or Kaggle down, 7 daily limit, 8 scored ERROR, 130 interrupted.
@@ -83,7 +71,7 @@ while (($#)); do
     case $1 in
         --rehearsal | --submit | --setup) declare "${1#--}=yes" ;;
         -h | --help) usage; exit 0 ;;
-        --dry-run) fail 2 "--dry-run is train's alone: python -m pipeline.train --dry-run" ;;
+        --dry-run) fail 2 "that is train's alone: python -m pipeline.train --dry-run" ;;
         --force | --debug) given+=("$1" "") ;;
         --competition | --data | --preset | --raw | --processed | --models | --submissions | --run | --device | \
             --pseudo-labels | --tta | --adapt | --ids-key | --timeout)
@@ -131,6 +119,7 @@ wanted=$(echo "$python" && cat requirements.txt)
 complete=no
 if [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && "$python" -c '' 2>/dev/null; then complete=yes; fi
 
+# Makes what is missing; where that fails, what venv or pip said names the cause.
 set_up() {
     local said
     if [[ -z ${PIPELINE_PYTHON:-} ]]; then
@@ -148,25 +137,21 @@ set_up() {
     echo "$wanted" >"$stamp"
 }
 
-refuse() { # WHAT venv OR pip SAID
+refuse() {
     echo "$1" >&2
     case $1 in
         *ensurepip* | *"No module named pip"* | *externally-managed* | *"virtualenv (required)"*)
             [[ -n ${PIPELINE_PYTHON:-} ]] || fail 1 "no pip in .venv: on Debian and Ubuntu, apt install python3-venv"
-            fail 2 "pip cannot install into $python (see above): leave PIPELINE_PYTHON out, and .venv is made" ;;
+            fail 2 "pip cannot install into $python: leave PIPELINE_PYTHON out, and .venv is made" ;;
         *"No space left"* | *"quota exceeded"*) fail 1 "the disk is full: free 6 GB, and run again" ;;
-        *CERTIFICATE_VERIFY*) fail 6 "pip trusts no certificate of its index: set PIP_CERT to your network's bundle" ;;
         *onnection* | *Retrying* | *SSL* | *"timed out"*)
-            fail 6 "the packages cannot be downloaded (see above): check the network, and run again" ;;
-        *"ermission denied"* | *"Read-only file system"*) fail 1 "pip may not write there: see above" ;;
-        *"No matching distribution"* | *ResolutionImpossible*)
-            fail 1 "pip's index has no such packages for this Python on $(uname -sm): see above" ;;
+            fail 6 "the packages cannot be downloaded (see above): check the network, or PIP_CERT, and run again" ;;
         *) fail 6 "the installation failed: see above" ;;
     esac
 }
 
 candidates=("$python" python3.13 python3.12 python3.11 python3 python)
-[[ -z ${PIPELINE_PYTHON:-} ]] || candidates=("$PIPELINE_PYTHON")
+if [[ -n ${PIPELINE_PYTHON:-} ]]; then candidates=("$PIPELINE_PYTHON"); fi
 for base in "${candidates[@]}" none; do
     if "$base" -c "$recent" 2>/dev/null; then break; fi
 done
@@ -194,14 +179,12 @@ if [[ $complete == no ]]; then set_up; fi
 if [[ $setup == yes ]]; then exit 0; fi
 if [[ $complete == no ]]; then "${check[@]}"; fi # now that there are packages
 
-# --- rehearsal: this same script, inside the mock server -------------------------------------------------------
+# --- the stages; in a rehearsal this same script, inside the mock server ----------------------------------------
 
 if [[ $rehearsal == yes ]]; then
     command_of rehearsal ${data:+--folder "$data"} -- bash ./run_all.sh --submit "${training[@]}"
     PIPELINE_PYTHON=$python exec "${command[@]}"
 fi
-
-# --- the stages -----------------------------------------------------------------------------------------------
 
 # A stage runs in the background, so that SIGTERM to this script reaches it at once: it saves, and ends with
 # 130.  Ctrl-C reaches it from the terminal.

@@ -292,10 +292,8 @@ def test_windows_line_ends_are_told(project: Project, shell: str) -> None:
         ("error: externally-managed-environment", 2, "leave PIPELINE_PYTHON out"),
         ("ERROR: Could not find an activated virtualenv (required).", 2, "leave PIPELINE_PYTHON out"),
         ("ERROR: Could not install packages: [Errno 28] No space left on device", 1, "the disk is full"),
-        ("ERROR: Could not install packages: [Errno 13] Permission denied: /x", 1, "pip may not write there"),
         ("WARNING: Retrying after NewConnectionError\nERROR: No matching distribution found", 6, "check the network"),
-        ("ERROR: No matching distribution found for torch>=2.6", 1, "no such packages for this Python"),
-        ("WARNING: Retrying after CERTIFICATE_VERIFY_FAILED", 6, "set PIP_CERT"),
+        ("WARNING: Retrying after CERTIFICATE_VERIFY_FAILED", 6, "or PIP_CERT"),
         ("ERROR: Failed building wheel for x", 6, "the installation failed"),
     ],
 )
