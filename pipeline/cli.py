@@ -19,7 +19,7 @@ import click
 from click.core import ParameterSource
 
 from pipeline import recipes
-from pipeline.commands import BELONGS, SCRIPT, TAUGHT, ours
+from pipeline.commands import BELONGS, SCRIPT, TAUGHT, meant
 from pipeline.config import DEFAULT_COMPETITION, Paths, check_slug
 from pipeline.errors import EXIT_CODES, INTERRUPTED, Log, PipelineError, UsageError, printable
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
@@ -289,18 +289,16 @@ class StageCommand(click.Command):
         try:
             return super().parse_args(ctx, spread(args, several))
         except click.NoSuchOption as error:
-            options = self._options(ctx)
-            words = ours(args, [flag for option in options for flag in (*option.opts, *option.secondary_opts)])
-            typed, meant = next((pair for pair in zip(args, words, strict=True) if pair[0] != pair[1]), ("", ""))
-            if not meant:  # click's own proposals have some letters in common, --workers and --force
+            known = [flag for option in self._options(ctx) for flag in (*option.opts, *option.secondary_opts)]
+            words = [meant(arg, known) for arg in args]
+            typed, better = next((pair for pair in zip(args, words, strict=True) if pair[0] != pair[1]), ("", ""))
+            if not better:  # click's own proposals have some letters in common, --workers and --force
                 raise click.NoSuchOption(error.option_name, ctx=ctx) from error
-            typed, equals, value = typed.partition("=")
-            better = meant.removesuffix(equals + value)
-            with suppress(click.UsageError):  # --gpu 0: the whole command would be refused again
-                left = self.make_parser(ctx).parse_args(spread(words, several))[1]
-                if not left and SCRIPT not in os.environ:  # in a script, the stage's command is not what its user types
-                    better = f"{ctx.command_path} {shlex.join(words)}"
-            raise UsageError(f"there is no option {typed}; try: {better}") from error
+            flag = typed.partition("=")[0]
+            better = better.removesuffix(typed.removeprefix(flag))
+            if SCRIPT not in os.environ and "=" not in better:  # what a script's user types is another command
+                better = f"{ctx.command_path} {shlex.join(words)}"
+            raise UsageError(f"there is no option {flag}; try: {better}") from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click; a stage for data that is here takes, by default, the competition of which there is any."""

@@ -59,43 +59,28 @@ def announce(following: str, log: Log, environ: Mapping[str, str]) -> None:
 
 # --- options that are spelt otherwise -------------------------------------------------------------------------
 
-FOREIGN = {  # what other programs call our options, where neither likeness nor initials (--lr) lead to ours
-    "--batch-size": "b",
-    "--compile=no": "no-compile",
-    "--competition": "c",
-    "--csv": "f file",
-    "--device=cpu": "cpu no-cuda",
-    "--device=cuda": "cuda gpu",
-    "--early-stopping": "patience",
-    "--epochs": "e n",
-    "--model": "arch network net",
-    "--models": "o out output",
-    "--out": "o output",  # rather than --models, where a command has both
-    "--run": "name",
-}
+FOREIGN = {  # what other programs call our options, where no word of ours or its initials (--lr) lead to it
+    "b": "--batch-size", "no-compile": "--compile=no", "c": "--competition", "f": "--csv", "file": "--csv",
+    "cpu": "--device=cpu", "gpu": "--device=cuda", "cuda": "--device=cuda", "e": "--epochs", "arch": "--model",
+    "net": "--model", "network": "--model", "o": "--out", "output": "--out", "name": "--run",
+}  # fmt: skip
 
 
-def ours(arguments: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The arguments with each option that is not among the `known` replaced by the one that it seems to mean."""
-    split = {name: name[2:].split("-") for name in known if name.startswith("--")}
-    spellings = {word: name for name, words in reversed(split.items()) for word in words}
-    whole = {"".join(word[0] for word in words): name for name, words in split.items() if len(words) > 1}
-    for name, others in FOREIGN.items():
-        if name.partition("=")[0] in known:
-            whole |= dict.fromkeys(others.split(), name)
-    whole |= {name[2:]: name for name in split}
-    spellings |= whole
-    result: list[str] = []
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        if flag.startswith("-") and flag not in known and "--" not in result:
-            key = flag.strip("-").lower().replace("_", "-")
-            begun = [word for word in spellings if len(key) > 2 and word.startswith(key)]  # --optim
-            alike = difflib.get_close_matches(key, spellings, n=1, cutoff=0.71)  # --lr, --num-epochs
-            parts = [word for word in key.split("-") if word in whole]  # --random-seed
-            flag = next((spellings[word] for word in (*begun, *alike, *parts)), flag)
-        result.append(flag + equals + value)
-    return result
+def meant(argument: str, known: Sequence[str]) -> str:
+    """The argument; of an option that is none of the `known`, with the one that it seems to mean in its place."""
+    flag, equals, value = argument.partition("=")
+    if not flag.startswith("-") or flag in known:
+        return argument
+    key = flag.strip("-").lower().replace("_", "-")
+    names = {name: name[2:].split("-") for name in known if name.startswith("--")}
+    whole = {word: name for word, name in FOREIGN.items() if name.partition("=")[0] in known}
+    whole |= {"".join(word[0] for word in words): name for name, words in names.items() if len(words) > 1}
+    whole |= {name[2:]: name for name in names}
+    spellings = {word: name for name, words in reversed(names.items()) for word in words} | whole
+    begun = [word for word in spellings if len(key) > 2 and word.startswith(key)]  # --optim
+    alike = difflib.get_close_matches(key, spellings, n=1, cutoff=0.71)  # --num-epochs
+    parts = [word for word in key.split("-") if word in whole]  # --random-seed
+    return next((spellings[word] for word in (*begun, *alike, *parts)), flag) + equals + value
 
 
 # --- a recipe as options of train -----------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def test_a_stage_runs_by_one_word_or_two(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "works"),
     [
-        *((words, "-m pipeline.train --lr 1") for words in ("train.py --lr 1", "-m train --lr 1")),
+        *((words, "-m pipeline train --lr 1") for words in ("train.py --lr 1", "-m train --lr 1")),
         *((words, "-m pipeline") for words in (".", "__main__.py")),
         *((words, words) for words in ("-m pipeline", "-m pipeline.train --lr 1", "-umpipeline.train")),
     ],
@@ -78,12 +78,11 @@ def test_a_stage_that_is_run_as_a_file_names_the_command_that_works(words: str, 
 FOREIGN_OPTIONS = {  # and the command that is meant
     "train --lr 1": "--learning-rate 1",
     "train -lr=1 --wd 0 --bs 8 --num-epochs 3": "--learning-rate=1 --weight-decay 0 --batch-size 8 --epochs 3",
-    "train --batch 8 --arch fast --output 'my runs'": "--batch-size 8 --model fast --models 'my runs'",
+    "train --batch 8 --arch fast": "--batch-size 8 --model fast",
     "train --Batch_Size 8 -e 3 --random-seed 1": "--batch-size 8 --epochs 3 --seed 1",
     "train --smoothing 0 --ema 0.9 --warmup 1": "--label-smoothing 0 --ema-decay 0.9 --warmup-epochs 1",
     "train --learning-rate -1 --opt sgd --gpu": "--learning-rate -1 --optimizer sgd --device=cuda",
-    "train --drop 0.1 --out-dir runs --exp-name a": "--dropout 0.1 --models runs --run a",
-    "train --no-compile --decay 0": "--compile=no --weight-decay 0",
+    "train --drop 0.1 --exp-name 'my run'": "--dropout 0.1 --run 'my run'",
     "submit -f x.csv -c tiny": "--csv x.csv --competition tiny",
     "predict --output x.csv --run-name a": "--out x.csv --run a",
     "kernel push --lr 1": "--learning-rate 1",
