@@ -10,8 +10,8 @@ import dataclasses
 import os
 import shlex
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,12 @@ from typing import Any, get_args
 import click
 import numpy as np
 
-from pipeline import cli, commands, recipes
+from pipeline import cli, commands
 from pipeline.config import Paths
 from pipeline.console import duration
 from pipeline.errors import BadData, Log, MissingInput, UsageError
 from pipeline.recipes import Compile, TrainConfig
-from pipeline.store import atomic, runs, submission_format, submissions
+from pipeline.store import runs, submission_format, submissions
 from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed
 from pipeline.store.runs import EpochRow, Run, RunCard, claimed, complete, default_name, require_same
@@ -166,33 +166,17 @@ def _train(
             world.wait()
 
 
-def _check_without_data(config: TrainConfig, device_name: str, allow_over_limit: bool, compile_: Compile) -> None:
-    """Refuse what needs no data to be refused; PyTorch is asked only where it could refuse."""
-    if not allow_over_limit:
-        config.model.require_within_limit()
-    if device_name in ("cuda", "mps") or compile_ == "yes":
-        from pipeline.training import device  # noqa: PLC0415
-
-        device.choose(device_name, compile_)
-
-
 def _preview(plan: Plan, images: int, device: str, how: str, log: Log) -> None:
     """Tell what a command would train: on so many `images` an epoch, on the `device`, and `how`."""
     from pipeline.model.summary import summarise  # noqa: PLC0415
 
     config, folder = plan.card.config, plan.folder
-    if folder.exists():
-        with atomic.lock(folder):  # nobody else is at work on it
-            pass
     rows = runs.read_metrics(folder / runs.METRICS) if plan.begun else []
     fresh = "replaces what is there" if folder.exists() else "new"
     where = f"goes on, {len(rows)} epochs are done" if plan.begun else fresh
     macs = summarise(config.model).macs
-    values = {name: getattr(config, name) for name in recipes.options()}
-    listed = ", ".join(f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())
     log(f"""run         {folder}: {where}
 recipe      {shlex.join(commands.arguments(config))}
-{textwrap.fill(listed, 100, initial_indent=" " * 12, subsequent_indent=" " * 12)}
 model       {config.model.name}: {config.model.trainable_parameters:,} trainable parameters, {macs:,} MACs an image
 images      {images:,} in each epoch
 device      {device}, precision {how}
@@ -207,15 +191,12 @@ def _estimate(plan: Plan, rows: Sequence[EpochRow], macs: int, device: str) -> s
     epochs = plan.card.config.epochs
     if rows:
         return f"about {duration(runs.seconds_left(rows, epochs))} to go, as its last epochs took"
-    try:
+    with suppress(MissingInput, BadData):
         run = Run.open(plan.folder.parent, None)
-    except (MissingInput, BadData):
-        return "unknown: no run has finished here yet"
-    if run.result.device != device or not run.result.images_per_second:
-        return f"unknown: the latest run, {run.name}, was trained on {run.result.device}"
-    speed = run.result.images_per_second * summarise(run.card.config.model).macs  # MACs a second
-    seconds = macs * epochs / speed
-    return f"about {duration(seconds)}, by the speed of run {run.name}"
+        if run.result.device == device and run.result.images_per_second:
+            seconds = epochs * macs / (run.result.images_per_second * summarise(run.card.config.model).macs)
+            return f"about {duration(seconds)}, by the speed of run {run.name}"
+    return "unknown: no run has finished on this device yet"
 
 
 def _report(run: Run) -> str:
@@ -291,16 +272,15 @@ def command(
             "--pseudo-labels CSV and --rules-allow-pseudo-labels go together: the competition's rules do not say "
             "whether a network may learn from the hidden images"
         )
-    if (seeds := recipe.pop("seeds")) and recipe["seed"] is not None:
-        raise UsageError("--seed and --seeds exclude each other: name all seeds with --seeds")
-    if seeds and os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UsageError("torchrun trains one run: leave torchrun out, or name one --seed and a --run for each")
+    if (seeds := recipe.pop("seeds")) and (recipe["seed"] is not None or os.environ.get("WORLD_SIZE", "1") != "1"):
+        raise UsageError("--seeds goes neither with --seed nor with torchrun: name all seeds, one process trains them")
     config = cli.recipe(preset, recipe, taught=bool(teachers))
     if run_name is not None:
         runs.check_name(run_name)
     paths = Paths(processed=processed, models=models)
     if dry_run and commands.SCRIPT in os.environ:  # before anything is downloaded
-        _check_without_data(config, device, allow_over_limit, compile_)
+        if not allow_over_limit:
+            config.model.require_within_limit()
         return
     plans = _plans(
         config, seeds, run_name, lambda each, name: _plan(each, paths, slug, name, teachers, pseudo_labels, force)
