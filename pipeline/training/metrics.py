@@ -1,25 +1,15 @@
 """What TensorBoard shows of a run: each epoch's figures, what the model is trained on, and the result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 from torch import Tensor
-from torch.nn.functional import one_hot
 from torch.utils.tensorboard import SummaryWriter
 
-from pipeline.config import CLASSES, IMAGE_SIZE
-from pipeline.errors import printable
 from pipeline.store.runs import EpochRow
 
-GRID_SIDE = 8  # images a side of the grid
-TILE = 3 * IMAGE_SIZE  # pixels a side of an image there
-CAPTION_HEIGHT = 14  # pixels below each image
-CAPTION_LENGTH = 16  # characters of a caption: as wide as an image
-CAPTION_SHARE = 0.1  # share of a label, from which it is in the caption
+SHOWN = 64  # images of the first batch
 
 LAYOUT = {
     "train against validation": {
@@ -46,12 +36,10 @@ class Board:
             self._writer.add_scalar(tag, value, epoch)
         self._writer.flush()
 
-    def batch(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> None:
-        """Write the first images (B, 32, 32, 3), 0..255, of a batch with their labels: (B,), or shares (B, 10)."""
-        shares = one_hot(targets, CLASSES) if targets.dim() == 1 else targets
-        pixels = images.round().clamp(0, 255).byte()
-        grid = _grid(pixels[: GRID_SIDE**2].cpu().numpy(), shares[: GRID_SIDE**2].cpu().numpy(), names)
-        self._writer.add_image("train/first batch", grid, 0, dataformats="HWC")
+    def batch(self, images: Tensor) -> None:
+        """Write the first images (B, 32, 32, 3), 0..255, of a batch, as a grid."""
+        pixels = images[:SHOWN].round().clamp(0, 255).byte().cpu()
+        self._writer.add_images("train/first batch", pixels, 0, dataformats="NHWC")
         self._writer.flush()
 
     def result(self, figures: Mapping[str, object], epochs: int) -> None:
@@ -64,17 +52,3 @@ class Board:
     def close(self) -> None:
         """Finish the file."""
         self._writer.close()
-
-
-def _grid(images: NDArray[np.uint8], shares: NDArray[np.generic], names: Sequence[str]) -> NDArray[np.uint8]:
-    """Images (N, 32, 32, 3), row by row in one (H, W, 3); below each "cat", or "cat+dog", the larger share first."""
-    width, height = TILE + 2, TILE + CAPTION_HEIGHT
-    sheet = Image.new("RGB", (GRID_SIDE * width, -(-len(images) // GRID_SIDE) * height), "white")
-    draw = ImageDraw.Draw(sheet)
-    for k, (pixels, share) in enumerate(zip(images, shares, strict=True)):
-        left, top = k % GRID_SIDE * width, k // GRID_SIDE * height
-        sheet.paste(Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.NEAREST), (left, top))
-        labels = [label for label in np.argsort(-share, kind="stable") if share[label] >= CAPTION_SHARE]
-        caption = "+".join(printable(names[label], CAPTION_LENGTH) for label in labels)
-        draw.text((left, top + TILE), caption[:CAPTION_LENGTH], fill="black")
-    return np.asarray(sheet)

@@ -57,7 +57,7 @@ def run(
 
         images, done = config.epochs * len(task.training), task.training.seen(state.updates)
         with (
-            closing(_open_board(task, state, data.class_names)) if world.first else nullcontext() as board,
+            closing(_open_board(task, state)) if world.first else nullcontext() as board,
             Meter("train:", images, "images", log, done=done, shown=world.first) as meter,
         ):
             train_step = TrainStep(
@@ -154,12 +154,12 @@ def _begin(task: Task, data: Processed, rows: Split, log: Log) -> State:
     return state
 
 
-def _open_board(task: Task, state: State, class_names: Sequence[str]) -> Board:
+def _open_board(task: Task, state: State) -> Board:
     """TensorBoard's events; of a run that begins, first what the model is about to see."""
     fresh = not state.updates
     board = Board(task.folder / TENSORBOARD, state.epoch, fresh)
     if fresh:  # drawn again for the first epoch, to the same numbers (see batches.draw)
-        board.batch(*task.training.batch(task.training.draw(0), 0), class_names)
+        board.batch(task.training.batch(task.training.draw(0), 0)[0])
     return board
 
 

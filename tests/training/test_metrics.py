@@ -19,7 +19,6 @@ from pipeline.training.metrics import Board
 ROW = EpochRow(1, 1e-3, 2.0, 20.0, 1.9, 30.0, 100.0, 5.0)
 ROWS = [ROW, replace(ROW, epoch=2, validation_accuracy=40.0), replace(ROW, epoch=3, validation_accuracy=40.0)]
 KINDS = ("scalars", "images", "text", "custom_scalars")
-NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "\x1b]0;truck\n"]
 
 
 def events(folder: Path) -> dict[str, list[tuple[int, Any]]]:
@@ -61,7 +60,7 @@ def test_a_run_that_begins_again_withdraws_all_and_one_that_goes_on_keeps_the_ba
     for fresh in (True, True, False):  # the first was killed before its first checkpoint
         with closing(Board(tmp_path, 0, fresh)) as board:
             if fresh:
-                board.batch(batch(64), torch.arange(64) % 10, NAMES)
+                board.batch(batch(64))
             board.add(ROW)
     found = events(tmp_path)
     assert found["train/loss"] == [(1, 2.0)]
@@ -70,15 +69,9 @@ def test_a_run_that_begins_again_withdraws_all_and_one_that_goes_on_keeps_the_ba
     assert b"train/accuracy" in layout and b"validation/loss" in layout
 
 
-def test_the_batch_is_a_grid_of_its_first_64_images_with_their_labels(tmp_path: Path) -> None:
-    labels = torch.arange(100) % 10
+def test_the_batch_is_a_grid_of_its_first_64_images(tmp_path: Path) -> None:
     with closing(Board(tmp_path, 0, fresh=True)) as board:
-        board.batch(batch(100).float() + 0.4, 0.6 * torch.eye(10)[labels] + 0.4 * torch.eye(10)[labels % 5], NAMES)
+        board.batch(batch(100).float() + 0.4)
     ((_, image),) = events(tmp_path)["train/first batch"]
-    picture = np.asarray(Image.open(io.BytesIO(image)))
-    tiles = picture.reshape(8, 110, 8, 98, 3).swapaxes(1, 2).reshape(64, 110, 98, 3)
-    grey = np.arange(64, dtype=np.uint8).reshape(-1, 1, 1, 1)
-    assert np.array_equal(tiles[:, :96, :96], np.broadcast_to(grey, (64, 96, 96, 3)))
-    captions = tiles[:, 96:]
-    assert np.array_equal(captions[0], captions[10])
-    assert not np.array_equal(captions[0], captions[1]) and not np.array_equal(captions[0], captions[5])  # of two
+    tiles = np.asarray(Image.open(io.BytesIO(image))).reshape(8, 32, 8, 32, 3).swapaxes(1, 2)
+    assert np.array_equal(tiles.reshape(64, 32, 32, 3), batch(64).numpy())
