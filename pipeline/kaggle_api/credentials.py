@@ -5,11 +5,9 @@ Prints no secret, and hides them where others quote them.  Run by any Python 3.1
 """
 
 import base64
-import functools
 import json
 import os
 import re
-import ssl
 import string
 import sys
 from collections.abc import Iterable, Mapping
@@ -90,8 +88,6 @@ def _legacy(environ: Mapping[str, str]) -> Found | None:
             why = str(error) if text else "it is empty"
     read = {name: read.get(key) for name, key in LEGACY.items()} if isinstance(read, dict) else {}
     pair = {name: value.strip(AROUND) for name, value in (read | given).items() if isinstance(value, str)}
-    if re.fullmatch(r"[0-9a-f]{32}|KGAT_.*", pair.get("KAGGLE_USERNAME", "")):
-        pair, why = {}, "the key stands in the place of the name"
     if not all(pair.get(name) for name in LEGACY):
         raise AccessDenied(f'{place} cannot be used ({why}; it is like {{"username": "...", "key": "..."}}):{CORRECT}')
     return Found(place, pair)
@@ -106,28 +102,15 @@ def _why_none(environ: Mapping[str, str]) -> str:
         return f"KAGGLE_CONFIG_DIR names {configured}, and there is no folder with a kaggle.json:{CORRECT}"
     if user.is_file():
         return f"{user} is a file, and must be a folder:{CORRECT}"
-    there = [f"{path.name} ({path.lstat().st_size} bytes)" for path in sorted(user.glob("*"))[:3]]
-    only = f" ({user} has only {printable(', '.join(there))})" if there else ""
-    return f"no Kaggle credentials{only}: {CURE}"
+    names = printable(", ".join(sorted(path.name for path in user.glob("*"))[:3]))
+    return f"no Kaggle credentials{f' ({user} has only {names})' if names else ''}: {CURE}"
 
 
 def require_certificates(environ: Mapping[str, str]) -> None:
     """Raise UsageError if a variable names certificates that are not there."""
     for name in CERTIFICATES:
-        value = environ.get(name, "")
-        try:
-            if value and (name == "SSL_CERT_DIR" or Path(value).is_dir()):
-                next(entry for folder in value.split(os.pathsep) for entry in Path(folder).glob("*"))
-            elif value:
-                _load_bundle(value)
-        except (OSError, StopIteration) as error:
-            why = "no certificates there" if isinstance(error, (ssl.SSLError, StopIteration)) else error.strerror
-            raise UsageError(f"{name} names {value} ({why}): correct it, or `unset {name}`") from None
-
-
-@functools.cache  # each call of the client asks, and a system's bundle takes 50 ms
-def _load_bundle(path: str) -> None:
-    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+        if (value := environ.get(name, "")) and not any(Path(place).exists() for place in value.split(os.pathsep)):
+            raise UsageError(f"{name} names {value}, which is not there: correct it, or `unset {name}`")
 
 
 def secrets(environ: Mapping[str, str]) -> list[str]:

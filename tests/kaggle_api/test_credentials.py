@@ -79,7 +79,6 @@ def refused(home: Path, code: int, **environ: str) -> str:
         (KAGGLE_JSON, '{"username": null, "key": "k"}', "(a name and a key are needed;"),
         (KAGGLE_JSON, '{"username": 1, "key": 2}', "(a name and a key are needed;"),
         (KAGGLE_JSON, '{"username": "u", "key": " "}', "(a name and a key are needed;"),
-        (KAGGLE_JSON, f'{{"username": "KGAT_{SECRET}", "key": "u"}}', "the key stands in the place of the name"),
         (KAGGLE_JSON, JSON[:-1] + ",}", '; it is like {"username": "...", "key": "..."})'),
         (KAGGLE_JSON, JSON.replace('"', "'"), "(Expecting property name enclosed in double quotes: line 1 column 2"),
         (KAGGLE_JSON, "<!DOCTYPE html>", "(Expecting value: line 1 column 1"),
@@ -90,8 +89,8 @@ def refused(home: Path, code: int, **environ: str) -> str:
         (ACCESS_TOKEN, bytes(range(256)), "~/.kaggle/access_token cannot be read (it is no text)"),
         (ACCESS_TOKEN, "<html>\n</html>", "no token in ~/.kaggle/access_token (it is one word"),
         (ACCESS_TOKEN, JSON, "no token in ~/.kaggle/access_token (it is one word"),
-        (ACCESS_TOKEN, "\n", "no Kaggle credentials (~/.kaggle has only access_token (1 bytes)): create a token"),
-        (f"{KAGGLE_JSON}.txt", "", "no Kaggle credentials (~/.kaggle has only kaggle.json.txt (0 bytes)): "),
+        (ACCESS_TOKEN, "\n", "no Kaggle credentials (~/.kaggle has only access_token): create a token"),
+        (f"{KAGGLE_JSON}.txt", "", "no Kaggle credentials (~/.kaggle has only kaggle.json.txt): "),
         (".kaggle", SECRET, "~/.kaggle is a file, and must be a folder"),
     ],
 )
@@ -112,7 +111,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     [
         ({"KAGGLE_USERNAME": "u"}, "KAGGLE_USERNAME is set, and KAGGLE_KEY is not"),
         ({"KAGGLE_KEY": SECRET}, "KAGGLE_KEY is set, and KAGGLE_USERNAME is not"),
-        ({"KAGGLE_USERNAME": f"KGAT_{SECRET}", "KAGGLE_KEY": "u"}, "and KAGGLE_KEY cannot be used (the key stands in"),
         ({"KAGGLE_CONFIG_DIR": "nowhere"}, "KAGGLE_CONFIG_DIR names nowhere, and there is no folder with a"),
         ({"KAGGLE_API_TOKEN": f"two {SECRET}"}, "no token in KAGGLE_API_TOKEN"),
         ({"KAGGLE_API_TOKEN": "/run/secrets/no"}, "no token in /run/secrets/no, which KAGGLE_API_TOKEN names"),
@@ -123,13 +121,9 @@ def test_a_variable_that_cannot_be_used_is_named(tmp_path: Path, environ: dict[s
 
 
 @pytest.mark.parametrize("name", credentials.CERTIFICATES)
-@pytest.mark.parametrize("value", ["missing.pem", "folder", "empty.pem", "garbage.pem"])
-def test_certificates_that_are_not_there_are_told_before_kaggle_is_asked(tmp_path: Path, name: str, value: str) -> None:
-    (tmp_path / "folder").mkdir()
-    write(tmp_path / "empty.pem", "")
-    write(tmp_path / "garbage.pem", "garbage")
-    line = refused(tmp_path, 2, **(TOKEN | {name: value}))
-    assert line.startswith(f"{name} names {value} (") and line.endswith(f"correct it, or `unset {name}`\n")
+def test_certificates_that_are_not_there_are_told_before_kaggle_is_asked(tmp_path: Path, name: str) -> None:
+    line = refused(tmp_path, 2, **(TOKEN | {name: "missing.pem"}))
+    assert line == f"{name} names missing.pem, which is not there: correct it, or `unset {name}`\n"
 
 
 def test_it_runs_alone_before_anything_is_installed() -> None:

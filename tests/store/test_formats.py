@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import safetensors.numpy
 import torch
 from PIL import Image
 
@@ -55,7 +54,6 @@ RESAVED = {
     "a pickle of pandas  ": pickle.dumps({"data": pd.Series([*PIXELS]), "ids": pd.Series(IDS)}),
     "a pickle of PIL.Image.Image": pickle.dumps([Image.fromarray(one) for one in PIXELS]),
     "a pickle of PIL.Image.Image ": pickle.dumps({**SET, "data": [Image.fromarray(one) for one in PIXELS]}),
-    "a safetensors file": safetensors.numpy.save(SET),
     "a pickle of protocol 0 or 1": pickle.dumps(SET, protocol=0),
     "a pickle of protocol 0 or 1 ": pickle.dumps(SET, protocol=1),
     "a pickle of collections.OrderedDict": pickle.dumps(collections.OrderedDict(SET)),
@@ -73,11 +71,7 @@ NAMED = {
     "text, perhaps a CSV; put": b"ID,Labels\n0,1\n",
     "a zip archive; unpack it": zip_of({"a": b"b"}),
     "a tar, 7z or rar archive; unpack it": tar_of({"a": b"b"}),
-    # What cannot be made, or not be loaded, without a package that is not ours.
-    "an HDF5 file, not": b"\x89HDF\r\n\x1a\n",
-    "a Parquet file, not": b"PAR1",
-    "an Arrow or Feather file, not": b"ARROW1\0\0",
-    "zstd-compressed, not": b"\x28\xb5\x2f\xfd",
+    "zstd, HDF5, Parquet, Arrow or safetensors; put": b"\x89HDF\r\n\x1a\n",
 }
 
 # The lines leave the closing of files to the end of Python.
@@ -120,9 +114,8 @@ def test_a_foreign_format_is_named_and_saved_again(tmp_path: Path, mine: Path, n
 @pytest.mark.parametrize("file", [HIDDEN, BATCH])
 @pytest.mark.parametrize("says", NAMED)
 def test_what_cannot_be_read_is_named_with_its_cure(tmp_path: Path, mine: Path, says: str, file: str) -> None:
-    told, *cure = refusal(tmp_path, mine, file, NAMED[says])
-    assert f"{file} is {says}" in told and len(cure) == (3 if says.endswith(", not") else 0)
-    assert not cure or f'b"{"ids" if file == HIDDEN else "labels"}": N whole numbers' in cure[0]
+    (told,) = refusal(tmp_path, mine, file, NAMED[says])
+    assert f"{file} is {says}" in told
 
 
 @pytest.mark.parametrize("says", list(NAMED)[:4])
