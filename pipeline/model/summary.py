@@ -6,7 +6,6 @@ outputs of all modules but containers, BasicBlocks included, and as much again f
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,12 +33,6 @@ class Layer:
     parameters: int  # its own; a BasicBlock's belong to its layers
     macs: int  # multiply-accumulates of one image, likewise its own
 
-    @property
-    def part(self) -> str:
-        """Which part of the model it belongs to: "stem", "stage 1", "stage 2"... or "head"."""
-        first, *rest = self.name.split(".")
-        return f"stage {int(rest[0]) + 1}" if first == "stages" else "head" if first == "fc" else "stem"
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -49,19 +42,6 @@ class Summary:
     trainable: int
     macs: int  # multiply-accumulates of convolutions and linear layers
     layers: tuple[Layer, ...]
-
-    @property
-    def parts(self) -> list[Sequence[str]]:
-        """A table's rows: of stem, stages, head and total the weighted layers, output, parameters, millions of MACs."""
-        groups = itertools.groupby(self.layers, key=lambda layer: layer.part)
-        parts: dict[str, Sequence[Layer]] = {name: list(group) for name, group in groups}
-        rows: list[Sequence[str]] = []
-        for name, layers in {**parts, "total": self.layers}.items():
-            weighted = sum(layer.kind in ("Conv2d", "Linear") for layer in layers)
-            parameters, macs = sum(layer.parameters for layer in layers), sum(layer.macs for layer in layers)
-            output = shape(layers[-1].output) if name in parts else ""
-            rows.append((name, str(weighted), output, f"{parameters:,}", f"{macs / 1e6:.1f}"))
-        return rows
 
     @property
     def rows(self) -> list[Sequence[str]]:

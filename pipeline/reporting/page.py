@@ -115,7 +115,6 @@ def render(known: Material, sections: Mapping[str, Sequence[Picture]]) -> str:
         submissions=submissions(known.entries, known.predictions),
         summary=summary,
         limit=PARAMETER_LIMIT,
-        model=summary.parts,
         memory=[(name, f"{size:.2f}") for name, size in summary.memory.items()],
         layers=HEAD,
         recipe=recipe(config),

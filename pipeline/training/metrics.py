@@ -1,6 +1,5 @@
-"""What TensorBoard shows of a run: each epoch's figures, what the model is trained on, and the result."""
+"""What TensorBoard shows of a run: each epoch's figures, and what the model is trained on."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,13 +40,6 @@ class Board:
         pixels = images[:SHOWN].round().clamp(0, 255).byte().cpu()
         self._writer.add_images("train/first batch", pixels, 0, dataformats="NHWC")
         self._writer.flush()
-
-    def result(self, figures: Mapping[str, object], epochs: int) -> None:
-        """Write a run's result as a table."""
-        shown = {k: f"{value:,.2f}" if isinstance(value, float) else value for k, value in figures.items()}
-        rows = [f"| {name.replace('_', ' ')} | {value} |" for name, value in shown.items()]
-        # As if after a further epoch: a session that does it again withdraws it.
-        self._writer.add_text("result", "\n".join(["| | |", "|---|---|", *rows]), epochs + 1)
 
     def close(self) -> None:
         """Finish the file."""

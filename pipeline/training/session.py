@@ -66,8 +66,6 @@ def run(
             )  # fmt: skip
             fit(task, state, train_step, meter, board)
             result = _result(task, state, data)
-            if board is not None:
-                board.result(result.to_dict(), result.epochs)
     if world.first:
         _write(folder, state, config, result)
     return result

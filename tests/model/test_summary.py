@@ -6,7 +6,6 @@ import torch
 
 from pipeline.model import __main__ as command_line
 from pipeline.model.resnet import ResNet
-from pipeline.model.summary import summarise
 from pipeline.recipes import MODELS, ModelConfig
 
 
@@ -37,12 +36,3 @@ def test_the_count_without_pytorch_is_pytorchs(model: ModelConfig, se: int) -> N
     with torch.device("meta"):
         built = ResNet(model)
     assert model.trainable_parameters == sum(p.numel() for p in built.parameters() if p.requires_grad)
-
-
-def test_the_papers_model_in_a_few_lines() -> None:
-    rows = summarise(MODELS["paper"]).parts
-    assert [row[0] for row in rows] == ["stem", *(f"stage {k}" for k in range(1, 6)), "head", "total"]
-    assert rows[-1][1:] == ("32", "", "4,893,566", "259.3")
-    for column in (1, 3):
-        values = [int(row[column].replace(",", "")) for row in rows]
-        assert sum(values[:-1]) == values[-1]

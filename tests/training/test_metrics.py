@@ -44,16 +44,13 @@ def batch(rows: int) -> torch.Tensor:
     return torch.arange(rows, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 32, 32, 3)
 
 
-def test_each_epoch_and_the_result_are_there_once_after_a_resume(tmp_path: Path) -> None:
-    for done, rows, accuracy in ((0, ROWS[:2], 91.0), (1, ROWS[1:], 92.0)):  # the second session does epoch 2 again
+def test_each_epoch_is_there_once_after_a_resume(tmp_path: Path) -> None:
+    for done, rows in ((0, ROWS[:2]), (1, ROWS[1:])):  # the second session does epoch 2 again
         with closing(Board(tmp_path, done)) as board:
             for row in rows:
                 board.add(row)
-            board.result({"test_accuracy": accuracy, "device": "cpu"}, 3)
     found = events(tmp_path)
     assert found["validation/accuracy"] == [(1, 30.0), (2, 40.0), (3, 40.0)]
-    ((_, text),) = found["result/text_summary"]
-    assert b"| test accuracy | 92.00 |\n| device | cpu |" in text
 
 
 def test_a_run_that_begins_again_withdraws_all_and_one_that_goes_on_keeps_the_batch(tmp_path: Path) -> None:
