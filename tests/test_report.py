@@ -89,7 +89,7 @@ def test_the_page_shows_the_result_the_prediction_and_the_score(reported: Path) 
         f"Kaggle, public {scored.public:.2f}% private {scored.private:.2f}%",
         f"Gap {scored.gap_public:.2f} points local minus public",
         "78,330 trainable, of 5,000,000 allowed",
-        "stage 3 3 64 x 4 x 4 57,728",
+        "fc Linear 10 650",
         "python -m pipeline.predict --run tiny-run-again --tta none --adapt auto",
         "python -m pipeline.train --competition tiny --preset rehearsal --run tiny-run-again",
         "epochs 12",
