@@ -1,6 +1,7 @@
 """README.md: its commands are run, and what they print is what it shows."""
 
 import ast
+import json
 import re
 import shlex
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from pipeline.rehearsal import digits
+from pipeline.store import ledger
 from tests.readme import (
     Block,
     anchors,
@@ -82,6 +85,19 @@ def test_the_second_rehearsal_redoes_nothing(place: Path) -> None:
     assert "not sending it twice" in second.stdout
     after = tree(place)
     assert [name for name in before if after[name] != before[name]] == []
+
+
+@pytest.mark.timeout(900)
+def test_the_rehearsal_shows_what_the_pipeline_is_good_at(place: Path) -> None:
+    """A visible gap with one cause that is named, a mitigation that gains, and an interval that says something."""
+    checked = json.loads(here("check", "--competition", digits.SLUG, "--json", cwd=place).stdout)
+    (made,) = ledger.predictions(ledger.read(place / "submissions" / ledger.NAME), digits.SLUG).values()
+    assert checked["verdict"] == "corruption"
+    assert [corruption["name"] for corruption in checked["diagnosis"]["pixels"]["damages"]] == ["blur"]
+    assert checked["measure"] == "bn" and checked["trials"][0]["after"] > checked["trials"][0]["before"] + 0.03
+    assert made.predicted_low is not None and made.predicted_high is not None
+    assert made.predicted_low <= checked["public"] <= made.predicted_high <= made.predicted_low + 12
+    assert checked["public"] < checked["local"] - 2
 
 
 @pytest.mark.timeout(900)
