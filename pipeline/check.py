@@ -26,7 +26,7 @@ from pipeline import cli, commands
 from pipeline.config import Paths, competition
 from pipeline.console import duration, table
 from pipeline.errors import AccessDenied, BadData, Log, MissingInput, NetworkError, PipelineError, printable
-from pipeline.gap.advice import Advice, advise, summary
+from pipeline.gap.advice import Advice, advise, summary, worse_than_the_best
 from pipeline.gap.assessment import Assessment, assess, record
 from pipeline.gap.comparison import Comparison, compare
 from pipeline.kaggle_api import credentials
@@ -181,8 +181,9 @@ def show(checked: Checked, paths: Paths, verbose: bool, log: Log) -> None:
 def _how_to_submit(checked: Checked, paths: Paths) -> list[str]:
     """With Kaggle's own client, unless the CSV was submitted, must not be or had better not be."""
     csv, sidecar, slug = checked.csv, checked.sidecar, checked.comparison.competition.slug
-    sent = checked.csv_sha256 in {entry.csv_sha256 for entry in checked.comparison.submissions if entry.ref}
-    if csv is None or sent or any("don't submit" in each.do for each in checked.advice):
+    assessed, states = checked.assessment, checked.comparison.submissions
+    sent = checked.csv_sha256 in {entry.csv_sha256 for entry in states if entry.ref}
+    if csv is None or sent or (assessed and worse_than_the_best(assessed, states)):
         return []
     if sidecar is None:
         command = commands.command("submit", slug, paths, "--csv", str(csv), "--competition", slug)

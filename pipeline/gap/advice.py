@@ -66,7 +66,7 @@ def advise(assessed: Assessment, csvs: Sequence[LocalCsv], entries: Sequence[Ent
     members = _members(assessed, paths)
     wrong = [*_wrong(assessed, members, paths)]
     better = [*_mitigations(assessed, paths), *_averages(assessed, members, csvs, states, paths)]
-    best = max((entry.public for entry in states if entry.public is not None), default=None)
+    best = _best(states)
     if assessed.sent is None and sidecar.submittable and not any(map(runs.is_pretrained, sidecar.weights)):
         gain = None if best is None else 100 * assessed.expected - best
         send = Advice("it is not submitted yet", gain, "predicted, over the best score", _submit(assessed.csv, paths))
@@ -79,12 +79,23 @@ def advise(assessed: Assessment, csvs: Sequence[LocalCsv], entries: Sequence[Ent
         better.append(Advice(f"{why} at the images", None, "", command))
     better.sort(key=lambda advice: -(advice.gain or 0))
     advice = [*wrong, *(each for each in better if each.gain is None or each.gain > 0)][:ADVISED]
-    if assessed.sent is None and best is not None and 100 * assessed.forecast.interval[1] < best:
+    if worse := worse_than_the_best(assessed, states):
         status = Advice("", None, "", commands.command("status", sidecar.competition, paths))
         first, *others = advice or [status]
-        told = f"don't submit: {100 * assessed.expected:.1f}% expected, your best is {best:.2f}%"
-        advice = [replace(first, do="; ".join(filter(None, (told, first.do)))), *others]
+        advice = [replace(first, do="; ".join(filter(None, (worse, first.do)))), *others]
     return advice
+
+
+def worse_than_the_best(assessed: Assessment, states: Sequence[Entry]) -> str:
+    """Why not to submit a CSV whose whole interval is below the best score; "" if it was sent, or may be better."""
+    best = _best(states)
+    if assessed.sent is not None or best is None or 100 * assessed.forecast.interval[1] >= best:
+        return ""
+    return f"don't submit: {100 * assessed.expected:.1f}% expected, your best is {best:.2f}%"
+
+
+def _best(states: Sequence[Entry]) -> float | None:
+    return max((entry.public for entry in states if entry.public is not None), default=None)
 
 
 def raised(expected: float, before: float, after: float) -> float:
@@ -222,7 +233,9 @@ def _predict(
 ) -> str:
     """Predict as for `csv`, but for what is given, into another CSV beside it."""
     sidecar = csv.sidecar
-    options = ["--run", *(names or sidecar.weights)]
+    # A run knows its competition, and a pretrained network none.
+    options = ["--competition", sidecar.competition] if any(map(runs.is_pretrained, sidecar.weights)) else []
+    options += ["--run", *(names or sidecar.weights)]
     for flag, value, default in (("--tta", tta or sidecar.tta, "none"), ("--adapt", adapt or sidecar.adapt, "auto")):
         options += [flag, value] if value != default else []
     out = free(csv.path.with_stem(f"{csv.path.stem}-{name}"))
