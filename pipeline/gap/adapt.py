@@ -9,12 +9,13 @@ What tries and applies them is pipeline.gap.prediction.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.gap import shift
+from pipeline.gap import estimators, shift
 from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import Images
 from pipeline.gap.diagnosis import Diagnosis, Findings, Trial
@@ -30,37 +31,64 @@ TRIED = 3000  # labelled images on which mitigations are tried
 ADAPTED = 2000  # hidden and labelled images whose statistics are compared
 
 
-def tried(
+@dataclass(frozen=True)
+class Simulation:
+    """Labelled images made like the hidden ones, and what the panel predicts of them."""
+
+    trials: tuple[Trial, ...] = ()
+    outputs: Mapping[Mitigation, Probabilities] = field(default_factory=dict)  # with each mitigation, (N, classes)
+
+    def estimate(self, mitigation: Mitigation, hidden: Probabilities) -> float | None:
+        """The accuracy of the `hidden` outputs, which were made with the mitigation; None if it was not simulated.
+
+        What was simulated is a little off, and the confidence says in which direction: so it is the mean of the
+        simulated accuracy and of the one that atc, calibrated on the simulated images, gives the hidden ones.
+        """
+        if not self.trials:
+            return None
+        of = {trial.mitigation: trial.after for trial in self.trials} | {"none": self.trials[0].before}
+        if mitigation not in self.outputs:
+            return of.get(mitigation)
+        return (of[mitigation] + estimators.atc(self.outputs[mitigation], of[mitigation], hidden)) / 2
+
+
+def simulated(
     panel: Panel, data: Processed, diagnosis: Diagnosis, holdout: Outputs, calibrated: Probabilities,
     classes: LabelShift,
-) -> list[Trial]:  # fmt: skip
+) -> Simulation:  # fmt: skip
     """Try what may help against what was diagnosed; `calibrated` are the holdout's probabilities."""
     if diagnosis.verdict == "label_shift":
-        return [trial_of_prior(calibrated, holdout.known_truth, classes)]
+        return Simulation((trial_of_prior(calibrated, holdout.known_truth, classes),))
     rows = even_rows(len(holdout), TRIED)
-    return trials_of_corruption(panel, diagnosis.pixels, data.rows("test_images", rows), holdout.known_truth[rows])
+    return simulated_corruption(panel, diagnosis.pixels, data.rows("test_images", rows), holdout.known_truth[rows])
 
 
-def trials_of_corruption(panel: Panel, fit: Fit, images: Images, truth: Labels) -> list[Trial]:
+def simulated_corruption(panel: Panel, fit: Fit, images: Images, truth: Labels) -> Simulation:
     """Corrupt labelled images (N, 32, 32, 3) as `fit` says, and try the mitigations."""
     if not fit.corruptions or len(images) < LEAST:
-        return []
+        return Simulation()
     # The reference must be other images than those that are corrupted, as the hidden ones are other images.
     half = len(images) // 2
     reference, plain, truth = images[:half], images[half:], truth[half:]
     corrupted = np.ascontiguousarray(fit.apply(plain))
 
-    def right(panel: Panel, of: Images) -> float:
-        return accuracy(panel.probabilities(of).argmax(axis=1), truth)
+    def right(outputs: Probabilities) -> float:
+        return accuracy(outputs.argmax(axis=1), truth)
 
-    before, after = right(panel, corrupted), right(panel.adapted(corrupted, reference), corrupted)
-    side_effect = right(panel.adapted(plain, reference), plain) - right(panel, plain)
-    trials = [Trial("bn", before, after, side_effect)]
+    def of(panel: Panel, images: Images) -> Probabilities:
+        return panel.probabilities(images).astype(np.float64)
+
+    outputs: dict[Mitigation, Probabilities] = {
+        "none": of(panel, corrupted), "bn": of(panel.adapted(corrupted, reference), corrupted),
+    }  # fmt: skip
+    before = right(outputs["none"])
+    side_effect = right(of(panel.adapted(plain, reference), plain)) - right(of(panel, plain))
+    trials = [Trial("bn", before, right(outputs["bn"]), side_effect)]
     if fit.revert is not None:
         # Where nothing is wrong it would do harm; but the mistake was recognised by its very pixels.
-        reverted = np.ascontiguousarray(fit.revert(corrupted))
-        trials.append(Trial("revert", before, right(panel, reverted), 0.0))
-    return trials
+        outputs["revert"] = of(panel, np.ascontiguousarray(fit.revert(corrupted)))
+        trials.append(Trial("revert", before, right(outputs["revert"]), 0.0))
+    return Simulation(tuple(trials), outputs)
 
 
 def trial_of_prior(holdout: Probabilities, truth: Labels, classes: LabelShift) -> Trial:

@@ -160,7 +160,7 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
             if applied.get(e.csv_sha256) == csv.sidecar.measure
         ],
         line=competition.line,
-        simulated=_simulated(findings),
+        simulated=findings.simulated,
         verdict=findings.diagnosis.verdict,
         mixed=len(findings.diagnosis.pixels.corruptions) > 1,
         alarms=_alarms(findings, csv.sidecar),
@@ -183,13 +183,6 @@ def _peers(csv: LocalCsv, evidence: Evidence, others: Sequence[LocalCsv]) -> lis
         if np.array_equal(its.holdout.known_truth, evidence.holdout.known_truth)
         for local, hidden in zip(its.holdout.members, its.hidden.members, strict=True)
     }.values())  # fmt: skip
-
-
-def _simulated(findings: Findings) -> float | None:
-    """The accuracy on labelled images made like the hidden ones, with the mitigation that was applied."""
-    if findings.mitigation == "none":
-        return findings.trials[0].before if findings.trials else None
-    return next((trial.after for trial in findings.trials if trial.mitigation == findings.mitigation), None)
 
 
 def _alarms(findings: Findings, sidecar: Sidecar) -> list[str]:

@@ -8,7 +8,7 @@ that are merely harder differ little in these numbers, and not in the direction 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from operator import itemgetter
@@ -16,6 +16,7 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.gap import mixture
 from pipeline.gap.corruptions import KINDS, Corruption, Images, channel_means, greys
 from pipeline.store.processed import even_rows
 
@@ -79,12 +80,15 @@ PAIRED = 60  # and at each pair of corruptions
 NOTICEABLE = 0.6  # distance below which two samples count as alike; those of 600 images of one set differ by .2 to .35
 TIMES_CHANCE = 2.0  # or times the distance to be expected of samples so small
 EXPLAINED = 0.6  # share of the distance that the corruptions may leave, and still be named
-WELL = 0.25  # share of the distance, below which no second corruption is looked for
-SECOND = 0.7  # share of what one corruption leaves, that a second may leave, and be named too
-NEAREST = 3  # single corruptions whose strength is refined, and with which pairs begin
+WELL = 0.25  # share of the distance, below which nothing more than one corruption is looked for
+SECOND = 0.7  # share of what one corruption leaves, that two or a mixture may leave, and be named instead
+NEAREST = 2  # single corruptions whose strength is refined, and with which pairs begin
 REFINED = 8  # evaluations to refine a strength
 FAR = 2.0  # times the limit, from which images are corrupted even if no known corruption explains it
 DEGRADED = 1.0  # deviations of a single image, by which corruption changes the mean of a statistic of quality
+COMMON = 0.75  # share of the images from which one kind of corruption counts as that of all
+LIKELIER = 0.25  # nats an image, by which corrupted ones are likelier than clean ones: by chance up to 0.1
+RARE = 0.02  # share of the images below which a kind of corruption is left out of the sentence
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ class Fit:
     outstanding: tuple[tuple[str, float], ...]  # the statistics that differ most, in deviations of a single image
     degraded: bool  # statistics of quality, not of content, differ more than natural images do
     limit: float = NOTICEABLE  # distance from which anything is noticeable
+    shares: tuple[float, ...] = ()  # if each image has one corruption of its own or none: the share of each
+    unexplained: float = 0.0  # the share of images, beside these, that look like none of them
 
     @property
     def far(self) -> bool:
@@ -109,8 +115,32 @@ class Fit:
         return self.corruptions[0].kind.revert if len(self.corruptions) == 1 else None
 
     def apply(self, images: Images) -> Images:
-        """Corrupt uint8 images (N, 32, 32, 3) in the same way."""
-        return applied(self.corruptions, images)
+        """Corrupt uint8 images (N, 32, 32, 3) in the same way; what nothing explains, as the others are."""
+        if not self.shares:
+            return applied(self.corruptions, images)
+        ends = np.cumsum(self.shares) / (1 - self.unexplained)
+        own = np.searchsorted(ends, np.random.default_rng(0).random(len(images)))
+        result = images.copy()
+        for index in np.intersect1d(own, np.arange(len(self.corruptions))).tolist():
+            result[own == index] = self.corruptions[index](images[own == index])
+        return result
+
+    def __str__(self) -> str:
+        if not self.shares:
+            words = ", then ".join(map(str, self.corruptions))
+            return f"{words}; it explains {100 * (1 - self.left / self.distance):.0f} % of how the pixels differ"
+        parts = by_kind(self.corruptions, self.shares)
+        named = sorted(((share, name) for name, share in parts.items() if share >= RARE), reverse=True)
+        rest = [(1 - self.unexplained - sum(self.shares), "clean"), (self.unexplained, "unexplained")]
+        return "each image has its own: " + ", ".join(f"{name} {100 * share:.0f} %" for share, name in named + rest)
+
+
+def by_kind(corruptions: Iterable[Corruption], shares: Iterable[float]) -> dict[str, float]:
+    """The share of each kind of corruption, of whatever strength."""
+    kinds: dict[str, float] = {}
+    for corruption, share in zip(corruptions, shares, strict=True):
+        kinds[corruption.name] = kinds.get(corruption.name, 0.0) + share
+    return kinds
 
 
 def applied(corruptions: Iterable[Corruption], images: Images) -> Images:
@@ -119,7 +149,7 @@ def applied(corruptions: Iterable[Corruption], images: Images) -> Images:
 
 
 def fit(labelled: Images, hidden: Images) -> Fit:
-    """Compare even samples of uint8 images (N, 32, 32, 3).  Takes a second, and up to 20 for mixed corruptions."""
+    """Compare even samples of uint8 images (N, 32, 32, 3).  Takes a second, and up to 5 where they differ."""
     labelled, hidden = (np.asarray(images[even_rows(len(images), SAMPLE)]) for images in (labelled, hidden))
     search = _Search(labelled, hidden)
     away = np.sinh(search.target)
@@ -129,10 +159,7 @@ def fit(labelled: Images, hidden: Images) -> Fit:
     if unexplained.distance <= limit:
         return unexplained
     degraded = unexplained.far and any(abs(away[NAMES.index(name)]) > DEGRADED for name in QUALITY)
-    left, corruptions = search.explanation(limit)
-    if left > max(EXPLAINED * unexplained.distance, limit):
-        left, corruptions = unexplained.distance, ()
-    return dataclasses.replace(unexplained, corruptions=corruptions, left=left, degraded=degraded)
+    return search.explanation(dataclasses.replace(unexplained, degraded=degraded))
 
 
 Candidate = tuple[float, tuple[Corruption, ...]]  # corruptions in their order, behind the distance that they leave
@@ -143,17 +170,20 @@ class _Search:
     """Looks for the corruptions that bring labelled images nearest to the hidden ones."""
 
     def __init__(self, labelled: Images, hidden: Images) -> None:
-        plain = statistics(labelled)
-        self._labelled, self._centre, self._scale = labelled, plain.mean(axis=0), plain.std(axis=0) + 1e-6
-        self.target = self._position(hidden)
+        self._plain, self._hidden = statistics(labelled), statistics(hidden)
+        self._labelled, self._centre, self._scale = labelled, self._plain.mean(axis=0), self._plain.std(axis=0) + 1e-6
+        self.target = self._position(self._hidden.mean(axis=0))
         self.whole = float(np.linalg.norm(self.target))  # distance of the hidden images from the labelled ones
         # Of two corruptions the first stays as it is while strengths of the second are tried.
         self._after = functools.lru_cache(maxsize=1)(self._corrupted)
 
-    def _position(self, images: Images) -> NDArray[np.float64]:
-        """Mean statistics in deviations, large ones dampened: where nearly all images have 0, any change is huge."""
-        away = (statistics(images).mean(axis=0) - self._centre) / self._scale
-        return np.asarray(np.arcsinh(away))
+    def _position(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Statistics in deviations, large ones dampened: where nearly all images have 0, any change is huge."""
+        return np.asarray(np.arcsinh((values - self._centre) / self._scale))
+
+    def _left(self, values: NDArray[np.float64]) -> float:
+        """The distance from the hidden images of those with these statistics."""
+        return float(np.linalg.norm(self._position(values.mean(axis=0)) - self.target))
 
     def _corrupted(self, corruptions: tuple[Corruption, ...], count: int) -> Images:
         return applied(corruptions, self._labelled[:: max(len(self._labelled) // count, 1)])
@@ -161,40 +191,68 @@ class _Search:
     def _tried(self, corruptions: tuple[Corruption, ...], count: int = SAMPLE) -> Candidate:
         """These corruptions, and the distance that they leave of so many labelled images."""
         images = corruptions[-1](self._after(corruptions[:-1], count))
-        return float(np.linalg.norm(self._position(images) - self.target)), corruptions
+        return self._left(statistics(images)), corruptions
 
-    def explanation(self, limit: float) -> Candidate:
-        """The nearest corruption, or two in the better order."""
-        singles = [
-            min((self._tried((Corruption(name, strength),), FIRST) for strength in kind.strengths), key=distance)
-            for name, kind in KINDS.items()
-        ]
-        firsts = [self._refined(corruptions, 0) for _, corruptions in nsmallest(NEAREST, singles, distance)]
+    def explanation(self, unexplained: Fit) -> Fit:
+        """The nearest corruption; or, if it leaves much, one for each image, or two in the better order."""
+        tried = [Corruption(name, strength) for name, kind in KINDS.items() for strength in kind.strengths]
+        seen = [statistics(self._corrupted((each,), FIRST)) for each in tried]
+        mixed, gain = self._mixture(unexplained, tried, seen)
+        # Where single images do not look corrupted, their classes or contents differ, or all have the same mistake.
+        names = [name for name, kind in KINDS.items() if kind.cause == "preprocessing" or gain > LIKELIER]
+        left = [self._left(values) for values in seen]
+        singles = [min((k for k in range(len(tried)) if tried[k].name == name), key=left.__getitem__) for name in names]
+        firsts = [self._refined((tried[k],), 0) for k in nsmallest(NEAREST, singles, left.__getitem__)]
         best = min(firsts, key=distance)
-        if best[0] <= max(limit, WELL * self.whole):
-            return best
+        if gain > LIKELIER and best[0] > max(unexplained.limit, WELL * self.whole):
+            if mixed is not None:
+                return mixed
+            second = self._pair([first for _, (first,) in firsts])
+            best = second if second[0] < SECOND * best[0] else best
+        if best[0] > max(EXPLAINED * self.whole, unexplained.limit):
+            return unexplained
+        return dataclasses.replace(unexplained, left=best[0], corruptions=best[1])
+
+    def _mixture(
+        self, unexplained: Fit, tried: Sequence[Corruption], seen: Sequence[NDArray[np.float64]]
+    ) -> tuple[Fit | None, float]:
+        """A corruption for each image, if no kind is that of all; and how much likelier that is than clean images."""
+        known = [k for k in range(len(tried)) if tried[k].kind.cause == "corruption"]
+        corruptions, hidden = tuple(tried[k] for k in known), self._position(self._hidden)
+        components = [self._position(values) for values in (self._plain, *(seen[k] for k in known))]
+        shares, gain = mixture.shares(components, hidden)
+        own, rest = tuple(shares[1:-1].tolist()), float(shares[-1])
+        if max([rest, *by_kind(corruptions, own).values()]) > COMMON:
+            return None, gain
+        means = np.stack([component.mean(axis=0) for component in components]) - hidden.mean(axis=0)
+        left = float(np.linalg.norm(np.average(means, axis=0, weights=shares[:-1])) / np.linalg.norm(means[0]))
+        if left > EXPLAINED:
+            return None, gain
+        found = dataclasses.replace(
+            unexplained, left=left * self.whole, corruptions=corruptions, shares=own, unexplained=rest
+        )
+        return found, gain
+
+    def _pair(self, firsts: Sequence[Corruption]) -> Candidate:
+        """The nearest pair, of which one is among the `firsts`."""
         pairs = [
             min((self._tried((first, Corruption(name, at))[::step], PAIRED) for at in kind.strengths), key=distance)
-            for _, (first,) in firsts
+            for first in firsts
             for name, kind in KINDS.items()
-            if name != first.name
+            if name != first.name and kind.cause == "corruption"
             for step in (-1, 1)  # before the first, and after it
         ]
-        refined = []
-        for _, both in nsmallest(NEAREST, pairs, distance):
-            corruptions = both
-            for index in (0, 1, 0, 1):
-                _, corruptions = self._refined(corruptions, index)
-            refined.append(self._tried(corruptions))
-        second = min(refined, key=distance)
-        return second if second[0] < SECOND * best[0] else best
+        _, corruptions = min(pairs, key=distance)
+        for index in (0, 1, 0, 1):
+            _, corruptions = self._refined(corruptions, index, FIRST)
+        return self._tried(corruptions)
 
-    def _refined(self, corruptions: tuple[Corruption, ...], index: int) -> Candidate:
+    def _refined(self, corruptions: tuple[Corruption, ...], index: int, count: int = SAMPLE) -> Candidate:
         """The corruptions with the strength of one of them refined, between the neighbours of what was tried."""
         from scipy.optimize import minimize_scalar  # noqa: PLC0415
 
         one = corruptions[index]
-        tried, before = one.kind.strengths, self._tried(corruptions)
+        tried, before = one.kind.strengths, self._tried(corruptions, count)
         if len(tried) == 1:
             return before
         below = max((s for s in tried if s < one.strength), default=one.strength)
@@ -204,7 +262,7 @@ class _Search:
             return (*corruptions[:index], Corruption(one.name, strength), *corruptions[index + 1 :])
 
         optimum = minimize_scalar(
-            lambda strength: self._tried(at(strength))[0], bounds=(below, above), method="bounded",
+            lambda strength: self._tried(at(strength), count)[0], bounds=(below, above), method="bounded",
             options={"maxiter": REFINED},
         )  # fmt: skip
         return min((float(optimum.fun), at(float(optimum.x))), before, key=distance)

@@ -23,7 +23,7 @@ from pipeline.store.manifest import from_json
 from pipeline.store.processed import Processed, even_rows
 from pipeline.store.submissions import Mitigation, accuracy, with_present_names
 
-Verdict = Literal["none", "preprocessing", "label_shift", "corruption", "natural", "unknown"]
+Verdict = Literal["none", "preprocessing", "label_shift", "corruption", "corruption (mixed)", "natural", "unknown"]
 
 KEPT = 0.002  # of accuracy that the submission's path may lose on labelled images: bfloat16 may move one label in 1,000
 ROUNDED = 2.5  # labels: what it may move of a small set, however large a share that is
@@ -86,6 +86,7 @@ class Findings:
     diagnosis: Diagnosis
     trials: tuple[Trial, ...]
     mitigation: Mitigation  # that was applied
+    simulated: float | None = None  # the accuracy with it, by labelled images made like the hidden ones; 0..1
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -158,9 +159,9 @@ def conclude(seen: Effects, expected: NDArray[np.float64], names: Sequence[str])
         )
     if pixels.corruptions:
         causes = {corruption.kind.cause for corruption in pixels.corruptions}
-        words = ", then ".join(map(str, pixels.corruptions))
-        explained = f"it explains {100 * (1 - pixels.left / pixels.distance):.0f} % of how the pixels differ"
-        return ("preprocessing" if "preprocessing" in causes else "corruption"), f"{words}; {explained}"
+        if pixels.shares:
+            return "corruption (mixed)", str(pixels)
+        return ("preprocessing" if "preprocessing" in causes else "corruption"), str(pixels)
     if pixels.far:
         differ = ", ".join(f"{name} {by:+.1f}" for name, by in pixels.outstanding)
         differs = f"pixels differ as no known corruption would make them ({differ} deviations of an image)"

@@ -4,11 +4,13 @@ They are predicted, compared with the holdout and diagnosed; what may help again
 and where `--adapt` has it so, they are predicted again.
 """
 
+import dataclasses
+
 import numpy as np
 
 from pipeline.errors import Log
 from pipeline.gap import estimators, shift
-from pipeline.gap.adapt import applied, choice, tried
+from pipeline.gap.adapt import applied, choice, simulated
 from pipeline.gap.diagnosis import Findings, diagnose
 from pipeline.store.processed import Processed, even_rows
 from pipeline.store.submissions import Adapt, Evidence, Outputs
@@ -46,12 +48,14 @@ def predict_hidden(
     weights = classes.weights(holdout.known_truth)
     auc, ood_scores = shift.out_of_distribution(holdout_features, weights[holdout_rows], features)
     diagnosis = diagnose(data, images, classes, calibrated, calibrated_hidden, auc=auc, recorded=recorded)
-    trials = tried(panel, data, diagnosis, holdout, calibrated, classes)
-    findings = Findings(diagnosis, tuple(trials), choice(adapt, trials))
+    simulation = simulated(panel, data, diagnosis, holdout, calibrated, classes)
+    findings = Findings(diagnosis, simulation.trials, choice(adapt, simulation.trials))
     if findings.mitigation != "none":
         log(f"predict: diagnosis {diagnosis.verdict}, so answering again with --adapt {findings.mitigation}")
         # Calibrated probabilities are p ** (1 / T), scaled: times the ratio there is times ratio ** T here.
         hidden = applied(findings, panel, data, hidden, images, classes.ratio**temperature)
+    predicted = simulation.estimate(findings.mitigation, hidden.probabilities.astype(np.float64))
+    findings = dataclasses.replace(findings, simulated=predicted)
     return Evidence(
         runs=tuple(member.name for member in panel.members), hidden=hidden, holdout=holdout, validation=validation,
         hidden_rows=rows[sample], hidden_features=features, ood_scores=ood_scores.astype(np.float32),

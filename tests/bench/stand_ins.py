@@ -15,6 +15,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from pipeline.config import CLASSES, MEAN, STD
 from pipeline.gap.corruptions import Images
 from pipeline.gap.diagnosis import Verdict
+from tests.bench import common_corruptions
 
 Change = Callable[[Images, np.random.Generator], Images]
 
@@ -49,10 +50,12 @@ def stand_ins(
     for name, concentration in (("mild", 4.0), ("mild 2", 4.0), ("strong", 0.7), ("strong 2", 0.7)):
         rows = by_class(labels, generator.dirichlet(np.full(CLASSES, concentration)), size, generator)
         yield SampledSet(f"label shift, {name}", "label_shift", rows, _same, seed)
-    for name, easy in (("mild", 0.2), ("medium", 0.06), ("strong", 0.02)):
+    for name, easy in (("mildest", 0.5), ("mild", 0.2), ("medium", 0.06), ("strong", 0.02), ("strongest", 0.005)):
         yield SampledSet(f"natural-hard, {name}", "natural", drawn(easy + hardness), _same, seed)
     for name, change in CORRUPTIONS.items():
         yield SampledSet(name, "corruption", drawn(), change, seed)
+    for name, change in MIXTURES.items():
+        yield SampledSet(name, "corruption (mixed)", drawn(), change, seed)
     for name, change in MISTAKES.items():
         yield SampledSet(name, "preprocessing", drawn(), change, seed)
 
@@ -107,6 +110,10 @@ def _chain(first: Change, second: Change) -> Change:
     return lambda images, generator: second(first(images, generator), generator)
 
 
+def _own(least: int, most: int, clean: float = 0.0) -> Change:
+    return lambda images, generator: common_corruptions.mixed(images, generator, (least, most), clean)
+
+
 CORRUPTIONS: dict[str, Change] = {
     "noise, weak": _noise(10),
     "noise, strong": _noise(24),
@@ -125,6 +132,12 @@ CORRUPTIONS: dict[str, Change] = {
     "blur and noise": _chain(_each(lambda image: image.filter(ImageFilter.BoxBlur(0.6))), _noise(14)),
     "dark and noise": _chain(_each(lambda image: ImageEnhance.Brightness(image).enhance(0.6)), _noise(12)),
     "jpeg and low contrast": _chain(_each(lambda image: ImageEnhance.Contrast(image).enhance(0.5)), _jpeg(25)),
+}
+MIXTURES: dict[str, Change] = {  # each image has its own
+    "mixed, mild": _own(1, 2),
+    "mixed, medium": _own(2, 3),
+    "mixed, strong": _own(3, 5),
+    "mixed, half clean": _own(1, 3, clean=0.5),
 }
 MISTAKES: dict[str, Change] = {
     "BGR": lambda images, _: images[..., ::-1],

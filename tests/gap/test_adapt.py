@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.gap.adapt import choice, trial_of_prior, trials_of_corruption
+from pipeline.gap.adapt import Simulation, choice, simulated_corruption, trial_of_prior
 from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import Corruption, Images
 from pipeline.gap.diagnosis import Trial
@@ -84,7 +84,19 @@ def test_mitigations_are_tried_on_images_corrupted_like_the_hidden_ones(
 ) -> None:
     """The first half of what is at hand is the reference, whose labels are all wrong."""
     labels = np.array([9] * len(reference) + [*truth])
-    assert trials_of_corruption(panel, fit, np.concatenate([reference, images]), labels) == trials
+    assert list(simulated_corruption(panel, fit, np.concatenate([reference, images]), labels).trials) == trials
+
+
+def test_an_estimate_is_the_mean_of_what_was_simulated_and_what_the_confidence_says() -> None:
+    trials = (trial(0.25), trial(0.1, mitigation="prior"))
+    simulation = Simulation(trials, {"none": two(0.6, 0.7, 0.8, 0.9), "bn": two(0.6, 0.7, 0.8, 0.9)})
+    # .5 and .75 are right in the simulation, so that an image counts as right from .8, or .7, on
+    hidden = two(0.65, 0.75, 0.75, 0.95, 0.95)
+    assert simulation.estimate("none", hidden) == pytest.approx((0.5 + 2 / 5) / 2)
+    assert simulation.estimate("bn", hidden) == pytest.approx((0.75 + 4 / 5) / 2)
+    # Without simulated outputs, what its trial says; without a trial, nothing
+    assert simulation.estimate("prior", hidden) == 0.6 and simulation.estimate("revert", hidden) is None
+    assert Simulation().estimate("none", hidden) is None
 
 
 def trial(gain: float, side_effect: float = 0.0, mitigation: Mitigation = "bn") -> Trial:

@@ -22,7 +22,9 @@ from tests.support import NAMES
 from tests.support import images as smooth_images
 
 NOISY = Fit(4.0, (Corruption("gaussian noise", 12.0),), 1.0, (("noise", 5.0),), True)
-MIXED = replace(NOISY, corruptions=(Corruption("contrast", 0.5), *NOISY.corruptions))
+BOTH = replace(NOISY, corruptions=(Corruption("contrast", 0.5), *NOISY.corruptions))
+OWN = (Corruption("blur", 0.5), Corruption("blur", 0.8), Corruption("JPEG", 20.0), *NOISY.corruptions)
+MIXED = replace(NOISY, corruptions=OWN, shares=(0.25, 0.15, 0.01, 0.31), unexplained=0.08)
 EVEN = np.full(10, 0.1)
 PRIOR = (0.30, 0.10, 0.10, 0.01, 0.10, 0.10, 0.05, 0.08, 0.08, 0.08)
 
@@ -44,7 +46,12 @@ def far(distance: float, *, degraded: bool) -> Fit:
         *(({"contract": contract}, "preprocessing", "") for contract in (0.0021, -0.0021)),
         ({"contract": -0.034, "pixels": SWAPPED}, "preprocessing", "-3.40 points off what training noted"),
         ({"pixels": NOISY}, "corruption", "noise (deviation 12); it explains 75 % of how the pixels differ"),
-        ({"pixels": MIXED}, "corruption", "contrast (times 0.5), then gaussian noise (deviation 12); "),
+        ({"pixels": BOTH}, "corruption", "contrast (times 0.5), then gaussian noise (deviation 12); "),
+        (
+            {"pixels": MIXED},
+            "corruption (mixed)",
+            "each image has its own: blur 40 %, gaussian noise 31 %, clean 20 %, unexplained 8 %",
+        ),
         # A mistake can be fixed.
         ({"pixels": replace(NOISY, corruptions=NOISY.corruptions + SWAPPED.corruptions)}, "preprocessing", "BGR"),
         ({"pixels": far(1.19, degraded=False)}, "none", ""),
@@ -89,6 +96,7 @@ FOUND = Findings(
     replace(NOTHING, verdict="corruption", pixels=MIXED, contract=None),
     (Trial("bn", 0.61, 0.72, -0.004), Trial("revert", 0.61, 0.6, 0.0)),
     "bn",
+    0.715,
 )
 
 
