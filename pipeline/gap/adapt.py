@@ -37,19 +37,21 @@ class Simulation:
 
     trials: tuple[Trial, ...] = ()
     outputs: Mapping[Mitigation, Probabilities] = field(default_factory=dict)  # with each mitigation, (N, classes)
+    exact: bool = True  # one corruption of all images explains them, and not several, whose strengths are guessed
 
     def estimate(self, mitigation: Mitigation, hidden: Probabilities) -> float | None:
         """The accuracy of the `hidden` outputs, which were made with the mitigation; None if it was not simulated.
 
-        What was simulated is a little off, and the confidence says in which direction: so it is the mean of the
-        simulated accuracy and of the one that atc, calibrated on the simulated images, gives the hidden ones.
+        What was simulated is a little off, and the confidence says in which direction: atc, calibrated on the
+        simulated images, judges the hidden ones.  If the simulation is exact, its own accuracy counts as much.
         """
         if not self.trials:
             return None
         of = {trial.mitigation: trial.after for trial in self.trials} | {"none": self.trials[0].before}
         if mitigation not in self.outputs:
             return of.get(mitigation)
-        return (of[mitigation] + estimators.atc(self.outputs[mitigation], of[mitigation], hidden)) / 2
+        estimate = estimators.atc(self.outputs[mitigation], of[mitigation], hidden)
+        return (of[mitigation] + estimate) / 2 if self.exact else estimate
 
 
 def simulated(
@@ -88,7 +90,7 @@ def simulated_corruption(panel: Panel, fit: Fit, images: Images, truth: Labels) 
         # Where nothing is wrong it would do harm; but the mistake was recognised by its very pixels.
         outputs["revert"] = of(panel, np.ascontiguousarray(fit.revert(corrupted)))
         trials.append(Trial("revert", before, right(outputs["revert"]), 0.0))
-    return Simulation(tuple(trials), outputs)
+    return Simulation(tuple(trials), outputs, exact=len(fit.corruptions) == 1)
 
 
 def trial_of_prior(holdout: Probabilities, truth: Labels, classes: LabelShift) -> Trial:

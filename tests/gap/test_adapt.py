@@ -87,13 +87,15 @@ def test_mitigations_are_tried_on_images_corrupted_like_the_hidden_ones(
     assert list(simulated_corruption(panel, fit, np.concatenate([reference, images]), labels).trials) == trials
 
 
-def test_an_estimate_is_the_mean_of_what_was_simulated_and_what_the_confidence_says() -> None:
+def test_an_estimate_heeds_the_confidence_and_an_exact_simulation() -> None:
     trials = (trial(0.25), trial(0.1, mitigation="prior"))
-    simulation = Simulation(trials, {"none": two(0.6, 0.7, 0.8, 0.9), "bn": two(0.6, 0.7, 0.8, 0.9)})
+    outputs: dict[Mitigation, Any] = {name: two(0.6, 0.7, 0.8, 0.9) for name in ("none", "bn")}
+    simulation = Simulation(trials, outputs)
     # .5 and .75 are right in the simulation, so that an image counts as right from .8, or .7, on
     hidden = two(0.65, 0.75, 0.75, 0.95, 0.95)
     assert simulation.estimate("none", hidden) == pytest.approx((0.5 + 2 / 5) / 2)
     assert simulation.estimate("bn", hidden) == pytest.approx((0.75 + 4 / 5) / 2)
+    assert Simulation(trials, outputs, exact=False).estimate("bn", hidden) == pytest.approx(4 / 5)
     # Without simulated outputs, what its trial says; without a trial, nothing
     assert simulation.estimate("prior", hidden) == 0.6 and simulation.estimate("revert", hidden) is None
     assert Simulation().estimate("none", hidden) is None

@@ -61,7 +61,6 @@ def test_samples_of_one_kind_do_not_differ(labelled: Images, hidden: Images) -> 
         (Corruption(BGR), False),  # pixels are as good as before, only of other colours
         (Corruption(SCRAMBLED), True),
         (Corruption("gaussian noise", 12.0), True),
-        (Corruption("blur", 1.0), True),
     ],
     ids=str,
 )
