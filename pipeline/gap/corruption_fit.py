@@ -205,7 +205,8 @@ class _Search:
         firsts = [self._refined((tried[k],), 0) for k in nsmallest(NEAREST, singles, left.__getitem__)]
         best = min(firsts, key=distance)
         if gain > LIKELIER and best[0] > max(unexplained.limit, WELL * self.whole):
-            if mixed is not None:
+            # A mistake is that of all images: it stands unless a mixture explains more.
+            if mixed is not None and (best[1][0].kind.cause == "corruption" or mixed.left < best[0]):
                 return mixed
             second = self._pair([first for _, (first,) in firsts])
             best = second if second[0] < SECOND * best[0] else best

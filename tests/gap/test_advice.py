@@ -20,7 +20,8 @@ SENT = "it is not submitted yet"
 
 def advised(folder: Path, *trials: Trial, applied: Mitigation = "none", best: float | None = None, **found: Any) -> Any:
     """What is advised where no run is here, and `best` is the best score so far: (what, gain), and the commands."""
-    subject = csv(folder, found=Findings(dataclasses.replace(NOTHING, **found), trials, applied))
+    simulated = trials[0].before if trials else None
+    subject = csv(folder, found=Findings(dataclasses.replace(NOTHING, **found), trials, applied, simulated))
     entries = [] if best is None else [dataclasses.replace(scored(csv(folder, "b"), best), csv_sha256="other")]
     advice = advise(assess(subject, [], entries, KNOWN), [subject], entries, Paths(submissions=folder))
     return [(each.do, each.gain and round(each.gain)) for each in advice], [each.command for each in advice]
