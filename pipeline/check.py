@@ -168,8 +168,8 @@ def show(checked: Checked, paths: Paths, verbose: bool, log: Log) -> None:
         valid = "" if checked.sidecar else f"{csv} is a valid submission to {compared.competition.slug}; "
         lines = [f"{valid}no prediction: {checked.not_assessed}"]
     else:
-        lines = [f"{csv} is of run {printable(assessed.csv.sidecar.run)}", *(compared.details if verbose else [])]
-    lines += [f"picture {path}" for path in checked.pictures]
+        lines = [f"{csv} is of run {printable(assessed.csv.sidecar.run)}"]
+    lines += [*(compared.details if verbose else []), *(f"picture {path}" for path in checked.pictures)]
     for line in lines:
         log(f"check: {line}")
     for line in summary(assessed, checked.advice, verbose) if assessed else []:
