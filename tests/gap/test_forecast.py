@@ -55,7 +55,7 @@ AGREED = made().predicted  # so that atc contradicts none that says the same
         ({"errors": [0.01, -0.01]}, 0.02),
         ({"errors": [0.01, -0.01, 0.01]}, 0.01),  # three scored predictions tell better
         ({"simulated": AGREED}, 0.025),
-        ({"simulated": AGREED, "mixed": True}, 0.10),
+        ({"simulated": AGREED, "mixed": True}, 0.045),
         ({"alarms": ["smoke"]}, LOST),
         ({"alarms": ["smoke"], "anchors": [(ACCURACY, AGREED)]}, FAR_APART),  # a score is known
         ({"anchors": [(0.95, 0.5)]}, FAR_APART),  # which atc contradicts
