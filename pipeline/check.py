@@ -8,6 +8,7 @@ test_batch; the gap is local minus public.
 """
 
 import json
+import math
 import os
 import shlex
 import sys
@@ -23,12 +24,13 @@ from typing import Any
 import click
 
 from pipeline import cli, commands
-from pipeline.config import Paths, competition
+from pipeline.config import Competition, Paths, competition
 from pipeline.console import duration, table
 from pipeline.errors import AccessDenied, BadData, Log, MissingInput, NetworkError, PipelineError, printable
 from pipeline.gap.advice import Advice, advise, summary, worse_than_the_best
-from pipeline.gap.assessment import Assessment, assess, record
-from pipeline.gap.comparison import Comparison, compare
+from pipeline.gap.assessment import Assessment, assess, prediction_error, record
+from pipeline.gap.estimators import NORMAL
+from pipeline.gap.forecast import on_line
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import Kaggle, Submission
 from pipeline.kaggle_api.ledger_sync import sync
@@ -40,13 +42,23 @@ from pipeline.store.submissions import Sidecar
 
 POLL = 2.0  # seconds between two questions to Kaggle, while something is being scored
 SHOWN = 30  # submissions in the table
+HOLDOUT_ROWS = 10_000  # CIFAR-10's test_batch, where the processed data is not at hand
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What is known, and what is predicted."""
+    """What is known, and what is predicted.  Accuracies in per cent, gaps in points; None is unknown.
 
-    comparison: Comparison
+    `newest` is the newest submission of a CSV of ours that has a score; if there is none, the newest with a score; if
+    there is none, the newest.
+    """
+
+    competition: Competition
+    submissions: Sequence[Entry]
+    predictions: Mapping[str, Entry]  # by the CSV's sha256
+    newest: Entry | None
+    optimistic: bool | None  # whether its checkpoint was selected on the set that its local accuracy is measured on
+    facts: Mapping[str, Any]  # that preprocess found out of the data, or nothing
     csv: Path | None  # the one that is assessed
     csv_sha256: str
     sidecar: Sidecar | None  # None: there is no CSV, or it is not as predict wrote it
@@ -56,18 +68,59 @@ class Checked:
     not_asked: str | None  # why Kaggle was not asked
     pictures: Sequence[Path] = ()  # that were drawn
 
+    @property
+    def public_rows(self) -> int | None:
+        """Hidden images behind the public score; without better knowledge, half of them."""
+        return self.competition.public_rows or (self.facts["hidden"]["images"] // 2 if self.facts else None)
+
+    @property
+    def noise(self) -> dict[str, Any] | None:
+        """Whether the newest gap can be sampling noise: its standard deviation then, and the limit of 95 %, in points.
+
+        Local and public accuracy are then draws of one p, and the variance of their difference p (1 - p) (1/n + 1/m).
+        Source: the two-proportion z test of any textbook.
+        """
+        entry, m = self.newest, self.public_rows
+        if entry is None or entry.local_test is None or entry.public is None or m is None:
+            return None
+        n = self.facts["test"]["images"] if self.facts else HOLDOUT_ROWS
+        p = (entry.local_test * n + entry.public * m) / (n + m)
+        sigma = math.sqrt(p * (100 - p) * (1 / n + 1 / m))
+        limit = NORMAL.inv_cdf(0.975) * sigma
+        exceeds = abs(entry.local_test - entry.public) > limit
+        return {"sigma": round(sigma, 3), "limit": round(limit, 3), "exceeds": exceeds}
+
+    @property
+    def predicted(self) -> list[dict[str, Any]]:
+        """The prediction of each submitted CSV, once, and its newest submission, rather one with a score."""
+        newest = {e.csv_sha256: e for e in sorted(self.submissions, key=lambda e: e.public is not None)}
+        return [
+            {"ref": e.ref, "predicted": p.predicted, "public": e.public, "error": prediction_error(p, e)}
+            for sha, e in newest.items()
+            if (p := self.predictions.get(sha)) is not None
+        ]
+
     def to_dict(self) -> dict[str, Any]:
-        """For --json.  Accuracies in per cent, gaps in points."""
-        values = self.comparison.to_dict() | {
-            "csv": str(self.csv) if self.csv else None,
+        """For --json."""
+        of_csv = Entry.of(self.sidecar) if self.sidecar else Entry(competition=self.competition.slug)
+        entry, line = self.newest or of_csv, self.competition.line
+        on = on_line(line, entry.local_test / 100) if line and entry.local_test is not None else None
+        return {
+            "competition": self.competition.slug, "run": entry.run or None, "ref": entry.ref,
+            "status": entry.status or None, "local": entry.local_test, "validation": entry.local_validation,
+            "public": entry.public, "private": entry.private, "gap": entry.gap_public,
+            "public_rows": self.public_rows, "rows_assumed": self.competition.public_rows is None,
+            "noise": self.noise, "optimistic": self.optimistic,
+            "line_expects": None if on is None else round(100 * on, 2),
+            "submissions": [
+                {**asdict(e), "gap_public": e.gap_public, "gap_private": e.gap_private} for e in self.submissions
+            ],
+            "predictions": self.predicted, "csv": str(self.csv) if self.csv else None,
             "pictures": [str(path) for path in self.pictures],
-            "not_judged": self.not_assessed,
-            "not_asked": self.not_asked,
-        }
-        if self.comparison.newest is None and (sidecar := self.sidecar) is not None:
-            values |= {"run": sidecar.run, "local": sidecar.test_accuracy, "validation": sidecar.validation_accuracy}
-        assessed = self.assessment.to_dict() if self.assessment else dict.fromkeys(ASSESSED)
-        return {**values, **assessed, "advice": [asdict(each) for each in self.advice]}
+            "not_judged": self.not_assessed, "not_asked": self.not_asked,
+            **(self.assessment.to_dict() if self.assessment else dict.fromkeys(ASSESSED)),
+            "advice": [asdict(each) for each in self.advice],
+        }  # fmt: skip
 
 
 ASSESSED = (  # the keys of Assessment.to_dict
@@ -113,12 +166,19 @@ def check(
     assessment = assessment.after(entries) if assessment else None
     advice = advise(assessment, csvs, entries, paths) if assessment else []
     drawn = _draw(assessment, paths.processed / slug, pictures) if assessment and pictures else []
-    manifest = None
-    with suppress(BadData):  # without what preprocess found out the comparison knows less, and goes on
+    facts: Mapping[str, Any] = {}
+    with suppress(BadData):  # without what preprocess found out less is known
         manifest = Manifest.read(paths.processed / slug)
-    only = digest if csv else None
-    compared = compare(known, entries, csvs, manifest.facts if manifest else {}, only)
-    return Checked(compared, subject, digest, sidecar, assessment, advice, not_assessed, not_asked, drawn)
+        facts = manifest.facts if manifest else {}
+    states = ledger.current(entries, slug)
+    candidates = [e for e in states if csv is None or e.csv_sha256 == digest]
+    newest = max(candidates, key=lambda e: (e.gap_public is not None, e.public is not None, e.ref or 0), default=None)
+    optimistic = {each.sidecar.csv_sha256: each.sidecar.validation_set == "test_batch" for each in csvs}
+    return Checked(
+        known, states, ledger.predictions(entries, slug), newest,
+        optimistic.get(newest.csv_sha256) if newest else None, facts, subject, digest, sidecar, assessment, advice,
+        not_assessed, not_asked, drawn,
+    )  # fmt: skip
 
 
 def _ask(
@@ -155,44 +215,53 @@ def _draw(assessment: Assessment, processed: Path, folder: Path) -> list[Path]:
 
 def show(checked: Checked, paths: Paths, verbose: bool, log: Log) -> None:
     """Print the table, the prediction or score, its cause and what to do."""
-    compared, csv, assessed = checked.comparison, checked.csv, checked.assessment
+    slug, csv, assessed = checked.competition.slug, checked.csv, checked.assessment
     if checked.not_asked:
         log(f"check: Kaggle was not asked, this is the ledger alone: {checked.not_asked}")
-    if compared.submissions:
-        log(f"{submission_table(compared.submissions, compared.predictions)}\n")
+    if checked.submissions:
+        log(f"{submission_table(checked.submissions, checked.predictions)}\n")
     else:
-        log(f"check: nothing has been submitted to {compared.competition.slug} yet")
+        log(f"check: nothing has been submitted to {slug} yet")
     if csv is None:
-        lines = [f"there is no CSV to submit: {checked.not_assessed}"]
+        log(f"check: there is no CSV to submit: {checked.not_assessed}")
     elif assessed is None:
-        valid = "" if checked.sidecar else f"{csv} is a valid submission to {compared.competition.slug}; "
-        lines = [f"{valid}no prediction: {checked.not_assessed}"]
+        valid = "" if checked.sidecar else f"{csv} is a valid submission to {slug}; "
+        log(f"check: {valid}no prediction: {checked.not_assessed}")
     else:
-        lines = [f"{csv} is of run {printable(assessed.csv.sidecar.run)}"]
-    lines += [*(compared.details if verbose else []), *(f"picture {path}" for path in checked.pictures)]
-    for line in lines:
-        log(f"check: {line}")
+        log(f"check: {csv} is of run {printable(assessed.csv.sidecar.run)}")
+    if verbose:
+        _show_history(checked, log)
+    for path in checked.pictures:
+        log(f"check: picture {path}")
     for line in summary(assessed, checked.advice, verbose) if assessed else []:
         log(line)
-    for line in _how_to_submit(checked, paths):
-        log(f"check: {line}")
+    if csv is not None and (command := _how_to_submit(checked, csv, paths)):
+        log(f"check: {command}")
 
 
-def _how_to_submit(checked: Checked, paths: Paths) -> list[str]:
+def _show_history(checked: Checked, log: Log) -> None:
+    """What the newest gap says, and how far off the predictions were."""
+    if noise := checked.noise:
+        size = "more than" if noise["exceeds"] else "within"
+        log(f"check: newest gap: {size} sampling noise (±{noise['limit']:.2f} points at 95%)")
+    if errors := [abs(each["error"]) for each in checked.predicted if each["error"] is not None]:
+        log(f"check: prediction error so far: {sum(errors) / len(errors):.2f} points (n={len(errors)})")
+
+
+def _how_to_submit(checked: Checked, csv: Path, paths: Paths) -> str:
     """With Kaggle's own client, unless the CSV was submitted, must not be or had better not be."""
-    csv, sidecar, slug = checked.csv, checked.sidecar, checked.comparison.competition.slug
-    assessed, states = checked.assessment, checked.comparison.submissions
+    sidecar, slug, states = checked.sidecar, checked.competition.slug, checked.submissions
     sent = checked.csv_sha256 in {entry.csv_sha256 for entry in states if entry.ref}
-    if csv is None or sent or (assessed and worse_than_the_best(assessed, states)):
-        return []
+    if sent or (checked.assessment and worse_than_the_best(checked.assessment, states)):
+        return ""
     if sidecar is None:
         command = commands.command("submit", slug, paths, "--csv", str(csv), "--competition", slug)
     elif not sidecar.submittable:
-        return [f"there is no CSV to submit: {csv} is of a network over the parameter limit"]
+        return f"there is no CSV to submit: {csv} is of a network over the parameter limit"
     else:
         tag = submissions.tag(sidecar.run, sidecar.csv_sha256, sidecar.validation_accuracy)
         command = f'kaggle competitions submit -c {slug} -f {shlex.quote(str(csv))} -m "{tag}"'
-    return [f"{csv} has not been submitted.  To submit it:\n  {command}"]
+    return f"{csv} has not been submitted.  To submit it:\n  {command}"
 
 
 def submission_table(entries: Sequence[Entry], predictions: Mapping[str, Entry]) -> str:
@@ -242,7 +311,7 @@ def command(
         cli.log(json.dumps(checked.to_dict(), indent=2))
     else:
         show(checked, paths, verbose, cli.log)
-    newest = checked.comparison.newest
+    newest = checked.newest
     if fail_over is None or newest is None:
         return
     if newest.gap_public is None:

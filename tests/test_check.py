@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 
+from pipeline.config import DEFAULT_COMPETITION
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.reporting import figures
 from pipeline.store import ledger, runs
@@ -153,6 +155,30 @@ def test_a_kaggle_that_is_down_is_6_and_the_ledger_is_shown(place: Path, monkeyp
     assert "tiny-run" in result.stdout
 
 
+def test_the_newest_score_of_ours_is_compared(tmp_path: Path) -> None:
+    """The paper's result lies on the published line, and its gap is no luck."""
+    ours = Entry(competition=DEFAULT_COMPETITION, run="run", csv_sha256="a", ref=7, local_test=94.3, public=83.439)
+    older = dataclasses.replace(ours, ref=6, public=80.0)
+    stranger = dataclasses.replace(ours, ref=9, run="", csv_sha256="", local_test=None)
+    pending = dataclasses.replace(ours, ref=10, public=None, status="pending")
+
+    def found(*entries: Entry) -> dict[str, Any]:
+        (tmp_path / "submissions/ledger.csv").unlink(missing_ok=True)
+        ledger.append(tmp_path / "submissions/ledger.csv", entries)
+        shown = here("check", "--json", "--competition", DEFAULT_COMPETITION, cwd=tmp_path)
+        return dict(json.loads(shown.stdout))
+
+    (tmp_path / "submissions").mkdir()
+    everything = [ours, older, stranger, pending]
+    assert [found(*everything[k:])["ref"] for k in range(4)] == [7, 6, 9, 10]
+    paper, near = found(ours), found(dataclasses.replace(ours, public=94.0))
+    assert (paper["gap"], paper["line_expects"]) == (pytest.approx(10.861), pytest.approx(83.14, abs=0.01))
+    assert (paper["public_rows"], paper["rows_assumed"]) == (5012, False)
+    # pooled p = (94.3 10000 + 83.439 5012) / 15012 = 90.674 %; variance = p (1 - p) (1/10000 + 1/5012)
+    assert paper["noise"] == {"sigma": 0.503, "limit": pytest.approx(0.986, abs=1e-3), "exceeds": True}
+    assert not near["noise"]["exceeds"]
+
+
 @pytest.mark.parametrize("content", ["{}", "\xff"])
 def test_a_damaged_manifest_of_the_data_does_not_stop_it(place: Path, content: str) -> None:
     entry = Entry(competition=SLUG, ref=7, local_test=90.0, public=80.0, status="complete")
@@ -227,18 +253,17 @@ def test_advice_begins_with_what_is_obvious_and_each_command_works_as_it_stands(
         assert (python, module) == ("python", "-m")
         done = here(stage.removeprefix("pipeline."), *options, cwd=short)
         assert done.returncode == 0, done.stderr
-    # Three seeds are here now, and are to be averaged; where that was tried, its gain on the holdout counts.
+    # Three seeds are here now, and are to be averaged; where that was tried, it is no advice.
     averaging = ["--run", "tiny-run", "tiny-run-s1", "tiny-run-s2"]
     csv = ("--csv", "submissions/tiny-run.csv", "--json")
     (do,) = [each for each in json.loads(check(short, None, *csv).stdout)["advice"] if "average" in each["do"]]
     assert shlex.split(do["command"])[3:7] == averaging
     assert here("predict", *shlex.split(do["command"])[3:], cwd=short).returncode == 0
-    for accuracy, advised in ((9.66, []), (20.0, [True])):
-        average = Sidecar.read(short / "submissions/tiny-run-seeds.csv")
-        assert average is not None
-        dataclasses.replace(average, test_accuracy=accuracy).write(short / "submissions/tiny-run-seeds.csv")
-        advice = json.loads(check(short, None, *csv).stdout)["advice"]
-        assert ["submit" in each["command"] for each in advice if "average" in each["do"]] == advised
+    ledger.append(short / "submissions/ledger.csv", [dataclasses.replace(best, ref=8, public=99.9, run="a+b")])
+    longer, *others = json.loads(check(short, None, *csv).stdout)["advice"]
+    assert not any("seeds" in each["do"] for each in others)
+    assert longer["command"].endswith(" --epochs 24 --seeds 0 1")  # as many as are to be beaten
+    assert here("train", *shlex.split(longer["command"])[3:], "--dry-run", cwd=short).returncode == 0
 
 
 def test_pictures_are_drawn_where_they_are_wanted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

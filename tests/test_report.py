@@ -83,11 +83,10 @@ def test_the_page_shows_the_result_the_prediction_and_the_score(reported: Path) 
     for text in (
         "Local 90.00%",
         "Validation 91.00%",
-        f"Predicted on Kaggle {predicted.predicted:.1f}% 90%: {predicted.predicted_low:.1f} to "
-        f"{predicted.predicted_high:.1f}%; prediction error {(predicted.predicted or 0) - 66.67:+.2f} points",
+        f"holdout 90.00% predicted {predicted.predicted:.1f}% ({predicted.predicted_low:.0f}-"
+        f"{predicted.predicted_high:.0f}) public {scored.public:.2f}% private {scored.private:.2f}% "
+        f"gap {scored.gap_public:.2f} points prediction error {(predicted.predicted or 0) - 66.67:+.2f} points Cause: ",
         "python -m pipeline.train --competition tiny --preset rehearsal --run tiny-run-again",
-        f"Kaggle, public {scored.public:.2f}% private {scored.private:.2f}%",
-        f"Gap {scored.gap_public:.2f} points local minus public",
         "78,330 trainable, of 5,000,000 allowed",
         "fc Linear 10 650",
         "python -m pipeline.predict --run tiny-run-again --tta none --adapt auto",
@@ -178,9 +177,9 @@ def with_other_images(place: Path) -> Path:
             "Validation so far 62.00% epoch 2, the best yet Progress 2 of 12 epochs 0:10:00 left Parameters",
         ),
         (unpredicted, "python -m pipeline.predict --run tiny-run", TRAINING, "Nothing has been submitted yet"),
-        (predicted_place, "Nothing has been submitted", TRAINING | IMAGES | SCORES, "Predicted on Kaggle"),
+        (predicted_place, "Nothing has been submitted", TRAINING | IMAGES | SCORES, "holdout 90.00% predicted "),
         (trained_again, "No predictions are shown", TRAINING, "Local 90.00%"),
-        (without_images, "python -m pipeline.preprocess", TRAINING | SCORES, "Predicted on Kaggle"),
+        (without_images, "python -m pipeline.preprocess", TRAINING | SCORES, "holdout 90.00% predicted "),
         (with_other_images, "holds other images than submissions/tiny-run.csv is of", TRAINING | SCORES, "Local"),
     ],
 )
@@ -190,7 +189,7 @@ def test_what_there_is_is_shown(
     place = make(tmp_path)
     result = here("report", "--run", RUN, cwd=place)
     assert result.returncode == 0 and said in result.stdout
-    assert pictures(place) == drawn and shown in words(place) and "Kaggle, public" not in words(place)
+    assert pictures(place) == drawn and shown in words(place) and "gap " not in words(place)
 
 
 def test_pictures_of_other_images_are_refused(tmp_path: Path) -> None:

@@ -9,5 +9,4 @@ adapt                          mitigations of a shift, tried on labelled images,
 prediction                     the hidden images predicted, diagnosed, and predicted again: what predict calls
 assessment                     a CSV's evidence put together: the prediction, the score, the cause
 advice                         what to do, ranked, as commands: what predict, check and report show
-comparison                     the gap over all submissions, and whether it is luck: what check calls
 """

@@ -1,7 +1,7 @@
 """What to do about a score: what is obviously wrong first, then by the points that it is expected to bring.
 
 Each piece of advice is a whole command, with the names of runs that are here.  A gain is one that was measured: in a
-simulation on labelled images, by CSVs that are here, or in tests/bench/RESULTS.md.
+simulation on labelled images, or in tests/bench/RESULTS.md.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline import commands
 from pipeline.config import CLASSES, Paths
@@ -22,7 +21,7 @@ from pipeline.store import ledger, runs
 from pipeline.store.ensemble import Ensemble
 from pipeline.store.ledger import Entry
 from pipeline.store.runs import Run, RunCard
-from pipeline.store.submissions import LocalCsv, accuracy, free
+from pipeline.store.submissions import LocalCsv, free
 
 # Holdout accuracies before and after, from tests/bench/RESULTS.md: of three seeds the mean, and of their average
 # ("Several runs in one prediction"); of a network alone, and with its mirror images ("Preset `fast`").
@@ -40,7 +39,6 @@ class Advice:
 
     do: str
     gain: float | None  # points that it is expected to bring on the public score; None: not measured
-    source: str  # of the gain
     command: str
 
     def __str__(self) -> str:
@@ -55,7 +53,7 @@ def summary(assessed: Assessment, advice: Sequence[Advice], verbose: bool) -> li
 
 
 def advise(assessed: Assessment, csvs: Sequence[LocalCsv], entries: Sequence[Entry], paths: Paths) -> list[Advice]:
-    """What to do, the obvious first, then the largest gain; nothing that was seen to lose.
+    """What to do, the obvious first, then the largest gain.
 
     Args:
         assessed: a CSV, after the ledger's `entries`.
@@ -63,39 +61,42 @@ def advise(assessed: Assessment, csvs: Sequence[LocalCsv], entries: Sequence[Ent
         entries: all lines of the ledger.
     """
     sidecar, states = assessed.csv.sidecar, ledger.current(entries, assessed.csv.sidecar.competition)
-    members = _members(assessed, paths)
-    wrong = [*_wrong(assessed, members, paths)]
-    better = [*_mitigations(assessed, paths), *_averages(assessed, members, csvs, states, paths)]
-    best = _best(states)
+    (best, averaged), worse = _board(states), worse_than_the_best(assessed, states)
+    members, never = _members(assessed, paths), _never(assessed)
+    wrong = [*_wrong(assessed, members, averaged if 100 * assessed.expected < best else 1, paths)]
+    better = [*_averages(assessed, members, csvs, paths)]
+    for trial in assessed.findings.trials if assessed.findings.mitigation == "none" else ():
+        if trial.recommended:
+            command = _predict(assessed.csv, paths, trial.mitigation, adapt=trial.mitigation)
+            better.append(Advice(MITIGATIONS[trial.mitigation], 100 * (trial.after - trial.before), command))
     if assessed.sent is None and sidecar.submittable and not any(map(runs.is_pretrained, sidecar.weights)):
-        gain = None if best is None else 100 * assessed.expected - best
-        send = Advice("it is not submitted yet", gain, "predicted, over the best score", _submit(assessed.csv, paths))
-        (wrong if best is None else better).append(send)
-    unseen = _never(assessed.evidence.hidden.labels, assessed.evidence.holdout.labels)
-    if unseen or assessed.findings.diagnosis.verdict == "unknown":
+        command = commands.command("submit", sidecar.competition, paths, "--csv", str(assessed.csv.path))
+        send = Advice("it is not submitted yet", 100 * assessed.expected - best if best else None, command)
+        (better if best else wrong).append(send)
+    if never or assessed.findings.diagnosis.verdict == "unknown":
         look = ("--csv", str(assessed.csv.path), "--pictures", str(paths.submissions))
-        why = f"class {unseen} is never predicted: look" if unseen else "look"
         command = commands.command("check", sidecar.competition, paths, *look)
-        better.append(Advice(f"{why} at the images", None, "", command))
+        better.append(Advice(f"{never or 'an unknown shift'}: look at the images", None, command))
     better.sort(key=lambda advice: -(advice.gain or 0))
     advice = [*wrong, *(each for each in better if each.gain is None or each.gain > 0)][:ADVISED]
-    if worse := worse_than_the_best(assessed, states):
-        status = Advice("", None, "", commands.command("status", sidecar.competition, paths))
-        first, *others = advice or [status]
+    if worse:
+        first, *others = advice or [Advice("", None, commands.command("status", sidecar.competition, paths))]
         advice = [replace(first, do="; ".join(filter(None, (worse, first.do)))), *others]
     return advice
 
 
 def worse_than_the_best(assessed: Assessment, states: Sequence[Entry]) -> str:
     """Why not to submit a CSV whose whole interval is below the best score; "" if it was sent, or may be better."""
-    best = _best(states)
-    if assessed.sent is not None or best is None or 100 * assessed.forecast.interval[1] >= best:
+    best, _ = _board(states)
+    if assessed.sent is not None or 100 * assessed.forecast.interval[1] >= best:
         return ""
     return f"don't submit: {100 * assessed.expected:.1f}% expected, your best is {best:.2f}%"
 
 
-def _best(states: Sequence[Entry]) -> float | None:
-    return max((entry.public for entry in states if entry.public is not None), default=None)
+def _board(states: Sequence[Entry]) -> tuple[float, int]:
+    """The best public score in per cent, 0 without any, and of how many runs it is."""
+    best = max(states, key=lambda entry: entry.public or 0, default=None)
+    return (best.public or 0, best.run.count("+") + 1) if best else (0, 1)
 
 
 def raised(expected: float, before: float, after: float) -> float:
@@ -109,44 +110,34 @@ def _members(assessed: Assessment, paths: Paths) -> Sequence[Run]:
     with suppress(PipelineError):
         members = Ensemble.open(paths.models, paths.pretrained, list(weights)).runs
         for run in members:
-            commands.in_full(run.card.config, paths.submissions)
+            commands.arguments(run.card.config)
         if {run.name: run.weights_sha256 for run in members} == weights:
             return members
     return ()
 
 
-def _wrong(assessed: Assessment, members: Sequence[Run], paths: Paths) -> Iterator[Advice]:
-    """What is obviously wrong with the models, of which the first one stands for all."""
-    seen, outputs, sidecar = assessed.findings.diagnosis, assessed.evidence.holdout, assessed.csv.sidecar
-    never = _never(outputs.labels, outputs.known_truth)
+def _wrong(assessed: Assessment, members: Sequence[Run], to_beat: int, paths: Paths) -> Iterator[Advice]:
+    """What is obviously wrong with the models, of which the first stands for all; `to_beat`: so many runs' average."""
     for run in members[:1]:
-        card, rise = run.card, _rise(run)
+        epochs, rise, local = run.card.config.epochs, _rise(run), assessed.csv.sidecar.test_accuracy / 100
         if run.origin is not None:
-            train = _train(replace(card, competition=sidecar.competition), paths)
-            yield Advice("pretrained weights may not compete", None, "", train)
-        elif seen.verdict == "preprocessing" and not seen.pixels.corruptions and seen.contract is not None:
-            now, again = accuracy(outputs.labels, outputs.known_truth), f"{run.name}-again"
-            off = f"this machine computes the holdout {100 * seen.contract:+.1f} points off"
-            yield Advice(off, raised(assessed.expected, now, now - seen.contract), "on the holdout",
-                         _train(card, paths, "--run", again))  # fmt: skip
+            own = replace(run.card, competition=assessed.csv.sidecar.competition)
+            yield Advice("pretrained weights may not compete", None, _train(own, paths))
         elif rise >= RISING:
-            epochs, full = card.config.epochs, PRESETS[card.config.preset].epochs
-            longer = replace(card, config=card.config.with_epochs(full if full > epochs else 2 * epochs), trial="")
-            short = f"trained too short: validation accuracy rose {rise:.1f} points an epoch at the end of {epochs}"
-            if never:
-                short += f", and class {never} is never predicted"
-            local = sidecar.test_accuracy / 100
+            full, number = PRESETS[run.card.config.preset].epochs, max(len(members), to_beat)
+            longer = run.card.config.with_epochs(full if full > epochs else 2 * epochs)
+            why = f"trained too short: validation accuracy rose {rise:.1f} points an epoch at the end of {epochs}"
+            command = _train(replace(run.card, config=longer), paths, seeds=range(number) if number > 1 else ())
             gain = raised(assessed.expected, local, local + BROUGHT * rise / 100)
-            yield Advice(short, gain, "at least: half of such an epoch", _train(longer, paths))
-        elif never:
-            train = _train(_seeded(card, card.config.seed + 1), paths)
-            yield Advice(f"class {never} is never predicted: try another seed", None, "", train)
+            yield Advice(", and ".join(filter(None, (why, _never(assessed)))), gain, command)
 
 
-def _never(labels: NDArray[np.integer], usual: NDArray[np.integer]) -> str:
-    """The classes that are nearly never among the labels, by their share of the usual ones; "" for none."""
-    given, expected = (np.bincount(each, minlength=CLASSES) / len(each) for each in (labels, usual))
-    return ", ".join(map(str, np.flatnonzero(given < NEVER * expected)))
+def _never(assessed: Assessment) -> str:
+    """The classes that are nearly never predicted, by their share of the holdout; "" for none."""
+    both = (assessed.evidence.hidden.labels, assessed.evidence.holdout.known_truth)
+    given, usual = (np.bincount(each, minlength=CLASSES) / len(each) for each in both)
+    never = ", ".join(map(str, np.flatnonzero(given < NEVER * usual)))
+    return never and f"class {never} is never predicted"
 
 
 def _rise(run: Run) -> float:
@@ -157,45 +148,18 @@ def _rise(run: Run) -> float:
     return (values[-1] - values[-1 - last]) / last if rows and values[-1] == max(values) else 0.0
 
 
-def _mitigations(assessed: Assessment, paths: Paths) -> Iterator[Advice]:
-    """Mitigations that gained in simulation, and the way back from one that lost."""
-    applied = assessed.findings.mitigation
-    for trial in assessed.findings.trials:
-        gain, name = 100 * (trial.after - trial.before), MITIGATIONS[trial.mitigation]
-        if trial.mitigation == applied:
-            back = _predict(assessed.csv, paths, "unadapted", adapt="none")
-            yield Advice(f"{name} is on and loses", -gain, "in simulation", back)
-        elif applied == "none" and trial.recommended:
-            adapted = _predict(assessed.csv, paths, trial.mitigation, adapt=trial.mitigation)
-            yield Advice(name, gain, "in simulation", adapted)
-
-
-def _averages(
-    assessed: Assessment, members: Sequence[Run], csvs: Sequence[LocalCsv], states: Sequence[Entry], paths: Paths
-) -> Iterator[Advice]:
-    """Other seeds and mirror images, averaged: by what it brings here if that was tried, else by what it brought."""
-    csv, sidecar = assessed.csv, assessed.csv.sidecar
-    beside = [
-        c for c in csvs if c.sidecar.hidden == sidecar.hidden and c.sidecar.weights.items() >= sidecar.weights.items()
-    ]
-    ways = []
-    if len(members) == 1 and members[0].origin is None:
-        tried = [other for other in beside if len(other.sidecar.weights) > 1]
-        ways.append((f"average of {AVERAGED} seeds", SEEDS, _seeds(members[0], csv, paths), tried))
-    if members and sidecar.tta == "none" and sidecar.mirrored:
-        tried = [other for other in beside if other.sidecar.weights == sidecar.weights and other.sidecar.tta != "none"]
-        ways.append(("average with the mirror images", FLIP, _predict(csv, paths, "flip", tta="flip"), tried))
-    for do, measured, command, tried in ways:
-        if not tried:
-            source = "measured on CIFAR-10 (JPEG), tests/bench/RESULTS.md"
-            yield Advice(do, raised(assessed.expected, *measured), source, command)
-            continue
-        best = max(tried, key=lambda other: other.sidecar.test_accuracy)
-        if best.sidecar.csv_sha256 not in {entry.csv_sha256 for entry in states}:
-            before, after = sidecar.test_accuracy / 100, best.sidecar.test_accuracy / 100
-            yield Advice(
-                f"{do}, is here", raised(assessed.expected, before, after), "by the holdout", _submit(best, paths)
-            )
+def _averages(assessed: Assessment, members: Sequence[Run], csvs: Sequence[LocalCsv], paths: Paths) -> Iterator[Advice]:
+    """Other seeds and mirror images, unless a CSV with them is here."""
+    csv, own = assessed.csv, assessed.csv.sidecar
+    beside = [c.sidecar for c in csvs if c.sidecar.hidden == own.hidden]
+    beside = [other for other in beside if other.weights.items() >= own.weights.items()]
+    if len(members) == 1 and members[0].origin is None and not any(len(other.weights) > 1 for other in beside):
+        gain = raised(assessed.expected, *SEEDS)
+        yield Advice(f"average of {AVERAGED} seeds", gain, _seeds(members[0], csv, paths))
+    mirrored = any(other.weights == own.weights and other.tta != "none" for other in beside)
+    if members and own.tta == "none" and own.mirrored and not mirrored:
+        gain = raised(assessed.expected, *FLIP)
+        yield Advice("average with the mirror images", gain, _predict(csv, paths, "flip", tta="flip"))
 
 
 def _seeds(run: Run, csv: LocalCsv, paths: Paths) -> str:
@@ -206,25 +170,22 @@ def _seeds(run: Run, csv: LocalCsv, paths: Paths) -> str:
             card = RunCard.read(paths.models / name)
             if _seeded(card, 0) == _seeded(run.card, 0):
                 named.setdefault(card.config.seed, name)
-    names = list(named.values())[:AVERAGED]
-    if len(names) == AVERAGED:
-        return _predict(csv, paths, "seeds", names=names)
-    missing = list(islice((seed for seed in count() if seed not in named), AVERAGED - len(names)))
-    # Under its default name train finds a run, and need not train it again.
-    own = [] if run.name == runs.default_name(run.card) else ["--run", run.name]
-    seeds = missing if own else [*named, *missing]
-    return _train(_seeded(run.card, 0), paths, *own, "--seeds", *map(str, sorted(seeds)))
+    if len(named) >= AVERAGED:
+        return _predict(csv, paths, "seeds", names=list(named.values())[:AVERAGED])
+    missing = list(islice((seed for seed in count() if seed not in named), AVERAGED - len(named)))
+    if run.name == runs.default_name(run.card):  # under which train finds it, and need not train it again
+        return _train(run.card, paths, seeds=[*named, *missing])
+    return _train(run.card, paths, "--run", run.name, seeds=missing)
 
 
 def _seeded(card: RunCard, seed: int) -> RunCard:
     return replace(card, config=replace(card.config, seed=seed), trial="")
 
 
-# --- commands -------------------------------------------------------------------------------------------------
-
-
-def _train(card: RunCard, paths: Paths, *more: str) -> str:
-    """Train that recipe."""
+def _train(card: RunCard, paths: Paths, *more: str, seeds: Sequence[int] = ()) -> str:
+    """Train that recipe, or it with each of the `seeds`."""
+    if seeds:
+        card, more = _seeded(card, 0), (*more, "--seeds", *map(str, sorted(seeds)))
     return commands.command("train", card.competition, paths, *commands.in_full(card.config, paths.submissions), *more)
 
 
@@ -240,7 +201,3 @@ def _predict(
         options += [flag, value] if value != default else []
     out = free(csv.path.with_stem(f"{csv.path.stem}-{name}"))
     return commands.command("predict", sidecar.competition, paths, *options, "--out", str(out))
-
-
-def _submit(csv: LocalCsv, paths: Paths) -> str:
-    return commands.command("submit", csv.sidecar.competition, paths, "--csv", str(csv.path))

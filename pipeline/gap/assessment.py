@@ -34,15 +34,21 @@ class Assessment:
     temperature: float
     findings: Findings
     forecast: Forecast  # by what is known today, all scores but its own
-    predicted: Entry | None = None  # the ledger's prediction, made before there was a score
+    predicted: Entry | None = None  # that forecast; of a scored CSV what the ledger has of before, if anything
     sent: Entry | None = None  # the newest submission of it, rather one with a score
 
     def after(self, entries: Sequence[Entry]) -> Self:
         """The same with what became of the CSV by these lines of the ledger."""
-        slug, sha256 = self.csv.sidecar.competition, self.csv.sidecar.csv_sha256
-        own = [e for e in ledger.current(entries, slug) if e.csv_sha256 == sha256 and e.ref is not None]
+        sidecar, made = self.csv.sidecar, self.forecast
+        own = [e for e in ledger.current(entries, sidecar.competition) if e.csv_sha256 == sidecar.csv_sha256 and e.ref]
         sent = max(own, key=lambda e: (e.public is not None, e.ref or 0), default=None)
-        return replace(self, predicted=ledger.predictions(entries, slug).get(sha256), sent=sent)
+        if sent is not None and sent.public is not None:
+            then = ledger.predictions(entries, sidecar.competition).get(sidecar.csv_sha256)
+            return replace(self, predicted=then, sent=sent)
+        predicted, low, high = (round(100 * share, 3) for share in (made.predicted, *made.interval))
+        today = replace(Entry.of(sidecar), status=ledger.PREDICTED, note=made.by, predicted=predicted,
+                        predicted_low=low, predicted_high=high)  # fmt: skip
+        return replace(self, predicted=today, sent=sent)
 
     @property
     def public(self) -> float | None:
@@ -54,30 +60,15 @@ class Assessment:
         """Its public score, or what is predicted; 0..1."""
         return self.forecast.predicted if self.public is None else self.public / 100
 
-    @property
-    def prediction(self) -> tuple[float | None, float | None, float | None]:
-        """The public score in per cent and the ends of its interval: of a scored CSV what was predicted before."""
-        if self.public is None:
-            low, high = map(_per_cent, self.forecast.interval)
-            return _per_cent(self.forecast.predicted), low, high
-        then = self.predicted
-        return (then.predicted, then.predicted_low, then.predicted_high) if then else (None, None, None)
-
-    @property
-    def error(self) -> float | None:
-        """Predicted minus public score in points, if both are known."""
-        return prediction_error(self.predicted, self.sent) if self.sent else None
-
     def to_dict(self) -> dict[str, Any]:
         """For --json.  Accuracies in per cent, gains in points; a scored CSV is not predicted any more."""
-        made, scored = self.forecast, self.public is not None
-        predicted, *interval = self.prediction
+        made, line, scored = self.forecast, self.predicted, self.public is not None
         return {
-            "predicted": predicted,
-            "interval": interval if predicted is not None else None,
-            "by": (self.predicted.note if self.predicted else None) if scored else made.by,
-            "error": self.error,
-            "methods": {} if scored else {name: _per_cent(value) for name, value in made.methods.items()},
+            "predicted": line and line.predicted,
+            "interval": line and [line.predicted_low, line.predicted_high],
+            "by": line and line.note,
+            "error": prediction_error(line, self.sent),
+            "methods": {} if scored else {name: round(100 * value, 3) for name, value in made.methods.items()},
             "refused": {} if scored else made.refused,
             "reliable": None if scored else not made.doubts,
             "doubts": [] if scored else made.doubts,
@@ -90,19 +81,17 @@ class Assessment:
     def headline(self) -> str:
         """What is known of its score, on a line."""
         optimistic = " (optimistic: selected on it)" * (self.csv.sidecar.validation_set == "test_batch")
-        parts = [f"holdout {self.csv.sidecar.test_accuracy:.2f}%{optimistic}"]
-        predicted, low, high = self.prediction
-        if predicted is not None and low is not None and high is not None:
-            known = self.public is not None
-            doubts = [d for d in self.forecast.doubts if not known and d != self.findings.diagnosis.reason]
+        parts, line, sent = [f"holdout {self.csv.sidecar.test_accuracy:.2f}%{optimistic}"], self.predicted, self.sent
+        if line is not None:
+            doubts = [d for d in self.forecast.doubts if self.public is None and d != self.findings.diagnosis.reason]
             why = f": {doubts[0]}" if doubts else ""
-            parts.append(f"predicted {predicted:.1f}% ({low:.0f}-{high:.0f}{why})")
-        if self.sent and self.sent.public is not None:
-            scores = {"public": self.sent.public, "private": self.sent.private}
-            parts += [f"{name} {score:.2f}%" for name, score in scores.items() if score is not None]
-            parts.append(f"gap {self.sent.gap_public:.2f} points")
-        if self.error is not None:
-            parts.append(f"prediction error {self.error:+.2f} points")
+            parts.append(f"predicted {line.predicted:.1f}% ({line.predicted_low:.0f}-{line.predicted_high:.0f}{why})")
+        if sent is not None and sent.public is not None:
+            parts.append(f"public {sent.public:.2f}%")
+            parts += [] if sent.private is None else [f"private {sent.private:.2f}%"]
+            parts.append(f"gap {sent.gap_public:.2f} points")
+        if (error := prediction_error(line, sent)) is not None:
+            parts.append(f"prediction error {error:+.2f} points")
         return "   ".join(parts)
 
     @property
@@ -110,12 +99,9 @@ class Assessment:
         """Why the score is not the holdout accuracy, and the mitigation that is on."""
         seen, applied = self.findings.diagnosis, self.findings.mitigation
         cause = f"{seen.verdict.replace('_', ' ')}: {seen.reason.partition(';')[0]}"
-        if applied == "none":
-            return cause
         gains = [t.after - t.before for t in self.findings.trials if t.mitigation == applied]
-        return f"{cause}; {MITIGATIONS[applied]} is on" + "".join(
-            f" ({100 * g:+.1f} points in simulation)" for g in gains
-        )
+        brought = "".join(f" ({100 * gain:+.1f} points in simulation)" for gain in gains)
+        return cause if applied == "none" else f"{cause}; {MITIGATIONS[applied]} is on{brought}"
 
     @property
     def details(self) -> list[str]:
@@ -123,9 +109,9 @@ class Assessment:
         made, seen, pixels = self.forecast, self.findings.diagnosis, self.findings.diagnosis.pixels
         methods = [f"{name} {100 * value:.1f}%" for name, value in made.methods.items()]
         methods += [f"no {name}: {reason}" for name, reason in made.refused.items()]
+        prediction = [f"predicted by {made.by}; {'; '.join(methods)}", *(f"doubt: {doubt}" for doubt in made.doubts)]
         return [
-            *([f"predicted by {made.by}; {'; '.join(methods)}"] if self.public is None else []),
-            *(f"doubt: {doubt}" for doubt in made.doubts if self.public is None),
+            *(prediction if self.public is None else []),
             f"diagnosis {seen.verdict}: {seen.reason}",
             f"effects: pixels {pixels.distance:.2f} (noticeable from {pixels.limit:.2f}), features AUC {seen.auc:.2f} "
             f"(.50), low confidence {100 * seen.harder:.0f}% ({100 * seen.harder_limit:.0f}), label shift "
@@ -201,32 +187,22 @@ def _alarms(findings: Findings, sidecar: Sidecar) -> list[str]:
     return []
 
 
-def prediction_error(predicted: Entry | None, scored: Entry) -> float | None:
+def prediction_error(predicted: Entry | None, sent: Entry | None) -> float | None:
     """Predicted minus public score in points, or None where one is unknown."""
-    if predicted is None or predicted.predicted is None or scored.public is None:
+    if predicted is None or predicted.predicted is None or sent is None or sent.public is None:
         return None
-    return predicted.predicted - scored.public
-
-
-def is_recorded(entries: Sequence[Entry], csv_sha256: str) -> bool:
-    """Whether the ledger has a prediction of this CSV, or its score, after which there is nothing to predict."""
-    return any(e.csv_sha256 == csv_sha256 and (e.status == ledger.PREDICTED or e.public is not None) for e in entries)
+    return predicted.predicted - sent.public
 
 
 def record(path: Path, entries: Sequence[Entry], assessment: Assessment, now: datetime) -> list[Entry]:
-    """Write the prediction into the ledger at `path`, unless its `entries` have one of this CSV; all its lines then."""
-    sidecar, made = assessment.csv.sidecar, assessment.forecast
-    if is_recorded(entries, sidecar.csv_sha256):
+    """Write the prediction into the ledger at `path`; all its lines then.
+
+    Not if its `entries` have one of this CSV, or its score, after which there is nothing to predict.
+    """
+    sha256, line = assessment.csv.sidecar.csv_sha256, assessment.predicted
+    known = any(e.csv_sha256 == sha256 and (e.status == ledger.PREDICTED or e.public is not None) for e in entries)
+    if known or line is None:
         return list(entries)
-    low, high = map(_per_cent, made.interval)
-    line = replace(
-        Entry.of(sidecar), time=now.isoformat(timespec="seconds"), status=ledger.PREDICTED, note=made.by,
-        predicted=_per_cent(made.predicted), predicted_low=low, predicted_high=high,
-    )  # fmt: skip
+    line = replace(line, time=now.isoformat(timespec="seconds"))
     ledger.append(path, [line])
     return [*entries, line]
-
-
-def _per_cent(fraction: float) -> float:
-    """0.8343912 -> 83.439."""
-    return round(100 * fraction, 3)

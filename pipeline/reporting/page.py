@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
@@ -16,7 +15,6 @@ from pipeline.errors import BadData, MissingInput
 from pipeline.gap.advice import Advice, advise
 from pipeline.gap.assessment import Assessment, assess
 from pipeline.model.summary import HEAD, summarise
-from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.reporting import figures
 from pipeline.reporting.figures import Picture
 from pipeline.store import ledger, manifest, runs
@@ -110,38 +108,16 @@ def render(known: Material, sections: Mapping[str, Sequence[Picture]]) -> str:
         result=known.run.result if known.run else None,
         best=best_row(known.rows) if known.rows else None,
         left=left,
-        assessment=known.assessment,
         head=ledger.HEAD,
-        submissions=submissions(known.entries, known.predictions),
+        submissions=ledger.rows(reversed(known.entries[-NEWEST:]), known.predictions),
         summary=summary,
         limit=PARAMETER_LIMIT,
         memory=[(name, f"{size:.2f}") for name, size in summary.memory.items()],
         layers=HEAD,
-        recipe=recipe(config),
+        recipe=[(name, str(value)) for name, value in (config.to_dict() | {"model": config.model.name}).items()],
         reproduce=reproduce(known.card, known.folder.name, known.assessment),
         duration=duration,
     )
-
-
-def submissions(entries: Sequence[Entry], predictions: Mapping[str, Entry]) -> list[Sequence[str]]:
-    """The NEWEST submissions, the last first."""
-    return ledger.rows(reversed(entries[-NEWEST:]), predictions)
-
-
-def recipe(config: TrainConfig) -> list[Sequence[str]]:
-    """Every field of the recipe, and the preset's where that is another."""
-    values = config.to_dict()
-    preset = PRESETS[config.preset].to_dict() if config.preset in PRESETS else values  # else of another version
-    return [
-        (name, _text(value), "" if value == preset[name] else f"preset: {_text(preset[name])}")
-        for name, value in values.items()
-    ]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping):  # the model
-        return f"{value['name']}, se {value['se']}"
-    return (", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)) or "none"
 
 
 def reproduce(card: RunCard, name: str, assessment: Assessment | None) -> list[str]:
