@@ -21,9 +21,9 @@ from pipeline.download import download
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.predict import predict
 from pipeline.preprocess import preprocess
-from pipeline.rehearsal import digits
 from pipeline.store import runs
 from pipeline.store.runs import RunCard
+from tests.doubles import cpickle
 from tests.doubles.kaggle import FaultyKaggle, faulty_kaggle
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,10 +53,10 @@ def write_download(folder: Path, hidden: int = 30, seed: int = 0) -> Path:
     labels = [i % 10 for i in range(20)]
     for k, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
         names = [f"{name}_{i}.png" for i in range(20)]
-        (batches / name).write_bytes(digits.batch(name, images(20, seed + k), labels, names))
-    (batches / "batches.meta").write_bytes(digits.batches_meta(20, NAMES))
+        (batches / name).write_bytes(cpickle.batch(name, images(20, seed + k), labels, names))
+    (batches / "batches.meta").write_bytes(cpickle.batches_meta(20, NAMES))
     ids = np.arange(100, 100 + hidden, dtype=np.int64)
-    (folder / "cifar_test_nolabel.pkl").write_bytes(digits.hidden(images(hidden, seed + 9), ids))
+    (folder / "cifar_test_nolabel.pkl").write_bytes(cpickle.hidden(images(hidden, seed + 9), ids))
     return folder
 
 

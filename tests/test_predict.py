@@ -19,13 +19,13 @@ from pipeline.model.resnet import build, normalise
 from pipeline.predict import predict
 from pipeline.preprocess import preprocess
 from pipeline.recipes import PRESETS
-from pipeline.rehearsal import digits
 from pipeline.store import atomic, runs, submission_format, submissions
 from pipeline.store.manifest import FileRecord, Manifest, records
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run
 from pipeline.store.submissions import Sidecar
 from tests.bench.export_pretrained import export
+from tests.doubles import cpickle
 from tests.support import ROOT, SLUG, error_line, here, images, paths_in, prepare, tree, write_download, write_run
 
 
@@ -70,7 +70,7 @@ def test_the_commands_of_the_readme_work_as_written(place: Path) -> None:
 
 def test_rows_come_in_the_order_of_the_files_ids(tmp_path: Path) -> None:
     source, ids = write_download(tmp_path / "source"), np.arange(129, 99, -1)
-    (source / "cifar_test_nolabel.pkl").write_bytes(digits.hidden(images(30), ids))
+    (source / "cifar_test_nolabel.pkl").write_bytes(cpickle.hidden(images(30), ids))
     download(SLUG, paths_in(tmp_path), Kaggle({}), print, source=source)
     preprocess(SLUG, paths_in(tmp_path), print)
     write_run(tmp_path)

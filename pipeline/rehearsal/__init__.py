@@ -7,5 +7,5 @@ mock       starts the server; the environment that leads the client to it
 server     HTTP: which request is which call, and who may ask
 service    what Kaggle's API answers, and the files that it serves
 state      uploads, submissions, their scores and the daily limit
-digits     the embedded competition: 1,797 handwritten digits in CIFAR-10's format
+digits     the embedded competition: 1,797 handwritten digits, laid out like CIFAR-10
 """

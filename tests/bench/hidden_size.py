@@ -24,9 +24,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
 from pipeline.console import table
-from pipeline.rehearsal import digits
 from pipeline.store import cifar
 from tests.bench import side_by_side
+from tests.doubles import cpickle
 from tests.doubles.kaggle import faulty_kaggle
 from tests.support import SLUG, write_run
 
@@ -42,8 +42,8 @@ def write_download(folder: Path, hidden: int, train: int) -> None:
         rows = TEST_IMAGES if name == cifar.TEST_BATCH else train // len(cifar.TRAIN_BATCHES)
         images = generator.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8)
         labels = [k % 10 for k in range(rows)]
-        (batches / name).write_bytes(digits.batch(name, images, labels, [f"{k}.png" for k in range(rows)]))
-    (batches / cifar.META).write_bytes(digits.batches_meta(train // 5, [str(k) for k in range(10)]))
+        (batches / name).write_bytes(cpickle.batch(name, images, labels, [f"{k}.png" for k in range(rows)]))
+    (batches / cifar.META).write_bytes(cpickle.batches_meta(train // 5, [str(k) for k in range(10)]))
     images = np.tile(generator.integers(0, 256, (10_000, 32, 32, 3), dtype=np.uint8), (hidden // 10_000, 1, 1, 1))
     with (folder / cifar.HIDDEN_NAMES[0]).open("wb") as stream:
         pickle.dump({b"data": images, b"ids": np.arange(hidden)}, stream, protocol=4)

@@ -17,9 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
-from pipeline.rehearsal import digits
 from pipeline.store.cifar import load as read
 from tests.bench import side_by_side
+from tests.doubles import cpickle
 
 ROWS = 10_000
 HEADLINE = "hidden, protocol 4"
@@ -39,7 +39,7 @@ def files() -> dict[str, bytes]:
     return {
         HEADLINE: pickle.dumps(hidden, protocol=4),
         "hidden, protocol 2": pickle.dumps(hidden, protocol=2),
-        "data_batch, Python 2": digits.batch("data_batch_1", images, [n % 10 for n in range(ROWS)], names),
+        "data_batch, Python 2": cpickle.batch("data_batch_1", images, [n % 10 for n in range(ROWS)], names),
     }
 
 

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from pipeline.rehearsal import digits
+from tests.doubles import cpickle
 from tests.hostile.pickles import SYSTEM, Maker, made
 from tests.support import NAMES, images
 
@@ -29,8 +29,8 @@ def competition() -> dict[str, bytes]:
     """The files of a competition of two images a batch."""
     folder = "cifar-10-python/cifar-10-batches-py/"
     batches = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
-    files = {folder + batch: digits.batch(batch, images(2), [0, 1], ["a.png", "b.png"]) for batch in batches}
-    files[folder + "batches.meta"] = digits.batches_meta(2, NAMES)
+    files = {folder + batch: cpickle.batch(batch, images(2), [0, 1], ["a.png", "b.png"]) for batch in batches}
+    files[folder + "batches.meta"] = cpickle.batches_meta(2, NAMES)
     files["cifar_test_nolabel.pkl"] = pickle.dumps({b"data": images(2), b"ids": np.arange(2)}, protocol=4)
     return files
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from pipeline.rehearsal import digits
+from tests.doubles import cpickle
 from tests.support import images
 
 Maker = Callable[[], bytes]
@@ -245,7 +245,7 @@ BOMBS = _PARTS | {kind: made(content) for kind, content in UNBALANCED.items()}
 
 
 HONEST = pickle.dumps({b"data": images(2), b"ids": np.arange(2)}, protocol=4)
-PYTHON_2 = digits.batch("x", images(2), [1, 2], ["a.png", "b.png"])
+PYTHON_2 = cpickle.batch("x", images(2), [1, 2], ["a.png", "b.png"])
 
 
 # How files begin that are no pickles of protocol 2 to 5.

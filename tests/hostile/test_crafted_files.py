@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.rehearsal import digits
+from tests.doubles import cpickle
 from tests.hostile import archives, pickles
 from tests.hostile.archives import ESCAPE, competition, zip_of
 from tests.hostile.pickles import Maker, raw
@@ -65,12 +65,12 @@ BATCH = {
 META = {
     "not a dictionary": b"\x80\x02K\x07.",
     "no names": pickle.dumps({b"num_vis": 3072}, protocol=2),
-    "nine names": digits.batches_meta(20, NAMES[:9]),
+    "nine names": cpickle.batches_meta(20, NAMES[:9]),
     "names are text": pickle.dumps({"label_names": "0123456789"}, protocol=2),
 }
 # These load; what they hold must not reach the terminal as it is, nor take memory.
 META_TAKEN: dict[str, Maker] = {
-    "escapes in names": lambda: digits.batches_meta(20, [f"{ESCAPE}{name}" for name in NAMES]),
+    "escapes in names": lambda: cpickle.batches_meta(20, [f"{ESCAPE}{name}" for name in NAMES]),
     "a name of 50 MB": lambda: _meta(raw("\U0001f600".encode() + b"a" * 50_000_000)),
     "a name that is no UTF-8": lambda: _meta(raw(b"\xff\xfe\x00")),
 }

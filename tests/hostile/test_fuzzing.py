@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import BadData
-from pipeline.rehearsal import digits
 from pipeline.store import cifar
 from pipeline.store.archive import extract
 from pipeline.store.pickles import loads
+from tests.doubles import cpickle
 from tests.hostile.archives import member, pax_record, tar_of, with_pax, zip_of
 from tests.hostile.pickles import ARRAYS, CALLS, HONEST, LIES, ODDITIES, UNBALANCED, frame
 from tests.support import images
@@ -30,7 +30,7 @@ VALUE = {b"data": SMALL, "ids": np.arange(2), b"more": [1, -1, 2**40, 1.5, None,
 PICKLES = [
     *(pickle.dumps(VALUE, protocol) for protocol in (2, 3, 4, 5)),
     pickle.dumps({"f": np.asfortranarray(SMALL), "big": np.arange(3, dtype=">i8")}, 5),
-    digits.batch("x", images(1), [3], ["a.png"]),
+    cpickle.batch("x", images(1), [3], ["a.png"]),
 ]
 CONTENT = {"a": b"abc" * 300, "folder/b": b"xyz", "folder/" + "long" * 40: b"\0" * 2000}
 ARCHIVES = [

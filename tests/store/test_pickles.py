@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import BadData
-from pipeline.rehearsal.digits import python2_pickle
 from pipeline.store import cifar, pickles
 from pipeline.store.pickles import loads
+from tests.doubles.cpickle import python2_pickle
 from tests.hostile.pickles import (
     BOMBS,
     REFUSED,
