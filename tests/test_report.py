@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 RUN, FOLDER = "tiny-run", "data/models/tiny-run/report"
-TRAINING, SCORES = {"rate", "accuracy", "loss"}, {"scores", "line"}
-IMAGES = {"confusion", "mistakes", "labels", "confidence", "domain", "low-confidence", "out-of-distribution"}
+TRAINING, SCORES = {"rate", "accuracy", "loss"}, {"line"}
+IMAGES = {"confusion", "mistakes", "labels", "confidence", "low-confidence", "out-of-distribution"}
 
 
 def page(place: Path) -> str:

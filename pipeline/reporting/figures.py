@@ -29,7 +29,6 @@ from pipeline.store.ledger import Entry
 from pipeline.store.processed import Processed
 from pipeline.store.runs import EpochRow, best_row
 from pipeline.store.submissions import Evidence, Outputs, again
-from pipeline.training.optim import learning_rate
 
 INK, MUTED = "#1c2128", "#59636e"
 HOLDOUT, HIDDEN, TRAIN, PRIVATE = "#1d4ed8", "#c2410c", "#0f766e", "#7e22ce"  # one colour for each set, in all figures
@@ -39,7 +38,6 @@ LONGEST = 12  # characters of a class name that an axis has room for
 NEWEST = 20  # submissions in a figure
 COLUMNS, ON_A_SHEET = 8, 24  # images in a row of a contact sheet, and on it
 TILE, COLUMN, ROW = 80, 87, 122  # side of an image on it, and the steps from one to the next
-PLANNED = 20  # points an epoch of the planned learning rate
 
 STYLE: Any = {  # matplotlib declares its keys from 3.11 on, as a type of its own
     "text.parse_math": False,
@@ -125,10 +123,7 @@ def training(rows: Sequence[EpochRow], config: TrainConfig) -> list[Picture]:
     """Learning rate, accuracy and loss by epoch; `rows` may be those of an unfinished run, but not empty."""
     rate, accuracy, loss = _axes(), _axes(), _axes()
     epochs, marker = [row.epoch for row in rows], "o" if len(rows) == 1 else ""  # a single epoch makes no line
-    steps = np.arange(config.epochs * PLANNED)
-    planned = [learning_rate(config, k, PLANNED) for k in steps.tolist()]
-    rate.plot((steps + 1) / PLANNED, planned, color=MUTED, linewidth=1, linestyle=":", label="planned")
-    rate.plot(epochs, [row.rate for row in rows], color=HOLDOUT, marker=marker, label="run")
+    rate.plot(epochs, [row.rate for row in rows], color=HOLDOUT, marker=marker)
     for axes, measure in ((accuracy, "accuracy"), (loss, "loss")):
         for field, label, colour, line in (
             (f"train_{measure}", "training", TRAIN, "--"),
@@ -176,7 +171,6 @@ def hidden(evidence: Evidence, data: Processed) -> list[Picture]:
     return [
         _classes(evidence, _short(data)),
         _confidence(evidence),
-        _domain(evidence),
         _sheet_of_hidden("low-confidence", "Lowest confidence", uncertain, evidence, data),
         _sheet_of_hidden("out-of-distribution", "Least like labelled images", foreign, evidence, data),
     ]
@@ -232,15 +226,6 @@ def _confidence(evidence: Evidence) -> Picture:
                     xlabel="largest probability, before calibration")  # fmt: skip
 
 
-def _domain(evidence: Evidence) -> Picture:
-    axes = _axes(280)
-    axes.hist(evidence.ood_scores, 30, color=HIDDEN, label="test set")
-    axes.axvline(0, color=INK, linewidth=1, label="as likely labelled")
-    words = f"{100 * np.mean(evidence.ood_scores > 0):.0f}% of the sample look unlike labelled images"
-    return _picture("domain", "Test images by domain score", words, axes,
-                    xlabel="log-odds of test set against labelled", ylabel="images")  # fmt: skip
-
-
 # --- contact sheets ---------------------------------------------------------------------------------------
 
 
@@ -285,9 +270,11 @@ Scored = tuple[Entry, Entry | None]  # a submission, and what was predicted of i
 
 @style()
 def scores(submissions: Sequence[Scored], line: PublishedLine | None) -> list[Picture]:
-    """Local, predicted and scored accuracy of the NEWEST submissions of which any is known; no figures of none."""
-    known = [(e, p) for e, p in submissions if p or (e.local_test, e.public, e.private) != (None,) * 3][-NEWEST:]
-    if not known:
+    """Predicted and scored accuracy of the NEWEST submissions against their local one; nothing where none is known."""
+    known = [
+        (e, p) for e, p in submissions if e.local_test is not None and (p or (e.public, e.private) != (None, None))
+    ]
+    if not (known := known[-NEWEST:]):
         return []
     values = {  # None becomes NaN, which is not drawn
         "local": np.array([entry.local_test for entry, _ in known], dtype=float),
@@ -300,37 +287,8 @@ def scores(submissions: Sequence[Scored], line: PublishedLine | None) -> list[Pi
         ", ".join(f"{name} {value[k]:.2f}%" for name, value in values.items() if np.isfinite(value[k]))
         for k in range(len(known))
     )
-    places = np.arange(1.0, len(known) + 1)
-    by_submission, over_local = _axes(280), _axes(280)
-    if np.isfinite(values["local"]).any():
-        by_submission.plot(places, values["local"], color=HOLDOUT, marker="o", linewidth=1, label="local")
-    by_submission.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-    limits = _plot_line(over_local, values["local"], line)
-    _plot_scores(by_submission, places, values, ends)
-    _plot_scores(over_local, values["local"], values, ends)
-    return [
-        _picture("scores", "Accuracy by submission, %", alt, by_submission, xlabel="submission, oldest first",
-                 xlim=(0.4, len(known) + 0.6)),
-        _picture("line", "Score on Kaggle against local accuracy, %", alt, over_local, xlabel="local", xlim=limits),
-    ]  # fmt: skip
-
-
-def _plot_line(axes: Axes, local: NDArray[np.float64], line: PublishedLine | None) -> tuple[float, float]:
-    """Where there is no gap, and the published line; the ends of both, with room: close points would look far apart."""
-    there = local[np.isfinite(local)] if np.isfinite(local).any() else np.array([90.0])
-    room = max(3.0, float(np.ptp(there)) / 4)
-    ends = max(float(there.min()) - room, 0.0), min(float(there.max()) + room, 100.0)
-    axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle=":", label="no gap")
-    if line is not None:
-        grid = np.linspace(*ends, 200)
-        axes.plot(grid, [100 * on_line(line, value / 100) for value in grid], color=TRAIN, label="published line")
-    return ends
-
-
-def _plot_scores(
-    axes: Axes, places: NDArray[np.float64], values: dict[str, NDArray[np.float64]], ends: NDArray[np.float64]
-) -> None:
-    """Public and private scores, and above the predictions with the ends (2, n) of their 90% intervals."""
+    axes, places = _axes(280), values["local"]
+    limits = _plot_line(axes, places, line)
     for name, colour, marker in (("public", HIDDEN, "s"), ("private", PRIVATE, "D")):
         if np.isfinite(values[name]).any():
             axes.plot(places, values[name], color=colour, marker=marker, linestyle="", label=name)
@@ -338,3 +296,15 @@ def _plot_scores(
         reach = np.maximum([guess - ends[0], ends[1] - guess], 0)  # a ledger that was edited can hold anything
         axes.errorbar(places, guess, yerr=reach, color=TRAIN, fmt="_", markersize=9, capsize=4, elinewidth=1.5,
                       zorder=1.9, label="predicted, 90%")  # fmt: skip
+    return [_picture("line", "Score on Kaggle against local accuracy, %", alt, axes, xlabel="local", xlim=limits)]
+
+
+def _plot_line(axes: Axes, local: NDArray[np.float64], line: PublishedLine | None) -> tuple[float, float]:
+    """Where there is no gap, and the published line; the ends of both, with room: close points would look far apart."""
+    room = max(3.0, float(np.ptp(local)) / 4)
+    ends = max(float(local.min()) - room, 0.0), min(float(local.max()) + room, 100.0)
+    axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle=":", label="no gap")
+    if line is not None:
+        grid = np.linspace(*ends, 200)
+        axes.plot(grid, [100 * on_line(line, value / 100) for value in grid], color=TRAIN, label="published line")
+    return ends

@@ -45,7 +45,7 @@ def _report(page: Path) -> Image.Image:
 
 def _gap() -> Image.Image:
     line = KNOWN_COMPETITIONS[DEFAULT_COMPETITION].line
-    _, picture = figures.scores([(_entry(*pair), None) for pair in (*PAIRS, PAPER)], line)
+    (picture,) = figures.scores([(_entry(*pair), None) for pair in (*PAIRS, PAPER)], line)
     with figures.style():
         picture.figure.axes[0].annotate(
             "the paper", PAPER, (12, -18), textcoords="offset points", arrowprops={"arrowstyle": "-"}

@@ -47,17 +47,14 @@ def evidence(data: Processed) -> Evidence:
 
 def test_training_figures_show_the_metrics() -> None:
     rate, accuracy, loss = figures.training(ROWS, CONFIG)
-    assert lines(rate)["run"] == ([1, 2, 3], [row.rate for row in ROWS])
+    ((epochs, rates),) = lines(rate).values()
+    assert (epochs, rates) == ([1, 2, 3], [row.rate for row in ROWS])
     assert lines(accuracy)["training"] == ([1, 2, 3], [20.0, 40.0, 60.0])
     assert lines(accuracy)["validation"] == ([1, 2, 3], [15.0, 30.0, 45.0])
     assert lines(accuracy)["best"] == ([3], [45.0])
     assert lines(loss)["training"] == ([1, 2, 3], [2.0, 1.0, 0.0])
     assert lines(loss)["validation"] == ([1, 2, 3], [1.5, 0.5, -0.5])
     assert "best validation 45.00% in epoch 3" in accuracy.alt and "after 3 of 4" in loss.alt
-    epochs, rates = lines(rate)["planned"]
-    peak = int(np.argmax(rates))
-    assert epochs[peak] == pytest.approx(2.0, abs=0.1) and rates[peak] == pytest.approx(1e-3)
-    assert epochs[-1] == 4 and rates[-1] < 1e-4
     (axes,) = figures.training(ROWS[:1], CONFIG)[1].figure.axes
     assert all(line.get_marker() == "o" for line in axes.lines)  # a single epoch makes no line
 
@@ -121,45 +118,29 @@ def test_images_of_the_test_set_come_with_their_nearest_training_images(data: Pr
 
 
 def test_the_test_set_is_counted_in_per_cent(data: Processed, evidence: Evidence) -> None:
-    classes, confidence, domain, *_ = figures.hidden(evidence, data)
+    classes, confidence, *_ = figures.hidden(evidence, data)
     predicted, true = (np.array([bar.get_height() for bar in bars]) for bars in classes.figure.axes[0].containers)
     assert predicted == pytest.approx(100 * np.bincount(evidence.hidden.labels, minlength=10) / 60)
     assert true == pytest.approx([10.0] * 10)
     for name, outputs in (("test set", evidence.hidden), ("holdout", evidence.holdout)):
         x, y = lines(confidence)[name]
         assert x == sorted(outputs.probabilities.max(axis=1).tolist()) and y[-1] == 100
-    assert sum(bar.get_height() for bar in domain.figure.axes[0].containers[0]) == 30  # each of the sample, once
 
 
-def test_scores_are_drawn_by_submission_and_on_the_line() -> None:
+def test_scores_are_drawn_on_the_line() -> None:
     line = PublishedLine(-0.333, 0.818, "somewhere")
-    by_submission, over_local = figures.scores([(ENTRY, PREDICTED), (UNSENT, UNSENT)], line)
-    assert lines(by_submission)["local"] == ([1, 2], [90.0, 93.0])
-    assert lines(by_submission)["public"][1][0] == 80.0
-    places, values = lines(over_local)["published line"]
+    (picture,) = figures.scores([(ENTRY, PREDICTED), (UNSENT, UNSENT)], line)
+    assert lines(picture)["public"][0] == [90.0, 93.0] and lines(picture)["public"][1][0] == 80.0
+    places, values = lines(picture)["published line"]
     assert values == pytest.approx([100 * on_line(line, place / 100) for place in places])
-    assert lines(over_local)["public"][0] == [90.0, 93.0]
-    assert "local 90.00%, predicted 82.00%, public 80.00%, private 81.00%; local 93.00%" in over_local.alt
-    assert "published line" not in lines(figures.scores([(ENTRY, None)], None)[1])
+    assert "local 90.00%, predicted 82.00%, public 80.00%, private 81.00%; local 93.00%" in picture.alt
+    (newest,) = figures.scores([(ENTRY, None)] * 50, None)
+    assert len(lines(newest)["public"][0]) == figures.NEWEST and "published line" not in lines(newest)
 
 
-@pytest.mark.parametrize(
-    ("submissions", "drawn"),
-    [
-        ([], 0),
-        ([(dataclasses.replace(ENTRY, local_test=None, public=None, private=None), None)], 0),  # nothing is known
-        ([(dataclasses.replace(ENTRY, local_test=None), None)], 2),  # not from here
-        ([(ENTRY, dataclasses.replace(PREDICTED, predicted=99.0))], 2),  # outside its interval
-        ([(ENTRY, None)] * 50, 2),
-    ],
-)
-def test_what_is_unknown_is_not_drawn(submissions: list[figures.Scored], drawn: int) -> None:
-    pictures = figures.scores(submissions, None)
-    assert len(pictures) == drawn
-    if drawn:
-        (axes,) = pictures[0].figure.axes
-        assert axes.get_xlim()[1] == min(len(submissions), figures.NEWEST) + 0.6
-        assert all(place == round(place) for place in axes.get_xticks())
+@pytest.mark.parametrize("unknown", [{"local_test": None}, {"public": None, "private": None}])
+def test_what_is_unknown_is_not_drawn(unknown: dict[str, None]) -> None:
+    assert figures.scores([(dataclasses.replace(ENTRY, **unknown), None)], None) == []
 
 
 def test_pictures_show_all_that_is_drawn(
@@ -167,7 +148,9 @@ def test_pictures_show_all_that_is_drawn(
 ) -> None:
     monkeypatch.setattr(figures, "ON_A_SHEET", 4)  # which is faster
     pictures = [*figures.training(ROWS, CONFIG), *figures.hidden(evidence, data), *figures.holdout(evidence, data)]
-    pictures += figures.scores([(ENTRY, PREDICTED)], PublishedLine(-0.333, 0.818, "somewhere"))
+    outside = dataclasses.replace(PREDICTED, predicted=99.0)  # its own interval
+    for guess in (outside, PREDICTED):
+        pictures += figures.scores([(ENTRY, guess)], PublishedLine(-0.333, 0.818, "somewhere"))
     for picture in pictures:
         picture.figure.draw_without_rendering()
         (axes,), room = picture.figure.axes, picture.figure.bbox.padded(1)
@@ -175,8 +158,8 @@ def test_pictures_show_all_that_is_drawn(
         assert not any(box.overlaps(axes.get_window_extent()) for box in legends)
         for box in (*legends, axes.get_tightbbox()):
             assert box is not None and room.contains(*box.min) and room.contains(*box.max), picture.name
-    written = figures.write(pictures[-2:], tmp_path / "new", "run")
-    assert [path.name for path in written] == ["run-scores.png", "run-line.png"]
+    written = figures.write([pictures[0], pictures[-1]], tmp_path / "new", "run")
+    assert [path.name for path in written] == ["run-rate.png", "run-line.png"]
     with Image.open(written[0]) as image:
         assert (image.format, image.width) == ("PNG", figures.WIDTH * figures.SCALE)
         assert np.asarray(image.convert("L")).std() > 10
