@@ -137,13 +137,6 @@ def in_full(config: TrainConfig, submissions: Path) -> list[str]:
     return options + (["--allow-over-limit"] if config.model.trainable_parameters > PARAMETER_LIMIT else [])
 
 
-def in_full_length(trial: RunCard) -> RunCard:
-    """The card of a run with a trial's recipe, over all the epochs of its preset."""
-    config = trial.config
-    epochs = PRESETS[config.preset].epochs if config.preset in PRESETS else config.epochs
-    return dataclasses.replace(trial, config=config.with_epochs(epochs), trial="")
-
-
 def of_run(card: RunCard, name: str, submissions: Path) -> list[str]:
     """The options with which train goes on with the run `name`, or trains it anew."""
     named = [] if name == default_name(card) else ["--run", name]

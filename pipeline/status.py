@@ -80,14 +80,9 @@ def _run_step(known: Overview, paths: Paths) -> NextStep:
         if run.state == "interrupted":
             return NextStep("train", f"run {run.name} was interrupted, and goes on", again)
         return NextStep("train", f"run {run.name} is damaged", ["--force", *again])
-    if trials := [run for run in known.runs if run.trial and not run.stale and run.validation is not None]:
-        best = max(trials, key=lambda run: run.validation or 0)
-        full = commands.in_full_length(RunCard.read(paths.models / best.name))
-        again = commands.of_run(full, runs.default_name(full), paths.submissions)
-        why = f"only a sweep's trials are here; this trains the best, {best.name}, in full"
-        return NextStep("train", why, again, any(run.state == "training" for run in trials))
+    why = "no run is finished" + (" apart from a sweep's trials" if len(known.runs) > len(own) else "")
     # A run whose options cannot be read may be the one that the default options make.
-    return NextStep("train", "no run is finished", ["--force"] if own else [])
+    return NextStep("train", why, ["--force"] if own else [])
 
 
 def _csv_step(known: Overview, run: RunState, paths: Paths) -> NextStep:
