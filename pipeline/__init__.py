@@ -13,25 +13,11 @@
     python -m pipeline.status       all of these folders      -> what exists, what is stale, what to do next
     python -m pipeline.sweep        many short runs           -> the best recipe of a search space
     python -m pipeline.kernel       the project               -> Kaggle's GPU, and the run that comes back
+    python -m pipeline.model        a model                   -> its layers, parameters, MACs and memory
+    python -m pipeline.rehearsal    -- COMMAND                -> COMMAND with a mock Kaggle server, offline
 
-Stages know parts; parts never know stages:
-
-    config, recipes        competitions, folders, constants, the project's files; models, recipes and presets
-    errors                 one tree of errors, the exit codes, text that is safe for a terminal
-    cli                    what the command lines share
-    commands               a command as text: a stage in its folders, the options that train a run again
-    console                progress, durations, tables
-    store/                 files that survive a crash: manifests, atomic writes, archives, the pickle reader; the data,
-                           runs, submissions and the ledger; what exists of all that
-    model/                 the models, how pixels are normalised, weights files, costs (python -m pipeline.model)
-    kaggle_api/            the genuine client in a child process, credentials; Kaggle's list into the ledger
-    training/              batches, augmentation, optimizers and the learning rate (optim), one step, the loop,
-                           checkpoints; inference
-    gap/                   the hidden images predicted and diagnosed, what may close the gap, what a CSV will score
-    reporting/             the report's figures and its page
-    kernel_source          what kernel pushes;  kernel_runner: what runs on Kaggle's machine
-    rehearsal/             a mock Kaggle server on 127.0.0.1 and its embedded competition
-                           (python -m pipeline.rehearsal -- COMMAND)
+Stages know parts, parts never know stages: store < model, kaggle_api < training < gap < reporting, and rehearsal beside
+them, each with its modules in its docstring.
 """
 
 import os

@@ -6,7 +6,6 @@ interruption it goes on.  The best run is kept; as a trial it is never the one t
 
 import math
 import os
-import shlex
 import shutil
 import sys
 import warnings
@@ -101,8 +100,7 @@ def suggest(trial: Trial, name: str, axis: BaseDistribution) -> Any:
 def train_command(base: TrainConfig, values: Mapping[str, Any], slug: str, paths: Paths) -> str:
     """Trains a trial's values over the preset's own epochs, unless epochs were searched; a warm-up keeps its share."""
     config = base.changed(values).with_epochs(values.get("epochs", PRESETS[base.preset].epochs))
-    words = ["python", "-m", "pipeline.train", *commands.arguments(config), *commands.places("train", slug, paths)]
-    return shlex.join(words)
+    return commands.command("train", slug, paths, *commands.arguments(config))
 
 
 # --- the study --------------------------------------------------------------------------------------------

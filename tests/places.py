@@ -39,7 +39,7 @@ def finish(
     """A finished run, made the latest if it is no trial; its folder."""
     folder = begin(place, name, done=12, trial=trial, **options)
     result = RunResult("split", validation, 0.3, 10, 90.0, 20, 3, 12, 90.5, parameters, 100.0, 60.0, "cpu", "fp32")
-    atomic.write_json(folder / runs.RESULT, result.to_dict())
+    atomic.write_json(folder / runs.RESULT, dataclasses.asdict(result))
     complete(folder, RunCard.read(folder))
     if not trial:
         runs.point_latest(folder.parent, folder.name)

@@ -129,7 +129,6 @@ def test_a_stopped_run_saves_mid_epoch_and_goes_on_to_bit_identical_weights(
     assert losses(place) == losses(uninterrupted)
     board, whole = (events(where.run().folder / "tensorboard") for where in (place, uninterrupted))
     assert {tag: len(shown) for tag, shown in board.items()} == {tag: len(shown) for tag, shown in whole.items()}
-    assert len(board["train/first batch"]) == 1 and board["train/first batch"] == whole["train/first batch"]
 
 
 def losses(place: Place) -> list[tuple[float, float]]:

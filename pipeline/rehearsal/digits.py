@@ -1,5 +1,6 @@
 """The embedded competition: scikit-learn's 1,797 handwritten digits, laid out as the competition's files are.
 
+They are from E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (UCI Machine Learning Repository).
 1,000 digits are for training, 297 for the holdout, 500 hidden; of the latter two each is drawn three times, in colours
 of its own.  The hidden images are blurred, so that a model scores visibly less on them than locally, as in the real
 competition, and there is something to diagnose and to mitigate.  Same seed, same bytes.
@@ -32,11 +33,6 @@ BATCH_SIZE = 200
 # and batch-norm adaptation brings back most of what that costs (tests/bench/rehearsal.py).
 BLUR = 2.4  # pixels, the Gaussian's radius
 
-README = b"""<html><head><title>rehearsal-digits</title></head><body>
-<p>Handwritten digits of scikit-learn's load_digits (E. Alpaydin, C. Kaynak: Optical Recognition of
-Handwritten Digits, UCI Machine Learning Repository), laid out as CIFAR-10 is.</p></body></html>
-"""
-
 
 def write(folder: Path, labels: Path) -> None:
     """Lay the competition out in `folder` as its download is, and the hidden images' labels in the CSV `labels`.
@@ -54,7 +50,6 @@ def write(folder: Path, labels: Path) -> None:
             (batches / f"data_batch_{k + 1}").write_bytes(_batch(train[0][rows], train[1][rows]))
         (batches / "test_batch").write_bytes(_batch(*test))
         (batches / "batches.meta").write_bytes(_pickle({b"label_names": [name.encode() for name in NAMES]}))
-        (batches / "readme.html").write_bytes(README)
         ids = np.arange(len(unlabelled[0]), dtype=np.int64)
         (unfinished / "cifar_test_nolabel.pkl").write_bytes(_pickle({b"data": unlabelled[0], b"ids": ids}))
 

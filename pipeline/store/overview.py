@@ -19,7 +19,7 @@ from pipeline.store.cifar import HIDDEN_NAMES
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.manifest import FileRecord, Manifest
-from pipeline.store.processed import training_fingerprint
+from pipeline.store.processed import Processed
 from pipeline.store.runs import Run, RunCard
 from pipeline.store.submissions import Sidecar, default_csv, local_csvs
 
@@ -112,7 +112,8 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
     """The state of the competition `slug`; `now` is in UTC."""
     raw, downloaded = _raw(paths.raw / slug)
     processed, arrays = _processed(paths.processed / slug, downloaded)
-    data, hidden = (training_fingerprint(arrays), arrays.fingerprint("hidden_")) if arrays else (None, None)
+    held = Processed(paths.processed / slug, arrays) if arrays else None
+    data, hidden = (held.training_fingerprint, held.hidden_fingerprint) if held else (None, None)
     latest, latest_problem = _latest(paths.models)
     states, weights = [], {}
     for folder in {path.parent for name in (runs.CONFIG, MANIFEST) for path in paths.models.glob(f"[!.]*/{name}")}:

@@ -50,7 +50,7 @@ class Processed:
     @property
     def training_fingerprint(self) -> str:
         """Identity of what runs learn from and are tested on (sha256 hex), without the hidden set."""
-        return training_fingerprint(self.manifest)
+        return self.manifest.fingerprint("train_", "test_")
 
     @property
     def hidden_fingerprint(self) -> str:
@@ -98,8 +98,3 @@ class Processed:
 def even_rows(total: int, count: int) -> NDArray[np.int64]:
     """At most `count` of `total` rows, evenly spread from the first to the last: ascending int64."""
     return np.unique(np.linspace(0, total - 1, count).astype(np.int64))
-
-
-def training_fingerprint(manifest: Manifest) -> str:
-    """The `training_fingerprint` of the arrays that `manifest` records."""
-    return manifest.fingerprint("train_", "test_")

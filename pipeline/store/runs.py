@@ -96,10 +96,6 @@ class RunResult:
         """Whether the epoch was selected on test_batch, which makes its accuracy there optimistic."""
         return self.validation_set == "test_batch"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
     def __post_init__(self) -> None:
         """Refuse what no stage could show."""
         for name, value in vars(self).items():

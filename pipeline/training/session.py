@@ -57,7 +57,7 @@ def run(
 
         images, done = config.epochs * len(task.training), task.training.seen(state.updates)
         with (
-            closing(_open_board(task, state)) if world.first else nullcontext() as board,
+            closing(Board(folder / TENSORBOARD, state.epoch)) if world.first else nullcontext() as board,
             Meter("train:", images, "images", log, done=done, shown=world.first) as meter,
         ):
             train_step = TrainStep(
@@ -67,14 +67,10 @@ def run(
             fit(task, state, train_step, meter, board)
             result = _result(task, state, data)
     if world.first:
-        _write(folder, state, config, result)
+        runs.write_metrics(folder / METRICS, state.rows)
+        resnet.save(folder / WEIGHTS, state.best_weights, config.model)
+        atomic.write_json(folder / RESULT, asdict(result))
     return result
-
-
-def _write(folder: Path, state: State, config: TrainConfig, result: RunResult) -> None:
-    runs.write_metrics(folder / METRICS, state.rows)
-    resnet.save(folder / WEIGHTS, state.best_weights, config.model)
-    atomic.write_json(folder / RESULT, result.to_dict())
 
 
 def _task(
@@ -150,15 +146,6 @@ def _begin(task: Task, data: Processed, rows: Split, log: Log) -> State:
         state.loss_sum.zero_()
         state.correct.zero_()
     return state
-
-
-def _open_board(task: Task, state: State) -> Board:
-    """TensorBoard's events; of a run that begins, first what the model is about to see."""
-    fresh = not state.updates
-    board = Board(task.folder / TENSORBOARD, state.epoch, fresh)
-    if fresh:  # drawn again for the first epoch, to the same numbers (see batches.draw)
-        board.batch(task.training.batch(task.training.draw(0), 0)[0])
-    return board
 
 
 def _announce(task: Task, state: State, log: Log) -> None:
