@@ -19,10 +19,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "download": ("raw",),
     "preprocess": ("raw", "processed"),
     "train": ("processed", "models"),
-    "predict": ("processed", "models", "submissions"),
-    "submit": ("processed", "models", "submissions"),
-    "report": ("processed", "models", "submissions"),
-    "check": ("processed", "models", "submissions"),
+    **dict.fromkeys(("predict", "submit", "report", "check"), ("processed", "models", "submissions")),
     "status": ("raw", "processed", "models", "submissions"),
     "kernel fetch": ("models", "submissions"),
 }

@@ -47,7 +47,7 @@ class Summary:
     def rows(self) -> list[Sequence[str]]:
         """A table's row, under HEAD, of each layer."""
         return [
-            (layer.name, layer.kind, shape(layer.output), f"{layer.parameters:,}", f"{layer.macs:,}")
+            (layer.name, layer.kind, " x ".join(map(str, layer.output)), f"{layer.parameters:,}", f"{layer.macs:,}")
             for layer in self.layers
         ]
 
@@ -66,11 +66,6 @@ class Summary:
             "macs": self.macs,
             **{f"{name.replace('/', '_')}_mb": round(size, 2) for name, size in self.memory.items()},
         }
-
-
-def shape(output: Sequence[int]) -> str:
-    """(16, 32, 32) -> "16 x 32 x 32"."""
-    return " x ".join(map(str, output))
 
 
 def summarise(config: ModelConfig) -> Summary:
