@@ -3,6 +3,7 @@
 import dataclasses
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,7 +140,7 @@ def test_scores_are_drawn_on_the_line() -> None:
 
 
 @pytest.mark.parametrize("unknown", [{"local_test": None}, {"public": None, "private": None}])
-def test_what_is_unknown_is_not_drawn(unknown: dict[str, None]) -> None:
+def test_what_is_unknown_is_not_drawn(unknown: dict[str, Any]) -> None:
     assert figures.scores([(dataclasses.replace(ENTRY, **unknown), None)], None) == []
 
 
