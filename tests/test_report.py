@@ -189,7 +189,7 @@ def test_what_there_is_is_shown(
     place = make(tmp_path)
     result = here("report", "--run", RUN, cwd=place)
     assert result.returncode == 0 and said in result.stdout
-    assert pictures(place) == drawn and shown in words(place) and "gap " not in words(place)
+    assert pictures(place) == drawn and shown in words(place) and "prediction error" not in words(place)
 
 
 def test_pictures_of_other_images_are_refused(tmp_path: Path) -> None:
