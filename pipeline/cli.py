@@ -330,7 +330,7 @@ def default_competition(paths: Paths, log: Log | None) -> str:
         return DEFAULT_COMPETITION
     (only,) = found
     if log is not None:
-        log(f"nothing is here of {DEFAULT_COMPETITION}: taking {only}, the only competition that is")
+        log(f"no files of {DEFAULT_COMPETITION} here: using {only}, the only competition with any")
     return only
 
 

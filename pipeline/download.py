@@ -152,7 +152,7 @@ def _fetch(slug: str, cache: Path, most: int, kaggle: Kaggle, log: Log) -> Path:
     files = (path for path in sorted(cache.glob(f"{slug}.*")) if path.is_file() and not path.name.endswith(MARKER))
     if (came := next(files, None)) is None:
         raise NetworkError("the kaggle client reported success and left no file: run again")
-    log(f"download: {megabytes(came.stat().st_size)} came, unpacking and checking them")
+    log(f"download: downloaded {megabytes(came.stat().st_size)}; verifying and extracting")
     return came
 
 

@@ -100,10 +100,9 @@ def _introduction(ensemble: Ensemble, data: Processed) -> list[str]:
                 f"parameters, and the competition allows {PARAMETER_LIMIT:,}"
             )
     if len(ensemble.runs) > 1:
-        lines.append(
-            f"{len(ensemble.runs)} runs are averaged: the competition's limit of {PARAMETER_LIMIT:,} parameters is "
-            f"for a network, these have {ensemble.parameters:,} together, and on ensembles it is silent"
-        )
+        rules = "; the limit is per model, and the rules do not mention ensembles"
+        over = rules * (ensemble.parameters > PARAMETER_LIMIT)
+        lines.append(f"averaging {len(ensemble.runs)} runs, {ensemble.parameters:,} parameters together{over}")
     return lines
 
 

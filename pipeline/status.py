@@ -99,13 +99,16 @@ def _csv_step(known: Overview, run: RunState, paths: Paths) -> NextStep:
         return NextStep("check", "once the ledger is repaired, as said above", wait=True)
     good = [csv for csv in known.csvs if run.name in csv.runs and not csv.stale and not csv.problem]
     submitted = any(csv.submission not in (NOT_SUBMITTED, ledger.SENDING, ledger.ERROR) for csv in good)
-    if csv and run.submittable and csv.submittable and not submitted:
+    high = csv.predicted_high if csv and not submitted else None
+    worse = high is not None and high < (known.ledger.best_public or 0)
+    if csv and run.submittable and csv.submittable and not (submitted or worse):
         return NextStep("submit", f"the predictions of run {run.name} are not submitted", ["--csv", csv.path])
     if known.ledger.open:
         return NextStep("check", "a submission has no score yet")
     if known.report and (state := known.report.state) != "complete":
         return NextStep("report", f"the report is {'missing' if state == 'absent' else state}", named)
-    return NextStep("check", "all is done: what the score means, and what would raise it")
+    done = f"{csv.path} is predicted below your best score" if csv and worse else "done: what the score means"
+    return NextStep("check", f"{done}, and what would raise it")
 
 
 # --- the screen -------------------------------------------------------------------------------------------

@@ -181,7 +181,7 @@ class Sender:
     def _accepted(self, draft: Entry, ref: int) -> Entry:
         """The ledger's new line for a submission that Kaggle has."""
         entry = self._note(replace(draft, ref=ref), ledger.PENDING)
-        self.log(f"submit: Kaggle took it as ref {ref}")
+        self.log(f"submit: submitted (ref {ref})")
         return entry
 
     def _await_score(self, entry: Entry) -> Entry:

@@ -132,7 +132,7 @@ def _train(
     """Check what can be checked beforehand, then train in the run's folder; with `preview`, tell what that would be."""
     log = log if _is_main_process() else lambda _: None
     if plan.begun and Manifest.read(plan.folder):
-        log(f"run {plan.folder.name} is complete already: nothing to train (--force trains it anew)")
+        log(f"run {plan.folder.name} is already complete: nothing to train (--force trains it again)")
         return
     # PyTorch takes seconds to import, and a complete run gets by without it.
     from pipeline.training import device, inference, session  # noqa: PLC0415

@@ -71,7 +71,7 @@ def test_the_download_is_the_competitions_files_and_is_done_once(tmp_path: Path,
         again = [line for line in told if "trying again in 0 s" in line]
         assert len(again) == 2 and all(line.startswith("kaggle: Kaggle is busy or down (503, ") for line in again)
         assert content(target(tmp_path)) == content(source)
-        assert came == "download: 0.5 MB came, unpacking and checking them"
+        assert came == "download: downloaded 0.5 MB; verifying and extracting"
         assert end.startswith(f"download: data/raw/{SLUG} is complete, in 0:00:0")
         assert following == f"next: python -m pipeline.preprocess --competition {SLUG}"
         assert "nothing to do" in output(run(tmp_path, "download", environ=kaggle.environment))

@@ -109,7 +109,7 @@ def test_several_runs_are_averaged_and_their_accuracies_measured(place: Path) ->
     write_run(place, "b-run", seed=1)
     result = here("predict", "--run", "tiny-run", "b-run", "--tta", "flip", cwd=place)
     assert result.returncode == 0, result.stderr
-    assert "2 runs are averaged" in result.stdout and "on ensembles it is silent" in result.stdout
+    assert "averaging 2 runs, " in result.stdout and "do not mention ensembles" not in result.stdout
     assert " alone, as it is), validation " in result.stdout
     (csv,) = (place / "submissions").glob("ensemble-*.csv")
     sidecar = Sidecar.read(csv)

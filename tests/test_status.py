@@ -179,7 +179,7 @@ def test_a_csv_that_is_not_what_its_run_predicts_is_stale(place: Path) -> None:
     atomic.partial(csv).unlink()
     finish(place, "mine", weights="other")
     note(csv, ledger.COMPLETE, public=80.0)  # the former weights'
-    assert "stale: mine was trained anew" in line(place, "CSVs") and following(place) == "predict"
+    assert "stale: mine was trained again" in line(place, "CSVs") and following(place) == "predict"
     assert line(place, "runs") == "mine rehearsal 12 90.00 % 0:01:00 LATEST"
     csv.write_text("3,4\n")
     assert "stale: edited" in line(place, "CSVs")
@@ -194,6 +194,18 @@ def test_a_report_is_stale_when_what_it_shows_has_changed(submitted: Path, chang
     assert line(submitted, "report").startswith("complete: ") and following(submitted) == CHECK
     os.utime(page.parent.parent / changed, (time.time() + 9, time.time() + 9))
     assert line(submitted, "report").startswith("stale: ") and following(submitted) == "report"
+
+
+def test_a_csv_that_is_predicted_below_the_best_score_is_not_to_be_submitted(submitted: Path) -> None:
+    finish(submitted, "worse", seed=1)
+    note(answer(submitted, "worse"), ledger.PREDICTED)  # 80 to 85
+    assert following(submitted) == "submit --csv submissions/worse.csv"
+    note(submitted / "submissions/mine.csv", ledger.COMPLETE, public=85.5)
+    assert following(submitted) == "report"
+    page = submitted / "data/models/worse/report/index.html"
+    page.parent.mkdir()
+    page.write_text("<html></html>")
+    assert following(submitted) == CHECK and "worse.csv is predicted below your best" in shown(submitted)[-1]
 
 
 # --- which run, which recipe, which competition -------------------------------------------------------------
@@ -238,7 +250,7 @@ def test_a_network_over_the_budget_is_not_to_be_submitted(place: Path) -> None:
 def test_who_only_rehearsed_finds_the_rehearsal(prepared: Path, tmp_path: Path) -> None:
     for kind in ("raw", "processed"):
         shutil.copytree(prepared / f"data/{kind}/{SLUG}", tmp_path / f"data/{kind}/rehearsal-digits")
-    said = f"nothing is here of {DEFAULT_COMPETITION}: taking rehearsal-digits, the only competition that is"
+    said = f"no files of {DEFAULT_COMPETITION} here: using rehearsal-digits, the only competition with any"
     assert shown(tmp_path, slug=None)[0] == said
     assert following(tmp_path, slug=None) == "train --competition rehearsal-digits --preset rehearsal"
     (tmp_path / "data/raw/no competition").mkdir()

@@ -93,7 +93,7 @@ def test_a_complete_run_is_left_alone_without_pytorch(uninterrupted: Place) -> N
     command = [sys.executable, "-c", script, *uninterrupted.arguments()]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "is complete already" in done.stdout
+    assert "is already complete" in done.stdout
     following = f"next: python -m pipeline.predict --processed {uninterrupted.paths.processed} --models {models}"
     assert done.stdout.splitlines()[-2:] == ["", f"{following} --out submissions/sub.csv"]
     assert tree(models) == {**before, "LATEST": f"{default_name(uninterrupted.run().card)}\n".encode()}
@@ -174,7 +174,7 @@ def test_seeds_are_one_command_that_goes_on_and_trains_none_twice(
         assert place.train(*command) == 130
     assert place.train(*command) == 0
     said = capsys.readouterr().out
-    assert said.count("is complete already") == 2 and said.count("going on from the checkpoint") == 1
+    assert said.count("is already complete") == 2 and said.count("going on from the checkpoint") == 1
     names = all_latest(place.paths.models)
     assert names[0] == alone and names[1].endswith("-s0")
     finished = [Run.open(place.paths.models, name) for name in names]
@@ -238,7 +238,7 @@ def test_a_dry_run_estimates_the_time_by_macs_and_the_latest_runs_speed(
     assert place.train("--run", "mine") == 0
     capsys.readouterr()
     assert preview(place, capsys, "--run", "mine") == (
-        "run mine is complete already: nothing to train (--force trains it anew)\n"
+        "run mine is already complete: nothing to train (--force trains it again)\n"
     )
     (place.paths.models / "mine/execution.json").write_text("damaged, and not to be read")
     assert "mine: replaces what is there\n" in preview(place, capsys, "--run", "mine", "--force")

@@ -154,7 +154,7 @@ def rows(entries: Iterable[Entry], predictions: Mapping[str, Entry]) -> list[Seq
         (
             "-" if entry.ref is None else str(entry.ref),
             printable(entry.time[:16].replace("T", " ")),
-            printable(entry.run or "-"),
+            printable(entry.run or "-", 28),
             *map(_number, (entry.local_validation, entry.local_test)),
             _number(predictions[entry.csv_sha256].predicted if entry.csv_sha256 in predictions else None),
             *map(_number, (entry.public, entry.private, entry.gap_public)),

@@ -67,6 +67,7 @@ class CsvState:
     runs: Sequence[str] = ()
     local: float | None = None  # on test_batch
     predicted: float | None = None  # the public score
+    predicted_high: float | None = None  # of its 90 % interval
     public: float | None = None
     submission: str = NOT_SUBMITTED  # or its state in the ledger, or "not known"
     stale: str = ""  # why it is no longer what its runs predict
@@ -151,7 +152,7 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
 
 def _best_public(run: str, csvs: Sequence[CsvState | None]) -> float | None:
     """The best public score of the run's own CSVs, as long as it has these weights."""
-    own = [csv.public for csv in csvs if csv and tuple(csv.runs) == (run,) and "trained anew" not in csv.stale]
+    own = [csv.public for csv in csvs if csv and tuple(csv.runs) == (run,) and "trained again" not in csv.stale]
     return max((public for public in own if public is not None), default=None)
 
 
@@ -299,6 +300,7 @@ def _csv(
         runs=tuple(sidecar.weights),
         local=sidecar.test_accuracy,
         predicted=prediction.predicted if prediction else None,
+        predicted_high=prediction.predicted_high if prediction else None,
         public=next((entry.public for entry in reversed(sent) if entry.public is not None), None),
         submission=sent[-1].status if sent else "not known" if lines is None else NOT_SUBMITTED,
         stale=_stale(path, sidecar, weights, hidden),
@@ -315,7 +317,7 @@ def _stale(path: Path, sidecar: Sidecar, weights: Mapping[str, str | None], hidd
     if hidden not in (None, sidecar.hidden):
         return "of another test set"
     changed = [name for name, sha256 in sidecar.weights.items() if weights.get(name) not in (None, sha256)]
-    return f"{changed[0]} was trained anew" if changed else ""
+    return f"{changed[0]} was trained again" if changed else ""
 
 
 def _ledger(path: Path, slug: str, now: datetime) -> tuple[LedgerState, list[Entry] | None]:
