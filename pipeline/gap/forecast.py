@@ -15,14 +15,14 @@ from pipeline.gap import estimators
 from pipeline.gap.diagnosis import Verdict
 from pipeline.gap.estimators import NORMAL, Labels, Probabilities, Refused, probit
 
-# Root mean square errors on CIFAR-10 under natural shifts, in the order in which methods predict.  simulated comes
-# before aline: it is there only where a corruption or label shift was found, and there aline errs more.
+# Root mean square errors on CIFAR-10, beside the luck of the sample, in the order in which methods predict.  simulated
+# comes before aline: it is there only where a corruption or label shift was found, and there aline errs more.
 # anchored, published line: the published pairs of the competition.  aline: recomputed on published predictions
-# (tests/bench/gap.py).  simulated: on hidden sets made there.  atc: on natural sets, three networks, each alone
-# (tests/bench/natural.py).
-ERRORS = {"anchored": 0.008, "published_line": 0.012, "simulated": 0.025, "aline": 0.012, "atc": 0.020}
+# (tests/bench/gap.py).  simulated: on hidden sets made there, seeds 101 and 102.  atc: on natural sets, three networks,
+# each alone (tests/bench/natural.py).
+ERRORS = {"anchored": 0.008, "published_line": 0.012, "simulated": 0.012, "aline": 0.008, "atc": 0.020}
 CORRUPTED = {"atc": 0.050}  # where the hidden images are corrupted, which is harder to foresee
-MIXED = {"simulated": 0.045}  # where several corruptions explain the images: on nine such sets of seeds 21 and 22
+MIXED = {"simulated": 0.030}  # where several corruptions explain the images: on the same sets
 # By how much a fall of accuracy is larger than a method says, where natural images are harder; on the same sets.
 UNDERRATED = {"aline": 1.15, "atc": 1.35}
 

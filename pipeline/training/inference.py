@@ -113,7 +113,7 @@ TINY_VARIANCE = 1e-6  # beside the variance of a channel that is silent on the r
 ADAPTATION_BATCH = 250  # images whose statistics are averaged
 
 
-def bn_adapted(model: ResNet, images: NDArray[np.uint8], reference: NDArray[np.uint8]) -> ResNet:
+def bn_adapted(model: ResNet, device: Device, images: NDArray[np.uint8], reference: NDArray[np.uint8]) -> ResNet:
     """A copy in evaluation mode, its statistics changed as they differ between images and holdout `reference` images.
 
     Training has gathered statistics of augmented images, and the weights belong to those: to put the statistics of
@@ -124,7 +124,7 @@ def bn_adapted(model: ResNet, images: NDArray[np.uint8], reference: NDArray[np.u
     of training.
     """
     result = copy.deepcopy(model).eval()
-    there, here = _statistics(model, images), _statistics(model, reference)
+    there, here = _statistics(model, device, images), _statistics(model, device, reference)
     for name, buffer in result.named_buffers():
         if name.endswith("running_mean"):
             buffer.add_(there[name] - here[name])
@@ -133,11 +133,12 @@ def bn_adapted(model: ResNet, images: NDArray[np.uint8], reference: NDArray[np.u
     return result
 
 
-def _statistics(model: ResNet, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+def _statistics(model: ResNet, device: Device, images: NDArray[np.uint8]) -> dict[str, Tensor]:
     """The norms' buffers with the images' statistics, averaged over batches of nearly equal size; float32."""
-    copied, device = copy.deepcopy(model), next(model.parameters()).device
+    copied = copy.deepcopy(model)
     parts = np.array_split(images, -(-len(images) // ADAPTATION_BATCH))
-    update_bn((normalise(torch.from_numpy(part).to(device)) for part in parts), copied)
+    with device.autocast():
+        update_bn((normalise(torch.from_numpy(part).to(device.torch_device)) for part in parts), copied)
     return dict(copied.named_buffers())
 
 
@@ -177,7 +178,7 @@ class Panel:
 
     def adapted(self, images: NDArray[np.uint8], reference: NDArray[np.uint8]) -> "Panel":
         """The same members, their batch norms adapted to images (N, 32, 32, 3): see `bn_adapted`."""
-        members = [Member(m.name, bn_adapted(m.model, images, reference), m.device) for m in self.members]
+        members = [Member(m.name, bn_adapted(m.model, m.device, images, reference), m.device) for m in self.members]
         return dataclasses.replace(self, members=members)
 
 
@@ -260,9 +261,9 @@ def features(member: Member, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What the linear layer sees (n, F) of uint8 images (n, 32, 32, 3)."""
     on = member.device.torch_device
     parts = np.array_split(images, -(-len(images) // BATCH))
-    return np.concatenate(
-        [member.folded.features(normalise(torch.from_numpy(part).to(on))).float().cpu().numpy() for part in parts]
-    )
+    with member.device.autocast():
+        seen = [member.folded.features(normalise(torch.from_numpy(part).to(on))) for part in parts]
+    return torch.cat(seen).float().cpu().numpy()
 
 
 # --- what an average is worth on holdout images -----------------------------------------------------------

@@ -54,8 +54,8 @@ AGREED = made().predicted  # so that atc contradicts none that says the same
         ({"verdict": "corruption"}, 0.05),
         ({"errors": [0.01, -0.01]}, 0.02),
         ({"errors": [0.01, -0.01, 0.01]}, 0.01),  # three scored predictions tell better
-        ({"simulated": AGREED}, 0.025),
-        ({"simulated": AGREED, "mixed": True}, 0.045),
+        ({"simulated": AGREED}, 0.012),
+        ({"simulated": AGREED, "mixed": True}, 0.03),
         ({"alarms": ["smoke"]}, LOST),
         ({"alarms": ["smoke"], "anchors": [(ACCURACY, AGREED)]}, FAR_APART),  # a score is known
         ({"anchors": [(0.95, 0.5)]}, FAR_APART),  # which atc contradicts

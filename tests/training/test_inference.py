@@ -139,7 +139,7 @@ def test_statistics_move_as_the_images_do(
     monkeypatch.setattr(inference, "ADAPTATION_BATCH", batch)
     trained.get_buffer("bn1.running_mean").copy_(torch.arange(16.0))  # as training may have left them
     trained.get_buffer("bn1.running_var").copy_(torch.linspace(0.5, 2, 16))
-    found = bn_adapted(trained, flatter(photographs), photographs).bn1
+    found = bn_adapted(trained, CPU, flatter(photographs), photographs).bn1
 
     def by_hand(these: Images) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
@@ -156,7 +156,7 @@ def test_statistics_move_as_the_images_do(
 def test_adaptation_leaves_the_model_itself_and_all_weights_alone(trained: ResNet, photographs: Images) -> None:
     trained.train()
     before = {name: value.clone() for name, value in trained.state_dict().items()}
-    found = bn_adapted(trained, brighter(photographs), photographs)
+    found = bn_adapted(trained, CPU, brighter(photographs), photographs)
     assert all(torch.equal(trained.state_dict()[name], value) for name, value in before.items())
     assert trained.training and not any(module.training for module in found.modules())
     assert all(norm.momentum == 1.0 for norm in norms(trained))
@@ -169,7 +169,7 @@ def test_two_images_or_a_silent_channel_give_finite_predictions(trained: ResNet,
     torch.nn.init.zeros_(trained.conv1.weight[3].detach())
     flat = np.full_like(photographs, 90)  # no layer but for its border varies
     for reference in (photographs[2:4], flat, photographs):
-        assert logits(bn_adapted(trained, photographs[:2], reference), photographs).isfinite().all()
+        assert logits(bn_adapted(trained, CPU, photographs[:2], reference), photographs).isfinite().all()
 
 
 # --- several models ---------------------------------------------------------------------------------------
