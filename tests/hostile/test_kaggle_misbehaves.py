@@ -283,9 +283,7 @@ _SUBMIT = (
     Case("no space for the ledger after sending", no_space_after_sending, 1, "free space", sent=1),
 )  # fmt: skip
 
-_CHECK = (
-    Case("a list of something else", 'ListSubmissions:fields={"submissions": [7]}', 6, LATER),
-)
+_CHECK = (Case("a list of something else", 'ListSubmissions:fields={"submissions": [7]}', 6, LATER),)
 
 CASES: Mapping[Stage, Sequence[Case]] = {"download": _DOWNLOAD, "submit": _SUBMIT, "check": _CHECK}
 
