@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 
 import pytest
 
@@ -87,6 +88,7 @@ def until_ctrl_c(columns: int) -> str:
         with contextlib.suppress(OSError):  # how Linux tells that nobody writes any more
             while part := os.read(leader, 4096):
                 if b"halfway" in part:
+                    time.sleep(0.2)  # not while the bar is being drawn again
                     child.send_signal(signal.SIGINT)
                 output += part
     os.close(leader)
