@@ -182,7 +182,7 @@ class _Search:
         return np.asarray(np.arcsinh((values - self._centre) / self._scale))
 
     def _left(self, values: NDArray[np.float64]) -> float:
-        """The distance from the hidden images of those with these statistics."""
+        """The distance from the test images of those with these statistics."""
         return float(np.linalg.norm(self._position(values.mean(axis=0)) - self.target))
 
     def _corrupted(self, corruptions: tuple[Corruption, ...], count: int) -> Images:

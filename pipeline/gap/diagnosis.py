@@ -158,9 +158,9 @@ def conclude(seen: Effects, expected: NDArray[np.float64], names: Sequence[str])
             "this machine prepares or computes them differently"
         )
     if pixels.corruptions:
-        causes = {corruption.kind.cause for corruption in pixels.corruptions}
         if pixels.shares:
             return "corruption (mixed)", str(pixels)
+        causes = {corruption.kind.cause for corruption in pixels.corruptions}
         return ("preprocessing" if "preprocessing" in causes else "corruption"), str(pixels)
     if pixels.far:
         differ = ", ".join(f"{name} {by:+.1f}" for name, by in pixels.outstanding)
