@@ -21,24 +21,24 @@ usage() {
     cat <<'TEXT'
 Usage: ./run_all.sh [OPTIONS]
 
-From the Kaggle download to a checked submission and its report: makes .venv, then runs download, preprocess, train,
-predict, check and report.  What is complete is left alone, so after an interruption run the same command again.
+Install into .venv, then download, preprocess, train, predict, check and report.  Complete stages are skipped: after
+an interruption run the same command again.
 
-  --rehearsal         everything offline against a mock Kaggle server with an embedded competition;
-                      needs no account, no GPU, and no network after the install
-  --submit            submit the CSV and wait for its score (costs one of today's submissions)
-  --competition SLUG  the competition                    (default: deep-learning-spring-2025-project-1)
-  --data DIR          a folder laid out like the download, instead of Kaggle
-  --preset NAME       network and recipe                 (default: paper; with --rehearsal: rehearsal)
-  --setup             only make .venv and install
-  -h, --help          this text
+  --rehearsal         Offline dry run with an embedded competition and a mock Kaggle server; needs no account
+                      and no GPU.
+  --submit            Submit the CSV and wait for its score; costs one of today's submissions.
+  --competition SLUG  Last part of the competition's URL.  [default: deep-learning-spring-2025-project-1]
+  --data DIR          Use a folder laid out like the download instead of Kaggle.
+  --preset NAME       Model and recipe.  [default: paper; with --rehearsal: rehearsal]
+  --setup             Only make .venv and install.
+  -h, --help          Show this message and exit.
 
-The stages' --run, --device, --raw, --processed, --models, --submissions, --tta, --adapt, --ids-key, --timeout,
---force and --debug reach every stage that has them; any other option is train's: ./run_all.sh --epochs 1 --seeds 0 1 2
-PIPELINE_PYTHON names an interpreter to use instead of .venv: PIPELINE_PYTHON=$(which python3) ./run_all.sh
+--run, --device, --raw, --processed, --models, --submissions, --tta, --adapt, --ids-key, --timeout, --force and --debug
+reach every stage that has them.  All other options go to train: ./run_all.sh --epochs 1 --seeds 0 1 2
+To use an interpreter of yours instead of .venv: PIPELINE_PYTHON=$(which python3) ./run_all.sh
 
-Exit codes: 0 fine, 1 other, 2 usage, 3 an earlier stage's output is missing, 4 bad data, 5 credentials or
-rules, 6 network or Kaggle down, 7 daily limit, 8 scored ERROR, 130 interrupted.
+Exit codes: 0 fine, 1 other, 2 usage, 3 an earlier stage's output is missing, 4 bad data, 5 credentials or rules,
+6 network or Kaggle down, 7 daily limit, 8 scored ERROR, 130 interrupted.
 TEXT
 }
 

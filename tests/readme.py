@@ -1,16 +1,15 @@
-"""README.md as something to be tested: its blocks, the commands in them, the tree, the links.
+"""The documents (every README.md) as something to test: blocks, the commands in them, the tree, the links.
 
-An HTML comment on the line before a block says what is to be done with it:
+An HTML comment on the line before a block says how to test it:
 
-    <!-- not run: REASON -->   it is only looked at (bash's syntax, Python's, the commands' options)
-    <!-- varies: A | B -->     lines that begin with A or with B are not compared: they depend on the machine
+    <!-- not run: REASON -->   check the syntax (bash, Python) and the commands' options only
+    <!-- varies: A | B -->     skip lines that begin with A or B: they depend on the machine
 
-The ```console blocks are run in their order in one fresh copy of the project, whose requirements are found installed.
-They hold commands, lines that begin with "$ " (a line that ends in a backslash goes on in the next one), and after each
-what it prints on stdout; nothing, where that does not matter.  A command has to end with exit code 0.  Of what it
-prints these are compared: the words; a number by its decimals, and where there are more than two only that it has some;
-what looks like a hash by being one; a line "..." stands for some lines.  Blank lines and how many spaces there are do
-not count.  ```bash and ```python blocks are programs.  A block without a language is text.
+The ```console blocks run in their order, README.md's first, in one fresh copy of the project with its requirements
+installed.  A line "$ COMMAND" (continued after a backslash) must end with exit code 0.  The lines after it are compared
+with its stdout, if there are any: equal words, numbers with as many decimals (any, if more than two), a hash for a
+hash; "..." stands for any lines, and white space does not count.  ```bash and ```python blocks are
+programs.  A block without a language is text.
 """
 
 import doctest
@@ -31,11 +30,18 @@ _HASH = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{6,}\b")
 _NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.(\d+))?")
 
 
+# README.md, whose rehearsal the others continue, comes first.
+DOCUMENTS = {
+    path: path.read_text()
+    for path in [ROOT / "README.md", *sorted(ROOT.glob("pipeline/**/README.md")), ROOT / "tests/README.md"]
+}
+
+
 @dataclass(frozen=True)
 class Block:
-    """A block between two fences; `line` is the first fence's, counted from 1."""
+    """A block between two fences; `where` is the document and the line of the first fence."""
 
-    line: int
+    where: str
     language: str
     text: str
     comments: dict[str, str]
@@ -54,16 +60,18 @@ class Command:
     varies: tuple[str, ...]
 
 
-def blocks(text: str) -> Iterator[Block]:
-    """All fenced blocks of a Markdown text."""
-    for match in _BLOCK.finditer(text):
-        yield Block(text.count("\n", 0, match.start(2)) + 1, match[2], match[3], dict(_COMMENT.findall(match[1])))
+def blocks() -> Iterator[Block]:
+    """All fenced blocks of the documents."""
+    for path, text in DOCUMENTS.items():
+        for match in _BLOCK.finditer(text):
+            where = f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, match.start(2)) + 1}"
+            yield Block(where, match[2], match[3], dict(_COMMENT.findall(match[1])))
 
 
 def commands(block: Block) -> Iterator[Command]:
     """The commands of a ```console block."""
     varies = tuple(start.strip() for start in block.comments.get("varies", "").split("|") if start.strip())
-    assert block.text.startswith("$ "), f"the block in line {block.line} does not begin with a command"
+    assert block.text.startswith("$ "), f"{block.where} does not begin with a command"
     for part in re.split(r"^\$ ", block.text.replace("\\\n", " "), flags=re.MULTILINE)[1:]:
         text, *printed = part.splitlines()
         yield Command(text, tuple(printed), varies)

@@ -15,7 +15,6 @@ from pipeline import errors
 from tests import readme
 from tests.support import ROOT
 
-README = (ROOT / "README.md").read_text()
 SCRIPT = (ROOT / "run_all.sh").read_text()
 
 # Options of one name that mean something else in another command (a sweep's --epochs are its trials'), or have
@@ -128,10 +127,10 @@ def test_every_command_has_examples_that_it_understands(name: str) -> None:
 
 
 def readmes_commands() -> list[str]:
-    """The lines of README's programs, and what stands between backticks."""
-    programs = [block for block in readme.blocks(README) if block.language]
+    """The lines of the documents' programs, and what stands between backticks."""
+    programs = [block for block in readme.blocks() if block.language]
     lines = [line for block in programs for line in block.text.replace("\\\n", " ").splitlines()]
-    return [*lines, *readme.spans(README)]
+    return [*lines, *(span for text in readme.DOCUMENTS.values() for span in readme.spans(text))]
 
 
 def test_the_readmes_commands_are_understood() -> None:
@@ -166,7 +165,7 @@ def test_the_map_has_all_commands() -> None:
 
 
 def test_exit_codes_are_the_same_everywhere() -> None:
-    listed = [int(row[0]) for row in readme.table(README, "Exit codes")]
+    listed = [int(row[0]) for row in readme.table(readme.DOCUMENTS[ROOT / "pipeline/README.md"], "Exit codes")]
     assert listed == list(errors.EXIT_CODES)
     assert " ".join(SCRIPT[SCRIPT.index("Exit codes:") :].split("TEXT")[0].split()) == exit_codes()
 

@@ -1,4 +1,4 @@
-"""README.md: its commands are run, and what they print is what it shows."""
+"""The documents: their commands are run, and print what the documents show."""
 
 import ast
 import json
@@ -14,6 +14,7 @@ from filelock import FileLock
 from pipeline.rehearsal import digits
 from pipeline.store import ledger
 from tests.readme import (
+    DOCUMENTS,
     Block,
     anchors,
     blocks,
@@ -27,8 +28,7 @@ from tests.readme import (
 )
 from tests.support import ROOT, here, tree
 
-TEXT = (ROOT / "README.md").read_text()
-BLOCKS = list(blocks(TEXT))
+BLOCKS = list(blocks())
 REHEARSAL = "./run_all.sh --rehearsal"
 FIRST, *OTHERS = (block for block in BLOCKS if block.language == "console" and block.is_run)
 
@@ -48,7 +48,7 @@ def perform(block: Block, place: Path) -> list[str]:
     problems = []
     for command in commands(block):
         result = execute(command.text, place)
-        told = f"line {block.line}: {command.text}: "
+        told = f"{block.where}: {command.text}: "
         if result.returncode != 0:
             problems.append(f"{told}ends with {result.returncode}\n{result.stdout}{result.stderr}")
         elif command.printed and (found := difference(command, result.stdout.splitlines())):
@@ -108,7 +108,7 @@ def test_the_other_commands_in_their_order(place: Path) -> None:
 
 def test_every_block_is_run_or_at_least_well_formed() -> None:
     for block in BLOCKS:
-        where = f"the block in line {block.line}"
+        where = block.where
         assert block.language in ("", "console", "bash", "python"), where
         assert block.language != "bash" or not block.is_run, f"{where}: nobody runs it"
         assert block.language or not re.search(r"^\$ ", block.text, re.MULTILINE), f"{where}: say console"
@@ -125,6 +125,7 @@ def test_every_block_is_run_or_at_least_well_formed() -> None:
 
 def test_the_tree_is_the_projects() -> None:
     (block,) = [block for block in BLOCKS if block.language == "" and "run_all.sh" in block.text]
+    guide = DOCUMENTS[ROOT / "pipeline/README.md"]
     folders: list[str] = []
     for line in block.text.splitlines():  # two spaces a level, a name, two spaces or more, a remark
         indent, name = re.match(r"((?:  )*)(\S+)(?=\s\s|$)", line).groups()  # type: ignore[union-attr]
@@ -132,21 +133,25 @@ def test_the_tree_is_the_projects() -> None:
         assert ROOT.joinpath(*folders).exists(), line
     modules = {path.name for path in (ROOT / "pipeline").glob("[!_]*.py")}
     packages = {f"{path.parent.name}/" for path in (ROOT / "pipeline").glob("*/__init__.py")}
-    assert [name for name in sorted(modules | packages) if not re.search(rf"(?<!\w){name}", block.text)] == []
+    assert [name for name in sorted(packages) if not re.search(rf"(?<!\w){name}", block.text)] == []
+    assert [name for name in sorted(modules) if not re.search(rf"(?<!\w){name}", block.text + guide)] == []
 
 
 def test_links_lead_somewhere() -> None:
-    for target in links(TEXT):
-        name, _, anchor = target.partition("#")
-        path = ROOT / (name or "README.md")
-        assert path.exists(), target
-        assert not anchor or anchor in anchors(path.read_text()), target
+    for document, text in DOCUMENTS.items():
+        for target in links(text):
+            name, _, anchor = target.partition("#")
+            path = document.parent / name if name else document
+            assert path.exists(), f"{document}: {target}"
+            assert not anchor or anchor in anchors(path.read_text()), f"{document}: {target}"
 
 
 def test_files_of_the_project_that_are_named_exist() -> None:
-    named = [span for span in spans(TEXT) if re.fullmatch(r"(\.?/?)(tests|pipeline)/[\w./]*", span)]
+    named = [
+        span
+        for text in DOCUMENTS.values()
+        for span in spans(text)
+        if re.fullmatch(r"(\.?/?)(tests|pipeline)/[\w./]*", span)
+    ]
     assert named
     assert [name for name in named if not (ROOT / name).exists()] == []
-
-
-# --- the way of comparing -----------------------------------------------------------------------------------
