@@ -267,7 +267,7 @@ def test_advice_begins_with_what_is_obvious_and_each_command_works_as_it_stands(
 
 
 def test_pictures_are_drawn_where_they_are_wanted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "ON_A_SHEET", 4)  # which is faster
+    monkeypatch.setattr(figures, "MOST", 4)  # which is faster
     found = json.loads(check(place, None, "--pictures", "drawn", "--json").stdout)
     kinds = ("labels", "confidence", "low-confidence", "out-of-distribution")
     assert found["pictures"] == [f"drawn/tiny-run-{kind}.png" for kind in kinds]

@@ -15,14 +15,16 @@ from pipeline.reporting.figures import Picture
 from pipeline.reporting.page import Material
 from pipeline.store import atomic, ledger, runs
 from tests import browser
+from tests.places import finish
 from tests.support import SLUG, error_line, here, paths_in, predicted_place, prepare, stage, tree, write_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 RUN, FOLDER = "tiny-run", "data/models/tiny-run/report"
-TRAINING, SCORES = {"rate", "accuracy", "loss"}, {"line"}
-IMAGES = {"confusion", "mistakes", "labels", "confidence", "low-confidence", "out-of-distribution"}
+TRAINING, SCORES = {"accuracy", "loss"}, {"gap"}
+SHEETS = {"low-confidence", "low-confidence-more", "out-of-distribution", "out-of-distribution-more"}
+IMAGES = {"confusion", "mistakes", "mistakes-more", "labels", "confidence"} | SHEETS
 
 
 def page(place: Path) -> str:
@@ -43,7 +45,8 @@ def pictures(place: Path) -> set[str]:
 def _small_pictures() -> Iterator[None]:
     """Which are drawn faster; test_figures looks at one as large as a user's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "ON_A_SHEET", 4)
+        patch.setattr(figures, "FIRST", 1)
+        patch.setattr(figures, "MOST", 2)
         patch.setattr(figures, "SCALE", 1.0)
         yield
 
@@ -76,25 +79,41 @@ def begun(place: Path, done: int) -> Path:
 # --- what it says -----------------------------------------------------------------------------------------
 
 
-def test_the_page_shows_the_result_the_prediction_and_the_score(reported: Path) -> None:
-    entries = ledger.read(paths_in(reported).submissions / ledger.NAME)
-    scored, predicted = entries[-1], next(e for e in entries if e.predicted is not None)
-    shown = words(reported)
+def test_the_page_says_what_matters_first(reported: Path) -> None:
+    guess = next(e for e in ledger.read(paths_in(reported).submissions / ledger.NAME) if e.predicted is not None)
+    shown, place = words(reported), 0
     for text in (
-        "Local 90.00%",
-        "Validation 91.00%",
-        f"holdout 90.00% predicted {predicted.predicted:.1f}% ({predicted.predicted_low:.0f}-"
-        f"{predicted.predicted_high:.0f}) public {scored.public:.2f}% private {scored.private:.2f}% "
-        f"gap {scored.gap_public:.2f} points prediction error {(predicted.predicted or 0) - 66.67:+.2f} points Cause: ",
+        "tiny-run (rehearsal), ",
+        "model rehearsal, 78,330 parameters, 12 epochs, learning rate 0.001, batch 64, seed 0",
+        f"Public 66.67% predicted {guess.predicted:.1f}% ({guess.predicted_low:.0f}-{guess.predicted_high:.0f}), error "
+        f"{(guess.predicted or 0) - 66.67:+.1f} points Private 70.00% Holdout 90.00% test_batch Gap 23.33 points, ",
+        "Cause: ",
+        "What to do next",
+        "Submissions, % swipe for more → run public private local gap predicted status",
+        "tiny-run 66.67 70.00 90.00 23.33 ",
+        "Training",
+        "validation 91.00% in epoch ",
+        "Errors on the holdout More of each kind",
+        "Test set More of each kind",
+        "Reproduce",
         "python -m pipeline.train --competition tiny --preset rehearsal --run tiny-run-again",
-        "78,330 trainable, of 5,000,000 allowed",
-        "fc Linear 10 650",
         "python -m pipeline.predict --run tiny-run-again --tta none --adapt auto",
-        "python -m pipeline.train --competition tiny --preset rehearsal --run tiny-run-again",
         "epochs 12",
     ):
-        assert text in shown, text
-    assert "doubt" not in shown and "no score" not in shown  # it has one
+        assert (place := shown.find(text, place)) >= 0, text
+    folded = "".join(re.findall(r"<details>.*?</details>", page(reported), re.DOTALL))
+    assert folded.count("<img ") == 3 and "Runs, %" not in shown  # there is one run
+
+
+def test_the_run_stands_beside_the_earlier_ones(reported: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(reported, tmp_path / "place", symlinks=True)
+    name = finish(place, seed=1, validation=92.0).name
+    assert "nothing to do" not in here("report", "--run", RUN, cwd=place).stdout  # it lacks a run
+    rows = re.findall(r"<tr( class=\"own\")?><td>([^<]*)</td><td>rehearsal</td><td class", page(place))
+    assert {(bool(own), run) for own, run in rows} == {(True, RUN), (False, name)}
+    assert here("report", cwd=place).returncode == 0
+    title = re.search(r"<title>(.*?)</title>", (place / f"data/models/{name}/report/index.html").read_text())
+    assert title and re.fullmatch(r"rehearsal, best and newest of 2 runs, \d+ \w+ \d{4}: report", title[1])
 
 
 def test_one_file_holds_all_figures_and_each_is_a_picture_beside_it(reported: Path) -> None:
@@ -115,7 +134,7 @@ def test_the_same_is_not_written_again_and_what_has_changed_is(
 
     def draw_meanwhile(known: Material) -> dict[str, list[Picture]]:
         ledger.append(path, [dataclasses.replace(ledger.read(path)[-1], public=56.78)])
-        return {"training": [], "holdout": [], "gap": [], "hidden": []}
+        return {"gap": [], "training": [], "holdout": [], "hidden": []}
 
     with monkeypatch.context() as patch:
         patch.setattr(reporting_page, "draw", draw_meanwhile)
@@ -174,13 +193,23 @@ def with_other_images(place: Path) -> Path:
             functools.partial(begun, done=2),
             "`python -m pipeline.train --competition tiny --preset rehearsal --run tiny-run` goes on",
             TRAINING,
-            "Validation so far 62.00% epoch 2, the best yet Progress 2 of 12 epochs 0:10:00 left Parameters",
+            "Validation so far 62.00% best epoch Progress 2 of 12 epochs 0:10:00 left",
         ),
-        (unpredicted, "python -m pipeline.predict --run tiny-run", TRAINING, "Nothing has been submitted yet"),
-        (predicted_place, "Nothing has been submitted", TRAINING | IMAGES | SCORES, "holdout 90.00% predicted "),
-        (trained_again, "No predictions are shown", TRAINING, "Local 90.00%"),
-        (without_images, "python -m pipeline.preprocess", TRAINING | SCORES, "holdout 90.00% predicted "),
-        (with_other_images, "holds other images than submissions/tiny-run.csv is of", TRAINING | SCORES, "Local"),
+        (
+            unpredicted,
+            "python -m pipeline.predict --run tiny-run",
+            TRAINING,
+            "Holdout 90.00% test_batch Validation 91.00%",
+        ),
+        (predicted_place, "index.html", TRAINING | IMAGES | SCORES, "Private - not submitted Holdout 90.00%"),
+        (trained_again, "No predictions are shown", TRAINING, "Holdout 90.00%"),
+        (without_images, "python -m pipeline.preprocess", TRAINING | SCORES, "Public, predicted "),
+        (
+            with_other_images,
+            "holds other images than submissions/tiny-run.csv is of",
+            TRAINING | SCORES,
+            "Gap, predicted ",
+        ),
     ],
 )
 def test_what_there_is_is_shown(
@@ -189,7 +218,7 @@ def test_what_there_is_is_shown(
     place = make(tmp_path)
     result = here("report", "--run", RUN, cwd=place)
     assert result.returncode == 0 and said in result.stdout
-    assert pictures(place) == drawn and shown in words(place) and "prediction error" not in words(place)
+    assert pictures(place) == drawn and shown in words(place) and "Public 6" not in words(place)
 
 
 def test_pictures_of_other_images_are_refused(tmp_path: Path) -> None:

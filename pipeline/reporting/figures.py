@@ -5,7 +5,7 @@ Sizes are CSS pixels.  Class names come from the download, so they may be long, 
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -36,8 +36,8 @@ WIDTH = 340  # what the narrowest of today's phones have beside the page's margi
 SCALE = 2.5  # pixels of the PNG for one CSS pixel
 LONGEST = 12  # characters of a class name that an axis has room for
 NEWEST = 20  # submissions in a figure
-COLUMNS, ON_A_SHEET = 8, 24  # images in a row of a contact sheet, and on it
-TILE, COLUMN, ROW = 80, 87, 122  # side of an image on it, and the steps from one to the next
+COLUMNS, FIRST, MOST = 4, 8, 24  # images in a row of a contact sheet, on the first of a kind, and of that kind in all
+TILE, COLUMN, ROW, TITLE = 82, 86, 122, 42  # side of an image on it, the steps from one to the next, and its title
 
 STYLE: Any = {  # matplotlib declares its keys from 3.11 on, as a type of its own
     "text.parse_math": False,
@@ -59,11 +59,7 @@ class Picture:
     name: str
     alt: str
     figure: Figure
-
-    @property
-    def width(self) -> int:
-        """In CSS pixels."""
-        return round(72 * self.figure.get_figwidth())
+    folded: bool = False  # whether the page hides it at first
 
     @cached_property
     def png(self) -> bytes:
@@ -120,32 +116,34 @@ def _picture(name: str, title: str, alt: str, axes: Axes, **labels: Any) -> Pict
 
 @style()
 def training(rows: Sequence[EpochRow], config: TrainConfig) -> list[Picture]:
-    """Learning rate, accuracy and loss by epoch; `rows` may be those of an unfinished run, but not empty."""
-    rate, accuracy, loss = _axes(), _axes(), _axes()
-    epochs, marker = [row.epoch for row in rows], "o" if len(rows) == 1 else ""  # a single epoch makes no line
-    rate.plot(epochs, [row.rate for row in rows], color=HOLDOUT, marker=marker)
-    for axes, measure in ((accuracy, "accuracy"), (loss, "loss")):
-        for field, label, colour, line in (
+    """Accuracy and loss by epoch; `rows` may be those of an unfinished run, but not empty."""
+    best, last, marker = best_row(rows), rows[-1], "o" if len(rows) == 1 else ""  # a single epoch makes no line
+    figures = []
+    for measure, title, shown in (("accuracy", "Accuracy, %", "{:.2f}%"), ("loss", "Loss (cross entropy)", "{:.3f}")):
+        axes, words = _axes(), [f"After epoch {last.epoch} of {config.epochs}"]
+        for field, name, colour, line in (
             (f"train_{measure}", "training", TRAIN, "--"),
             (f"validation_{measure}", "validation", HOLDOUT, "-"),
         ):
             values = [getattr(row, field) for row in rows]
-            axes.plot(epochs, values, color=colour, linestyle=line, marker=marker, label=label)
-    best, last = best_row(rows), rows[-1]
-    accuracy.plot(best.epoch, best.validation_accuracy, "o", color=INK, fillstyle="none", markersize=9, label="best")
-    by, pictures = f"By epoch, after {last.epoch} of {config.epochs}", []
-    for name, title, alt, axes in (
-        ("rate", "Learning rate", f"{last.rate:.2e}", rate),
-        (
-            "accuracy", "Accuracy, %",
-            f"training {last.train_accuracy:.2f}%, validation {last.validation_accuracy:.2f}%; best validation "
-            f"{best.validation_accuracy:.2f}% in epoch {best.epoch}", accuracy,
-        ),
-        ("loss", "Loss, nats", f"training {last.train_loss:.3f}, validation {last.validation_loss:.3f}", loss),
-    ):  # fmt: skip
+            axes.plot([row.epoch for row in rows], values, color=colour, linestyle=line, marker=marker, label=name)
+            words.append(f"{name} {shown.format(values[-1])}")
+        if measure == "accuracy":
+            top = f"best {best.validation_accuracy:.2f}%"
+            axes.plot(best.epoch, best.validation_accuracy, "o", color=INK, fillstyle="none", markersize=9, label=top)
+            words.append(f"{top} in epoch {best.epoch}")
+        _show_the_end(axes, rows, measure)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        pictures.append(_picture(name, title, f"{by}: {alt}", axes, xlabel="epoch", xlim=(0, config.epochs + 0.5)))
-    return pictures
+        figures.append(_picture(measure, title, ", ".join(words), axes, xlabel="epoch", xlim=(0, config.epochs + 0.5)))
+    return figures
+
+
+def _show_the_end(axes: Axes, rows: Sequence[EpochRow], measure: str) -> None:
+    """Let the first third of the epochs run out of the axes: beside it the last epochs would look all alike."""
+    late = rows[len(rows) // 3 :]
+    values = [getattr(row, f"{name}_{measure}") for row in late for name in ("train", "validation")]
+    room = max((max(values) - min(values)) / 12, 0.01)
+    axes.set_ylim(min(values) - room, max(values) + room)
 
 
 # --- the holdout and the hidden images --------------------------------------------------------------------
@@ -157,22 +155,29 @@ def holdout(evidence: Evidence, data: Processed) -> list[Picture]:
     outputs, names = evidence.holdout, _short(data)
     confidence, labels, truth = outputs.probabilities.max(axis=1), outputs.labels, outputs.known_truth
     order = np.argsort(-confidence, kind="stable")
-    rows = order[labels[order] != truth[order]][:ON_A_SHEET]
-    captions = [f"{names[labels[k]]}\n{100 * confidence[k]:.0f}%, is {names[truth[k]]}" for k in rows.tolist()]
-    layer = np.asarray(data.array("test_images")[rows]), captions
-    return [_confusion(outputs, names), *([_sheet("mistakes", "Most confident mistakes", [layer])] if captions else [])]
+
+    def layers(rows: NDArray[np.int64]) -> Sequence[Layer]:
+        lines = [f"{names[labels[k]]} {100 * confidence[k]:.0f}%\nis {names[truth[k]]}" for k in rows.tolist()]
+        return [(np.asarray(data.array("test_images")[rows]), lines)]
+
+    title, wrong = (
+        "Most confident mistakes\nprediction, confidence, and true class",
+        order[labels[order] != truth[order]],
+    )
+    return [_confusion(outputs, names), *_sheets("mistakes", title, wrong, layers)]
 
 
 @style()
 def hidden(evidence: Evidence, data: Processed) -> list[Picture]:
     """How the hidden images differ from the holdout: predicted classes, confidence, and single images."""
-    uncertain = np.argsort(evidence.hidden.probabilities.max(axis=1), kind="stable")[:ON_A_SHEET]
-    foreign = evidence.hidden_rows[np.argsort(-evidence.ood_scores, kind="stable")][:ON_A_SHEET]
+    uncertain = np.argsort(evidence.hidden.probabilities.max(axis=1), kind="stable")
+    foreign = evidence.hidden_rows[np.argsort(-evidence.ood_scores, kind="stable")]
+    layers, below = partial(_with_nearest, evidence, data), "\nbelow each: the training image nearest to it"
     return [
         _classes(evidence, _short(data)),
         _confidence(evidence),
-        _sheet_of_hidden("low-confidence", "Lowest confidence", uncertain, evidence, data),
-        _sheet_of_hidden("out-of-distribution", "Least like labelled images", foreign, evidence, data),
+        *_sheets("low-confidence", f"Lowest confidence{below}", uncertain, layers),
+        *_sheets("out-of-distribution", f"Least like the holdout{below}", foreign, layers),
     ]
 
 
@@ -185,7 +190,7 @@ def _confusion(outputs: Outputs, names: Sequence[str]) -> Picture:
     counts = np.zeros((len(names), len(names)))
     np.add.at(counts, (outputs.known_truth, outputs.labels), 1)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes, right = _axes(370), np.eye(len(names), dtype=bool)
+    axes, right = _axes(345), np.eye(len(names), dtype=bool)
     off = np.where(right, 0.0, shares)
     # Half of each colour map: text on the strongest fill stays readable.
     axes.imshow(np.ma.masked_where(~right, shares), cmap="Blues", vmin=0, vmax=200)
@@ -229,10 +234,11 @@ def _confidence(evidence: Evidence) -> Picture:
 # --- contact sheets ---------------------------------------------------------------------------------------
 
 
-def _sheet_of_hidden(
-    name: str, title: str, rows: NDArray[np.int64], evidence: Evidence, data: Processed
-) -> Picture:  # fmt: skip
-    """The hidden images `rows`, each above the training image it resembles most."""
+Layer = tuple[NDArray[np.uint8], Sequence[str]]  # images (N, 32, 32, 3), and a caption of two lines for each
+
+
+def _with_nearest(evidence: Evidence, data: Processed, rows: NDArray[np.int64]) -> list[Layer]:
+    """The hidden images `rows`, and for each the training image it resembles most."""
     images = np.asarray(data.array("hidden_images")[rows])
     near, correlations = shift.nearest(images, data.array("train_images"))
     names, ids, labels = _short(data), data.array("hidden_ids"), data.array("train_labels")
@@ -241,26 +247,34 @@ def _sheet_of_hidden(
         for k, p in zip(rows.tolist(), evidence.hidden.probabilities[rows], strict=True)
     ]
     alike = [f"{names[labels[k]]}\nr = {r:.2f}" for k, r in zip(near.tolist(), correlations.tolist(), strict=True)]
-    below = np.asarray(data.array("train_images")[near]), alike
-    return _sheet(name, f"{title}; below each its nearest training image", [(images, captions), below])
+    return [(images, captions), (np.asarray(data.array("train_images")[near]), alike)]
 
 
-def _sheet(name: str, title: str, layers: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]) -> Picture:
-    """Images (N, 32, 32, 3) with captions of two lines in rows of COLUMNS, those of a second layer below each row."""
+def _sheets(
+    name: str, title: str, rows: NDArray[np.int64], layers: Callable[[NDArray[np.int64]], Sequence[Layer]]
+) -> list[Picture]:
+    """Contact sheets of the images `rows`: the FIRST, and folded away the others up to MOST; none of no images."""
+    parts = ((name, rows[:MOST][:FIRST]), (f"{name}-more", rows[FIRST:MOST]))
+    return [_sheet(each, title, layers(part), folded=each != name) for each, part in parts if len(part)]
+
+
+def _sheet(name: str, title: str, layers: Sequence[Layer], *, folded: bool) -> Picture:
+    """Images in rows of COLUMNS, those of a second layer below each row."""
     captions = layers[0][1]
-    width, height = COLUMN * COLUMNS, 24 + ROW * len(layers) * -(-len(captions) // COLUMNS)
-    figure = Figure(figsize=(width / 72, height / 72))
+    height = TITLE + ROW * len(layers) * -(-len(captions) // COLUMNS)
+    figure = Figure(figsize=(WIDTH / 72, height / 72))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    axes.text(0, 4, title, va="top", fontsize=13)
+    axes.text(0, 2, title, va="top", fontsize=13)
     for layer, tiles in enumerate(layers):
         for k, (image, caption) in enumerate(zip(*tiles, strict=True)):
             row, column = divmod(k, COLUMNS)
-            x, y = column * COLUMN, 24 + ROW * (len(layers) * row + layer)
+            x, y = column * COLUMN, TITLE + ROW * (len(layers) * row + layer)
             axes.imshow(image, extent=(x, x + TILE, y + TILE, y), aspect="auto")
-            axes.text(x, y + TILE + 2, caption, va="top", fontsize=11, linespacing=1.1)
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    return Picture(name, f"{title}: {'; '.join(caption.replace(chr(10), ', ') for caption in captions)}.", figure)
+            axes.text(x, y + TILE + 2, caption, va="top", fontsize=10, linespacing=1.15)
+    axes.set(xlim=(0, WIDTH), ylim=(height, 0))
+    words = "; ".join([title, *captions]).replace("\n", ", ")
+    return Picture(name, f"{words}.", figure, folded)
 
 
 # --- scores -----------------------------------------------------------------------------------------------
@@ -270,14 +284,14 @@ Scored = tuple[Entry, Entry | None]  # a submission, and what was predicted of i
 
 @style()
 def scores(submissions: Sequence[Scored], line: PublishedLine | None) -> list[Picture]:
-    """Predicted and scored accuracy of the NEWEST submissions against their local one; nothing where none is known."""
+    """Predicted and actual scores of the NEWEST submissions against holdout accuracy; nothing where none is known."""
     known = [
         (e, p) for e, p in submissions if e.local_test is not None and (p or (e.public, e.private) != (None, None))
     ]
     if not (known := known[-NEWEST:]):
         return []
     values = {  # None becomes NaN, which is not drawn
-        "local": np.array([entry.local_test for entry, _ in known], dtype=float),
+        "holdout": np.array([entry.local_test for entry, _ in known], dtype=float),
         "predicted": np.array([guess and guess.predicted for _, guess in known], dtype=float),
         "public": np.array([entry.public for entry, _ in known], dtype=float),
         "private": np.array([entry.private for entry, _ in known], dtype=float),
@@ -287,8 +301,15 @@ def scores(submissions: Sequence[Scored], line: PublishedLine | None) -> list[Pi
         ", ".join(f"{name} {value[k]:.2f}%" for name, value in values.items() if np.isfinite(value[k]))
         for k in range(len(known))
     )
-    axes, places = _axes(280), values["local"]
-    limits = _plot_line(axes, places, line)
+    axes, places = _axes(416), values["holdout"]
+    drawn = np.clip(np.concatenate([*values.values(), ends.ravel()]), 0, 100)
+    limits = max(float(np.nanmin(drawn)) - 3, 0.0), min(float(np.nanmax(drawn)) + 3, 100.0)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    axes.plot(limits, limits, color=MUTED, linewidth=1, linestyle=":", label="no gap")
+    if line is not None:
+        grid = np.linspace(*limits, 200)
+        axes.plot(grid, [100 * on_line(line, value / 100) for value in grid], color=TRAIN, label="published line")
     for name, colour, marker in (("public", HIDDEN, "s"), ("private", PRIVATE, "D")):
         if np.isfinite(values[name]).any():
             axes.plot(places, values[name], color=colour, marker=marker, linestyle="", label=name)
@@ -296,15 +317,5 @@ def scores(submissions: Sequence[Scored], line: PublishedLine | None) -> list[Pi
         reach = np.maximum([guess - ends[0], ends[1] - guess], 0)  # a ledger that was edited can hold anything
         axes.errorbar(places, guess, yerr=reach, color=TRAIN, fmt="_", markersize=9, capsize=4, elinewidth=1.5,
                       zorder=1.9, label="predicted, 90%")  # fmt: skip
-    return [_picture("line", "Score on Kaggle against local accuracy, %", alt, axes, xlabel="local", xlim=limits)]
-
-
-def _plot_line(axes: Axes, local: NDArray[np.float64], line: PublishedLine | None) -> tuple[float, float]:
-    """Where there is no gap, and the published line; the ends of both, with room: close points would look far apart."""
-    room = max(3.0, float(np.ptp(local)) / 4)
-    ends = max(float(local.min()) - room, 0.0), min(float(local.max()) + room, 100.0)
-    axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle=":", label="no gap")
-    if line is not None:
-        grid = np.linspace(*ends, 200)
-        axes.plot(grid, [100 * on_line(line, value / 100) for value in grid], color=TRAIN, label="published line")
-    return ends
+    return [_picture("gap", "Kaggle score against holdout accuracy", alt, axes, xlabel="holdout accuracy, %",
+                     ylabel="Kaggle score, %", xlim=limits, ylim=limits, aspect="equal")]  # fmt: skip

@@ -11,21 +11,33 @@ import jinja2
 from pipeline import commands
 from pipeline.config import PARAMETER_LIMIT, Competition, Paths, competition
 from pipeline.console import duration
-from pipeline.errors import BadData, MissingInput
+from pipeline.errors import BadData, MissingInput, printable
 from pipeline.gap.advice import Advice, advise
-from pipeline.gap.assessment import Assessment, assess
-from pipeline.model.summary import HEAD, summarise
+from pipeline.gap.assessment import Assessment, assess, prediction_error
 from pipeline.reporting import figures
 from pipeline.reporting.figures import Picture
-from pipeline.store import ledger, manifest, runs
+from pipeline.store import ledger, manifest, overview, runs
 from pipeline.store.ledger import Entry
+from pipeline.store.overview import RunState
 from pipeline.store.processed import Processed
-from pipeline.store.runs import EpochRow, Run, RunCard, best_row, seconds_left
+from pipeline.store.runs import EpochRow, Run, RunCard
 from pipeline.store.submissions import Evidence, default_csv, local_csvs
 
 HERE = Path(__file__).parent
 MARK = "pipeline.report"  # the generator that the page's head names
-NEWEST = 20  # submissions in the table
+NEWEST = 20  # rows in a table
+SUBMISSION_HEAD = (
+    "run",
+    "public",
+    "private",
+    "local",
+    "gap",
+    "predicted",
+    "status",
+    "time (UTC)",
+    "ref",
+)  # of ledger.HEAD
+RUN_HEAD = ("run", "preset", "epochs", "holdout", "public", "validation", "training", "date", "")
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,7 @@ class Material:
     card: RunCard
     rows: Sequence[EpochRow]  # of the epochs done
     run: Run | None  # None: not finished
+    states: Sequence[RunState]  # of the competition's runs, the newest first
     competition: Competition
     assessment: Assessment | None  # of its CSV
     advice: Sequence[Advice]
@@ -70,22 +83,23 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
         except (MissingInput, BadData) as error:
             missing.append(f"No {'images' if assessment else 'predictions'} are shown: {error}.")
     entries = [entry for entry in ledger.current(lines, known.slug) if entry.ref]
-    if not entries:
-        missing.append("Nothing has been submitted yet, so no score is known.")
     rows, predictions = runs.read_metrics(folder / runs.METRICS), ledger.predictions(lines, known.slug)
-    return Material(folder, now, card, rows, run, known, assessment, advice, images, entries, predictions, missing)
+    states = overview.read(known.slug, paths, now).runs
+    return Material(
+        folder, now, card, rows, run, states, known, assessment, advice, images, entries, predictions, missing
+    )
 
 
 def draw(known: Material) -> dict[str, list[Picture]]:
-    """The figures by section: "training", "holdout", "gap" and "hidden"; of what is unknown there are none."""
+    """The figures by section: "gap", "training", "holdout" and "hidden"; of what is unknown there are none."""
     sent = [(entry, known.predictions.get(entry.csv_sha256)) for entry in known.entries]
     if known.assessment and known.assessment.sent is None:  # its prediction alone
         draft = known.predictions.get(known.assessment.csv.sidecar.csv_sha256)
         sent += [(draft, draft)] if draft else []
     return {
+        "gap": figures.scores(sent, known.competition.line),
         "training": figures.training(known.rows, known.card.config) if known.rows else [],
         "holdout": figures.holdout(*known.images) if known.images else [],
-        "gap": figures.scores(sent, known.competition.line),
         "hidden": figures.hidden(*known.images) if known.images else [],
     }
 
@@ -97,27 +111,114 @@ def render(known: Material, sections: Mapping[str, Sequence[Picture]]) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
-    environment.filters["percent"] = lambda value: "-" if value is None else f"{value:.2f}%"
-    config, summary = known.card.config, summarise(known.card.config.model)
-    left = f"{duration(seconds_left(known.rows, config.epochs))} left" if known.rows else "the first has not ended yet"
+    config, state = known.card.config, _state(known)
     return environment.get_template("report.html.j2").render(
         known=known,
         sections=sections,
         css=(HERE / "report.css").read_text(encoding="utf-8"),
         mark=MARK,
-        result=known.run.result if known.run else None,
-        best=best_row(known.rows) if known.rows else None,
-        left=left,
-        head=ledger.HEAD,
-        submissions=ledger.rows(reversed(known.entries[-NEWEST:]), known.predictions),
-        summary=summary,
-        limit=PARAMETER_LIMIT,
-        memory=[(name, f"{size:.2f}") for name, size in summary.memory.items()],
-        layers=HEAD,
-        recipe=[(name, str(value)) for name, value in (config.to_dict() | {"model": config.model.name}).items()],
+        title=title(known),
+        subtitle=subtitle(known),
+        tiles=_scores(known.assessment) if known.assessment else _unscored(known, state),
+        submission_head=SUBMISSION_HEAD,
+        submissions=_submissions(known),
+        run_head=RUN_HEAD,
+        runs=[_run_row(known, each) for each in known.states if each is state or not each.trial][:NEWEST],
+        recipe=[((k, str(v)), False) for k, v in (config.to_dict() | {"model": config.model.name}).items()],
         reproduce=reproduce(known.card, known.folder.name, known.assessment),
         duration=duration,
     )
+
+
+def _state(known: Material) -> RunState:
+    return next(state for state in known.states if state.name == known.folder.name)
+
+
+def title(known: Material) -> str:
+    """What a person calls the run: its preset, or the name that was given to it; best or newest; its day."""
+    state, name = _state(known), known.folder.name
+    day = datetime.fromisoformat(state.changed)
+    several = sum(each.state == "finished" and not each.trial for each in known.states)
+    marks = [mark for mark, holds in (("best", state.best), ("newest", state.latest)) if holds and several > 1]
+    return ", ".join([
+        state.preset if name == runs.default_name(known.card) else f"{name} ({state.preset})",
+        *([f"{' and '.join(marks)} of {several} runs"] if marks else []),
+        f"{day.day} {day:%b %Y}",
+    ])  # fmt: skip
+
+
+def subtitle(known: Material) -> str:
+    """Model, parameters, epochs, learning rate and batch."""
+    config = known.card.config
+    parameters = config.model.trainable_parameters
+    over = "" if parameters <= PARAMETER_LIMIT else f" (over the limit of {PARAMETER_LIMIT:,}: not submittable)"
+    return (
+        f"model {config.model.name}, {parameters:,} parameters{over}, {config.epochs:,} epochs, "
+        f"learning rate {config.learning_rate:g}, batch {config.batch_size:,}, seed {config.seed}"
+    )
+
+
+Tile = tuple[str, str, str]  # what, its value, a note
+
+
+def _holdout(accuracy: float, optimistic: bool) -> Tile:
+    return "Holdout", f"{accuracy:.2f}%", "optimistic: the epoch was selected on it" if optimistic else "test_batch"
+
+
+def _scores(assessed: Assessment) -> list[Tile]:
+    """Public, private, holdout and gap of the run's CSV; predicted, where there is no score yet."""
+    sidecar, line, sent = assessed.csv.sidecar, assessed.predicted, assessed.sent
+    holdout = _holdout(sidecar.test_accuracy, sidecar.validation_set == "test_batch")
+    predicted = line.predicted or 0 if line else 0
+    interval = f"{line.predicted_low:.0f}-{line.predicted_high:.0f}" if line else ""
+    if sent is None or sent.public is None:
+        doubts = "".join(f"; {doubt}" for doubt in assessed.forecast.doubts[:1])
+        return [
+            ("Public, predicted", f"{predicted:.1f}%", f"90% interval {interval}{doubts}"),
+            ("Private", "-", "waiting for the score" if sent else "not submitted"),
+            holdout,
+            ("Gap, predicted", f"{sidecar.test_accuracy - predicted:.1f}", "points, holdout minus public"),
+        ]
+    error = prediction_error(line, sent)
+    before = f"predicted {predicted:.1f}% ({interval}), error {error:+.1f} points" if line else "not predicted before"
+    return [
+        ("Public", f"{sent.public:.2f}%", before),
+        ("Private", "-" if sent.private is None else f"{sent.private:.2f}%", ""),
+        holdout,
+        ("Gap", f"{sidecar.test_accuracy - sent.public:.2f}", "points, holdout minus public"),
+    ]
+
+
+def _unscored(known: Material, state: RunState) -> list[Tile]:
+    """Of a run without predictions what it has reached by itself."""
+    best = "-" if state.validation is None else f"{state.validation:.2f}%"
+    if known.run:
+        return [
+            _holdout(known.run.result.test_accuracy, known.run.result.optimistic),
+            ("Validation", best, "best epoch"),
+        ]
+    left = "the first has not ended yet" if state.seconds_left is None else f"{duration(state.seconds_left)} left"
+    return [("Validation so far", best, "best epoch"), ("Progress", f"{state.epoch} of {state.epochs} epochs", left)]
+
+
+def _submissions(known: Material) -> list[tuple[Sequence[str], bool]]:
+    """The newest submissions, newest first, and whether each is of the CSV that the page is about."""
+    own = known.assessment and known.assessment.csv.sidecar.csv_sha256
+    shown, columns = known.entries[: -NEWEST - 1 : -1], [ledger.HEAD.index(name) for name in SUBMISSION_HEAD]
+    rows = ledger.rows(shown, known.predictions)
+    return [([row[k] for k in columns], e.csv_sha256 == own) for row, e in zip(rows, shown, strict=True)]
+
+
+def _run_row(known: Material, run: RunState) -> tuple[Sequence[str], bool]:
+    """A run in the table of all, and whether it is the page's."""
+    accuracies = ["" if each is None else f"{each:.2f}" for each in (run.test, run.public, run.validation)]
+    marks = [name for name, holds in (("best", run.best), ("newest", run.latest), ("stale", run.stale)) if holds]
+    epochs = str(run.epochs) if run.state == "finished" else f"{run.epoch}/{run.epochs}"
+    time = "" if run.seconds is None else duration(run.seconds)
+    notes = ", ".join(marks if run.state == "finished" else [run.state, *marks])
+    name, preset = printable(run.name, 28), printable(run.preset, 28)
+    cells = [name, preset, epochs, *accuracies, time, run.changed[:10], notes]
+    return cells, run.name == known.folder.name
 
 
 def reproduce(card: RunCard, name: str, assessment: Assessment | None) -> list[str]:

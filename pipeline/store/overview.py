@@ -272,11 +272,11 @@ def _report(run: Path, paths: Paths, slug: str) -> FolderState:
 
 
 def report_state(folder: Path, data: Path, submissions: Path) -> Literal["absent", "stale", "complete"]:
-    """Whether the report in a run's folder is newer than all it shows: the run, the arrays in `data`, CSVs, ledger."""
+    """Whether the report in a run's folder is newer than all it shows: runs, the arrays in `data`, CSVs, ledger."""
     if not (page := folder / runs.REPORT).is_file():
         return "absent"
     shown = [*(folder / name for name in (runs.CONFIG, runs.METRICS, runs.RESULT, MANIFEST)), data / MANIFEST]
-    shown += [*submissions.glob("*.json"), submissions / ledger.NAME]
+    shown += [*submissions.glob("*.json"), submissions / ledger.NAME, *folder.parent.glob(f"[!.]*/{MANIFEST}")]
     newest = max((path.stat().st_mtime for path in shown if path.is_file()), default=0.0)
     return "stale" if newest > page.stat().st_mtime else "complete"
 

@@ -47,21 +47,22 @@ def evidence(data: Processed) -> Evidence:
 
 
 def test_training_figures_show_the_metrics() -> None:
-    rate, accuracy, loss = figures.training(ROWS, CONFIG)
-    ((epochs, rates),) = lines(rate).values()
-    assert (epochs, rates) == ([1, 2, 3], [row.rate for row in ROWS])
+    accuracy, loss = figures.training(ROWS, CONFIG)
     assert lines(accuracy)["training"] == ([1, 2, 3], [20.0, 40.0, 60.0])
     assert lines(accuracy)["validation"] == ([1, 2, 3], [15.0, 30.0, 45.0])
-    assert lines(accuracy)["best"] == ([3], [45.0])
+    assert lines(accuracy)["best 45.00%"] == ([3], [45.0])
+    (axes,) = accuracy.figure.axes
+    low, high = axes.get_ylim()
+    assert 15 < low < 30 and 60 < high < 65  # the end is large, the first of three epochs below the axes
     assert lines(loss)["training"] == ([1, 2, 3], [2.0, 1.0, 0.0])
     assert lines(loss)["validation"] == ([1, 2, 3], [1.5, 0.5, -0.5])
-    assert "best validation 45.00% in epoch 3" in accuracy.alt and "after 3 of 4" in loss.alt
-    (axes,) = figures.training(ROWS[:1], CONFIG)[1].figure.axes
+    assert "best 45.00% in epoch 3" in accuracy.alt and "After epoch 3 of 4" in loss.alt
+    (axes,) = figures.training(ROWS[:1], CONFIG)[0].figure.axes
     assert all(line.get_marker() == "o" for line in axes.lines)  # a single epoch makes no line
 
 
 def test_the_confusion_matrix_is_drawn_in_per_cent(data: Processed, evidence: Evidence) -> None:
-    confusion, _ = figures.holdout(evidence, data)
+    confusion, *_ = figures.holdout(evidence, data)
     counts = np.zeros((10, 10))
     for true, given in zip(evidence.holdout.known_truth, evidence.holdout.labels, strict=True):
         counts[true, given] += 1
@@ -85,7 +86,7 @@ def test_the_most_confident_mistakes_are_shown(data: Processed, evidence: Eviden
     probabilities[8, 2] = 0.9
     outputs = Outputs(probabilities, given[None], truth)
     _, sheet = figures.holdout(dataclasses.replace(evidence, holdout=outputs), data)
-    assert tiles(sheet)[0] == ["two\n90%, is eight", "nine\n60%, is three"]
+    assert tiles(sheet)[0] == ["two 90%\nis eight", "nine 60%\nis three"]
     assert np.array_equal(tiles(sheet)[1][0], data.array("test_images")[8])
     right = Outputs(np.eye(10, dtype=np.float32)[truth], truth[None], truth)
     assert [p.name for p in figures.holdout(dataclasses.replace(evidence, holdout=right), data)] == ["confusion"]
@@ -100,22 +101,24 @@ def tiles(sheet: Picture) -> tuple[list[str], list[NDArray[np.uint8]]]:
 def test_images_of_the_test_set_come_with_their_nearest_training_images(data: Processed, evidence: Evidence) -> None:
     images, ids = data.array("hidden_images"), data.array("hidden_ids")
     train, labels = data.array("train_images"), data.array("train_labels")
-    *_, uncertain, foreign = figures.hidden(evidence, data)
+    *_, uncertain, uncertain_more, foreign, foreign_more = figures.hidden(evidence, data)
+    assert [p.folded for p in (uncertain, uncertain_more, foreign, foreign_more)] == [False, True] * 2
     for sheet, first in (
         (uncertain, evidence.hidden.probabilities.max(axis=1).argmin()),
         (foreign, evidence.hidden_rows[evidence.ood_scores.argmax()]),
     ):
         captions, shown = tiles(sheet)
-        assert len(captions) == len(shown) == 48
+        assert len(captions) == len(shown) == 2 * figures.FIRST
         probabilities = evidence.hidden.probabilities[first]
         assert captions[0] == f"{NAMES[probabilities.argmax()]} {100 * probabilities.max():.0f}%\nid {ids[first]}"
         near, correlations = shift.nearest(images[first : first + 1], train)
-        assert captions[24] == f"{NAMES[labels[near[0]]]}\nr = {correlations[0]:.2f}"
-        assert np.array_equal(shown[0], images[first]) and np.array_equal(shown[24], train[near[0]])
+        assert captions[figures.FIRST] == f"{NAMES[labels[near[0]]]}\nr = {correlations[0]:.2f}"
+        assert np.array_equal(shown[0], images[first]) and np.array_equal(shown[figures.FIRST], train[near[0]])
         assert captions[0].replace("\n", ", ") in sheet.alt
     score = dict(zip(ids[evidence.hidden_rows].tolist(), evidence.ood_scores.tolist(), strict=True))
-    order = [score[int(caption.split()[-1])] for caption in tiles(foreign)[0][:24]]
-    assert order == sorted(score.values(), reverse=True)[:24]
+    captions = tiles(foreign)[0][: figures.FIRST] + tiles(foreign_more)[0][: figures.MOST - figures.FIRST]
+    order = [score[int(caption.split()[-1])] for caption in captions]
+    assert order == sorted(score.values(), reverse=True)[: figures.MOST]
 
 
 def test_the_test_set_is_counted_in_per_cent(data: Processed, evidence: Evidence) -> None:
@@ -132,9 +135,12 @@ def test_scores_are_drawn_on_the_line() -> None:
     line = PublishedLine(-0.333, 0.818, "somewhere")
     (picture,) = figures.scores([(ENTRY, PREDICTED), (UNSENT, UNSENT)], line)
     assert lines(picture)["public"][0] == [90.0, 93.0] and lines(picture)["public"][1][0] == 80.0
+    assert (
+        picture.figure.axes[0].get_aspect() == 1 and len(set(map(tuple, lines(picture)["no gap"]))) == 1
+    )  # it has to be 45 degrees
     places, values = lines(picture)["published line"]
     assert values == pytest.approx([100 * on_line(line, place / 100) for place in places])
-    assert "local 90.00%, predicted 82.00%, public 80.00%, private 81.00%; local 93.00%" in picture.alt
+    assert "holdout 90.00%, predicted 82.00%, public 80.00%, private 81.00%; holdout 93.00%" in picture.alt
     (newest,) = figures.scores([(ENTRY, None)] * 50, None)
     assert len(lines(newest)["public"][0]) == figures.NEWEST and "published line" not in lines(newest)
 
@@ -147,7 +153,7 @@ def test_what_is_unknown_is_not_drawn(unknown: dict[str, Any]) -> None:
 def test_pictures_show_all_that_is_drawn(
     data: Processed, evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "ON_A_SHEET", 4)  # which is faster
+    monkeypatch.setattr(figures, "MOST", 4)  # which is faster
     pictures = [*figures.training(ROWS, CONFIG), *figures.hidden(evidence, data), *figures.holdout(evidence, data)]
     outside = dataclasses.replace(PREDICTED, predicted=99.0)  # its own interval
     for guess in (outside, PREDICTED):
@@ -160,14 +166,14 @@ def test_pictures_show_all_that_is_drawn(
         for box in (*legends, axes.get_tightbbox()):
             assert box is not None and room.contains(*box.min) and room.contains(*box.max), picture.name
     written = figures.write([pictures[0], pictures[-1]], tmp_path / "new", "run")
-    assert [path.name for path in written] == ["run-rate.png", "run-line.png"]
+    assert [path.name for path in written] == ["run-accuracy.png", "run-gap.png"]
     with Image.open(written[0]) as image:
         assert (image.format, image.width) == ("PNG", figures.WIDTH * figures.SCALE)
         assert np.asarray(image.convert("L")).std() > 10
 
 
 def test_class_names_may_be_anything(data: Processed, evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "ON_A_SHEET", 4)
+    monkeypatch.setattr(figures, "MOST", 1)
     monkeypatch.setattr(figures, "SCALE", 1.0)
     names = ["$5", r"$\frac{$", "x" * 40, "_", "日本語の名前", "é", "100 %", "<b>", "", "0"]
     facts = {**data.manifest.facts, "class_names": names}
