@@ -84,7 +84,7 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
             missing.append(f"No {'images' if assessment else 'predictions'} are shown: {error}.")
     entries = [entry for entry in ledger.current(lines, known.slug) if entry.ref]
     rows, predictions = runs.read_metrics(folder / runs.METRICS), ledger.predictions(lines, known.slug)
-    states = overview.read(known.slug, paths, now).runs
+    states, _ = overview.run_states(paths.models, known.slug, card.data, csvs, lines)
     return Material(
         folder, now, card, rows, run, states, known, assessment, advice, images, entries, predictions, missing
     )
@@ -212,7 +212,7 @@ def _submissions(known: Material) -> list[tuple[Sequence[str], bool]]:
 def _run_row(known: Material, run: RunState) -> tuple[Sequence[str], bool]:
     """A run in the table of all, and whether it is the page's."""
     accuracies = ["" if each is None else f"{each:.2f}" for each in (run.test, run.public, run.validation)]
-    marks = [name for name, holds in (("best", run.best), ("newest", run.latest), ("stale", run.stale)) if holds]
+    marks = [name for name, holds in (("best", run.best), ("newest", run.latest)) if holds]
     epochs = str(run.epochs) if run.state == "finished" else f"{run.epoch}/{run.epochs}"
     time = "" if run.seconds is None else duration(run.seconds)
     notes = ", ".join(marks if run.state == "finished" else [run.state, *marks])

@@ -21,7 +21,7 @@ from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run, RunCard
-from pipeline.store.submissions import Sidecar, default_csv, local_csvs
+from pipeline.store.submissions import LocalCsv, Sidecar, default_csv, local_csvs
 
 NOT_SUBMITTED = "not submitted"
 
@@ -115,25 +115,14 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
     processed, arrays = _processed(paths.processed / slug, downloaded)
     held = Processed(paths.processed / slug, arrays) if arrays else None
     data, hidden = (held.training_fingerprint, held.hidden_fingerprint) if held else (None, None)
-    latest, latest_problem = _latest(paths.models)
-    states, weights = [], {}
-    for folder in {path.parent for name in (runs.CONFIG, MANIFEST) for path in paths.models.glob(f"[!.]*/{name}")}:
-        state, card, sha256 = _run(folder, data, folder.name == latest)
-        if (card is None and not runs.strangers(folder)) or (card and card.competition == slug):
-            states.append(state)
-            weights[state.name] = sha256
-    states.sort(key=lambda run: (run.changed, run.name), reverse=True)
-    if len(fresh := _fresh(states)) > 1:
-        best = max(fresh, key=lambda run: run.validation or 0)
-        states = [replace(run, best=run is best) for run in states]
-
     ledger_state, lines = _ledger(paths.submissions / ledger.NAME, slug, now)
+    ours = local_csvs(paths.submissions, slug)
+    states, weights = run_states(paths.models, slug, data, ours, lines or ())
     csvs = [_csv(path, slug, weights, hidden, lines) for path in paths.submissions.glob("[!.]*.csv")]
-    states = [replace(run, public=_best_public(run.name, csvs)) for run in states]
     run = usable(states)
     mine = None
     with suppress(BadData, MissingInput):
-        mine = str(default_csv(local_csvs(paths.submissions, slug), paths, slug, run.name).path) if run else None
+        mine = str(default_csv(ours, paths, slug, run.name).path) if run else None
     return Overview(
         competition=slug,
         raw=raw,
@@ -145,15 +134,31 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
         ],
         report=_report(paths.models / run.name, paths, slug) if run else None,
         ledger=ledger_state,
-        latest_problem=latest_problem if any(run.state == "finished" for run in states) else "",
+        latest_problem=_latest(paths.models)[1] if any(run.state == "finished" for run in states) else "",
         others=sorted(competitions(paths) - {slug}),
     )
 
 
-def _best_public(run: str, csvs: Sequence[CsvState | None]) -> float | None:
-    """The best public score of the run's own CSVs, as long as it has these weights."""
-    own = [csv.public for csv in csvs if csv and tuple(csv.runs) == (run,) and "trained again" not in csv.stale]
-    return max((public for public in own if public is not None), default=None)
+def run_states(
+    models: Path, slug: str, data: str | None, csvs: Sequence[LocalCsv], lines: Sequence[Entry]
+) -> tuple[list[RunState], dict[str, str | None]]:
+    """The runs of a competition, the newest first, and the sha256 of the weights of each by its name.
+
+    Scores are of their own `csvs`, by the ledger's `lines`; `data` is the arrays' fingerprint, if known.
+    """
+    latest, states, weights = _latest(models)[0], [], {}
+    scored = {entry.csv_sha256: entry.public for entry in ledger.current(lines, slug) if entry.public is not None}
+    for folder in {path.parent for name in (runs.CONFIG, MANIFEST) for path in models.glob(f"[!.]*/{name}")}:
+        state, card, sha256 = _run(folder, data, folder.name == latest)
+        if (card is None and not runs.strangers(folder)) or (card and card.competition == slug):
+            own = [csv.sidecar.csv_sha256 for csv in csvs if csv.sidecar.weights == {state.name: sha256}]
+            states.append(replace(state, public=max((scored[csv] for csv in own if csv in scored), default=None)))
+            weights[state.name] = sha256
+    states.sort(key=lambda run: (run.changed, run.name), reverse=True)
+    if len(fresh := _fresh(states)) > 1:
+        best = max(fresh, key=lambda run: run.validation or 0)
+        states = [replace(run, best=run is best) for run in states]
+    return states, weights
 
 
 def usable(states: Sequence[RunState]) -> RunState | None:
