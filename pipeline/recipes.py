@@ -146,7 +146,7 @@ class TrainConfig:
     model: ModelConfig
     teachers: tuple[str, ...] = ()  # runs to distil from: NAME@ and the first digits of their weights' sha256
 
-    pseudo_labels: str = ""  # CSV whose labels of the hidden images are learned as well: NAME@ and sha256; "": none
+    pseudo_labels: str = ""  # CSV whose labels of the test images are learned as well: NAME@ and sha256; "": none
 
     # "test_batch" is the paper's protocol, and optimistic.
     validation: Annotated[ValidationSet, "What selects the best epoch; test_batch is the paper's way."] = "split"

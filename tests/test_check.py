@@ -204,10 +204,10 @@ def test_a_csv_is_predicted_and_once_it_is_scored_that_is_what_it_says(place: Pa
     assert 0 <= low <= before["predicted"] <= high <= 100
     assert "atc" in before["methods"] and before["by"] in before["methods"]
     assert before["verdict"] == before["diagnosis"]["verdict"] == "preprocessing"  # the run is no trained one
-    assert not before["reliable"] and "there are only 30 hidden images" in before["doubts"]
+    assert not before["reliable"] and "only 30 test images" in before["doubts"]
     *_, headline, cause, following, why, _, _ = shown.splitlines()
     assert headline == (
-        f"holdout 90.00%   predicted {before['predicted']:.1f}% ({low:.0f}-{high:.0f}: there are only 30 hidden images)"
+        f"holdout 90.00%   predicted {before['predicted']:.1f}% ({low:.0f}-{high:.0f}: only 30 test images)"
     )
     assert cause.startswith("cause: preprocessing: ")
     assert following == f"next: {before['advice'][0]['command']}"

@@ -159,7 +159,7 @@ def test_what_an_archive_lacks_is_said_of_the_archive(tmp_path: Path, source: Pa
     (source / "cifar_test_nolabel.pkl").unlink()
     packed = shutil.make_archive(str(tmp_path / "packed"), "zip", source)
     line = error_line(run(tmp_path, "download", "--from", packed), 3)
-    assert line.startswith(f"error: {packed} has no hidden set")
+    assert line.startswith(f"error: {packed} has no test set")
 
 
 def test_two_at_once_do_not_meet(tmp_path: Path, source: Path) -> None:

@@ -1,11 +1,10 @@
-"""Mitigations of a shift without training: tried on labelled images first, and chosen by what they gain there.
+"""Mitigations of a shift without training: tried on holdout images first, and applied if they gain there.
 
-    bn       batch normalisations take the statistics of the hidden images: against corruptions
-    revert   the hidden images are turned back: against mistakes of preprocessing that have an inverse
-    prior    probabilities are corrected for how often each class comes: against label shift
+    bn       batch-norm adaptation: take the statistics of the test images; against corruptions
+    revert   undo a preprocessing mistake that has an inverse
+    prior    correct the probabilities for the class frequencies; against label shift
 
-A trial corrupts labelled images as the hidden ones are corrupted, and applies the mitigation to those.
-What tries and applies them is pipeline.gap.prediction.
+A trial corrupts holdout images as the test images are corrupted, and applies the mitigation to those.
 """
 
 import dataclasses
@@ -26,24 +25,24 @@ from pipeline.store.submissions import Adapt, Mitigation, Outputs, accuracy
 from pipeline.training import inference
 from pipeline.training.inference import Panel
 
-LEAST = 4  # labelled images for a trial
-TRIED = 3000  # labelled images on which mitigations are tried
-ADAPTED = 2000  # hidden and labelled images whose statistics are compared
+LEAST = 4  # holdout images for a trial
+TRIED = 3000  # holdout images on which mitigations are tried
+ADAPTED = 2000  # test and holdout images whose statistics are compared
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """Labelled images made like the hidden ones, and what the panel predicts of them."""
+    """Holdout images shifted like the test set, and the panel's predictions for them."""
 
     trials: tuple[Trial, ...] = ()
     outputs: Mapping[Mitigation, Probabilities] = field(default_factory=dict)  # with each mitigation, (N, classes)
-    exact: bool = True  # one corruption of all images explains them, and not several, whose strengths are guessed
+    exact: bool = True  # one corruption explains all images; False: several, whose strengths are guesses
 
     def estimate(self, mitigation: Mitigation, hidden: Probabilities) -> float | None:
-        """The accuracy of the `hidden` outputs, which were made with the mitigation; None if it was not simulated.
+        """The predicted accuracy of the `hidden` outputs with this mitigation; None if it was not simulated.
 
-        What was simulated is a little off, and the confidence says in which direction: atc, calibrated on the
-        simulated images, judges the hidden ones.  If the simulation is exact, its own accuracy counts as much.
+        A simulation is never quite right, and confidence shows in which direction: so atc, calibrated on the
+        simulated images, estimates the test images.  An exact simulation's own accuracy counts for half.
         """
         if not self.trials:
             return None
@@ -58,7 +57,7 @@ def simulated(
     panel: Panel, data: Processed, diagnosis: Diagnosis, holdout: Outputs, calibrated: Probabilities,
     classes: LabelShift,
 ) -> Simulation:  # fmt: skip
-    """Try what may help against what was diagnosed; `calibrated` are the holdout's probabilities."""
+    """Try the mitigations that fit the diagnosis; `calibrated` are the holdout's probabilities."""
     if diagnosis.verdict == "label_shift":
         return Simulation((trial_of_prior(calibrated, holdout.known_truth, classes),))
     rows = even_rows(len(holdout), TRIED)
@@ -66,10 +65,10 @@ def simulated(
 
 
 def simulated_corruption(panel: Panel, fit: Fit, images: Images, truth: Labels) -> Simulation:
-    """Corrupt labelled images (N, 32, 32, 3) as `fit` says, and try the mitigations."""
+    """Corrupt holdout images (N, 32, 32, 3) as `fit` says, and try the mitigations."""
     if not fit.corruptions or len(images) < LEAST:
         return Simulation()
-    # The reference must be other images than those that are corrupted, as the hidden ones are other images.
+    # The reference must not be the images that are corrupted: the test images are other images, too.
     half = len(images) // 2
     reference, plain, truth = images[:half], images[half:], truth[half:]
     corrupted = np.ascontiguousarray(fit.apply(plain))
@@ -87,14 +86,14 @@ def simulated_corruption(panel: Panel, fit: Fit, images: Images, truth: Labels) 
     side_effect = right(of(panel.adapted(plain, reference), plain)) - right(of(panel, plain))
     trials = [Trial("bn", before, right(outputs["bn"]), side_effect)]
     if fit.revert is not None:
-        # Where nothing is wrong it would do harm; but the mistake was recognised by its very pixels.
+        # On clean images it would do harm; but the pixels identify the mistake.
         outputs["revert"] = of(panel, np.ascontiguousarray(fit.revert(corrupted)))
         trials.append(Trial("revert", before, right(outputs["revert"]), 0.0))
     return Simulation(tuple(trials), outputs, exact=len(fit.corruptions) == 1)
 
 
 def trial_of_prior(holdout: Probabilities, truth: Labels, classes: LabelShift) -> Trial:
-    """Correct the holdout's probabilities, weighted so that their classes come as often as the hidden ones'."""
+    """Correct the holdout's probabilities, weighted to the class frequencies of the test set."""
     weights = classes.weights(truth)
     before, after = (
         float((weights * (probabilities.argmax(axis=1) == truth)).mean())
@@ -104,7 +103,7 @@ def trial_of_prior(holdout: Probabilities, truth: Labels, classes: LabelShift) -
 
 
 def choice(adapt: Adapt, trials: Sequence[Trial]) -> Mitigation:
-    """What was asked for; with "auto" the best of what its trial recommends."""
+    """The mitigation asked for; with "auto" the best that its trial recommends."""
     if adapt != "auto":
         return adapt
     recommended = [trial for trial in trials if trial.recommended]
@@ -114,10 +113,9 @@ def choice(adapt: Adapt, trials: Sequence[Trial]) -> Mitigation:
 def applied(
     findings: Findings, panel: Panel, data: Processed, hidden: Outputs, images: Images, ratio: Weights
 ) -> Outputs:
-    """The outputs with the mitigation applied; UsageError if nothing was found that can be reverted.
+    """The outputs with the mitigation applied; UsageError if there is nothing to revert.
 
-    The batch norms take the statistics of the hidden `images` (n, 32, 32, 3); `ratio` is of the classes, for the
-    probabilities as they are in `hidden`: not calibrated.
+    `images` (n, 32, 32, 3) are a sample of the test set; `ratio` of the classes is for uncalibrated probabilities.
     """
     rows, revert = np.arange(len(hidden)), findings.diagnosis.pixels.revert
     if findings.mitigation == "prior":
@@ -129,5 +127,5 @@ def applied(
         return inference.predict(adapted, data, "hidden_images", rows)
     if revert is None:
         verdict = findings.diagnosis.verdict
-        raise UsageError(f"--adapt revert: nothing was found that can be undone (diagnosis {verdict})")
+        raise UsageError(f"--adapt revert: found nothing to revert (diagnosis {verdict})")
     return inference.predict(panel, data, "hidden_images", rows, prepare=revert)

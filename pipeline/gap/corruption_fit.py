@@ -1,8 +1,8 @@
-"""Which mistake or corruption makes labelled images look like the hidden ones, by statistics of their pixels.
+"""Find the corruption or preprocessing mistake that makes holdout images look like the test images.
 
-Each known corruption is applied to labelled images, and the one that brings their statistics nearest to those of the
-hidden images is named, if it explains most of the difference.  What it cannot explain is left to others: natural images
-that are merely harder differ little in these numbers, and not in the direction of any corruption.
+Applies each known corruption to holdout images and names the one that brings their pixel statistics nearest to those
+of the test images, if it explains most of the difference.  Images that are merely harder differ little in these
+statistics, and not in the direction of any corruption.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ NAMES = (
     "red", "green", "blue", "red - blue", "contrast", "range", "colourfulness", "saturated", "edges", "noise",
     "roughness", "blocks of 8", "blocks of 2", "impulses", "sides alike", "rows against columns",
 )  # fmt: skip
-QUALITY = ("roughness", "blocks of 8", "blocks of 2", "impulses")  # what natural images share, whatever they show
+QUALITY = ("roughness", "blocks of 8", "blocks of 2", "impulses")  # the same for all natural images
 
 
 def statistics(images: Images) -> NDArray[np.float64]:
-    """Uint8 images (N, 32, 32, 3) -> (N, len(NAMES)), in units of their own."""
+    """Uint8 images (N, 32, 32, 3) -> (N, len(NAMES)), each in its own unit."""
     values = images.astype(np.float32)
     light, means = greys(values), channel_means(values)[:, 0, 0]
     across, down = abs(np.diff(light, axis=2)), abs(np.diff(light, axis=1))
@@ -56,20 +56,20 @@ def statistics(images: Images) -> NDArray[np.float64]:
 
 
 def _second_difference(light: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Immerkaer's mask, which answers to noise and not to edges ("Fast noise variance estimation", 1996)."""
+    """Immerkaer's mask, which sees noise but not edges ("Fast noise variance estimation", 1996)."""
     across = light[:, :, 2:] - 2 * light[:, :, 1:-1] + light[:, :, :-2]
     return np.asarray(across[:, 2:] - 2 * across[:, 1:-1] + across[:, :-2])
 
 
 def _excess(columns: NDArray[np.float32], rows: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """How much larger steps are on the borders of squares of `size` pixels than elsewhere: a logarithm."""
+    """Log ratio of the steps on the borders of `size`-pixel squares to the steps elsewhere."""
     border = np.arange(1, columns.shape[1] + 1) % size == 0
     on, off = (columns[:, where].mean(axis=1) + rows[:, where].mean(axis=1) for where in (border, ~border))
     return np.asarray(np.log((on + 1) / (off + 1)))
 
 
 def _neighbours(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The mean of the four neighbours, those beyond the border being the border's own."""
+    """The mean of the four neighbours; the border repeats itself."""
     wide = np.pad(values, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     return np.asarray((wide[:, :-2, 1:-1] + wide[:, 2:, 1:-1] + wide[:, 1:-1, :-2] + wide[:, 1:-1, 2:]) / 4)
 
@@ -77,45 +77,45 @@ def _neighbours(values: NDArray[np.float32]) -> NDArray[np.float32]:
 SAMPLE = 600  # images of each set
 FIRST = 200  # of these, for a first look at each corruption
 PAIRED = 60  # and at each pair of corruptions
-NOTICEABLE = 0.6  # distance below which two samples count as alike; those of 600 images of one set differ by .2 to .35
-TIMES_CHANCE = 2.0  # or times the distance to be expected of samples so small
-EXPLAINED = 0.6  # share of the distance that the corruptions may leave, and still be named
-WELL = 0.25  # share of the distance, below which nothing more than one corruption is looked for
-SECOND = 0.7  # share of what one corruption leaves, that two or a mixture may leave, and be named instead
+NOTICEABLE = 0.6  # distance below which two samples count as alike; 600 images of one set differ by .2 to .35
+TIMES_CHANCE = 2.0  # or times the distance that chance gives samples of this size
+EXPLAINED = 0.6  # corruptions that leave at most this share of the distance are named
+WELL = 0.25  # one corruption that leaves less than this share ends the search
+SECOND = 0.7  # two, or a mixture, must leave at most this share of what one leaves
 NEAREST = 2  # single corruptions whose strength is refined, and with which pairs begin
 REFINED = 8  # evaluations to refine a strength
-FAR = 2.0  # times the limit, from which images are corrupted even if no known corruption explains it
-DEGRADED = 1.0  # deviations of a single image, by which corruption changes the mean of a statistic of quality
-COMMON = 0.75  # share of the images from which one kind of corruption counts as that of all
-LIKELIER = 0.25  # nats an image, by which corrupted ones are likelier than clean ones: by chance up to 0.1
-RARE = 0.02  # share of the images below which a kind of corruption is left out of the sentence
+FAR = 2.0  # times the limit: images count as corrupted even if no known corruption explains it
+DEGRADED = 1.0  # deviations of one image: a corruption moves the mean of a quality statistic by as much
+COMMON = 0.75  # share of the images from which one kind of corruption counts for all
+LIKELIER = 0.25  # nats an image by which corrupted is likelier than clean; chance gives up to 0.1
+RARE = 0.02  # kinds of corruption below this share of the images are not named
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What happened to the hidden images, as far as pixels tell."""
+    """What pixel statistics say about the test images."""
 
-    distance: float  # of the hidden images from labelled ones; 0.2 to 0.35 is nothing
-    corruptions: tuple[Corruption, ...]  # what explains it, in the order of application; none if nothing does
+    distance: float  # of the test images from the holdout; 0.2 to 0.35 is chance
+    corruptions: tuple[Corruption, ...]  # what explains it, in the order of application
     left: float  # the distance that they leave
-    outstanding: tuple[tuple[str, float], ...]  # the statistics that differ most, in deviations of a single image
-    degraded: bool  # statistics of quality, not of content, differ more than natural images do
-    limit: float = NOTICEABLE  # distance from which anything is noticeable
-    shares: tuple[float, ...] = ()  # if each image has one corruption of its own or none: the share of each
-    unexplained: float = 0.0  # the share of images, beside these, that look like none of them
+    outstanding: tuple[tuple[str, float], ...]  # the statistics that differ most, in deviations of one image
+    degraded: bool  # quality statistics differ more than natural images do
+    limit: float = NOTICEABLE  # distance from which a difference counts
+    shares: tuple[float, ...] = ()  # of a mixture: the share of the images with each corruption
+    unexplained: float = 0.0  # of a mixture: the share of the images that fits none
 
     @property
     def far(self) -> bool:
-        """Whether they differ so much that the images are corrupted, even if no known corruption explains it."""
+        """Whether the distance means corruption even if no known corruption explains it."""
         return self.distance > FAR * self.limit
 
     @property
     def revert(self) -> Callable[[Images], Images] | None:
-        """What turns the hidden images back into what they were, if that is possible."""
+        """The function that restores the test images, if there is one."""
         return self.corruptions[0].kind.revert if len(self.corruptions) == 1 else None
 
     def apply(self, images: Images) -> Images:
-        """Corrupt uint8 images (N, 32, 32, 3) in the same way; what nothing explains, as the others are."""
+        """Corrupt uint8 images (N, 32, 32, 3) in the same way; unexplained shares as the explained ones."""
         if not self.shares:
             return applied(self.corruptions, images)
         ends = np.cumsum(self.shares) / (1 - self.unexplained)
@@ -127,16 +127,16 @@ class Fit:
 
     def __str__(self) -> str:
         if not self.shares:
-            words = ", then ".join(map(str, self.corruptions))
-            return f"{words}; it explains {100 * (1 - self.left / self.distance):.0f} % of how the pixels differ"
+            words, share = ", then ".join(map(str, self.corruptions)), 1 - self.left / self.distance
+            return f"{words}; accounts for {100 * share:.0f}% of the shift in pixel statistics"
         parts = by_kind(self.corruptions, self.shares)
         named = sorted(((share, name) for name, share in parts.items() if share >= RARE), reverse=True)
         rest = [(1 - self.unexplained - sum(self.shares), "clean"), (self.unexplained, "unexplained")]
-        return "each image has its own: " + ", ".join(f"{name} {100 * share:.0f} %" for share, name in named + rest)
+        return "each image has its own: " + ", ".join(f"{name} {100 * share:.0f}%" for share, name in named + rest)
 
 
 def by_kind(corruptions: Iterable[Corruption], shares: Iterable[float]) -> dict[str, float]:
-    """The share of each kind of corruption, of whatever strength."""
+    """The share of each kind of corruption, all strengths together."""
     kinds: dict[str, float] = {}
     for corruption, share in zip(corruptions, shares, strict=True):
         kinds[corruption.name] = kinds.get(corruption.name, 0.0) + share
@@ -144,12 +144,12 @@ def by_kind(corruptions: Iterable[Corruption], shares: Iterable[float]) -> dict[
 
 
 def applied(corruptions: Iterable[Corruption], images: Images) -> Images:
-    """The images with one corruption after the other."""
+    """The images after all corruptions, in order."""
     return functools.reduce(lambda images, corruption: corruption(images), corruptions, images)
 
 
 def fit(labelled: Images, hidden: Images) -> Fit:
-    """Compare even samples of uint8 images (N, 32, 32, 3).  Takes a second, and up to 5 where they differ."""
+    """Compare even samples of uint8 images (N, 32, 32, 3); takes 1 to 5 seconds."""
     labelled, hidden = (np.asarray(images[even_rows(len(images), SAMPLE)]) for images in (labelled, hidden))
     search = _Search(labelled, hidden)
     away = np.sinh(search.target)
@@ -162,50 +162,50 @@ def fit(labelled: Images, hidden: Images) -> Fit:
     return search.explanation(dataclasses.replace(unexplained, degraded=degraded))
 
 
-Candidate = tuple[float, tuple[Corruption, ...]]  # corruptions in their order, behind the distance that they leave
+Candidate = tuple[float, tuple[Corruption, ...]]  # the distance that is left, and the corruptions in order
 distance = itemgetter(0)
 
 
 class _Search:
-    """Looks for the corruptions that bring labelled images nearest to the hidden ones."""
+    """The search for the corruptions that bring holdout images nearest to the test images."""
 
     def __init__(self, labelled: Images, hidden: Images) -> None:
         self._plain, self._hidden = statistics(labelled), statistics(hidden)
         self._labelled, self._centre, self._scale = labelled, self._plain.mean(axis=0), self._plain.std(axis=0) + 1e-6
         self.target = self._position(self._hidden.mean(axis=0))
-        self.whole = float(np.linalg.norm(self.target))  # distance of the hidden images from the labelled ones
-        # Of two corruptions the first stays as it is while strengths of the second are tried.
+        self.whole = float(np.linalg.norm(self.target))  # distance of the test images from the holdout
+        # The first of two corruptions is fixed while strengths of the second are tried.
         self._after = functools.lru_cache(maxsize=1)(self._corrupted)
 
     def _position(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Statistics in deviations, large ones dampened: where nearly all images have 0, any change is huge."""
+        """Statistics in deviations, large ones dampened: if nearly all images have 0, any change is huge."""
         return np.asarray(np.arcsinh((values - self._centre) / self._scale))
 
     def _left(self, values: NDArray[np.float64]) -> float:
-        """The distance from the test images of those with these statistics."""
+        """The distance of images with these statistics from the test images."""
         return float(np.linalg.norm(self._position(values.mean(axis=0)) - self.target))
 
     def _corrupted(self, corruptions: tuple[Corruption, ...], count: int) -> Images:
         return applied(corruptions, self._labelled[:: max(len(self._labelled) // count, 1)])
 
     def _tried(self, corruptions: tuple[Corruption, ...], count: int = SAMPLE) -> Candidate:
-        """These corruptions, and the distance that they leave of so many labelled images."""
+        """These corruptions, and the distance that they leave on `count` holdout images."""
         images = corruptions[-1](self._after(corruptions[:-1], count))
         return self._left(statistics(images)), corruptions
 
     def explanation(self, unexplained: Fit) -> Fit:
-        """The nearest corruption; or, if it leaves much, one for each image, or two in the better order."""
+        """The nearest corruption; if it leaves much, a mixture or a pair in the better order."""
         tried = [Corruption(name, strength) for name, kind in KINDS.items() for strength in kind.strengths]
         seen = [statistics(self._corrupted((each,), FIRST)) for each in tried]
         mixed, gain = self._mixture(unexplained, tried, seen)
-        # Where single images do not look corrupted, their classes or contents differ, or all have the same mistake.
+        # If single images do not look corrupted, classes or contents differ, or all have the same mistake.
         names = [name for name, kind in KINDS.items() if kind.cause == "preprocessing" or gain > LIKELIER]
         left = [self._left(values) for values in seen]
         singles = [min((k for k in range(len(tried)) if tried[k].name == name), key=left.__getitem__) for name in names]
         firsts = [self._refined((tried[k],), 0) for k in nsmallest(NEAREST, singles, left.__getitem__)]
         best = min(firsts, key=distance)
         if gain > LIKELIER and best[0] > max(unexplained.limit, WELL * self.whole):
-            # A mistake is that of all images: it stands unless a mixture explains more.
+            # A mistake affects all images: it stands unless a mixture explains more.
             if mixed is not None and (best[1][0].kind.cause == "corruption" or mixed.left < best[0]):
                 return mixed
             second = self._pair([first for _, (first,) in firsts])
@@ -217,7 +217,7 @@ class _Search:
     def _mixture(
         self, unexplained: Fit, tried: Sequence[Corruption], seen: Sequence[NDArray[np.float64]]
     ) -> tuple[Fit | None, float]:
-        """A corruption for each image, if no kind is that of all; and how much likelier that is than clean images."""
+        """A mixture, if no kind dominates; and how much likelier it is than clean images."""
         known = [k for k in range(len(tried)) if tried[k].kind.cause == "corruption"]
         corruptions, hidden = tuple(tried[k] for k in known), self._position(self._hidden)
         components = [self._position(values) for values in (self._plain, *(seen[k] for k in known))]
@@ -235,7 +235,7 @@ class _Search:
         return found, gain
 
     def _pair(self, firsts: Sequence[Corruption]) -> Candidate:
-        """The nearest pair, of which one is among the `firsts`."""
+        """The nearest pair that includes one of the `firsts`."""
         pairs = [
             min((self._tried((first, Corruption(name, at))[::step], PAIRED) for at in kind.strengths), key=distance)
             for first in firsts
@@ -249,7 +249,7 @@ class _Search:
         return self._tried(corruptions)
 
     def _refined(self, corruptions: tuple[Corruption, ...], index: int, count: int = SAMPLE) -> Candidate:
-        """The corruptions with the strength of one of them refined, between the neighbours of what was tried."""
+        """The corruptions with the strength of one refined between the neighbours that were tried."""
         from scipy.optimize import minimize_scalar  # noqa: PLC0415
 
         one = corruptions[index]

@@ -1,8 +1,8 @@
-"""What may have happened to images between the camera and the file: to be recognised, it is done to labelled ones.
+"""The known corruptions and preprocessing mistakes, as functions of images.
 
 Each function takes and gives uint8 images (N, 32, 32, 3).  Corruptions follow Hendrycks and Dietterich, "Benchmarking
 Neural Network Robustness to Common Corruptions and Perturbations" (2019, arXiv:1903.12261); mistakes of preprocessing
-are those that people made.
+are those that participants made.
 """
 
 import functools
@@ -42,7 +42,7 @@ def channel_means(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def scramble(images: Images) -> Images:
-    """HWC pixels read as CHW: `reshape(-1, 3, 32, 32)` of what lies as (N, 32, 32, 3)."""
+    """HWC pixels read as CHW: `reshape(-1, 3, 32, 32)` of (N, 32, 32, 3)."""
     return np.ascontiguousarray(images).reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE).transpose(0, 2, 3, 1)
 
 
@@ -52,14 +52,14 @@ def unscramble(images: Images) -> Images:
 
 
 def standardise(images: Images, deviation: float) -> Images:
-    """Each image brought to mean 128 and this deviation: normalised by itself."""
+    """Each image normalised by itself: mean 128 and this standard deviation."""
     values = images.astype(np.float32)
     mean, own = (of(values, axis=(1, 2, 3), keepdims=True) for of in (np.mean, np.std))
     return _clipped(128 + deviation * (values - mean) / np.maximum(own, 1))
 
 
 def normalise(images: Images, deviation: float) -> Images:
-    """The data set's normalised values stored as bytes: 128 for its mean, and so much for its deviation."""
+    """Normalised values stored as bytes: 128 for the data set's mean, `deviation` for its standard deviation."""
     mean, own = 255 * np.array(MEAN, dtype=np.float32), 255 * np.array(STD, dtype=np.float32)
     return _clipped(128 + deviation * (images - mean) / own)
 
@@ -92,7 +92,7 @@ def blur(images: Images, sigma: float) -> Images:
 
 
 def pixelate(images: Images, side: float) -> Images:
-    """Shrunk to `side` pixels a side by averaging, and drawn large again without smoothing."""
+    """Shrunk to `side` pixels a side by averaging, and enlarged without smoothing."""
     side = max(round(side), 1)
     edges = np.linspace(0, IMAGE_SIZE, side + 1)
     pixel = np.arange(IMAGE_SIZE)
@@ -115,7 +115,7 @@ def jpeg(images: Images, quality: float) -> Images:
 
 
 def change_contrast(images: Images, factor: float) -> Images:
-    """Distances from the image's mean times `factor`."""
+    """Contrast: distances from the image's mean times `factor`."""
     values = images.astype(np.float32)
     mean = channel_means(values)
     return _clipped(mean + np.float32(factor) * (values - mean))
@@ -127,7 +127,7 @@ def fog(images: Images, share: float) -> Images:
 
 
 def saturate(images: Images, factor: float) -> Images:
-    """Distances of the colours from grey times `factor`."""
+    """Saturation: distances of the colours from grey times `factor`."""
     values = images.astype(np.float32)
     grey = greys(values)[..., None]
     return _clipped(grey + np.float32(factor) * (values - grey))
@@ -138,12 +138,12 @@ def saturate(images: Images, factor: float) -> Images:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of corruption, in whatever strength."""
+    """A kind of corruption, of any strength."""
 
     cause: Literal["preprocessing", "corruption"]
     apply: Callable[[Images, float], Images]
     unit: str = ""  # of the strength
-    strengths: tuple[float, ...] = (0.0,)  # tried first, ascending; the last and the first are the limits
+    strengths: tuple[float, ...] = (0.0,)  # tried first, ascending; the first and the last are the limits
     revert: Callable[[Images], Images] | None = None
 
 
@@ -178,7 +178,7 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True)
 class Corruption:
-    """A corruption, or a mistake of preprocessing, of a certain strength."""
+    """A corruption or a preprocessing mistake, with its strength."""
 
     name: str
     strength: float = 0.0
@@ -189,11 +189,11 @@ class Corruption:
 
     @property
     def kind(self) -> Kind:
-        """What it is."""
+        """Its kind."""
         return KINDS[self.name]
 
     def __call__(self, images: Images) -> Images:
-        """The images (N, 32, 32, 3) with it."""
+        """Corrupt the images (N, 32, 32, 3)."""
         return self.kind.apply(images, self.strength)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""How many of a model's labels are right on images without labels.  Accuracies are fractions in 0..1.
+"""Estimates of a model's accuracy on images without labels.  Accuracies are fractions in 0..1.
 
     atc           average thresholded confidence; Garg et al. 2022 (arXiv:2201.04234)
     aline         agreement on the line; Baek et al. 2022 (arXiv:2206.13089)
@@ -20,42 +20,38 @@ from pipeline.store.submissions import Outputs
 Probabilities = NDArray[np.float64]  # (N, classes), each row of sum 1
 Labels = NDArray[np.integer]  # (N,)
 
-TINY = 1e-12  # the smallest probability: a confident model outputs 0 in float32, which has no logarithm
+TINY = 1e-12  # the smallest probability: a confident model outputs 0 in float32
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures searched
-ENOUGH_IMAGES = 50_000  # images from which all estimates are exact to 0.2 points: more would only take memory
+ENOUGH_IMAGES = 50_000  # images that give all estimates to 0.2 points
 
 CLOSE_TO_A_LINE = 0.9  # R^2 below which Baek et al. warn of the agreement line
 LEAST_PAIRS = 3
-NEAR = 0.5  # probits by which an accuracy may lie beyond the agreements that make the line
+NEAR = 0.5  # probits by which an accuracy may exceed the agreements that the line is fitted to
 PROBIT_SLOPE = 0.85  # from one anchor: between .82, the competition's published pairs, and CIFAR-10.1's
-LEAST_ANCHORS = 5  # scores from which a slope is fitted
+LEAST_ANCHORS = 5  # scores needed to fit a slope
 NORMAL = NormalDist()
 
 
 class Refused(Exception):
-    """A method gives no estimate; says why."""
+    """Why a method gives no estimate."""
 
 
 def checked(probabilities: NDArray[np.floating], of: str) -> Probabilities:
-    """The probabilities of the images `of`, each row made to sum to exactly 1.
-
-    Raises:
-        BadData: they are not probabilities.
-    """
+    """The probabilities of the images `of`, each row scaled to sum to 1; BadData if they are not probabilities."""
     values = probabilities.astype(np.float64)
     sums = values.sum(axis=-1, keepdims=True)
     if values.ndim != 2 or not values.size or not (values >= 0).all() or not (abs(sums - 1) <= 0.01).all():
-        raise BadData(f"the probabilities of the {of} images are none: predict again with --force")
+        raise BadData(f"the probabilities of the {of} are invalid: predict again with --force")
     return np.asarray(values / sums)
 
 
 def negative_entropy(probabilities: Probabilities) -> NDArray[np.float64]:
-    """Sum of p log p in nats, (N,): from -log(classes), no confidence at all, to 0."""
+    """Sum of p log p in nats, (N,): from -log(classes), no confidence, to 0."""
     return np.asarray((probabilities * np.log(probabilities.clip(TINY))).sum(axis=1))
 
 
 def at_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
-    """The softmax of the logits divided by `temperature`: above 1 less confident, below 1 more."""
+    """The softmax of the logits divided by `temperature`; above 1 is less confident."""
     scaled = np.log(probabilities.clip(TINY)) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
@@ -64,13 +60,10 @@ def at_temperature(probabilities: Probabilities, temperature: float) -> Probabil
 def calibrated(
     holdout: Outputs, validation: Outputs | None, hidden: Outputs
 ) -> tuple[float, Probabilities, Probabilities]:
-    """The temperature, and at it the probabilities of the holdout and of the hidden images, of very many a sample.
+    """The temperature, and at it the probabilities of the holdout and of (a sample of) the test images.
 
-    It is the one, from 0.05 to 20, at which the labels of the validation split are likeliest; without a split those of
-    the holdout.  Guo et al. 2017, "On calibration" (arXiv:1706.04599).
-
-    Raises:
-        BadData: the outputs are not probabilities.
+    It makes the labels of the validation split likeliest; without a split those of the holdout.
+    Guo et al. 2017, "On calibration" (arXiv:1706.04599).  BadData if the outputs are not probabilities.
     """
     from scipy.optimize import minimize_scalar  # noqa: PLC0415 - a second that most commands need not take
 
@@ -84,15 +77,15 @@ def calibrated(
     best = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded")
     temperature = float(np.exp(best.x))
     sample = hidden.probabilities[:: -(-len(hidden) // ENOUGH_IMAGES) or 1]
-    both = checked(holdout.probabilities, "test"), checked(sample, "hidden")
+    both = checked(holdout.probabilities, "holdout"), checked(sample, "test set")
     return temperature, at_temperature(both[0], temperature), at_temperature(both[1], temperature)
 
 
 def atc(holdout: Probabilities, holdout_accuracy: float, hidden: Probabilities) -> float:
-    """The share of hidden images above the margin that a share `holdout_accuracy` of the holdout reaches.
+    """The share of test images above the margin that a share `holdout_accuracy` of the holdout reaches.
 
-    The margin between the two likeliest classes, as its error differs less from network to network than that of Garg's
-    entropy (tests/bench/natural.py).
+    The margin between the two likeliest classes: its error varies less between models than that of Garg's entropy
+    (tests/bench/natural.py).
     """
     margins = np.sort(_margin(holdout))
     wrong = round((1 - holdout_accuracy) * len(margins))
@@ -100,19 +93,18 @@ def atc(holdout: Probabilities, holdout_accuracy: float, hidden: Probabilities) 
 
 
 def _margin(probabilities: Probabilities) -> NDArray[np.float64]:
-    """By how much the likeliest class is likelier than the next, (N,)."""
+    """The likeliest class's probability minus the next one's, (N,)."""
     return np.asarray(np.diff(np.partition(probabilities, -2, axis=1)[:, -2:])[:, 0])
 
 
 def aline(models: Sequence[tuple[Labels, Labels]], holdout_accuracy: float) -> float:
-    """The accuracy on the line on which the agreements of pairs of models lie (ALine-S), in probits.
+    """The accuracy on the probit line through the agreements of pairs of models (ALine-S).
 
     Args:
-        models: of each its labels on the holdout and on the hidden images, (M,) and (N,).
-        holdout_accuracy: of the one in question.
+        models: the labels of each on the holdout and on the test images, (M,) and (N,).
 
     Raises:
-        Refused: the pairs are too few, lie on no line, or agree on far less than the accuracy.
+        Refused: too few pairs, no line, or agreements far below the accuracy.
     """
     agreements = [
         [float((labels == others).mean()) for labels, others in zip(one, other, strict=True)]
@@ -120,21 +112,21 @@ def aline(models: Sequence[tuple[Labels, Labels]], holdout_accuracy: float) -> f
     ]
     usable = [[probit(share) for share in pair] for pair in agreements if all(0 < share < 1 for share in pair)]
     if len(usable) < LEAST_PAIRS:
-        raise Refused(f"only {len(usable)} usable pairs of runs, and {LEAST_PAIRS} are needed")
+        raise Refused(f"needs predictions of 3 different runs; {len(models)} here")
     x, y = np.array(usable).T
     r2 = float(np.corrcoef(x, y)[0, 1] ** 2) if np.ptp(x) and np.ptp(y) else 0.0
     if r2 < CLOSE_TO_A_LINE:
-        raise Refused(f"the agreements of {len(usable)} pairs of runs lie on no line (R2 {r2:.2f}, at least .90)")
+        raise Refused(f"the agreements of {len(usable)} pairs of runs form no line (R2 {r2:.2f}, needs 0.90)")
     if probit(holdout_accuracy) > x.max() + NEAR:
-        raise Refused(f"no two runs agree on more than {100 * NORMAL.cdf(x.max()):.0f} % of the labelled images")
+        raise Refused(f"no two runs agree on more than {100 * NORMAL.cdf(x.max()):.0f}% of the holdout")
     slope, intercept = np.polyfit(x, y, 1)
     return NORMAL.cdf(float(intercept + slope * probit(holdout_accuracy)))
 
 
 def probit_line(anchors: Sequence[tuple[float, float]], holdout_accuracy: float) -> float:
-    """The score that a probit line through the `anchors`, (holdout accuracy, score) each, gives an accuracy.
+    """The score of `holdout_accuracy` on a probit line through the `anchors`, pairs of holdout accuracy and score.
 
-    Through fewer than five it has the slope .85, since a slope fitted to so few would be luck.
+    The slope is .85 for fewer than five anchors: a fitted one would be luck.
     """
     x, y = np.array([[probit(value) for value in anchor] for anchor in anchors]).T
     slope = PROBIT_SLOPE
@@ -144,5 +136,5 @@ def probit_line(anchors: Sequence[tuple[float, float]], holdout_accuracy: float)
 
 
 def probit(fraction: float) -> float:
-    """The standard normal quantile of a fraction, which is kept off 0 and 1."""
+    """The standard normal quantile of a fraction, clipped away from 0 and 1."""
     return NORMAL.inv_cdf(min(max(fraction, 1e-6), 1 - 1e-6))

@@ -1,7 +1,6 @@
-"""The public score of a CSV before it is submitted: several methods, one prediction and its interval.
+"""The predicted public score of a CSV and its interval.  Accuracies, errors and intervals are fractions in 0..1.
 
-The method with the smallest published error predicts; the others only tell whether it can be relied on.
-Accuracies are fractions in 0..1, errors and intervals too.
+The first method that applies gives the prediction; the others show whether it can be trusted.
 """
 
 import math
@@ -15,27 +14,26 @@ from pipeline.gap import estimators
 from pipeline.gap.diagnosis import Verdict
 from pipeline.gap.estimators import NORMAL, Labels, Probabilities, Refused, probit
 
-# Root mean square errors on CIFAR-10, beside the luck of the sample, in the order in which methods predict.  simulated
-# comes before aline: it is there only where a corruption or label shift was found, and there aline errs more.
-# anchored, published line: the published pairs of the competition.  aline: recomputed on published predictions
-# (tests/bench/gap.py).  simulated: on hidden sets made there, seeds 101 and 102.  atc: on natural sets, three networks,
-# each alone (tests/bench/natural.py).
+# Root mean square errors on CIFAR-10 without sampling error, in the order in which methods are preferred.  simulated
+# comes before aline: it exists only for a corruption or label shift, where aline errs more.  Sources: anchored and
+# published_line, the competition's published pairs; aline, published predictions (tests/bench/gap.py); simulated, test
+# sets made there, seeds 101 and 102; atc, natural sets, three models, each alone (tests/bench/natural.py).
 ERRORS = {"anchored": 0.008, "published_line": 0.012, "simulated": 0.012, "aline": 0.008, "atc": 0.020}
-CORRUPTED = {"atc": 0.050}  # where the hidden images are corrupted, which is harder to foresee
-MIXED = {"simulated": 0.030}  # where several corruptions explain the images: on the same sets
-# By how much a fall of accuracy is larger than a method says, where natural images are harder; on the same sets.
+CORRUPTED = {"atc": 0.050}  # on corrupted test images
+MIXED = {"simulated": 0.030}  # on several corruptions; same sets
+# Methods underrate the fall of accuracy on harder natural images by these factors; same sets.
 UNDERRATED = {"aline": 1.15, "atc": 1.35}
 
-FAR_APART = 0.04  # methods that differ by more contradict each other
-NINETY = 1.645  # standard deviations on each side of a 90 % interval
-OBSERVED = 3  # scored predictions from which their own error replaces the published one
-FEW = 100  # hidden images, below which any estimate is mostly luck
-LOST = 0.25  # error where the images are corrupted in an unknown way: models are surely wrong then
-CERTAIN = 0.9999  # mean confidence above which a model says nothing of what it does not know
+FAR_APART = 0.04  # methods that differ by more disagree
+NINETY = 1.645  # standard deviations on each side of a 90% interval
+OBSERVED = 3  # scored predictions whose errors replace the published one
+FEW = 100  # test images; with fewer, any estimate is mostly luck
+LOST = 0.25  # error on an unknown corruption: models are confidently wrong then
+CERTAIN = 0.9999  # mean confidence from which probabilities are saturated
 
 
 def on_line(line: PublishedLine, accuracy: float) -> float:
-    """The score that the competition's published line gives a holdout accuracy."""
+    """The score of a holdout accuracy on the competition's published line."""
     return NORMAL.cdf(line.intercept + line.slope * probit(accuracy))
 
 
@@ -44,11 +42,11 @@ class Forecast:
     """A predicted public score."""
 
     predicted: float
-    interval: tuple[float, float]  # 90 %
+    interval: tuple[float, float]  # 90%
     by: str  # the method that predicts
-    methods: Mapping[str, float]  # method -> its estimate, after the correction of its bias
-    refused: Mapping[str, str] = field(default_factory=dict)  # method -> why it gives none
-    doubts: Sequence[str] = ()  # why the prediction cannot be relied on
+    methods: Mapping[str, float]  # method -> its estimate, bias corrected
+    refused: Mapping[str, str] = field(default_factory=dict)  # method -> why it gives no estimate
+    doubts: Sequence[str] = ()  # why the prediction may be wrong
 
 
 def forecast(
@@ -57,21 +55,21 @@ def forecast(
     verdict: Verdict = "none", mixed: bool = False, alarms: Sequence[str] = (), errors: Sequence[float] = (),
     scored_rows: int | None = None,
 ) -> Forecast:  # fmt: skip
-    """Ask all methods, and let the best that answers predict.
+    """Predict the public score by the first method that applies.
 
     Args:
         accuracy: on the holdout.
-        holdout: calibrated, of the labelled test_batch.
-        hidden: calibrated, of the hidden images.
-        peers: the labels of each run at hand, on the holdout and on the hidden images.
+        holdout: calibrated probabilities of the holdout.
+        hidden: calibrated probabilities of the test images.
+        peers: the labels of each available run, on the holdout and on the test images.
         anchors: (holdout accuracy, public score) of scored submissions.
-        line: the competition's published one.
-        simulated: the accuracy on labelled images that were corrupted or weighted like the hidden ones.
+        line: the competition's published line.
+        simulated: the accuracy on holdout images shifted like the test set.
         verdict: of the diagnosis.
-        mixed: whether it found several corruptions.
-        alarms: of the diagnosis: why the outputs cannot be trusted.
-        errors: predicted - public, of earlier predictions that have a score now.
-        scored_rows: hidden images behind the public score; None: half of them.
+        mixed: whether the diagnosis found several corruptions.
+        alarms: why the diagnosis does not trust the probabilities.
+        errors: predicted - public, of earlier predictions.
+        scored_rows: rows behind the public score; None: half of them.
     """
     atc = estimators.atc(holdout, accuracy, hidden)
     if verdict == "natural":
@@ -87,7 +85,7 @@ def forecast(
     if alarms and by not in ("anchored", "published_line"):
         error = max(error, LOST)
     rows = scored_rows or max(len(hidden) // 2, 1)
-    # The method's error and the luck of which images are scored, added as variances.
+    # The method's error and the sampling error, added as variances.
     spread = NINETY * math.sqrt(error**2 + predicted * (1 - predicted) * (1 / rows + 1 / len(holdout)))
     return Forecast(
         predicted, (max(predicted - spread, 0.0), min(predicted + spread, 1.0)), by, methods, refused, doubts
@@ -98,7 +96,7 @@ def _estimates(
     accuracy: float, peers: Sequence[tuple[Labels, Labels]], anchors: Sequence[tuple[float, float]],
     line: PublishedLine | None, simulated: float | None, atc: float,
 ) -> tuple[dict[str, float], dict[str, str]]:  # fmt: skip
-    """What each method estimates, the best first; and of those that do not, why."""
+    """The methods' estimates, the preferred one first, and why the others give none."""
     estimates: dict[str, float] = {}
     refused = {}
     if anchors:
@@ -115,21 +113,21 @@ def _estimates(
 
 
 def unbiased(method: str, accuracy: float, estimate: float) -> float:
-    """The estimate of a method, its fall from the holdout accuracy as large as such falls were."""
+    """The estimate with its fall from the holdout accuracy scaled by the method's bias."""
     return min(max(accuracy - UNDERRATED[method] * (accuracy - estimate), 0.0), 1.0)
 
 
 def _doubts(holdout: Probabilities, hidden: Probabilities, methods: Mapping[str, float]) -> list[str]:
-    """What in the probabilities and the methods' estimates speaks against the prediction by the first of them."""
+    """Why the first method's prediction may be wrong."""
     doubts, best = [], next(iter(methods))
     apart = abs(methods[best] - methods["atc"])
     if apart > FAR_APART:
         doubts.append(f"{best} and atc differ by {100 * apart:.1f} points")
     if len(hidden) < FEW:
-        doubts.append(f"there are only {len(hidden)} hidden images")
+        doubts.append(f"only {len(hidden)} test images")
     absent = sorted(set(range(hidden.shape[1])) - set(hidden.argmax(axis=1).tolist()))
     if absent:
-        doubts.append(f"no hidden image is labelled {', '.join(map(str, absent))}")
+        doubts.append(f"no test image is predicted as {', '.join(map(str, absent))}")
     if min(holdout.max(axis=1).mean(), hidden.max(axis=1).mean()) > CERTAIN:
-        doubts.append("the probabilities are saturated: the network is sure of everything")
+        doubts.append("the probabilities are saturated")
     return doubts

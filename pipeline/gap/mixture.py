@@ -1,8 +1,7 @@
-"""Which share of the images each corruption explains, if each image has one of its own: by statistics of their pixels.
+"""The share of each corruption if every image has one of its own: a label shift with corruptions for classes.
 
-That is a label shift with corruptions for classes.  A small network learns to tell labelled images with each of them
-apart, and the shares are those under which its outputs on the hidden images are likeliest.  One class more is for what
-nothing known explains.
+A small classifier learns to tell the corruptions apart on holdout images, by pixel statistics.  The shares are those
+that make its outputs on the test images likeliest.  An extra class takes what no known corruption explains.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,20 +12,20 @@ from numpy.typing import NDArray
 from pipeline.gap.estimators import TINY, Probabilities
 from pipeline.gap.shift import label_shift
 
-UNEXPLAINED = 1500  # examples of what nothing known explains
-WIDTH, STEPS, BATCH, PEAK_RATE, DECAY = 64, 400, 512, 0.03, 1e-3  # of the network and its training: a second
+UNEXPLAINED = 1500  # examples of the extra class
+WIDTH, STEPS, BATCH, PEAK_RATE, DECAY = 64, 400, 512, 0.03, 1e-3  # of the classifier; training takes a second
 Statistics = NDArray[np.float64]  # (N, S), in deviations, large ones dampened
 
 
 def shares(components: Sequence[Statistics], hidden: Statistics) -> tuple[NDArray[np.float64], float]:
-    """How large a part of the `hidden` images is like each component, of which the first is clean images.
+    """The share of the `hidden` images that each component explains; the first component is clean images.
 
     Returns:
-        Shares of sum 1, (components + 1,), the last of what is like none of them; and by how much an image's
-        log-likelihood is larger than if all were clean, in nats.
+        Shares of sum 1, (components + 1,), the last for unexplained images; and the gain in an image's
+        log-likelihood over all images being clean, in nats.
     """
     known, generator = np.concatenate(components), np.random.default_rng(0)
-    # Half of the statistics of one image and half of another's: what may come, put together as it never is.
+    # Half of the statistics of one image and half of another's: plausible values in impossible combinations.
     one, other = known[generator.integers(len(known), size=(2, UNEXPLAINED))]
     examples = [*components, np.where(generator.random(one.shape) < 0.5, one, other)]
     truth = np.repeat(np.arange(len(examples)), [len(each) for each in examples])
@@ -40,8 +39,8 @@ def shares(components: Sequence[Statistics], hidden: Statistics) -> tuple[NDArra
 
 
 def _classifier(examples: Statistics, truth: NDArray[np.integer]) -> Callable[[Statistics], Probabilities]:
-    """A network with one hidden layer that tells the classes of the examples apart."""
-    import torch  # noqa: PLC0415 - check and submit read what was found, and start without it
+    """A classifier of the examples with one hidden layer."""
+    import torch  # noqa: PLC0415 - check and submit read stored results and start without it
     from torch import nn  # noqa: PLC0415
 
     centre, scale = examples.mean(axis=0), examples.std(axis=0) + 1e-6

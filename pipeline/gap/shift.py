@@ -1,7 +1,7 @@
-"""How the hidden images differ from the holdout: in classes, in difficulty, in features; and near duplicates.
+"""How the test images differ from the holdout: in classes, in difficulty, in features; and near duplicates.
 
-Significance says little here: of 10,000 images every difference is significant.  So each comparison gives the size of
-an effect, and what sampling alone would make of it.
+With 10,000 images every difference is significant, so each comparison gives the size of an effect and what sampling
+alone would give.
 """
 
 from dataclasses import dataclass
@@ -12,28 +12,28 @@ from numpy.typing import NDArray
 from pipeline.gap.corruptions import Images
 from pipeline.gap.estimators import Labels, Probabilities, negative_entropy
 
-Weights = NDArray[np.float64]  # (N,): what each holdout image counts; so weighted, classes come as in the hidden set
-STEPS = 1000  # of the EM, which ends earlier where it has converged
+Weights = NDArray[np.float64]  # (N,): weights that give the holdout the class frequencies of the test set
+STEPS = 1000  # of the EM, at most
 CONVERGED = 1e-7
-FALSE_ALARM = 0.02  # that sampling alone exceeds a limit
+FALSE_ALARM = 0.02  # chance that sampling alone exceeds a limit
 FOLDS = 5
 REGULARISATION = 1e-3  # of the classifier that tells two samples apart: hundreds of features, a thousand images
 SIDE = 8  # pixels of a thumbnail
 PART = 5000  # training images compared at once
-ALIKE = 0.97  # correlation of two thumbnails from which they count as one image
+ALIKE = 0.97  # correlation from which two thumbnails count as the same image
 
 
 @dataclass(frozen=True)
 class LabelShift:
-    """How often each class comes: shares of sum 1, (classes,)."""
+    """Class frequencies, (classes,), of sum 1."""
 
     hidden: NDArray[np.float64]  # estimated
     holdout: NDArray[np.float64]
-    gain: float  # twice the log-likelihood that the estimate gains over `holdout`; chi-squared by chance
+    gain: float  # twice the log-likelihood ratio of the estimate to `holdout`; chi-squared by chance
 
     @property
     def distance(self) -> float:
-        """Total variation: the share of images that would have to change their class, 0..1; 0 if by chance."""
+        """Total variation, 0..1; 0 if chance explains it."""
         from scipy.stats import chi2  # noqa: PLC0415 - a second that most commands need not take
 
         if self.gain < float(chi2.isf(FALSE_ALARM, len(self.holdout) - 1)):
@@ -42,23 +42,23 @@ class LabelShift:
 
     @property
     def ratio(self) -> NDArray[np.float64]:
-        """How many times as often each class comes, (classes,)."""
+        """How many times as often each class occurs in the test set, (classes,)."""
         return np.divide(self.hidden, self.holdout, out=np.zeros_like(self.hidden), where=self.holdout > 0)
 
     def weights(self, truth: Labels) -> Weights:
-        """What holdout images of these labels count, to be distributed as the hidden ones; their mean is 1."""
+        """The weights of holdout images with these labels; their mean is 1."""
         weights = self.ratio[truth]
         return weights / weights.mean() if weights.any() else np.ones(len(truth))
 
 
 def label_shift(holdout: Probabilities, truth: Labels, hidden: Probabilities) -> LabelShift:
-    """The shares under which the hidden probabilities are likeliest: Saerens et al. 2002, "Adjusting the outputs".
+    """The class frequencies that make the hidden probabilities likeliest: Saerens et al. 2002, "Adjusting the outputs".
 
-    Both probabilities must be calibrated.  It assumes that images of one class look alike in both sets: where that is
-    not so it finds shifts where there are none, so look at `harder` as well.
+    Needs calibrated probabilities.  Assumes that a class looks the same in both sets; if it does not, the method finds
+    shifts where there are none, so look at `harder`, too.
     """
     shares = np.bincount(truth, minlength=holdout.shape[1]) / len(truth)
-    assumed = holdout.mean(axis=0)  # what the model takes for the shares
+    assumed = holdout.mean(axis=0)  # the frequencies by the model
     likeliest = assumed
     for _ in range(STEPS):
         following = reweighted(hidden, likeliest / assumed).mean(axis=0)
@@ -67,24 +67,23 @@ def label_shift(holdout: Probabilities, truth: Labels, hidden: Probabilities) ->
         if change < CONVERGED:
             break
     gain = 2 * float(np.log((hidden * (likeliest / assumed)).sum(axis=1)).sum())
-    # The model's bias towards some classes is in `assumed` as well: only the change is the hidden images' own.
+    # `assumed` has the model's bias towards some classes, too: only the change counts.
     moved = shares * likeliest / assumed
     return LabelShift(moved / moved.sum(), shares, gain)
 
 
 def reweighted(probabilities: NDArray[np.floating], ratio: NDArray[np.float64]) -> Probabilities:
-    """The probabilities (N, classes) of a model that had known that each class comes `ratio` times as often."""
+    """The probabilities (N, classes) corrected for classes that occur `ratio` times as often."""
     scaled = probabilities * ratio
     return np.asarray(scaled / scaled.sum(axis=1, keepdims=True))
 
 
 def harder(holdout: Probabilities, weights: Weights, hidden: Probabilities) -> tuple[float, float]:
-    """By how much the model is less confident of the hidden images, by negative entropy.
+    """How much less confident the model is on the test images, by negative entropy.
 
     Returns:
-        The most by which more hidden than holdout images lie below one confidence, 0..1 (one-sided KS), and what
-        sampling alone exceeds once in 50 times: the limit of Smirnov's one-sided test, sqrt(-log(chance) / 2
-        (1/n + 1/m)), with Kish's effective number of weighted images.
+        The one-sided KS statistic, 0..1, and what sampling alone exceeds once in 50 times: Smirnov's limit,
+        sqrt(-log(chance) / 2 (1/n + 1/m)), with Kish's effective number of weighted images.
     """
     before, after = negative_entropy(holdout), np.sort(negative_entropy(hidden))
     order = np.argsort(before)
@@ -102,9 +101,8 @@ def out_of_distribution(
     """The classifier two-sample test (Lopez-Paz and Oquab 2017, arXiv:1610.06545) on features (m, F) and (n, F).
 
     Returns:
-        The area under the ROC curve of a logistic regression that tells hidden from holdout images, scored on images
-        that it has not seen, the holdout ones weighted: .5 not at all, 1 always.  And how far each hidden image is out
-        of distribution, (n,).
+        The AUC of a logistic regression that tells test from weighted holdout images, cross-validated: .5 chance,
+        1 always.  And how far each test image is out of distribution, (n,).
     """
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - two seconds
     from sklearn.metrics import roc_auc_score  # noqa: PLC0415
@@ -128,7 +126,7 @@ def out_of_distribution(
 
 
 def nearest(images: Images, training: Images) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The row of the training image that each of N images (N, 32, 32, 3) resembles most, and their correlation, (N,).
+    """The row of the training image nearest to each of N images (N, 32, 32, 3), and their correlation, (N,).
 
     Both are uint8; the training images (M, 32, 32, 3) may be memory-mapped.
     """

@@ -2,7 +2,7 @@
 
 They are from E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (UCI Machine Learning Repository).
 1,000 digits are for training, 297 for the holdout, 500 hidden; of the latter two each is drawn three times, in colours
-of its own.  The hidden images are blurred, so that a model scores visibly less on them than locally, as in the real
+of its own.  The test images are blurred, so that a model scores visibly less on them than locally, as in the real
 competition, and there is something to diagnose and to mitigate.  Same seed, same bytes.
 """
 
@@ -29,13 +29,13 @@ HIDDEN_DIGITS = 500
 DRAWS = 3  # of each of these; with fewer images sampling noise alone would make the predicted interval wide
 BATCHES = 5  # of the remaining 1,000 training images
 BATCH_SIZE = 200
-# The hidden images' one shift, chosen so that the rehearsal shows what the pipeline is good at: it recognises a blur,
+# The test images' one shift, chosen so that the rehearsal shows what the pipeline is good at: it recognises a blur,
 # and batch-norm adaptation brings back most of what that costs (tests/bench/rehearsal.py).
 BLUR = 2.4  # pixels, the Gaussian's radius
 
 
 def write(folder: Path, labels: Path) -> None:
-    """Lay the competition out in `folder` as its download is, and the hidden images' labels in the CSV `labels`.
+    """Lay the competition out in `folder` as its download is, and the test images' labels in the CSV `labels`.
 
     The labels must not be below `folder`, which is served.
     """
@@ -65,7 +65,7 @@ def _pickle(values: dict[bytes, Any]) -> bytes:
 
 
 def make() -> tuple[Part, Part, Part]:
-    """Training images, holdout and hidden images, split at random within each class."""
+    """Training images, holdout and test images, split at random within each class."""
     from sklearn.datasets import load_digits  # noqa: PLC0415 - a second that only the first use should cost
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
 

@@ -53,7 +53,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Truth:
-    """The hidden images' labels by id, and the half of the ids that the public score is taken over."""
+    """The test images' labels by id, and the half of the ids that the public score is taken over."""
 
     labels: dict[int, int]
     public: frozenset[int]

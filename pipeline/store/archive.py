@@ -23,7 +23,7 @@ from typing import IO, cast
 from pipeline.errors import BadData, UsageError, printable
 from pipeline.store import formats
 
-MAX_BYTES = 4 * 1024**3  # unpacked, and of the archive; CIFAR-10 and the hidden set take 217 MB
+MAX_BYTES = 4 * 1024**3  # unpacked, and of the archive; CIFAR-10 and the test set take 217 MB
 MAX_RATIO = 200  # unpacked to packed bytes; images pack about 1.1 to 1, DEFLATE cannot do more than 1,032 to 1
 MAX_MEMBERS = 1000  # the competition's has 9
 

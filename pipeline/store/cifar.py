@@ -1,7 +1,7 @@
-"""What the competition's files mean: CIFAR-10 batches and the hidden set, in every edition there has been.
+"""What the competition's files mean: CIFAR-10 batches and the test set, in every edition there has been.
 
     cifar-10-batches-py/   data_batch_1..5, test_batch, batches.meta; anywhere below the folder
-    hidden set             cifar_test_nolabel.pkl (2025) or cifar_test_nolabels.pkl (2024); b"data", b"ids"
+    test set             cifar_test_nolabel.pkl (2025) or cifar_test_nolabels.pkl (2024); b"data", b"ids"
 
 Keys may be bytes or str, images HWC or flat, ids present or absent.  All are pickles, read by our own reader.
 How the pixels lie in memory is found by looking, because the wrong guess raises no error.
@@ -38,7 +38,7 @@ MAX_ID = 10**18  # ids are written with at most 18 digits, which fit int64
 MOST_KEYS = 20  # that are looked at for ids
 NO_KEY = "none"  # instead of the ids' key: they are not in the file
 CHUNK = 4096  # images in memory at a time: 13 MB
-SAMPLE, STRETCHES = 10_000, 50  # hidden images that are looked at for the order of the channels, and how many together
+SAMPLE, STRETCHES = 10_000, 50  # test images that are looked at for the order of the channels, and how many together
 LAYOUT_SAMPLE = 512  # of them for the pixels' layout, which a few show
 FEW = 30  # images, of which a mean colour says nothing
 CLEAR = 1.25  # another reading must be this many times smoother to be believed against the file's own shape
@@ -129,7 +129,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Hidden:
-    """The hidden set, of N images: as the file has it, and what was found out.
+    """The test set, of N images: as the file has it, and what was found out.
 
     There may be more images than fit into memory, so they are made upright where they are asked for.
     """
@@ -176,18 +176,18 @@ def find_batches(folder: Path) -> Path | None:
 
 
 def find_hidden(folder: Path) -> Path:
-    """The file with the hidden images; MissingInput if there is none, BadData if there are several."""
+    """The file with the test images; MissingInput if there is none, BadData if there are several."""
     paths = links.find(folder, *HIDDEN_NAMES)
     if not paths:
-        raise MissingInput(f"{folder} has no hidden set, {' or '.join(HIDDEN_NAMES)}: is it the competition's folder?")
+        raise MissingInput(f"{folder} has no test set, {' or '.join(HIDDEN_NAMES)}: is it the competition's folder?")
     if len(paths) > 1:
-        raise BadData(f"{folder} has several hidden sets, {paths[0]} and {paths[1]}: move one elsewhere")
+        raise BadData(f"{folder} has several test sets, {paths[0]} and {paths[1]}: move one elsewhere")
     require_size(paths[0])
     return paths[0]
 
 
 def find_files(folder: Path) -> list[Path]:
-    """The files that matter of a folder laid out like a download: the hidden set, and the batches, packed or not."""
+    """The files that matter of a folder laid out like a download: the test set, and the batches, packed or not."""
     batches = find_batches(folder)
     files = [batches / name for name in CIFAR_FILES] if batches else links.find(folder, ARCHIVE)[:1]
     return [find_hidden(folder), *files]
@@ -228,7 +228,7 @@ def read_class_names(folder: Path) -> list[str]:
 
 
 def read_hidden(path: Path, ids_key: str | None = None, again: str = "preprocess --ids-key") -> Hidden:
-    """The hidden set, whatever the edition.
+    """The test set, whatever the edition.
 
     Args:
         ids_key: the key of the ids; by default "ids", and images without them are numbered from 0, as with NO_KEY.

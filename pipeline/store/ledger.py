@@ -45,7 +45,7 @@ class Entry:
     status: str = ""
     note: str = ""  # the reason of an error; how a submission by hand was recognised; what predicted
     predicted: float | None = None  # the public score, predicted; only in lines of status "predicted"
-    predicted_low: float | None = None  # of the 90 % interval
+    predicted_low: float | None = None  # of the 90% interval
     predicted_high: float | None = None
 
     @classmethod

@@ -67,7 +67,7 @@ class CsvState:
     runs: Sequence[str] = ()
     local: float | None = None  # on test_batch
     predicted: float | None = None  # the public score
-    predicted_high: float | None = None  # of its 90 % interval
+    predicted_high: float | None = None  # of its 90% interval
     public: float | None = None
     submission: str = NOT_SUBMITTED  # or its state in the ledger, or "not known"
     stale: str = ""  # why it is no longer what its runs predict

@@ -49,12 +49,12 @@ class Processed:
 
     @property
     def training_fingerprint(self) -> str:
-        """Identity of what runs learn from and are tested on (sha256 hex), without the hidden set."""
+        """Identity of what runs learn from and are tested on (sha256 hex), without the test set."""
         return self.manifest.fingerprint("train_", "test_")
 
     @property
     def hidden_fingerprint(self) -> str:
-        """Identity of the hidden images and their ids (sha256 hex)."""
+        """Identity of the test images and their ids (sha256 hex)."""
         return self.manifest.fingerprint("hidden_")
 
     @property

@@ -1,4 +1,4 @@
-"""The competition's submission: `ID,Labels`, one row a hidden image, integer labels 0..9, LF line ends."""
+"""The competition's submission: `ID,Labels`, one row a test image, integer labels 0..9, LF line ends."""
 
 import re
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ def _reordered(path: Path, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
     if len(missing := np.setdiff1d(ids, found)):
         raise BadData(f"{path}: {len(missing)} of {len(ids)} ids are missing, the first is {missing[0]}")
     if len(strangers := np.setdiff1d(found, ids)):
-        raise BadData(f"{path}: {len(strangers)} ids are not in the hidden set, the first is {strangers[0]}")
+        raise BadData(f"{path}: {len(strangers)} ids are not in the test set, the first is {strangers[0]}")
     position = np.empty_like(found)
     position[np.argsort(ids, kind="stable")] = np.argsort(found, kind="stable")
     in_order: NDArray[np.uint8] = labels[position]

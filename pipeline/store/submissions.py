@@ -43,7 +43,7 @@ class Sidecar:
     csv_sha256: str
     rows: int
     weights_sha256: str  # of an ensemble the fingerprint of its members'
-    hidden: str  # fingerprint of the hidden images and ids
+    hidden: str  # fingerprint of the test images and ids
     validation_accuracy: float | None  # None: the runs share no validation set
     validation_set: str  # "test_batch" (optimistic) or "split"
     test_accuracy: float
@@ -53,7 +53,7 @@ class Sidecar:
     tta: Tta = "none"
     adapt: Adapt = "none"  # what was asked for
     measure: Mitigation = "none"  # what came of it
-    pseudo_labels: list[str] = field(default_factory=list)  # CSVs whose labels of the hidden images were learned
+    pseudo_labels: list[str] = field(default_factory=list)  # CSVs whose labels of the test images were learned
     mirrored: bool = True  # whether the runs have learned from mirror images as well
     submittable: bool = True  # False: a network is over the competition's parameter limit
     device: str = ""  # that answered, and its precision
@@ -222,7 +222,7 @@ class Outputs:
 
     probabilities: NDArray[np.float32]  # (N, classes): averaged over networks and views, as for the CSV
     members: NDArray[np.uint8]  # (R, N): the label that each network gives alone, to the image as it is
-    truth: NDArray[np.uint8] | None  # (N,): the true labels, None for hidden images
+    truth: NDArray[np.uint8] | None  # (N,): the true labels, None for test images
 
     def __len__(self) -> int:
         """The number of images."""
@@ -253,7 +253,7 @@ class Evidence:
     hidden: Outputs
     holdout: Outputs
     validation: Outputs | None  # None: the networks share no validation split
-    hidden_rows: NDArray[np.int64]  # (n,), ascending: the hidden images whose features these are
+    hidden_rows: NDArray[np.int64]  # (n,), ascending: the test images whose features these are
     hidden_features: NDArray[np.float32]  # (n, F): what the first network's linear layer sees
     ood_scores: NDArray[np.float32]  # (n,): how far out of distribution each of them is, by pipeline.gap.shift
     holdout_rows: NDArray[np.int64]  # (m,), ascending
@@ -276,7 +276,7 @@ class Evidence:
     def read(cls, csv: LocalCsv, most: int | None = None) -> Self:
         """The evidence of `csv`; BadData if there is none, or it is damaged or another CSV's.
 
-        `most`: so many of the predictions of hidden images are enough, evenly spread; the others are not kept.
+        `most`: so many of the predictions of test images are enough, evenly spread; the others are not kept.
         """
         path = evidence_path(csv.path)
         if not path.is_file():

@@ -69,7 +69,7 @@ def three(tmp_path: Path) -> list[LocalCsv]:
 def test_the_runs_of_the_csvs_beside_it_are_its_peers(three: list[LocalCsv], tmp_path: Path) -> None:
     first, *others = three
     assert "aline" in assess(first, [first], [], KNOWN).forecast.refused
-    assert "only 1 usable pairs" in assess(first, three[:2], [], KNOWN).forecast.refused["aline"]
+    assert "3 different runs; 2 here" in assess(first, three[:2], [], KNOWN).forecast.refused["aline"]
     known = assess(first, three, [], KNOWN)
     assert known.forecast.by == "aline"
     assert assess(first, [*three, csv(tmp_path, "d", 0.05, 0)], [], KNOWN) == known  # a's twin

@@ -45,12 +45,12 @@ def far(distance: float, *, degraded: bool) -> Fit:
         *(({"contract": contract}, "none", "") for contract in (None, 0.0019)),
         *(({"contract": contract}, "preprocessing", "") for contract in (0.0021, -0.0021)),
         ({"contract": -0.034, "pixels": SWAPPED}, "preprocessing", "-3.40 points off what training noted"),
-        ({"pixels": NOISY}, "corruption", "noise (deviation 12); it explains 75 % of how the pixels differ"),
+        ({"pixels": NOISY}, "corruption", "noise (deviation 12); accounts for 75% of the shift in pixel statistics"),
         ({"pixels": BOTH}, "corruption", "contrast (times 0.5), then gaussian noise (deviation 12); "),
         (
             {"pixels": MIXED},
             "corruption (mixed)",
-            "each image has its own: blur 40 %, gaussian noise 31 %, clean 20 %, unexplained 8 %",
+            "each image has its own: blur 40%, gaussian noise 31%, clean 20%, unexplained 8%",
         ),
         # A mistake can be fixed.
         ({"pixels": replace(NOISY, corruptions=NOISY.corruptions + SWAPPED.corruptions)}, "preprocessing", "BGR"),

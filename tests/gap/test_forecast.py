@@ -117,10 +117,10 @@ def test_what_cannot_be_known_is_doubted() -> None:
     assert made(alarms=["smoke"]).doubts == ["smoke"]
     assert made(anchors=[(0.95, 0.5)]).doubts[0].startswith("anchored and atc differ by")
     few = made(hidden=HIDDEN[:50], scored_rows=None)  # half of which are scored
-    assert "there are only 50 hidden images" in few.doubts and few.interval[0] < made(hidden=HIDDEN[:50]).interval[0]
+    assert "only 50 test images" in few.doubts and few.interval[0] < made(hidden=HIDDEN[:50]).interval[0]
     lost = HIDDEN.copy()
     lost[:, 3] = 0
-    assert "no hidden image is labelled 3" in made(hidden=lost / lost.sum(axis=1, keepdims=True)).doubts
+    assert "no test image is predicted as 3" in made(hidden=lost / lost.sum(axis=1, keepdims=True)).doubts
     certain = np.eye(10)[TRUTH]
     assert any("saturated" in doubt for doubt in made(holdout=certain, hidden=certain).doubts)
 

@@ -119,7 +119,7 @@ def test_batch_norm_adaptation_helps_against_a_corruption(root: Path) -> None:
 
 
 def test_what_was_not_found_cannot_be_reverted(root: Path) -> None:
-    with pytest.raises(UsageError, match=r"--adapt revert: nothing was found .*diagnosis none"):
+    with pytest.raises(UsageError, match=r"--adapt revert: found nothing .*diagnosis none"):
         predicted(root, "same", "revert")
 
 

@@ -50,7 +50,7 @@ def test_labels_come_back_in_the_ids_order(tmp_path: Path) -> None:
         (GOOD.replace(",3", ",99999999999999999999"), "two whole numbers"),
         (GOOD.replace("20,", "10,"), "id 10 occurs 2 times"),
         (GOOD.replace("20,3\n", ""), "1 of 3 ids are missing, the first is 20"),
-        (GOOD + "40,1\n", "1 ids are not in the hidden set, the first is 40"),
+        (GOOD + "40,1\n", "1 ids are not in the test set, the first is 40"),
         (GOOD.replace("20,3", "20,3,4"), "line 4: '20,3,4'"),
         ("ID,Labels\n30,1,\n10,2,\n20,3,\n", "line 2: '30,1,'"),
         ("ID,Labels\n", "no rows"),
