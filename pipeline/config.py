@@ -1,4 +1,4 @@
-"""What the pipeline knows beforehand: competitions, folders and the images' constants (recipes: pipeline.recipes).
+"""Known competitions, folders and the images' constants (recipes: pipeline.recipes).
 
 Nothing here imports torch, so that download and preprocess stay light.
 """
@@ -15,8 +15,8 @@ CLASSES = 10
 IMAGE_SIZE = 32  # pixels a side
 PARAMETER_LIMIT = 5_000_000  # trainable parameters; the competition's rule
 
-# The paper's normalisation, in RGB order.  The deviations are the mean of the per-image deviations
-# (over all pixels they are .2470, .2435, .2616); what matters is that training and prediction share them.
+# The paper's normalisation, in RGB order.  STD is the mean of the per-image standard deviations (over all pixels they
+# are .2470, .2435, .2616); what matters is that training and prediction share it.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2023, 0.1994, 0.2010)
 
@@ -26,7 +26,7 @@ STD = (0.2023, 0.1994, 0.2010)
 
 @dataclass(frozen=True)
 class PublishedLine:
-    """probit(score on Kaggle) = intercept + slope * probit(local accuracy), with where it comes from."""
+    """probit(score on Kaggle) = intercept + slope * probit(holdout accuracy), and its source."""
 
     intercept: float
     slope: float
@@ -35,7 +35,7 @@ class PublishedLine:
 
 @dataclass(frozen=True)
 class Competition:
-    """What is known of a competition beforehand; for an unknown slug, nothing but the slug."""
+    """What is known of a competition; for an unknown slug, nothing but the slug."""
 
     slug: str
     file_sha256: dict[str, str] = field(default_factory=dict)  # file name -> sha256
@@ -52,23 +52,21 @@ KNOWN_COMPETITIONS = {
         # 19 of 20 published scores are k/5012 (public) or k/4988 (private) cut to five decimals.
         public_rows=5012,
         line=PublishedLine(
-            -0.333, 0.818, "six published (local, Kaggle) pairs, leave-one-out error at most 0.43 points"
+            -0.333, 0.818, "six published (holdout, Kaggle) pairs, leave-one-out error at most 0.43 points"
         ),
     )
 }
 
 
 def competition(slug: str) -> Competition:
-    """The known facts of `slug`, or nothing but the name for a competition of the same shape."""
+    """The competition `slug`, with what is known of it."""
     return KNOWN_COMPETITIONS.get(slug, Competition(slug))
 
 
 def check_slug(text: str) -> str:
     """A competition's slug, as in its URL; UsageError for anything else."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", text):
-        raise UsageError(
-            f"{text!r} is no competition slug: the last part of its URL, for example {DEFAULT_COMPETITION}"
-        )
+        raise UsageError(f"{text!r} is not a competition slug, the last part of its URL, such as {DEFAULT_COMPETITION}")
     return text
 
 
@@ -77,14 +75,14 @@ def check_slug(text: str) -> str:
 
 @dataclass(frozen=True)
 class Paths:
-    """Where each stage's output lies: data/raw -> data/processed -> data/models -> submissions."""
+    """The folders: data/raw -> data/processed -> data/models -> submissions."""
 
     raw: Path = Path("data/raw")
     processed: Path = Path("data/processed")
     models: Path = Path("data/models")
     submissions: Path = Path("submissions")
-    pretrained: Path = Path("data/pretrained")  # networks that come with the project
-    kernels: Path = Path("data/kernels")  # what goes to Kaggle's machines, and what comes back
+    pretrained: Path = Path("data/pretrained")  # bundled weights
+    kernels: Path = Path("data/kernels")  # pushed to Kaggle, and fetched
 
 
 # --- identity ---------------------------------------------------------------------------------------------
@@ -94,9 +92,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def project_files() -> dict[str, Path]:
-    """The project's own files, as it needs them elsewhere: name (relative, with forward slashes) -> path, sorted.
+    """The files that the project needs on another machine: relative name (forward slashes) -> path, sorted.
 
-    Without data, tests and whatever is hidden.
+    Without data, tests and dot files.
     """
     paths = [ROOT / "requirements.txt", ROOT / "run_all.sh"]
     paths += [path for path in (ROOT / "pipeline").rglob("*") if path.suffix in (".py", ".j2", ".css")]
@@ -105,5 +103,5 @@ def project_files() -> dict[str, Path]:
 
 
 def fingerprint(values: object) -> str:
-    """sha256 (hex) of JSON-like `values`: equal values, equal fingerprint."""
+    """sha256 (hex) of JSON-like `values`."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,28 +1,28 @@
-"""One tree of errors, the exit codes, and what else a person is told.
+"""One tree of errors, and the exit codes.
 
-The text of an error is one line for a person: what is wrong, in which file, and what to do about it.  A second line
-begins with two spaces.
+The text of an error is one line: what is wrong, in which file, and what to do about it.  A second line begins with two
+spaces.
 """
 
 from collections.abc import Callable
 
-Log = Callable[[str], None]  # how parts and stages tell the user something: they get it as an argument
+Log = Callable[[str], None]  # prints a message; passed to parts and stages
 
 
 class PipelineError(Exception):
-    """Base of all errors that a stage reports without a traceback: disk full, diverged training, ..."""
+    """Base of all errors reported without a traceback: disk full, diverged training, ..."""
 
     exit_code, meaning = 1, "other"
 
 
 class UsageError(PipelineError):
-    """A flag, a value or a combination that makes no sense."""
+    """An invalid option, value or combination."""
 
     exit_code, meaning = 2, "usage"
 
 
 class MissingInput(PipelineError):
-    """An earlier stage's output is not there; the message names the command that makes it."""
+    """An earlier stage's output is missing; the message has the command that makes it."""
 
     exit_code, meaning = 3, "an earlier stage's output is missing"
 
@@ -40,10 +40,9 @@ class AccessDenied(PipelineError):
 
 
 class NetworkError(PipelineError):
-    """No network, a time limit ran out, or Kaggle is down (429, 5xx).
+    """No network, a time limit, or Kaggle is down (429, 5xx).
 
-    `retry_after` is the number of seconds that Kaggle asked to wait, when it did (429 with Retry-After).
-    `unanswered` says that Kaggle may still be at work on the request, and carry it out.
+    `retry_after`: Kaggle's Retry-After, in seconds.  `unanswered`: Kaggle may still carry out the request.
     """
 
     exit_code, meaning = 6, "network or Kaggle down"
@@ -61,7 +60,7 @@ class SubmissionLimit(PipelineError):
 
 
 class ScoringError(PipelineError):
-    """Kaggle accepted the submission and then failed to score it."""
+    """Kaggle accepted the submission and could not score it."""
 
     exit_code, meaning = 8, "scored ERROR"
 
@@ -72,10 +71,9 @@ EXIT_CODES = {0: "fine", **{kind.exit_code: kind.meaning for kind in _ERRORS}, I
 
 
 def printable(text: object, limit: int = 200) -> str:
-    """Text that came from a file or from Kaggle, made safe for a terminal.
+    """Text from a file or from Kaggle, safe for a terminal.
 
-    Control characters (escape sequences, newlines) become `\\x1b`-like escapes, and what is longer than
-    `limit` characters is cut, so that one line stays one line.
+    Control characters become escapes such as `\\x1b`, and text over `limit` characters is cut.
     """
     raw = str(text)
     escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in raw[: limit + 1])
@@ -83,5 +81,5 @@ def printable(text: object, limit: int = 200) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """An error's first line, or its class's name if it has no text; fit for a terminal."""
+    """An error's first line, or its class's name, safe for a terminal."""
     return printable(str(error).strip().partition("\n")[0] or type(error).__name__, 120)

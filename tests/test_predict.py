@@ -153,7 +153,7 @@ def test_another_augmentation_is_another_csv_and_force_keeps_a_copy_of_somebody_
         csv.write_text(f"mine, {kept}\n")
         assert "was not written by predict" in error_line(here("predict", cwd=place), 2)
         result = here("predict", "--force", cwd=place)
-        assert f"submissions/tiny-run.csv holds what is not ours, and is kept as submissions/{kept}\n" in result.stdout
+        assert f"submissions/tiny-run.csv holds files of yours and is kept as submissions/{kept}\n" in result.stdout
         assert csv.read_text().startswith("ID,Labels\n")
     for name in ("tiny-run.csv.bak", "tiny-run.csv.bak2"):
         assert (place / f"submissions/{name}").read_text() == f"mine, {name}\n"
@@ -169,7 +169,7 @@ def test_another_adaptation_is_another_csv_and_its_sidecar_says_so(place: Path) 
         sidecars.append(Sidecar.read(place / "submissions/tiny-run.csv"))
     assert [sidecar and (sidecar.adapt, sidecar.measure) for sidecar in sidecars] == [("none", "none"), ("bn", "bn")]
     assert "nothing to do" in here("predict", "--adapt", "bn", cwd=place).stdout
-    assert "nothing was found" in error_line(here("predict", "--adapt", "revert", cwd=place), 2)
+    assert "found nothing to revert" in error_line(here("predict", "--adapt", "revert", cwd=place), 2)
     assert Sidecar.read(place / "submissions/tiny-run.csv") == sidecars[1]
 
 
@@ -204,7 +204,7 @@ def test_a_network_over_the_budget_is_labelled_as_not_submittable(place: Path) -
 
 def test_a_network_of_the_project_labels_the_users_hidden_images(place: Path) -> None:
     run = Run.open(place / "data/models", None)
-    assert "no network came with the project" in error_line(here("predict", "--run", "pretrained", cwd=place), 3)
+    assert "no bundled weights of that name" in error_line(here("predict", "--run", "pretrained", cwd=place), 3)
     export(
         run, place / "data/pretrained", "tiny", trained_on="20 gradients", command="make it", commit="0123456789abcdef",
         agreement=lambda _: 100.0,

@@ -1,7 +1,7 @@
 """Kaggle, through its own client.
 
-client        the calls: time limits, typed answers and errors
-child         the process in which the client runs, one a call
-credentials   whether there are any, and what must not be printed
-ledger_sync   Kaggle's list of submissions, written into the ledger
+client        the calls: time limits, typed replies and errors
+child         the process that runs the client, one per call
+credentials   find and check them; hide secrets
+ledger_sync   write Kaggle's list of submissions into the ledger
 """

@@ -1,12 +1,12 @@
-"""The child process in which the genuine `kaggle` client runs: one call, answered in one line of JSON.
+"""The child process that runs the genuine `kaggle` client: one call, one line of JSON as reply.
 
-It stands alone: run by path, it imports nothing of the pipeline.  The client prints noise, may call `exit()`, has no
-time limits and authenticates on import; in a process of its own that harms nobody.  The request is one JSON line on
-stdin, `{"call": NAME, ...arguments}`; the answer is `{"ok": true, "value": ...}` or `{"ok": false, "kind":
-"credentials" | "install" | "usage" | "disk" | "http" | "storage" | "network" | "other", "message": ..., "creating":
-...}`; "http" and "storage" come with `status` and `retry_after`; "usage" is about a proxy or a certificate.  `creating`
-says that the request that creates a submission or a kernel may have been sent; it is false only if this process is seen
-to have sent others alone.  No error's text decides that: what became of a request, a proxy or a redirect may hide.
+Run by path, it imports nothing of the pipeline.  The client prints noise, may call `exit()`, has no time limits and
+authenticates on import; a process of its own contains that.  The request is one JSON line on stdin, `{"call": NAME,
+...arguments}`; the reply is `{"ok": true, "value": ...}` or `{"ok": false, "kind": "credentials" | "install" | "usage"
+| "disk" | "http" | "storage" | "network" | "other", "message": ..., "creating": ...}`.  "http" and "storage" add
+`status` and `retry_after`; "usage" is about a proxy or a certificate.  `creating` is false only if this process
+provably never sent the request that creates a submission or a kernel; no error text decides that, since a proxy or a
+redirect may hide what happened.
 """
 
 import functools
@@ -23,21 +23,21 @@ from typing import Any
 
 import requests
 
-PAGE_SIZE = 200  # the most that Kaggle gives at once
+PAGE_SIZE = 200  # Kaggle's maximum
 MAX_PAGES = 100
 CREATING = {"submit": "/CreateSubmission", "push_kernel": "/SaveKernel"}  # the end of the URL that creates it
-SENT: list[str] = []  # the URLs of this process's requests, each from before it is sent
+SENT: list[str] = []  # the URLs of this process's requests, noted before they are sent
 API = re.compile(r"/v1/[\w.]+Service/\w+")  # in the URL of a call; anything else is storage
-QUERY = re.compile(r"\?[^\s'\")]*=[^\s'\")]*")  # of a signed URL: whoever has it has the file
+QUERY = re.compile(r"\?[^\s'\")]*=[^\s'\")]*")  # of a signed URL: it gives access to the file
 SIGNED_PATH = re.compile(r"/[\w.=~%-]{80,}")  # the links to a kernel's output are signed in their path
 
 
 class Unreadable(Exception):
-    """Kaggle's answer cannot be meant so."""
+    """Kaggle's reply makes no sense."""
 
 
 class Unusable(Exception):
-    """The client can make nothing of the credentials."""
+    """The client cannot use the credentials."""
 
 
 # --- the calls ----------------------------------------------------------------------------------------------
@@ -89,22 +89,22 @@ def submission(api: Any, ref: int) -> dict[str, Any]:
 def submit(api: Any, slug: str, file: str, message: str) -> dict[str, Any]:
     """Upload `file` and submit it; `number` is its ref.
 
-    When the upload fails, the client asks for no submission and says so by a message that Kaggle, too, might send.
+    If the upload fails, the client asks for no submission and returns a message that Kaggle might send, too.
     """
     response = api.competition_submit(file, message, slug, quiet=True)
     return {"number": response.ref or 0, "error": "" if _creating("submit") else response.message}
 
 
 def username(api: Any) -> str:
-    """Whose credentials these are; "" if they do not say."""
+    """The user of the credentials; "" if they do not name one."""
     return str(api.config_values.get("username") or "")
 
 
 def push_kernel(api: Any, folder: str) -> dict[str, Any]:
-    """Save the kernel in `folder` as a new version, which runs; `number` is the version.
+    """Save the kernel in `folder` as a new version and run it; `number` is the version.
 
-    A refusal may be a text in `error`.  A competition that the user has not joined is left out and named in `invalid`,
-    and the kernel runs without its files.
+    A refusal may be a text in `error`.  A competition that the user has not joined is named in `invalid`, and the
+    kernel runs without its files.
     """
     response = api.kernels_push(folder)
     invalid = list(response.invalid_competition_sources or [])
@@ -112,7 +112,7 @@ def push_kernel(api: Any, folder: str) -> dict[str, Any]:
 
 
 def kernel_status(api: Any, kernel: str) -> dict[str, str]:
-    """How the run of USER/NAME[/VERSION] stands."""
+    """The status of USER/NAME[/VERSION]."""
     response = api.kernels_status(kernel)
     return {"status": response.status.name, "message": response.failure_message or ""}
 
@@ -123,7 +123,7 @@ def kernel_output(api: Any, kernel: str, folder: str, pattern: str) -> None:
 
 
 def kernel_log(api: Any, kernel: str) -> str:
-    """What a kernel has printed."""
+    """The output of a kernel."""
     return str(api.kernels_logs(kernel))
 
 
@@ -137,11 +137,7 @@ CALLS: dict[str, Callable[..., Any]] = {
 
 
 def _pages(page: Callable[[str], Any]) -> Iterator[Any]:
-    """All pages of a list, each got by its token.
-
-    Raises:
-        Unreadable: the list has no end; its beginning must not pass for the whole.
-    """
+    """All pages of a list; Unreadable if it never ends."""
     token = ""
     for _ in range(MAX_PAGES):
         response = page(token)
@@ -167,14 +163,14 @@ def _submission(item: Any) -> dict[str, Any]:
 
 
 def _score(value: Any) -> str:
-    """Kaggle's text, or "" for what is not an accuracy: then there is no score yet."""
+    """Kaggle's text, or "" if it is not an accuracy: then there is no score yet."""
     try:
         return str(value) if 0 <= float(value) <= 1 else ""
     except (TypeError, ValueError, OverflowError):
         return ""
 
 
-# --- from a request to an answer ----------------------------------------------------------------------------
+# --- from a request to a reply ------------------------------------------------------------------------------
 
 
 def _creating(call: str) -> bool:
@@ -183,26 +179,26 @@ def _creating(call: str) -> bool:
 
 
 def handle(request: dict[str, Any]) -> dict[str, Any]:
-    """Authenticate, call, and turn whatever happens into an answer."""
+    """Authenticate, call, and turn whatever happens into a reply."""
     try:
         api = _authenticated()
-        # The client's own retries would go on for a minute with a dead link, or with a full disk.
+        # The client would retry a dead link or a full disk for a minute.
         api.download_file = functools.partial(api.download_file, max_retries=0)
         arguments = {name: value for name, value in request.items() if name != "call"}
         return {"ok": True, "value": CALLS[request["call"]](api, **arguments)}
     except Unusable as error:
         return {"ok": False, "kind": "credentials", "message": str(error)}
-    except (Exception, SystemExit) as error:  # whatever the client raises becomes an answer
-        # Of a refused kernel call the client makes an error of its own; the refusal is its context.
+    except (Exception, SystemExit) as error:  # whatever the client raises becomes a reply
+        # The client wraps the refusal of a kernel call; the refusal is the error's context.
         refused = isinstance(error, ValueError) and isinstance(error.__context__, requests.HTTPError)
         return _refusal(request["call"], error.__context__ if refused else error)
 
 
 def _authenticated() -> Any:
-    """The client, which authenticates when it is imported.
+    """The client, which authenticates on import.
 
     Raises:
-        Unusable: it cannot read the credentials: whatever it raises that is not of the network or of an answer.
+        Unusable: it cannot read the credentials: any error that is not about the network or a reply.
     """
     send = requests.Session.send
 
@@ -210,13 +206,13 @@ def _authenticated() -> Any:
         SENT.append(str(request.url))
         response = send(session, request, **more)
         kind = response.headers.get("Content-Type", "")
-        # Files come as a stream; they may be HTML, and lie elsewhere.
+        # Files come as a stream, may be HTML, and come from other hosts.
         if response.ok and "html" in kind and API.search(str(request.url)) and not more.get("stream"):
             text = "a web page came instead of its answer; does this network want a login in the browser?"
             raise requests.ConnectionError(text, request=request)
         is_answer = API.search(str(response.url)) and "json" in kind
         if is_answer and not isinstance(response.json(), dict):  # the client would take it for an empty list
-            raise Unreadable(f"{response.text[:60]!r} is no JSON object")
+            raise Unreadable(f"{response.text[:60]!r} is not a JSON object")
         return response
 
     requests.Session.send = checked
@@ -227,7 +223,7 @@ def _authenticated() -> Any:
     except (OSError, Unreadable):  # it authenticates
         raise
     except Exception as error:
-        spec = importlib.util.find_spec("kaggle")  # perhaps a file of the user's
+        spec = importlib.util.find_spec("kaggle")  # perhaps a kaggle.py of the user's
         raise ImportError(f"{error}{f'; kaggle is {spec.origin}' if spec else ''}") from error
     try:
         if not getattr(api, "_authenticated", False):
@@ -242,7 +238,7 @@ def _authenticated() -> Any:
 
 
 def _refusal(call: str, error: BaseException | None) -> dict[str, Any]:
-    """The answer to `call` that an error becomes."""
+    """The reply to `call` for an error."""
     reply: dict[str, Any] = {"ok": False, "kind": "other", "message": _message(error), "creating": _creating(call)}
     match error:
         case ImportError():
@@ -261,8 +257,8 @@ def _refusal(call: str, error: BaseException | None) -> dict[str, Any]:
     return reply
 
 
-# What requests says of a proxy or a certificate that fails; the answer's kind, and what is told instead: a part of the
-# proxy's password may be in what it says.
+# Texts of requests about a failed proxy or certificate, the reply's kind, and the message to show instead, because the
+# text may contain part of the proxy's password.
 ON_THE_WAY = (
     (r"certificate verify failed: (certificate has expired|certificate is not yet valid)", "usage",
      "the server's certificate is not accepted ({found}): is this machine's clock right?  It says {now}"),
@@ -282,10 +278,10 @@ ON_THE_WAY = (
 
 
 def _on_the_way(error: requests.RequestException) -> tuple[str, str] | None:
-    """Kind and message, if a proxy or a certificate is what failed."""
+    """Kind and message, if a proxy or a certificate failed."""
     faults = requests.exceptions
     if isinstance(error, faults.InvalidURL) and not (error.request or isinstance(error, faults.InvalidProxyURL)):
-        return None  # it is an address that Kaggle gave
+        return None  # an address from Kaggle
     proxy = _proxy(str(error.request.url) if error.request is not None else "https://api.kaggle.com")
     for pattern, kind, message in ON_THE_WAY:
         if (match := re.search(pattern, str(error))) and (proxy or "{proxy}" not in message):
@@ -296,14 +292,14 @@ def _on_the_way(error: requests.RequestException) -> tuple[str, str] | None:
 
 
 def _proxy(url: str) -> str:
-    """The variable that names the proxy on the way to `url`, and that proxy without its password; "" if none does."""
+    """The variable that sets the proxy for `url`, and the proxy without its password; "" if there is none."""
     proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
     names = [name for name, value in os.environ.items() if value == proxy and name.lower().endswith("_proxy")]
     return f"{min(names)} ({str(proxy).rpartition('@')[2]})" if names else ""
 
 
 def _status(response: requests.Response) -> int:
-    """The answer's status; a refusal may come with 200 and have its own in the body."""
+    """The reply's status; a refusal may come with 200 and a status in the body."""
     status: int = response.status_code
     if status < 400:
         with suppress(Exception):
@@ -312,8 +308,8 @@ def _status(response: requests.Response) -> int:
 
 
 def _message(error: BaseException | None) -> str:
-    """The error's text without secrets that the parent process cannot know: signed URLs, and a renewed OAuth token."""
-    # What requests says of a failed connection is mostly about the request; its reason is what failed.
+    """The error's text without the secrets that the parent cannot know: signed URLs, a renewed OAuth token."""
+    # For a failed connection, requests mostly describes the request; the reason says what failed.
     reason = getattr(next(iter(error.args if error else ()), None), "reason", None) or error
     message = SIGNED_PATH.sub("/***", QUERY.sub("?***", f"{type(error).__name__}: {reason}"))
     api = getattr(sys.modules.get("kaggle"), "api", None)
@@ -322,9 +318,9 @@ def _message(error: BaseException | None) -> str:
 
 
 def _die_with_parent() -> None:
-    """The parent keeps our stdin open; when it dies, however it dies, so do we.
+    """Exit when the parent, which keeps our stdin open, dies in any way.
 
-    Read without `sys.stdin`, whose lock would hold up the client's `exit()`: that closes it first.
+    Does not read `sys.stdin`, whose lock would block the client's `exit()`.
     """
     with suppress(OSError):
         while os.read(0, 4096):
@@ -333,7 +329,7 @@ def _die_with_parent() -> None:
 
 
 def main() -> None:
-    """Read one request, answer it on the real stdout; everything else goes nowhere."""
+    """Read one request and reply on the real stdout; all other output is dropped."""
     real_stdout = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     request = json.loads(sys.stdin.readline())
@@ -342,7 +338,7 @@ def main() -> None:
         with os.fdopen(real_stdout, "w") as stream:
             stream.write("\n" + json.dumps(handle(request)))  # the last line; a sitecustomize may have printed others
     finally:
-        os._exit(0)  # the reader of stdin would hold a normal exit up
+        os._exit(0)  # the reader of stdin would block a normal exit
 
 
 if __name__ == "__main__":

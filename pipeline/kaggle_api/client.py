@@ -1,13 +1,13 @@
-"""Kaggle, through the genuine client in a child process: wall-clock limits, typed answers, typed errors.
+"""Kaggle, through the genuine client in a child process: wall-clock limits, typed replies, typed errors.
 
-What the client lacks (see child.py) is added here: every call ends within its limit, its environment holds only what
-it needs, and each failure is one of our errors.  What follows a failure depends on what was asked for:
+Every call ends within its limit, its environment holds only what it needs, and each failure is one of our errors.  What
+follows a failure depends on the call:
 
-    reading     a NetworkError (no network, time limit, 429, 5xx) is repeated, waiting as Retry-After says or longer
-                each time; a download goes on where it stopped
-    creating    a submission or a kernel is asked for once.  After a 5xx or 408, a time limit, a lost connection or a
-                senseless answer the error is `unanswered`: Kaggle may carry it out all the same, and whoever asked has
-                to look (pipeline.submit)
+    reading     a NetworkError (no network, time limit, 429, 5xx) is retried, after Retry-After or ever longer waits;
+                a download resumes
+    creating    a submission or a kernel is requested once.  After a 5xx or 408, a time limit, a lost connection or a
+                senseless reply the error is `unanswered`: Kaggle may still carry it out, and the caller has to look
+                (pipeline.submit)
 """
 
 import json
@@ -30,15 +30,15 @@ from pipeline.kaggle_api import credentials
 from pipeline.store.manifest import from_json
 
 CHILD = Path(__file__).with_name("child.py")
-MARKER = ".kaggle-partial"  # ending of the file by which the client knows how to resume
+MARKER = ".kaggle-partial"  # suffix of the client's own file for resuming
 DOWNLOAD_LIMIT = 6 * 3600.0  # seconds for a whole download; a stalled one ends after `timeout`
-LONGEST_WAIT = 300.0  # seconds that Kaggle can make us wait before the next try
+LONGEST_WAIT = 300.0  # seconds, at most, before the next try
 RULES = "https://www.kaggle.com/competitions/{}/rules"
-REFUSALS = AccessDenied, UsageError, errors.BadData, errors.SubmissionLimit  # a 4xx but 429: Kaggle has not done it
-DIED_LOADING = 1  # exit code of Python's own; the child, once it is loaded, has another
+REFUSALS = AccessDenied, UsageError, errors.BadData, errors.SubmissionLimit  # 4xx except 429: not carried out
+DIED_LOADING = 1  # Python's exit code; the child, once loaded, never uses it
 LARGEST = 2**63 - 1  # of Kaggle's numbers; none is negative
 
-# What the client sees of our environment, beside credentials.  VERBOSE is not among it: it makes it print tokens.
+# The environment of the client, besides credentials.  Not VERBOSE, which makes it print tokens.
 PASSED_ON = {
     "PATH", "HOME", "USERPROFILE", "SYSTEMROOT", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TEMP", "TMP",
     "XDG_CONFIG_HOME", "LD_LIBRARY_PATH", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
@@ -46,14 +46,14 @@ PASSED_ON = {
 }  # fmt: skip
 
 T = TypeVar("T")
-Watch = tuple[Path, Callable[[int], None]]  # a folder that grows, and who is told its bytes
+Watch = tuple[Path, Callable[[int], None]]  # a growing folder, and a callback for its bytes
 
 
 class Answer:
-    """What Kaggle answers: none of its numbers is negative, or too large to be meant."""
+    """A reply of Kaggle's, whose numbers are neither negative nor absurdly large."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError if one is."""
+        """Raise ValueError for such a number."""
         for name, value in vars(self).items():
             if isinstance(value, int) and not 0 <= value <= LARGEST:
                 raise ValueError(f"{name} is {value!r}")
@@ -74,7 +74,7 @@ class Limits(Answer):
     today: int
     total: int
     allowed: int
-    by_total: bool  # whether the competition's lifetime limit is what binds
+    by_total: bool  # whether the competition's lifetime limit applies first
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,16 @@ class Submission(Answer):
 
 @dataclass(frozen=True)
 class Created(Answer):
-    """Kaggle's answer to a submission or a pushed kernel."""
+    """Kaggle's reply to a submission or a pushed kernel."""
 
-    number: int  # the submission's ref or the kernel's version; 0: not named
+    number: int  # the submission's ref or the kernel's version; 0: missing
     error: str = ""  # why it was not created
-    invalid: list[str] = field(default_factory=list)  # competitions whose files the kernel does not get
+    invalid: list[str] = field(default_factory=list)  # competitions whose files the kernel lacks
 
 
 @dataclass(frozen=True)
 class KernelStatus(Answer):
-    """How a kernel's run stands: QUEUED, RUNNING, COMPLETE, ERROR, CANCEL_..., and why it failed."""
+    """A kernel's status: QUEUED, RUNNING, COMPLETE, ERROR, CANCEL_..., and why it failed."""
 
     status: str
     message: str
@@ -113,9 +113,9 @@ class KernelStatus(Answer):
 class Kaggle:
     """The client, with its limits.
 
-    `timeout` is in seconds for each call; for a download, for each wait without a new byte.  A submission and a kernel
-    get at least `upload_timeout`.  Reading calls are tried `attempts` times, waiting `backoff`, 2 `backoff`, 4
-    `backoff`... seconds between (at most 60), or as long as Kaggle's Retry-After says.
+    `timeout` is in seconds, per call; for a download, without a new byte.  Submissions and kernels get at least
+    `upload_timeout`.  Reading calls are tried `attempts` times, `backoff`, 2 `backoff`, 4 `backoff`... seconds apart
+    (at most 60), or as Retry-After says.
     """
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -124,7 +124,7 @@ class Kaggle:
     attempts: int = 4
     backoff: float = 2.0
     sleep: Callable[[float], None] = time.sleep
-    log: Log = lambda _: None  # hears of each new try
+    log: Log = lambda _: None  # for retries
 
     def files(self, slug: str) -> list[RemoteFile]:
         """The competition's files."""
@@ -139,7 +139,7 @@ class Kaggle:
         return typed(list[Submission], self._read(slug, "submissions", slug=slug))
 
     def submission(self, slug: str, ref: int) -> Submission | None:
-        """The team's submission `ref`, or None while Kaggle does not know it yet: it says 404 for a moment."""
+        """The team's submission `ref`, or None while Kaggle still says 404."""
         try:
             submission = typed(Submission, self._read(slug, "submission", ref=ref))
         except UsageError:
@@ -149,11 +149,11 @@ class Kaggle:
         return submission
 
     def download(self, slug: str, folder: Path, progress: Callable[[int], None]) -> None:
-        """Download SLUG.zip into `folder`, resuming; `progress` is told the bytes there so far."""
+        """Download SLUG.zip into `folder`, resuming; calls `progress` with the bytes so far."""
         self._read(slug, "download", (folder, progress), slug=slug, folder=str(folder))
 
     def submit(self, slug: str, file: Path, message: str) -> int:
-        """Upload and submit `file` once; the ref that Kaggle's answer names.
+        """Upload and submit `file` once; returns the ref in Kaggle's reply.
 
         Raises:
             NetworkError: also when it is unknown whether Kaggle took it (`unanswered`).
@@ -166,18 +166,14 @@ class Kaggle:
         return created.number
 
     def username(self) -> str:
-        """Whose credentials these are.
-
-        Raises:
-            AccessDenied: they do not say.
-        """
+        """The user of the credentials; AccessDenied if they do not name one."""
         name = self._read("you", "username")
         if not name:
-            raise AccessDenied(f"the credentials name no user, to whom the kernel would belong: {credentials.CURE}")
+            raise AccessDenied(f"the credentials do not name the user who would own the kernel: {credentials.CURE}")
         return str(name)
 
     def push_kernel(self, folder: Path, kernel: str, slug: str) -> int:
-        """Save what lies in `folder` as a new version of the kernel USER/NAME, which runs; the version.
+        """Save `folder` as a new version of the kernel USER/NAME and run it; returns the version.
 
         Raises:
             UsageError: Kaggle gives the kernel no files of the competition `slug`.
@@ -195,13 +191,13 @@ class Kaggle:
         return created.number
 
     def kernel_status(self, kernel: str) -> KernelStatus:
-        """How the run of USER/NAME/VERSION stands."""
+        """The status of USER/NAME/VERSION."""
         return typed(KernelStatus, self._read(kernel, "kernel_status", kernel=kernel))
 
     def kernel_output(self, kernel: str, names: Collection[str], folder: Path, progress: Callable[[int], None]) -> None:
-        """Download those output files of USER/NAME/VERSION that have one of these names into `folder`, resuming.
+        """Download the output files of USER/NAME/VERSION with these names into `folder`, resuming.
 
-        Other names are not even looked at: they are Kaggle's, and may lead out of the folder.
+        All others are ignored: Kaggle chooses their names, which may lead out of the folder.
         """
         pattern = rf"\A(?:{'|'.join(map(re.escape, names))})\Z"
         self._read(kernel, "kernel_output", (folder, progress), kernel=kernel, folder=str(folder), pattern=pattern)
@@ -214,12 +210,12 @@ class Kaggle:
         return [printable(line) for line in log.splitlines() if line.strip()]
 
     def _create(self, subject: str, call: str, **arguments: str) -> Created:
-        """What the child answers to a call that must not be repeated."""
+        """The child's reply to a call that must not be repeated."""
         reply = self._call(subject, {"call": call, **arguments}, max(self.timeout, self.upload_timeout))
         return typed(Created, reply, unanswered=True)
 
     def _read(self, subject: str, call: str, watch: Watch | None = None, **arguments: str | int) -> Any:
-        """What the child answers to a call that changes nothing; a try that brought bytes does not count as one."""
+        """The child's reply to a call that changes nothing; tries that brought bytes do not count."""
         limit, folder = (DOWNLOAD_LIMIT, watch[0]) if watch else (self.timeout, None)
         failed, there = 0, _bytes_in(folder)
         while True:
@@ -238,10 +234,10 @@ class Kaggle:
                 self.sleep(wait)
 
     def _call(self, subject: str, request: dict[str, Any], limit: float, watch: Watch | None = None) -> Any:
-        """One call, tried once, for at most `limit` seconds; its errors are about `subject`."""
+        """One try of one call, for at most `limit` seconds; its errors are about `subject`."""
         found = credentials.require(self.environ)
         environment = {name: value for name, value in self.environ.items() if name in PASSED_ON}
-        # A folder for its settings that is there, and has none.
+        # An empty folder for its settings.
         environment |= {**found.variables, "KAGGLE_CONFIG_DIR": str(CHILD.parent), "PYTHONPATH": _packages()}
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
             # -P: the child's own folder must not shadow installed packages.
@@ -251,9 +247,9 @@ class Kaggle:
             ) as child:  # fmt: skip
                 assert child.stdin is not None
                 try:
-                    with suppress(BrokenPipeError):  # it died at once; the missing answer says so
+                    with suppress(BrokenPipeError):  # it died at once; the missing reply shows it
                         child.stdin.write(json.dumps(request).encode() + b"\n")
-                        child.stdin.flush()  # it stays open: the child dies when it closes
+                        child.stdin.flush()  # stays open: the child exits when it closes
                     self._wait(child, limit, watch)
                 finally:
                     child.kill()
@@ -263,7 +259,7 @@ class Kaggle:
         except ValueError:
             reply = {"ok": False, "kind": "install", "message": complaint}
             if child.returncode != DIED_LOADING:
-                text = f"the kaggle client ended without an answer (exit code {child.returncode}): try again"
+                text = f"the kaggle client ended without a reply (exit code {child.returncode}): try again"
                 raise NetworkError(text, unanswered=True) from None
         reply = credentials.hide(reply, credentials.secrets(self.environ))
         if not reply["ok"]:
@@ -271,7 +267,7 @@ class Kaggle:
         return reply["value"]
 
     def _wait(self, child: subprocess.Popen[bytes], limit: float, watch: Watch | None) -> None:
-        """Wait for the child within `limit` seconds and, when watching, within `timeout` of the last byte."""
+        """Wait for the child, at most `limit` seconds, or when watching `timeout` after the last byte."""
         start = last = time.monotonic()
         size = -1
         while True:
@@ -293,7 +289,7 @@ class Kaggle:
 
 
 def _packages() -> str:
-    """PYTHONPATH for the child: where our own packages are, but not the folder we stand in, nor the project's."""
+    """PYTHONPATH for the child: our installed packages, without the current folder and the project's."""
     own = {os.path.realpath(folder) for folder in (Path.cwd(), CHILD.parents[2])}
     return os.pathsep.join(path for path in map(os.path.abspath, sys.path) if os.path.realpath(path) not in own)
 
@@ -304,7 +300,7 @@ def _last_line(stream: IO[bytes]) -> str:
 
 
 def _bytes_in(folder: Path | None) -> int:
-    """Bytes of what was downloaded so far, without the client's own marker."""
+    """Bytes downloaded so far, without the client's marker."""
     total = 0
     for path in folder.rglob("*") if folder else ():
         with suppress(FileNotFoundError):
@@ -313,11 +309,7 @@ def _bytes_in(folder: Path | None) -> int:
 
 
 def typed(kind: type[T], values: Any, *, unanswered: bool = False) -> T:
-    """The child's answer as a `kind`.
-
-    Raises:
-        NetworkError: it is something else.
-    """
+    """The child's reply as a `kind`; NetworkError if it is something else."""
     try:
         answer: T = from_json(kind, values)
     except (TypeError, ValueError) as error:
@@ -326,11 +318,7 @@ def typed(kind: type[T], values: Any, *, unanswered: bool = False) -> T:
 
 
 def refusal(subject: str, credential: str, reply: Mapping[str, Any]) -> PipelineError:
-    """Our error for what the child reports.
-
-    `subject` is what it is about, a competition's slug or a kernel's USER/NAME; `credential` says where the credentials
-    come from.
-    """
+    """Our error for the child's reply about `subject`, a slug or a kernel's USER/NAME; `credential` is their origin."""
     message, unanswered = printable(reply["message"]), reply.get("creating", False)
     match reply["kind"]:
         case "http":
@@ -356,7 +344,7 @@ def refusal(subject: str, credential: str, reply: Mapping[str, Any]) -> Pipeline
 
 
 def _refused(subject: str, credential: str, reply: Mapping[str, Any], message: str) -> PipelineError:
-    """Kaggle itself refused, with a status."""
+    """Our error for a refusal by Kaggle itself, with a status."""
     there = f"--competition {subject}"
     join = f"join the competition and accept its rules at {RULES.format(subject)}\n  or is {there} spelled wrong?"
     if "/" in subject:
@@ -368,11 +356,11 @@ def _refused(subject: str, credential: str, reply: Mapping[str, Any], message: s
         case 403:
             return AccessDenied(f"Kaggle refused (403, {message}): {join}")
         case 404:
-            return UsageError(f"Kaggle knows no such thing (404, {message}): is {there} spelled right?")
+            return UsageError(f"Kaggle does not find it (404, {message}): is {there} spelled right?")
         case 400 if re.search("submission.*(limit|allowance)|(limit|daily).*submission", message, re.I):
             return errors.SubmissionLimit(f"Kaggle refused the submission ({message}): the limit resets at 00:00 UTC")
         case status if status in (408, 429) or status >= 500:
-            # Whoever answered, perhaps a gateway in Kaggle's place: the request may be carried out all the same.
+            # Perhaps only a gateway replied: Kaggle may still carry out the request.
             unanswered = status != 429 and reply["creating"]
             text = f"Kaggle is busy or down ({status}, {message}): try again later"
             return NetworkError(text, retry_after=_seconds(reply), unanswered=unanswered)
@@ -381,8 +369,8 @@ def _refused(subject: str, credential: str, reply: Mapping[str, Any], message: s
 
 
 def _nonsense(what: str, unanswered: bool = False) -> NetworkError:
-    text = f"Kaggle's answer makes no sense to its client ({printable(what)})"
-    return NetworkError(f"{text}: try again later; if it stays so, pip install -U kaggle", unanswered=unanswered)
+    text = f"Kaggle's reply makes no sense to its client ({printable(what)})"
+    return NetworkError(f"{text}: try again later; if it persists, pip install -U kaggle", unanswered=unanswered)
 
 
 def _seconds(reply: Mapping[str, Any]) -> float | None:

@@ -1,6 +1,6 @@
-"""Credentials for Kaggle: found, read whatever an editor or a shell made of them, and checked before they are used.
+"""Find, read and check Kaggle credentials before they are used, whatever an editor or a shell did to them.
 
-Prints no secret, and hides them where others quote them.  Run by any Python 3.11, before anything is installed:
+Prints no secret, and hides secrets in other programs' messages.  Runs on any Python 3.11, before anything is installed:
 `python3 -m pipeline.kaggle_api.credentials`.
 """
 
@@ -18,39 +18,39 @@ from urllib.parse import unquote
 
 from pipeline.errors import AccessDenied, PipelineError, UsageError, printable
 
-CURE = (  # the first choice, of several
+CURE = (  # the simplest way of several
     "create a token at https://www.kaggle.com/settings (API) and put it\n"
     "  into ~/.kaggle/access_token or KAGGLE_API_TOKEN; `./run_all.sh --rehearsal` needs none"
 )
 FILES = ("access_token", "access_token.txt", "kaggle.json", "credentials.json")
 LEGACY = {"KAGGLE_USERNAME": "username", "KAGGLE_KEY": "key"}  # a variable, and the field of kaggle.json
-NOTEBOOK = ("KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_API_V1_TOKEN", "KAGGLE_DATA_PROXY_URL")  # what one on Kaggle has
+NOTEBOOK = ("KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_API_V1_TOKEN", "KAGGLE_DATA_PROXY_URL")  # set in a Kaggle notebook
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 CORRECT = "\n  correct that, or get a new token at https://www.kaggle.com/settings (API)"
-AROUND = string.whitespace + "\ufeff\u200b\xa0\"'\u201c\u201d\u2018\u2019"  # what is copied along with a secret
-PROSE = ("message", "error")  # fields that Kaggle words for people
-LONG = 16  # characters from which a secret is no part of a word by chance; Kaggle's have 32 and more
-LEAST = 4  # characters: nobody's secret is shorter, and hiding "a" would tell more than it hides
+AROUND = string.whitespace + "\ufeff\u200b\xa0\"'\u201c\u201d\u2018\u2019"  # often copied along with a secret
+PROSE = ("message", "error")  # fields with text of Kaggle's
+LONG = 16  # characters; shorter secrets may be part of a word by chance, and Kaggle's have 32 or more
+LEAST = 4  # characters: hiding "a" would reveal more than it hides
 
 
 class Found(NamedTuple):
-    """Credentials: where they are, and the variables by which the client uses these and no others."""
+    """Where the credentials are, and the variables that make the client use these and no others."""
 
     place: str
     variables: Mapping[str, str]
 
 
 def require(environ: Mapping[str, str]) -> Found:
-    """The credentials in the first of the client's places that has any; that TLS has its certificates is seen too.
+    """The credentials in the first of the client's places that has any.
 
     Raises:
         AccessDenied: there are none, or the first cannot be used.
-        UsageError: a variable names certificates that are not there.
+        UsageError: a variable names certificates that do not exist.
     """
     found = _token(environ) or _legacy(environ)
     oauth = _folders(environ)[0] / "credentials.json"
     if found is None and _text(oauth):
-        found = Found(str(oauth), {})  # the client reads and renews it by itself
+        found = Found(str(oauth), {})  # the client reads and renews it itself
     if found is None:
         raise AccessDenied(_why_none(environ))
     require_certificates(environ)
@@ -68,12 +68,12 @@ def _token(environ: Mapping[str, str]) -> Found | None:
             place = str(path)
     if token and not re.fullmatch(r"[!-;=-z|~]+", token):  # nor JSON or HTML
         raise AccessDenied(f"no token in {place} (it is one word, like KGAT_...):{CORRECT}")
-    # The client asks whether a file has that name, and fails if it is too long; ~/.kaggle/access_token it finds itself.
+    # The client looks for a file of that name, and fails if it is too long; it finds ~/.kaggle/access_token itself.
     return Found(place, {"KAGGLE_API_TOKEN": token} if len(token) < 256 else {}) if token else None
 
 
 def _legacy(environ: Mapping[str, str]) -> Found | None:
-    """A user's name and key; what a variable says goes before kaggle.json."""
+    """A user's name and key; variables override kaggle.json."""
     given = {name: value for name in LEGACY if (value := environ.get(name, "").strip(AROUND))}
     place, read, why = " and ".join(given), {}, "a name and a key are needed"
     if len(given) < len(LEGACY):
@@ -99,7 +99,7 @@ def _why_none(environ: Mapping[str, str]) -> str:
     if half:
         return f"{half[0]} is set, and {' and '.join(LEGACY.keys() - half)} is not:{CORRECT}"
     if configured:
-        return f"KAGGLE_CONFIG_DIR names {configured}, and there is no folder with a kaggle.json:{CORRECT}"
+        return f"KAGGLE_CONFIG_DIR names {configured}, which has no kaggle.json:{CORRECT}"
     if user.is_file():
         return f"{user} is a file, and must be a folder:{CORRECT}"
     names = printable(", ".join(sorted(path.name for path in user.glob("*"))[:3]))
@@ -107,14 +107,14 @@ def _why_none(environ: Mapping[str, str]) -> str:
 
 
 def require_certificates(environ: Mapping[str, str]) -> None:
-    """Raise UsageError if a variable names certificates that are not there."""
+    """Raise UsageError if a variable names certificates that do not exist."""
     for name in CERTIFICATES:
         if (value := environ.get(name, "")) and not any(Path(place).exists() for place in value.split(os.pathsep)):
             raise UsageError(f"{name} names {value}, which is not there: correct it, or `unset {name}`")
 
 
 def secrets(environ: Mapping[str, str]) -> list[str]:
-    """What nobody must read in an answer: all secrets in reach of the client, also as they travel; long ones first."""
+    """All secrets within the client's reach, also in encoded form; long ones first."""
     users, keys = ({environ.get(name, "").strip(AROUND)} for name in LEGACY)
     files = [folder / name for folder in {*_folders(environ), *_config_folders(environ)} for name in FILES]
     for name in ("KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN"):  # a token, or the name of a file with one
@@ -135,9 +135,9 @@ def secrets(environ: Mapping[str, str]) -> list[str]:
 
 
 def hide(value: Any, kept: Iterable[str], name: str = "") -> Any:
-    """The JSON value without the secrets `kept`, wherever in it they are; `name` is what it stands under.
+    """The JSON value without the secrets `kept`; `name` is its key.
 
-    In names and tags only the long ones are looked for: a password like "test" may well be a part of those.
+    In names and tags only long secrets are hidden: a password like "test" may well be part of those.
     """
     if isinstance(value, str):
         for secret in kept:
@@ -152,10 +152,10 @@ def hide(value: Any, kept: Iterable[str], name: str = "") -> Any:
 
 
 def _text(path: Path) -> str | None:
-    """A file's text, in whatever encoding an editor or PowerShell saved it; None if it is not there.
+    """A file's text, whatever encoding an editor or PowerShell used; None if there is no file.
 
     Raises:
-        AccessDenied: it is something else, or cannot be read.
+        AccessDenied: it is not a text file, or cannot be read.
     """
     try:
         raw = path.read_bytes()
@@ -163,9 +163,9 @@ def _text(path: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except IsADirectoryError:
-        why = "it is a folder; Docker makes one where the file to mount is missing"
+        why = "it is a folder; Docker creates one if the file to mount is missing"
     except UnicodeDecodeError:
-        why = "it is no text"
+        why = "it is not a text file"
     except (OSError, ValueError) as error:
         why = str(getattr(error, "strerror", error))
     raise AccessDenied(f"{path} cannot be read ({why}):{CORRECT}")
@@ -175,7 +175,7 @@ def _read(path: Path) -> tuple[str, set[str]]:
     """The user's name and the secrets in one of Kaggle's files."""
     try:
         text = _text(path) or ""
-    except AccessDenied:  # a token is no file's name
+    except AccessDenied:  # a token, not a file name
         return "", set()
     with suppress(ValueError, RecursionError):
         values = json.loads(text)
@@ -186,7 +186,7 @@ def _read(path: Path) -> tuple[str, set[str]]:
 
 
 def _folders(environ: Mapping[str, str]) -> list[Path]:
-    """The client's folders; for a user whom the system does not know, as in some containers, none that exists."""
+    """The client's folders; none for a user unknown to the system, as in some containers."""
     try:
         home = Path(environ.get("HOME") or Path.home())
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""Kaggle's list of submissions, written into the ledger: which CSV each is of, and what became of it."""
+"""Write Kaggle's list of submissions into the ledger: the CSV of each, and its state."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,18 +12,18 @@ from pipeline.store.ledger import Entry
 from pipeline.store.submissions import LocalCsv
 
 BY_HAND = "submitted by hand; recognised by its file name"
-CLOCKS_DIFFER = timedelta(minutes=10)  # at most, this machine's and Kaggle's
-STATE = ("status", "public", "private", "run")  # fields whose change is a new line in the ledger
+CLOCKS_DIFFER = timedelta(minutes=10)  # largest difference between this machine's clock and Kaggle's
+STATE = ("status", "public", "private", "run")  # a change of these is a new line in the ledger
 
 
 def sync(
     path: Path, entries: Sequence[Entry], listed: Iterable[Submission], csvs: Sequence[LocalCsv], competition: str,
     also: Sequence[Entry] = (),
 ) -> list[Entry]:  # fmt: skip
-    """Bring the ledger at `path`, with these `entries`, up to what Kaggle lists; all its lines then, oldest first.
+    """Update the ledger at `path`, with these `entries`, from Kaggle's list; returns all its lines, oldest first.
 
     A submission is recognised as one of our `csvs` by the tag in its description, or by the file's name; `also` are
-    recognised besides, such as a CSV that predict did not write.
+    further entries to recognise, such as a CSV that predict did not write.
     """
     known = [*also, *ledger.current(entries, competition)]
     by_ref = {entry.ref: entry for entry in known if entry.ref is not None}
@@ -32,7 +32,7 @@ def sync(
     lines = []
     for submission in sorted(listed, key=lambda item: item.ref):
         old = by_ref.get(submission.ref)
-        # What was not recognised may be by now: its CSV may have come from another machine meanwhile.
+        # An unrecognised submission may be recognised now: its CSV may have arrived from another machine.
         entry = old if old and is_of(submission, old) else _recognised(submission, by_sha, csvs, competition)
         entry = updated(entry, submission)
         if old is None or any(getattr(old, name) != getattr(entry, name) for name in STATE):
@@ -42,13 +42,13 @@ def sync(
 
 
 def is_of(submission: Submission, entry: Entry) -> bool:
-    """Whether the submission is the one of `entry`, and not another that Kaggle's answer named in its place."""
+    """Whether the submission belongs to `entry`: Kaggle may have named another in its place."""
     by_hand = entry.note == BY_HAND and bool(entry.run)
     return by_hand or (bool(entry.csv_sha256) and submissions.carries(submission.description, entry.csv_sha256))
 
 
 def updated(entry: Entry, submission: Submission) -> Entry:
-    """The ledger's next line for `entry`, with what Kaggle says of it now."""
+    """The ledger's next line for `entry`, with Kaggle's present data."""
     return replace(
         entry,
         time=instant(submission.date).isoformat(timespec="seconds"),
@@ -63,7 +63,7 @@ def updated(entry: Entry, submission: Submission) -> Entry:
 def _recognised(submission: Submission, by_sha: Mapping[str, Entry], csvs: Sequence[LocalCsv], slug: str) -> Entry:
     for sha256, entry in by_sha.items():
         if submissions.carries(submission.description, sha256):
-            return replace(entry, note="")  # the note is of another submission, or of a refusal
+            return replace(entry, note="")  # the note was about another submission, or a refusal
     for csv in csvs:
         fits = (csv.path.name, csv.size) == (submission.file_name, submission.size)
         if fits and instant(csv.sidecar.created) - instant(submission.date) <= CLOCKS_DIFFER:
@@ -72,7 +72,7 @@ def _recognised(submission: Submission, by_sha: Mapping[str, Entry], csvs: Seque
 
 
 def _per_cent(score: str) -> float | None:
-    """Kaggle's "0.83439" as 83.439; None while it is unknown."""
+    """Kaggle's "0.83439" as 83.439; None if unknown."""
     try:
         return round(100 * float(score), 3)
     except ValueError:
@@ -80,7 +80,7 @@ def _per_cent(score: str) -> float | None:
 
 
 def instant(text: str) -> datetime:
-    """An ISO time; Kaggle's carries no zone and means UTC.  What is no time lies far in the past."""
+    """An ISO time; without a zone, as Kaggle's, UTC.  Far in the past if it is not a time."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

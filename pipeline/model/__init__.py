@@ -1,1 +1,1 @@
-"""The models, how pixels are normalised for them, their weights files; what they cost (`python -m pipeline.model`)."""
+"""The models, pixel normalisation, weights files and costs (`python -m pipeline.model`)."""

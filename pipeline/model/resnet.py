@@ -1,12 +1,11 @@
-"""The residual networks, all of one form: stem, stages, global average pooling, one linear layer.
+"""The residual networks: stem, stages, global average pooling, one linear layer.
 
-A ModelConfig gives widths, blocks and strides.  The stages are of BasicBlocks: He et al., "Deep Residual Learning
-for Image Recognition" (2015), with the 3x3 stem without max-pooling that 32-pixel images need.  A stage divides height
-and width in its first block, or, `pooled`, by a convolution and max-pooling before its blocks, as in Page's "How to
-train your ResNet" (2019), where the model has fewer and wider layers.
+A ModelConfig gives widths, blocks and strides.  Stages consist of BasicBlocks: He et al., "Deep Residual Learning for
+Image Recognition" (2015), with the 3x3 stem without max-pooling that 32-pixel images need.  A stage downsamples in its
+first block, or, if `pooled`, by a convolution and max-pooling before its blocks, as in Page's "How to train your
+ResNet" (2019).
 
-Convolutions have no bias, since a batch normalisation follows each, but for the whitened stem, whose outputs have
-unit variance already.
+Convolutions have no bias, since batch normalisation follows; the whitened stem, whose outputs have unit variance, does.
 """
 
 import copy
@@ -32,7 +31,7 @@ from pipeline.store import atomic
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by a gate that sees all channels' means (Hu et al. 2017, arXiv:1709.01507)."""
+    """Scale each channel by a gate computed from all channels' means (Hu et al. 2017, arXiv:1709.01507)."""
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
@@ -71,7 +70,7 @@ class BasicBlock(nn.Module):
 
 
 class PooledConvolution(nn.Module):
-    """relu(bn(max_pool(conv(x)))): nothing but the convolution itself works at the size of the input."""
+    """relu(bn(max_pool(conv(x)))): only the convolution works at the input's resolution."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -85,7 +84,7 @@ class PooledConvolution(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A model as `config` describes it; `dropout` is the probability before the linear layer, in training."""
+    """The model that `config` describes; `dropout` is the probability before the linear layer."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -117,28 +116,25 @@ class ResNet(nn.Module):
         return logits
 
     def features(self, x: Tensor) -> Tensor:
-        """Normalised images (B, 3, 32, 32) -> what the linear layer sees, (B, the last width)."""
+        """Normalised images (B, 3, 32, 32) -> the linear layer's input, (B, the last width)."""
         out = self.stages(relu(self.bn1(self.conv1(x))))
         return adaptive_avg_pool2d(out, 1).flatten(1)
 
 
 def build(config: ModelConfig, seed: int) -> ResNet:
-    """The model on the CPU with PyTorch's default initialisation, drawn from `seed` alone.
-
-    The layers draw from the global generator, so that one is put back afterwards.
-    """
+    """The model on the CPU with PyTorch's default initialisation from `seed`; restores the global generator."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return ResNet(config)
 
 
-# --- from stored pixels to what the models take: training and prediction must share this to the bit --------
+# --- normalisation: training and prediction must share it to the bit ---------------------------------------
 
 
 def normalise(images: Tensor) -> Tensor:
     """RGB images (B, H, W, 3), 0..255, uint8 or float32 -> float32 (B, 3, H, W), (x / 255 - MEAN) / STD a channel.
 
-    The pixels stay where they are: the result has the channels_last layout that convolutions like best.
+    The result keeps the channels_last layout, which convolutions prefer.
     """
     mean, std = _constants(images.device)
     return torch.sub(images.permute(0, 3, 1, 2), mean).div_(std)  # two passes over memory instead of three
@@ -146,15 +142,15 @@ def normalise(images: Tensor) -> Tensor:
 
 @functools.cache
 def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
-    """MEAN and STD times 255, (3, 1, 1): made once, since a copy to the device would make each step wait."""
+    """MEAN and STD times 255, (3, 1, 1); cached, since a copy to the device would stall each step."""
     mean, std = (torch.tensor(values, device=device).mul(255).view(3, 1, 1) for values in (MEAN, STD))
     return mean, std
 
 
-# --- the whitened stem, computed from the images instead of learned ----------------------------------------
+# --- the whitened stem, computed from the training images --------------------------------------------------
 
 
-WHITENING_EPSILON = 5e-4  # added to the variances: the faintest directions are noise, not to be blown up (Jordan 2024)
+WHITENING_EPSILON = 5e-4  # added to the variances, so that noise is not amplified (Jordan 2024)
 WHITENING_SLICE = 500  # images whose patches are in memory at once: 4 * 8 times the size of the pixels
 
 
@@ -173,14 +169,14 @@ def whiten(model: ResNet, images: Tensor) -> None:
     nn.init.zeros_(model.conv1.bias)  # type: ignore[arg-type]  # a whitened stem has one
 
 
-# --- batch normalisations folded into the convolutions before them: the same function, in fewer steps -------
+# --- batch normalisations folded into the convolutions before them ------------------------------------------
 
 
 def folded(model: ResNet) -> ResNet:
-    """A copy in evaluation mode, channels_last, without norms after convolutions; logits agree within rounding.
+    """A copy in evaluation mode, channels_last, with folded norms; logits agree within rounding.
 
-    In all our modules a batch normalisation is applied to what the child just before it gives.  One after a pooling
-    stays: a channel with a negative scale would turn the largest value into the smallest.
+    In all our modules a batch normalisation follows the child just before it.  One after max-pooling is kept: a
+    negative scale would turn the maximum into the minimum.
     """
     result = copy.deepcopy(model).eval()
     for module in list(result.modules()):
@@ -195,7 +191,7 @@ def folded(model: ResNet) -> ResNet:
 
 
 def save(path: Path, state: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """Write a state dict of the model `config`, atomically.  Equal weights give equal bytes."""
+    """Write a state dict of `config` atomically; equal weights give equal bytes."""
     tensors = {
         name: (tensor.float() if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in state.items()
@@ -213,10 +209,10 @@ def load(path: Path, config: ModelConfig) -> ResNet:
     """
     try:
         state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
-        with torch.device("meta"):  # shapes only: the file has the values
+        with torch.device("meta"):  # shapes only
             model = ResNet(config)
         model.load_state_dict(state, assign=True)
     except (SafetensorError, RuntimeError) as error:
         reason = first_line(error)
-        raise BadData(f"{path} holds no weights of model {config.name} ({reason}): train it again") from error
+        raise BadData(f"{path} does not hold weights of model {config.name} ({reason}): train it again") from error
     return model.to(memory_format=torch.channels_last).eval()

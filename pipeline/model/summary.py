@@ -1,8 +1,8 @@
-"""What a model costs: parameters, multiply-accumulates (MACs), memory.
+"""The costs of a model: parameters, multiply-accumulates (MACs), memory.
 
-The memory table counts as torchsummary 1.5.1 does, because the paper's does: batch 1, 4 bytes a value; the
-outputs of all modules but containers, BasicBlocks included, and as much again for their gradients; 1 MB is
-2**20 bytes.  Functions (ReLU, pooling) have no module and go uncounted.
+The memory table counts as torchsummary 1.5.1 and the paper do: batch 1, 4 bytes a value; the outputs of all modules but
+containers, BasicBlocks included, twice for their gradients; 1 MB is 2**20 bytes.  Functions (ReLU, pooling) are not
+modules, so they are not counted.
 """
 
 import functools
@@ -45,7 +45,7 @@ class Summary:
 
     @property
     def rows(self) -> list[Sequence[str]]:
-        """A table's row, under HEAD, of each layer."""
+        """A table row, under HEAD, for each layer."""
         return [
             (layer.name, layer.kind, " x ".join(map(str, layer.output)), f"{layer.parameters:,}", f"{layer.macs:,}")
             for layer in self.layers
@@ -53,13 +53,13 @@ class Summary:
 
     @property
     def memory(self) -> dict[str, float]:
-        """What takes memory, in MB: the image, the layers' outputs with their gradients, the parameters."""
+        """Memory in MB: the image, the layers' outputs with their gradients, the parameters."""
         outputs = sum(math.prod(layer.output) for layer in self.layers)
         values = {"input": 3 * IMAGE_SIZE**2, "forward/backward": 2 * outputs, "parameters": self.parameters}
         return {name: VALUE_BYTES * count / MB for name, count in {**values, "total": sum(values.values())}.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """What `--json` prints; memory to two decimals, as in the paper."""
+        """The values of `--json`; memory to two decimals, as in the paper."""
         return {
             "parameters": self.parameters,
             "trainable": self.trainable,
@@ -69,21 +69,21 @@ class Summary:
 
 
 def summarise(config: ModelConfig) -> Summary:
-    """Count everything about the model that `config` describes."""
+    """The costs of the model that `config` describes."""
     model = build(config, seed=0).eval()
     layers: list[Layer] = []
 
     def record(name: str, module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         own = sum(p.numel() for p in module.parameters(recurse=False))
         macs = 0
-        if isinstance(module, nn.Conv2d | nn.Linear):  # each weight once for each pixel of the output
+        if isinstance(module, nn.Conv2d | nn.Linear):  # each weight once per output pixel
             macs = module.weight.numel() * math.prod(output.shape[2:])
         layers.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), own, macs))
 
     for name, module in model.named_modules():
         if module is not model and not isinstance(module, nn.Sequential):
             module.register_forward_hook(functools.partial(record, name))
-    with torch.no_grad():  # a real image: the first one on the meta device costs seconds of imports
+    with torch.no_grad():  # a real image: the meta device takes seconds of imports
         model(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE))
     parameters = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

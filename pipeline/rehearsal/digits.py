@@ -1,9 +1,9 @@
-"""The embedded competition: scikit-learn's 1,797 handwritten digits, laid out as the competition's files are.
+"""The embedded competition: scikit-learn's 1,797 handwritten digits, laid out like the competition's files.
 
 They are from E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (UCI Machine Learning Repository).
-1,000 digits are for training, 297 for the holdout, 500 hidden; of the latter two each is drawn three times, in colours
-of its own.  The test images are blurred, so that a model scores visibly less on them than locally, as in the real
-competition, and there is something to diagnose and to mitigate.  Same seed, same bytes.
+1,000 digits are for training, 297 for the holdout, 500 for the test set; the latter two are drawn three times each, in
+different colours.  The test images are blurred, so that there is a gap to diagnose and to mitigate.  Same seed, same
+bytes.
 """
 
 import pickle
@@ -26,19 +26,16 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 SEED = 0
 TEST_DIGITS = 297
 HIDDEN_DIGITS = 500
-DRAWS = 3  # of each of these; with fewer images sampling noise alone would make the predicted interval wide
+DRAWS = 3  # of each of these; fewer images would widen the predicted interval
 BATCHES = 5  # of the remaining 1,000 training images
 BATCH_SIZE = 200
-# The test images' one shift, chosen so that the rehearsal shows what the pipeline is good at: it recognises a blur,
-# and batch-norm adaptation brings back most of what that costs (tests/bench/rehearsal.py).
-BLUR = 2.4  # pixels, the Gaussian's radius
+# The shift was chosen to show what the pipeline is good at: it recognises a blur, and batch-norm adaptation recovers
+# most of the loss (tests/bench/rehearsal.py).
+BLUR = 2.4  # pixels, sigma of the Gaussian
 
 
 def write(folder: Path, labels: Path) -> None:
-    """Lay the competition out in `folder` as its download is, and the test images' labels in the CSV `labels`.
-
-    The labels must not be below `folder`, which is served.
-    """
+    """Write the competition's files into `folder`, and the test labels into the CSV `labels`, outside `folder`."""
     train, test, unlabelled = make()
     lines = ["ID,Labels", *(f"{i},{label}" for i, label in enumerate(unlabelled[1].tolist()))]
     atomic.write_bytes(labels, ("\n".join(lines) + "\n").encode())
@@ -55,7 +52,7 @@ def write(folder: Path, labels: Path) -> None:
 
 
 def _batch(images: Uint8, labels: Int64) -> bytes:
-    """A data_batch or test_batch; its images are stored flat and channel-first."""
+    """A data_batch or test_batch, images flat and channel-first."""
     flat = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
     return _pickle({b"labels": labels.tolist(), b"data": flat})
 
@@ -66,7 +63,7 @@ def _pickle(values: dict[bytes, Any]) -> bytes:
 
 def make() -> tuple[Part, Part, Part]:
     """Training images, holdout and test images, split at random within each class."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415 - a second that only the first use should cost
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - takes a second
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
 
     source: Any = load_digits()
@@ -85,10 +82,10 @@ def make() -> tuple[Part, Part, Part]:
 
 
 def _draw(grey: npt.NDArray[np.float64], rng: np.random.Generator, blur: float) -> Uint8:
-    """One digit (8, 8) as a bright, tinted stroke on a dark, tinted ground (32, 32, 3), blurred by so many pixels."""
+    """One digit (8, 8) as a bright, tinted stroke on a dark, tinted ground (32, 32, 3), blurred by `blur` pixels."""
     stroke = Image.fromarray((grey * 255).astype(np.uint8))
     stroke = stroke.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
-    # Red is brightest and blue darkest, as over CIFAR-10: swapped channels would show in the means.
+    # Red is brightest and blue darkest, as in CIFAR-10, so that swapped channels show in the means.
     ground = np.sort(rng.uniform(20, 90, size=3))[::-1]
     ink = np.sort(rng.uniform(150, 250, size=3))[::-1]
     share = np.asarray(stroke, dtype=np.float64)[:, :, None] / 255.0

@@ -1,4 +1,4 @@
-"""Starts the mock Kaggle server, and makes the environment in which the genuine client finds it.
+"""Start the mock Kaggle server, and the environment in which the genuine client finds it.
 
 with mock_kaggle(None, Path("state")) as kaggle:  # None: the embedded digits
     subprocess.run(["kaggle", "competitions", "files", kaggle.slug], env=kaggle.environment)
@@ -25,7 +25,7 @@ TOKEN = "rehearsal-token-no-secret"
 
 
 def slug_of(folder: Path | None) -> str:
-    """The slug under which a folder is served: rehearsal-NAME, or that of the embedded digits."""
+    """The slug of a served folder: rehearsal-NAME, or that of the embedded digits."""
     if folder is None:
         return digits.SLUG
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
@@ -44,10 +44,10 @@ def mock_kaggle(
 ) -> Iterator[MockKaggle]:
     """Serve `folder` (None: the embedded digits) on 127.0.0.1 while the block runs.
 
-    `state` is the folder of its memory, `labels` the CSV to score with; `make` makes the server.
+    `state` is the folder with its submissions, `labels` the CSV to score with; `make` makes the server.
 
     Raises:
-        UsageError: the state is of another competition, or in use.
+        UsageError: the state belongs to another competition, or is in use.
         MissingInput: `folder` or `labels` is not there.
     """
     if folder is not None:
@@ -73,7 +73,7 @@ def mock_kaggle(
 
 
 def _check(folder: Path, state: Path, labels: Path | None) -> None:
-    """Refuse a folder that has nothing to serve, or would serve what nobody should download."""
+    """Refuse a folder that is missing, or that would serve its own labels or state."""
     if not folder.is_dir() or not any(folder.iterdir()):
         raise MissingInput(f"--folder {folder}: nothing there; it must hold the files as the download has them")
     for flag, path in (("--state", state), ("--labels", labels)):
@@ -82,7 +82,7 @@ def _check(folder: Path, state: Path, labels: Path | None) -> None:
 
 
 def _environment(base: Mapping[str, str], slug: str, port: int, state: Path) -> dict[str, str]:
-    """`base` without any way to the real Kaggle, and with the way to us."""
+    """`base` with the mock server in place of the real Kaggle."""
     config = state / "kaggle-config"
     config.mkdir(exist_ok=True)
     kept = {
@@ -103,6 +103,6 @@ def _environment(base: Mapping[str, str], slug: str, port: int, state: Path) -> 
         "KAGGLE_CONFIG_DIR": str(config.resolve()),
         "PIPELINE_COMPETITION": slug,
         "PIPELINE_PYTHON": sys.executable,
-        # Not resolved: in a virtual environment the link's folder is the one with the `kaggle` command.
+        # Not resolved: a virtual environment's `kaggle` is beside the link.
         "PATH": os.pathsep.join(filter(None, [str(Path(sys.executable).parent), base.get("PATH", "")])),
     }

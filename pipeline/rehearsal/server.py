@@ -1,7 +1,7 @@
-"""HTTP on 127.0.0.1: which request is which call of Kaggle's API, and who may ask.
+"""HTTP on 127.0.0.1: maps requests to calls of Kaggle's API, and checks authorisation.
 
-The genuine client comes by way of `http_proxy`: its requests for http://localhost/api/v1/... arrive with the whole URL
-in the request line.  Whatever else is asked of the proxy is refused: nothing leaves the machine.
+The genuine client uses it as `http_proxy`, so its requests for http://localhost/api/v1/... have the whole URL in the
+request line.  Requests for any other host are refused: nothing leaves the machine.
 """
 
 import json
@@ -21,7 +21,7 @@ from pipeline.rehearsal.state import Refusal
 ADDRESS = "127.0.0.1"
 MAX_BODY = 100 * 1024 * 1024  # bytes of a request
 IDLE_LIMIT = 30  # seconds without a byte from a client
-DOWNLOAD, UPLOAD, OFFLINE = "Download", "Upload", "Offline"  # names of calls, beside the API's
+DOWNLOAD, UPLOAD, OFFLINE = "Download", "Upload", "Offline"  # names of calls besides the API's
 
 _OURS = re.compile(r"(?:http://localhost(?::80)?)?(/[^?]*)(?:\?.*)?")  # a path, or our URL, without the query
 _CALL = re.compile(r"(?:/api)?/v1/[\w.]+/(\w+)")  # SERVICE/CALL
@@ -29,33 +29,33 @@ _STORAGE, _UPLOAD = "/storage/", "/upload/"
 
 
 class MockKaggle(socketserver.ThreadingTCPServer):
-    """The mock server: `serve_forever` runs it, `stop` ends it; one thread a request."""
+    """The mock server: `serve_forever` runs it, `stop` ends it; one thread per request."""
 
-    environment: dict[str, str]  # a whole one, in which a child process finds this server; see mock.py
+    environment: dict[str, str]  # for a child process that is to find this server; see mock.py
 
     allow_reuse_address = True
-    daemon_threads = False  # server_close waits for the threads, so nothing is left behind
+    daemon_threads = False  # server_close waits for the threads
     request_queue_size = 128
 
     def __init__(self, service: Service, handler: "type[Handler] | None" = None) -> None:
         self.service, self.slug, self.state = service, service.slug, service.state
-        self.calls: list[str] = []  # the names of those that came in, oldest first
+        self.calls: list[str] = []  # the names of the calls received, oldest first
         super().__init__((ADDRESS, 0), handler or Handler)
-        self.port = int(self.server_address[1])  # a free one, which it found
+        self.port = int(self.server_address[1])  # a free port
 
     def stop(self) -> None:
-        """End the loop and wait for the requests that are being answered."""
+        """End the loop and wait for open requests."""
         self.shutdown()
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are no news; anything else is a bug and shows on stderr."""
+        """Ignore clients that hang up; anything else is a bug and shows on stderr."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers one request and closes the connection."""
+    """Handle one request and close the connection."""
 
     protocol_version = "HTTP/1.1"
     server_version = "pipeline-rehearsal"
@@ -63,10 +63,10 @@ class Handler(BaseHTTPRequestHandler):
     server: MockKaggle
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing; the server has its own log."""
+        """Print nothing; the server has its own log."""
 
     def do_POST(self) -> None:
-        """A call of the API, the content of a file, or that of a submission."""
+        """A call of the API, a download, or an upload."""
         body, service = self.read_body(), self.server.service
         path = match[1] if (match := _OURS.fullmatch(self.path)) else ""
         if not path:
@@ -86,11 +86,11 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST  # noqa: N815 - http.server's names
 
     def do_CONNECT(self) -> None:
-        """A tunnel to another host."""
+        """Refuse a tunnel to another host."""
         self.offline(self.path.rpartition(":")[0])
 
     def offline(self, host: str) -> None:
-        """Refuse what is meant for another host.  The client shows the reason to its user, never the body."""
+        """Refuse a request for another host; the client shows its user the reason, never the body."""
         self.server.calls.append(OFFLINE)
         self.send_response(502, f"the rehearsal is offline: {printable(host)} is not reached")
         self.send_header("Content-Length", "0")
@@ -98,12 +98,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def read_body(self) -> bytes:
-        """The request's body, as far as it is not too long; the client sends no chunks."""
+        """The request's body, if it is not too long; the client sends no chunks."""
         size = self.headers.get("Content-Length") or "0"
         return self.rfile.read(min(int(size), MAX_BODY)) if size.isdecimal() else b""
 
     def respond(self, call: str, act: Callable[[], Reply]) -> None:
-        """Do what is asked for and answer."""
+        """Carry out the call and reply."""
         self.server.calls.append(call)
         self.send(outcome(act))
 
@@ -116,10 +116,10 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(400, f"The request cannot be meant so: {error}") from error
 
     def send(self, reply: Reply) -> None:
-        """Send the reply; of a file only the rest, if that is asked for."""
+        """Send the reply; of a file only the rest, if requested."""
         size = reply.body.stat().st_size if isinstance(reply.body, Path) else len(reply.body)
         headers, start = dict(reply.headers), 0
-        # If-Range: the rest is wanted only if the file is still the one that was begun.
+        # If-Range: send the rest only if the file has not changed.
         if "ETag" in headers and self.headers.get("If-Range", headers["ETag"]) == headers["ETag"]:
             start = first_byte(self.headers.get("Range"), size)
         if start:
@@ -141,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def outcome(act: Callable[[], Reply]) -> Reply:
-    """What `act` answers, or its refusal in Kaggle's form."""
+    """The reply of `act`, or its refusal in Kaggle's form."""
     try:
         return act()
     except Refusal as error:
@@ -149,7 +149,7 @@ def outcome(act: Callable[[], Reply]) -> Reply:
 
 
 def first_byte(header: str | None, size: int) -> int:
-    """Where a Range header `bytes=FIRST-` begins in a file of `size` bytes; 0, which sends everything, of any other."""
+    """The first byte of a Range header `bytes=FIRST-` for a file of `size` bytes; 0 for any other header."""
     match = re.fullmatch(r"bytes=([0-9]{1,15})-", header or "")
     return int(match[1]) if match and int(match[1]) < size else 0
 

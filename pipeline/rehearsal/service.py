@@ -1,7 +1,6 @@
-"""What Kaggle's API answers to the calls that the genuine client makes: JSON in, JSON out, and files.
+"""The replies of Kaggle's API to the calls of the genuine client: JSON in, JSON out, and files.
 
-Names and fields are those of kagglesdk's competition_api_service; what it leaves out when it has the default value is
-missing here too.
+Names and fields are those of kagglesdk's competition_api_service, which omits default values, as we do.
 """
 
 import hashlib
@@ -23,7 +22,7 @@ from pipeline.kaggle_api import credentials
 from pipeline.rehearsal.state import Refusal, State, timestamp
 from pipeline.store import atomic
 
-BASE = "http://localhost"  # the URL that the client finds us by, through its proxy
+BASE = "http://localhost"  # the client reaches us through its proxy
 USERNAME, TEAM_ID = "rehearsal", 1
 MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 200, 20
 
@@ -32,7 +31,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP answer; a file is its body as it is read while it is sent."""
+    """An HTTP reply; a file is read while it is sent."""
 
     status: int
     body: bytes | Path = b""
@@ -40,12 +39,12 @@ class Reply:
 
 
 def json_reply(values: Json, status: int = 200) -> Reply:
-    """A JSON answer."""
+    """A JSON reply."""
     return Reply(status, json.dumps(values).encode(), {"Content-Type": "application/json; charset=utf-8"})
 
 
 def file_reply(name: str, path: Path) -> Reply:
-    """A file, with what lets a client resume: its identity (ETag), and that parts can be had."""
+    """A file, with the headers that let a client resume: ETag and Accept-Ranges."""
     status = path.stat()
     identity = hashlib.sha256(f"{name}\n{status.st_size}\n{status.st_mtime_ns}".encode()).hexdigest()
     headers = {
@@ -58,7 +57,7 @@ def file_reply(name: str, path: Path) -> Reply:
 
 
 def signed(path: str) -> str:
-    """A link to storage: like Kaggle's it carries a signature, and needs no credentials."""
+    """A link to storage: signed like Kaggle's, so it needs no credentials."""
     return f"{BASE}/storage/{quote(path)}?X-Goog-Expires=345600&X-Goog-Signature={secrets.token_hex(32)}"
 
 
@@ -72,13 +71,13 @@ def page(request: Json, name: str, items: list[Json]) -> Json:
 class Service:
     """The API of one competition, whose files are below `folder`; `cache` keeps their zip.
 
-    `call`, `file` and `upload` raise Refusal for what Kaggle would refuse.
+    `call`, `file` and `upload` raise Refusal if Kaggle would refuse.
     """
 
     def __init__(self, slug: str, folder: Path, cache: Path, state: State) -> None:
         self.slug, self.folder, self.state = slug, folder, state
         self._zip, self._lock = cache / f"{slug}.zip", threading.Lock()
-        self.storage: dict[str, Callable[[], Mapping[str, Path]]] = {"files": self.files}  # what links lead to
+        self.storage: dict[str, Callable[[], Mapping[str, Path]]] = {"files": self.files}  # targets of links
         self.calls: dict[str, Callable[[Json], Reply]] = {
             "ListDataFiles": self._list_data_files,
             "DownloadDataFile": lambda request: Reply(
@@ -94,7 +93,7 @@ class Service:
         }
 
     def call(self, name: str, request: Json) -> Reply:
-        """Answer the call `name`."""
+        """Reply to the call `name`."""
         if name not in self.calls:
             raise Refusal(501, f"This rehearsal does not serve {name}")
         if (asked := request.get("competitionName", self.slug)) != self.slug:
@@ -102,7 +101,7 @@ class Service:
         return self.calls[name](request)
 
     def file(self, link: str) -> Reply:
-        """The file that a link stands for: `SLUG.zip` or `files/NAME`, percent-encoded."""
+        """The file behind a link: `SLUG.zip` or `files/NAME`, percent-encoded."""
         top, _, name = unquote(link).partition("/")
         if top == f"{self.slug}.zip" and not name:
             return file_reply(top, self.archive())
@@ -117,7 +116,7 @@ class Service:
         return Reply(200)
 
     def files(self) -> dict[str, Path]:
-        """The competition's files by their paths, with forward slashes; without hidden ones and credentials."""
+        """The competition's files by path, with forward slashes; without dot files and credentials."""
         files = {}
         for parent, folders, names in os.walk(self.folder):
             folders[:] = [name for name in folders if not name.startswith(".")]
@@ -127,7 +126,7 @@ class Service:
         return dict(sorted(files.items()))
 
     def archive(self) -> Path:
-        """The zip of all files, written when it is first asked for and when the files have changed."""
+        """The zip of all files, written on first use and after changes."""
         with self._lock:
             files = self.files()
             stats = {name: path.stat() for name, path in files.items()}

@@ -1,7 +1,7 @@
 """Submissions, their scores and the daily limit, kept in FOLDER/state.json.
 
-Each submission is on disk before it is answered, so a killed rehearsal forgets none.  It is scored when it comes in;
-until `pending_seconds` are over it is shown as PENDING.
+Each submission is on disk before the reply, so a killed rehearsal forgets none.  It is scored at once, and shown as
+PENDING for `pending_seconds`.
 """
 
 import csv
@@ -23,7 +23,7 @@ from pipeline.errors import BadData, MissingInput, UsageError
 from pipeline.store import atomic
 from pipeline.store.manifest import read_json
 
-FIRST_REF = 90_000_001  # beyond Kaggle's refs of today, so that nobody takes one for the other
+FIRST_REF = 90_000_001  # beyond Kaggle's refs of today
 SECONDS_A_DAY = 86_400
 HEADER = ("ID", "Labels")
 PENDING, COMPLETE, ERROR = "PENDING", "COMPLETE", "ERROR"
@@ -43,7 +43,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """COMPLETE with scores (five decimals, or "" when there are no labels), or ERROR with the reason."""
+    """COMPLETE with scores (five decimals, or "" without labels), or ERROR with the reason."""
 
     status: str
     public: str = ""
@@ -53,7 +53,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Truth:
-    """The test images' labels by id, and the half of the ids that the public score is taken over."""
+    """The test labels by id, and the half of the ids behind the public score."""
 
     labels: dict[int, int]
     public: frozenset[int]
@@ -64,7 +64,7 @@ class Truth:
 
         Raises:
             MissingInput: there is no such file.
-            BadData: it is not a CSV of that kind.
+            BadData: it is not such a CSV.
         """
         try:
             labels = _parse_csv(path.read_bytes())
@@ -94,7 +94,7 @@ def score(content: bytes, truth: Truth | None) -> Outcome:
 
 
 def _share(right: Set[int], ids: Set[int]) -> str:
-    """How many of the ids are right; cut, not rounded: as Kaggle's scores are."""
+    """The share of right ids, cut like Kaggle's scores, not rounded."""
     return f"{len(right & ids) * 100_000 // max(1, len(ids)) / 100_000:.5f}"
 
 
@@ -102,7 +102,7 @@ def _parse_csv(content: bytes) -> dict[int, int]:
     """The labels by id; columns and rows may come in any order.
 
     Raises:
-        ValueError: it is no such CSV; says in which line.
+        ValueError: it is not such a CSV; says in which line.
     """
     labels: dict[int, int] = {}
     text = io.StringIO(content.decode("utf-8-sig", errors="replace"), newline="")
@@ -115,9 +115,9 @@ def _parse_csv(content: bytes) -> dict[int, int]:
             if len(row) > len(HEADER) or key in labels or not 0 <= label < CLASSES:
                 raise ValueError
             labels[key] = label
-    except (ValueError, TypeError, csv.Error):  # TypeError: of a cell that is missing
+    except (ValueError, TypeError, csv.Error):  # TypeError: a missing cell
         wanted = "the header ID,Labels, then each id once with a label 0..9"
-        raise ValueError(f"Line {rows.line_num} of the CSV is not as it must be: {wanted}") from None
+        raise ValueError(f"Line {rows.line_num} of the CSV is invalid: expected {wanted}") from None
     return labels
 
 
@@ -159,7 +159,7 @@ def timestamp(seconds: float) -> str:
 
 @dataclass
 class Memory:
-    """state.json: which competition it is of, with the files from where, and its submissions, oldest first."""
+    """state.json: the competition, the origin of its files, and its submissions, oldest first."""
 
     slug: str
     source: str
@@ -167,24 +167,24 @@ class Memory:
 
 
 class State:
-    """What the mock server remembers of one competition.  Safe to use from several threads."""
+    """The state of one competition on the mock server.  Thread-safe."""
 
-    truth: Truth | None = None  # what new submissions are scored with
+    truth: Truth | None = None  # labels that score new submissions
     daily_limit = 20  # submissions a UTC day
-    pending_seconds = 1.0  # from submitting until the score is shown
+    pending_seconds = 1.0  # from submission to score
 
     def __init__(self, folder: Path, slug: str, source: str) -> None:
-        """Open the state in `folder`, or begin it; `source` says which files the competition has.
+        """Open or create the state in `folder`; `source` says where the competition's files are.
 
         Raises:
-            UsageError: the state is of another competition or of other files.
+            UsageError: the state belongs to another competition or other files.
             BadData: state.json is damaged.
         """
         self.clock: Callable[[], float] = time.time
         self.source, self._file, self._memory = source, folder / "state.json", Memory(slug, source)
         self._lock = threading.Lock()
         self._uploads: dict[str, tuple[str, int]] = {}  # by token: file name and size in bytes
-        self._contents: dict[str, bytes] = {}  # of those that have come
+        self._contents: dict[str, bytes] = {}  # of received uploads, by token
         if self._file.exists():
             self._memory = read_json(self._file, Memory, f"start over with rm -r {folder}")
         if (self._memory.slug, self._memory.source) != (slug, source):
@@ -204,7 +204,7 @@ class State:
         return token
 
     def store_upload(self, token: str, content: bytes) -> None:
-        """The content of an announced upload; may come again, after a broken connection."""
+        """Store the content of an announced upload, again after a broken connection."""
         if token not in self._uploads:
             raise Refusal(404, "This upload was not announced")
         if len(content) != (size := self._uploads[token][1]):
@@ -212,7 +212,7 @@ class State:
         self._contents[token] = content
 
     def submit(self, token: str, description: str) -> int:
-        """Make an upload a submission; returns its ref.  An upload serves once."""
+        """Turn an upload into a submission, once; returns its ref."""
         with self._lock:
             if token not in self._contents:
                 raise Refusal(400, "Submission not allowed: the file was not uploaded")
@@ -237,7 +237,7 @@ class State:
             return [s.shown(pending=now < s.time + self.pending_seconds) for s in reversed(self.received)]
 
     def limits(self) -> tuple[int, int, int]:
-        """Submissions made today and ever, and those still allowed today."""
+        """Submissions made today, made in all, and still allowed today."""
         with self._lock:
             today = self._today(self.clock())
             return today, len(self.received), max(0, self.daily_limit - today)

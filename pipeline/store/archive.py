@@ -1,7 +1,7 @@
-"""Unpacks a downloaded zip or tar(.gz) into a folder, and trusts nothing in it.
+"""Unpack a downloaded zip or tar(.gz) into a folder without trusting it.
 
-The whole table of contents is checked before the first byte is written, and then no more is written than it says:
-plain files and folders, without the archive's permissions.  An archive inside is just a file.
+Checks the whole table of contents before it writes the first byte, and writes no more than that says: plain files and
+folders, without permissions.  Nested archives stay packed.
 """
 
 import errno
@@ -24,17 +24,17 @@ from pipeline.errors import BadData, UsageError, printable
 from pipeline.store import formats
 
 MAX_BYTES = 4 * 1024**3  # unpacked, and of the archive; CIFAR-10 and the test set take 217 MB
-MAX_RATIO = 200  # unpacked to packed bytes; images pack about 1.1 to 1, DEFLATE cannot do more than 1,032 to 1
+MAX_RATIO = 200  # unpacked to packed bytes; images have about 1.1, DEFLATE's limit is 1,032
 MAX_MEMBERS = 1000  # the competition's has 9
 
-_SMALL = 1024**2  # bytes that may come out of any archive, however well they pack
+_SMALL = 1024**2  # bytes that any archive may unpack to, whatever the ratio
 _SLACK = 4 * 1024**2  # bytes of a tar's headers and padding: more than MAX_MEMBERS members need
 _CHUNK = 1024**2  # bytes read at a time
 _MAX_NAME = 1024  # characters
-_MAX_DEPTH = 32  # folders in each other; the competition's has 2
+_MAX_DEPTH = 32  # nested folders; the competition's has 2
 _MAX_PART = 255  # bytes of a file's name on common systems
 _MAX_DIRECTORY = 512 * 1024  # bytes of a zip's table of contents: 500 a member
-_MAX_EXTENDED = 2048  # bytes of a tar's extended header, read whole with patterns that take quadratic time
+_MAX_EXTENDED = 2048  # bytes of a tar's extended header, which tarfile parses in quadratic time
 _EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
 _GZIP = b"\x1f\x8b"
@@ -47,12 +47,12 @@ _DAMAGE = (
 
 
 class _Refused(Exception):
-    """Why an archive is refused, in words; `extract` adds its name."""
+    """Why an archive is refused; `extract` adds its name."""
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A file, with how to read it, or a folder: its cleaned name relative to the destination, its size in bytes."""
+    """A file or folder: its name relative to the destination, its size in bytes, and how to read it."""
 
     name: str
     size: int
@@ -60,14 +60,14 @@ class _Member:
 
 
 def extract(archive: Path, destination: Path, max_bytes: int = MAX_BYTES, max_ratio: int = MAX_RATIO) -> list[Path]:
-    """Unpack `archive` into the empty folder `destination`; the paths of the files, in the archive's order.
+    """Unpack `archive` into the empty folder `destination`, and return the files' paths in the archive's order.
 
-    At most `max_bytes` come out, and at most `max_ratio` times the archive's own size.  What has been written
-    when it fails is the caller's to remove, with the folder.
+    Unpacks at most `max_bytes`, and at most `max_ratio` times the archive's own size.  After an error the caller
+    removes the folder.
 
     Raises:
-        BadData: `archive` is no zip or tar, is damaged, or holds anything but plain files and folders.
-        UsageError: `destination` is no empty folder.
+        BadData: `archive` is not a zip or tar, is damaged, or holds anything but plain files and folders.
+        UsageError: `destination` is not an empty folder.
         OSError: the disk is full.
     """
     if not destination.is_dir() or any(destination.iterdir()):
@@ -94,14 +94,14 @@ def extract(archive: Path, destination: Path, max_bytes: int = MAX_BYTES, max_ra
     except _DAMAGE as error:
         why = f"is damaged or truncated ({printable(error)})"
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a place in the file that does not exist; anything else is the disk's
+        if error.errno != errno.EINVAL:  # EINVAL: an offset outside the file; anything else is the disk's fault
             raise
         why = "is damaged or truncated"
     raise BadData(f"{printable(archive)}: {why}; the archive was not unpacked")
 
 
 def _is_zip(head: bytes) -> bool:
-    """Whether the file that begins so is a zip; else it is a tar.  By its content: names lie."""
+    """Whether a file with this head is a zip rather than a tar; its name proves nothing."""
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return True
     if head.startswith(_GZIP) or head[257:262] == b"ustar":
@@ -112,7 +112,7 @@ def _is_zip(head: bytes) -> bool:
 
 
 def _unpack(members: Sequence[_Member], destination: Path, limit: int) -> list[Path]:
-    """Check the members and write them; the paths of the files."""
+    """Check and write the members; returns the files' paths."""
     _check(members, limit)
     for member in members:
         path = destination / member.name
@@ -121,7 +121,7 @@ def _unpack(members: Sequence[_Member], destination: Path, limit: int) -> list[P
             with member.open() as source, path.open("xb") as target:
                 shutil.copyfileobj(source, target)
             if path.stat().st_size != member.size:
-                raise _Refused(f"holds {printable(member.name)} in another size than it says")
+                raise _Refused(f"holds {printable(member.name)} with another size than listed")
     return [destination / member.name for member in members if member.open]
 
 
@@ -129,7 +129,7 @@ def _unpack(members: Sequence[_Member], destination: Path, limit: int) -> list[P
 
 
 def _member(name: str, size: int, open_: Callable[[], IO[bytes]] | None, limit: int) -> _Member:
-    """A member, unless its name leads out of the destination, or could mean something else on another system."""
+    """A member; refuses names that lead out of the destination or differ between systems."""
     parts = [part for part in name.removesuffix("/").split("/") if part != "."]
     if (
         not (len(name) <= _MAX_NAME and len(parts) <= _MAX_DEPTH and name.isprintable())
@@ -137,16 +137,16 @@ def _member(name: str, size: int, open_: Callable[[], IO[bytes]] | None, limit: 
         or any(not part or part.endswith((".", " ")) or len(part.encode()) > _MAX_PART for part in parts)
     ):
         raise _Refused(f"holds a name that is too long or may lead out of the folder, {printable(name)}")
-    if not 0 <= size <= (limit if open_ else 0):  # at once: `tarfile` looks for the next header beyond it
+    if not 0 <= size <= (limit if open_ else 0):  # now, since `tarfile` seeks the next header beyond it
         raise _Refused(f"holds {printable(name)} of {printable(size)} bytes, and {limit} are the limit")
     return _Member("/".join(parts), size, open_)
 
 
 def _check(members: Sequence[_Member], limit: int) -> None:
-    """Refuse names that meet in one place (also where case is ignored), files used as folders, and too much."""
+    """Refuse names that collide (ignoring case), files used as folders, and too many members or bytes."""
     keys = [unicodedata.normalize("NFC", member.name).casefold() for member in members]
     files = {key for key, member in zip(keys, members, strict=True) if member.open}
-    above = [{key[:k] for k, letter in enumerate(key) if letter == "/"} for key in keys]  # the folders it lies in
+    above = [{key[:k] for k, letter in enumerate(key) if letter == "/"} for key in keys]  # its parent folders
     folders = set().union(*above)
     if len(members) > MAX_MEMBERS or len(folders) > MAX_MEMBERS:
         raise _Refused(f"has more than {MAX_MEMBERS} members or folders")
@@ -162,7 +162,7 @@ def _check(members: Sequence[_Member], limit: int) -> None:
 
 
 class _Sparing(io.BufferedReader):
-    """A file of which nobody reads much at once: `zipfile` would read the table of contents whole."""
+    """A file that refuses large reads: `zipfile` would read the whole table of contents."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         """At most `size` bytes."""
@@ -176,7 +176,7 @@ def _zip_member(unzipped: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) ->
     # `filename` has lost what follows a zero byte; PowerShell writes backslashes.
     name = info.orig_filename.replace("\\", "/")
     is_folder = name.endswith("/")
-    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the writer was no Unix
+    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if it was not written on Unix
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or (kind == stat.S_IFDIR) > is_folder:
         raise _Refused(f"holds {printable(name)}, which is a link or no regular file")
     if info.flag_bits & 0x41 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -188,7 +188,7 @@ def _zip_member(unzipped: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) ->
 
 
 class _Header(tarfile.TarInfo):
-    """Refuses what `tarfile` reads without limit, and what is no plain file or folder."""
+    """A header that refuses what `tarfile` reads without limit, and all but plain files and folders."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
@@ -201,7 +201,7 @@ class _Header(tarfile.TarInfo):
 
 
 def _gunzip(packed: IO[bytes], plain: IO[bytes], most: int) -> None:
-    """Unpack a gzip of one member into `plain`, at most so many bytes."""
+    """Unpack a gzip of one member into `plain`, at most `most` bytes."""
     unzip = zlib.decompressobj(wbits=31)  # with gzip's header and checksum
     while not unzip.eof:
         if not (chunk := unzip.unconsumed_tail or packed.read(_CHUNK)):
@@ -209,7 +209,7 @@ def _gunzip(packed: IO[bytes], plain: IO[bytes], most: int) -> None:
         most -= plain.write(unzip.decompress(chunk, _CHUNK))
         if most < 0:
             raise _Refused("unpacks to more bytes than the limit")
-    if unzip.unused_data or packed.read(1):  # a second member, of which there could be millions, as well
+    if unzip.unused_data or packed.read(1):  # further members: there could be millions
         raise EOFError("something follows its end")
     plain.seek(0)
 
@@ -227,5 +227,5 @@ def _tar_members(tar: tarfile.TarFile, limit: int) -> Iterator[_Member]:
         yield member
     assert tar.fileobj is not None  # it is open
     tar.fileobj.seek(tar.offset)
-    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # `tarfile` takes any damage for the end
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # `tarfile` takes damage for the end
         raise EOFError("a header is damaged, or the end is missing")

@@ -1,7 +1,7 @@
-"""A file or a folder is complete or absent: it is written beside its place, synced to disk, then renamed.
+"""Complete or absent: files and folders are written beside their place, synced to disk, then renamed.
 
-A killed or interrupted process leaves at most a hidden `.NAME.partial` beside the place; the next run overwrites it.
-Callers that may run twice at once hold the `lock` of the place meanwhile.
+A killed process leaves at most `.NAME.partial`, which the next run overwrites.  Callers that may run twice at once hold
+the `lock` of the place.
 """
 
 import errno
@@ -19,26 +19,26 @@ from filelock import FileLock, Timeout
 from pipeline.errors import Log, UsageError
 from pipeline.store import links
 
-# What file systems answer that cannot sync a folder (network mounts, FUSE, exFAT).
+# Errors of file systems that cannot sync a folder (network mounts, FUSE, exFAT).
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EBADF)
 
 
 def write_json(path: Path, values: object) -> None:
-    """Write `values` as indented JSON, or nothing."""
+    """Write `values` as indented JSON, atomically."""
     write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file at once, or not at all."""
+    """Write a file, atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path to write to; it becomes `path` if the block ends well and vanishes if it fails.
+    """Yields a path to write to; it becomes `path` if the block succeeds and is removed if it fails.
 
-    If the block is interrupted it stays, as when the process is killed: status tells by it that a stage was at work.
+    After an interrupt or a kill it stays, and status reports an interrupted stage.
     """
     temporary = partial(path)
     make_folder(path.parent)
@@ -55,9 +55,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path, keep: Log | None = None) -> Iterator[Path]:
-    """Yields an empty folder to fill; it becomes `path` if the block ends well and vanishes if it does not.
+    """Yields an empty folder to fill; it becomes `path` if the block succeeds and is removed if it does not.
 
-    An older `path` stays until its successor is complete on disk, then it is removed, or set aside, as `keep` is told.
+    An older `path` stays until its successor is complete on disk; then it is removed, or with `keep` set aside.
     """
     temporary, old = partial(path), path.with_name(f".{path.name}.old")
     _restore(old, path)
@@ -69,7 +69,7 @@ def replacing_folder(path: Path, keep: Log | None = None) -> Iterator[Path]:
         with naming(path):
             yield temporary
             for entry in (temporary, *temporary.rglob("*")):
-                if not entry.is_symlink():  # a link to a file that is not ours to sync
+                if not entry.is_symlink():  # another program's file
                     _sync(entry)
             if path.exists():
                 set_aside(path, keep) if keep else path.replace(old)
@@ -82,27 +82,27 @@ def replacing_folder(path: Path, keep: Log | None = None) -> Iterator[Path]:
 
 
 def set_aside(path: Path, log: Log) -> None:
-    """Rename what is at `path`, because it is not ours to replace: to NAME.bak, NAME.bak2, ..., as `log` is told."""
+    """Rename `path`, which holds files of the user's, to NAME.bak, NAME.bak2, ..."""
     names = (path.with_name(f"{path.name}.bak{k if k > 1 else ''}") for k in count(1))
     kept = next(name for name in names if not os.path.lexists(name))
     path.replace(kept)
     _sync(path.parent)
-    log(f"{path} holds what is not ours, and is kept as {kept}")
+    log(f"{path} holds files of yours and is kept as {kept}")
 
 
 def partial(path: Path) -> Path:
-    """Where `path` is written before it is complete."""
+    """The path that `path` is written to before it is complete."""
     return path.with_name(f".{path.name}.partial")
 
 
 def _restore(old: Path, path: Path) -> None:
-    """Bring an older folder back, if something ended `replacing_folder` between its two renames."""
+    """Bring the older folder back if `replacing_folder` was killed between its two renames."""
     if old.exists() and not path.exists():
         old.replace(path)
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, or a link to one that is not ours, as far as possible."""
+    """Remove a folder, or a link to one, as far as possible."""
     if folder.is_symlink():
         folder.unlink()
     else:
@@ -110,7 +110,7 @@ def _remove(folder: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it that are missing, and sync each one's entry to disk."""
+    """Make a folder and its missing parents, and sync each entry to disk."""
     links.require_live(path)
     if not path.is_dir():
         make_folder(path.parent)
@@ -120,7 +120,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an OSError of the block name `path`: by itself it names nothing when writing, and two when renaming."""
+    """Make an OSError of the block name `path`: by itself it names no file, or two."""
     try:
         yield
     except OSError as error:
@@ -131,20 +131,17 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def lock(path: Path, wait: float = 0.0) -> Iterator[None]:
-    """Hold `path` against other runs; the operating system lets go when the process dies.
-
-    Args:
-        wait: seconds that another process may hold it meanwhile.
+    """Lock `path` against other processes, waiting up to `wait` seconds; the lock ends with the process.
 
     Raises:
-        UsageError: another process is at work on `path`, or it is a link that leads nowhere.
+        UsageError: another process holds it, or `path` is a dangling link.
         OSError: the file system has no locks.
     """
     links.require_live(path)
     make_folder(path.parent)
     held = FileLock(path.with_name(f".{path.name}.lock"), timeout=wait)
     try:
-        # filelock says so where it takes a file for a lock because there is no flock.
+        # filelock warns if it uses a plain file because flock is missing.
         with naming(path), warnings.catch_warnings(action="ignore"):
             held.acquire()
     except Timeout:
@@ -158,7 +155,7 @@ def lock(path: Path, wait: float = 0.0) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether another run holds `path` at this moment; looking leaves no trace."""
+    """Whether another process holds `path`; leaves no trace."""
     if not path.with_name(f".{path.name}.lock").is_file():
         return False  # nobody ever did
     try:
@@ -166,7 +163,7 @@ def is_locked(path: Path) -> bool:
             return False
     except UsageError:
         return True
-    except OSError:  # the folder is read-only, or has no locks
+    except OSError:  # a read-only folder, or one without locks
         return False
 
 

@@ -1,10 +1,10 @@
-"""What the competition's files mean: CIFAR-10 batches and the test set, in every edition there has been.
+"""The competition's files: CIFAR-10 batches and the test set, in every known edition.
 
     cifar-10-batches-py/   data_batch_1..5, test_batch, batches.meta; anywhere below the folder
-    test set             cifar_test_nolabel.pkl (2025) or cifar_test_nolabels.pkl (2024); b"data", b"ids"
+    test set               cifar_test_nolabel.pkl (2025) or cifar_test_nolabels.pkl (2024); b"data", b"ids"
 
 Keys may be bytes or str, images HWC or flat, ids present or absent.  All are pickles, read by our own reader.
-How the pixels lie in memory is found by looking, because the wrong guess raises no error.
+The pixel layout is detected from the pixels, because a wrong one raises no error.
 """
 
 import math
@@ -33,18 +33,18 @@ CIFAR_FILES = (*TRAIN_BATCHES, TEST_BATCH, META)
 BATCHES, ARCHIVE = "cifar-10-batches-py", "cifar-10-python.tar.gz"  # their folder, and packed
 HIDDEN_NAMES = ("cifar_test_nolabel.pkl", "cifar_test_nolabels.pkl")
 MAX_BYTES = 4 * 1024**3  # of a file; the competition's takes 31 MB
-IN_MEMORY = 256 * 1024**2  # bytes of a file that is read at once, so that nobody can change it meanwhile
+IN_MEMORY = 256 * 1024**2  # bytes; smaller files are read at once, so that nothing can change them meanwhile
 MAX_ID = 10**18  # ids are written with at most 18 digits, which fit int64
-MOST_KEYS = 20  # that are looked at for ids
-NO_KEY = "none"  # instead of the ids' key: they are not in the file
+MOST_KEYS = 20  # searched for ids
+NO_KEY = "none"  # in place of the ids' key: the file has no ids
 CHUNK = 4096  # images in memory at a time: 13 MB
-SAMPLE, STRETCHES = 10_000, 50  # test images that are looked at for the order of the channels, and how many together
-LAYOUT_SAMPLE = 512  # of them for the pixels' layout, which a few show
-FEW = 30  # images, of which a mean colour says nothing
-CLEAR = 1.25  # another reading must be this many times smoother to be believed against the file's own shape
+SAMPLE, STRETCHES = 10_000, 50  # test images whose channel order is checked, and adjacent ones among them
+LAYOUT_SAMPLE = 512  # of them for the pixel layout
+FEW = 30  # images; with fewer, the mean colour says nothing
+CLEAR = 1.25  # another reading must be this many times smoother to override the file's own shape
 
 
-# --- how the pixels of an image file lie in memory --------------------------------------------------------
+# --- pixel layouts ----------------------------------------------------------------------------------------
 
 
 def _hwc(images: Images) -> Images:
@@ -60,7 +60,7 @@ def _unscrambled(images: Images) -> Images:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(-1, S, S, 3)
 
 
-# For each shape of one row: the ways to read uint8 (N, 32, 32, 3) from it, the expected one first.
+# For each shape of a row: the ways to read uint8 (N, 32, 32, 3) from it, the expected one first.
 READINGS: Mapping[tuple[int, ...], Mapping[str, Callable[[Images], Images]]] = {
     (S, S, 3): {
         "HWC": _hwc,
@@ -74,17 +74,17 @@ READINGS: Mapping[tuple[int, ...], Mapping[str, Callable[[Images], Images]]] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """The reading that was chosen."""
+    """The chosen reading."""
 
     name: str
-    expected: bool  # whether it is what the file's shape says
+    expected: bool  # whether it agrees with the file's shape
     smoothness: dict[str, float]  # mean absolute difference of neighbouring pixels, per reading, 0..255
 
 
 def detect(images: Images) -> Layout:
-    """Find out how `images`, uint8 (N, 32, 32, 3), (N, 3, 32, 32) or (N, 3072), must be read.
+    """Detect the layout of `images`, uint8 (N, 32, 32, 3), (N, 3, 32, 32) or (N, 3072).
 
-    The file's own shape is believed unless another reading is clearly smoother.
+    The file's own shape wins unless another reading is clearly smoother.
     """
     rough: dict[str, float] = {}
     for name, reading in READINGS[images.shape[1:]].items():
@@ -101,10 +101,10 @@ def read(images: Images, layout: Layout) -> Images:
 
 
 def channel_order(images: Images, reference: Images) -> str:
-    """ "RGB", "BGR" or "unclear": whether the colour of `images` leans the way `reference` (RGB) leans.
+    """ "RGB", "BGR" or "unclear": the channel order of `images` by the colour of `reference` (RGB).
 
-    Both uint8 (N, 32, 32, 3).  Compares red minus blue, averaged over images, in units of its standard
-    error; grey images, few images and sets without a lean stay unclear.
+    Both uint8 (N, 32, 32, 3).  Compares the mean of red minus blue in standard errors; grey images and few images
+    stay unclear.
     """
     leans = []
     for part in (images, reference):
@@ -129,14 +129,11 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Hidden:
-    """The test set, of N images: as the file has it, and what was found out.
-
-    There may be more images than fit into memory, so they are made upright where they are asked for.
-    """
+    """The test set, of N images, as the file has it; converted in chunks, as it may not fit into memory."""
 
     raw: Images = field(repr=False)  # (N, ...), in one of the shapes of READINGS
     ids: NDArray[np.int64]  # (N,), unique
-    ids_key: str | None  # where the file has them; None: it has none, so they are 0..N-1
+    ids_key: str | None  # their key in the file; None: the file has no ids, so they are 0..N-1
     layout: Layout
 
     def __len__(self) -> int:
@@ -144,7 +141,7 @@ class Hidden:
         return len(self.raw)
 
     def sample(self) -> Images:
-        """At most SAMPLE of the images, from all over the file."""
+        """At most SAMPLE of the images, spread over the file."""
         return read(_sample(self.raw), self.layout)
 
     def chunks(self) -> Iterator[Images]:
@@ -160,7 +157,7 @@ def in_chunks(images: Images) -> Iterator[Images]:
 
 
 def find_batches(folder: Path) -> Path | None:
-    """The folder with CIFAR-10's batches, or None; BadData if some are not there, or there are two sets of them."""
+    """The folder with CIFAR-10's batches, or None; BadData if some are missing, or there are two sets."""
     folders = sorted({path.parent for path in links.find(folder, TEST_BATCH, META)})
     if not folders:
         if other := links.find(folder, BATCHES):
@@ -176,7 +173,7 @@ def find_batches(folder: Path) -> Path | None:
 
 
 def find_hidden(folder: Path) -> Path:
-    """The file with the test images; MissingInput if there is none, BadData if there are several."""
+    """The file with the test set; MissingInput if there is none, BadData if there are several."""
     paths = links.find(folder, *HIDDEN_NAMES)
     if not paths:
         raise MissingInput(f"{folder} has no test set, {' or '.join(HIDDEN_NAMES)}: is it the competition's folder?")
@@ -187,14 +184,14 @@ def find_hidden(folder: Path) -> Path:
 
 
 def find_files(folder: Path) -> list[Path]:
-    """The files that matter of a folder laid out like a download: the test set, and the batches, packed or not."""
+    """The test set and the batches (packed or not) of a folder laid out like a download."""
     batches = find_batches(folder)
     files = [batches / name for name in CIFAR_FILES] if batches else links.find(folder, ARCHIVE)[:1]
     return [find_hidden(folder), *files]
 
 
 def require_size(path: Path) -> None:
-    """BadData for a file of more than MAX_BYTES bytes, before somebody takes its sha256."""
+    """BadData for a file of more than MAX_BYTES bytes, before it is hashed."""
     if (size := path.stat().st_size) > MAX_BYTES:
         raise BadData(f"{printable(path)} has {size} bytes, and {MAX_BYTES} are the limit: is it the competition's?")
 
@@ -210,7 +207,7 @@ def _read_batch(path: Path) -> Labelled:
     raw = _images(content, path)
     layout = detect(raw)
     if not layout.expected:
-        raise BadData(f"{path}: the images are scrambled ({layout.name}): this is no CIFAR-10 batch; {formats.REPLACE}")
+        raise BadData(f"{path}: the images are scrambled ({layout.name}): not a CIFAR-10 batch; {formats.REPLACE}")
     labels = _integers(_get(content, "labels", path), len(raw), f"{path}: the labels")
     if labels.max() >= CLASSES:
         raise BadData(f"{path}: a label is outside 0..{CLASSES - 1}")
@@ -231,11 +228,11 @@ def read_hidden(path: Path, ids_key: str | None = None, again: str = "preprocess
     """The test set, whatever the edition.
 
     Args:
-        ids_key: the key of the ids; by default "ids", and images without them are numbered from 0, as with NO_KEY.
-        again: the command to which a key is added, where ids seem to be under another one.
+        ids_key: the key of the ids; by default "ids", without which images are numbered from 0, as with NO_KEY.
+        again: the command that the message completes with a key if ids seem to have another one.
 
     Raises:
-        BadData: it is damaged or of another shape, or it is not clear which are the ids.
+        BadData: the file is damaged, has another shape, or the ids are ambiguous.
         UsageError: there is nothing under `ids_key`.
     """
     content = _dictionary(path)
@@ -253,7 +250,7 @@ def read_hidden(path: Path, ids_key: str | None = None, again: str = "preprocess
 
 
 def _seem_ids(content: dict[Any, Any], count: int) -> list[str]:
-    """The keys, of the first ones, under which as many distinct whole numbers are as there are images."""
+    """The keys whose values are `count` distinct whole numbers."""
     others = []
     for key, value in list(content.items())[:MOST_KEYS]:
         with suppress(BadData):
@@ -263,7 +260,7 @@ def _seem_ids(content: dict[Any, Any], count: int) -> list[str]:
 
 
 def _sample(raw: Images) -> Images:
-    """At most SAMPLE rows, in stretches: of a mapped file, one row brings its neighbourhood into memory."""
+    """At most SAMPLE rows, in stretches, because reading one row of a mapped file loads its neighbours."""
     if len(raw) <= SAMPLE:
         return raw
     long = SAMPLE // STRETCHES
@@ -275,13 +272,10 @@ def _sample(raw: Images) -> Images:
 
 
 def load(path: Path) -> object:
-    """The value of a pickle file, by our own reader.
+    """The value of a pickle file, by our own reader; BadData if it is unreadable, too large or not harmless.
 
-    The arrays of a file over IN_MEMORY bytes are views of the mapped file: it must stay as it is while they are in
-    use, and `_forget` frees what was read of them.
-
-    Raises:
-        BadData: the file cannot be read, is too large, or is no harmless pickle.
+    Arrays of a file over IN_MEMORY bytes are views of the mapped file, which must not change while they are in use;
+    `_forget` frees their memory.
     """
     try:
         if not path.is_file():
@@ -296,7 +290,7 @@ def load(path: Path) -> object:
 
 
 def _forget(array: NDArray[np.generic]) -> None:
-    """Free the memory that an array of a mapped file takes by having been read; it can be read again."""
+    """Free the memory of a mapped array; it can be read again."""
     owner: object = array
     while isinstance(owner, np.ndarray):
         owner = owner.base
@@ -304,7 +298,7 @@ def _forget(array: NDArray[np.generic]) -> None:
         owner.madvise(mmap.MADV_DONTNEED)
 
 
-# --- what is in them ---------------------------------------------------------------------------------------
+# --- their content -----------------------------------------------------------------------------------------
 
 
 def _dictionary(path: Path) -> dict[Any, Any]:
@@ -318,7 +312,7 @@ def _dictionary(path: Path) -> dict[Any, Any]:
 
 def _get(content: dict[Any, Any], key: str, path: Path, optional: bool = False) -> Any:
     """The value under `key`, which may be text or bytes."""
-    raw = key.encode(errors="surrogateescape")  # as the command line has what is no UTF-8
+    raw = key.encode(errors="surrogateescape")  # the command line's form of bytes that are not UTF-8
     if key in content and raw in content:
         raise BadData(f"{path} has {key!r} twice, as text and as bytes")
     value = content.get(key, content.get(raw))
@@ -328,7 +322,7 @@ def _get(content: dict[Any, Any], key: str, path: Path, optional: bool = False) 
 
 
 def _keys(content: dict[Any, Any]) -> str:
-    """The first keys there are, in words."""
+    """A sentence with the first keys."""
     return f"its keys are {', '.join(printable(key, 30) for key in list(content)[:8]) or 'none'}"
 
 
@@ -347,7 +341,7 @@ def _images(content: dict[Any, Any], path: Path) -> Images:
 
 
 def _ids(value: Any, count: int, what: str) -> NDArray[np.int64]:
-    """So many distinct whole numbers, see `_integers`."""
+    """`count` distinct whole numbers, see `_integers`."""
     ids = _integers(value, count, what)
     numbers, times = np.unique(ids, return_counts=True)
     if len(numbers) < count:
@@ -356,10 +350,10 @@ def _ids(value: Any, count: int, what: str) -> NDArray[np.int64]:
 
 
 def _integers(value: Any, count: int, what: str) -> NDArray[np.int64]:
-    """So many labels or ids: whole numbers from 0 on, in a list, a tuple or an array, as floats or digits as well."""
+    """`count` labels or ids: whole numbers from 0 on, in a list, tuple or array; also as floats or digits."""
     why = f"{what} are not {count} whole numbers from 0 on, one for each image"
     shape = value.shape if isinstance(value, np.ndarray) else (len(value),) if isinstance(value, list | tuple) else ()
-    if math.prod(shape) != count or max(shape, default=0) != count:  # (N, 1) will do
+    if math.prod(shape) != count or max(shape, default=0) != count:  # (N, 1) is accepted
         raise BadData(f"{why}, but {type(value).__name__} of shape {shape}")
     if isinstance(value, np.ndarray):
         value = value.reshape(-1)

@@ -1,7 +1,4 @@
-"""The runs that predict averages: one, or several that learned from the same images.
-
-Each is a finished run, or a network of the folder data/pretrained, which come with the project, in git.
-"""
+"""The runs that predict averages: finished runs that learned from the same images, or bundled weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,21 +15,21 @@ from pipeline.store.runs import PRETRAINED, Run, RunCard, RunResult, all_latest,
 
 @dataclass(frozen=True)
 class Exported:
-    """NAME.json in data/pretrained: a run's card and result, and where its weights come from."""
+    """NAME.json in data/pretrained: a run's card and result, and the origin of its weights."""
 
     run: RunCard
     result: RunResult
     weights: FileRecord  # of NAME.safetensors
     original: Mapping[str, str]  # name and weights_sha256 of the run that was exported
-    trained_on: str  # the images, for people
-    command: str  # what trained it
+    trained_on: str  # the images, as text
+    command: str  # that trained it
     commit: str  # of git
     label_agreement: float  # per cent of labels that half precision keeps
     versions: Mapping[str, str]
 
 
 def open_run(models: Path, folder: Path, name: str) -> Run:
-    """A run by the name that `--run` gives: of `folder` (data/pretrained) if it says so, else a finished one.
+    """The run that `--run name` means: bundled weights in `folder` (data/pretrained), or a finished run.
 
     Raises:
         MissingInput: there is no such run.
@@ -45,9 +42,9 @@ def open_run(models: Path, folder: Path, name: str) -> Run:
     meant = [other for other in files if name in (PRETRAINED, other)]
     if not meant:
         there = f"in {folder} there is {', '.join(files) or 'none'}; `python -m pipeline.train` makes one"
-        raise MissingInput(f"--run {name}: no network came with the project under that name, {there}")
+        raise MissingInput(f"--run {name}: no bundled weights of that name; {there}")
     if len(meant) > 1:
-        raise UsageError(f"--run {name}: there are several, name one of {', '.join(meant)}")
+        raise UsageError(f"--run {name} is ambiguous: choose one of {', '.join(meant)}")
     file = files[meant[0]]
     weights = f"{file.stem}.safetensors"
     exported = read_json(file, Exported, "restore it with git")
@@ -60,13 +57,13 @@ def open_run(models: Path, folder: Path, name: str) -> Run:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """One run or more, in the order of their names: however they are named, it is the same ensemble."""
+    """One or more runs, sorted by name, so that their order does not matter."""
 
     runs: tuple[Run, ...]
 
     @classmethod
     def open(cls, models: Path, pretrained_folder: Path, names: Sequence[str]) -> Self:
-        """The finished runs `names`, or without names what train finished last: a run, or all seeds of one command.
+        """The finished runs `names`; by default what train finished last, a run or all seeds of one command.
 
         Raises:
             MissingInput, BadData: one of them is not there, or is damaged.
@@ -97,12 +94,12 @@ class Ensemble:
 
     @property
     def csv_name(self) -> str:
-        """The CSV's name where none is asked for: "A+B" would be too long for many."""
+        """The default name of the CSV; "A+B" would be too long for many runs."""
         return f"{self.name}.csv" if len(self.runs) == 1 else f"ensemble-{self.weights_sha256[:8]}.csv"
 
     @property
     def competition(self) -> str:
-        """The slug of the competition whose images they learned from."""
+        """The slug of the competition that they were trained for."""
         return self.runs[0].card.competition
 
     @property
@@ -112,12 +109,12 @@ class Ensemble:
 
     @property
     def validation_set(self) -> ValidationSet:
-        """What selected their epochs; one that was selected on test_batch makes the whole optimistic."""
+        """What selected their epochs: "test_batch" if that is true of any, since it makes the average optimistic."""
         return "test_batch" if any(run.result.optimistic for run in self.runs) else "split"
 
     @property
     def one_protocol(self) -> bool:
-        """Whether no member has learned from the images that validated another."""
+        """Whether no member was trained on images that validated another."""
         configs = [run.card.config for run in self.runs]
         if all(config.validation == "test_batch" for config in configs):
             return True
@@ -125,10 +122,10 @@ class Ensemble:
 
     @property
     def submittable(self) -> bool:
-        """Whether the competition allows each of the networks."""
+        """Whether each model is within the parameter limit."""
         return all(run.result.submittable for run in self.runs)
 
     @property
     def parameters(self) -> int:
-        """Trainable, of all members together."""
+        """Trainable parameters of all members together."""
         return sum(run.result.trainable_parameters for run in self.runs)

@@ -1,4 +1,4 @@
-"""What a file is that is not ours to read, by how it begins, and what to do about it.  Nothing of it is loaded here."""
+"""Name a file that we cannot read by its first bytes, and say what to do about it.  Nothing is loaded here."""
 
 import os
 import re
@@ -7,19 +7,19 @@ from typing import NamedTuple
 
 from pipeline.errors import printable
 
-HEAD = 512  # bytes, which tell what a file is
+HEAD = 512  # bytes that identify a format
 
 REPLACE, UNPACK, PULL = "put the original in its place", "unpack it", "run `git lfs pull` in its folder"
 LOAD, LOAD_PYTHON2 = "pickle.load(open(p, 'rb'))", "pickle.load({}, encoding='bytes')"
 
 
 class Format(NamedTuple):
-    """How files of a format begin (a regular expression), its name, and the Python that loads one named `p`."""
+    """The first bytes of a format (a regular expression), its name, and the Python that loads a file `p`."""
 
     begins: bytes
     name: str
-    load: str = ""  # what gives a dictionary, a data frame, an array or a list
-    cure: str = REPLACE  # where nothing loads it
+    load: str = ""  # gives a dictionary, a data frame, an array or a list
+    cure: str = REPLACE  # if nothing loads it
 
 
 FORMATS = (
@@ -42,7 +42,7 @@ FORMATS = (
     Format(rb"\s*\Z", "empty"),
     Format(rb"[ -~\s]+\Z", "text, perhaps a CSV"),
 )  # fmt: skip
-# Whose objects a pickle may hold instead of plain arrays.  What other globals do, nobody is told to try.
+# Packages whose objects a pickle may hold instead of plain arrays; no message suggests loading any other global.
 OBJECTS = r"(pandas|PIL|joblib|torch|collections|sklearn|numpy\.str_|builtins\.range|__builtin__\.xrange)\b"
 
 
@@ -52,7 +52,7 @@ def named(head: bytes) -> Format | None:
 
 
 def explained(path: str, head: bytes, wanted: str = "") -> str | None:
-    """What the file is and what to do about it, in up to four lines; None if that is not known.
+    """What the file is and what to do about it, in up to four lines; None if it is unknown.
 
     `wanted` is the global that a pickle asked for.
     """
@@ -70,8 +70,8 @@ def explained(path: str, head: bytes, wanted: str = "") -> str | None:
 
 
 def again(path: str, load: str = LOAD) -> str:
-    """How a file is saved as what we read, in two lines of Python; what it was stays beside it."""
-    own = os.path.realpath(path) if Path(path).is_symlink() else path  # who linked it has it elsewhere
+    """Two lines of Python that save a file in our format and keep the original beside it."""
+    own = os.path.realpath(path) if Path(path).is_symlink() else path
     modules = ", ".join(sorted({"os", "pickle", *re.findall(r"([\w.]+)\.\w+\(", load)} - {"np"}))
     second = "ids" if Path(path).name.startswith("cifar_test") else "labels"
     return (

@@ -1,10 +1,9 @@
-"""submissions/ledger.csv: every submission and what became of it, one line an event, only ever appended.
+"""submissions/ledger.csv, the submission log: one line an event, append-only.
 
-A line is written under a lock and synced to disk before anybody goes on, so a kill loses nothing; what a
-power cut tore off at the end is completed by a line end and skipped.  No cell is quoted, so a line is a line
-wherever it is torn.  The newest line of a submission holds its state.
+Each line is written under a lock and synced to disk, so a kill loses nothing; a last line torn by a power cut is ended
+and skipped.  No cell is quoted, so a line stays one line.  A submission's newest line holds its state.
 
-Accuracies and scores are in per cent, gaps in points (local test accuracy minus score).
+Accuracies and scores are in per cent, gaps in points (holdout accuracy minus score).
 """
 
 import dataclasses
@@ -19,7 +18,7 @@ from pipeline.store import atomic
 from pipeline.store.submissions import Sidecar
 
 NAME = "ledger.csv"
-MOST = 1000.0  # per cent or points; the ends of an interval may lie beyond 100
+MOST = 1000.0  # per cent or points; an interval may exceed 100
 PREDICTED, SENDING, PENDING, COMPLETE, ERROR = "predicted", "sending", "pending", "complete", "error"
 COLUMNS = (
     "time", "competition", "run", "csv_sha256", "ref", "local_validation", "local_test", "public", "private",
@@ -31,9 +30,9 @@ TEXTS = ("time", "competition", "run", "csv_sha256", "status", "note")
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One line.  None or "" means unknown; `ref` is Kaggle's number of the submission."""
+    """One line.  None or "" means unknown; `ref` is Kaggle's number for the submission."""
 
-    time: str = ""  # ISO 8601, UTC: when it was submitted, as far as that is known
+    time: str = ""  # of the submission, ISO 8601, UTC
     competition: str
     run: str = ""
     csv_sha256: str = ""
@@ -43,14 +42,14 @@ class Entry:
     public: float | None = None
     private: float | None = None
     status: str = ""
-    note: str = ""  # the reason of an error; how a submission by hand was recognised; what predicted
-    predicted: float | None = None  # the public score, predicted; only in lines of status "predicted"
+    note: str = ""  # reason of an error; how a submission by hand was recognised; method of a prediction
+    predicted: float | None = None  # public score; only in lines of status "predicted"
     predicted_low: float | None = None  # of the 90% interval
     predicted_high: float | None = None
 
     @classmethod
     def of(cls, sidecar: Sidecar) -> Self:
-        """What is known of a CSV before it is submitted."""
+        """The entry of a CSV before it is submitted."""
         return cls(
             competition=sidecar.competition, run=sidecar.run, csv_sha256=sidecar.csv_sha256,
             local_validation=sidecar.validation_accuracy, local_test=sidecar.test_accuracy,
@@ -58,12 +57,12 @@ class Entry:
 
     @property
     def gap_public(self) -> float | None:
-        """Local test accuracy minus public score, in points."""
+        """Holdout accuracy minus public score, in points."""
         return None if self.local_test is None or self.public is None else round(self.local_test - self.public, 3)
 
     @property
     def gap_private(self) -> float | None:
-        """Local test accuracy minus private score, in points."""
+        """Holdout accuracy minus private score, in points."""
         return None if self.local_test is None or self.private is None else round(self.local_test - self.private, 3)
 
 
@@ -77,12 +76,12 @@ def append(path: Path, entries: Iterable[Entry]) -> None:
         return
     with atomic.lock(path, wait=60):
         if not path.is_file() or not path.stat().st_size:
-            # A header that is torn, or a file whose name is lost, would take all lines with it.
+            # A torn header, or a lost directory entry, would take all lines with it.
             atomic.write_bytes(path, (",".join(COLUMNS) + "\n").encode())
         with atomic.naming(path), path.open("ab+") as stream:
             stream.seek(-1, os.SEEK_END)
             if stream.read(1) != b"\n":
-                stream.write(b"\n")  # a line torn by a power cut stays alone
+                stream.write(b"\n")  # ends a line torn by a power cut
             stream.write(text.encode())
             stream.flush()
             os.fsync(stream.fileno())
@@ -94,7 +93,7 @@ def line(entry: Entry) -> str:
 
 
 def read(path: Path) -> list[Entry]:
-    """All lines, oldest first, none without a ledger; BadData names a line that was edited into something else."""
+    """All lines, oldest first, none without a ledger; BadData names an invalid line."""
     if not path.is_file():
         return []
     header, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() or [",".join(COLUMNS)]
@@ -104,8 +103,8 @@ def read(path: Path) -> list[Entry]:
     for number, text in enumerate(lines, start=2):
         cells = dict(zip(COLUMNS, text.split(","), strict=False))
         last = cells.get(COLUMNS[-1], "\0")
-        # What a power cut tore has cells missing, its last number cut, or empty space for what came last.  The event
-        # is asked of Kaggle, or predicted, again.
+        # A line torn by a power cut lacks cells, or ends in a cut number or in zero bytes.  Its event
+        # is fetched from Kaggle, or predicted, again.
         if "\0" in last or (cells["status"] == PREDICTED and last[-4:-3] != "."):
             continue
         try:
@@ -113,7 +112,7 @@ def read(path: Path) -> list[Entry]:
                 raise ValueError("more cells than columns")
             entries.append(Entry(**{field.name: _value(field.name, cells[field.name]) for field in FIELDS}))
         except ValueError as error:
-            raise BadData(f"{path}, line {number}: {printable(error)}; mend the line or remove it") from error
+            raise BadData(f"{path}, line {number}: {printable(error)}; fix the line or delete it") from error
     return entries
 
 
@@ -135,7 +134,7 @@ def current(entries: Iterable[Entry], competition: str) -> list[Entry]:
 
 
 def predictions(entries: Iterable[Entry], competition: str) -> dict[str, Entry]:
-    """The prediction of each CSV, by its sha256: the first, and only if no score of it was known before."""
+    """The prediction for each CSV, by its sha256: the first, unless its score was known before."""
     first: dict[str, Entry] = {}
     scored = set()
     for entry in entries:
@@ -149,7 +148,7 @@ def predictions(entries: Iterable[Entry], competition: str) -> dict[str, Entry]:
 
 
 def rows(entries: Iterable[Entry], predictions: Mapping[str, Entry]) -> list[Sequence[str]]:
-    """A table's row, under HEAD, of each submission; `predictions` are by the CSV's sha256."""
+    """A table row, under HEAD, for each submission; `predictions` are by the CSV's sha256."""
     return [
         (
             "-" if entry.ref is None else str(entry.ref),
@@ -177,7 +176,7 @@ def _value(name: str, cell: str) -> Any:
     if name == "ref":
         return int(cell)
     if not abs(value := float(cell)) <= MOST:
-        raise ValueError(f"{cell} is no share in per cent")
+        raise ValueError(f"{cell} is not a percentage")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Files that are reached by links, and links that lead nowhere."""
+"""Files reached through links, and dangling links."""
 
 import os
 from pathlib import Path
@@ -7,20 +7,20 @@ from pipeline.errors import BadData, UsageError, printable
 
 
 def find(folder: Path, *names: str) -> list[Path]:
-    """The files with these names anywhere below `folder`, through links too; one that is reached twice counts once.
+    """The files with these names anywhere below `folder`, also through links; each counts once.
 
     Raises:
-        BadData: there is none, and a link leads nowhere, or a folder cannot be read.
+        BadData: there is none, and a link is dangling or a folder cannot be read.
     """
-    found: dict[Path, Path] = {}  # by what it is without links
+    found: dict[Path, Path] = {}  # by resolved path
     seen: set[str] = set()
     lost: list[str | OSError] = []
     for place, folders, files in os.walk(folder, followlinks=True, onerror=lost.append):
-        if (real := os.path.realpath(place)) in seen:  # reached by a link as well, perhaps from below
+        if (real := os.path.realpath(place)) in seen:  # reached through a link as well, perhaps from below
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))  # a bin, checkpoints of notebooks
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # trash, notebook checkpoints
         for path in (Path(place, name) for name in sorted(files)):
             if nowhere := dangling(path):
                 lost.append(nowhere)
@@ -32,13 +32,13 @@ def find(folder: Path, *names: str) -> list[Path]:
 
 
 def dangling(path: Path) -> str:
-    """That `path` is a link which leads nowhere, or in a circle, in words; "" if it is not."""
+    """A sentence if `path` is a dangling or circular link, else ""."""
     if path.exists() or not path.is_symlink():
         return ""
     return f"{path} is a link to {path.readlink()}, which leads nowhere"
 
 
 def require_live(path: Path) -> None:
-    """UsageError for a link that leads nowhere: what it leads to may come back, so it is not replaced."""
+    """UsageError for a dangling link: its target may come back, so it is not replaced."""
     if nowhere := dangling(path):
         raise UsageError(f"{nowhere}: mount it, or name another place (--help shows the options)")

@@ -1,4 +1,4 @@
-"""manifest.json: what a stage wrote, from what, and with which versions; and the one reader of our JSON files.
+"""manifest.json: a stage's outputs, inputs and versions; and the one reader of our JSON files.
 
 The manifest is the last file that a stage writes, so a folder with a manifest is complete.
 """
@@ -23,13 +23,13 @@ from pipeline.store import atomic
 
 NAME = "manifest.json"
 KAGGLE = "kaggle"  # a download's source, when it is not a path
-LARGEST_NUMBER = 1e300  # of numbers: what is beyond, or no number at all, is nobody's accuracy
+LARGEST_NUMBER = 1e300  # larger numbers and NaN are damage
 T = TypeVar("T")
 _DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, OverflowError, RecursionError, zipfile.BadZipFile)
 
 
 def read_json(path: Path, kind: type[T], cure: str) -> T:
-    """The JSON file `path` as a `kind`, see `from_json`; `cure` is what to do about one that is missing or damaged.
+    """The JSON file `path` as a `kind`, see `from_json`; `cure` says what to do if it is missing or damaged.
 
     Raises:
         MissingInput: there is no such file.
@@ -42,7 +42,7 @@ def read_json(path: Path, kind: type[T], cure: str) -> T:
 
 @contextmanager
 def reading(path: Path, cure: str) -> Iterator[None]:
-    """Turn whatever the block finds wrong with the content of `path` into the errors of `read_json`."""
+    """Turn any error about the content of `path` into one of `read_json`'s."""
     try:
         yield
     except FileNotFoundError:
@@ -54,13 +54,13 @@ def reading(path: Path, cure: str) -> Iterator[None]:
 
 
 def from_json(kind: Any, value: Any, name: str = "") -> Any:
-    """`value`, as JSON holds it, as a `kind`: a dataclass, or what its fields are declared to hold.
+    """A JSON value as a `kind`: a dataclass, or a type that its fields may have.
 
-    A dataclass that older versions wrote otherwise has a static method `upgraded`, from their values to today's.
+    A dataclass with an older format has a static method `upgraded`, from old values to today's.
 
     Raises:
-        TypeError: the value, or one in it, is of another type; says which by its dotted `name`.
-        ValueError, PipelineError: from a dataclass that checks its fields itself.
+        TypeError: a value has another type; the message has its dotted `name`.
+        ValueError, PipelineError: from a dataclass that checks its fields.
     """
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):  # T | None
@@ -92,7 +92,7 @@ def _dataclass(kind: Any, values: dict[str, Any], name: str) -> Any:
 
 
 def _is(kind: Any, value: Any) -> bool:
-    """Whether a JSON scalar is of the declared kind; a whole number will do as a float."""
+    """Whether a JSON scalar has the declared type; a float may be a whole number."""
     if get_origin(kind) is Literal:
         return isinstance(value, str) and value in get_args(kind)
     if kind is float:
@@ -132,7 +132,7 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def fingerprint(self, *prefixes: str) -> str:
-        """Identity of the files whose names begin so: equal contents under equal names, wherever they lie."""
+        """Identity (sha256 hex) of the files with these name prefixes, by names and contents."""
         return fingerprint({k: record.sha256 for k, record in self.files.items() if k.startswith(prefixes)})
 
     def write(self, folder: Path) -> None:
@@ -146,20 +146,20 @@ class Manifest:
         return read_json(path, cls, cure) if path.is_file() else None
 
     def changed(self, folder: Path) -> list[str]:
-        """The files that are not there, or not with their recorded content.  Reads them all."""
+        """The files that are missing or have another content.  Reads them all."""
         missing = self.missing(folder)
         return missing or [name for name, record in self.files.items() if FileRecord.of(folder / name) != record]
 
     def missing(self, folder: Path) -> list[str]:
-        """The files that are not there, or not in their recorded size.  Fast: contents are not read."""
+        """The files that are missing or have another size.  Fast: contents are not read."""
         sizes = {name: path.stat().st_size for name in self.files if (path := folder / name).is_file()}
         return [name for name, record in self.files.items() if sizes.get(name) != record.size]
 
 
 def strangers(folder: Path, *ours: str) -> list[str]:
-    """The files in a stage's folder that are not in its manifest, which may be missing or damaged, and not `ours`.
+    """The files in a stage's folder that are neither in its manifest (if that is readable) nor match `ours`.
 
-    `ours` are patterns as in a shell, whose asterisk also matches a slash.
+    `ours` are shell patterns whose asterisk also matches a slash.
     """
     manifest = None
     with suppress(BadData):

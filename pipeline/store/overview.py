@@ -1,7 +1,6 @@
-"""What exists of a competition in all folders, and what of it is stale.
+"""What exists of a competition, and what is stale: from files alone, submissions from the ledger.
 
-Reads files and asks nobody; what is known of submissions is what the ledger has.  Changes no file, and returns damage
-instead of raising it.
+Changes no file, and returns damage instead of raising it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ class FolderState:
 
     path: str
     state: str  # absent, under way, interrupted, complete, stale or damaged
-    text: str  # what is in it, or what is wrong with it
+    text: str  # its content, or what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -40,19 +39,19 @@ class RunState:
     """A run.  Accuracies in per cent; None is unknown."""
 
     name: str
-    changed: str  # when a file of it changed last, ISO 8601, UTC
+    changed: str  # last change of a file, ISO 8601, UTC
     preset: str = ""
     state: str = "damaged"  # or training, interrupted, finished
     epoch: int = 0  # done
     epochs: int = 0
     validation: float | None = None  # the best so far
     test: float | None = None  # on test_batch
-    public: float | None = None  # the best of the CSVs that it predicted alone
+    public: float | None = None  # best score of the CSVs that it predicted alone
     seconds: float | None = None  # of training, so far
     seconds_left: float | None = None  # of training
-    stale: bool = False  # it learned from other images than are here now
+    stale: bool = False  # trained on other images than are here now
     latest: bool = False  # predict takes it by default
-    best: bool = False  # of several that predict can take, the highest validation accuracy
+    best: bool = False  # highest validation accuracy of several usable runs
     trial: bool = False  # of a sweep
     submittable: bool = True
     problem: str = ""  # what is damaged, and what helps

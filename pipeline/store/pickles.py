@@ -1,10 +1,9 @@
-"""Reads the pickles of CIFAR-10 and of the competition without running them.
+"""Read the pickles of CIFAR-10 and of the competition without running them.
 
-`pickle.load` does whatever a file says, so it stays out of this program, and so does every allow-list put around it:
-our own interpreter walks the opcodes that a dict of arrays needs, and refuses everything else.  Pickles of protocols
-2 to 5 by Python 2 and 3 and by numpy 1.x and 2.x load.
+`pickle.load` runs code from the file, even behind an allow-list.  So our own interpreter walks the opcodes that a dict
+of arrays needs and refuses everything else.  It loads protocols 2 to 5, from Python 2 and 3 and numpy 1.x and 2.x.
 
-A hostile file is refused in well under a second, within three times its size in memory, and a fixed amount.
+It refuses a hostile file in well under a second, and takes at most three times its size plus a constant in memory.
 """
 
 import codecs
@@ -21,25 +20,24 @@ from numpy.typing import NDArray
 from pipeline.errors import BadData, printable
 from pipeline.store import formats
 
-# An honest batch takes 30,100 opcodes (10,000 labels and 10,000 file names), CIFAR-100's largest 200,100.
+# A CIFAR-10 batch takes 30,100 opcodes (10,000 labels and 10,000 file names), CIFAR-100's largest 200,100.
 _MAX_OPCODES = 300_000  # also the most values in a result, and the highest index of the memo
 _MAX_NESTING = 32  # containers in containers; honest files need 4
-_EXTRA = 32 * 1024**2  # bytes that decoded text may take, whatever the file's size
+_EXTRA = 32 * 1024**2  # bytes for decoded text, whatever the file's size
 _MAX_DIMENSIONS = 8  # images need 4
-_MAX_ELEMENTS = 2**40  # of an array whose zeros count as ones: far from what makes numpy overflow
-_LONG = 4096  # bytes; longer strings stay views of the file until somebody needs them
-_CHUNK = 1024**2  # bytes of text that become bytes at a time
+_MAX_ELEMENTS = 2**40  # of an array, counting zero sizes as ones: far below numpy's overflow
+_LONG = 4096  # bytes; longer strings stay views of the file until they are needed
+_CHUNK = 1024**2  # bytes of text encoded at a time
 
 
 def loads(data: bytes | mmap.mmap, source: str = "pickle") -> object:
     """The value of a pickle: dicts, lists, tuples, str, bytes, int, float, bool, None and numpy arrays.
 
-    Arrays hold plain numbers in native byte order and are read-only: views of `data` where that is possible,
-    copies where it is not.  Python 2's str and bytearrays come as bytes, numpy's scalars as Python's numbers.
-    `source` is the name for messages.
+    Arrays are read-only, in native byte order, and views of `data` where possible.  Python 2's str and bytearrays
+    become bytes, numpy scalars Python numbers.  `source` is the name for messages.
 
     Raises:
-        BadData: the pickle is damaged, or asks for anything that a dict of arrays does not need.
+        BadData: the pickle is damaged, or needs more than a dict of arrays does.
     """
     machine = _Machine(data)
     try:
@@ -57,10 +55,10 @@ def loads(data: bytes | mmap.mmap, source: str = "pickle") -> object:
 
 
 class _Malformed(Exception):
-    """Why a pickle is refused, in words; `loads` adds the byte and the file."""
+    """Why a pickle is refused; `loads` adds the byte and the file."""
 
 
-# What stands on the stack besides plain values are inert markers, never functions of numpy.
+# The stack holds plain values and inert markers, never functions of numpy.
 _GLOBALS = {
     ("numpy.core.multiarray", "_reconstruct"),  # numpy 1.x: an empty array, filled by BUILD
     ("numpy._core.multiarray", "_reconstruct"),  # numpy 2.x
@@ -69,20 +67,20 @@ _GLOBALS = {
     ("numpy", "ndarray"),  # only as an argument of _reconstruct
     ("numpy", "dtype"),  # completed by BUILD
     ("_codecs", "encode"),  # bytes as text (protocol 2 written by Python 3)
-    ("__builtin__", "bytes"),  # no bytes at all (likewise)
-    ("numpy.core.multiarray", "scalar"),  # one number, as in a list of an array's
+    ("__builtin__", "bytes"),  # empty bytes (likewise)
+    ("numpy.core.multiarray", "scalar"),  # one number of an array
     ("numpy._core.multiarray", "scalar"),
 }
 
 
 @dataclass(frozen=True)
 class _Global:
-    name: str  # of one of the closed list, which decides what a call of it means
+    name: str  # from the closed list; decides what a call means
 
 
 @dataclass(eq=False)
 class _LongText:
-    utf8: memoryview  # text over _LONG bytes, not decoded: it is good for nothing but `encode`
+    utf8: memoryview  # text over _LONG bytes, not decoded: only `encode` may use it
 
 
 @dataclass(eq=False)
@@ -107,14 +105,13 @@ def _text(value: object) -> object:
 class _Machine:
     """The pickle machine: a stack for each MARK, so that no opcode reaches below it, and a memo.
 
-    Whatever a method finds amiss it raises as _Malformed, or as IndexError or KeyError where a value is missing;
-    `start` is then the byte of the opcode at fault.
+    Methods raise _Malformed, or IndexError or KeyError for a missing value; `start` is the byte of the opcode.
     """
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
         self.data = data
         self.position = 0
-        self.start = 0  # of the opcode at work
+        self.start = 0  # byte of the current opcode
         self.refused = ""  # the global that no array needs
         self.stack: list[object] = []
         self.marks: list[list[object]] = []  # the stacks before each MARK
@@ -145,7 +142,7 @@ class _Machine:
         return self.plain(self.stack.pop(), 0)
 
     def plain(self, value: object, nesting: int) -> object:
-        """A copy of `value` as a tree, free of markers: neither cycles nor repeated references grow it."""
+        """A copy of `value` as a tree without markers; refuses cycles and bounds repeated references."""
         self.values_left -= 1
         if self.values_left < 0 or nesting > _MAX_NESTING:
             raise _Malformed("values that hold themselves, or too many of them")
@@ -163,13 +160,13 @@ class _Machine:
         raise _Malformed("the value holds an unfinished array, a function, a dtype or a very long text")
 
     def spend(self, count: int) -> None:
-        """Allow a copy of (or a walk over) `count` bytes: an honest file needs no more than `copies_left`."""
+        """Account for a copy of (or a walk over) `count` bytes; valid files stay within `copies_left`."""
         self.copies_left -= count
         if self.copies_left < 0:
             raise _Malformed("the same bytes are used again and again")
 
     def take(self, count: int) -> int:
-        """Step over `count` bytes; where they begin."""
+        """Step over `count` bytes; returns where they begin."""
         begin = self.position
         if count > len(self.data) - begin:
             raise _Malformed("the file ends too early")
@@ -193,7 +190,7 @@ class _Machine:
         self.stack.append(value)
 
     def pop(self, count: int) -> list[object]:
-        """The last `count` values, taken off."""
+        """Take the last `count` values off the stack."""
         return [self.stack.pop() for _ in range(count)][::-1]
 
     def mark(self) -> None:
@@ -201,12 +198,12 @@ class _Machine:
         self.stack = []
 
     def pop_mark(self) -> list[object]:
-        """The values since the latest MARK, taken off with it."""
+        """Take the values since the latest MARK off the stack, and the MARK."""
         values, self.stack = self.stack, self.marks.pop()
         return values
 
     def frame(self) -> None:
-        """FRAME, a hint for readers of streams: only that what it promises is there."""
+        """FRAME, a hint for readers of streams; only its length is checked."""
         if not 0 < self.number(8) <= len(self.data) - self.position:
             raise _Malformed("a frame that is empty or longer than the file")
 
@@ -263,7 +260,7 @@ class _Machine:
         self.push(_Global(name))
 
     def reduce(self) -> None:
-        """REDUCE, the call of a global: what a writer of arrays means by it, and nothing else."""
+        """REDUCE, the call of a global: only the calls that writers of arrays make."""
         function, arguments = self.pop(2)
         match function, arguments if type(arguments) is tuple else None:
             case _Global("_reconstruct"), (_Global("ndarray"), tuple((0,)), b"b"):
@@ -285,7 +282,7 @@ class _Machine:
                 raise _Malformed("a call that no array of plain numbers needs")
 
     def build(self) -> None:
-        """BUILD: completes an array or a dtype, once, with the state that numpy writes of one of plain numbers."""
+        """BUILD: completes an array or dtype of plain numbers, once, with the state that numpy writes."""
         state, target = self.stack.pop(), self.stack[-1]
         match target, state if type(state) is tuple else None:
             case _DType(code, None), (3, order, None, None, None, -1, -1, 0):
@@ -295,12 +292,12 @@ class _Machine:
             case _Array(None), (1, shape, dtype, bool() as fortran, raw):
                 target.complete = self.array(raw, dtype, shape, fortran)
             case _:
-                raise _Malformed("BUILD of something that is no array or dtype of plain numbers, or complete")
+                raise _Malformed("BUILD of something other than an incomplete array or dtype of plain numbers")
 
     def latin1(self, text: str | _LongText) -> bytes | memoryview:
-        """The bytes that Python 3 wrote as text, decoded in chunks: never a second copy of a large text.
+        """The bytes that Python 3 wrote as text, decoded in chunks, without a second copy of a large text.
 
-        A character takes up to four bytes, so a hostile text as one str could take four times the file.
+        As one str, a hostile text could take four times the file: up to four bytes a character.
         """
         utf8 = memoryview(text.encode()) if isinstance(text, str) else text.utf8
         self.spend(len(utf8))
@@ -315,7 +312,7 @@ class _Machine:
         return bytes(encoded) if len(encoded) <= _LONG else memoryview(encoded).toreadonly()
 
     def array(self, raw: object, dtype: object, shape: object, fortran: bool) -> NDArray[np.generic]:
-        """A read-only array on `raw`; a copy of it where the numbers are unaligned or in foreign byte order."""
+        """A read-only array on `raw`; a copy if the numbers are unaligned or not in native byte order."""
         if not isinstance(raw, bytes | memoryview) or not isinstance(dtype, _DType) or dtype.complete is None:
             raise _Malformed("an array without bytes or without a complete dtype")
         if type(shape) is not tuple or any(type(size) is not int or size < 0 for size in shape):
@@ -337,7 +334,7 @@ class _Machine:
 
 
 # Protocol 0's and 1's opcodes, classes (INST, OBJ, NEWOBJ, EXT), POP, DUP, sets, LONG4, persistent ids and
-# out-of-band buffers are left out: no writer of these files needs them.
+# out-of-band buffers are missing: no writer of these files needs them.
 _OPCODES: Mapping[int, Callable[[_Machine], None]] = {
     0x95: _Machine.frame,
     ord("("): _Machine.mark,

@@ -1,11 +1,11 @@
-"""The folder data/processed/SLUG: what preprocess writes and train and predict read.
+"""The folder data/processed/SLUG, which preprocess writes and train and predict read.
 
     train_images.npy   uint8 (N, 32, 32, 3), RGB       train_labels.npy   int64 (N,), 0..9
     test_images.npy    uint8 (M, 32, 32, 3), RGB       test_labels.npy    int64 (M,), 0..9
     hidden_images.npy  uint8 (H, 32, 32, 3), RGB       hidden_ids.npy     int64 (H,), unique
-    manifest.json      sizes, sha256, and what preprocess found out
+    manifest.json      sizes, sha256, and what preprocess detected
 
-"test" is CIFAR-10's labelled test_batch, elsewhere the holdout; "hidden" is the competition's unlabelled set.
+"test" here is CIFAR-10's labelled test_batch, elsewhere called the holdout; "hidden" is the competition's test set.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class Processed:
 
     @property
     def training_fingerprint(self) -> str:
-        """Identity of what runs learn from and are tested on (sha256 hex), without the test set."""
+        """Identity of the training images and the holdout (sha256 hex)."""
         return self.manifest.fingerprint("train_", "test_")
 
     @property
@@ -59,11 +59,11 @@ class Processed:
 
     @property
     def class_names(self) -> list[str]:
-        """The ten class names, in the order of the labels."""
+        """The ten class names, in label order."""
         return list(self.manifest.facts["class_names"])
 
     def array(self, name: ArrayName) -> NDArray[Any]:
-        """One array, memory-mapped and read-only: only rows that are used take memory.  BadData if it is damaged."""
+        """One array, memory-mapped and read-only; BadData if it is damaged."""
         path = self.folder / f"{name}.npy"
         try:
             return np.lib.format.open_memmap(path, mode="r")
@@ -71,17 +71,16 @@ class Processed:
             raise BadData(f"{path} is damaged ({error}): {self._cure}") from error
 
     def rows(self, name: ArrayName, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """The rows (R,) of one array; of a mapped one, read from its file.
+        """The rows (R,) of one array, read from the file: mapping would keep their neighbours in memory.
 
-        There the neighbourhood of each row that was looked at would stay in memory, up to the whole file.
-        BadData if the file is shorter than it was.
+        BadData if the file was shortened.
         """
         array = self.array(name)
-        # In Fortran order were files of an older version, which kept the order of the download's.
+        # Older versions kept the download's order, so a file may be in Fortran order.
         if not isinstance(array, np.memmap) or not array.flags.c_contiguous:
             return np.asarray(array[rows])
         values = np.empty((len(rows), *array.shape[1:]), array.dtype)
-        # The places in `rows` where a stretch of neighbours begins, and the end.
+        # Where in `rows` stretches of neighbours begin, and the end.
         begins = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()
         with (self.folder / f"{name}.npy").open("rb", buffering=0) as stream:
             for first, end in pairwise([*begins, len(rows)]):

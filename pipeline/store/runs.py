@@ -1,16 +1,16 @@
-"""The folder data/models/RUN: what train writes and every later stage reads.
+"""The folder data/models/RUN, which train writes and every later stage reads.
 
     config.json           the TrainConfig, the competition and the fingerprint of the data
     weights.safetensors   the selected epoch's weights
     metrics.jsonl         one line an epoch
     result.json           the selected epoch and its accuracies
     tensorboard/          the same as events
-    checkpoint.pt         where an interrupted run goes on
+    checkpoint.pt         where an interrupted run resumes
     execution.json        its precision, and whether it is compiled
-    report/               what report draws of it, in index.html
-    manifest.json         written last: with it the run is complete
+    report/               its report, index.html
+    manifest.json         written last; a run with it is complete
 
-data/models/LATEST names the run that train finished last, or all seeds of one command; never a sweep's trial.
+data/models/LATEST names the run that train finished last, or all seeds of one command; never a sweep trial.
 Nothing here needs torch.
 """
 
@@ -36,22 +36,22 @@ EXECUTION, REPORT = "execution.json", Path("report/index.html")
 OURS = (CONFIG, WEIGHTS, METRICS, RESULT, CHECKPOINT, EXECUTION, f"{TENSORBOARD}/*", REPORT.as_posix(), "report/*.png")
 RESERVED = ("latest", "ledger")  # data/models/LATEST; submissions/ledger.csv would be RUN.csv
 PRETRAINED = "pretrained"  # `--run pretrained` and `--run pretrained-NAME` mean data/pretrained
-LONGEST, MOST = 200, 1e9  # characters and numbers in a result
+LONGEST, MOST = 200, 1e9  # longest text and largest number in a result
 MOST_NAMES = 8  # of runs, in a message
 ANEW = "train the run again with --force, or name another --run"
 
 
 @dataclass(frozen=True)
 class RunCard:
-    """config.json: what decides the weights, and what they are for."""
+    """config.json: everything that determines the weights."""
 
     competition: str
-    data: str  # fingerprint of the processed training and test arrays
+    data: str  # fingerprint of the processed training and holdout arrays
     config: TrainConfig
-    trial: str = ""  # the sweep that it is a trial of; then it is never the latest run
+    trial: str = ""  # the sweep whose trial it is; a trial is never the latest run
 
     def __post_init__(self) -> None:
-        """Refuse a competition that cannot be part of a path or a command."""
+        """Refuse a competition that is unsafe in a path or a command."""
         check_slug(self.competition)
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,27 +77,27 @@ class RunResult:
     test_rows: int
     best_epoch: int  # 1-based
     epochs: int
-    last_validation_accuracy: float  # of the last epoch: not selected, so not flattered
+    last_validation_accuracy: float  # of the last epoch: unselected, so unbiased
     trainable_parameters: int
-    images_per_second: float  # training, in the median epoch: compilation falls into the first
-    seconds: float  # training and validation, over all its sessions
+    images_per_second: float  # training, median epoch: the first one includes compilation
+    seconds: float  # training and validation, all sessions
     device: str
     precision: str  # "fp32" or "bf16"
     bf16_agreement: float | None = None  # per cent of the validation images labelled as in fp32; None: not measured
-    system: str | None = None  # what trained it: system, processor, cores and memory; None: not noted
+    system: str | None = None  # system, processor, cores and memory; None: not recorded
 
     @property
     def submittable(self) -> bool:
-        """Whether the competition allows so many trainable parameters."""
+        """Whether it is within the parameter limit."""
         return self.trainable_parameters <= PARAMETER_LIMIT
 
     @property
     def optimistic(self) -> bool:
-        """Whether the epoch was selected on test_batch, which makes its accuracy there optimistic."""
+        """Whether the epoch was selected on the holdout, which biases its accuracy upwards."""
         return self.validation_set == "test_batch"
 
     def __post_init__(self) -> None:
-        """Refuse what no stage could show."""
+        """Refuse values that no stage could show."""
         for name, value in vars(self).items():
             text = isinstance(value, str)
             if not (value.isprintable() and len(value) <= LONGEST if text else 0 <= (value or 0) <= MOST):
@@ -106,7 +106,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, or a network that came with the project."""
+    """A finished run, or bundled weights."""
 
     name: str
     folder: Path
@@ -114,7 +114,7 @@ class Run:
     result: RunResult
     manifest: Manifest
     weights_file: str = WEIGHTS
-    origin: str | None = None  # for people, on what and how it was trained; None: here, by train
+    origin: str | None = None  # of bundled weights: what they were trained on, and how
 
     @classmethod
     def open(cls, models: Path, name: str | None) -> Self:
@@ -130,7 +130,7 @@ class Run:
             raise no_such_run(models, name, finished(models))
         manifest = Manifest.read(folder, ANEW)
         if manifest is None:
-            cure = "run `python -m pipeline.train` with the same options to go on"
+            cure = "run `python -m pipeline.train` with the same options to resume"
             raise MissingInput(f"run {name} is unfinished: {cure}")
         if unknown := [file for file in (CONFIG, WEIGHTS, RESULT) if file not in manifest.files]:
             raise BadData(f"the manifest of run {name} does not know {unknown[0]}: {ANEW}")
@@ -145,26 +145,26 @@ class Run:
 
     @property
     def weights_sha256(self) -> str:
-        """sha256 of that file, as recorded when it was written."""
+        """The recorded sha256 of that file."""
         return self.manifest.files[self.weights_file].sha256
 
     def check_weights(self) -> None:
-        """Read the weights file whole; BadData if it is not what was written."""
+        """Hash the weights file; BadData if it changed."""
         if FileRecord.of(self.weights).sha256 != self.weights_sha256:
             raise BadData(f"{self.weights} is damaged: {ANEW if self.origin is None else 'restore it with git'}")
 
 
 def check_name(name: str) -> str:
-    """A run's name, which is a folder's name; UsageError if it is not a plain one, or taken."""
+    """A valid name for a run, hence for a folder; UsageError if it is not, or is reserved."""
     if name.lower() in RESERVED or is_pretrained(name):
-        raise UsageError(f"--run {name}: that name is taken by a file of the pipeline's own, or a pretrained network")
+        raise UsageError(f"--run {name}: this name is reserved; choose another")
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
         raise UsageError(f"--run {name!r}: a name of letters, digits, '.', '-' and '_', not a path")
     return name
 
 
 def is_pretrained(name: str) -> bool:
-    """Whether the name means a network of data/pretrained, for which no run of that name may exist."""
+    """Whether the name means bundled weights; no run may have it."""
     return name.lower().split("-")[0] == PRETRAINED
 
 
@@ -174,7 +174,7 @@ def latest(models: Path) -> str:
 
 
 def all_latest(models: Path) -> list[str]:
-    """The names of the runs that train finished last with one command: one, or one for each of its seeds.
+    """The names of the runs that train finished last: one, or all seeds of one command.
 
     Raises:
         MissingInput: no run has finished yet.
@@ -198,16 +198,13 @@ def all_latest(models: Path) -> list[str]:
 
 
 def point_latest(models: Path, *names: str) -> None:
-    """Make the last of `names` the run that later stages take by default, and all of them what predict averages.
-
-    Processes that finish at once take turns.
-    """
+    """Make the last of `names` the default run of later stages, and all of them what predict averages."""
     with atomic.lock(models / LATEST, wait=60):
         atomic.write_bytes(models / LATEST, "".join(f"{name}\n" for name in names).encode())
 
 
 def no_such_run(models: Path, name: str, known: Sequence[str]) -> MissingInput:
-    """The error for a run that is not in `models`, where the `known` ones are."""
+    """The error for a run that is not among the `known` ones in `models`."""
     if not known:
         return MissingInput(f"there is no finished run in {models}: run `python -m pipeline.train` first")
     meant = [other for other in known if other.lower().startswith(name.lower())]
@@ -224,14 +221,14 @@ def _few(names: Sequence[str]) -> str:
 
 
 def is_trial(folder: Path) -> bool:
-    """Whether the run is a sweep's trial; one whose card cannot be read is not known to be one."""
+    """Whether the run is a sweep trial; False if its card is unreadable."""
     with suppress(BadData, MissingInput):
         return bool(RunCard.read(folder).trial)
     return False
 
 
 def finished(models: Path) -> list[str]:
-    """The names of the runs that have finished, trials too."""
+    """The names of the finished runs, trials included."""
     return sorted(path.parent.name for path in models.glob(f"[!.]*/{RESULT}"))
 
 
@@ -239,16 +236,16 @@ def finished(models: Path) -> list[str]:
 
 
 def default_name(card: RunCard) -> str:
-    """The preset, and enough of the card's fingerprint to tell other options or data apart."""
+    """The preset and a hash of the options and data."""
     return f"{card.config.preset}-{fingerprint(card.to_dict())[:8]}"
 
 
 @contextmanager
 def claimed(folder: Path, card: RunCard, force: bool, first: bool, log: Log) -> Iterator[None]:
-    """Hold a run's folder, prepared for training; of several processes the first does, and the others need not.
+    """Lock and prepare a run's folder for training; of several processes only the `first` does.
 
     Raises:
-        UsageError: another process is at work on it, or it holds a run with other options (and not `force`).
+        UsageError: another process holds it, or it has a run with other options (and not `force`).
     """
     if not first:
         yield
@@ -262,21 +259,21 @@ def claimed(folder: Path, card: RunCard, force: bool, first: bool, log: Log) -> 
 
 
 def require_same(folder: Path, card: RunCard) -> None:
-    """Refuse to go on with a run that has other options: a UsageError that names those that differ."""
+    """Refuse to resume a run that has other options: a UsageError that names them."""
     if not (folder / CONFIG).is_file():
         if others := strangers(folder):
-            raise UsageError(f"{folder} holds {others[0]}, which is not a run's: choose another name with --run")
+            raise UsageError(f"{folder} holds {others[0]}, not a run's file: choose another name with --run")
         return
     old, new = ({"trial": None, **_flat(each.to_dict())} for each in (RunCard.read(folder), card))
     if changes := [f"{key}: {old[key]} -> {new[key]}" for key in new if old[key] != new[key]]:
         raise UsageError(
             f"run {folder.name} exists with other options ({'; '.join(changes)}): choose another name with "
-            "--run, or train it anew with `python -m pipeline.train --force` and these options"
+            "--run, or replace it with `python -m pipeline.train --force` and these options"
         )
 
 
 def strangers(folder: Path) -> list[str]:
-    """The files in a run's folder, or the one in its place, that no stage put there."""
+    """The files in a run's folder, or a file in its place, that no stage wrote."""
     return [folder.name] if folder.is_file() else manifest.strangers(folder, *OURS)
 
 
@@ -289,10 +286,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _discard(folder: Path, log: Log) -> None:
-    """Remove a run.  It is renamed first: a kill must not leave a part of it to go on with.
-
-    Where it holds what is not a run's, it is kept as RUN.bak.
-    """
+    """Remove a run (renamed first, in case of a kill), or keep it as RUN.bak if it holds other files."""
     if strangers(folder):
         atomic.set_aside(folder, log)
     old = folder.with_name(f".{folder.name}.old")
@@ -303,7 +297,7 @@ def _discard(folder: Path, log: Log) -> None:
 
 
 def complete(folder: Path, card: RunCard) -> None:
-    """Write the manifest, which makes the run complete."""
+    """Write the manifest: the run is complete."""
     names = (CONFIG, WEIGHTS, METRICS, RESULT)
     Manifest(
         stage="train",
@@ -313,15 +307,15 @@ def complete(folder: Path, card: RunCard) -> None:
     ).write(folder)
 
 
-# --- metrics.jsonl: one line an epoch, also of a run that is still being trained --------------------------
+# --- metrics.jsonl: one line an epoch -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class EpochRow:
     """One epoch.  Accuracies in per cent, losses in nats.
 
-    Training figures are running means over the augmented batches while the weights changed, the loss with
-    label smoothing; validation figures are of the epoch's end, without smoothing.
+    Training figures are running means over the augmented batches, the loss with label smoothing; validation figures
+    are from the end of the epoch, without smoothing.
     """
 
     epoch: int  # 1-based
@@ -335,23 +329,23 @@ class EpochRow:
 
 
 def best_row(rows: Sequence[EpochRow]) -> EpochRow:
-    """The epoch with the highest validation accuracy; of equals, the first."""
+    """The first epoch with the highest validation accuracy."""
     return max(rows, key=lambda row: row.validation_accuracy)
 
 
 def seconds_left(rows: Sequence[EpochRow], total: int) -> float:
-    """How long training goes on to `total` epochs, as the last one or two of `rows` took; they are not empty."""
+    """Seconds until `total` epochs, at the pace of the last one or two of `rows` (not empty)."""
     last = rows[-2:]
     return sum(row.seconds for row in last) / len(last) * max(total - len(rows), 0)
 
 
 def write_metrics(path: Path, rows: Sequence[EpochRow]) -> None:
-    """Write metrics.jsonl as a whole: a kill can neither tear a line nor repeat one."""
+    """Write metrics.jsonl as a whole, so that a kill can neither tear nor repeat a line."""
     atomic.write_bytes(path, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
 
 
 def read_metrics(path: Path) -> list[EpochRow]:
-    """The epochs done so far, none if the first has not ended yet; BadData if the file was edited."""
+    """The finished epochs; BadData if the file was edited."""
     if not path.is_file():
         return []
     with reading(path, "train the run again"):

@@ -1,4 +1,4 @@
-"""The competition's submission: `ID,Labels`, one row a test image, integer labels 0..9, LF line ends."""
+"""The submission format: `ID,Labels`, one row a test image, integer labels 0..9, LF line ends."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ CHUNK = 64 * 1024  # bytes in memory at a time
 
 def write(path: Path, ids: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
     """Write a submission, ids and labels (N,); atomicity is the caller's."""
-    import pandas  # noqa: PLC0415 - half a second that only predict need take
+    import pandas  # noqa: PLC0415 - takes half a second; only predict needs it
 
     pandas.DataFrame(dict(zip(HEADER.split(","), (ids, labels), strict=True))).to_csv(
         path, index=False, lineterminator="\n"
@@ -25,16 +25,12 @@ def write(path: Path, ids: NDArray[np.int64], labels: NDArray[np.int64]) -> None
 
 
 def validate(path: Path, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Check that Kaggle will be able to score the CSV; its labels (N,), in the order of `ids`.
+    """Check that Kaggle can score the CSV; returns its labels (N,) in the order of `ids`, int64 (N,), the test set's.
 
-    Streams: what it needs for a row is its label, a byte, unless the rows come in another order than `ids`.
-
-    Args:
-        path: the CSV.
-        ids: int64 (N,), the hidden file's own ids.
+    Streams the file: a byte a row, unless the rows have another order.
 
     Raises:
-        MissingInput: the file is not there.
+        MissingInput: there is no such file.
         BadData: it is not a valid submission for these ids; says why and where.
     """
     labels = np.empty(len(ids), dtype=np.uint8)
@@ -49,7 +45,7 @@ def validate(path: Path, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def _reordered(path: Path, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """The same for rows that are not those of `ids` one by one."""
+    """The same for rows in another order than `ids`."""
     found, labels = (np.concatenate(parts) for parts in zip(*_rows(path), strict=True))
     unique, counts = np.unique(found, return_counts=True)
     if len(twice := unique[counts > 1]):
@@ -65,7 +61,7 @@ def _reordered(path: Path, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def _rows(path: Path) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """The CSV's ids and labels, some at a time."""
+    """The CSV's ids and labels, in chunks."""
     try:
         stream = path.open("rb")
     except FileNotFoundError:
@@ -75,7 +71,7 @@ def _rows(path: Path) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
         if first != f"{HEADER}\n".encode():
             cure = "save it as plain CSV, without UTF-16, a byte-order mark, Windows line ends or semicolons"
             shown = printable(first.rstrip(b"\n").decode("ascii", "replace"), 40)
-            raise BadData(f"{path} is no submission: its first line is '{shown}', not '{HEADER}' ({cure})")
+            raise BadData(f"{path} is not a submission: its first line is '{shown}', not '{HEADER}' ({cure})")
         while body := stream.read(CHUNK) + stream.readline(CHUNK):
             if not ROWS.fullmatch(body):
                 raise _bad_row(path, body, line)
@@ -91,7 +87,7 @@ def _rows(path: Path) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
 
 
 def _bad_row(path: Path, body: bytes, line: int) -> BadData:
-    """The error for the first line of `body`, whose first is number `line`, that is no row."""
+    """The error for the first invalid row of `body`, which begins at line `line`."""
     good = ROWS.match(body)
     end = good.end() if good else 0
     shown, number = body[end:].partition(b"\n")[0].decode("ascii", "replace"), line + body.count(b"\n", 0, end)

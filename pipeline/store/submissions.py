@@ -1,4 +1,4 @@
-"""What stands beside submissions/RUN.csv: where it comes from (RUN.json), and the predictions behind it (RUN.npz)."""
+"""The files beside submissions/RUN.csv: its origin (RUN.json) and the probabilities behind it (RUN.npz)."""
 
 import contextlib
 import dataclasses
@@ -24,26 +24,26 @@ from pipeline.store.runs import Run
 
 Mitigation = Literal["none", "bn", "revert", "prior"]  # against a shift, see pipeline.gap.adapt
 Adapt = Literal["auto", Mitigation]
-FORMER = {"norms": "bn", "undo": "revert"}  # what the mitigations were called at first
+FORMER = {"norms": "bn", "undo": "revert"}  # former names of mitigations
 Tta = Literal["none", "flip", "flip-shift"]  # test-time augmentation, see pipeline.training.inference
 
 RUNS = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._+-]*")  # "A", or "A+B"
-TAG_RUN = 100  # characters of the run's name in a tag: an ensemble's is long, and Kaggle may cut a description
+TAG_RUN = 100  # characters of the run's name in a tag, because Kaggle may cut a description
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What predict knew when it wrote the CSV.  Accuracies in per cent.
+    """The origin of a CSV, as predict wrote it.  Accuracies in per cent.
 
-    The fields with defaults are absent from the sidecars of older versions, which averaged nothing.
+    Sidecars of older versions lack the fields with defaults.
     """
 
     competition: str
     run: str  # of an ensemble "A+B"
     csv_sha256: str
     rows: int
-    weights_sha256: str  # of an ensemble the fingerprint of its members'
-    hidden: str  # fingerprint of the test images and ids
+    weights_sha256: str  # of an ensemble: fingerprint of its members'
+    hidden: str  # fingerprint of the test set
     validation_accuracy: float | None  # None: the runs share no validation set
     validation_set: str  # "test_batch" (optimistic) or "split"
     test_accuracy: float
@@ -51,22 +51,22 @@ class Sidecar:
     versions: Mapping[str, str]
     runs: Mapping[str, str] = field(default_factory=dict)  # name -> weights_sha256, one entry for each run
     tta: Tta = "none"
-    adapt: Adapt = "none"  # what was asked for
-    measure: Mitigation = "none"  # what came of it
-    pseudo_labels: list[str] = field(default_factory=list)  # CSVs whose labels of the test images were learned
-    mirrored: bool = True  # whether the runs have learned from mirror images as well
-    submittable: bool = True  # False: a network is over the competition's parameter limit
-    device: str = ""  # that answered, and its precision
+    adapt: Adapt = "none"  # requested
+    measure: Mitigation = "none"  # applied
+    pseudo_labels: list[str] = field(default_factory=list)  # CSVs that the runs were trained on
+    mirrored: bool = True  # whether the runs were trained with mirroring
+    submittable: bool = True  # False: a model is over the parameter limit
+    device: str = ""  # that predicted, and its precision
 
     def __post_init__(self) -> None:
-        """Refuse what cannot become part of a path, a message to Kaggle or a command to copy."""
+        """Refuse values that are unsafe in a path, a description for Kaggle or a command."""
         check_slug(self.competition)
         if not RUNS.fullmatch(self.run):
-            raise UsageError(f"{printable(repr(self.run), 40)} is no name of a run")
+            raise UsageError(f"{printable(repr(self.run), 40)} is not the name of a run")
 
     @staticmethod
     def upgraded(values: dict[str, Any]) -> dict[str, Any]:
-        """What older versions wrote, as of today."""
+        """Values of older versions, in today's form."""
         return with_present_names(values)
 
     def write(self, csv: Path) -> None:
@@ -75,24 +75,24 @@ class Sidecar:
 
     @classmethod
     def read(cls, csv: Path) -> Self | None:
-        """The sidecar of `csv`, or None if it has none; BadData if it is damaged, or somebody else's JSON."""
+        """The sidecar of `csv`, or None if it has none; BadData if it is damaged or another program's."""
         path, other = sidecar_path(csv), csv.with_stem(f"{csv.stem}-2")
         cure = f"write another CSV with `python -m pipeline.predict --out {shlex.quote(str(other))}`"
         return read_json(path, cls, cure) if path.is_file() else None
 
     @property
     def weights(self) -> Mapping[str, str]:
-        """The sha256 of the weights of each run that predicted, by its name."""
+        """The sha256 of each run's weights, by its name."""
         return self.runs or {self.run: self.weights_sha256}
 
 
 class NotOurs(BadData):
-    """A CSV that predict did not write, or that somebody edited since; it may be a valid submission all the same."""
+    """A CSV that predict did not write, or that was edited since; it may still be a valid submission."""
 
 
 @dataclass(frozen=True)
 class LocalCsv:
-    """A CSV of ours that is still what its sidecar says."""
+    """A CSV that predict wrote and that is unchanged."""
 
     path: Path
     size: int  # bytes
@@ -100,11 +100,11 @@ class LocalCsv:
 
 
 def local_csv(path: Path, competition: str | None = None) -> LocalCsv:
-    """The CSV at `path`, which predict wrote (for `competition`) and nobody edited.
+    """The CSV at `path`, which predict wrote (for `competition`) and which is unchanged.
 
     Raises:
         MissingInput: it is not there.
-        NotOurs: predict did not write it, or somebody edited it.
+        NotOurs: predict did not write it, or it was edited.
         BadData: it is for another competition.
     """
     if not path.is_file():
@@ -120,22 +120,22 @@ def local_csv(path: Path, competition: str | None = None) -> LocalCsv:
 
 
 def local_csvs(folder: Path, competition: str | None = None) -> list[LocalCsv]:
-    """The CSVs in `folder` that predict wrote (for `competition`) and nobody changed since; reads all of them."""
+    """The unchanged CSVs in `folder` that predict wrote (for `competition`); reads all of them."""
     ours = []
     for path in sorted(folder.glob("*.csv")):
-        with contextlib.suppress(BadData):  # predict and submit complain; here it only cannot be recognised
+        with contextlib.suppress(BadData):  # predict and submit report it
             ours.append(local_csv(path, competition))
     return ours
 
 
 def default_csv(csvs: Sequence[LocalCsv], paths: Paths, slug: str | None = None, run: str = "") -> LocalCsv:
-    """Of `csvs`, those for `slug`, the one that submit, check, report and status take: the newest one of `run`.
+    """The CSV that submit, check, report and status take by default, of `csvs` for `slug`: the newest one of `run`.
 
-    By default that is the run that train finished last.  It counts alone or with others, but only with the weights that
-    it has now.  Where it is of another competition than `slug`, or no run is left, the newest CSV of all is meant.
+    `run` is the latest run by default, alone or in an ensemble, with its present weights.  If that is for another
+    competition, or no run is left, the newest CSV of all.
 
     Raises:
-        MissingInput, BadData: there is none, or it is unknown which run finished last; says what to do.
+        MissingInput, BadData: there is none, or the latest run is unknown; says what to do.
     """
     own = csvs
     if run or runs.finished(paths.models) or not csvs:
@@ -155,21 +155,21 @@ def default_csv(csvs: Sequence[LocalCsv], paths: Paths, slug: str | None = None,
 
 
 def again(csv: Path, run: str = "") -> str:
-    """How to predict what should be at `csv`, and replace nothing that predict did not write; `run`, if it is known."""
+    """The command that predicts into `csv`, or beside it if predict did not write what is there."""
     names = f" --run {run.replace('+', ' ')}" if run else ""
     return f"run `python -m pipeline.predict{names} --out {shlex.quote(str(free(csv)))}`"
 
 
 def free(csv: Path) -> Path:
-    """Where predict may write: `csv`, or the first of CSV-2, CSV-3, ... where nothing stands that it did not write."""
+    """The first of `csv`, CSV-2, CSV-3, ... that predict may write without replacing other files."""
     places = (csv.with_name(f"{csv.stem}{f'-{k}' if k > 1 else ''}.csv") for k in count(1))
     return next(place for place in places if not strangers(place))
 
 
 def strangers(csv: Path) -> list[Path]:
-    """What predict did not write, of `csv` and the files that it would write beside it."""
+    """Of `csv` and the files beside it, those that predict did not write."""
     sidecar = _sidecar(csv)
-    # A kill may have come between the sidecar and its CSV, which is partial then.
+    # After a kill between the sidecar and its CSV, the CSV is partial.
     digests = [FileRecord.of(path).sha256 for path in (csv, atomic.partial(csv)) if path.is_file()]
     ours = {
         csv: sidecar is not None and sidecar.csv_sha256 in digests,
@@ -180,7 +180,7 @@ def strangers(csv: Path) -> list[Path]:
 
 
 def _sidecar(csv: Path) -> Sidecar | None:
-    """The sidecar of `csv`; None also for a JSON file that is something else."""
+    """The sidecar of `csv`; None also for another program's JSON."""
     with contextlib.suppress(BadData):
         return Sidecar.read(csv)
     return None
@@ -193,7 +193,7 @@ def _is_evidence(path: Path) -> bool:
 
 
 def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values that name a mitigation, as an earlier version may have called it."""
+    """JSON values with today's name of a mitigation."""
     return {key: FORMER.get(str(v), v) if key in ("adapt", "measure") else v for key, v in dict(values).items()}
 
 
@@ -203,7 +203,7 @@ def sidecar_path(csv: Path) -> Path:
 
 
 def tag(run: str, csv_sha256: str, validation_accuracy: float | None) -> str:
-    """The description a submission carries, by which it is found again: `run=... sha=... val=...`."""
+    """A submission's description, by which it is found again: `run=... sha=... val=...`."""
     value = "unknown" if validation_accuracy is None else f"{validation_accuracy:.2f}"
     return f"run={run[:TAG_RUN]} sha={csv_sha256[:12]} val={value}"
 
@@ -213,15 +213,15 @@ def carries(description: str, csv_sha256: str) -> bool:
     return f"sha={csv_sha256[:12]}" in description.split()
 
 
-# --- RUN.npz beside submissions/RUN.csv: the predictions behind it, by which check assesses the CSV -------
+# --- RUN.npz beside submissions/RUN.csv ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What R networks say of N images, in the images' order."""
+    """The outputs of R models for N images."""
 
-    probabilities: NDArray[np.float32]  # (N, classes): averaged over networks and views, as for the CSV
-    members: NDArray[np.uint8]  # (R, N): the label that each network gives alone, to the image as it is
+    probabilities: NDArray[np.float32]  # (N, classes): averaged over models and TTA, as for the CSV
+    members: NDArray[np.uint8]  # (R, N): each model's own label, without TTA
     truth: NDArray[np.uint8] | None  # (N,): the true labels, None for test images
 
     def __len__(self) -> int:
@@ -230,8 +230,8 @@ class Outputs:
 
     @property
     def known_truth(self) -> NDArray[np.uint8]:
-        """The true labels (N,) of labelled images."""
-        assert self.truth is not None  # Evidence.read has seen to that
+        """The true labels (N,)."""
+        assert self.truth is not None  # Evidence.read requires it
         return self.truth
 
     @property
@@ -241,7 +241,7 @@ class Outputs:
 
 
 def accuracy(labels: NDArray[np.integer], truth: NDArray[np.integer]) -> float:
-    """The share of the labels (N,) that are the true ones."""
+    """The share of the labels (N,) that are right."""
     return float((labels == truth).mean())
 
 
@@ -249,13 +249,13 @@ def accuracy(labels: NDArray[np.integer], truth: NDArray[np.integer]) -> float:
 class Evidence:
     """The predictions behind one CSV."""
 
-    runs: tuple[str, ...]  # names of the R networks
+    runs: tuple[str, ...]  # names of the R models
     hidden: Outputs
     holdout: Outputs
-    validation: Outputs | None  # None: the networks share no validation split
-    hidden_rows: NDArray[np.int64]  # (n,), ascending: the test images whose features these are
-    hidden_features: NDArray[np.float32]  # (n, F): what the first network's linear layer sees
-    ood_scores: NDArray[np.float32]  # (n,): how far out of distribution each of them is, by pipeline.gap.shift
+    validation: Outputs | None  # None: the runs share no validation split
+    hidden_rows: NDArray[np.int64]  # (n,), ascending: the test images of hidden_features
+    hidden_features: NDArray[np.float32]  # (n, F): input of the first model's linear layer
+    ood_scores: NDArray[np.float32]  # (n,): how far out of distribution, see pipeline.gap.shift
     holdout_rows: NDArray[np.int64]  # (m,), ascending
     holdout_features: NDArray[np.float32]  # (m, F)
     findings: Mapping[str, Any]  # pipeline.gap.diagnosis.Findings as JSON values
@@ -274,9 +274,9 @@ class Evidence:
 
     @classmethod
     def read(cls, csv: LocalCsv, most: int | None = None) -> Self:
-        """The evidence of `csv`; BadData if there is none, or it is damaged or another CSV's.
+        """The probabilities behind `csv`; BadData if they are missing, damaged or another CSV's.
 
-        `most`: so many of the predictions of test images are enough, evenly spread; the others are not kept.
+        `most`: load at most so many test images, evenly spread.
         """
         path = evidence_path(csv.path)
         if not path.is_file():
@@ -307,7 +307,7 @@ FEATURES = {  # field -> its array in the file
 
 
 def _outputs(values: Mapping[str, NDArray[Any]], name: str) -> Outputs:
-    """What begins with `name`; ValueError or KeyError if its arrays do not fit each other, or one is not there."""
+    """The arrays that begin with `name`; ValueError or KeyError if one is missing or does not fit."""
     truth = values.get(f"{name}_truth") if name == "hidden" else values[f"{name}_truth"]
     outputs = Outputs(values[f"{name}_probabilities"], values[f"{name}_members"], truth)
     labels = [outputs.members] if truth is None else [outputs.members, truth[None]]
@@ -315,7 +315,7 @@ def _outputs(values: Mapping[str, NDArray[Any]], name: str) -> Outputs:
         raise ValueError(f"the arrays of {name} do not fit each other")
     classes = outputs.probabilities.shape[1]
     if any(given.dtype != np.uint8 or (given >= classes).any() for given in labels):
-        raise ValueError(f"the labels of {name} are none")
+        raise ValueError(f"the labels of {name} are invalid")
     return outputs
 
 

@@ -1,11 +1,11 @@
-"""The training engine and the models' predictions.  Each module imports only those above it.
+"""The training engine and inference.  Each module imports only those above it.
 
 augment      Cutout, Mixup, CutMix, RICAP, TrivialAugment, for whole batches
 batches      images on the device, an epoch's random numbers, the validation split
 device       device, precision, compilation, processes: all by rule
 optim        optimizers, learning rate, EMA
 inference    evaluation, test-time augmentation, batch-norm adaptation, several models, teachers
-state        what changes while training, and the checkpoint
+state        the training state and its checkpoint
 step         one step; distillation
 metrics      TensorBoard
 loop         epochs, validation, Ctrl-C, progress

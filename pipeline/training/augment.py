@@ -1,7 +1,7 @@
-"""Augmentations of a batch of uint8 images, with random numbers of its own for every image.
+"""Augmentations of a batch of uint8 images, with separate random numbers for each image.
 
-`draw` makes the numbers of a whole epoch, so that any step can be made again; `apply` takes them batch by batch, on
-the device and without making the host wait.  torchvision's transforms work on one image, or draw once a batch.
+`draw` draws an epoch's numbers, so that any step can be repeated; `apply` uses them batch by batch, on the device,
+without host synchronisation.  torchvision's transforms work on single images, or draw once per batch.
 """
 
 from enum import IntEnum
@@ -18,13 +18,13 @@ Drawn = dict[str, Tensor]  # random numbers by name, each of shape (rows, ...)
 
 
 def draw(rows: int, config: TrainConfig, generator: torch.Generator) -> Drawn:
-    """Random numbers for `rows` images, on the CPU, of what `config` asks for (of crop and flip see batches.draw).
+    """Random numbers for the augmentations of `config`, for `rows` images, on the CPU (crop and flip: batches.draw).
 
     policy_operation, policy_magnitude: (rows,), int64 and float32, see Operation.
     cutout, cutmix: int64 (rows, 4), the rectangle's corner (top, left) and sides in pixels.
     mixup: float32 (rows,), the image's own share.
     ricap_point: int64 (rows, 2), the row and column in pixels where the four images meet.
-    ricap_origin: float32 (rows, 4, 2), where each quarter is cut out of its image, as shares of the room.
+    ricap_origin: float32 (rows, 4, 2), where each quarter is cut out of its image, as shares of the free space.
     """
     drawn: Drawn = {}
     if config.policy == "trivialaugment":
@@ -38,7 +38,7 @@ def draw(rows: int, config: TrainConfig, generator: torch.Generator) -> Drawn:
     if config.cutout:
         corner = torch.randint(IMAGE_SIZE, (rows, 2), generator=generator) - config.cutout // 2
         drawn["cutout"] = torch.cat([corner, torch.full_like(corner, config.cutout)], 1)
-    if config.mixup:  # the config allows one that mixes
+    if config.mixup:  # the config allows one of the three
         drawn["mixup"] = _beta(config.mixup, (rows,), generator)
     if config.cutmix:
         side = IMAGE_SIZE * (1 - _beta(config.cutmix, (rows,), generator)).sqrt()[:, None]
@@ -51,7 +51,7 @@ def draw(rows: int, config: TrainConfig, generator: torch.Generator) -> Drawn:
 
 
 def _beta(alpha: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draws from Beta(alpha, alpha), float32: PyTorch's own take no generator."""
+    """Draws from Beta(alpha, alpha), float32: PyTorch's Beta takes no generator."""
     seed = int(torch.randint(2**62, (), generator=generator))
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, shape).astype(np.float32))
 
@@ -60,13 +60,13 @@ def apply(images: Tensor, labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]
     """Augment uint8 images (B, 32, 32, 3) with int64 labels (B,) by the numbers that were drawn for these B.
 
     Returns:
-        Images of that shape, uint8 or after Mixup float32, 0..255, and the labels, or of mixed images float32 shares
-        (B, 10) that sum to 1.
+        Images of that shape, uint8 or after Mixup float32, 0..255, and targets: the labels, or for mixed images
+        float32 (B, 10) of sum 1.
     """
     if "policy_operation" in drawn:
         images = operate(images, drawn["policy_operation"], drawn["policy_magnitude"])
     if "cutout" in drawn:
-        # Filled there: a copy from the host would make it wait.
+        # Filled on the device: a copy from the host would synchronise.
         grey = torch.stack([images.new_full((), round(255 * mean)) for mean in MEAN])
         images = torch.where(rectangle(drawn["cutout"]), grey, images)
     if "mixup" in drawn:
@@ -82,10 +82,10 @@ def apply(images: Tensor, labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]
 
 
 def rectangle(drawn: Tensor) -> Tensor:
-    """Masks bool (B, 32, 32, 1) of rectangles (B, 4): top, left, height, width; what is outside the image is cut off.
+    """Masks bool (B, 32, 32, 1) of rectangles (B, 4): top, left, height, width; clipped to the image.
 
     Cutout paints a grey square, its centre anywhere (DeVries and Taylor 2017, arXiv:1708.04552).  Grey is the mean
-    pixel, which normalisation turns into zero, as the paper's squares are.
+    pixel, which is zero after normalisation.
     """
     top, left, height, width = drawn[:, :, None].unbind(1)
     line = torch.arange(IMAGE_SIZE, device=drawn.device)
@@ -108,7 +108,7 @@ def _blend(labels: Tensor, share: Tensor) -> Tensor:
 def cutmix(images: Tensor, labels: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
     """A rectangle of another image, pasted at its own place (Yun et al. 2019, arXiv:1905.04899).
 
-    Its area is 1 - Beta before cutting; what counts is what it really covers.
+    Its area is 1 - Beta before clipping; the target counts the clipped area.
     """
     inside = rectangle(drawn)
     return torch.where(inside, images.roll(1, 0), images), _blend(labels, 1 - inside.float().mean((1, 2, 3)))
@@ -117,7 +117,7 @@ def cutmix(images: Tensor, labels: Tensor, drawn: Tensor) -> tuple[Tensor, Tenso
 def ricap(images: Tensor, labels: Tensor, point: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
     """Four images in the quarters around a random point (Takahashi et al. 2018, arXiv:1811.09030).
 
-    Quarter q (0: top left, 1: top right, 2: bottom left, 3: bottom right) is of image i - q.
+    Quarter q (0: top left, 1: top right, 2: bottom left, 3: bottom right) comes from image i - q.
     """
     line = torch.arange(IMAGE_SIZE, device=images.device)
     below, right = line >= point[:, :1], line >= point[:, 1:]  # (B, 32): whether a row or column is in the second half
@@ -143,7 +143,7 @@ BINS = 31  # magnitudes of an operation, evenly spaced
 
 
 class Operation(IntEnum):
-    """What changes in an image, and what its magnitude means; in torchvision's order."""
+    """The operations, in torchvision's order, and the meaning of their magnitudes."""
 
     IDENTITY = 0
     SHEAR_X = 1  # columns a row, away from the upper edge
@@ -151,7 +151,7 @@ class Operation(IntEnum):
     TRANSLATE_X = 3  # whole pixels to the right
     TRANSLATE_Y = 4  # whole pixels down
     ROTATE = 5  # degrees counterclockwise
-    BRIGHTNESS = 6  # BRIGHTNESS to SHARPNESS: -1 .. 1, from nothing of the property to twice as much
+    BRIGHTNESS = 6  # BRIGHTNESS to SHARPNESS: -1 .. 1, from none of the property to twice as much
     COLOR = 7
     CONTRAST = 8
     SHARPNESS = 9
@@ -161,8 +161,8 @@ class Operation(IntEnum):
     EQUALIZE = 13
 
 
-# The weakest and the strongest magnitude as torchvision has them; operations that are not here have none.
-# "Wide" in https://arxiv.org/abs/2103.10158, table 7; 32 pixels leave nothing of a CIFAR-10 image.
+# torchvision's weakest and strongest magnitudes; operations that are not listed have none.
+# "Wide" in https://arxiv.org/abs/2103.10158, table 7; 32 pixels shift a whole CIFAR-10 image out.
 MAGNITUDES: dict[Operation, tuple[float, float]] = {
     **dict.fromkeys((Operation.SHEAR_X, Operation.SHEAR_Y), (0, 0.99)),
     **dict.fromkeys((Operation.TRANSLATE_X, Operation.TRANSLATE_Y), (0, 32)),
@@ -171,11 +171,11 @@ MAGNITUDES: dict[Operation, tuple[float, float]] = {
     Operation.POSTERIZE: (8, 2),
     Operation.SOLARIZE: (255, 0),
 }
-SIGNED = (Operation.SHEAR_X, Operation.SHARPNESS)  # from the one to the other: half of the draws are negative
+SIGNED = (Operation.SHEAR_X, Operation.SHARPNESS)  # first and last operation with random signs
 
 
 def magnitudes() -> Tensor:
-    """Each operation's magnitudes, float32 (14, 31): from weak to strong, without sign; 0 where there is none."""
+    """The magnitudes of each operation, float32 (14, 31), from weak to strong, unsigned; 0 if it has none."""
     table = torch.zeros(len(Operation), BINS)
     for operation, (weakest, strongest) in MAGNITUDES.items():
         table[operation] = torch.linspace(weakest, strongest, BINS)
@@ -185,9 +185,9 @@ def magnitudes() -> Tensor:
 
 
 def operate(images: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    """The uint8 images (B, 32, 32, 3) after one operation (B,) int64 each, of the magnitude (B,) float32.
+    """Apply one operation (B,) int64 of magnitude (B,) float32 to each uint8 image (B, 32, 32, 3).
 
-    Every image takes all steps, and what is not its operation leaves it alone: shapes never depend on the draws.
+    Every image takes all steps, and only its own changes it, so that shapes never depend on the draws.
     """
     planes = warp(images.permute(0, 3, 1, 2), operation, magnitude)
     operation, magnitude = operation.view(-1, 1, 1, 1), magnitude.view(-1, 1, 1, 1)
@@ -196,30 +196,30 @@ def operate(images: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def warp(planes: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    """Shear, translate or rotate uint8 planes (B, 3, 32, 32) -> float32: nearest pixels, and black from outside."""
+    """Shear, translate or rotate uint8 planes (B, 3, 32, 32) -> float32: nearest pixels, black outside."""
     geometric = Operation.SHEAR_X, Operation.SHEAR_Y, Operation.TRANSLATE_X, Operation.TRANSLATE_Y, Operation.ROTATE
     shear_x, shear_y, right, down, degrees = (torch.where(operation == one, magnitude, 0.0) for one in geometric)
     cos, sin = degrees.deg2rad().cos(), degrees.deg2rad().sin()
     half = IMAGE_SIZE / 2  # pixels from the centre, where coordinates are 0, to an edge, where they are -1 or 1
-    # Where each pixel comes from.  A shear keeps the upper or left edge.
+    # The source of each pixel.  A shear keeps the upper or left edge.
     column = torch.stack([cos, shear_x - sin, shear_x - right / half], 1)
     row = torch.stack([shear_y + sin, cos, shear_y - down / half], 1)
     grid = affine_grid(torch.stack([column, row], 1), list(planes.shape), align_corners=False)
-    # Contiguous, channels apart: a CPU is 1.5 times as fast so.
+    # Contiguous planes are 1.5 times as fast on a CPU.
     return grid_sample(planes.float().contiguous(), grid, mode="nearest", align_corners=False)
 
 
 def blend(pixels: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
     """AutoContrast, and Brightness to Sharpness, on whole float32 planes (B, 3, 32, 32) in place; uint8.
 
-    The latter go towards or away from an image that lacks the property: black, grey, flat or smooth.
+    The latter blend with an image that lacks the property: black, grey, flat or smooth.
     """
     darkest, brightest = pixels.amin((2, 3), keepdim=True), pixels.amax((2, 3), keepdim=True)
     stretched = (operation == Operation.AUTOCONTRAST) & (brightest > darkest)
     # To 0 .. 255 exactly: torchvision often ends at 254, by rounding.
     pixels.sub_(torch.where(stretched, darkest, 0)).mul_(255).div_(torch.where(stretched, brightest - darkest, 255))
     red, green, blue = pixels.unbind(1)
-    target = (0.2989 * red + 0.587 * green + 0.114 * blue).floor().unsqueeze(1)  # ITU-R BT.601, as torchvision has it
+    target = (0.2989 * red + 0.587 * green + 0.114 * blue).floor().unsqueeze(1)  # ITU-R BT.601, as in torchvision
     target = torch.where(operation == Operation.CONTRAST, target.mean((2, 3), keepdim=True), target)
     target = torch.where(operation == Operation.BRIGHTNESS, 0.0, target)
     target = torch.where(operation == Operation.SHARPNESS, smoothed(pixels), target)
@@ -228,7 +228,7 @@ def blend(pixels: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def smoothed(planes: Tensor) -> Tensor:
-    """Float planes (B, 3, 32, 32) under Pillow's SMOOTH filter: ones around a five; the border stays as it is."""
+    """Pillow's SMOOTH filter, ones around a five, on float planes (B, 3, 32, 32); the border is unchanged."""
     rows = planes[..., :-2, :] + planes[..., 1:-1, :] + planes[..., 2:, :]
     box = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
     result = planes.clone()
@@ -238,7 +238,7 @@ def smoothed(planes: Tensor) -> Tensor:
 
 def requantize(planes: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
     """Posterize, Solarize or Equalize uint8 planes (B, 3, 32, 32)."""
-    from torchvision.transforms.v2.functional import equalize  # noqa: PLC0415 - a second that only this policy takes
+    from torchvision.transforms.v2.functional import equalize  # noqa: PLC0415 - takes a second
 
     dropped = torch.where(operation == Operation.POSTERIZE, 8 - magnitude, 0.0).exp2().round()  # exp2 is not exact
     result = planes & (256 - dropped).to(torch.uint8)

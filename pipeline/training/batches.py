@@ -1,7 +1,7 @@
-"""The images on the device, and batches of them with a random crop and flip for each single image.
+"""The training images on the device, in batches with a random crop and flip per image.
 
-What torchvision's RandomCrop and RandomHorizontalFlip do on PIL images one by one, in one gather a batch.
-All random numbers of an epoch are drawn at its start from (seed, epoch), so that any step can be made again.
+One gather per batch does what torchvision's RandomCrop and RandomHorizontalFlip do per image.  All random numbers of an
+epoch are drawn at its start from (seed, epoch), so that any step can be repeated.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from pipeline.training.augment import Drawn
 
 
 def draw(rows: int, config: TrainConfig, epoch: int) -> Drawn:
-    """The random numbers of one epoch (0-based) on the CPU: equal arguments, equal numbers, on every device.
+    """The random numbers of one epoch (0-based), on the CPU: equal on every device.
 
     order: int64 (rows,), a permutation of the rows; all others come in that order.
     top, left: int64 (rows,), the crop's first row and column in the padded image, 0 .. 2 * padding.
     flip: bool (rows,), whether the crop is mirrored.
-    And what augment.draw has.
+    And those of augment.draw.
     """
     generator = _generator(config.seed, epoch)
     offsets = 2 * config.crop_padding + 1
@@ -35,24 +35,23 @@ def draw(rows: int, config: TrainConfig, epoch: int) -> Drawn:
         "flip": torch.rand(rows, generator=generator) < (0.5 if config.flip == "random" else 0.0),
     }
     if config.flip == "alternating":
-        # Half of the images begin mirrored; then each is seen from both sides in turn (Jordan 2024, arXiv:2404.00498).
+        # Half of the images start mirrored; then each alternates (Jordan 2024, arXiv:2404.00498).
         first = torch.rand(rows, generator=_generator(config.seed, config.epochs)) < 0.5
         drawn["flip"] = first[drawn["order"]] ^ (epoch % 2 == 1)
     return drawn | augment.draw(rows, config, generator)
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:
-    # SeedSequence makes unrelated streams of related pairs; seed + epoch would share epochs between seeds.
+    # SeedSequence gives independent streams; seed + epoch would share epochs between seeds.
     state = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))
 
 
 class TrainingImages:
-    """uint8 images (N, 32, 32, 3) with labels (N,), resident on `device`, padded once with black.
+    """uint8 images (N, 32, 32, 3) with labels (N,), resident on `device`, zero-padded before normalisation.
 
-    Padding comes before normalisation, as it does when torchvision crops PIL images.  Of several processes each has
-    all images, and takes its share of each batch.  An epoch's last batch may be smaller, as in a plain DataLoader, but
-    batch normalisation has no statistics of one image: fewer than two for each process join the batch before.
+    Each of several processes has all images and takes its share of each batch.  The last batch of an epoch may be
+    smaller; with fewer than two images per process, which batch normalisation needs, it joins the batch before.
     """
 
     def __init__(
@@ -61,11 +60,11 @@ class TrainingImages:
     ) -> None:  # fmt: skip
         rows, pad = len(images), config.crop_padding
         self.config = config
-        self.steps = rows // config.batch_size + (rows % config.batch_size >= 2 * processes)  # an epoch
+        self.steps = rows // config.batch_size + (rows % config.batch_size >= 2 * processes)  # per epoch
         self.labels = torch.tensor(labels, device=device)
         padded = torch.zeros(rows, IMAGE_SIZE + 2 * pad, IMAGE_SIZE + 2 * pad, 3, dtype=torch.uint8)
         padded[:, pad : pad + IMAGE_SIZE, pad : pad + IMAGE_SIZE] = torch.tensor(images)
-        # A view of all crops, (N, 2p+1, 2p+1, 32, 32, 3), which takes no memory: one index picks a crop.
+        # A view of all crops, (N, 2p+1, 2p+1, 32, 32, 3), which takes no memory.
         windows = padded.to(device).unfold(1, IMAGE_SIZE, 1).unfold(2, IMAGE_SIZE, 1)
         self.crops = windows.permute(0, 1, 2, 4, 5, 3)
 
@@ -82,10 +81,9 @@ class TrainingImages:
         return {k: v.to(self.labels.device) for k, v in draw(len(self), self.config, epoch).items()}
 
     def batch(self, epoch: Drawn, step: int, share: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """The share of batch `step` (0-based) of an epoch: augmented images (B, 32, 32, 3), 0..255, and their targets.
+        """This process's share of batch `step` (0-based): augmented images (B, 32, 32, 3), 0..255, and targets.
 
-        Images are uint8, or float32 after Mixup.  Targets are int64 labels (B,), or, where images are mixed,
-        float32 (B, 10).
+        Images are uint8, or float32 after Mixup.  Targets are int64 labels (B,), or for mixed images float32 (B, 10).
         """
         rows = slice(self.seen(step), self.seen(step + 1))
         drawn = {name: values[rows][share] for name, values in epoch.items()}
@@ -94,14 +92,14 @@ class TrainingImages:
         return augment.apply(images, self.labels[drawn["order"]], drawn)
 
 
-# --- which of the processed images train, and which select the best epoch ----------------------------------
+# --- the validation split ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Split:
     """Rows of the processed training images, ascending.
 
-    `validation` is None where the labelled test_batch validates (the paper's protocol).
+    `validation` is None if the holdout validates (the paper's protocol).
     """
 
     train: NDArray[np.int64]
@@ -109,24 +107,24 @@ class Split:
 
 
 def split(labels: NDArray[np.int64], config: TrainConfig) -> Split:
-    """Cut the validation set out of the training images, each class in proportion.
+    """Split the validation set off the training images, stratified by class.
 
-    The cut is the same for every seed: so several runs can be compared, averaged and calibrated on images that
-    none of them has learned from.
+    The split is the same for every seed, so that runs can be compared, averaged and calibrated on images that none of
+    them was trained on.
 
     Raises:
-        UsageError: there are too few images for that, or fewer than one batch.
+        UsageError: there are too few images, or fewer than one batch.
     """
     rows = np.arange(len(labels))
     if config.validation == "test_batch":
         result = Split(rows, None)
     else:
-        from sklearn.model_selection import train_test_split  # noqa: PLC0415 - a second that preset paper need not take
+        from sklearn.model_selection import train_test_split  # noqa: PLC0415 - takes a second
 
         try:
             parts = train_test_split(rows, test_size=config.validation_fraction, stratify=labels, random_state=0)
         except ValueError as error:  # a class with fewer than two images, or an empty side
-            raise UsageError(f"cannot cut a validation split out of {len(labels)} images: {error}") from error
+            raise UsageError(f"cannot split a validation set off {len(labels)} images: {error}") from error
         result = Split(*map(np.sort, parts))
     if config.batch_size > len(result.train):
         raise UsageError(

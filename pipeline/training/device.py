@@ -1,12 +1,12 @@
-"""Where the models run, and how: the device, its precision, compilation, and the processes of torchrun.
+"""The device, its precision, compilation, and the processes of torchrun.
 
-All of it follows rules: the same command on the same machine gives the same run, whatever else the machine does.
+Rules decide, so the same command on the same machine gives the same run:
 
-    bf16     where the hardware computes in it and the model has at least BF16_MACS multiply-accumulates an image
-    compile  with --compile auto: where a compiler is there, a single process trains on CUDA or in bf16 on a CPU,
-             and the whole training takes at least COMPILE_MACS multiply-accumulates
+    bf16     if the hardware supports it and the model has at least BF16_MACS multiply-accumulates per image
+    compile  with --compile auto, if there is a compiler, a single process trains on CUDA or in bf16 on a CPU, and the
+             whole training takes at least COMPILE_MACS multiply-accumulates
 
-What fails (a compiler, bf16, a fused optimizer) is replaced by the plain way, with a line that says so.
+If a compiler, bf16 or a fused optimizer fails, training continues without it and logs that.
 """
 
 import os
@@ -30,9 +30,9 @@ from torch.nn.functional import conv2d
 from pipeline.errors import Log, PipelineError, UsageError, first_line, printable
 from pipeline.recipes import Compile
 
-BF16_MACS = 10e6  # of an image: below, converting costs as much as the faster products gain
-# Of the whole training, backward included: half an hour of two cores, a minute of an H200.  Compiling costs 1 to 3
-# minutes and saves a sixth on a CPU in bf16; it saved nothing on one without (tests/bench/RESULTS.md).
+BF16_MACS = 10e6  # per image; below, conversion costs as much as bf16 gains
+# Of the whole training, backward included: half an hour on two cores, a minute on an H200.  Compilation costs 1 to 3
+# minutes and saves a sixth on a CPU with bf16, nothing on one without (tests/bench/RESULTS.md).
 COMPILE_MACS = 1e15
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"  # the environment's variable
@@ -42,7 +42,7 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Device:
-    """A device, and the precision of convolutions there; weights are always float32.  execution.json has these."""
+    """A device and its precision for convolutions, stored in execution.json; weights are always float32."""
 
     kind: str  # "cuda", "mps" or "cpu"
     precision: Precision
@@ -50,22 +50,22 @@ class Device:
 
     @property
     def torch_device(self) -> torch.device:
-        """For PyTorch."""
+        """As PyTorch's type."""
         return torch.device(self.kind)
 
     @property
     def description(self) -> str:
-        """For result.json: the kind, and its model where that is known."""
+        """For result.json: the kind and, if known, the hardware."""
         if self.kind == "cuda":
             return f"cuda ({torch.cuda.get_device_name(self.torch_device)})"
         return f"{self.kind} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
     def autocast(self) -> torch.autocast:
-        """A context in which convolutions and linear layers compute in the device's precision."""
+        """A context that runs convolutions and linear layers in the device's precision."""
         return torch.autocast(self.kind, torch.bfloat16, enabled=self.precision == "bf16")
 
     def by_rule(self, macs: int, images: int, compile_: Compile, alone: bool) -> "Device":
-        """The device as a training of `images` images in all takes it, for a model of `macs` an image."""
+        """The device for a training of `images` images in all, with a model of `macs` per image."""
         precision = self.precision if macs >= BF16_MACS else "fp32"
         pays = alone and (self.kind == "cuda" or (self.kind == "cpu" and precision == "bf16"))
         compiled = compile_ == "yes" or (compile_ == "auto" and pays and 3 * macs * images >= COMPILE_MACS)
@@ -73,13 +73,13 @@ class Device:
 
 
 def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) -> Device:
-    """The device `asked` for: "cuda", "mps", "cpu", or "auto" for the first of these that is there.
+    """The device `asked` for: "cuda", "mps", "cpu", or "auto" for the first of these that is available.
 
-    Its precision is bf16 where the hardware computes in it and PyTorch manages to.
+    Its precision is bf16 if the hardware and PyTorch support it.
 
     Raises:
-        UsageError: this machine has no such device, or no compiler, and `compile_` is "yes".
-        PipelineError: it does not answer.
+        UsageError: this machine lacks the device, or `compile_` is "yes" and it lacks a compiler.
+        PipelineError: the device does not respond.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     available = [name for name, here in present.items() if here]
@@ -89,8 +89,8 @@ def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) ->
     if compile_ == "yes" and (missing := _missing_compiler(kind)):
         raise UsageError(f"--compile yes: there is no {missing}, or leave --compile out")
     if kind == "cuda":
-        torch.backends.cudnn.benchmark = True  # shapes are few and fixed: measure once which algorithm is fastest
-        if not dist.is_initialized():  # else whoever made the process group has chosen the GPU
+        torch.backends.cudnn.benchmark = True  # few, fixed shapes: measure once which algorithm is fastest
+        if not dist.is_initialized():  # else the process group's owner has chosen the GPU
             _take_gpu(int(os.environ.get("LOCAL_RANK", "0")))
     _make_cache(log)
     device = Device(kind, "bf16" if _has_bf16(kind) else "fp32")
@@ -110,7 +110,7 @@ def _take_gpu(number: int) -> None:
 
 
 def _make_cache(log: Log) -> None:
-    """Leave a folder for compiled code that cannot be made: PyTorch makes it even for an optimizer, and fails."""
+    """Drop an unusable folder for compiled code: PyTorch creates it even for an optimizer, and would fail."""
     try:
         Path(os.environ.get(CACHE) or ".").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -118,7 +118,7 @@ def _make_cache(log: Log) -> None:
 
 
 def _missing_compiler(kind: str) -> str:
-    """What PyTorch would look for here in vain, and how to get it; "" if all is there."""
+    """What PyTorch lacks to compile, and how to get it; "" if nothing."""
     if kind == "cuda" and find_spec("triton") is None:
         return "Triton here: pip install triton"
     variable, usual = (
@@ -132,10 +132,10 @@ def _missing_compiler(kind: str) -> str:
 
 
 def _has_bf16(kind: str) -> bool:
-    """Whether the processor itself computes in bfloat16; where it is emulated, it is slower than float32."""
+    """Whether the hardware supports bfloat16; emulated, it is slower than float32."""
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # PyTorch has no public question for CPUs; a version without these gets float32.
+    # PyTorch has no public API for CPUs; a version without these functions gets float32.
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return kind == "cpu" and any(getattr(torch.cpu, name, bool)() for name in names)
 
@@ -147,57 +147,53 @@ def _bf16_failure(device: Device) -> str:
         with device.autocast():
             result = conv2d(images, filters)
         torch.autograd.backward(result.float().sum())
-    except Exception as error:  # in whatever way: float32 remains
+    except Exception as error:  # whatever it is: use float32
         return first_line(error)
     return ""
 
 
 # --- failures of a device ---------------------------------------------------------------------------------
 
-# How the errors of a device begin, as against those of a program that runs on it.
+# Errors of a device rather than of the program.
 _DEVICE_FAILED = re.compile(r"CUDA (driver )?error|CUDNN_STATUS_|CUBLAS_STATUS_|HIP error")
-_NO_MEMORY = re.compile(r"can't allocate memory|CUDA error: out of memory")  # CUDA and MPS have a class for most
+_NO_MEMORY = re.compile(r"can't allocate memory|CUDA error: out of memory")  # without a class of their own
 
 
 @contextmanager
 def device_advice(device: Device, batch_size: int) -> Iterator[None]:
-    """Turns a device's failures, of which "out of memory" is the most frequent, into advice.
-
-    Raises:
-        PipelineError: the device has not enough memory (it names a batch size to try), or it failed.
-    """
+    """Turn a device's failures into advice: PipelineError with a batch size to try, or about the device."""
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
             advice = f"for --batch-size {batch_size}: try --batch-size {max(batch_size // 2, 2)}, or free memory there"
-            raise PipelineError(f"{device.kind} has not enough memory {advice}") from error
+            raise PipelineError(f"{device.kind} is out of memory {advice}") from error
         if device_failed(error):
             raise _failure(device.kind, error) from error
         raise
 
 
 def device_failed(error: Exception) -> bool:
-    """Whether the device is to blame: it vanished, hung, or its driver lost it."""
+    """Whether the device failed: it vanished, hung, or its driver lost it."""
     own = getattr(torch, "AcceleratorError", ())  # from PyTorch 2.8 on
     return isinstance(error, own) or bool(_DEVICE_FAILED.search(str(error)))
 
 
 def _failure(kind: str, error: RuntimeError) -> PipelineError:
     return PipelineError(
-        f"{kind} failed ({first_line(error)}): run the same command again (training goes on from its last "
+        f"{kind} failed ({first_line(error)}): run the same command again (training resumes at its last "
         "checkpoint); if the device fails again, add --device cpu"
     )
 
 
 # --- several processes that train one model together, each on its share of every batch (torchrun) ---------
 
-TIME_LIMIT = timedelta(minutes=10)  # for processes to wait for each other: longer than any step, validation or save
+TIME_LIMIT = timedelta(minutes=10)  # that processes wait for each other: longer than any step, validation or save
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train together; the first one reports and writes."""
+    """This process among those that train one run; the first one reports and writes."""
 
     rank: int = 0
     size: int = 1
@@ -209,16 +205,16 @@ class World:
 
     @property
     def alone(self) -> bool:
-        """Whether there is no other."""
+        """Whether it is the only process."""
         return self.size == 1
 
     @property
     def share(self) -> slice:
-        """This process's rows of a whole batch, (B, ...) -> (about B / size, ...); each row is exactly one's."""
+        """This process's rows of a batch, (B, ...) -> (about B / size, ...); no two processes share a row."""
         return slice(self.rank, None, self.size)
 
     def total(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes; the tensor itself if there is one."""
+        """The sum over all processes."""
         if self.alone:
             return tensor
         summed = tensor.clone()
@@ -226,17 +222,17 @@ class World:
         return summed
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether the flag is set in any process; all must ask."""
+        """Whether the flag is set in any process; all must call this."""
         return flag if self.alone else bool(self.total(torch.tensor(float(flag), device=device)) > 0)
 
     def take_first_buffers(self, model: nn.Module) -> None:
-        """Give all processes the first one's batch statistics: on CPUs each has gathered its own."""
+        """Give all processes the first one's batch statistics: on CPUs each has its own."""
         if not self.alone:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
     def wait(self) -> None:
-        """Until all have come here."""
+        """Wait for all processes."""
         if not self.alone:
             dist.barrier()
 
@@ -246,11 +242,11 @@ ALONE = World()
 
 @contextmanager
 def join(device: torch.device, batch_size: int) -> Iterator[World]:
-    """This process's place: in a process group that is there already, in torchrun's, or alone.
+    """Join an existing process group or torchrun's, or train alone.
 
     Raises:
-        UsageError: a batch has fewer than two images for a process, and batch normalisation needs them.
-        PipelineError: the connection to another process broke, because that one ended.
+        UsageError: fewer than two images per process in a batch, which batch normalisation needs.
+        PipelineError: another process ended.
     """
     mine = not (dist.is_available() and dist.is_initialized())
     if mine and int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -264,12 +260,12 @@ def join(device: torch.device, batch_size: int) -> Iterator[World]:
             raise UsageError(f"--batch-size {batch_size}: at least 2 for each of the {world.size} processes")
         yield world
     except RuntimeError as error:
-        # nccl has classes for it; gloo raises a plain RuntimeError that names its source file.
+        # nccl has error classes; gloo raises a plain RuntimeError that names its source file.
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
         raise PipelineError(
-            f"process {world.rank} of {world.size} lost another one, which has ended: see that one's "
-            "error above; then run the same command again to go on from the checkpoint"
+            f"process {world.rank} of {world.size}: another one has ended: see its "
+            "error above; then run the same command again to resume from the checkpoint"
         ) from error
     finally:
         if mine:
@@ -278,11 +274,11 @@ def join(device: torch.device, batch_size: int) -> Iterator[World]:
 
 # --- the machine: `Linux 6.1.0 x86_64, AMD EPYC 9R14, 2 cores, 24 GB` --------------------------------------
 
-CPUINFO = Path("/proc/cpuinfo")  # Linux has the processor's name there
+CPUINFO = Path("/proc/cpuinfo")  # Linux's processor name
 
 
 def machine() -> str:
-    """Operating system, processor, cores and memory (GB of 10**9 bytes), as far as they are known."""
+    """Operating system, processor, cores and memory (GB of 10**9 bytes), as far as known."""
     facts = [f"{platform.system()} {platform.release()} {platform.machine()}"]
     with suppress(OSError):
         facts += re.findall(r"^model name\s*:\s*(.+)$", CPUINFO.read_text(errors="replace"), re.MULTILINE)[:1]

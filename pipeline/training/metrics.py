@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: each epoch's figures."""
+"""A run's figures for TensorBoard."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +9,7 @@ from pipeline.store.runs import EpochRow
 
 
 class Board:
-    """TensorBoard's events in `folder`; what an earlier session wrote after `done` epochs is withdrawn."""
+    """TensorBoard events in `folder`; events of an earlier session after `done` epochs are purged."""
 
     def __init__(self, folder: Path, done: int) -> None:
         self._writer = SummaryWriter(str(folder), purge_step=done + 1)

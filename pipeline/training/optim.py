@@ -1,4 +1,4 @@
-"""How weights change: the optimizers (PyTorch's own, fused where they can be), the learning rate, the EMA."""
+"""The optimizers (PyTorch's, fused where possible), the learning rate, the EMA."""
 
 import math
 from typing import Any
@@ -39,19 +39,19 @@ def build(model: nn.Module, config: TrainConfig, log: Log = lambda _: None) -> t
             probe.grad = torch.zeros_like(probe)
             kind([probe], lr=0.0, fused=True).step()  # type: ignore[call-arg]
             options["fused"] = True
-        except Exception as error:  # in whatever way: the plain one remains
-            log(f"the fused {config.optimizer} fails here ({first_line(error)}): taking PyTorch's plain one")
+        except Exception as error:  # whatever it is: use the plain one
+            log(f"the fused {config.optimizer} fails here ({first_line(error)}): using PyTorch's plain one")
     return kind(groups, **options)
 
 
-# --- the learning rate, a pure function of the step, so that no state of it needs saving ------------------
+# --- the learning rate: a pure function of the step, without state to save --------------------------------
 
-DROPS = (0.5, 0.75)  # shares of the run after which "step" divides the learning rate by ten, as He et al. (2015) did
-ONE_CYCLE_START = 1 / 25  # of the peak (Smith and Topin 2017, as torch's OneCycleLR has it)
+DROPS = (0.5, 0.75)  # shares of the run after which "step" divides the lr by ten, as in He et al. (2015)
+ONE_CYCLE_START = 1 / 25  # of the peak (Smith and Topin 2017, as in torch's OneCycleLR)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, steps_per_epoch: int) -> None:
-    """Give all parameters the learning rate of step `step` (0-based) of the run."""
+    """Set the learning rate of step `step` (0-based) for all parameters."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(config, step, steps_per_epoch)
 
@@ -59,7 +59,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, ste
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
     """The learning rate of step `step` (0-based) of the run.
 
-    The first step's is above 0 (a step at 0 would be wasted), and 0 would be reached by the step after the last.
+    The first step has lr > 0 (a step at 0 would be wasted); the step after the last would have 0.
     """
     total, warmup = config.epochs * steps_per_epoch, config.warmup_epochs * steps_per_epoch
     warm = min((step + 1) / warmup, 1.0) if warmup > 0 else 1.0  # from 0 to 1 over the warm-up
@@ -77,18 +77,18 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
 
 
 def _cosine(share: float) -> float:
-    """From 0 to 1 as `share` goes there, along half a cosine."""
+    """Half a cosine, from 0 to 1."""
     return (1 - math.cos(math.pi * share)) / 2
 
 
-# --- the exponential moving average of a model's weights and batch statistics -----------------------------
+# --- the EMA of a model's weights and batch statistics -----------------------------------------------------
 
 
 class EMA:
     """ema <- decay * ema + (1 - decay) * weights after each step, from zero.
 
-    Divided by 1 - decay**steps (as Adam corrects its moments; Kingma and Ba 2014) it is a weighted mean of the
-    weights that were visited, and owes nothing to the initial ones however short the run is.
+    Divided by 1 - decay**steps, Adam's bias correction (Kingma and Ba 2014), it is a weighted mean of the visited
+    weights, unbiased by the initial ones however short the run.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -98,7 +98,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the model's present weights in; waits for nothing."""
+        """Add the model's present weights, without host synchronisation."""
         torch._foreach_lerp_(list(self.sums.values()), list(self._live.values()), 1 - self.decay)
 
     def weights(self, steps: int) -> dict[str, Tensor]:
@@ -107,10 +107,6 @@ class EMA:
         return {name: total / correction for name, total in self.sums.items()}
 
     def load(self, sums: dict[str, Tensor]) -> None:
-        """Take the sums of a checkpoint over.
-
-        Raises:
-            KeyError, RuntimeError: they are another model's.
-        """
+        """Load the sums of a checkpoint; KeyError or RuntimeError if they belong to another model."""
         for name, total in self.sums.items():
             total.copy_(sums[name])

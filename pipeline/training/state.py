@@ -1,4 +1,4 @@
-"""All that changes while a run trains: with the config and the images, it decides how the run goes on."""
+"""The training state: with the config and the images it determines the rest of the run."""
 
 import pickle
 from dataclasses import asdict, dataclass, field
@@ -20,23 +20,23 @@ from pipeline.training.optim import EMA
 
 @dataclass
 class State:
-    """Between two steps, this is everything; randomness needs no place in it (see batches.draw)."""
+    """Everything that changes during training; randomness is a function of the epoch (see batches.draw)."""
 
     model: ResNet
     optimizer: torch.optim.Optimizer
-    ema: EMA | None  # of the model's weights, if the recipe asks for it
-    selected: ResNet  # what is validated and kept: the model itself, or one that takes the EMA
-    loss_sum: Tensor  # float32 (), over the images of the epoch under way; on the device, so nothing waits
+    ema: EMA | None  # of the model's weights, if the recipe has one
+    selected: ResNet  # validated and kept: the model itself, or one with the EMA
+    loss_sum: Tensor  # float32 (), over the images of the current epoch; on the device
     correct: Tensor  # int64 (), likewise
-    epoch: int = 0  # epochs done
-    step: int = 0  # steps done of the epoch under way
-    updates: int = 0  # steps done in all
-    training_seconds: float = 0.0  # spent on these
-    rows: list[EpochRow] = field(default_factory=list)  # of the epochs done
-    best_weights: dict[str, Tensor] = field(default_factory=dict)  # of the best of these
+    epoch: int = 0  # finished epochs
+    step: int = 0  # finished steps of the current epoch
+    updates: int = 0  # finished steps in all
+    training_seconds: float = 0.0  # of the current epoch
+    rows: list[EpochRow] = field(default_factory=list)  # of the finished epochs
+    best_weights: dict[str, Tensor] = field(default_factory=dict)  # of the best epoch
 
     def finish_epoch(self, row: EpochRow) -> None:
-        """Count the epoch, keep its weights if it is the best so far, and begin the next."""
+        """Record the epoch, keep its weights if it is the best so far, and begin the next."""
         self.rows.append(row)
         if best_row(self.rows) is row:
             self.best_weights = {k: v.detach().clone() for k, v in self.selected.state_dict().items()}
@@ -46,17 +46,13 @@ class State:
         self.correct.zero_()
 
     def select(self) -> ResNet:
-        """What is validated and kept, with its weights of this moment."""
+        """The model to validate and keep, with its present weights."""
         if self.ema is not None:
             self.selected.load_state_dict(self.ema.weights(self.updates), strict=False)
         return self.selected
 
     def require_finite(self) -> None:
-        """Check the weights.
-
-        Raises:
-            PipelineError: some are infinite or not a number.
-        """
+        """PipelineError if some weights are infinite or NaN."""
         if not all(torch.isfinite(parameter).all() for parameter in self.model.parameters()):
             raise diverged(self, "the weights are")
 
@@ -83,7 +79,7 @@ def start(config: TrainConfig, device: Device, world: World = ALONE, log: Log = 
 
 
 def diverged(state: State, what: str) -> PipelineError:
-    """The error for a run whose numbers have become infinite or NaN; `what` names them with their verb."""
+    """The error for infinite or NaN numbers; `what` names them, with the verb."""
     lr = state.optimizer.param_groups[0]["lr"]
     return PipelineError(
         f"{what} no longer finite in epoch {state.epoch + 1}, step {state.step} (lr {lr:.3g}): lower "
@@ -91,7 +87,7 @@ def diverged(state: State, what: str) -> PipelineError:
     )
 
 
-# --- checkpoint.pt: the State on disk, complete or absent, and read without running anybody's code.
+# --- checkpoint.pt: the State on disk, complete or absent, read without running code from it
 
 
 PLAIN = ("epoch", "step", "updates", "training_seconds", "best_weights")
@@ -101,7 +97,7 @@ def save_checkpoint(path: Path, state: State, card_fingerprint: str) -> None:
     """Write the state of the run whose card has this fingerprint.
 
     Raises:
-        PipelineError: its weights are not finite; the checkpoint on disk stays as it is.
+        PipelineError: its weights are not finite; the checkpoint on disk is kept.
     """
     state.require_finite()
     content = {
@@ -118,15 +114,15 @@ def save_checkpoint(path: Path, state: State, card_fingerprint: str) -> None:
         try:
             torch.save(content, stream)
         except RuntimeError as error:
-            # While PyTorch gives up on a full disk it stumbles, and hides what the system said.
+            # On a full disk PyTorch's own cleanup fails and hides the system's error.
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def load_checkpoint(path: Path, state: State, card_fingerprint: str) -> None:
-    """Bring a fresh `state` to where the checkpoint stands.
+    """Load the checkpoint into a fresh `state`.
 
     Raises:
-        BadData: the file is damaged, or of another run or version.
+        BadData: the file is damaged, or belongs to another run or version.
     """
     try:
         device = state.loss_sum.device
@@ -134,7 +130,7 @@ def load_checkpoint(path: Path, state: State, card_fingerprint: str) -> None:
         if content["card"] != card_fingerprint:
             raise BadData(f"{path} belongs to another run: train this one again with --force")
         state.model.load_state_dict(content["model"])
-        # Only the moments: the rest is the config's, and this device's.
+        # Only the moments: the rest follows from the config and this device.
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": content["optimizer"]["state"], "param_groups": groups})
         if state.ema is not None:

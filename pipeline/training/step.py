@@ -1,4 +1,4 @@
-"""One step of training: loss, gradients, optimizer, EMA.  Nothing in it makes the host wait for the device."""
+"""One training step: loss, gradients, optimizer, EMA, without host synchronisation."""
 
 import logging
 import re
@@ -21,10 +21,10 @@ from pipeline.training.state import State
 
 
 class TrainStep:
-    """Trains `state` on one batch after the other.
+    """Trains `state`, one batch per call.
 
-    A model that is to be compiled (on CUDA with its graphs, "reduce-overhead") and cannot be, or no longer, is trained
-    as it is: `log` hears why, and `uncompiled` is called.
+    If the compiled model ("reduce-overhead", on CUDA with graphs) fails, training continues with the plain one: `log`
+    gets the reason, and `uncompiled` is called.
     """
 
     def __init__(
@@ -36,17 +36,17 @@ class TrainStep:
         self._world, self._log, self._uncompiled = world, log, uncompiled
         self._teachers = [model.to(device.torch_device).eval() for model in teachers]
         state.model.dropout = config.dropout
-        # On CPUs, which SyncBatchNorm refuses, each process normalises by statistics of its own.
+        # SyncBatchNorm refuses CPUs: there each process normalises by its own statistics.
         self._plain: nn.Module = state.model if world.alone else DistributedDataParallel(state.model)
         self._compiled: Callable[[Tensor], Tensor] | None = None
-        self._proven = False  # whether a compiled step has been done
+        self._proven = False  # whether a compiled step has succeeded
         if device.compiled:
-            logging.getLogger("torch").setLevel(logging.ERROR)  # what fails is told in one line, by us
+            logging.getLogger("torch").setLevel(logging.ERROR)  # we report failures ourselves, in one line
             try:
-                torch.compiler.reset()  # else many runs in one process (a sweep) reach its limit of recompilations
+                torch.compiler.reset()  # else a sweep reaches the limit of recompilations in one process
                 mode = "reduce-overhead" if device.kind == "cuda" else None
                 self._compiled = torch.compile(self._plain, dynamic=False, mode=mode)
-            except Exception as error:  # it refuses some versions of Python, and caches that it cannot write
+            except Exception as error:  # some versions of Python, an unwritable cache
                 self._give_up(error)
 
     def __call__(self, images: Tensor, targets: Tensor, whole: int | None = None) -> None:
@@ -55,12 +55,11 @@ class TrainStep:
         Args:
             images: this process's images (B, 32, 32, 3), 0..255, on the device.
             targets: int64 (B,), or float32 (B, 10).
-            whole: the images of all processes in this step; by default B.
+            whole: number of images of all processes in this step; by default B.
         """
         state, whole = self._state, len(images) if whole is None else whole
         set_learning_rate(state.optimizer, self._config, state.updates, self._steps_per_epoch)
-        # An epoch's last batch may be smaller: it takes the model as it is, because compiling it once more for
-        # that shape takes as long as the first time.
+        # A smaller last batch uses the plain model: compiling again for its shape takes as long as the first time.
         if self._compiled is None or whole != self._config.batch_size:
             self._gradients(self._plain, images, targets, whole)
         else:
@@ -73,7 +72,7 @@ class TrainStep:
 
     def _gradients(self, model: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, whole: int) -> None:
         if self._config.dropout:
-            # The masks depend on the step and the process alone: a resumed run drops what an uninterrupted one drops.
+            # Masks depend on the step and the process alone, so a resumed run has the same ones.
             words = (self._config.seed, self._state.updates, self._world.rank + 1)
             torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint32)[0]))
         if self._compiled is not None and self._device.kind == "cuda":
@@ -88,7 +87,7 @@ class TrainStep:
             loss = torch.lerp(loss, divergence * temperature**2, self._config.distillation_weight)
         correct = (output.argmax(1) == (targets if targets.dim() == 1 else targets.argmax(1))).sum()
         self._state.optimizer.zero_grad(set_to_none=True)
-        # DistributedDataParallel takes the mean over processes; multiplied, that is the whole batch's gradient.
+        # DistributedDataParallel averages over processes; times their number it is the batch's gradient.
         torch.autograd.backward(loss * (self._world.size / whole))
         self._state.loss_sum += loss.detach()
         self._state.correct += correct
@@ -97,20 +96,20 @@ class TrainStep:
     def _taught(self, images: Tensor) -> Tensor:
         """The mean of the teachers' probabilities (B, 10) at the temperature.
 
-        They see the student's very crops, which makes distillation work (Beyer et al. 2021, arXiv:2106.05237).
+        They see the student's crops, which distillation needs (Beyer et al. 2021, arXiv:2106.05237).
         """
         temperature = self._config.distillation_temperature
         taught = [softmax(logits(model, images, self._device) / temperature, 1) for model in self._teachers]
         return torch.stack(taught).mean(0)
 
     def _try_compiled(self, compiled: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, whole: int) -> None:
-        """A compiled step; where that fails, the same step by the model as it is, and so on from then on."""
-        # The first step compiles, and fails nearly always if any does: nothing of it may remain.
+        """A compiled step; if it fails, the same step and all later ones with the plain model."""
+        # If any step fails, it is nearly always the first, which compiles: undo what it did.
         before = {} if self._proven else {name: value.clone() for name, value in self._state.model.named_buffers()}
         started = perf_counter()
         try:
             self._gradients(compiled, images, targets, whole)
-        except Exception as error:  # compilers fail in many ways; what is not theirs comes again below
+        except Exception as error:  # compilers fail in many ways; other errors will recur below
             if device_failed(error):
                 raise
             self._compiled = None
@@ -123,8 +122,8 @@ class TrainStep:
         self._proven = True
 
     def _give_up(self, error: Exception) -> None:
-        # A compiler's own message comes after PyTorch's, which says only that there was one.
+        # The compiler's own message follows PyTorch's, which only says that there was an error.
         cause = re.search(r"(?:fatal )?error: .+", str(error))
         reason = printable(cause[0], 120) if cause else first_line(error)
-        self._log(f"compiling the model fails here ({reason}): training it as it is")
+        self._log(f"compiling the model fails here ({reason}): training the plain model")
         self._uncompiled()

@@ -64,7 +64,7 @@ MISTAKES = [
     Mistake("CSV edited", edit(CSV, lambda c: c + b"\n"), "predict", 2, ELSEWHERE),
     # another competition
     Mistake("no slug", nothing, "preprocess --competition 'Deep Learning'", 2,
-            "is no competition slug"),
+            "is not a competition slug"),
     Mistake("another's CSV", nothing, "submit --competition other", 2, "was predicted for tiny"),
     Mistake("another's sidecar", nothing, f"check --competition other --csv {CSV}", 4, "add --competition tiny"),
     # a run that is elsewhere, not finished, edited or of another version
@@ -73,7 +73,7 @@ MISTAKES = [
     Mistake("pointer lost", remove("data/models/LATEST"), "predict", 3, "name one with --run"),
     Mistake("run misspelt", nothing, "predict --run Tinyrun", 3, "did you mean tiny-run?"),
     Mistake("no such run", nothing, "predict --run paper", 3, "there is tiny-run (`python -m pipeline.train` makes"),
-    Mistake("run unfinished", remove(f"{RUN}/manifest.json"), "predict", 3, "with the same options to go on"),
+    Mistake("run unfinished", remove(f"{RUN}/manifest.json"), "predict", 3, "with the same options to resume"),
     Mistake("run of other images", of_run(values(CONFIG, data="f" * 64)), "predict", 4, "train again"),
     Mistake("run of another competition", of_run(values(CONFIG, competition="other")), "predict", 3,
             "python -m pipeline.preprocess --competition other"),
@@ -97,9 +97,9 @@ MISTAKES = [
             f"python -m pipeline.preprocess --competition {SLUG} --force"),
     # a user's own files where a stage would write
     Mistake("own folder of a run's name", somebodys("data/models/bert/notes.json"), f"{TRAIN} --run bert", 2,
-            "bert holds notes.json, which is not a run's: choose another name with --run"),
+            "bert holds notes.json, not a run's file: choose another name with --run"),
     Mistake("own file of a run's name", somebodys("data/models/bert"), f"{TRAIN} --run bert", 2,
-            "bert holds bert, which is not a run's: choose another name with --run"),
+            "bert holds bert, not a run's file: choose another name with --run"),
     Mistake("own model of a run's name", somebodys("data/models/bert/config.json", "data/models/bert/vocab.json"),
             f"{TRAIN} --run bert", 4, "unknown): name another --run"),
     Mistake("own notes in the report", somebodys(f"{RUN}/report/notes.md"), "report", 2, "holds notes.md"),

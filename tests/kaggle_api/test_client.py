@@ -71,7 +71,7 @@ def test_no_other_variables_reach_the_child(child: Path) -> None:
     ("script", "text"),
     [
         ("import time\ntime.sleep(60)\n", r"did not answer within 1 s: try again later, or raise --timeout"),
-        ("raise SystemExit(3)\n", r"ended without an answer \(exit code 3\): try again"),
+        ("raise SystemExit(3)\n", r"ended without a reply \(exit code 3\): try again"),
     ],
 )
 def test_a_child_that_hangs_or_dies_may_have_submitted(child: Path, script: str, text: str) -> None:
@@ -129,7 +129,9 @@ def test_a_kernel_that_kaggle_does_not_take(child: Path, value: object, error: t
 
 def test_credentials_without_a_name_own_no_kernel(child: Path) -> None:
     assert answering(child, "me").username() == "me"
-    with pytest.raises(AccessDenied, match=r"name no user.*: create a token at https://www.kaggle.com/settings"):
+    with pytest.raises(
+        AccessDenied, match=r"do not name the user.*: create a token at https://www.kaggle.com/settings"
+    ):
         answering(child, "").username()
 
 
@@ -163,7 +165,7 @@ REFUSALS: list[tuple[dict[str, object], type[PipelineError], str]] = [
     ({"kind": "http", "status": 503}, NetworkError, r"busy or down \(503, m\): try again later"),
     ({"kind": "storage", "status": 403}, NetworkError, r"does not lead to the file .*: run again, for a new link"),
     ({"kind": "network"}, NetworkError, r"cannot reach Kaggle \(m\): check the network and run again"),
-    ({"kind": "other"}, NetworkError, r"makes no sense .*: try again later; if it stays so, pip install -U kaggle"),
+    ({"kind": "other"}, NetworkError, r"makes no sense .*: try again later; if it persists, pip install -U kaggle"),
     ({"kind": "disk"}, PipelineError, r"refused the kaggle client \(m\): free space, or check permissions"),
     ({"kind": "install"}, PipelineError, r"does not load \(m\):\n  pip install -r requirements\.txt"),
     ({"kind": "credentials"}, AccessDenied, r"does not accept the credentials in KAGGLE_API_TOKEN \(m\)" + SETTINGS),

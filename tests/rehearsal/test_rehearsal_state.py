@@ -46,8 +46,8 @@ def test_public_and_private_are_halves_cut_to_five_decimals(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "Line 0 of the CSV is not as it must be"),
-        (b"ID,Label\n0,1\n", "Line 1 of the CSV is not as it must be: the header ID,Labels, then each id once"),
+        (b"", "Line 0 of the CSV is invalid"),
+        (b"ID,Label\n0,1\n", "Line 1 of the CSV is invalid: expected the header ID,Labels, then each id once"),
         (b"ID,Labels\n0\n", "Line 2 of the CSV"),
         (b"ID,Labels\n0,10\n", "Line 2 of the CSV"),
         (b"ID,Labels\n0,1\n0,1\n", "Line 3 of the CSV"),

@@ -79,7 +79,7 @@ def test_kernels_are_halved_and_come_back_as_float32(run: Run, tmp_path: Path) -
 def test_of_several_one_must_be_named(run: Run, tmp_path: Path) -> None:
     export(run, tmp_path, "a")
     export(run, tmp_path, "b-2")
-    with pytest.raises(UsageError, match="name one of pretrained-a, pretrained-b-2"):
+    with pytest.raises(UsageError, match="choose one of pretrained-a, pretrained-b-2"):
         ensemble.open_run(tmp_path, tmp_path, "pretrained")
     with pytest.raises(MissingInput, match="there is pretrained-a, pretrained-b-2"):
         ensemble.open_run(tmp_path, tmp_path, "pretrained-c")

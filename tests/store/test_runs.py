@@ -68,7 +68,7 @@ def test_a_run_with_a_file_that_is_not_ours_is_kept_when_it_is_replaced(tmp_path
     with runs.claimed(folder, RunCard("tiny", "0", PRESETS["rehearsal"]), True, True, lines.append):
         assert not (folder / name).exists()
     assert (tmp_path / "mine.bak" / name).exists() == kept
-    assert lines == [f"{folder} holds what is not ours, and is kept as {folder}.bak"] * kept
+    assert lines == [f"{folder} holds files of yours and is kept as {folder}.bak"] * kept
 
 
 @pytest.mark.parametrize(

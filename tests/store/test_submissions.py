@@ -133,9 +133,9 @@ def test_every_torn_file_is_bad_data(tmp_path: Path, evidence: Evidence) -> None
     [
         ("hidden", {"members": np.zeros((2, 3), np.uint8)}, "hidden do not fit"),
         ("holdout", {"truth": None}, "test_truth"),
-        ("holdout", {"truth": np.full(5, 255, np.uint8)}, "labels of test are none"),
-        ("holdout", {"truth": np.zeros(5)}, "labels of test are none|do not fit"),
-        ("holdout", {"truth": np.zeros((5, 1), np.uint8)}, "labels of test are none|do not fit"),
+        ("holdout", {"truth": np.full(5, 255, np.uint8)}, "labels of test are invalid"),
+        ("holdout", {"truth": np.zeros(5)}, "labels of test are invalid|do not fit"),
+        ("holdout", {"truth": np.zeros((5, 1), np.uint8)}, "labels of test are invalid|do not fit"),
     ],
 )
 def test_arrays_that_do_not_fit_are_bad_data(

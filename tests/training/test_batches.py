@@ -124,7 +124,7 @@ def test_the_split_takes_a_tenth_of_each_class_the_same_for_all_seeds_and_the_pa
     ("labels", "change", "message"),
     [
         (CLASSES, {"batch_size": 901}, r"--batch-size 901 is larger than the training set \(900 images\)"),
-        (np.arange(10), {}, "cannot cut a validation split out of 10 images"),
+        (np.arange(10), {}, "cannot split a validation set off 10 images"),
     ],
 )
 def test_too_few_images_are_refused(labels: NDArray[np.int64], change: dict[str, Any], message: str) -> None:

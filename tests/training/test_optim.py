@@ -37,7 +37,7 @@ def test_each_optimizer_is_pytorchs_plain_one_on_channels_last_also_where_the_fu
     fast, kind = optim.build(ours, config, lines.append), optim.KINDS[name]
     slow = kind(theirs.parameters(), lr=0.02, weight_decay=0.01, foreach=False, **OPTIONS[name])  # type: ignore[call-arg]
     assert type(fast) is kind and kind.__name__.lower() == name
-    warned = [f"the fused {name} fails here (fused kernels are missing): taking PyTorch's plain one"]
+    warned = [f"the fused {name} fails here (fused kernels are missing): using PyTorch's plain one"]
     assert lines == (warned if not fused and name != "rmsprop" else [])
     assert bool(fast.defaults.get("fused")) == (fused and name != "rmsprop")
     generator = torch.Generator().manual_seed(0)

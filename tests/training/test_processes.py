@@ -138,7 +138,7 @@ def test_gradients_are_the_whole_batchs_and_statistics_the_first_processs(launch
 
 def test_a_process_that_dies_ends_the_other_with_a_clear_error(launched: Launched) -> None:
     assert launched.code != 0
-    assert "lost another one, which has ended" in launched.errors and "run the same command again" in launched.errors
+    assert "another one has ended" in launched.errors and "run the same command again" in launched.errors
 
 
 if __name__ == "__main__":
