@@ -1,7 +1,7 @@
-"""What runs on Kaggle's machine: the pipeline from the competition's files to the CSV.
+"""The pipeline on Kaggle's machine, from the competition's files to the CSV.
 
-Made by `python -m pipeline.kernel push`, which fills in ORDER and PROJECT.  A stage that fails ends the kernel with an
-error.  Nothing here needs more than Python, and nothing is secret.
+`python -m pipeline.kernel push` fills in ORDER and PROJECT.  A stage that fails ends the kernel with an error.  Needs
+only Python, and holds no secret.
 """
 
 import base64
@@ -20,11 +20,11 @@ from typing import Any
 ORDER: dict[str, Any] = {}
 PROJECT = ""
 
-# Kaggle's folders; a rehearsal has others, and $PIPELINE_KERNEL_DEVICE.
+# Kaggle's folders; a rehearsal sets others, and $PIPELINE_KERNEL_DEVICE.
 INPUT = Path(os.environ.get("PIPELINE_KERNEL_INPUT", "/kaggle/input"))
 WORKING = Path(os.environ.get("PIPELINE_KERNEL_WORKING", "/kaggle/working"))
 
-# What the stages below import, and the packages that have it.
+# Modules that the stages below import, and their packages.
 NEEDED = {
     "PIL": "pillow", "click": "click", "filelock": "filelock", "numpy": "numpy", "pandas": "pandas",
     "safetensors": "safetensors", "scipy": "scipy", "sklearn": "scikit-learn", "tensorboard": "tensorboard",
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def competition_files(slug: str) -> Path:
-    """Where Kaggle has put the competition's files, by the age of its image."""
+    """The competition's files; old and new images have them in different places."""
     for folder in (INPUT / slug, INPUT / "competitions" / slug):
         if folder.is_dir():
             return folder
@@ -54,7 +54,7 @@ def competition_files(slug: str) -> Path:
 
 
 def install_missing(project: Path) -> None:
-    """Install what the stages import and this machine lacks, if there is internet."""
+    """Install the missing packages, if there is internet."""
     missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing and not ORDER["internet"]:
         sys.exit(f"error: this machine lacks {', '.join(missing)}: push the kernel again with --internet --force")
@@ -65,12 +65,12 @@ def install_missing(project: Path) -> None:
 
 
 def run_stages(project: Path, files: Path) -> None:
-    """Run four stages in the project's folder, and copy what they made into the kernel's output."""
+    """Run four stages in the project's folder, and copy the results into the kernel's output."""
     name, slug = ORDER["run"], ORDER["competition"]
     models, csv = project / "data/models" / name, project / "submissions" / f"{name}.csv"
-    # A GPU that was ordered and is not there would mean a day of the CPU.
+    # Without the requested GPU, training would take a day on the CPU.
     on = ["--device", os.environ.get("PIPELINE_KERNEL_DEVICE") or ("cuda" if ORDER["gpu"] else "cpu")]
-    stages: list[tuple[list[str], list[Path]]] = [  # each with what of its output comes back
+    stages: list[tuple[list[str], list[Path]]] = [  # each with the outputs to copy
         (["download", "--competition", slug, "--from", str(files)], []),
         (["preprocess", "--competition", slug], []),
         (["train", "--competition", slug, "--run", name, *ORDER["train"], *on], [models / n for n in RUN_FILES]),

@@ -1,7 +1,7 @@
-"""A script kernel on Kaggle: what is pushed, and the note of it.
+"""The source of a script kernel on Kaggle, and a note of what was pushed.
 
-data/kernels/RUN has main.py and kernel-metadata.json, as `kaggle kernels push -p` takes them, and note.json, which says
-what was pushed.  A script kernel is one file, so main.py is kernel_runner.py with the project in it.
+data/kernels/RUN has main.py and kernel-metadata.json for `kaggle kernels push -p`, and note.json.  A script kernel is
+one file, so main.py is kernel_runner.py with the project embedded.
 """
 
 import base64
@@ -24,7 +24,7 @@ from pipeline.store.manifest import read_json
 RUNNER = Path(__file__).with_name("kernel_runner.py")
 MAIN, METADATA, NOTE = "main.py", "kernel-metadata.json", "note.json"
 LARGEST = 1_000_000  # bytes of a kernel's source
-ORDER_LINE, PROJECT_LINE = "ORDER: dict[str, Any] = {}\n", 'PROJECT = ""\n'  # of the runner, to be filled in
+ORDER_LINE, PROJECT_LINE = "ORDER: dict[str, Any] = {}\n", 'PROJECT = ""\n'  # in the runner, to fill in
 AGAIN = "push it again with --force"
 
 
@@ -37,11 +37,11 @@ class Kernel:
     config: TrainConfig
     internet: bool = False
     accelerator: str | None = None  # as Kaggle spells it; None: a GPU of Kaggle's choice; "none": the CPU alone
-    user: str = ""  # who pushed it
-    version: int = 0  # Kaggle's number of it; 0: the newest
+    user: str = ""  # its owner
+    version: int = 0  # by Kaggle's count; 0: the newest
 
     def __post_init__(self) -> None:
-        """Raise UsageError for a name that cannot be part of a path, or that Kaggle would not take."""
+        """UsageError for a name that is unsafe in a path, or that Kaggle would refuse."""
         check_slug(self.competition)
         runs.check_name(self.run)
         if not 5 <= len(self.name) <= 50:
@@ -54,7 +54,7 @@ class Kernel:
 
     @property
     def ref(self) -> str:
-        """USER/NAME, and /VERSION where that is known."""
+        """USER/NAME, and /VERSION if known."""
         return f"{self.user}/{self.name}" + (f"/{self.version}" if self.version else "")
 
     @property
@@ -63,12 +63,12 @@ class Kernel:
         return f"https://www.kaggle.com/code/{self.user}/{self.name}"
 
     def write_note(self, kernels: Path) -> None:
-        """Keep it in data/kernels/RUN."""
+        """Write data/kernels/RUN/note.json."""
         atomic.write_json(kernels / self.run / NOTE, {**vars(self), "config": self.config.to_dict()})
 
     @classmethod
     def read_note(cls, kernels: Path, run: str | None) -> Self:
-        """The kernel of `run` that was pushed from here; without a name the one that was pushed last.
+        """The kernel of `run` pushed from here; by default the one pushed last.
 
         Raises:
             MissingInput: there is none.
@@ -81,11 +81,7 @@ class Kernel:
         return read_json(path, cls, f"push the kernel with `python -m pipeline.kernel push`, or {AGAIN}")
 
     def write_source(self, folder: Path, log: Log) -> None:
-        """Write main.py and kernel-metadata.json.
-
-        Raises:
-            UsageError: main.py is larger than Kaggle takes.
-        """
+        """Write main.py and kernel-metadata.json; UsageError if main.py exceeds Kaggle's limit."""
         gpu, train = self.accelerator != "none", commands.arguments(self.config)
         order = {
             "competition": self.competition, "run": self.run, "train": train, "gpu": gpu, "internet": self.internet
@@ -117,7 +113,7 @@ class Kernel:
 
 
 def _project() -> str:
-    """The project's files as a tar.xz in base64; no name of a user, and no time, travels with them."""
+    """The project's files as a tar.xz in base64, without user names and times."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:xz") as project:
         for name, path in project_files().items():

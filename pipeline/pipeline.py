@@ -1,4 +1,4 @@
-"""What `import pipeline` finds when a stage is run as a file (`python train.py`): it names the command that works."""
+"""Imported as `pipeline` when a stage is run as a file (`python train.py`): prints the command that works."""
 
 import shlex
 import sys
