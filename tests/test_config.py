@@ -6,7 +6,7 @@ from pipeline.errors import UsageError
 
 @pytest.mark.parametrize("text", ["", "../x", "a/b", "a b", "-x", "\x1b[31m", "https://www.kaggle.com/competitions/x"])
 def test_what_is_no_slug_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=f"no competition slug: .*{DEFAULT_COMPETITION}$"):
+    with pytest.raises(UsageError, match=f"not a competition slug, .*{DEFAULT_COMPETITION}$"):
         check_slug(text)
 
 

@@ -80,7 +80,7 @@ MISTAKES = [
     Mistake("run edited", values(f"{RUN}/result.json", epochs=7), "predict", 4, "result.json is missing or damaged"),
     Mistake("run with an unknown key", of_run(values(CONFIG, "config", newer=1)), "predict --force", 4,
             "config.json is damaged or of another version"),
-    Mistake("run of a path", of_run(values(CONFIG, competition="../../etc")), "predict", 4, "no competition slug"),
+    Mistake("run of a path", of_run(values(CONFIG, competition="../../etc")), "predict", 4, "not a competition slug"),
     Mistake("run without weights", values(f"{RUN}/manifest.json", "files", **{runs.WEIGHTS: None}), "predict --force",
             4, "does not know weights"),
     Mistake("run without its file", weights_lost_beside_another, "predict --run tiny-run", 4,

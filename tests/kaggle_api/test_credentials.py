@@ -111,7 +111,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     [
         ({"KAGGLE_USERNAME": "u"}, "KAGGLE_USERNAME is set, and KAGGLE_KEY is not"),
         ({"KAGGLE_KEY": SECRET}, "KAGGLE_KEY is set, and KAGGLE_USERNAME is not"),
-        ({"KAGGLE_CONFIG_DIR": "nowhere"}, "KAGGLE_CONFIG_DIR names nowhere, and there is no folder with a"),
+        ({"KAGGLE_CONFIG_DIR": "nowhere"}, "KAGGLE_CONFIG_DIR names nowhere, which has no kaggle.json"),
         ({"KAGGLE_API_TOKEN": f"two {SECRET}"}, "no token in KAGGLE_API_TOKEN"),
         ({"KAGGLE_API_TOKEN": "/run/secrets/no"}, "no token in /run/secrets/no, which KAGGLE_API_TOKEN names"),
     ],
