@@ -129,5 +129,5 @@ def test_damaged_weights_and_those_of_another_model_are_refused(tmp_path: Path) 
     with pytest.raises(BadData, match="does not hold weights of model paper"):
         resnet.load(path, MODELS["paper"])
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(BadData, match="holds no weights of model rehearsal"):
+    with pytest.raises(BadData, match="does not hold weights of model rehearsal"):
         resnet.load(path, CONFIG)
