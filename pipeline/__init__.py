@@ -3,12 +3,12 @@
     python -m pipeline.download     Kaggle                    -> data/raw/SLUG
     python -m pipeline.preprocess   data/raw/SLUG             -> data/processed/SLUG   arrays, no pickle
     python -m pipeline.train        data/processed/SLUG       -> data/models/RUN       weights and config
-    python -m pipeline.predict      the run + hidden images   -> submissions/RUN.csv   RUN.json, RUN.npz: its evidence
+    python -m pipeline.predict      run + test set            -> submissions/RUN.csv   RUN.json, RUN.npz: its origin
     python -m pipeline.submit       the CSV                   -> Kaggle                a ref, never a guess
-    python -m pipeline.check        CSV, ledger + Kaggle      -> predicted against public, why, and what to do
-    python -m pipeline.report       run, CSV, ledger          -> data/models/RUN/report   one page to look at
+    python -m pipeline.check        CSV, ledger + Kaggle      -> predicted and public score, why, what to do
+    python -m pipeline.report       run, CSV, ledger          -> data/models/RUN/report   one page
 
-`run_all.sh` runs them in this order (submit only when it is told to).  Beside them:
+`run_all.sh` runs them in this order (submit only with --submit).  Besides:
 
     python -m pipeline.status       all of these folders      -> what exists, what is stale, what to do next
     python -m pipeline.sweep        many short runs           -> the best recipe of a search space
@@ -27,8 +27,8 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-# What a shell exports and would change what a command means: a figure's backend and style (every cell of Jupyter
-# exports one), how progress is shown, what PyTorch prints, warnings as errors, Python without docstrings.
+# Variables of the shell that would change what a command does: matplotlib's backend and style (Jupyter exports one),
+# progress bars, PyTorch's output, warnings as errors, Python without docstrings.
 UNWANTED = ("MPLBACKEND", "MATPLOTLIBRC", "TQDM_", "TORCH_LOGS", "PYTORCH_JIT",
             "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONDEVMODE")  # fmt: skip
 
@@ -39,15 +39,14 @@ if re.search(r" -\w*m ?pipeline\b", " ".join(["", *sys.orig_argv])):
     unwanted = [name for name in os.environ if name.startswith(UNWANTED)]
     for name in unwanted:
         del os.environ[name]
-    # Python has obeyed already: once more, without; only once, since a wrapper or a sitecustomize may set it again.
+    # Python has read them already: start it again, once, since a wrapper or a sitecustomize may set them again.
     if any(name.startswith("PYTHON") for name in unwanted) and "pipeline" not in sys._xoptions:
         os.execv(sys.executable, [sys.executable, "-X", "pipeline", *sys.orig_argv[1:]])
-    # A numpy.py in the current folder or on PYTHONPATH is not numpy: what is installed comes first.
-    with suppress(FileNotFoundError):  # where the current folder was removed, nothing is in it
+    # Installed packages come first: a numpy.py in the current folder or on PYTHONPATH is not numpy.
+    with suppress(FileNotFoundError):  # the current folder was removed
         others = {Path(folder).resolve() for folder in ("", *os.environ.get("PYTHONPATH", "").split(os.pathsep))}
         sys.path.sort(key=lambda folder: Path(folder).resolve() in others)
 
-    # To forget the environment is the commonest mistake, and a traceback no help.  (Credentials are looked for before
-    # there is one.)
+    # The commonest mistake is to forget the environment.  (Credentials are checked before there is one.)
     if "pipeline.kaggle_api.credentials" not in sys.orig_argv and find_spec("tqdm") is None:
         sys.exit("error: the packages are not installed here: `./run_all.sh --setup`, then `source .venv/bin/activate`")

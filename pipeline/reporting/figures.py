@@ -1,6 +1,6 @@
-"""Every figure of the report and of `check --pictures`: dark ink on white, in one palette that reads in both schemes.
+"""The figures of the report and of `check --pictures`, in one palette for light and dark mode.
 
-Sizes are CSS pixels.  Class names come from the download, so they may be long, in any script, or full of dollar signs.
+Sizes are CSS pixels.  Class names come from the download, so they may be long, in any script, or contain dollar signs.
 """
 
 import io
@@ -32,9 +32,9 @@ from pipeline.store.submissions import Evidence, Outputs, again
 
 INK, MUTED = "#1c2128", "#59636e"
 HOLDOUT, HIDDEN, TRAIN, PRIVATE = "#1d4ed8", "#c2410c", "#0f766e", "#7e22ce"  # one colour for each set, in all figures
-WIDTH = 340  # what the narrowest of today's phones have beside the page's margins
+WIDTH = 340  # of a narrow phone, without the page's margins
 SCALE = 2.5  # pixels of the PNG for one CSS pixel
-LONGEST = 12  # characters of a class name that an axis has room for
+LONGEST = 12  # characters of a class name on an axis
 NEWEST = 20  # submissions in a figure
 COLUMNS, FIRST, MOST = 4, 8, 24  # images in a row of a contact sheet, on the first of a kind, and of that kind in all
 TILE, COLUMN, ROW, TITLE = 82, 86, 122, 42  # side of an image on it, the steps from one to the next, and its title
@@ -54,7 +54,7 @@ style = partial(matplotlib.style.context, ["default", "seaborn-v0_8-whitegrid", 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, the name of its file, and what it shows, in words."""
+    """A figure, its file name, and its alt text."""
 
     name: str
     alt: str
@@ -72,7 +72,7 @@ class Picture:
 
 
 def write(pictures: Sequence[Picture], folder: Path, name: str) -> list[Path]:
-    """Write folder/NAME-FIGURE.png, each atomically; their paths."""
+    """Write folder/NAME-FIGURE.png, each atomically, and return the paths."""
     paths = [folder / f"{name}-{picture.name}.png" for picture in pictures]
     for path, picture in zip(paths, pictures, strict=True):
         atomic.write_bytes(path, picture.png)
@@ -80,18 +80,18 @@ def write(pictures: Sequence[Picture], folder: Path, name: str) -> list[Path]:
 
 
 def open_images(assessment: Assessment, folder: Path) -> tuple[Evidence, Processed]:
-    """The evidence of a CSV with all its outputs, and the images in `folder`, which it is of.
+    """All saved probabilities of a CSV, and its images in `folder`.
 
     Raises:
         MissingInput: preprocess has not run.
-        BadData: they are others by now, or damaged.
+        BadData: the images have changed, or are damaged.
     """
     data, csv, evidence = Processed.open(folder), assessment.csv, assessment.evidence
     labels = data.array("test_labels")
     if data.hidden_fingerprint != csv.sidecar.hidden or not np.array_equal(labels, evidence.holdout.known_truth):
         cure = again(csv.path, csv.sidecar.run)
         raise BadData(f"{folder} holds other images than {csv.path} is of: restore it, or {cure}")
-    if len(evidence.hidden) < csv.sidecar.rows:  # of very many hidden images an assessment knows some
+    if len(evidence.hidden) < csv.sidecar.rows:  # an assessment loads a sample of very many
         evidence = Evidence.read(csv)
     return evidence, data
 
@@ -105,7 +105,7 @@ def _picture(name: str, title: str, alt: str, axes: Axes, **labels: Any) -> Pict
     axes.set(**labels)
     axes.set_title(title, loc="left")
     figure = axes.get_figure(root=True)
-    assert figure is not None  # _axes has made it
+    assert figure is not None  # from _axes
     if names := axes.get_legend_handles_labels()[1]:
         figure.legend(loc="outside lower left", ncols=3 if len(names) == 3 else 2, handlelength=1.6, columnspacing=1.2)
     return Picture(name, f"{title}. {alt}.", figure)
@@ -139,19 +139,19 @@ def training(rows: Sequence[EpochRow], config: TrainConfig) -> list[Picture]:
 
 
 def _show_the_end(axes: Axes, rows: Sequence[EpochRow], measure: str) -> None:
-    """Let the first third of the epochs run out of the axes: beside it the last epochs would look all alike."""
+    """Let the first third of the epochs leave the axes, which would flatten the last ones."""
     late = rows[len(rows) // 3 :]
     values = [getattr(row, f"{name}_{measure}") for row in late for name in ("train", "validation")]
     room = max((max(values) - min(values)) / 12, 0.01)
     axes.set_ylim(min(values) - room, max(values) + room)
 
 
-# --- the holdout and the hidden images --------------------------------------------------------------------
+# --- the holdout and the test images --------------------------------------------------------------------
 
 
 @style()
 def holdout(evidence: Evidence, data: Processed) -> list[Picture]:
-    """What the model gets wrong on test_batch: the confusions, and the most confident mistakes, if there are any."""
+    """The model's errors on the holdout: confusions, and the most confident mistakes."""
     outputs, names = evidence.holdout, _short(data)
     confidence, labels, truth = outputs.probabilities.max(axis=1), outputs.labels, outputs.known_truth
     order = np.argsort(-confidence, kind="stable")
@@ -169,7 +169,7 @@ def holdout(evidence: Evidence, data: Processed) -> list[Picture]:
 
 @style()
 def hidden(evidence: Evidence, data: Processed) -> list[Picture]:
-    """How the hidden images differ from the holdout: predicted classes, confidence, and single images."""
+    """The test set against the holdout: predicted classes, confidence, and single images."""
     uncertain = np.argsort(evidence.hidden.probabilities.max(axis=1), kind="stable")
     foreign = evidence.hidden_rows[np.argsort(-evidence.ood_scores, kind="stable")]
     layers, below = partial(_with_nearest, evidence, data), "\nbelow each: the training image nearest to it"
@@ -186,7 +186,7 @@ def _short(data: Processed) -> list[str]:
 
 
 def _confusion(outputs: Outputs, names: Sequence[str]) -> Picture:
-    """How many of each true class (rows) got each label (columns)."""
+    """The confusion matrix: true classes (rows), predicted ones (columns)."""
     counts = np.zeros((len(names), len(names)))
     np.add.at(counts, (outputs.known_truth, outputs.labels), 1)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -238,7 +238,7 @@ Layer = tuple[NDArray[np.uint8], Sequence[str]]  # images (N, 32, 32, 3), and a 
 
 
 def _with_nearest(evidence: Evidence, data: Processed, rows: NDArray[np.int64]) -> list[Layer]:
-    """The hidden images `rows`, and for each the training image it resembles most."""
+    """The test images `rows`, and the nearest training image of each."""
     images = np.asarray(data.array("hidden_images")[rows])
     near, correlations = shift.nearest(images, data.array("train_images"))
     names, ids, labels = _short(data), data.array("hidden_ids"), data.array("train_labels")
@@ -253,7 +253,7 @@ def _with_nearest(evidence: Evidence, data: Processed, rows: NDArray[np.int64]) 
 def _sheets(
     name: str, title: str, rows: NDArray[np.int64], layers: Callable[[NDArray[np.int64]], Sequence[Layer]]
 ) -> list[Picture]:
-    """Contact sheets of the images `rows`: the FIRST, and folded away the others up to MOST; none of no images."""
+    """Contact sheets of the images `rows`: the FIRST, and folded, up to MOST; none without images."""
     parts = ((name, rows[:MOST][:FIRST]), (f"{name}-more", rows[FIRST:MOST]))
     return [_sheet(each, title, layers(part), folded=each != name) for each, part in parts if len(part)]
 
@@ -284,7 +284,7 @@ Scored = tuple[Entry, Entry | None]  # a submission, and what was predicted of i
 
 @style()
 def scores(submissions: Sequence[Scored], line: PublishedLine | None) -> list[Picture]:
-    """Predicted and actual scores of the NEWEST submissions against holdout accuracy; nothing where none is known."""
+    """Predicted and actual scores of the NEWEST submissions against holdout accuracy, if any is known."""
     known = [
         (e, p) for e, p in submissions if e.local_test is not None and (p or (e.public, e.private) != (None, None))
     ]
@@ -314,7 +314,7 @@ def scores(submissions: Sequence[Scored], line: PublishedLine | None) -> list[Pi
         if np.isfinite(values[name]).any():
             axes.plot(places, values[name], color=colour, marker=marker, linestyle="", label=name)
     if np.isfinite(guess := values["predicted"]).any():
-        reach = np.maximum([guess - ends[0], ends[1] - guess], 0)  # a ledger that was edited can hold anything
+        reach = np.maximum([guess - ends[0], ends[1] - guess], 0)  # an edited ledger can hold anything
         axes.errorbar(places, guess, yerr=reach, color=TRAIN, fmt="_", markersize=9, capsize=4, elinewidth=1.5,
                       zorder=1.9, label="predicted, 90%")  # fmt: skip
     return [_picture("gap", "Kaggle score against holdout accuracy", alt, axes, xlabel="holdout accuracy, %",

@@ -1,4 +1,4 @@
-"""The report's page: report.html.j2 filled with what is known of a run.  One HTML file holds everything it shows."""
+"""The report's page: report.html.j2 filled with a run's data, in one self-contained HTML file."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -42,35 +42,31 @@ RUN_HEAD = ("run", "preset", "epochs", "holdout", "public", "validation", "train
 
 @dataclass(frozen=True)
 class Material:
-    """One run and all that is known of it; None, or empty, is what is not there (yet)."""
+    """One run and everything about it; None or empty: missing (yet)."""
 
     folder: Path
     time: datetime  # UTC, before anything was read
     card: RunCard
-    rows: Sequence[EpochRow]  # of the epochs done
+    rows: Sequence[EpochRow]  # of the finished epochs
     run: Run | None  # None: not finished
     states: Sequence[RunState]  # of the competition's runs, the newest first
     competition: Competition
     assessment: Assessment | None  # of its CSV
     advice: Sequence[Advice]
-    images: tuple[Evidence, Processed] | None  # the CSV's evidence, whole, and the images that it is of
+    images: tuple[Evidence, Processed] | None  # the CSV's saved probabilities, all of them, and the images
     entries: Sequence[Entry]  # all submissions to the competition, oldest first
     predictions: Mapping[str, Entry]  # by the CSV's sha256
-    missing: Sequence[str]  # what is not there, and the command that makes it
+    missing: Sequence[str]  # what is missing, and the command that makes it
 
 
 def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
-    """All that is known of the run in `folder`.
-
-    Raises:
-        MissingInput, BadData: its files, or the ledger, are damaged.
-    """
+    """Everything about the run in `folder`; MissingInput or BadData if its files or the ledger are damaged."""
     now, known, missing = datetime.now(UTC), competition(card.competition), []
     run = Run.open(paths.models, folder.name) if (folder / manifest.NAME).is_file() else None
     if run is None:
         again = commands.of_run(card, folder.name, paths.submissions)
         command = commands.command("train", known.slug, paths, *again)
-        missing.append(f"The run is not finished. Unless it is being trained just now, `{command}` goes on with it.")
+        missing.append(f"The run is not finished. Unless it is being trained, `{command}` resumes it.")
     lines = ledger.read(paths.submissions / ledger.NAME)
     csvs = local_csvs(paths.submissions, known.slug)
     assessment = images = None
@@ -91,7 +87,7 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
 
 
 def draw(known: Material) -> dict[str, list[Picture]]:
-    """The figures by section: "gap", "training", "holdout" and "hidden"; of what is unknown there are none."""
+    """The figures by section: "gap", "training", "holdout" and "hidden", as far as known."""
     sent = [(entry, known.predictions.get(entry.csv_sha256)) for entry in known.entries]
     if known.assessment and known.assessment.sent is None:  # its prediction alone
         draft = known.predictions.get(known.assessment.csv.sidecar.csv_sha256)
@@ -105,7 +101,7 @@ def draw(known: Material) -> dict[str, list[Picture]]:
 
 
 def render(known: Material, sections: Mapping[str, Sequence[Picture]]) -> str:
-    """The page as HTML, with the figures that `draw` has made."""
+    """The page as HTML, with the figures of `draw`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -135,7 +131,7 @@ def _state(known: Material) -> RunState:
 
 
 def title(known: Material) -> str:
-    """What a person calls the run: its preset, or the name that was given to it; best or newest; its day."""
+    """The run's preset, or its given name; best or newest; its date."""
     state, name = _state(known), known.folder.name
     day = datetime.fromisoformat(state.changed)
     several = sum(each.state == "finished" and not each.trial for each in known.states)
@@ -166,7 +162,7 @@ def _holdout(accuracy: float, optimistic: bool) -> Tile:
 
 
 def _scores(assessed: Assessment) -> list[Tile]:
-    """Public, private, holdout and gap of the run's CSV; predicted, where there is no score yet."""
+    """Public, private, holdout and gap of the run's CSV; predicted if there is no score yet."""
     sidecar, line, sent = assessed.csv.sidecar, assessed.predicted, assessed.sent
     holdout = _holdout(sidecar.test_accuracy, sidecar.validation_set == "test_batch")
     predicted = line.predicted or 0 if line else 0
@@ -190,7 +186,7 @@ def _scores(assessed: Assessment) -> list[Tile]:
 
 
 def _unscored(known: Material, state: RunState) -> list[Tile]:
-    """Of a run without predictions what it has reached by itself."""
+    """The accuracies of a run without predictions."""
     best = "-" if state.validation is None else f"{state.validation:.2f}%"
     if known.run:
         return [
@@ -202,7 +198,7 @@ def _unscored(known: Material, state: RunState) -> list[Tile]:
 
 
 def _submissions(known: Material) -> list[tuple[Sequence[str], bool]]:
-    """The newest submissions, newest first, and whether each is of the CSV that the page is about."""
+    """The newest submissions, newest first, and whether each is of the page's CSV."""
     own = known.assessment and known.assessment.csv.sidecar.csv_sha256
     shown, columns = known.entries[: -NEWEST - 1 : -1], [ledger.HEAD.index(name) for name in SUBMISSION_HEAD]
     rows = ledger.rows(shown, known.predictions)
@@ -210,7 +206,7 @@ def _submissions(known: Material) -> list[tuple[Sequence[str], bool]]:
 
 
 def _run_row(known: Material, run: RunState) -> tuple[Sequence[str], bool]:
-    """A run in the table of all, and whether it is the page's."""
+    """A run's row in the table, and whether it is the page's run."""
     accuracies = ["" if each is None else f"{each:.2f}" for each in (run.test, run.public, run.validation)]
     marks = [name for name, holds in (("best", run.best), ("newest", run.latest)) if holds]
     epochs = str(run.epochs) if run.state == "finished" else f"{run.epoch}/{run.epochs}"
@@ -222,7 +218,7 @@ def _run_row(known: Material, run: RunState) -> tuple[Sequence[str], bool]:
 
 
 def reproduce(card: RunCard, name: str, assessment: Assessment | None) -> list[str]:
-    """The commands that make the run and its CSV again; of a recipe of another version, why there are none."""
+    """The commands that reproduce the run and its CSV; for a recipe of another version, why there are none."""
     again, how = f"{name}-again", []
     names = [again]
     try:

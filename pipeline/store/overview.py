@@ -69,7 +69,7 @@ class CsvState:
     predicted_high: float | None = None  # of its 90% interval
     public: float | None = None
     submission: str = NOT_SUBMITTED  # or its state in the ledger, or "not known"
-    stale: str = ""  # why it is no longer what its runs predict
+    stale: str = ""  # why its runs would predict something else now
     default: bool = False  # submit, check and report take it by default
     submittable: bool = True
     problem: str = ""  # what is damaged, and what helps
@@ -77,7 +77,7 @@ class CsvState:
 
 @dataclass(frozen=True)
 class LedgerState:
-    """What the ledger knows of submissions."""
+    """The submissions, by the ledger."""
 
     path: str
     total: int
@@ -89,21 +89,21 @@ class LedgerState:
 
 @dataclass(frozen=True)
 class Overview:
-    """The state of a competition here; runs and CSVs the newest first."""
+    """The state of a competition; runs and CSVs newest first."""
 
     competition: str
     raw: FolderState
     processed: FolderState
     runs: Sequence[RunState]
     csvs: Sequence[CsvState]
-    report: FolderState | None  # None: there is no run to report on
+    report: FolderState | None  # None: no run
     ledger: LedgerState
-    latest_problem: str  # why it is unknown which run finished last, and what helps
-    others: Sequence[str]  # other competitions of which something is here
+    latest_problem: str  # why the latest run is unknown, and what helps
+    others: Sequence[str]  # other competitions with data, runs or submissions
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing of it."""
+        """Whether nothing exists."""
         folders = self.raw.state == self.processed.state == "absent"
         return folders and not (self.runs or self.csvs or self.ledger.total)
 
@@ -141,9 +141,9 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
 def run_states(
     models: Path, slug: str, data: str | None, csvs: Sequence[LocalCsv], lines: Sequence[Entry]
 ) -> tuple[list[RunState], dict[str, str | None]]:
-    """The runs of a competition, the newest first, and the sha256 of the weights of each by its name.
+    """The runs of a competition, newest first, and the sha256 of each one's weights by name.
 
-    Scores are of their own `csvs`, by the ledger's `lines`; `data` is the arrays' fingerprint, if known.
+    Scores come from the runs' own `csvs` and the ledger's `lines`; `data` is the arrays' fingerprint, if known.
     """
     latest, states, weights = _latest(models)[0], [], {}
     scored = {entry.csv_sha256: entry.public for entry in ledger.current(lines, slug) if entry.public is not None}
@@ -161,7 +161,7 @@ def run_states(
 
 
 def usable(states: Sequence[RunState]) -> RunState | None:
-    """The run that predict should take: the latest if it can be used, else the newest that can; no trial."""
+    """The run that predict should take: the latest if usable, else the newest usable one; no trial."""
     fresh = _fresh(states)
     return next((run for run in fresh if run.latest), fresh[0] if fresh else None)
 
@@ -171,7 +171,7 @@ def _fresh(states: Sequence[RunState]) -> list[RunState]:
 
 
 def competitions(paths: Paths) -> set[str]:
-    """The competitions of which anything is here: data or a run, else a line in the ledger (predict writes one)."""
+    """The competitions with data, a run, or a line in the ledger."""
     names = {path.parent.name for root in (paths.raw, paths.processed) for path in root.glob(f"[!.]*/{MANIFEST}")}
     names |= {path.parent.name for name in HIDDEN_NAMES for path in paths.raw.glob(f"[!.]*/{name}")}
     names |= {path.stem[1:] for path in paths.raw.glob(".*.download")}
@@ -182,7 +182,7 @@ def competitions(paths: Paths) -> set[str]:
         names |= set() if names else {entry.competition for entry in ledger.read(paths.submissions / ledger.NAME)}
     found = set()
     for name in names:
-        with suppress(UsageError):  # a folder of another name, an edited line
+        with suppress(UsageError):  # another folder, an edited line
             found.add(check_slug(name))
     return found
 
@@ -208,7 +208,7 @@ def _processed(path: Path, downloaded: Manifest | None) -> tuple[FolderState, Ma
     folder, manifest = _folder(path, "preprocess")
     if manifest is None:
         return folder, None
-    with suppress(KeyError, TypeError, ValueError):  # of a manifest that was edited
+    with suppress(KeyError, TypeError, ValueError):  # an edited manifest
         counts = [f"{manifest.facts[name]['images']:,} {name}" for name in ("train", "test", "hidden")]
         folder = replace(folder, text=f"{', '.join(counts)} images")
     if downloaded is not None and manifest.inputs != {n: record.sha256 for n, record in downloaded.files.items()}:
@@ -217,7 +217,7 @@ def _processed(path: Path, downloaded: Manifest | None) -> tuple[FolderState, Ma
 
 
 def _folder(path: Path, stage: str) -> tuple[FolderState, Manifest | None]:
-    """What the stage has left in its folder, and the manifest if it is complete."""
+    """The state of a stage's folder, and the manifest if it is complete."""
     state, text, manifest = "absent", "nothing yet", None
     try:
         manifest = Manifest.read(path)
@@ -233,7 +233,7 @@ def _folder(path: Path, stage: str) -> tuple[FolderState, Manifest | None]:
 
 
 def _latest(models: Path) -> tuple[str, str]:
-    """The name of the run that train finished last, or "" and why that is unknown."""
+    """The name of the latest run, or "" and why it is unknown."""
     try:
         return runs.latest(models), ""
     except (BadData, MissingInput) as error:
@@ -276,7 +276,7 @@ def _report(run: Path, paths: Paths, slug: str) -> FolderState:
 
 
 def report_state(folder: Path, data: Path, submissions: Path) -> Literal["absent", "stale", "complete"]:
-    """Whether the report in a run's folder is newer than all it shows: runs, the arrays in `data`, CSVs, ledger."""
+    """Whether the report in a run's folder is newer than what it shows: runs, the arrays in `data`, CSVs, ledger."""
     if not (page := folder / runs.REPORT).is_file():
         return "absent"
     shown = [*(folder / name for name in (runs.CONFIG, runs.METRICS, runs.RESULT, MANIFEST)), data / MANIFEST]
@@ -288,7 +288,7 @@ def report_state(folder: Path, data: Path, submissions: Path) -> Literal["absent
 def _csv(
     path: Path, slug: str, weights: Mapping[str, str | None], hidden: str | None, lines: Sequence[Entry] | None
 ) -> CsvState | None:
-    """A CSV, or None if predict did not write it for the competition; what is None of the others is not known."""
+    """A CSV, or None if predict did not write it for the competition; None arguments are unknown."""
     try:
         sidecar = Sidecar.read(path)
     except BadData as error:
@@ -296,7 +296,7 @@ def _csv(
     if sidecar is None or sidecar.competition != slug:
         return None
     sent = [entry for entry in ledger.current(lines or (), slug) if entry.csv_sha256 == sidecar.csv_sha256]
-    sent.sort(key=lambda entry: entry.ref is not None)  # one that Kaggle has says more than one that it refused
+    sent.sort(key=lambda entry: entry.ref is not None)  # accepted ones last
     prediction = ledger.predictions(lines or (), slug).get(sidecar.csv_sha256)
     return CsvState(
         path=str(path),
@@ -313,7 +313,7 @@ def _csv(
 
 
 def _stale(path: Path, sidecar: Sidecar, weights: Mapping[str, str | None], hidden: str | None) -> str:
-    """Why the CSV is no longer what its runs predict; "" if it is."""
+    """Why the CSV's runs would predict something else now; "" if they would not."""
     if atomic.partial(path).exists():
         return "predict was interrupted"
     if FileRecord.of(path).sha256 != sidecar.csv_sha256:
@@ -325,7 +325,7 @@ def _stale(path: Path, sidecar: Sidecar, weights: Mapping[str, str | None], hidd
 
 
 def _ledger(path: Path, slug: str, now: datetime) -> tuple[LedgerState, list[Entry] | None]:
-    """What the ledger knows of submissions, and its lines; None if it is damaged: `problem` says how."""
+    """The ledger's state, and its lines; None if it is damaged: `problem` says how."""
     try:
         lines, problem = ledger.read(path), ""
     except BadData as error:
