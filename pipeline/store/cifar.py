@@ -304,7 +304,7 @@ def _forget(array: NDArray[np.generic]) -> None:
 def _dictionary(path: Path) -> dict[Any, Any]:
     content = load(path)
     if isinstance(content, np.ndarray):
-        raise BadData(f"{path} holds one array.{formats.again(str(path))}")
+        raise BadData(f"{path} holds one array; {formats.SAVE}")
     if not isinstance(content, dict):
         raise BadData(f"{path} holds a {type(content).__name__}, not a dictionary of arrays")
     return content
@@ -335,7 +335,7 @@ def _images(content: dict[Any, Any], path: Path) -> Images:
         or value.shape[1:] not in READINGS
         or not len(value)
     ):
-        cure = formats.again(str(path)) if isinstance(value, list | tuple) else ""
+        cure = f"; {formats.SAVE}" if isinstance(value, list | tuple) else ""
         raise BadData(f"{path}: data is {what}, expected uint8 (N, 32, 32, 3) or (N, 3072){cure}")
     return value
 
