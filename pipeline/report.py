@@ -1,4 +1,4 @@
-"""Stage 7: one page on a run with everything in it, data/models/RUN/report/index.html, and its figures as PNG.
+"""Stage 7: one page on a run with everything in it: data/models/RUN/report/index.html.
 
     python -m pipeline.report
 
@@ -20,7 +20,7 @@ from pipeline.store import atomic, runs
 from pipeline.store.overview import report_state
 from pipeline.store.runs import REPORT, RunCard
 
-SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # files that a file manager leaves in any folder
+MARK = '<meta name="generator" content="pipeline.report">'  # in the head of our pages
 
 
 def report(
@@ -30,43 +30,34 @@ def report(
 
     Args:
         run_name: the run; by default the one that train finished last, or, if none has, the one it began last.
-        out: the folder to write; by default data/models/RUN/report.
+        out: the folder to write it in; by default data/models/RUN/report.
 
     Raises:
         MissingInput: there is no such run.
         BadData: the run's files or the ledger are damaged.
-        UsageError: `out` holds something else than a report, which would be lost.
+        UsageError: another page is in its place.
     """
     run = _folder(paths.models, run_name)
-    card = RunCard.read(run)
-    page = run / REPORT if out is None else out.resolve() / REPORT.name
-    _require_replaceable(page)
+    card, page = RunCard.read(run), run / REPORT if out is None else out.resolve() / REPORT.name
+    if page.is_file() and MARK not in page.read_text(encoding="utf-8", errors="replace"):
+        raise UsageError(f"{page} is not a report's: name another folder")
     log(f"report: run {run.name}")
     state = report_state(run, paths.processed / card.competition, paths.submissions)
     if out is None and not force and state == "complete":
         log(f"report: {page} is complete, nothing to do")
     else:
-        _write(run, card, page, paths, log)
+        from pipeline.reporting.page import draw, gather, render  # noqa: PLC0415 - matplotlib takes seconds
+
+        known = gather(run, card, paths)
+        html = render(known, draw(known)).encode()
+        with atomic.lock(page.parent):
+            atomic.write_bytes(page, html)
+            os.utime(page, (known.time.timestamp(),) * 2)  # what changes from now on is not in it
+        for line in known.missing:
+            log(f"report: {line}")
+        log(f"report: {page}, {megabytes(len(html))}")
     log(f"report: open {page.resolve().as_uri()} in a browser")
     return page
-
-
-def _write(run: Path, card: RunCard, page: Path, paths: Paths, log: Log) -> None:
-    from pipeline.reporting.page import draw, gather, render  # noqa: PLC0415 - matplotlib and PyTorch take seconds
-
-    known = gather(run, card, paths)
-    sections = draw(known)
-    html = render(known, sections).encode()
-    pictures = [picture for section in sections.values() for picture in section]
-    with atomic.lock(page.parent), atomic.replacing_folder(page.parent) as temporary:
-        for picture in pictures:
-            (temporary / f"{picture.name}.png").write_bytes(picture.png)
-        (temporary / page.name).write_bytes(html)
-        # What changes from now on is not in it.
-        os.utime(temporary / page.name, (known.time.timestamp(), known.time.timestamp()))
-    for line in known.missing:
-        log(f"report: {line}")
-    log(f"report: {page}, {megabytes(len(html))}, and {len(pictures)} pictures beside it")
 
 
 def _folder(models: Path, name: str | None) -> Path:
@@ -83,24 +74,13 @@ def _folder(models: Path, name: str | None) -> Path:
     return folder
 
 
-def _require_replaceable(page: Path) -> None:
-    """Refuse a folder with anything in it that is not a report's: the report takes the place of all of it."""
-    from pipeline.reporting.page import MARK  # noqa: PLC0415 - Jinja takes time to import
-
-    ours = page.is_file() and f'content="{MARK}"' in page.read_text(encoding="utf-8", errors="replace")
-    for path in sorted(page.parent.iterdir()) if page.parent.is_dir() else ():
-        if not ours or not (path == page or path.suffix == ".png" or path.name in SYSTEMS):
-            raise UsageError(f"{page.parent} holds {path.name}, which is not a report's: name a new or empty folder")
-
-
 @cli.stage_command("""
 python -m pipeline.report                         the run that train finished last
 python -m pipeline.report --run paper-1f3a9c2b    that run, also while it is being trained
-python -m pipeline.report --out FOLDER            into a folder of your own
+python -m pipeline.report --out FOLDER            as FOLDER/index.html
 """)
 @cli.run_name("The run; by default the one that train finished last.")
-@click.option("--out", metavar="FOLDER", type=cli.FOLDER,
-              help="A new folder, or a report's; by default report in the run's.")  # fmt: skip
+@click.option("--out", metavar="FOLDER", type=cli.FOLDER, help="The page's folder; by default report in the run's.")
 @cli.processed
 @cli.models
 @cli.submissions
@@ -108,7 +88,7 @@ python -m pipeline.report --out FOLDER            into a folder of your own
 def command(
     run_name: str | None, out: Path | None, processed: Path, models: Path, submissions: Path, force: bool
 ) -> None:
-    """Write a run's report: one HTML page that opens from disk, and its figures as PNG.
+    """Write a run's report: one self-contained HTML page.
 
     Works half-way through a run, and with no submission yet.
     """

@@ -24,7 +24,6 @@ from pipeline.store.runs import EpochRow, Run, RunCard
 from pipeline.store.submissions import Evidence, default_csv, local_csvs
 
 HERE = Path(__file__).parent
-MARK = "pipeline.report"  # the generator that the page's head names
 NEWEST = 20  # rows in a table
 SUBMISSION_HEAD = (
     "run",
@@ -112,7 +111,6 @@ def render(known: Material, sections: Mapping[str, Sequence[Picture]]) -> str:
         known=known,
         sections=sections,
         css=(HERE / "report.css").read_text(encoding="utf-8"),
-        mark=MARK,
         title=title(known),
         subtitle=subtitle(known),
         tiles=_scores(known.assessment) if known.assessment else _unscored(known, state),

@@ -102,7 +102,6 @@ MISTAKES = [
             "bert holds bert, not a run's file: choose another name with --run"),
     Mistake("own model of a run's name", somebodys("data/models/bert/config.json", "data/models/bert/vocab.json"),
             f"{TRAIN} --run bert", 4, "unknown): name another --run"),
-    Mistake("own notes in the report", somebodys(f"{RUN}/report/notes.md"), "report", 2, "holds notes.md"),
     # options
     Mistake("out a folder", lambda place: (place / "x.csv").mkdir(), "predict --out x.csv", 2, "is a directory"),
     Mistake("out a lost link", lambda place: (place / "x.csv").symlink_to("gone.csv"), "predict --out x.csv", 2,
