@@ -10,7 +10,6 @@ import os
 import shutil
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,9 +28,8 @@ from pipeline.kernel_runner import CSV_ENDINGS, RUN_FILES
 from pipeline.kernel_source import AGAIN, NOTE, Kernel
 from pipeline.store import atomic, manifest, runs
 from pipeline.store.runs import Run
-from pipeline.store.submissions import Evidence, evidence_path, local_csv, strangers
+from pipeline.store.submissions import Evidence, local_csv, strangers
 
-LARGEST = 1_000_000_000  # bytes of the output: a million test images have 300 MB of probabilities
 WAITING = ("QUEUED", "NEW_SCRIPT", "RUNNING")  # statuses that change by themselves
 REMINDER = 600.0  # seconds after which an unchanged status is logged again
 ATTEMPTS = 15  # in about ten minutes: hours of waiting outlast a bad connection
@@ -174,15 +172,9 @@ class Kernels:
         """Download the files that kernel_runner puts out."""
         names = [f"data/models/{kernel.run}/{name}" for name in RUN_FILES]
         names += [f"submissions/{kernel.run}{ending}" for ending in CSV_ENDINGS]
+        incoming.mkdir(parents=True)
         with Meter(f"kernel: {kernel.run}", None, BYTES, self.log) as meter:
-
-            def progress(size: int) -> None:
-                if size > LARGEST:
-                    raise BadData(f"{kernel.ref} has put out more than {LARGEST:,} bytes: see {kernel.url}")
-                meter.update(size)
-
-            incoming.mkdir(parents=True)
-            self.kaggle.kernel_output(kernel.ref, names, incoming, progress)
+            self.kaggle.kernel_output(kernel.ref, names, incoming, meter.update)
 
     def _publish(self, kernel: Kernel, incoming: Paths) -> Run:
         """Verify what came, put it where the stages look for it, the CSV last, and make the run the latest."""
@@ -221,20 +213,8 @@ def verify(kernel: Kernel, paths: Paths) -> Run:
     local = local_csv(csv, kernel.competition)
     if (local.sidecar.run, local.sidecar.weights_sha256) != (run.name, run.weights_sha256):
         raise BadData(f"{csv} is of another run")
-    _check_size(evidence_path(csv))
     Evidence.read(local)
     return run
-
-
-def _check_size(npz: Path) -> None:
-    """Refuse what unpacks to more than it may have: numpy would take the memory for it."""
-    try:
-        with zipfile.ZipFile(npz) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise BadData(f"{npz} is damaged ({printable(error)})") from error
-    if size > LARGEST:
-        raise BadData(f"{npz} unpacks to {size:,} bytes")
 
 
 # --- the command line -----------------------------------------------------------------------------------------
