@@ -305,7 +305,7 @@ def scores(submissions: Sequence[Scored], line: PublishedLine | None) -> list[Pi
     drawn = np.clip(np.concatenate([*values.values(), ends.ravel()]), 0, 100)
     limits = max(float(np.nanmin(drawn)) - 3, 0.0), min(float(np.nanmax(drawn)) + 3, 100.0)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        axis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
     axes.plot(limits, limits, color=MUTED, linewidth=1, linestyle=":", label="no gap")
     if line is not None:
         grid = np.linspace(*limits, 200)

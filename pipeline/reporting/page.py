@@ -192,7 +192,7 @@ def _unscored(known: Material, state: RunState) -> list[Tile]:
             ("Validation", best, "best epoch"),
         ]
     left = "the first has not ended yet" if state.seconds_left is None else f"{duration(state.seconds_left)} left"
-    return [("Validation so far", best, "best epoch"), ("Progress", f"{state.epoch} of {state.epochs} epochs", left)]
+    return [("Validation so far", best, "best epoch"), ("Progress", f"{state.epoch} of {state.epochs}", f"epochs; {left}")]
 
 
 def _submissions(known: Material) -> list[tuple[Sequence[str], bool]]:
