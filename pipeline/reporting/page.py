@@ -191,8 +191,9 @@ def _unscored(known: Material, state: RunState) -> list[Tile]:
             _holdout(known.run.result.test_accuracy, known.run.result.optimistic),
             ("Validation", best, "best epoch"),
         ]
-    left = "the first has not ended yet" if state.seconds_left is None else f"{duration(state.seconds_left)} left"
-    return [("Validation so far", best, "best epoch"), ("Progress", f"{state.epoch} of {state.epochs}", f"epochs; {left}")]
+    left = "" if state.seconds_left is None else f"; {duration(state.seconds_left)} left"
+    progress = ("Progress", f"{state.epoch} of {state.epochs}", f"epochs{left}")
+    return [("Validation so far", best, "best epoch"), progress]
 
 
 def _submissions(known: Material) -> list[tuple[Sequence[str], bool]]:
