@@ -33,7 +33,7 @@ from pipeline.store.manifest import FileRecord, Manifest, from_json, read_json, 
 CONFIG, WEIGHTS, METRICS, RESULT = "config.json", "weights.safetensors", "metrics.jsonl", "result.json"
 CHECKPOINT, TENSORBOARD, LATEST = "checkpoint.pt", "tensorboard", "LATEST"
 EXECUTION, REPORT = "execution.json", Path("report/index.html")
-OURS = (CONFIG, WEIGHTS, METRICS, RESULT, CHECKPOINT, EXECUTION, f"{TENSORBOARD}/*", REPORT.as_posix())
+OURS = (CONFIG, WEIGHTS, METRICS, RESULT, CHECKPOINT, EXECUTION, f"{TENSORBOARD}/*", REPORT.as_posix(), "report/*.png")
 RESERVED = ("latest", "ledger")  # data/models/LATEST; submissions/ledger.csv would be RUN.csv
 PRETRAINED = "pretrained"  # `--run pretrained` and `--run pretrained-NAME` mean data/pretrained
 LONGEST, MOST = 200, 1e9  # longest text and largest number in a result
