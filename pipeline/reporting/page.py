@@ -48,7 +48,8 @@ class Material:
     card: RunCard
     rows: Sequence[EpochRow]  # of the finished epochs
     run: Run | None  # None: not finished
-    states: Sequence[RunState]  # of the competition's runs, the newest first
+    state: RunState
+    states: Sequence[RunState]  # of all runs of the competition, the newest first
     competition: Competition
     assessment: Assessment | None  # of its CSV
     advice: Sequence[Advice]
@@ -80,8 +81,9 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
     entries = [entry for entry in ledger.current(lines, known.slug) if entry.ref]
     rows, predictions = runs.read_metrics(folder / runs.METRICS), ledger.predictions(lines, known.slug)
     states, _ = overview.run_states(paths.models, known.slug, card.data, csvs, lines)
+    state = next(state for state in states if state.name == folder.name)
     return Material(
-        folder, now, card, rows, run, states, known, assessment, advice, images, entries, predictions, missing
+        folder, now, card, rows, run, state, states, known, assessment, advice, images, entries, predictions, missing
     )
 
 
@@ -106,14 +108,14 @@ def render(known: Material, sections: Mapping[str, Sequence[Picture]]) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
-    config, state = known.card.config, _state(known)
+    config, state = known.card.config, known.state
     return environment.get_template("report.html.j2").render(
         known=known,
         sections=sections,
         css=(HERE / "report.css").read_text(encoding="utf-8"),
         title=title(known),
         subtitle=subtitle(known),
-        tiles=_scores(known.assessment) if known.assessment else _unscored(known, state),
+        tiles=_scores(known.assessment) if known.assessment else _unscored(known),
         submission_head=SUBMISSION_HEAD,
         submissions=_submissions(known),
         run_head=RUN_HEAD,
@@ -124,13 +126,9 @@ def render(known: Material, sections: Mapping[str, Sequence[Picture]]) -> str:
     )
 
 
-def _state(known: Material) -> RunState:
-    return next(state for state in known.states if state.name == known.folder.name)
-
-
 def title(known: Material) -> str:
     """The run's preset, or its given name; best or newest; its date."""
-    state, name = _state(known), known.folder.name
+    state, name = known.state, known.folder.name
     day = datetime.fromisoformat(state.changed)
     several = sum(each.state == "finished" and not each.trial for each in known.states)
     marks = [mark for mark, holds in (("best", state.best), ("newest", state.latest)) if holds and several > 1]
@@ -183,14 +181,12 @@ def _scores(assessed: Assessment) -> list[Tile]:
     ]
 
 
-def _unscored(known: Material, state: RunState) -> list[Tile]:
+def _unscored(known: Material) -> list[Tile]:
     """The accuracies of a run without predictions."""
+    state, result = known.state, known.run and known.run.result
     best = "-" if state.validation is None else f"{state.validation:.2f}%"
-    if known.run:
-        return [
-            _holdout(known.run.result.test_accuracy, known.run.result.optimistic),
-            ("Validation", best, "best epoch"),
-        ]
+    if result:
+        return [_holdout(result.test_accuracy, result.optimistic), ("Validation", best, "best epoch")]
     left = "" if state.seconds_left is None else f"; {duration(state.seconds_left)} left"
     progress = ("Progress", f"{state.epoch} of {state.epochs}", f"epochs{left}")
     return [("Validation so far", best, "best epoch"), progress]

@@ -131,7 +131,7 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
             replace(csv, default=csv.path == mine)
             for csv in sorted(filter(None, csvs), key=lambda csv: (csv.created, csv.path), reverse=True)
         ],
-        report=_report(paths.models / run.name, paths, slug) if run else None,
+        report=_report(paths.models / run.name, paths.processed / slug, paths.submissions) if run else None,
         ledger=ledger_state,
         latest_problem=_latest(paths.models)[1] if any(run.state == "finished" for run in states) else "",
         others=sorted(competitions(paths) - {slug}),
@@ -251,28 +251,28 @@ def _run(folder: Path, data: str | None, latest: bool) -> tuple[RunState, RunCar
     state, card = RunState(folder.name, changed, latest=latest), None
     try:
         card, training = RunCard.read(folder), atomic.is_locked(folder)
-        stale = data not in (None, card.data)
         state = replace(state, preset=card.config.preset, epochs=card.config.epochs, trial=bool(card.trial))
+        stale = data not in (None, card.data)
         if not training and (folder / MANIFEST).is_file():
             run = Run.open(folder.parent, folder.name)
             result = run.result
-            state = replace(state, state="finished", epoch=result.epochs, validation=result.validation_accuracy)
-            state = replace(state, test=result.test_accuracy, seconds=result.seconds, submittable=result.submittable)
-            return replace(state, stale=stale), card, run.weights_sha256
+            state = replace(
+                state, state="finished", epoch=result.epochs, validation=result.validation_accuracy, stale=stale,
+                test=result.test_accuracy, seconds=result.seconds, submittable=result.submittable,
+            )  # fmt: skip
+            return state, card, run.weights_sha256
         rows = runs.read_metrics(folder / runs.METRICS)
         state = replace(state, state="training" if training else "interrupted", epoch=len(rows), stale=stale)
         if rows:
-            left = runs.seconds_left(rows, state.epochs)
-            state = replace(state, validation=runs.best_row(rows).validation_accuracy, seconds_left=left)
-            state = replace(state, seconds=sum(row.seconds for row in rows))
+            best, left = runs.best_row(rows).validation_accuracy, runs.seconds_left(rows, state.epochs)
+            state = replace(state, validation=best, seconds=sum(row.seconds for row in rows), seconds_left=left)
     except (BadData, MissingInput) as error:
         state = replace(state, problem=str(error))
     return state, card, None
 
 
-def _report(run: Path, paths: Paths, slug: str) -> FolderState:
-    page = str(run / runs.REPORT)
-    return FolderState(page, report_state(run, paths.processed / slug, paths.submissions), page)
+def _report(folder: Path, *shown: Path) -> FolderState:
+    return FolderState(page := str(folder / runs.REPORT), report_state(folder, *shown), page)
 
 
 def report_state(folder: Path, data: Path, submissions: Path) -> Literal["absent", "stale", "complete"]:

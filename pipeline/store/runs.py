@@ -190,11 +190,9 @@ def all_latest(models: Path) -> list[str]:
             return names
     if not (known := finished(models)):
         raise no_such_run(models, LATEST, known)
-    cure = f"name one with --run (for submit, --csv); there is {_few(known)}"
-    if all(is_trial(models / name) for name in known):
-        full = "run the `python -m pipeline.train ...` that the sweep has named"
-        raise MissingInput(f"only a sweep's trials have finished in {models}: {full}, or {cure}")
-    raise MissingInput(f"{pointer} names no run that train has finished: {cure}")
+    trials = all(is_trial(models / name) for name in known)
+    why = f"only a sweep's trials have finished in {models}" if trials else f"{pointer} names no finished run"
+    raise MissingInput(f"{why}: train, or name one with --run (for submit, --csv); there is {_few(known)}")
 
 
 def point_latest(models: Path, *names: str) -> None:
@@ -207,11 +205,10 @@ def no_such_run(models: Path, name: str, known: Sequence[str]) -> MissingInput:
     """The error for a run that is not among the `known` ones in `models`."""
     if not known:
         return MissingInput(f"there is no finished run in {models}: run `python -m pipeline.train` first")
-    meant = [other for other in known if other.lower().startswith(name.lower())]
-    if meant := meant or difflib.get_close_matches(name, known):
-        return MissingInput(f"there is no run {name} in {models}: did you mean {_few(meant)}?")
-    there = f"there is {_few(known)} (`python -m pipeline.train` makes one)"
-    return MissingInput(f"there is no run {name} in {models} (was it renamed?): {there}")
+    begun = [other for other in known if other.lower().startswith(name.lower())]
+    meant = begun or difflib.get_close_matches(name, known)
+    why = f": did you mean {_few(meant)}?" if meant else f" (was it renamed?): there is {_few(known)}"
+    return MissingInput(f"there is no run {name} in {models}{why}")
 
 
 def _few(names: Sequence[str]) -> str:
