@@ -108,7 +108,7 @@ def test_the_page_says_what_matters_first(reported: Path) -> None:
 
 def test_the_run_stands_beside_the_earlier_ones(reported: Path, tmp_path: Path) -> None:
     place = shutil.copytree(reported, tmp_path / "place", symlinks=True)
-    name = finish(place, seed=1, validation=92.0).name
+    name = finish(place, "rehearsal-0123abcd-s1", seed=1, validation=92.0).name
     assert "nothing to do" not in here("report", "--run", RUN, cwd=place).stdout  # it lacks a run
     rows = re.findall(r"<tr( class=\"own\")?><td>([^<]*)</td><td>rehearsal</td><td class", page(place))
     assert {(bool(own), run) for own, run in rows} == {(True, RUN), (False, name)}

@@ -1,6 +1,7 @@
 """The report's page: report.html.j2 filled with a run's data, in one self-contained HTML file."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from pipeline.store.submissions import Evidence, default_csv, local_csvs
 
 HERE = Path(__file__).parent
 NEWEST = 20  # rows in a table
+DEFAULT_NAME = r"\w+-(kaggle-)?[0-9a-f]{8}(-s\d+)?"  # of a run that was not given one
 SUBMISSION_HEAD = (
     "run",
     "public",
@@ -133,7 +135,7 @@ def title(known: Material) -> str:
     several = sum(each.state == "finished" and not each.trial for each in known.states)
     marks = [mark for mark, holds in (("best", state.best), ("newest", state.latest)) if holds and several > 1]
     return ", ".join([
-        state.preset if name == runs.default_name(known.card) else f"{name} ({state.preset})",
+        state.preset if re.fullmatch(DEFAULT_NAME, name) else f"{name} ({state.preset})",
         *([f"{' and '.join(marks)} of {several} runs"] if marks else []),
         f"{day.day} {day:%b %Y}",
     ])  # fmt: skip
