@@ -125,11 +125,11 @@ set_up() {
     if [[ -z ${PIPELINE_PYTHON:-} ]]; then
         "$python" -c '' 2>/dev/null || rm -rf .venv # there is none, or its interpreter has gone
         if [[ ! -d .venv || (! -L .venv && -f $stamp && $(head -n 1 "$stamp") != "$python") ]]; then # none, or moved
-            echo "set-up: making .venv"
+            echo "set-up: making .venv" >&2
             said=$("$base" -m venv .venv 2>&1) || refuse "$said"
         fi
     fi
-    echo "set-up: installing what is missing of requirements.txt into $python (at first some minutes, and 6 GB)"
+    echo "set-up: installing requirements.txt into $python (at first some minutes, and 6 GB)" >&2
     # uv makes environments without pip.
     "$python" -m pip --version >/dev/null 2>&1 || said=$("$python" -m ensurepip 2>&1) || refuse "$said"
     if "$python" -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)'; then export PIP_USER=no; fi
@@ -161,6 +161,7 @@ done
     fail 2 ".venv has a Python older than 3.11: move it away (mv .venv old-venv), and run again"
 
 # Wrong options are told before anything is spent on them; where no packages are, a wrong preset.
+outermost=${PIPELINE_SCRIPT:+no}
 export PIPELINE_SCRIPT=run_all.sh # so that no stage tells what comes next, and --dry-run asks for no data
 command_of train --dry-run --competition "$slug" "${training[@]}"
 check=("${command[@]}")
@@ -168,6 +169,8 @@ said=$("$base" -c 'import sys; from pipeline.train import main; sys.exit(main())
     (($? != 2)) || { echo "$said" >&2; exit 2; }
 presets=$("$base" -c 'from pipeline.recipes import PRESETS; print(*PRESETS)')
 [[ " $presets " == *" $preset "* ]] || fail 2 "--preset $preset is none of: $presets"
+if [[ $rehearsal == yes ]]; then slug="offline rehearsal"; fi
+[[ $setup$outermost != no ]] || echo "run_all: $slug, preset $preset" >&2
 
 # Missing credentials, too: the standard library suffices to see it.
 here=no
@@ -193,8 +196,7 @@ trap 'interrupted=yes signalled=yes' INT
 trap 'interrupted=yes signalled=yes; [[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true' TERM
 
 stage() { # NAME OPTIONS...
-    echo
-    echo "== $1"
+    echo >&2
     local status=0 again
     command_of "$@"
     "${command[@]}" &

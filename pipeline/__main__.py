@@ -9,7 +9,7 @@ from importlib import import_module
 import click
 
 import pipeline
-from pipeline import cli
+from pipeline import cli, console
 from pipeline.errors import UsageError, printable
 
 MAP = pipeline.__doc__ or ""
@@ -26,7 +26,7 @@ python -m pipeline train --help     as python -m pipeline.train --help
 def command(stage: str | None, arguments: tuple[str, ...]) -> None:
     """Print the map of the pipeline, or run one of its stages."""
     if stage is None:
-        cli.log(MAP)
+        console.show(MAP)
         return
     name, stages = stage.removeprefix("pipeline."), re.findall(r"python -m pipeline\.(\w+)", MAP)
     if name not in stages:

@@ -10,10 +10,9 @@ test_batch; the gap is local minus public.
 import json
 import math
 import os
-import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -23,11 +22,11 @@ from typing import Any
 
 import click
 
-from pipeline import cli, commands
+from pipeline import cli, commands, console
 from pipeline.config import Competition, Paths, competition
-from pipeline.console import duration, table
+from pipeline.console import duration, table, working
 from pipeline.errors import AccessDenied, BadData, Log, MissingInput, NetworkError, PipelineError, printable
-from pipeline.gap.advice import Advice, advise, summary, worse_than_the_best
+from pipeline.gap.advice import Advice, advise
 from pipeline.gap.assessment import Assessment, assess, prediction_error, record
 from pipeline.gap.estimators import NORMAL
 from pipeline.gap.forecast import on_line
@@ -152,6 +151,7 @@ def check(
         named = next((known for known in csvs if known.path == csv), None) or (csv and submissions.local_csv(csv, slug))
         local = named or submissions.default_csv(csvs, paths, slug)
         subject, sidecar, digest = local.path, local.sidecar, local.sidecar.csv_sha256
+        log(f"check: {subject}, run {printable(sidecar.run)}")
         assessment = assess(local, csvs, entries, known)
         entries = record(path, entries, assessment, datetime.now(UTC))
     except (BadData, MissingInput) as error:
@@ -191,10 +191,11 @@ def _ask(
         return [], str(error)
     end = time.monotonic() + wait
     try:
-        listed = {submission.ref: submission for submission in kaggle.submissions(slug)}
+        with working("asking Kaggle"):
+            listed = {submission.ref: submission for submission in kaggle.submissions(slug)}
         pending = [ref for ref, submission in listed.items() if submission.status == "PENDING"]
         if wait and pending:
-            kaggle.log(f"check: being scored, waiting for up to {duration(wait)}")
+            log(f"check: being scored, waiting for up to {duration(wait)}")
         while pending and time.monotonic() < end:
             kaggle.sleep(POLL)
             listed |= {ref: kaggle.submission(slug, ref) or listed[ref] for ref in pending}
@@ -213,55 +214,35 @@ def _draw(assessment: Assessment, processed: Path, folder: Path) -> list[Path]:
     return figures.write(drawn, folder, assessment.csv.path.stem)
 
 
-def show(checked: Checked, paths: Paths, verbose: bool, log: Log) -> None:
-    """Print the table, the prediction or score, its cause and what to do."""
+def screen(checked: Checked, paths: Paths, verbose: bool) -> list[str]:
+    """The prediction or score, its cause and what to do, a line each; `verbose`: and all that is known."""
     slug, csv, assessed = checked.competition.slug, checked.csv, checked.assessment
-    if checked.not_asked:
-        log(f"check: Kaggle was not asked, this is the ledger alone: {checked.not_asked}")
-    if checked.submissions:
-        log(f"{submission_table(checked.submissions, checked.predictions)}\n")
+    lines = [f"Kaggle was not asked: {checked.not_asked.partition(':')[0]}"] if checked.not_asked else []
+    if verbose and checked.submissions:
+        lines += [submission_table(checked.submissions, checked.predictions), *_history(checked)]
+    lines += [f"picture {path}" for path in checked.pictures]
+    if assessed is not None:
+        lines += [assessed.headline, f"cause: {assessed.cause}"]
+        lines += assessed.details if verbose else assessed.doubts[:1]
+    elif csv is None or checked.sidecar:
+        lines.append(f"no prediction: {checked.not_assessed}")
     else:
-        log(f"check: nothing has been submitted to {slug} yet")
-    if csv is None:
-        log(f"check: there is no CSV to submit: {checked.not_assessed}")
-    elif assessed is None:
-        valid = "" if checked.sidecar else f"{csv} is a valid submission to {slug}; "
-        log(f"check: {valid}no prediction: {checked.not_assessed}")
-    else:
-        log(f"check: {csv} is of run {printable(assessed.csv.sidecar.run)}")
-    if verbose:
-        _show_history(checked, log)
-    for path in checked.pictures:
-        log(f"check: picture {path}")
-    for line in summary(assessed, checked.advice, verbose) if assessed else []:
-        log(line)
-    if csv is not None and (command := _how_to_submit(checked, csv, paths)):
-        log(f"check: {command}")
+        lines.append(f"{csv} is a valid submission to {slug}; no prediction: {checked.not_assessed}")
+        if checked.csv_sha256 not in {entry.csv_sha256 for entry in checked.submissions if entry.ref}:
+            lines.append(f"next: {commands.command('submit', slug, paths, '--csv', str(csv), '--competition', slug)}")
+    if checked.sidecar and not checked.sidecar.submittable:
+        lines.append(f"{csv} cannot be submitted: its model is over the parameter limit")
+    advice = [f"{'or' if k else 'next'}: {each}" for k, each in enumerate(checked.advice)]
+    return lines + advice[: None if verbose else 1]
 
 
-def _show_history(checked: Checked, log: Log) -> None:
+def _history(checked: Checked) -> Iterator[str]:
     """What the newest gap says, and how far off the predictions were."""
     if noise := checked.noise:
         size = "more than" if noise["exceeds"] else "within"
-        log(f"check: newest gap: {size} sampling noise (±{noise['limit']:.2f} points at 95%)")
+        yield f"newest gap: {size} sampling noise (±{noise['limit']:.2f} points at 95%)"
     if errors := [abs(each["error"]) for each in checked.predicted if each["error"] is not None]:
-        log(f"check: prediction error so far: {sum(errors) / len(errors):.2f} points (n={len(errors)})")
-
-
-def _how_to_submit(checked: Checked, csv: Path, paths: Paths) -> str:
-    """With Kaggle's own client, unless the CSV was submitted, must not be or had better not be."""
-    sidecar, slug, states = checked.sidecar, checked.competition.slug, checked.submissions
-    sent = checked.csv_sha256 in {entry.csv_sha256 for entry in states if entry.ref}
-    if sent or (checked.assessment and worse_than_the_best(checked.assessment, states)):
-        return ""
-    if sidecar is None:
-        command = commands.command("submit", slug, paths, "--csv", str(csv), "--competition", slug)
-    elif not sidecar.submittable:
-        return f"there is no CSV to submit: {csv} is of a network over the parameter limit"
-    else:
-        tag = submissions.tag(sidecar.run, sidecar.csv_sha256, sidecar.validation_accuracy)
-        command = f'kaggle competitions submit -c {slug} -f {shlex.quote(str(csv))} -m "{tag}"'
-    return f"{csv} has not been submitted.  To submit it:\n  {command}"
+        yield f"prediction error so far: {sum(errors) / len(errors):.2f} points (n={len(errors)})"
 
 
 def submission_table(entries: Sequence[Entry], predictions: Mapping[str, Entry]) -> str:
@@ -304,13 +285,10 @@ def command(
 ) -> None:  # fmt: skip
     """Predict the score of a CSV, compare local accuracy with Kaggle's scores, and keep the ledger."""
     paths = Paths(processed=processed, models=models, submissions=submissions)
-    kaggle = Kaggle(os.environ, timeout, log=partial(click.echo, err=True))  # stdout may be JSON
-    log: Log = (lambda _: None) if as_json else cli.log
-    checked = check(slug, paths, kaggle, log, csv=csv, wait=wait, pictures=pictures)
-    if as_json:
-        cli.log(json.dumps(checked.to_dict(), indent=2))
-    else:
-        show(checked, paths, verbose, cli.log)
+    kaggle = Kaggle(os.environ, timeout, log=console.log)
+    checked = check(slug, paths, kaggle, console.log, csv=csv, wait=wait, pictures=pictures)
+    lines = [json.dumps(checked.to_dict(), indent=2)] if as_json else screen(checked, paths, verbose)
+    console.show("\n".join(lines))
     newest = checked.newest
     if fail_over is None or newest is None:
         return

@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from pipeline import recipes
+from pipeline import commands, console, recipes
 from pipeline.commands import BELONGS, SCRIPT, TAUGHT, meant
 from pipeline.config import DEFAULT_COMPETITION, Paths, check_slug
-from pipeline.errors import EXIT_CODES, INTERRUPTED, Log, PipelineError, UsageError, printable
+from pipeline.errors import EXIT_CODES, INTERRUPTED, PipelineError, UsageError, printable
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
 from pipeline.store import overview
 
@@ -95,9 +95,9 @@ def _told(error: BaseException) -> tuple[str, int]:
 def _fail(message: str, code: int, with_traceback: bool) -> int:
     try:
         if with_traceback:
-            click.echo(_harmless(traceback.format_exc()), err=True, nl=False)
+            console.log(traceback.format_exc().rstrip())
         lines = message.split("\n  ")  # a lone newline is a quoted text's, and no line of ours
-        click.echo("error: " + "\n  ".join(printable(line, 10 * len(line)) for line in lines), err=True)
+        console.log("error: " + "\n  ".join(printable(line, 10 * len(line)) for line in lines))
     except OSError:  # nobody reads that, or the disk is full
         _unread()
     return code
@@ -131,14 +131,10 @@ def _unread() -> int:
     return 1
 
 
-def log(message: str) -> None:
-    """Tell the user something, on stdout, at once."""
-    click.echo(_harmless(message))
-
-
-def _harmless(message: str) -> str:
-    """Lines in which nothing is left that a terminal would obey; whoever quotes others uses `printable` besides."""
-    return "\n".join(printable(line, 10 * len(line)) for line in message.split("\n"))
+def announce(stage: str, slug: str, paths: Paths, *options: str) -> None:
+    """Show which command comes next, unless a script is about to run it."""
+    if SCRIPT not in os.environ:
+        console.show(f"next: {commands.command(stage, slug, paths, *options)}")
 
 
 # --- options: one spelling, one help text, in every stage -----------------------------------------------------
@@ -197,7 +193,7 @@ force = click.option(
     "--force", is_flag=True, help="Redo it even if the output is complete; what was not ours is kept as NAME.bak."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
-verbose = click.option("--verbose", is_flag=True, help="Show every method, the size of each effect and all advice.")
+verbose = click.option("--verbose", is_flag=True, help="Print the details as well.")
 device = click.option(
     "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True,
     help="auto takes CUDA when there is one, else MPS, else the CPU.",
@@ -305,7 +301,7 @@ class StageCommand(click.Command):
         by_default = ctx.params.get("slug") and ctx.get_parameter_source("slug") == ParameterSource.DEFAULT
         if by_default and "processed" in ctx.params:  # download and kernel push begin with nothing
             folders = {field.name: ctx.params[field.name] for field in fields(Paths) if field.name in ctx.params}
-            ctx.params["slug"] = default_competition(Paths(**folders), None if ctx.params.get("as_json") else log)
+            ctx.params["slug"] = default_competition(Paths(**folders))
         return super().invoke(ctx)
 
     def _options(self, ctx: click.Context) -> list[click.Option]:
@@ -323,14 +319,13 @@ class StageCommand(click.Command):
                 formatter.write_dl(records)
 
 
-def default_competition(paths: Paths, log: Log | None) -> str:
+def default_competition(paths: Paths) -> str:
     """The competition where none is named: the default, or else the only one of which anything is here."""
     found = overview.competitions(paths)
     if len(found) != 1 or DEFAULT_COMPETITION in found:
         return DEFAULT_COMPETITION
     (only,) = found
-    if log is not None:
-        log(f"no files of {DEFAULT_COMPETITION} here: using {only}, the only competition with any")
+    console.log(f"no files of {DEFAULT_COMPETITION} here: using {only}, the only competition with any")
     return only
 
 

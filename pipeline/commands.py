@@ -8,10 +8,11 @@ from pathlib import Path
 
 from pipeline import recipes
 from pipeline.config import DEFAULT_COMPETITION, PARAMETER_LIMIT, Paths
-from pipeline.errors import BadData, Log
+from pipeline.errors import BadData
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
 from pipeline.store.runs import RunCard, default_name
 
+ONE_LINE = 90  # characters of a command with its reason, beside what stands before it
 SCRIPT = "PIPELINE_SCRIPT"  # in the environment of run_all.sh's stages: it runs what comes next itself
 
 # The folders that a stage has options for.  A CSV knows its competition, and so does a run.
@@ -48,10 +49,9 @@ def places(stage: str, slug: str, paths: Paths) -> list[str]:
     return given
 
 
-def announce(following: str, log: Log, environ: Mapping[str, str]) -> None:
-    """Say which command follows, unless a script is about to run it."""
-    if SCRIPT not in environ:
-        log(f"next: {following}")
+def with_reason(command: str, why: str) -> str:
+    """The command and why to run it, on a second line if both are too long for one."""
+    return f"{command} ({why})" if len(command) + len(why) < ONE_LINE else f"{command}\n      ({why})"
 
 
 # --- options that are spelt otherwise -------------------------------------------------------------------------

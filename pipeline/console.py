@@ -1,29 +1,60 @@
-"""What a person sees of long work: on a terminal one line with a bar, elsewhere plain lines, one a minute.
+"""What a stage prints: headers and progress on stderr, results on stdout; numbers and tables.
 
-A log or a notebook gets no control codes.  Nothing here needs torch.
+Long work has one line with a bar on a terminal, and elsewhere plain lines, one a minute: a log or a notebook gets no
+control codes.  Nothing here needs torch.
 """
 
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
-from datetime import timedelta
-from typing import Self, TypeVar
+from contextlib import contextmanager
+from typing import Self, TextIO, TypeVar
 
 from tqdm import tqdm
 
-from pipeline.errors import Log
+from pipeline.errors import Log, printable
 
 Part = TypeVar("Part", bound=Sized)
 
 LINE_INTERVAL = 60.0  # seconds between two plain lines; shorter work says nothing
 BYTES = "B"  # a unit; its total is what can come at most: an archive is smaller than what is in it
-SHARE_FORMAT = "{desc} {percentage:.0f} %{postfix}, {rate_noinv_fmt}, {remaining} to go"
-AT_MOST_FORMAT = "{desc} {n_fmt}B of at most {total_fmt}B, {rate_noinv_fmt}, at most {remaining} to go"
+SHARE_FORMAT = "{desc} {percentage:.0f}%{postfix}, {rate_noinv_fmt}, {remaining} left"
+AT_MOST_FORMAT = "{desc} {n_fmt}B of at most {total_fmt}B, {rate_noinv_fmt}, at most {remaining} left"
 COUNT_FORMAT = "{desc} {n_fmt}{unit}, {rate_noinv_fmt}"  # where no total is known
 
 
+def log(message: str) -> None:
+    """Print a header or progress."""
+    _print(message, sys.stderr)
+
+
+def show(message: str) -> None:
+    """Print a result."""
+    _print(message, sys.stdout)
+
+
+def _print(message: str, stream: TextIO) -> None:
+    """Print at once, beside any bar, and nothing that a terminal would obey; who quotes others uses `printable`."""
+    lines = [printable(line, 10 * len(line)) for line in message.split("\n")]
+    with tqdm.external_write_mode(stream):
+        print("\n".join(lines), file=stream, flush=True)
+
+
 def duration(seconds: float) -> str:
-    """A time span as h:mm:ss."""
-    return str(timedelta(seconds=round(seconds)))
+    """A time span: 20s, 3m 20s or 1h 47m."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}h {minutes % 60}m" if minutes >= 60 else f"{minutes}m {rest}s" if minutes else f"{rest}s"
+
+
+def clock(seconds: float) -> str:
+    """A time that is left: 0:20, 3:20 or 1:47:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+def scientific(number: float) -> str:
+    """A learning rate: 8.1e-4."""
+    mantissa, _, exponent = f"{number:.1e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def megabytes(size: float) -> str:
@@ -41,6 +72,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collectio
         ).rstrip()
         for row in (head, *rows)
     ]
+
+
+@contextmanager
+def working(what: str, shown: bool = True) -> Iterator[None]:
+    """On a terminal, show what is being done while the block runs."""
+    disable = not (shown and sys.stderr.isatty())
+    with tqdm(desc=f"{what} ...", bar_format="{desc}", leave=False, file=sys.stderr, disable=disable):
+        yield
 
 
 class _Lines:
@@ -61,7 +100,6 @@ class Meter:
     """Tells how far `what` is, of `total` units, with the rate and the time to go; to be closed, or used in `with`."""
 
     def __init__(self, what: str, total: int | None, unit: str, log: Log, *, done: int = 0, shown: bool = True) -> None:
-        self._log = log
         in_bytes, terminal = unit == BYTES, sys.stderr.isatty()
         text = COUNT_FORMAT if total is None else AT_MOST_FORMAT if in_bytes else SHARE_FORMAT
         tqdm.monitor_interval = 0  # no thread: another process may be forked meanwhile
@@ -101,11 +139,6 @@ class Meter:
         for part in parts:
             yield part
             self.add(len(part))
-
-    def line(self, text: str) -> None:
-        """Say a line that does not get mixed up with the bar."""
-        with tqdm.external_write_mode():
-            self._log(text)
 
     def close(self) -> None:
         """Take the bar away."""

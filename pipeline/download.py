@@ -7,7 +7,6 @@ folder or archive that is already here (--from).  A download that was cut goes o
 CIFAR-10 itself comes from its home page when the competition carries no training data.
 """
 
-import dataclasses
 import os
 import shutil
 import socket
@@ -20,9 +19,9 @@ from time import monotonic, sleep
 
 import click
 
-from pipeline import cli, commands
+from pipeline import cli, commands, console
 from pipeline.config import Paths, competition
-from pipeline.console import BYTES, Meter, duration, megabytes
+from pipeline.console import BYTES, Meter, duration, megabytes, working
 from pipeline.errors import BadData, Log, MissingInput, NetworkError, PipelineError, UsageError, printable
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import MARKER, Kaggle, RemoteFile
@@ -61,7 +60,7 @@ def download(
         _from_kaggle(slug, target, kaggle, log)
     else:
         _from_here(source, target, log)
-    log(f"download: {target} is complete, in {duration(monotonic() - began)}")
+    console.show(f"{target}: complete, in {duration(monotonic() - began)}")
     return target
 
 
@@ -84,7 +83,7 @@ def _is_complete(target: Path, source: Path | None, log: Log) -> bool:
     if changed:
         log(f"download: {target / printable(changed[0])} is missing or changed, doing it again")
         return False
-    log(f"download: {target} is {'complete' if manifest else 'laid out by hand'}, nothing to do")
+    console.show(f"{target}: {'complete' if manifest else 'laid out by hand'}, nothing to do")
     return True
 
 
@@ -100,7 +99,7 @@ def _from_here(source: Path, target: Path, log: Log) -> None:
         raise UsageError(f"--from {source} and {target} lie in each other: move the files elsewhere first")
     with atomic.lock(target), atomic.replacing_folder(target, log if strangers(target) else None) as folder:
         if source.is_dir():
-            log(f"download: using the files in {source} in place")
+            log(f"download: {target.name}, using the files in {source} in place")
             for file in cifar.find_files(source):
                 link = folder / file.relative_to(source)
                 link.parent.mkdir(parents=True, exist_ok=True)
@@ -110,6 +109,7 @@ def _from_here(source: Path, target: Path, log: Log) -> None:
                     log(f"download: no links can be made in {target.parent}, so copying {file.name}")
                     shutil.copyfile(file, link)
         else:
+            log(f"download: {target.name}, from {source}")
             archive.extract(source, folder)
         _finish(folder, target, str(there), (), log)
 
@@ -118,7 +118,7 @@ def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
     """Download, unpack, verify.  What turns out damaged is downloaded once more from the start."""
     place = credentials.require(kaggle.environ).place
     rehearsing = kaggle.environ.get("KAGGLE_API_ENVIRONMENT") == "LOCALHOST"
-    log(f"download: asking {'the mock Kaggle server' if rehearsing else f'Kaggle, with the credentials in {place}'}")
+    log(f"download: {slug}, from {'the mock Kaggle server' if rehearsing else f'Kaggle (credentials in {place})'}")
     with atomic.lock(target):
         listed = kaggle.files(slug)
         size = sum(file.size for file in listed)
@@ -132,7 +132,10 @@ def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
         for last_try in (False, True):
             came = _fetch(slug, cache, size, kaggle, log)
             try:
-                with atomic.replacing_folder(target, log if strangers(target) else None) as folder:
+                with (
+                    working(f"verifying and extracting {megabytes(came.stat().st_size)}"),
+                    atomic.replacing_folder(target, log if strangers(target) else None) as folder,
+                ):
                     archive.extract(came, folder)
                     _finish(folder, target, KAGGLE, listed, log)
                 break
@@ -148,11 +151,10 @@ def _fetch(slug: str, cache: Path, most: int, kaggle: Kaggle, log: Log) -> Path:
     """Bring the archive, of at most about `most` bytes, into `cache`."""
     cache.mkdir(exist_ok=True)
     with Meter("download:", most, BYTES, log) as meter:
-        dataclasses.replace(kaggle, log=meter.line).download(slug, cache, meter.update)
+        kaggle.download(slug, cache, meter.update)
     files = (path for path in sorted(cache.glob(f"{slug}.*")) if path.is_file() and not path.name.endswith(MARKER))
     if (came := next(files, None)) is None:
         raise NetworkError("the kaggle client reported success and left no file: run again")
-    log(f"download: downloaded {megabytes(came.stat().st_size)}; verifying and extracting")
     return came
 
 
@@ -256,10 +258,10 @@ def command(slug: str, raw: Path, source: Path | None, timeout: float, force: bo
 
     Resumes a download that was cut.  In a Kaggle notebook the mounted files are used in place.
     """  # fmt: skip
-    kaggle = Kaggle(os.environ, timeout, log=cli.log)
+    kaggle = Kaggle(os.environ, timeout, log=console.log)
     paths = Paths(raw=raw)
-    download(slug, paths, kaggle, cli.log, source=source, force=force)
-    commands.announce(commands.command("preprocess", slug, paths), cli.log, os.environ)
+    download(slug, paths, kaggle, console.log, source=source, force=force)
+    cli.announce("preprocess", slug, paths)
 
 
 main = partial(cli.run, command, "download")  # of argv, by default sys.argv's; returns the exit code

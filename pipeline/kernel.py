@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from pipeline import cli, commands
+from pipeline import cli, commands, console
 from pipeline.config import Paths, fingerprint
 from pipeline.console import BYTES, Meter, duration
 from pipeline.errors import BadData, Log, MissingInput, NetworkError, PipelineError, UsageError, printable
@@ -97,7 +97,7 @@ class Kernels:
             ours = not (strangers(csv) or runs.strangers(folder))
             cure = f"choose another --run{', or --force' if ours else ''}"
             raise UsageError(f"{error}; the kernel's results would take its place: {cure}") from None
-        self.log(f"kernel: run {kernel.run} and its CSV are here already, nothing to do")
+        console.show(f"run {kernel.run} and its CSV are here already, nothing to do")
         runs.point_latest(self.paths.models, kernel.run)
         return run
 
@@ -132,10 +132,9 @@ class Kernels:
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
         csv = self.paths.submissions / f"{kernel.run}.csv"
-        accuracy = f"test {run.result.test_accuracy:.2f} % after {duration(run.result.seconds)} of training"
-        self.log(f"kernel: {self.paths.models / run.name} and {csv} are here, verified: {accuracy}")
-        following = commands.command("check", kernel.competition, self.paths, "--csv", str(csv))
-        commands.announce(following, self.log, os.environ)
+        accuracy = f"holdout {run.result.test_accuracy:.2f}% after {duration(run.result.seconds)} of training"
+        console.show(f"{self.paths.models / run.name} and {csv} are here, verified: {accuracy}")
+        cli.announce("check", kernel.competition, self.paths, "--csv", str(csv))
         return run
 
     def _fetch_command(self, kernel: Kernel) -> str:
@@ -264,14 +263,14 @@ def push_command(
     # The default name tells other options apart; the data is not known here.
     default = f"{config.preset}-kaggle-{fingerprint([slug, config.to_dict()])[:8]}"
     kernel = Kernel(slug, run_name or default, config, internet, accelerator)
-    paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, log=cli.log)
+    paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, log=console.log)
     if dry_run:
         folder = paths.kernels / kernel.run
-        replace(kernel, user=UNKNOWN_USER).write_source(folder, cli.log)
-        cli.log(f"kernel: nothing was sent; by hand: put your name on Kaggle in the place of {UNKNOWN_USER}, then")
-        cli.log(f"  kaggle kernels push -p {folder}")
+        replace(kernel, user=UNKNOWN_USER).write_source(folder, console.log)
+        console.show(f"nothing was sent; by hand: put your name on Kaggle in the place of {UNKNOWN_USER}, then")
+        console.show(f"  kaggle kernels push -p {folder}")
     else:
-        Kernels(paths, kaggle, cli.log, force, wait, poll).push(kernel)
+        Kernels(paths, kaggle, console.log, force, wait, poll).push(kernel)
 
 
 @cli.stage_command("""
@@ -284,8 +283,8 @@ def fetch_command(
     run_name: str | None, wait: float, poll: float, timeout: float, models: Path, submissions: Path, force: bool
 ) -> None:
     """Wait for a kernel that was pushed from here, and fetch its run and its CSV."""
-    paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, log=cli.log)
-    Kernels(paths, kaggle, cli.log, force, wait, poll).fetch(run_name)
+    paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, log=console.log)
+    Kernels(paths, kaggle, console.log, force, wait, poll).fetch(run_name)
 
 
 command = click.Group(

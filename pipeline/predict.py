@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 import numpy as np
 
-from pipeline import cli, commands
+from pipeline import cli, console
 from pipeline.config import PARAMETER_LIMIT, Paths, check_slug, competition
-from pipeline.console import duration
+from pipeline.console import duration, working
 from pipeline.errors import BadData, Log, UsageError
-from pipeline.gap.advice import advise, summary
 from pipeline.gap.assessment import assess, record
 from pipeline.store import atomic, ledger, runs, submission_format, submissions
 from pipeline.store.ensemble import Ensemble
@@ -70,13 +69,16 @@ def predict(
     old = None if force else _existing(csv, names)
     wanted = (data.folder.name, ensemble.name, ensemble.weights_sha256, data.hidden_fingerprint, tta, adapt)
     if old and wanted == (old.competition, old.run, old.weights_sha256, old.hidden, old.tta, old.adapt):
-        log(f"predict: {csv} is complete for this run, nothing to do")
+        console.show(f"{csv}: complete for this run, nothing to do")
         written = old
     else:
         with atomic.lock(csv):
-            written = _write(ensemble, data, csv, log, tta=tta, adapt=adapt, device_name=device, batch_size=batch_size)
+            written = _write(
+                ensemble, data, csv, log, tta=tta, adapt=adapt, device_name=device, batch_size=batch_size,
+                verbose=verbose,
+            )  # fmt: skip
     if submissions.evidence_path(csv).exists():  # an older CSV has nothing to predict its score by
-        _predict_score(csv, written, paths, verbose, log)
+        _predict_score(csv, written, paths, verbose)
     return Predicted(csv, written)
 
 
@@ -121,13 +123,14 @@ def _existing(csv: Path, names: Sequence[str]) -> Sidecar | None:
 
 def _write(
     ensemble: Ensemble, data: Processed, csv: Path, log: Log, *, tta: Tta, adapt: Adapt, device_name: str,
-    batch_size: int,
+    batch_size: int, verbose: bool,
 ) -> Sidecar:  # fmt: skip
     """Predict the holdout and the hidden images, then publish them."""
     # PyTorch takes seconds to import, and a CSV that is complete is found without it.
-    from pipeline.gap.prediction import predict_hidden  # noqa: PLC0415
-    from pipeline.training import inference  # noqa: PLC0415
-    from pipeline.training.device import choose, device_advice  # noqa: PLC0415
+    with working("loading PyTorch"):
+        from pipeline.gap.prediction import predict_hidden  # noqa: PLC0415
+        from pipeline.training import inference  # noqa: PLC0415
+        from pipeline.training.device import choose, device_advice  # noqa: PLC0415
 
     began, device, result = monotonic(), choose(device_name, log=log), ensemble.runs[0].result
     with device_advice(device, batch_size):
@@ -147,12 +150,11 @@ def _write(
         ensemble, data, csv, evidence, scores, log, tta=tta, adapt=adapt, mitigation=findings.mitigation,
         device=f"{device.description}, {panel.members[0].device.precision}",
     )  # fmt: skip
-    counts = np.bincount(evidence.hidden.labels, minlength=len(data.class_names))
-    share = ", ".join(f"{n} {100 * c / written.rows:.1f} %" for n, c in zip(data.class_names, counts, strict=True))
-    took = duration(monotonic() - began)
-    log(f"predict: {written.rows:,} rows -> {csv}, for {written.competition}, in {took}: {share}")
-    if written.validation_set == "test_batch":
-        log("predict: its local accuracy is optimistic: the best epoch was selected on the same test_batch")
+    console.show(f"{csv}: {written.rows:,} rows, in {duration(monotonic() - began)}")
+    if verbose:
+        counts = np.bincount(evidence.hidden.labels, minlength=len(data.class_names))
+        shares = (f"{n} {100 * c / written.rows:.1f}%" for n, c in zip(data.class_names, counts, strict=True))
+        console.show(f"classes: {', '.join(shares)}")
     return written
 
 
@@ -193,16 +195,13 @@ def _publish(
     return written
 
 
-def _predict_score(csv: Path, written: Sidecar, paths: Paths, verbose: bool, log: Log) -> None:
+def _predict_score(csv: Path, written: Sidecar, paths: Paths, verbose: bool) -> None:
     """Predict the public score, and keep it in the ledger before anybody knows the score."""
     path, csvs = paths.submissions / ledger.NAME, submissions.local_csvs(paths.submissions, written.competition)
     entries, subject = ledger.read(path), submissions.local_csv(csv, written.competition)
     assessed = assess(subject, csvs, entries, competition(written.competition))
-    entries = record(path, entries, assessed, datetime.now(UTC))
-    advice = advise(assessed, csvs, entries, paths)
-    for line in summary(assessed, advice, verbose):
-        if commands.SCRIPT not in os.environ or not line.startswith("next: "):  # the script goes on by itself
-            log(line)
+    record(path, entries, assessed, datetime.now(UTC))
+    console.show("\n".join([assessed.headline, *(assessed.details if verbose else [])]))
 
 
 @cli.stage_command("""
@@ -239,8 +238,9 @@ def command(
     """Label the hidden images with a run, or with several, and write the submission and its sidecar."""
     paths = Paths(processed=processed, models=models, submissions=submissions)
     if slug is None and any(map(runs.is_pretrained, names)):
-        slug = check_slug(os.environ.get(cli.COMPETITION) or cli.default_competition(paths, cli.log))
-    predict(paths, cli.log, names=names, slug=slug, **options)
+        slug = check_slug(os.environ.get(cli.COMPETITION) or cli.default_competition(paths))
+    made = predict(paths, console.log, names=names, slug=slug, **options)
+    cli.announce("check", made.sidecar.competition, paths, "--csv", str(made.csv))
 
 
 main = partial(cli.run, command, "predict")  # of argv, by default sys.argv's; returns the exit code

@@ -18,7 +18,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import cli, commands
+from pipeline import cli, commands, console
 from pipeline.config import IMAGE_SIZE, Paths
 from pipeline.console import Meter, duration
 from pipeline.errors import BadData, Log, MissingInput
@@ -39,10 +39,11 @@ def preprocess(slug: str, paths: Paths, log: Log, *, ids_key: str | None = None,
         BadData: a file is damaged, hostile or of another shape; nothing is written then.
     """
     raw, target = _raw_folder(paths.raw, slug), paths.processed / slug
+    log(f"preprocess: {raw}")
     sources = _sources(raw, slug, paths)
     inputs = {name: record.sha256 for name, record in sources.items()}
     if not force and _is_current(target, inputs, ids_key):
-        log(f"preprocess: {target} is complete for this download, nothing to do")
+        console.show(f"{target}: complete for this download, nothing to do")
         return target
 
     began = monotonic()
@@ -59,12 +60,12 @@ def preprocess(slug: str, paths: Paths, log: Log, *, ids_key: str | None = None,
         "test": _statistics(cifar.in_chunks(test.images)),
         "hidden": {"file": hidden_file.name, **_hidden_facts(hidden, train, log)},
     }
-    _report(facts, log)
+    _report(facts)
     others = strangers(target, *(f"{name}.npy" for name in get_args(ArrayName)))
     with atomic.lock(target), atomic.replacing_folder(target, log if others else None) as folder:
         files = _write(folder, train, test, hidden, log)
         Manifest("preprocess", files, inputs, facts, versions("numpy")).write(folder)
-    log(f"preprocess: {target} holds {len(files)} arrays, in {duration(monotonic() - began)}")
+    console.show(f"{target}: {len(files)} arrays, in {duration(monotonic() - began)}")
     return target
 
 
@@ -119,7 +120,7 @@ def _write(
         np.save(folder / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(hidden), IMAGE_SIZE, IMAGE_SIZE, 3)}
     with (
-        Meter("preprocess: writing the hidden images,", len(hidden), "images", log) as meter,
+        Meter("preprocess: writing the test images,", len(hidden), "images", log) as meter,
         (folder / "hidden_images.npy").open("wb") as stream,
     ):
         np.lib.format.write_array_header_1_0(stream, header)
@@ -141,7 +142,7 @@ def _statistics(chunks: Iterable[cifar.Images]) -> dict[str, Any]:
 
 
 def _hidden_facts(hidden: cifar.Hidden, train: cifar.Labelled, log: Log) -> dict[str, Any]:
-    with Meter("preprocess: looking at the hidden images,", len(hidden), "images", log) as meter:
+    with Meter("preprocess: reading the test images,", len(hidden), "images", log) as meter:
         seen = _statistics(meter.each(hidden.chunks()))
     return {
         **seen,
@@ -154,18 +155,16 @@ def _hidden_facts(hidden: cifar.Hidden, train: cifar.Labelled, log: Log) -> dict
     }
 
 
-def _report(facts: Mapping[str, Any], log: Log) -> None:
-    """Say what was found, and warn of what people have fallen for."""
-    for name in ("train", "test", "hidden"):
-        found = facts[name]
-        log(f"preprocess: {found['images']:,} {name} images, channel means {found['mean']}")
-    hidden = facts["hidden"]
-    ids = "its own ids" if hidden["own_ids"] else "no ids, so rows are numbered from 0"
-    log(f"preprocess: {hidden['file']}: {hidden['layout']}, channel order {hidden['channel_order']}, {ids}")
+def _report(facts: Mapping[str, Any]) -> None:
+    """Show what was found, and warn of what people have fallen for."""
+    train, test, hidden = facts["train"], facts["test"], facts["hidden"]
+    counts = f"{train['images']:,} training, {test['images']:,} holdout and {hidden['images']:,} test images"
+    ids = "its own ids" if hidden["own_ids"] else "no ids: rows count from 0"
+    console.show(f"{counts}: {hidden['layout']}, channel order {hidden['channel_order']}, {ids}")
     if not hidden["layout_expected"]:
-        log("preprocess: WARNING: that is not what its shape says; by shape, every image would be scrambled")
+        console.show("WARNING: that is not the layout of its shape, which would scramble every image")
     if hidden["channel_order"] == "BGR":
-        log("preprocess: WARNING: its colours lean the other way than the training images'; is it BGR?")
+        console.show("WARNING: its colours lean the other way than the training images'; is it BGR?")
 
 
 @cli.stage_command("""
@@ -187,8 +186,8 @@ def command(slug: str, raw: Path, processed: Path, ids_key: str | None, force: b
     No code in a downloaded file can run here.  Detects scrambled pixels and swapped channels.
     """
     paths = Paths(raw=raw, processed=processed)
-    preprocess(slug, paths, cli.log, ids_key=ids_key, force=force)
-    commands.announce(commands.command("train", slug, paths), cli.log, os.environ)
+    preprocess(slug, paths, console.log, ids_key=ids_key, force=force)
+    cli.announce("train", slug, paths)
 
 
 main = partial(cli.run, command, "preprocess")  # of argv, by default sys.argv's; returns the exit code

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import click
 
-from pipeline import cli
+from pipeline import cli, console
 from pipeline.config import Paths
-from pipeline.console import megabytes
+from pipeline.console import working
 from pipeline.errors import Log, MissingInput, UsageError
 from pipeline.store import atomic, runs
 from pipeline.store.overview import report_state
@@ -38,25 +38,25 @@ def report(
         UsageError: another page is in its place.
     """
     run = _folder(paths.models, run_name)
+    log(f"report: run {run.name}")
     card, page = RunCard.read(run), run / REPORT if out is None else out.resolve() / REPORT.name
     if page.is_file() and MARK not in page.read_text(encoding="utf-8", errors="replace"):
         raise UsageError(f"{page} is not a report's: name another folder")
-    log(f"report: run {run.name}")
     state = report_state(run, paths.processed / card.competition, paths.submissions)
     if out is None and not force and state == "complete":
-        log(f"report: {page} is complete, nothing to do")
+        console.show(f"{page}: complete, nothing to do")
     else:
         from pipeline.reporting.page import draw, gather, render  # noqa: PLC0415 - matplotlib takes seconds
 
-        known = gather(run, card, paths)
-        html = render(known, draw(known)).encode()
+        with working("drawing the figures"):
+            known = gather(run, card, paths)
+            html = render(known, draw(known)).encode()
         with atomic.lock(page.parent):
             atomic.write_bytes(page, html)
             os.utime(page, (known.time.timestamp(),) * 2)  # what changes from now on is not in it
         for line in known.missing:
-            log(f"report: {line}")
-        log(f"report: {page}, {megabytes(len(html))}")
-    log(f"report: open {page.resolve().as_uri()} in a browser")
+            console.show(line)
+    console.show(f"open {page.resolve().as_uri()} in a browser")
     return page
 
 
@@ -93,7 +93,7 @@ def command(
     Works half-way through a run, and with no submission yet.
     """
     paths = Paths(processed=processed, models=models, submissions=submissions)
-    report(paths, cli.log, run_name=run_name, out=out, force=force)
+    report(paths, console.log, run_name=run_name, out=out, force=force)
 
 
 main = partial(cli.run, command, "report")  # of argv, by default sys.argv's; returns the exit code

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from pipeline import cli, commands
+from pipeline import cli, commands, console
 from pipeline.config import Paths
 from pipeline.console import duration, table
 from pipeline.errors import BadData, MissingInput, printable
@@ -198,12 +198,12 @@ def command(slug: str, as_json: bool, raw: Path, processed: Path, models: Path, 
     step = next_step(known, paths)
     command = commands.command(step.stage, known.competition, paths, *step.options)
     if as_json:
-        cli.log(json.dumps(asdict(known) | {"next": command, "why": step.why, "wait": step.wait}, indent=2))
+        console.show(json.dumps(asdict(known) | {"next": command, "why": step.why, "wait": step.wait}, indent=2))
         return
     lines = [*show(known), "", f"{'then' if step.wait else 'next'}: {command}", f"      ({step.why})"]
     if known.empty:
         lines.append("      (or try it offline first: ./run_all.sh --rehearsal)")
-    cli.log("\n".join(lines))
+    console.show("\n".join(lines))
 
 
 main = partial(cli.run, command, "status")  # of argv, by default sys.argv's; returns the exit code

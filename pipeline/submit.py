@@ -27,9 +27,9 @@ from pathlib import Path
 
 import click
 
-from pipeline import cli, commands
+from pipeline import cli, console
 from pipeline.config import PARAMETER_LIMIT, Paths
-from pipeline.console import duration
+from pipeline.console import duration, working
 from pipeline.errors import Log, NetworkError, PipelineError, ScoringError, SubmissionLimit, UsageError
 from pipeline.kaggle_api import credentials, ledger_sync
 from pipeline.kaggle_api.client import LONGEST_WAIT, REFUSALS, Kaggle
@@ -74,12 +74,14 @@ class Sender:
             ScoringError: Kaggle could not score it.
         """
         draft = _draft(csv, slug, self.paths, self.log)
+        self.log(f"submit: {csv} to {draft.competition}")
         data = Processed.open(self.paths.processed / draft.competition)
         submission_format.validate(csv, data.array("hidden_ids"))
         credentials.require(self.kaggle.environ)
         with atomic.lock(self.paths.submissions / "submit"):
             entry = self._send_once(csv, draft, again)
-        return self._await_score(entry)
+        with working(f"waiting for the score, up to {duration(self.wait)}"):
+            return self._await_score(entry)
 
     @property
     def _ledger(self) -> Path:
@@ -96,7 +98,7 @@ class Sender:
         if earlier and not again:
             newest = list(earlier.values())[-1]
             before = f"submitted before, as ref {newest.ref} ({newest.status})"
-            self.log(f"submit: {csv} was {before}; not sending it twice")
+            self.log(f"submit: {before}; not sending it twice")
             return newest
         if seconds := self._open_for([entry.time for entry in own if entry.status == ledger.SENDING]):
             self.log(f"submit: an earlier run may have sent it just now; {LOOKING}, {seconds:.0f} s")
@@ -119,7 +121,6 @@ class Sender:
     def _send(self, csv: Path, draft: Entry, earlier: Collection[int]) -> int:
         """Send it; the ref.  What each answer means is in the module's docstring."""
         description = tag(draft.run or "unknown", draft.csv_sha256, draft.local_validation)
-        self.log(f"submit: sending {csv} to {draft.competition} as {description!r}")
         tries = 0
         while True:
             tries += 1
@@ -188,8 +189,6 @@ class Sender:
         """Look for the score of this very ref until the time is up."""
         assert entry.ref is not None  # Kaggle has it
         end = self.monotonic() + self.wait
-        if self.wait and entry.status == ledger.PENDING:
-            self.log(f"submit: waiting for its score for up to {duration(self.wait)}")
         while self.wait and entry.status == ledger.PENDING:
             try:
                 submission = self.kaggle.submission(entry.competition, entry.ref)
@@ -207,10 +206,6 @@ class Sender:
                 self.kaggle.sleep(self.poll)
         if entry.status == ledger.ERROR:
             raise ScoringError(f"Kaggle could not score ref {entry.ref}: {entry.note or 'no reason given'}")
-        if entry.status == ledger.COMPLETE:
-            known = {"public": entry.public, "private": entry.private}
-            scores = [f"{name} {value:.2f} %" for name, value in known.items() if value is not None]
-            self.log(f"submit: ref {entry.ref} is scored: {', '.join(scores) or 'no score is shown'}")
         return entry
 
     def _note(self, draft: Entry, status: str, note: str = "") -> Entry:
@@ -239,16 +234,14 @@ def _draft(csv: Path, slug: str | None, paths: Paths, log: Log) -> Entry:
     return Entry.of(sidecar)
 
 
-def _newest(paths: Paths, slug: str | None, log: Log) -> Path:
+def _newest(paths: Paths, slug: str | None) -> Path:
     """The CSV that is submitted by default (see store.submissions.default_csv)."""
     # Without any run there may be a CSV of the weights that came with the project, which are not to be submitted.
     runs.latest(paths.models)
     # One of another competition is refused as if it had been named.
     if not (csvs := local_csvs(paths.submissions, slug)):
         slug, csvs = None, local_csvs(paths.submissions)
-    found = default_csv(csvs, paths, slug)
-    log(f"submit: {found.path}, the newest CSV of run {found.sidecar.run}")
-    return found.path
+    return default_csv(csvs, paths, slug).path
 
 
 @cli.stage_command("""
@@ -273,10 +266,13 @@ def command(
 ) -> None:  # fmt: skip
     """Submit a CSV to Kaggle once, and wait for its score.  This costs one of today's submissions."""
     paths = Paths(processed=processed, models=models, submissions=submissions)
-    csv = csv if csv is not None else _newest(paths, slug, cli.log)
-    kaggle = Kaggle(os.environ, timeout, log=cli.log)
-    entry = Sender(paths, kaggle, cli.log, wait, poll).submit(csv, slug, again=again)
-    commands.announce(commands.command("check", entry.competition, paths), cli.log, os.environ)
+    csv = csv if csv is not None else _newest(paths, slug)
+    kaggle = Kaggle(os.environ, timeout, log=console.log)
+    entry = Sender(paths, kaggle, console.log, wait, poll).submit(csv, slug, again=again)
+    scores = {"public": entry.public, "private": entry.private}
+    shown = [f"{name} {score:.2f}%" for name, score in scores.items() if score is not None]
+    console.show(f"ref {entry.ref} ({entry.status}): {'   '.join(shown) or 'no score yet'}")
+    cli.announce("check", entry.competition, paths)
 
 
 main = partial(cli.run, command, "submit")  # of argv, by default sys.argv's; returns the exit code

@@ -204,9 +204,9 @@ class Worker:
         best = ranked[0]
         rows = [[str(t.number), f"{t.value:.2f} %", *map(_brief, t.params.values())] for t in ranked[:TABLE_ROWS]]
         table = "\n".join(console.table(["trial", "validation", *best.params], rows))
-        cli.log(f"\nthe best of {len(ranked)} complete trials:\n{table}")
-        cli.log(f"\nbest run     {best.user_attrs[RUN]}: best-of-N is biased upwards, confirm with new seeds")
-        cli.log(f"\nnext, in full: {train_command(self.base, best.params, self.slug, self.paths)}")
+        console.show(f"\nthe best of {len(ranked)} complete trials:\n{table}")
+        console.show(f"\nbest run     {best.user_attrs[RUN]}: best-of-N is biased upwards, confirm with new seeds")
+        console.show(f"\nnext, in full: {train_command(self.base, best.params, self.slug, self.paths)}")
 
     def _objective(self, trial: Trial) -> float:
         """The best validation accuracy in per cent, of the trial's run or of an earlier one with the same values."""
@@ -242,9 +242,9 @@ class Worker:
             self._keep_best()
             best, *others = ranking(study)
             standing = f"best {best.value:.2f} % (trial {best.number})  {1 + len(others)} complete"
-            cli.log(f"{line}  {trial.value:.2f} %  {standing}")
+            console.log(f"{line}  {trial.value:.2f} %  {standing}")
             return
-        cli.log(f"{line}  failed: {trial.user_attrs[REASON]}")
+        console.log(f"{line}  failed: {trial.user_attrs[REASON]}")
         last = study.get_trials(deepcopy=False)[-HOPELESS:]
         if [other.state for other in last] == [TrialState.PRUNED] * HOPELESS:
             raise PipelineError(f"{HOPELESS} trials failed in a row, the last one: {trial.user_attrs[REASON]}")
@@ -325,9 +325,9 @@ def command(
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning), database(url, heartbeat) as opened:
         study = join(opened, name, {"data": data.training_fingerprint, **search})
-        cli.log(f"study {name} in {shown(url)}: {trials} trials")
+        console.log(f"study {name} in {shown(url)}: {trials} trials")
         if base.validation == "test_batch":
-            cli.log("validation: the labelled test_batch, so accuracies are optimistic (--search validation=split)")
+            console.log("validation: the labelled test_batch, so accuracies are optimistic (--search validation=split)")
         Worker(study, base, axes, Paths(processed=processed, models=models), slug, keep, device).work(trials)
 
 

@@ -21,9 +21,9 @@ from typing import Any, get_args
 import click
 import numpy as np
 
-from pipeline import cli, commands
+from pipeline import cli, commands, console
 from pipeline.config import Paths
-from pipeline.console import duration
+from pipeline.console import duration, working
 from pipeline.errors import BadData, Log, MissingInput, UsageError
 from pipeline.recipes import Compile, TrainConfig
 from pipeline.store import runs, submission_format, submissions
@@ -54,7 +54,7 @@ class Plan:
 def train(
     config: TrainConfig, paths: Paths, slug: str, *, run_name: str | None = None, device: str = "auto",
     teachers: Sequence[str] = (), pseudo_labels: Path | None = None, allow_over_limit: bool = False,
-    compile_: Compile = "auto", force: bool = False, log: Log = cli.log, trial: str = "",
+    compile_: Compile = "auto", force: bool = False, log: Log = console.log, trial: str = "",
 ) -> Run:  # fmt: skip
     """Train on the processed arrays of `slug`, or go on, or find the run complete; make it the latest, but for a trial.
 
@@ -132,28 +132,30 @@ def _train(
     """Check what can be checked beforehand, then train in the run's folder; with `preview`, tell what that would be."""
     log = log if _is_main_process() else lambda _: None
     if plan.begun and Manifest.read(plan.folder):
-        log(f"run {plan.folder.name} is already complete: nothing to train (--force trains it again)")
+        log(f"train: run {plan.folder.name} is complete, nothing to do (--force trains it again)")
         return
-    # PyTorch takes seconds to import, and a complete run gets by without it.
-    from pipeline.training import device, inference, session  # noqa: PLC0415
-    from pipeline.training.batches import split  # noqa: PLC0415
-
     card, data, folder = plan.card, plan.data, plan.folder
-    if not allow_over_limit:
-        card.config.model.require_within_limit()
-    chosen = device.choose(device_name, compile_, log)
-    rows = split(data.array("train_labels"), card.config)
-    labels = None
-    if plan.pseudo_labels is not None:
-        hidden_ids = np.asarray(data.array("hidden_ids"))
-        labels = submission_format.validate(plan.pseudo_labels, hidden_ids).astype(np.int64)
-    models = [inference.load_teacher(run, card) for run in plan.teachers]
+    model = card.config.model
+    log(f"train: run {folder.name}, model {model.name}, {model.trainable_parameters:,} parameters")
+    with working("loading PyTorch and the images", _is_main_process()):  # which a complete run gets by without
+        from pipeline.training import device, inference, session  # noqa: PLC0415
+        from pipeline.training.batches import split  # noqa: PLC0415
+
+        if not allow_over_limit:
+            model.require_within_limit()
+        chosen = device.choose(device_name, compile_, log)
+        rows = split(data.array("train_labels"), card.config)
+        labels = None
+        if plan.pseudo_labels is not None:
+            hidden_ids = np.asarray(data.array("hidden_ids"))
+            labels = submission_format.validate(plan.pseudo_labels, hidden_ids).astype(np.int64)
+        models = [inference.load_teacher(run, card) for run in plan.teachers]
     with device.join(chosen.torch_device, card.config.batch_size) as world:
         if preview:
             images = len(rows.train) + (0 if labels is None else len(labels))
             on = session.settled(card.config, images, chosen, folder if plan.begun else None, compile_, world.alone)
             if world.first:
-                _preview(plan, images, on.description, f"{on.precision}{', compiled' if on.compiled else ''}", log)
+                _preview(plan, images, on.description, f"{on.precision}{', compiled' if on.compiled else ''}")
             return
         with claimed(folder, card, plan.force, world.first, log):
             world.wait()  # until the folder is as it should be
@@ -166,7 +168,7 @@ def _train(
             world.wait()
 
 
-def _preview(plan: Plan, images: int, device: str, how: str, log: Log) -> None:
+def _preview(plan: Plan, images: int, device: str, how: str) -> None:
     """Tell what a command would train: on so many `images` an epoch, on the `device`, and `how`."""
     from pipeline.model.summary import summarise  # noqa: PLC0415
 
@@ -175,7 +177,7 @@ def _preview(plan: Plan, images: int, device: str, how: str, log: Log) -> None:
     fresh = "replaces what is there" if folder.exists() else "new"
     where = f"goes on, {len(rows)} epochs are done" if plan.begun else fresh
     macs = summarise(config.model).macs
-    log(f"""run         {folder}: {where}
+    console.show(f"""run         {folder}: {where}
 recipe      {shlex.join(commands.arguments(config))}
 model       {config.model.name}: {config.model.trainable_parameters:,} trainable parameters, {macs:,} MACs an image
 images      {images:,} in each epoch
@@ -201,27 +203,23 @@ def _estimate(plan: Plan, rows: Sequence[EpochRow], macs: int, device: str) -> s
 
 def _report(run: Run) -> str:
     result = run.result
-    optimistic = " (optimistic: the best epoch was selected on it)" if result.optimistic else ""
-    source = f"test_batch{optimistic}" if result.optimistic else "split off the training images"
-    return f"""
-run         {run.name}
-validation  {result.validation_accuracy:.2f} %  {result.validation_rows:,} images, {source}
-test        {result.test_accuracy:.2f} %  {result.test_rows:,} images, test_batch{optimistic}
-best epoch  {result.best_epoch} of {result.epochs} (the last: {result.last_validation_accuracy:.2f} %)
-time        {duration(result.seconds)}  {result.images_per_second:,.0f} images/s, {result.device}, {result.precision}
-weights     {run.folder / runs.WEIGHTS}
-{"" if result.submittable else OVER}"""
+    lines = [
+        f"{run.folder}: best epoch {result.best_epoch} of {result.epochs}, in {duration(result.seconds)}",
+        f"validation {result.validation_accuracy:.2f}%   holdout {result.test_accuracy:.2f}%"
+        + " (optimistic: the best epoch was selected on it)" * result.optimistic,
+    ]
+    return "\n".join([*lines, *([] if result.submittable else [OVER])])
 
 
 def _summary(finished: Sequence[Run]) -> str:
     """Mean and standard deviation over several runs."""
     sets = {
         "validation": [run.result.validation_accuracy for run in finished],
-        "test": [run.result.test_accuracy for run in finished],
+        "holdout": [run.result.test_accuracy for run in finished],
     }
-    deviations = {name: f", standard deviation {stdev(each):.2f}" for name, each in sets.items() if len(each) > 1}
-    lines = [f"{name:<11} {mean(each):.2f} % mean{deviations.get(name, '')}" for name, each in sets.items()]
-    return "\n".join([f"seeds       {', '.join(str(run.card.config.seed) for run in finished)}", *lines, ""])
+    deviations = {name: f" ± {stdev(each):.2f}" for name, each in sets.items() if len(each) > 1}
+    means = [f"{name} {mean(each):.2f}%{deviations.get(name, '')}" for name, each in sets.items()]
+    return f"mean of seeds {', '.join(str(run.card.config.seed) for run in finished)}: {'   '.join(means)}"
 
 
 @cli.stage_command(
@@ -287,21 +285,21 @@ def command(
     )
     if dry_run:
         for plan in plans:
-            _train(plan, device, allow_over_limit, compile_, cli.log, preview=True)
+            _train(plan, device, allow_over_limit, compile_, console.log, preview=True)
         return
     finished = []
     for plan in plans:
-        finished.append(run := _finished(plan, device, allow_over_limit, compile_, cli.log))
+        finished.append(run := _finished(plan, device, allow_over_limit, compile_, console.log))
         if _is_main_process():
-            cli.log(_report(run))
+            console.show(_report(run))
     if _is_main_process():
         if seeds:
             runs.point_latest(models, *(run.name for run in finished))
-            cli.log(_summary(finished))
+            console.show(_summary(finished))
         if run.result.submittable:
             csv = str(submissions.free(paths.submissions / "sub.csv"))
             named = ["--run", *(run.name for run in finished)] if seeds else []
-            commands.announce(commands.command("predict", slug, paths, *named, "--out", csv), cli.log, os.environ)
+            cli.announce("predict", slug, paths, *named, "--out", csv)
 
 
 main = partial(cli.run, command, "train")  # of argv, by default sys.argv's; returns the exit code

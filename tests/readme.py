@@ -7,7 +7,7 @@ An HTML comment on the line before a block says how to test it:
 
 The ```console blocks run in their order, README.md's first, in one fresh copy of the project with its requirements
 installed.  A line "$ COMMAND" (continued after a backslash) must end with exit code 0.  The lines after it are compared
-with its stdout, if there are any: equal words, numbers with as many decimals (any, if more than two), a hash for a
+with what it prints, if there are any: equal words, numbers with as many decimals (any, if more than two), a hash for a
 hash; "..." stands for any lines, and white space does not count.  ```bash and ```python blocks are
 programs.  A block without a language is text.
 """
@@ -93,7 +93,8 @@ def run(command: str, place: Path, **environ: str) -> "subprocess.CompletedProce
         ["bash", "-c", command],
         cwd=place,
         env={**clean_environment(), "PATH": path, "PIPELINE_PYTHON": sys.executable, **environ},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,  # as on a terminal
         text=True,
         timeout=400,
         check=False,
@@ -108,7 +109,7 @@ def fresh_project(place: Path) -> Path:
     (place / "data").mkdir()
     (place / "data/pretrained").symlink_to(ROOT / "data/pretrained")
     result = run("./run_all.sh --setup", place)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0, result.stdout
     return place
 
 

@@ -46,13 +46,6 @@ def test_a_command_finds_the_same_competition_and_folders(
     assert commands.command(stage, slug, paths, *more) == text
 
 
-def test_a_script_runs_what_follows_itself() -> None:
-    logged: list[str] = []
-    for environ in ({commands.SCRIPT: "run_all.sh"}, {}):
-        commands.announce("python -m pipeline.train", logged.append, environ)
-    assert logged == ["next: python -m pipeline.train"]
-
-
 def parsed(options: list[str], taught: bool = False) -> TrainConfig:
     """The recipe that train would train."""
     context = train.command.make_context("train", list(options))

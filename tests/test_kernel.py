@@ -79,8 +79,8 @@ def run_kernel(place: Path, kaggle: FaultyKaggle | None, *arguments: str) -> "su
 def test_a_pushed_kernel_comes_back_as_a_run(tmp_path: Path, made: Path, kaggle: FaultyKaggle) -> None:
     pushed = run_kernel(tmp_path, kaggle, *PUSH, "--wait", "0")
     assert pushed.returncode == 0, pushed.stderr
-    assert "kernel: rehearsal/tiny-run, private, accelerator GPU, without internet, files of tiny\n" in pushed.stdout
-    assert pushed.stdout.endswith("kernel: not waiting; later: python -m pipeline.kernel fetch --run tiny-run\n")
+    assert "kernel: rehearsal/tiny-run, private, accelerator GPU, without internet, files of tiny\n" in pushed.stderr
+    assert pushed.stderr.endswith("kernel: not waiting; later: python -m pipeline.kernel fetch --run tiny-run\n")
     source = (tmp_path / "data/kernels/tiny-run/main.py").read_text()
     packed = re.search(r'PROJECT = """\n(.*?)"""', source, re.S)
     assert packed is not None
@@ -91,8 +91,8 @@ def test_a_pushed_kernel_comes_back_as_a_run(tmp_path: Path, made: Path, kaggle:
     kaggle.misbehave("ListKernelSessionOutput:cut=1000*1")
     done = run_kernel(tmp_path, kaggle, *PUSH)
     assert done.returncode == 0, (done.stdout, done.stderr)
-    assert "kernel: rehearsal/tiny-run/1 was pushed before, going on with it\n" in done.stdout
-    assert "kernel: data/models/tiny-run and submissions/tiny-run.csv are here, verified: test 90.00 %" in done.stdout
+    assert "kernel: rehearsal/tiny-run/1 was pushed before, going on with it\n" in done.stderr
+    assert "data/models/tiny-run and submissions/tiny-run.csv are here, verified: holdout 90.00%" in done.stdout
     assert f"next: python -m pipeline.check --competition {SLUG} --csv submissions/tiny-run.csv\n" in done.stdout
     assert kaggle.calls.count("SaveKernel") == 1
     assert not any("checkpoint.bin" in path for path in kaggle.asked)  # what was not ordered is not touched
@@ -119,9 +119,9 @@ def test_failures_at_kaggle(tmp_path: Path, kaggle: FaultyKaggle) -> None:
     lost = error_line(run_kernel(tmp_path, kaggle, *fails), 6)
     assert "Kaggle may have taken the kernel all the same: `python -m pipeline.kernel fetch --run tiny-run`" in lost
     failed = run_kernel(tmp_path, kaggle, *fails)
-    assert "kernel: rehearsal/tiny-run was pushed before, going on with it\n" in failed.stdout
-    assert "kernel: rehearsal/tiny-run is error, after" in failed.stdout
-    assert "\n| what the log says\n" in failed.stdout
+    assert "kernel: rehearsal/tiny-run was pushed before, going on with it\n" in failed.stderr
+    assert "kernel: rehearsal/tiny-run is error, after" in failed.stderr
+    assert "\n| what the log says\n" in failed.stderr
     assert "the kernel is error (Your kernel ended with exit code 3)" in error_line(failed, 1)
     assert kaggle.calls.count("SaveKernel") == 2
 
@@ -132,7 +132,7 @@ def test_failures_at_kaggle(tmp_path: Path, kaggle: FaultyKaggle) -> None:
     error_line(run_kernel(tmp_path, kaggle, *PUSH, "--force"), 6)
     assert (tmp_path / "data/kernels/tiny-run/note.json").read_bytes() == note
     again = run_kernel(tmp_path, kaggle, *PUSH, "--force", "--wait", "0")
-    assert "kernel: not waiting; later: python -m pipeline.kernel fetch --run tiny-run --force\n" in again.stdout
+    assert "kernel: not waiting; later: python -m pipeline.kernel fetch --run tiny-run --force\n" in again.stderr
     kaggle.misbehave("GetKernelSessionStatus:status=403")
     denied = error_line(run_kernel(tmp_path, kaggle, "fetch"), 5)
     assert "is the kernel at https://www.kaggle.com/code/rehearsal/tiny-run" in denied
@@ -205,10 +205,10 @@ def await_end(monkeypatch: pytest.MonkeyPatch, *statuses: str, wait: float = 43_
 
 def test_each_new_status_is_told_and_after_ten_minutes_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await_end(monkeypatch, "QUEUED", "QUEUED", *["RUNNING"] * 8, "COMPLETE") == [
-        "kernel: user/tiny-run/2 is queued, after 0:00:00",
-        "kernel: user/tiny-run/2 is running, after 0:03:20",
-        "kernel: user/tiny-run/2 is running, after 0:13:20",
-        "kernel: user/tiny-run/2 is complete, after 0:16:40",
+        "kernel: user/tiny-run/2 is queued, after 0s",
+        "kernel: user/tiny-run/2 is running, after 3m 20s",
+        "kernel: user/tiny-run/2 is running, after 13m 20s",
+        "kernel: user/tiny-run/2 is complete, after 16m 40s",
     ]
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,11 +50,11 @@ def place(tmp_path: Path) -> Path:
 def test_the_commands_of_the_readme_work_as_written(place: Path) -> None:
     result = here("predict", "--out", "submissions/sub.csv", cwd=place)
     assert result.returncode == 0, result.stderr
-    assert "run tiny-run (preset rehearsal, competition tiny)" in result.stdout
-    assert "predict: 30 rows -> submissions/sub.csv, for tiny, in 0:00:" in result.stdout
-    # An untrained network is not what its result.json says.
-    assert "\ncause: preprocessing: on the labelled test_batch the network is -80.00 points off" in result.stdout
-    assert "\nnext: python -m pipeline.train --competition tiny --preset rehearsal " in result.stdout
+    assert "run tiny-run (preset rehearsal, competition tiny)" in result.stderr
+    assert re.fullmatch(
+        r"submissions/sub.csv: 30 rows, in \d+s\nholdout 90\.00%   predicted [\d.]+% \(\d+-\d+, unreliable\)\n"
+        "next: python -m pipeline.check --competition tiny --csv submissions/sub.csv\n", result.stdout
+    )  # fmt: skip
     csv = place / "submissions/sub.csv"
     lines = csv.read_bytes().split(b"\n")
     assert lines[0] == b"ID,Labels" and lines[-1] == b""
@@ -102,15 +103,15 @@ def test_labels_are_the_networks_and_do_not_depend_on_the_batch(place: Path) -> 
 def test_it_takes_the_run_that_finished_last_or_the_one_asked_for(place: Path) -> None:
     write_run(place, "a-second-run", seed=1)
     for asked, name in (((), "a-second-run.csv"), (("--run", "tiny-run"), "tiny-run.csv")):
-        assert f"-> submissions/{name}" in here("predict", *asked, cwd=place).stdout
+        assert here("predict", *asked, cwd=place).stdout.startswith(f"submissions/{name}: 30 rows")
 
 
 def test_several_runs_are_averaged_and_their_accuracies_measured(place: Path) -> None:
     write_run(place, "b-run", seed=1)
     result = here("predict", "--run", "tiny-run", "b-run", "--tta", "flip", cwd=place)
     assert result.returncode == 0, result.stderr
-    assert "averaging 2 runs, " in result.stdout and "do not mention ensembles" not in result.stdout
-    assert " alone, as it is), validation " in result.stdout
+    assert "averaging 2 runs, " in result.stderr and "do not mention ensembles" not in result.stderr
+    assert " alone, as it is), validation " in result.stderr
     (csv,) = (place / "submissions").glob("ensemble-*.csv")
     sidecar = Sidecar.read(csv)
     assert sidecar is not None
@@ -118,7 +119,7 @@ def test_several_runs_are_averaged_and_their_accuracies_measured(place: Path) ->
     assert (sidecar.run, sidecar.tta, sidecar.submittable) == ("b-run+tiny-run", "flip", True)
     assert sidecar.runs == {run.name: run.weights_sha256 for run in members}
     assert csv.name == f"ensemble-{sidecar.weights_sha256[:8]}.csv"
-    assert f"local accuracy {sidecar.test_accuracy:.2f} %" in result.stdout
+    assert f"local accuracy {sidecar.test_accuracy:.2f} %" in result.stderr
     assert sidecar.validation_accuracy is not None
     assert (sidecar.test_accuracy, sidecar.validation_accuracy) != (90.0, 91.0)
     before = tree(place)
@@ -153,7 +154,7 @@ def test_another_augmentation_is_another_csv_and_force_keeps_a_copy_of_somebody_
         csv.write_text(f"mine, {kept}\n")
         assert "was not written by predict" in error_line(here("predict", cwd=place), 2)
         result = here("predict", "--force", cwd=place)
-        assert f"submissions/tiny-run.csv holds files of yours and is kept as submissions/{kept}\n" in result.stdout
+        assert f"submissions/tiny-run.csv holds files of yours and is kept as submissions/{kept}\n" in result.stderr
         assert csv.read_text().startswith("ID,Labels\n")
     for name in ("tiny-run.csv.bak", "tiny-run.csv.bak2"):
         assert (place / f"submissions/{name}").read_text() == f"mine, {name}\n"
@@ -197,7 +198,7 @@ def test_a_network_over_the_budget_is_labelled_as_not_submittable(place: Path) -
     folder = write_run(place, "large")
     rewrite(folder, runs.RESULT, lambda result: result.update(trainable_parameters=11_173_962))
     result = here("predict", cwd=place)
-    assert "NOT SUBMITTABLE: run large has 11,173,962" in result.stdout
+    assert "NOT SUBMITTABLE: run large has 11,173,962" in result.stderr
     found = Sidecar.read(place / "submissions/large.csv")
     assert found is not None and not found.submittable
 
@@ -216,10 +217,10 @@ def test_a_network_of_the_project_labels_the_users_hidden_images(place: Path) ->
     (processed / "other/manifest.json").write_text(json.dumps(manifest))
     result = here("predict", "--run", "pretrained", "--competition", "other", cwd=place)
     assert result.returncode == 0, result.stderr
-    assert "pretrained-tiny came with the project, trained on 20 gradients, with `make it` at commit" in result.stdout
+    assert "pretrained-tiny came with the project, trained on 20 gradients, with `make it` at commit" in result.stderr
     found = Sidecar.read(place / "submissions/pretrained-tiny.csv")
     assert found is not None and (found.competition, found.rows, found.validation_accuracy) == ("other", 30, None)
-    assert f"local accuracy {found.test_accuracy:.2f} %" in result.stdout  # measured on the user's images
+    assert f"local accuracy {found.test_accuracy:.2f} %" in result.stderr  # measured on the user's images
     refused = here("predict", "--run", "tiny-run", "--competition", "other", cwd=place)
     assert "is not what run tiny-run learned from" in error_line(refused, 4)
     # By default it is for the competition that the other stages take.

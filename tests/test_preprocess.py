@@ -36,7 +36,7 @@ def test_arrays_are_the_files_images(tmp_path: Path) -> None:
     assert data.array("test_labels").dtype == np.int64
     assert data.class_names[0] == "zero"
     *_, end, following = result.stdout.splitlines()
-    assert end.startswith(f"preprocess: data/processed/{SLUG} holds 6 arrays, in 0:00:0")
+    assert end.startswith(f"data/processed/{SLUG}: 6 arrays, in ")
     assert following == f"next: python -m pipeline.train --competition {SLUG}"
 
 
@@ -51,7 +51,7 @@ def test_again_it_does_nothing_and_after_a_change_or_damage_it_does(tmp_path: Pa
     assert preprocess(tmp_path, "--force").returncode == 0
     assert tree(tmp_path) == before
     (raw(tmp_path) / HIDDEN).write_bytes(pickle.dumps({b"data": images(5)}))
-    assert "no ids, so rows are numbered from 0" in preprocess(tmp_path).stdout
+    assert "no ids: rows count from 0" in preprocess(tmp_path).stdout
     assert len(Processed.open(manifest.parent).array("hidden_ids")) == 5
 
 
@@ -118,7 +118,7 @@ def test_ids_under_another_key_are_never_passed_over(tmp_path: Path, key: str | 
     # Who does not say takes what is there, as run_all.sh does; another key is another set of arrays.
     for more in ([], ["--ids-key", spelt]):
         assert "nothing to do" in preprocess(tmp_path, *more).stdout
-    assert "no ids, so rows are numbered from 0" in preprocess(tmp_path, "--ids-key", "none").stdout
+    assert "no ids: rows count from 0" in preprocess(tmp_path, "--ids-key", "none").stdout
     assert "nothing to do" in preprocess(tmp_path, "--ids-key", "none").stdout
     assert "its keys are data, names, " in error_line(preprocess(tmp_path, "--ids-key", "nope"), 2)
     assert "number 0 is a" in error_line(preprocess(tmp_path, "--ids-key", "names"), 4)
@@ -127,7 +127,7 @@ def test_ids_under_another_key_are_never_passed_over(tmp_path: Path, key: str | 
 def test_arrays_that_do_not_say_whose_ids_they_have_are_made_again(tmp_path: Path) -> None:
     write_download(raw(tmp_path))
     (raw(tmp_path) / HIDDEN).write_bytes(pickle.dumps({"data": images(30), "labels": [1] * 30}))
-    assert "no ids, so rows are numbered from 0" in preprocess(tmp_path).stdout
+    assert "no ids: rows count from 0" in preprocess(tmp_path).stdout
     assert "nothing to do" in preprocess(tmp_path).stdout
     manifest = tmp_path / "data/processed" / SLUG / "manifest.json"
     manifest.write_text(re.sub(r',\s+"ids_key": null', "", manifest.read_text()))  # as older versions wrote it
@@ -170,4 +170,4 @@ def test_it_runs_without_torch(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert "1 hidden images" in result.stdout and "channel order unclear" in result.stdout
+    assert "and 1 test images" in result.stdout and "channel order unclear" in result.stdout

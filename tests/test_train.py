@@ -93,9 +93,9 @@ def test_a_complete_run_is_left_alone_without_pytorch(uninterrupted: Place) -> N
     command = [sys.executable, "-c", script, *uninterrupted.arguments()]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "is already complete" in done.stdout
+    assert "is complete, nothing to do" in done.stderr
     following = f"next: python -m pipeline.predict --processed {uninterrupted.paths.processed} --models {models}"
-    assert done.stdout.splitlines()[-2:] == ["", f"{following} --out submissions/sub.csv"]
+    assert done.stdout.splitlines()[-1] == f"{following} --out submissions/sub.csv"
     assert tree(models) == {**before, "LATEST": f"{default_name(uninterrupted.run().card)}\n".encode()}
 
 
@@ -121,10 +121,10 @@ def test_a_stopped_run_saves_mid_epoch_and_goes_on_to_bit_identical_weights(
         before_step(patch, 1, 3, lambda: signal.raise_signal(number))
         assert place.train() == 130
     name = uninterrupted.run().name
-    assert "stopped in epoch 2 after step 4 of 5: the checkpoint is saved" in capsys.readouterr().out
+    assert "stopped in epoch 2 after step 4 of 5: the checkpoint is saved" in capsys.readouterr().err
     assert (place.checkpoint(name)["epoch"], place.checkpoint(name)["step"]) == (1, 4)
     assert place.train() == 0
-    assert "going on from the checkpoint: 1 epochs and 4 steps are done" in capsys.readouterr().out
+    assert "resuming after 1 epochs and 4 steps" in capsys.readouterr().err
     assert place.run().weights_sha256 == uninterrupted.run().weights_sha256
     assert losses(place) == losses(uninterrupted)
     board, whole = (events(where.run().folder / "tensorboard") for where in (place, uninterrupted))
@@ -173,15 +173,15 @@ def test_seeds_are_one_command_that_goes_on_and_trains_none_twice(
         before_step(patch, 0, 3, lambda: signal.raise_signal(signal.SIGTERM))
         assert place.train(*command) == 130
     assert place.train(*command) == 0
-    said = capsys.readouterr().out
-    assert said.count("is already complete") == 2 and said.count("going on from the checkpoint") == 1
+    said, progress = capsys.readouterr()
+    assert progress.count("is complete, nothing to do") == 2 and progress.count("resuming after") == 1
     names = all_latest(place.paths.models)
     assert names[0] == alone and names[1].endswith("-s0")
     finished = [Run.open(place.paths.models, name) for name in names]
     assert [run.card.config.seed for run in finished] == [1, 0]
     assert len({run.weights_sha256 for run in finished}) == 2
     tests = [run.result.test_accuracy for run in finished]
-    assert f"test        {mean(tests):.2f} % mean, standard deviation {stdev(tests):.2f}\n" in said
+    assert f"   holdout {mean(tests):.2f}% ± {stdev(tests):.2f}\n" in said
     words = shlex.split(said.splitlines()[-1])
     assert words[:4] == ["next:", "python", "-m", "pipeline.predict"]
     averaged = predict.command.make_context("predict", words[4:]).params["names"]
@@ -237,16 +237,14 @@ def test_a_dry_run_estimates_the_time_by_macs_and_the_latest_runs_speed(
 ) -> None:
     assert place.train("--run", "mine") == 0
     capsys.readouterr()
-    assert preview(place, capsys, "--run", "mine") == (
-        "run mine is already complete: nothing to train (--force trains it again)\n"
-    )
+    assert preview(place, capsys, "--run", "mine") == ""
     (place.paths.models / "mine/execution.json").write_text("damaged, and not to be read")
     assert "mine: replaces what is there\n" in preview(place, capsys, "--run", "mine", "--force")
     result = place.paths.models / "mine/result.json"
     values = json.loads(result.read_text())
     result.write_text(json.dumps({**values, "images_per_second": 50.0}).ljust(result.stat().st_size))
     again = preview(place, capsys, "--run", "other", "--seed", "1", "--epochs", "100")
-    assert "time        about 0:09:00, by the speed of run mine\n" in again  # 100 * 270 / 50
+    assert "time        about 9m 0s, by the speed of run mine\n" in again  # 100 * 270 / 50
     wide = preview(place, capsys, "--run", "other", "--model", "fast", "--epochs", "100")
     factor = summarise(MODELS["fast"]).macs / summarise(MODELS["rehearsal"]).macs
     assert f"about {duration(100 * 270 / 50 * factor)}, by" in wide
@@ -361,11 +359,11 @@ def test_labels_of_the_hidden_images_are_learned_only_if_the_rules_allow_it(
     assert run.card.config.pseudo_labels == f"plain.csv@{FileRecord.of(csv).sha256[:12]}"
     assert run.weights_sha256 != Run.open(teachers.paths.models, "teacher1").weights_sha256
     rows = len(images.array("train_labels")) - run.result.validation_rows + len(images.array("hidden_ids"))
-    said = capsys.readouterr().out
-    assert f"{rows:,} training images" in said and "the rules must allow that" in said
+    said = capsys.readouterr().err
+    assert f"{rows:,} training and" in said and "the rules must allow that" in said
 
     out = csv.with_name("taught.csv")
-    assert predict.main([*options, "--out", str(out)]) == 0
+    assert predict.main([*options, "--out", str(out), "--verbose"]) == 0
     card = Sidecar.read(out)
     assert card is not None and list(card.pseudo_labels) == [run.card.config.pseudo_labels]
     assert "that it is sure of them says nothing" in capsys.readouterr().out

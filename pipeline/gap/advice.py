@@ -14,7 +14,8 @@ import numpy as np
 from pipeline import commands
 from pipeline.config import CLASSES, Paths
 from pipeline.errors import PipelineError
-from pipeline.gap.assessment import MITIGATIONS, Assessment
+from pipeline.gap.assessment import Assessment
+from pipeline.gap.diagnosis import MITIGATIONS
 from pipeline.gap.estimators import NORMAL, PROBIT_SLOPE, probit
 from pipeline.recipes import PRESETS
 from pipeline.store import ledger, runs
@@ -43,13 +44,7 @@ class Advice:
 
     def __str__(self) -> str:
         gain = "" if self.gain is None else f": {self.gain:+.1f} points expected"
-        return f"{self.command}\n      ({self.do}{gain})"
-
-
-def summary(assessed: Assessment, advice: Sequence[Advice], verbose: bool) -> list[str]:
-    """The prediction or score, its cause and the first advice, a line each; `verbose`: and all the rest."""
-    shown = [*(f"next: {each}" for each in advice[:1]), *(f"or: {each}" for each in advice[1:] if verbose)]
-    return [assessed.headline, f"cause: {assessed.cause}", *(assessed.details if verbose else []), *shown]
+        return commands.with_reason(self.command, f"{self.do}{gain}")
 
 
 def advise(assessed: Assessment, csvs: Sequence[LocalCsv], entries: Sequence[Entry], paths: Paths) -> list[Advice]:

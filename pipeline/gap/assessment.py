@@ -15,14 +15,12 @@ import numpy as np
 from pipeline.config import Competition
 from pipeline.errors import BadData
 from pipeline.gap import estimators
-from pipeline.gap.diagnosis import FEATURES_APART, Findings
+from pipeline.gap.diagnosis import FEATURES_APART, MITIGATIONS, Findings
 from pipeline.gap.estimators import ENOUGH_IMAGES, Labels
 from pipeline.gap.forecast import Forecast, forecast
 from pipeline.store import ledger
 from pipeline.store.ledger import Entry
 from pipeline.store.submissions import Evidence, LocalCsv, Sidecar, accuracy
-
-MITIGATIONS = {"bn": "batch-norm adaptation", "revert": "reverting it", "prior": "class-prior correction"}
 
 
 @dataclass(frozen=True)
@@ -80,19 +78,22 @@ class Assessment:
     @property
     def headline(self) -> str:
         """What is known of its score, on a line."""
-        optimistic = " (optimistic: selected on it)" * (self.csv.sidecar.validation_set == "test_batch")
+        optimistic = " (optimistic)" * (self.csv.sidecar.validation_set == "test_batch")
         parts, line, sent = [f"holdout {self.csv.sidecar.test_accuracy:.2f}%{optimistic}"], self.predicted, self.sent
         if line is not None:
-            doubts = [d for d in self.forecast.doubts if self.public is None and d != self.findings.diagnosis.reason]
-            why = f": {doubts[0]}" if doubts else ""
-            parts.append(f"predicted {line.predicted:.1f}% ({line.predicted_low:.0f}-{line.predicted_high:.0f}{why})")
+            doubt = ", unreliable" if self.doubts else ""
+            parts.append(f"predicted {line.predicted:.1f}% ({line.predicted_low:.0f}-{line.predicted_high:.0f}{doubt})")
         if sent is not None and sent.public is not None:
             parts.append(f"public {sent.public:.2f}%")
             parts += [] if sent.private is None else [f"private {sent.private:.2f}%"]
             parts.append(f"gap {sent.gap_public:.2f} points")
-        if (error := prediction_error(line, sent)) is not None:
-            parts.append(f"prediction error {error:+.2f} points")
         return "   ".join(parts)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why the prediction may be wrong, as long as there is no score."""
+        made = self.forecast.doubts if self.public is None else ()
+        return [f"doubt: {doubt}" for doubt in made if doubt != self.findings.diagnosis.reason]
 
     @property
     def cause(self) -> str:
@@ -109,9 +110,11 @@ class Assessment:
         made, seen, pixels = self.forecast, self.findings.diagnosis, self.findings.diagnosis.pixels
         methods = [f"{name} {100 * value:.1f}%" for name, value in made.methods.items()]
         methods += [f"no {name}: {reason}" for name, reason in made.refused.items()]
-        prediction = [f"predicted by {made.by}; {'; '.join(methods)}", *(f"doubt: {doubt}" for doubt in made.doubts)]
+        prediction = [f"predicted by {made.by}; {'; '.join(methods)}", *self.doubts]
+        error = prediction_error(self.predicted, self.sent)
         return [
             *(prediction if self.public is None else []),
+            *([] if error is None else [f"prediction error {error:+.2f} points"]),
             f"diagnosis {seen.verdict}: {seen.reason}",
             f"effects: pixels {pixels.distance:.2f} (noticeable from {pixels.limit:.2f}), features AUC {seen.auc:.2f} "
             f"(.50), low confidence {100 * seen.harder:.0f}% ({100 * seen.harder_limit:.0f}), label shift "

@@ -8,10 +8,11 @@ import dataclasses
 
 import numpy as np
 
+from pipeline.console import working
 from pipeline.errors import Log
 from pipeline.gap import estimators, shift
 from pipeline.gap.adapt import applied, choice, simulated
-from pipeline.gap.diagnosis import Findings, diagnose
+from pipeline.gap.diagnosis import MITIGATIONS, Findings, diagnose
 from pipeline.store.processed import Processed, even_rows
 from pipeline.store.submissions import Adapt, Evidence, Outputs
 from pipeline.training import inference
@@ -38,20 +39,23 @@ def predict_hidden(
         BadData: a model's outputs are not finite.
     """
     hidden = inference.predict(panel, data, "hidden_images", np.arange(len(data.array("hidden_ids"))))
-    log("predict: comparing the hidden images with the labelled ones")
     rows, holdout_rows = even_rows(len(hidden), COMPARED), even_rows(len(holdout), SAMPLED)
     images, sample = data.rows("hidden_images", rows), even_rows(len(rows), SAMPLED)
-    features = inference.features(panel.members[0], images[sample])
-    holdout_features = inference.features(panel.members[0], data.rows("test_images", holdout_rows))
-    temperature, calibrated, calibrated_hidden = estimators.calibrated(holdout, validation, hidden)
-    classes = shift.label_shift(calibrated, holdout.known_truth, calibrated_hidden)
-    weights = classes.weights(holdout.known_truth)
-    auc, ood_scores = shift.out_of_distribution(holdout_features, weights[holdout_rows], features)
-    diagnosis = diagnose(data, images, classes, calibrated, calibrated_hidden, auc=auc, recorded=recorded)
-    simulation = simulated(panel, data, diagnosis, holdout, calibrated, classes)
+    with working("comparing the test set with the holdout: features"):
+        features = inference.features(panel.members[0], images[sample])
+        holdout_features = inference.features(panel.members[0], data.rows("test_images", holdout_rows))
+        temperature, calibrated, calibrated_hidden = estimators.calibrated(holdout, validation, hidden)
+        classes = shift.label_shift(calibrated, holdout.known_truth, calibrated_hidden)
+        weights = classes.weights(holdout.known_truth)
+        auc, ood_scores = shift.out_of_distribution(holdout_features, weights[holdout_rows], features)
+    with working("comparing the test set with the holdout: pixels (10 to 40s)"):
+        diagnosis = diagnose(data, images, classes, calibrated, calibrated_hidden, auc=auc, recorded=recorded)
+    with working("trying mitigations on the holdout"):
+        simulation = simulated(panel, data, diagnosis, holdout, calibrated, classes)
     findings = Findings(diagnosis, simulation.trials, choice(adapt, simulation.trials))
     if findings.mitigation != "none":
-        log(f"predict: diagnosis {diagnosis.verdict}, so answering again with --adapt {findings.mitigation}")
+        verdict = diagnosis.verdict.replace("_", " ")
+        log(f"predict: likely cause: {verdict}; predicting again with {MITIGATIONS[findings.mitigation]}")
         # Calibrated probabilities are p ** (1 / T), scaled: times the ratio there is times ratio ** T here.
         hidden = applied(findings, panel, data, hidden, images, classes.ratio**temperature)
     predicted = simulation.estimate(findings.mitigation, hidden.probabilities.astype(np.float64))

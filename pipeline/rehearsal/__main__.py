@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import FrameType
 
 import click
 
-from pipeline import cli
+from pipeline import cli, console
 from pipeline.errors import INTERRUPTED, UsageError
 from pipeline.rehearsal import digits
 from pipeline.rehearsal.mock import mock_kaggle, slug_of
@@ -55,10 +56,13 @@ def rehearse(folder: Path | None, labels: Path | None, state: Path | None, comma
     if labels is not None and folder is None:
         raise UsageError("--labels goes with --folder: the embedded digits have labels of their own")
     state = state or STATES / slug_of(folder)
-    with mock_kaggle(folder, state, labels=labels) as kaggle:
-        served = f"serving {kaggle.slug} from {kaggle.state.source} on 127.0.0.1:{kaggle.port}"
-        remembered = f"submissions remembered in {state}: {len(kaggle.state.received)}"
-        click.echo(f"rehearsal: {served}; {remembered}", err=True)  # as `time` and `env` do: stdout is COMMAND's
+    with ExitStack() as stack:
+        with console.working("starting the mock Kaggle server"):
+            kaggle = stack.enter_context(mock_kaggle(folder, state, labels=labels))
+        served = f"mock Kaggle server on 127.0.0.1:{kaggle.port}, serving {kaggle.slug} from {kaggle.state.source}"
+        console.log(f"rehearsal: {served}")
+        if remembered := len(kaggle.state.received):
+            console.log(f"rehearsal: submissions remembered in {state}: {remembered}")
         code = _run(command, kaggle.environment)
     raise click.exceptions.Exit(code)
 

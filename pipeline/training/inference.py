@@ -28,6 +28,7 @@ from pipeline.store.submissions import Outputs, Tta, accuracy
 from pipeline.training.batches import split
 from pipeline.training.device import ALONE, Device, World
 
+WHICH = {"train_images": "validation", "test_images": "holdout", "hidden_images": "test"}
 BATCH = 512  # images; the result does not depend on it beyond rounding
 
 
@@ -245,7 +246,7 @@ def predict(
     # Made beforehand: kept among what each batch frees, small results would spread over ever more memory.
     averaged = np.empty((len(rows), CLASSES), dtype=np.float32)
     alone = np.empty((len(panel.members), len(rows)), dtype=np.uint8)
-    with Meter(f"predict: {name.replace('_', ' ')}", len(rows), "images", panel.log) as meter:
+    with Meter(f"predict: {WHICH[name]} images", len(rows), "images", panel.log) as meter:
         for start in range(0, len(rows), panel.batch_size):
             part = slice(start, start + panel.batch_size)
             pixels = data.rows(name, rows[part])  # only a batch is in memory

@@ -13,7 +13,8 @@ from pathlib import Path
 from time import perf_counter
 from types import FrameType
 
-from pipeline.console import Meter, duration
+from pipeline.console import Meter, clock, scientific
+from pipeline.errors import Log
 from pipeline.recipes import TrainConfig
 from pipeline.store import runs
 from pipeline.store.runs import CHECKPOINT, METRICS, EpochRow
@@ -70,7 +71,7 @@ class Task:
         return len(rows) >= self.config.epochs or (patience > 0 and stale >= patience)
 
 
-def fit(task: Task, state: State, train_step: TrainStep, meter: Meter, board: Board | None = None) -> None:
+def fit(task: Task, state: State, train_step: TrainStep, meter: Meter, log: Log, board: Board | None = None) -> None:
     """Train from `state`, by `train_step`, to the last epoch, and show each one on `board`; `meter` counts images.
 
     Raises:
@@ -85,7 +86,7 @@ def fit(task: Task, state: State, train_step: TrainStep, meter: Meter, board: Bo
             except Stopped:
                 _save(task, state)
                 where = f"in epoch {state.epoch + 1} after step {state.step} of {task.training.steps}"
-                meter.line(f"stopped {where}: the checkpoint is saved")
+                log(f"stopped {where}: the checkpoint is saved")
                 raise KeyboardInterrupt from None
             state.finish_epoch(row)
             if task.world.first:
@@ -93,20 +94,19 @@ def fit(task: Task, state: State, train_step: TrainStep, meter: Meter, board: Bo
             if board is not None:
                 board.add(row)
             _save(task, state)
-            meter.line(epoch_line(state.rows, task.config.epochs))
+            log(epoch_line(state.rows, task.config.epochs))
     if len(state.rows) < task.config.epochs:
-        meter.line(f"stopped early: no better epoch than {runs.best_row(state.rows).epoch} since")
+        log(f"stopped early: no better epoch than {runs.best_row(state.rows).epoch} since")
 
 
 def epoch_line(rows: Sequence[EpochRow], epochs: int) -> str:
     """What the user sees of the last of these epochs, of `epochs` in all."""
     row, left = rows[-1], runs.seconds_left(rows, epochs)
     return (
-        f"epoch {row.epoch:>{len(str(epochs))}}/{epochs}  lr {row.rate:.2e}  "
-        f"train {row.train_loss:.3f} {row.train_accuracy:.2f} %  "
-        f"validation {row.validation_loss:.3f} {row.validation_accuracy:.2f} %  "
-        f"{row.images_per_second:,.0f} images/s  {duration(row.seconds)}"
-        + (f", {duration(left)} to go" if left else "")
+        f"epoch {row.epoch:>{len(str(epochs))}}/{epochs}  lr {scientific(row.rate)}  "
+        f"train loss {row.train_loss:.3f} acc {row.train_accuracy:.1f}%  "
+        f"val loss {row.validation_loss:.3f} acc {row.validation_accuracy:.1f}%  "
+        f"{row.images_per_second:,.0f} img/s  {clock(left)} left"
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.config import fingerprint
-from pipeline.console import Meter
+from pipeline.console import Meter, working
 from pipeline.errors import Log
 from pipeline.model import resnet
 from pipeline.model.resnet import ResNet, whiten
@@ -49,22 +49,23 @@ def run(
     """
     config = card.config
     with device_advice(device, config.batch_size):
-        task = _task(card, data, rows, device, folder, world, pseudo_labels)
-        task = replace(task, device=settled(config, len(task.training), device, folder, compile_, world.alone))
-        _write_execution(task, task.device)
-        state = _begin(task, data, rows, log)
+        with working("building the model", world.first):
+            task = _task(card, data, rows, device, folder, world, pseudo_labels)
+            task = replace(task, device=settled(config, len(task.training), device, folder, compile_, world.alone))
+            _write_execution(task, task.device)
+            state = _begin(task, data, rows, log)
         _announce(task, state, log)
 
         images, done = config.epochs * len(task.training), task.training.seen(state.updates)
         with (
             closing(Board(folder / TENSORBOARD, state.epoch)) if world.first else nullcontext() as board,
-            Meter("train:", images, "images", log, done=done, shown=world.first) as meter,
+            Meter("train:", images, "img", log, done=done, shown=world.first) as meter,
         ):
             train_step = TrainStep(
-                state, config, task.device, task.training.steps, teachers=teachers, world=world, log=meter.line,
+                state, config, task.device, task.training.steps, teachers=teachers, world=world, log=log,
                 uncompiled=lambda: _write_execution(task, replace(task.device, compiled=False)),
             )  # fmt: skip
-            fit(task, state, train_step, meter, board)
+            fit(task, state, train_step, meter, log, board)
             result = _result(task, state, data)
     if world.first:
         runs.write_metrics(folder / METRICS, state.rows)
@@ -149,23 +150,15 @@ def _begin(task: Task, data: Processed, rows: Split, log: Log) -> State:
 
 
 def _announce(task: Task, state: State, log: Log) -> None:
-    config, images, steps = task.config, len(task.training), task.training.steps
-    log(
-        f"run {task.folder.name}: model {config.model.name}, {config.model.trainable_parameters:,} trainable parameters"
-    )
     processes = "" if task.world.alone else f", {task.world.size} processes"
-    compiled = ", compiled (takes 1 to 3 minutes; --compile no skips that)" if task.device.compiled else ""
-    log(f"device {task.device.description}{processes}, precision {task.device.precision}{compiled}")
-    log(f"{images:,} training images, {config.epochs} epochs of {steps} steps of {config.batch_size} images")
-    if config.pseudo_labels:
-        log(f"the hidden images are among them, labelled by {config.pseudo_labels}: the rules must allow that")
-    if config.validation == "test_batch":
-        validation = "the labelled test_batch, the paper's protocol; selected on it, its accuracy is optimistic"
-    else:
-        validation = "split off the training images by class"
-    log(f"validation: {len(task.validation):,} images, {validation}")
+    images = f"{len(task.training):,} training and {len(task.validation):,} validation images"
+    log(f"train: {images}; {task.device.description}{processes}, {task.device.precision}")
+    if task.device.compiled:
+        log("train: compiling takes 1 to 3 minutes (--compile no skips it)")
+    if labels := task.config.pseudo_labels:
+        log(f"train: the test set is among them, labelled by {labels}: the rules must allow that")
     if state.updates:
-        log(f"going on from the checkpoint: {state.epoch} epochs and {state.step} steps are done")
+        log(f"train: resuming after {state.epoch} epochs and {state.step} steps")
 
 
 def _result(task: Task, state: State, data: Processed) -> RunResult:

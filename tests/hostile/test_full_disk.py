@@ -79,7 +79,7 @@ def test_while_a_run_is_trained_the_last_checkpoint_is_kept(place: Path, monkeyp
     after = tree(place / "data/models/mine")
     assert runs.CHECKPOINT in after and runs.WEIGHTS not in after
     result = here(*TRAIN, cwd=place)
-    assert "going on from the checkpoint: 1 epochs and 0 steps are done" in result.stdout
+    assert "resuming after 1 epochs and 0 steps" in result.stderr
     assert runs.latest(place / "data/models") == "mine"
 
 

@@ -35,7 +35,7 @@ def _command(here: Place, command: list[str], **environ: str) -> Outcome:
     assert "Traceback" not in done.stderr, done.stderr
     errors = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == (done.returncode != 0), done.stderr
-    return Outcome(done.returncode, "".join(errors), done.stdout)
+    return Outcome(done.returncode, "".join(errors), done.stdout + done.stderr)
 
 
 def nobody_listens(here: Place) -> Outcome:

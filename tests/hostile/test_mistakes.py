@@ -163,7 +163,7 @@ def test_a_csv_outlives_its_run(place: Path) -> None:
     remove(RUN)(place)
     result = here("check", "--competition", SLUG, cwd=place)
     assert result.returncode == 0
-    assert f"kaggle competitions submit -c {SLUG} -f {CSV}" in result.stdout
+    assert f"next: python -m pipeline.submit --csv {CSV}" in result.stdout
 
 
 def test_the_names_that_may_be_meant_are_few(place: Path) -> None:

@@ -137,7 +137,7 @@ def test_whatever_the_client_dies_of_is_masked(
 STAGES: dict[str, tuple[int, list[str]]] = {  # what Kaggle answers to it
     "download": (403, ["download", "--competition", SLUG, "--raw", "elsewhere"]),
     "submit": (400, ["submit"]),
-    "check": (200, ["check", "--competition", SLUG, "--wait", "0"]),
+    "check": (200, ["check", "--competition", SLUG, "--wait", "0", "--verbose"]),
 }
 
 
@@ -166,7 +166,7 @@ def test_run_all_shows_no_secret(tmp_path: Path, home: Path, kaggle: FaultyKaggl
         ["./run_all.sh", "--competition", SLUG], cwd=project, env=environ, capture_output=True, text=True, check=False
     )
     assert result.returncode == 5, result.stderr
-    assert "== download" in result.stdout and "accept its rules" in result.stderr
+    assert "download: " in result.stderr and "accept its rules" in result.stderr
     assert leaks(*everything(project, result)) == []
 
 
@@ -243,7 +243,7 @@ PREPROCESS = ["preprocess", "--competition", SLUG, "--force"]
         (in_raw("cifar-10-python/cifar-10-batches-py/batches.meta", META), PREPROCESS, 0),
         (in_raw("cifar_test_nolabel.pkl", KEYS), PREPROCESS, 4),
         (hostile_archive, ["download", "--competition", "other", "--from", "x.zip"], 4),
-        (edit("submissions/ledger.csv", hostile_ledger), ["check", "--competition", SLUG], 0),
+        (edit("submissions/ledger.csv", hostile_ledger), ["check", "--competition", SLUG, "--verbose"], 0),
         (values(f"data/processed/{SLUG}/manifest.json", "facts", class_names=CLASSES), ["predict", "--force"], 0),
         (values(SIDECAR, run=f"a{CLEAR}"), ["submit"], 4),
         (of_run(values(f"{RUN}/config.json", "config", **{f"{CLEAR}\nerror: forged": 1})), ["predict"], 4),

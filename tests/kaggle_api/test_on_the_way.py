@@ -23,7 +23,7 @@ PYSOCKS = "needs a package that is not installed: pip install pysocks"
 def usage(cwd: Path, environ: dict[str, str]) -> str:
     """The error of a download, after one try, which shows no password."""
     result = here("download", "--competition", SLUG, cwd=cwd, environ=environ)
-    assert "trying again" not in result.stdout and "hunter" not in result.stderr
+    assert "trying again" not in result.stderr and "hunter" not in result.stderr
     return error_line(result, 2).removeprefix("error: ")
 
 

@@ -20,12 +20,14 @@ def test_the_papers_network_has_the_papers_figures(capsys: pytest.CaptureFixture
 
 
 def test_the_table_names_layers_and_totals_and_marks_what_is_over_the_limit(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command_line.main([]) == 0
+    assert command_line.main(["--verbose"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert ["conv1", "Conv2d", "36", "x", "32", "x", "32", "972", "995,328"] in map(str.split, lines)
-    assert "trainable            4,893,566   within the limit of 5,000,000" in lines
+    assert lines[:2] == ["model paper: 4,893,566 parameters, 259.3M MACs an image",
+                         "trainable 4,893,566: within the limit of 5,000,000"]  # fmt: skip
     assert command_line.main(["--model", "resnet18"]) == 0
-    assert "11,173,962   OVER the limit of 5,000,000" in capsys.readouterr().out
+    *_, limit, memory = capsys.readouterr().out.splitlines()
+    assert limit == "trainable 11,173,962: OVER the limit of 5,000,000" and memory.startswith("memory in MB: ")
     assert command_line.main(["--model", "resnet19"]) == 2
 
 

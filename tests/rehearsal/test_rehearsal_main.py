@@ -40,8 +40,8 @@ def served(tmp_path: Path) -> Path:
 def test_the_embedded_competition_is_the_default_and_is_written_once(tmp_path: Path, rehearse: Rehearse) -> None:
     first = rehearse("--", "sh", "-c", "echo $PIPELINE_COMPETITION; exit 3")
     assert (first.returncode, first.stdout) == (3, "rehearsal-digits\n")
-    assert first.stderr.startswith("rehearsal: serving rehearsal-digits from the embedded digits on 127.0.0.1:")
-    assert first.stderr.endswith("; submissions remembered in data/rehearsal/rehearsal-digits: 0\n")
+    assert first.stderr.startswith("rehearsal: mock Kaggle server on 127.0.0.1:")
+    assert first.stderr.endswith(", serving rehearsal-digits from the embedded digits\n")
     state = tmp_path / "data" / "rehearsal" / "rehearsal-digits"
     hidden = state / "competition" / "cifar_test_nolabel.pkl"
     written = hidden.stat().st_mtime_ns

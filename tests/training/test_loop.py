@@ -1,6 +1,7 @@
 """The loop by itself; tests/test_train.py has it by the command line: learning, Ctrl-C, kills, resumes."""
 
 import dataclasses
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ def fitted(folder: Path, log: Log = lambda _: None) -> State:
     training = TrainingImages(IMAGES, LABELS, CONFIG, CPU.torch_device)
     job = Task(CONFIG, training, EvaluationImages(IMAGES, LABELS, CPU.torch_device), CPU, folder, "card")
     state = start(CONFIG, CPU)
-    with Meter("train:", 200, "images", log) as meter:
-        fit(job, state, TrainStep(state, CONFIG, CPU, training.steps), meter)
+    with Meter("train:", 200, "img", log) as meter:
+        fit(job, state, TrainStep(state, CONFIG, CPU, training.steps), meter, log)
     return state
 
 
@@ -43,11 +44,17 @@ def test_the_learning_rates_of_a_run_are_the_schedules_and_it_says_how_it_stands
     monkeypatch.setattr(console, "LINE_INTERVAL", 0.0)
     lines: list[str] = []
     state = fitted(tmp_path, lines.append)
+    epochs = [line for line in lines if line.startswith("epoch ")]
     # 8 steps, a third of an epoch (4/3 steps) of warm-up.
     assert [row.rate for row in state.rows] == pytest.approx([1e-3 * 5 / (8 - 4 / 3), 1e-3 / (8 - 4 / 3)])
     assert [row.epoch for row in state.rows] == [1, 2]
-    assert [line.endswith(" to go") for line in lines if line.startswith("epoch ")] == [True, False]
-    assert [line for line in lines if line.startswith("train: 50 %, epoch 1/2, loss 2.")]
+    figures = (
+        r"lr [1-9]\.\de-4  train loss 2\.\d{3} acc \d+\.\d%  val loss \d\.\d{3} acc \d+\.\d%  [\d,]+ img/s  0:0\d left"
+    )
+    assert [bool(re.fullmatch(f"epoch {k}/2  {figures}", line)) for k, line in zip((1, 2), epochs, strict=True)] == [
+        True
+    ] * 2
+    assert [line for line in lines if line.startswith("train: 50%, epoch 1/2, loss 2.")]
 
 
 def test_a_loss_that_explodes_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ def test_a_compiler_that_fails_midway_costs_one_line_and_nothing_of_it_remains(
     monkeypatch.setattr(torch, "compile", compiler)
     for compile_ in ("no", "yes"):
         assert train.main([*recipe, "--run", compile_, "--compile", compile_]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "internal compiler error" in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "internal compiler error" in line]
     assert lines == ["compiling the model fails here (g++: internal compiler error): training the plain model"]
     execution = json.loads((tmp_path / "models/yes" / EXECUTION).read_text())
     assert execution == {"device": "cpu", "precision": "fp32", "compiled": False}
