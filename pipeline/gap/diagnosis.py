@@ -26,7 +26,7 @@ from pipeline.store.submissions import Mitigation, accuracy, with_present_names
 Verdict = Literal["none", "preprocessing", "label_shift", "corruption", "corruption (mixed)", "natural", "unknown"]
 
 MITIGATIONS: Mapping[Mitigation, str] = {
-    "bn": "batch-norm adaptation", "revert": "the mistake reverted", "prior": "class-prior correction",
+    "bn": "batch-norm adaptation", "revert": "preprocessing fix", "prior": "class-prior correction",
 }  # fmt: skip
 KEPT = 0.002  # of accuracy that the submission's path may lose on labelled images: bfloat16 may move one label in 1,000
 ROUNDED = 2.5  # labels: what it may move of a small set, however large a share that is

@@ -30,7 +30,7 @@ def advised(folder: Path, *trials: Trial, applied: Mitigation = "none", best: fl
 @pytest.mark.parametrize(
     ("trials", "found", "wanted"),
     [
-        ((GOOD, LOSES, BETTER), {}, [("reverting it", 30), ("batch-norm adaptation", 10)]),
+        ((GOOD, LOSES, BETTER), {}, [("preprocessing fix", 30), ("batch-norm adaptation", 10)]),
         ((HARMS,), {}, []),
         ((GOOD, BETTER), {"applied": "bn"}, []),  # what is on is no advice
         ((LOSES,), {}, []),

@@ -102,8 +102,7 @@ def test_a_scored_csv_has_what_was_predicted_then_and_no_other_prediction(three:
     entry = dataclasses.replace(scored(three[0], 80.0), private=81.0)
     for after in (before.after([made, entry]), assess(three[0], three, [made, entry], KNOWN)):
         assert after.headline == (
-            "holdout 90.00%   predicted 83.0% (78-88)   public 80.00%   private 81.00%   gap 10.00 points   "
-            "prediction error +3.00 points"
+            "holdout 90.00%   predicted 83.0% (78-88)   public 80.00%   private 81.00%   gap 10.00 points"
         )
         shown = after.to_dict()
         assert (shown["predicted"], shown["interval"], shown["error"]) == (83.0, [78.0, 88.0], 3.0)

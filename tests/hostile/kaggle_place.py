@@ -64,7 +64,8 @@ class Place:
             if stage == "download":
                 download(SLUG, paths, kaggle, printed.append, force=True)
             elif stage == "submit":
-                Sender(paths, kaggle, printed.append, self.wait, **TIMES).submit(self.csv, SLUG)
+                entry = Sender(paths, kaggle, printed.append, self.wait, **TIMES).submit(self.csv, SLUG)
+                printed.append(f"ref {entry.ref} is {'scored' if entry.public is not None else entry.status}")
             else:
                 check(SLUG, paths, kaggle, printed.append)
         except PipelineError as error:
