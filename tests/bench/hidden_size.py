@@ -4,7 +4,7 @@
 
 Writes a download of random images with as many training images as CIFAR-10, and one run of preset `rehearsal`'s network
 with untrained weights, and runs the real commands, each in its own process: preprocess, predict, the check of the CSV
-(submit, at the stand-in for Kaggle) and check.  Peak memory is the largest resident set of the process or a child of
+(submit, at the mock Kaggle server) and check.  Peak memory is the largest resident set of the process or a child of
 its, in MB (10**6 bytes); `ratio` is that of the largest hidden set to that of the smallest.  One million images take
 6 GB of disk below --scratch while it runs.
 """
