@@ -195,11 +195,7 @@ def handle(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _authenticated() -> Any:
-    """The client, which authenticates on import.
-
-    Raises:
-        Unusable: it cannot read the credentials: any error that is not about the network or a reply.
-    """
+    """The client, which authenticates on import; Unusable for any error not about the network or a reply."""
     send = requests.Session.send
 
     def checked(session: requests.Session, request: requests.PreparedRequest, **more: Any) -> requests.Response:

@@ -152,11 +152,7 @@ def hide(value: Any, kept: Iterable[str], name: str = "") -> Any:
 
 
 def _text(path: Path) -> str | None:
-    """A file's text, whatever encoding an editor or PowerShell used; None if there is no file.
-
-    Raises:
-        AccessDenied: it is not a text file, or cannot be read.
-    """
+    """A file's text, in any editor's encoding; None if there is no file, AccessDenied if it is not readable text."""
     try:
         raw = path.read_bytes()
         return raw.decode(json.detect_encoding(raw)).strip(AROUND)

@@ -99,11 +99,7 @@ def _share(right: Set[int], ids: Set[int]) -> str:
 
 
 def _parse_csv(content: bytes) -> dict[int, int]:
-    """The labels by id; columns and rows may come in any order.
-
-    Raises:
-        ValueError: it is not such a CSV; says in which line.
-    """
+    """The labels by id, columns and rows in any order; ValueError with the line if it is not such a CSV."""
     labels: dict[int, int] = {}
     text = io.StringIO(content.decode("utf-8-sig", errors="replace"), newline="")
     rows = csv.DictReader(text, strict=True)

@@ -9,8 +9,7 @@ from pipeline.errors import BadData, UsageError, printable
 def find(folder: Path, *names: str) -> list[Path]:
     """The files with these names anywhere below `folder`, also through links; each counts once.
 
-    Raises:
-        BadData: there is none, and a link is dangling or a folder cannot be read.
+    BadData if there is none, and a link is dangling or a folder unreadable.
     """
     found: dict[Path, Path] = {}  # by resolved path
     seen: set[str] = set()

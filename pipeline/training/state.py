@@ -94,11 +94,7 @@ PLAIN = ("epoch", "step", "updates", "training_seconds", "best_weights")
 
 
 def save_checkpoint(path: Path, state: State, card_fingerprint: str) -> None:
-    """Write the state of the run whose card has this fingerprint.
-
-    Raises:
-        PipelineError: its weights are not finite; the checkpoint on disk is kept.
-    """
+    """Write the state of the run with this card; PipelineError if its weights are not finite."""
     state.require_finite()
     content = {
         "card": card_fingerprint,
@@ -119,11 +115,7 @@ def save_checkpoint(path: Path, state: State, card_fingerprint: str) -> None:
 
 
 def load_checkpoint(path: Path, state: State, card_fingerprint: str) -> None:
-    """Load the checkpoint into a fresh `state`.
-
-    Raises:
-        BadData: the file is damaged, or belongs to another run or version.
-    """
+    """Load the checkpoint into a fresh `state`; BadData if it is damaged, or of another run or version."""
     try:
         device = state.loss_sum.device
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
