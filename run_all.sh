@@ -88,7 +88,7 @@ while (($#)); do
     shift
 done
 [[ $rehearsal == no || -z $competition ]] || fail 2 "--rehearsal has a competition of its own: leave --competition out"
-[[ -z $data || -d $data ]] || fail 2 "--data $data is no folder"
+[[ -z $data || -d $data ]] || fail 2 "--data $data is not a directory"
 # These runs are named RUN-sN; predict and report take what was trained last.
 if [[ " ${training[*]-} " == *" --seeds "* ]]; then of_predict=${of_predict/--run/} of_report=${of_report/--run/}; fi
 slug=${competition:-${PIPELINE_COMPETITION:-deep-learning-spring-2025-project-1}}

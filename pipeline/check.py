@@ -1,10 +1,9 @@
-"""Stage 6: local accuracy against Kaggle's score, predicted before it is known: the ledger, the gap, what it means.
+"""Stage 6: predict the public score of a CSV, compare it with Kaggle's, and explain the gap.
 
     python -m pipeline.check
 
-Predicts the public score of the newest CSV, or of --csv.  Joins submissions/ledger.csv with Kaggle's list, also for
-what was submitted by hand, and tells what the newest score means.  `local` is the accuracy on CIFAR-10's labelled
-test_batch; the gap is local minus public.
+Takes the newest CSV, or --csv, and joins submissions/ledger.csv with Kaggle's list, submissions by hand included.
+`local` is the holdout accuracy; the gap is local minus public.
 """
 
 import json
@@ -39,28 +38,27 @@ from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.processed import Processed
 from pipeline.store.submissions import Sidecar
 
-POLL = 2.0  # seconds between two questions to Kaggle, while something is being scored
+POLL = 2.0  # seconds between two requests to Kaggle, while something is being scored
 SHOWN = 30  # submissions in the table
-HOLDOUT_ROWS = 10_000  # CIFAR-10's test_batch, where the processed data is not at hand
+HOLDOUT_ROWS = 10_000  # CIFAR-10's test_batch, if the processed data is missing
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What is known, and what is predicted.  Accuracies in per cent, gaps in points; None is unknown.
+    """What is known and predicted.  Accuracies in per cent, gaps in points; None is unknown.
 
-    `newest` is the newest submission of a CSV of ours that has a score; if there is none, the newest with a score; if
-    there is none, the newest.
+    `newest` is the newest scored submission of a CSV of ours, else the newest scored one, else the newest.
     """
 
     competition: Competition
     submissions: Sequence[Entry]
     predictions: Mapping[str, Entry]  # by the CSV's sha256
     newest: Entry | None
-    optimistic: bool | None  # whether its checkpoint was selected on the set that its local accuracy is measured on
-    facts: Mapping[str, Any]  # that preprocess found out of the data, or nothing
-    csv: Path | None  # the one that is assessed
+    optimistic: bool | None  # whether its checkpoint was selected on the holdout
+    facts: Mapping[str, Any]  # that preprocess found about the data, or nothing
+    csv: Path | None  # assessed
     csv_sha256: str
-    sidecar: Sidecar | None  # None: there is no CSV, or it is not as predict wrote it
+    sidecar: Sidecar | None  # None: no CSV, or predict did not write it
     assessment: Assessment | None
     advice: Sequence[Advice]
     not_assessed: str | None  # why there is no assessment
@@ -69,15 +67,14 @@ class Checked:
 
     @property
     def public_rows(self) -> int | None:
-        """Hidden images behind the public score; without better knowledge, half of them."""
+        """Rows behind the public score; if unknown, half of them."""
         return self.competition.public_rows or (self.facts["hidden"]["images"] // 2 if self.facts else None)
 
     @property
     def noise(self) -> dict[str, Any] | None:
-        """Whether the newest gap can be sampling noise: its standard deviation then, and the limit of 95 %, in points.
+        """Whether the newest gap can be sampling noise, with its standard deviation and 95% limit, in points.
 
-        Local and public accuracy are then draws of one p, and the variance of their difference p (1 - p) (1/n + 1/m).
-        Source: the two-proportion z test of any textbook.
+        The two-proportion z test: the variance of the difference is p (1 - p) (1/n + 1/m).
         """
         entry, m = self.newest, self.public_rows
         if entry is None or entry.local_test is None or entry.public is None or m is None:
@@ -91,7 +88,7 @@ class Checked:
 
     @property
     def predicted(self) -> list[dict[str, Any]]:
-        """The prediction of each submitted CSV, once, and its newest submission, rather one with a score."""
+        """The prediction for each submitted CSV, and its newest submission, preferably scored."""
         newest = {e.csv_sha256: e for e in sorted(self.submissions, key=lambda e: e.public is not None)}
         return [
             {"ref": e.ref, "predicted": p.predicted, "public": e.public, "error": prediction_error(p, e)}
@@ -134,15 +131,14 @@ def check(
 ) -> Checked:  # fmt: skip
     """Predict the score of `csv`, by default of the newest CSV, bring the ledger up to date and compare.
 
-    The prediction is written into the ledger before Kaggle is asked for scores.  Without credentials only the ledger
-    is looked at.  Submissions that are being scored just now are waited for, up to
-    `wait` seconds.  `pictures` is the folder for figures of the hidden images (pipeline.reporting.figures.hidden).
+    The prediction is in the ledger before Kaggle is asked for scores.  Without credentials only the ledger is read.
+    Waits up to `wait` seconds for scores.  `pictures` is the folder for figures of the test images.
 
     Raises:
-        NetworkError, AccessDenied: Kaggle was asked and did not answer; `log` has got what the ledger knows.
-        MissingInput: pictures are wanted, and the data is not preprocessed here.
-        BadData: the ledger is damaged; `csv` is no valid submission, or cannot be assessed although predict wrote it;
-            pictures are wanted, and the images here are others by now.
+        NetworkError, AccessDenied: Kaggle did not reply; `log` has the ledger's state.
+        MissingInput: pictures need preprocessed data.
+        BadData: the ledger is damaged; `csv` is not a valid submission, or its saved probabilities are damaged;
+            the images for the pictures have changed.
     """
     path, known = paths.submissions / ledger.NAME, competition(slug)
     csvs, entries = submissions.local_csvs(paths.submissions, slug), ledger.read(path)
@@ -184,7 +180,7 @@ def check(
 def _ask(
     kaggle: Kaggle, slug: str, entries: Sequence[Entry], wait: float, log: Log
 ) -> tuple[list[Submission], str | None]:
-    """All submissions, as they are when none is being scored or after `wait` seconds; and why Kaggle was not asked."""
+    """All submissions, once none is being scored or after `wait` seconds; and why Kaggle was not asked."""
     try:
         credentials.require(kaggle.environ)
     except AccessDenied as error:
@@ -215,7 +211,7 @@ def _draw(assessment: Assessment, processed: Path, folder: Path) -> list[Path]:
 
 
 def screen(checked: Checked, paths: Paths, verbose: bool) -> list[str]:
-    """The prediction or score, its cause and what to do, a line each; `verbose`: and all that is known."""
+    """The prediction or score, its cause and what to do, a line each; `verbose`: everything."""
     slug, csv, assessed = checked.competition.slug, checked.csv, checked.assessment
     lines = [f"Kaggle was not asked: {checked.not_asked.partition(':')[0]}"] if checked.not_asked else []
     if verbose and checked.submissions:
@@ -237,7 +233,7 @@ def screen(checked: Checked, paths: Paths, verbose: bool) -> list[str]:
 
 
 def _history(checked: Checked) -> Iterator[str]:
-    """What the newest gap says, and how far off the predictions were."""
+    """The newest gap against sampling noise, and the prediction errors so far."""
     if noise := checked.noise:
         size = "more than" if noise["exceeds"] else "within"
         yield f"newest gap: {size} sampling noise (±{noise['limit']:.2f} points at 95%)"
@@ -262,7 +258,7 @@ def submission_table(entries: Sequence[Entry], predictions: Mapping[str, Entry])
 python -m pipeline.check                             the default competition
 python -m pipeline.check --csv submissions/sub.csv   that CSV
 python -m pipeline.check --json                      for programs; accuracies in per cent
-python -m pipeline.check --pictures submissions      and what is out of distribution or uncertain
+python -m pipeline.check --pictures submissions      and figures of the test set
 python -m pipeline.check --fail-over 12              exit code 1 if the newest gap is over 12 points
 """)
 @cli.competition
@@ -270,10 +266,10 @@ python -m pipeline.check --fail-over 12              exit code 1 if the newest g
 @cli.as_json
 @cli.verbose
 @click.option("--fail-over", metavar="POINTS", type=cli.Finite(min=-100, max=100),
-              help="End with exit code 1 if the newest gap is larger.")  # fmt: skip
+              help="Exit with code 1 if the newest gap is larger.")  # fmt: skip
 @cli.wait(30, "a submission that is being scored")
 @click.option("--pictures", metavar="FOLDER", type=cli.FOLDER,
-              help="Draw the hidden images furthest out of distribution and of the lowest confidence there, and the "
+              help="Draw the test images furthest out of distribution and of lowest confidence into FOLDER, and the "
               "distributions of the predictions.")  # fmt: skip
 @cli.timeout
 @cli.processed
@@ -283,7 +279,7 @@ def command(
     slug: str, csv: Path | None, as_json: bool, verbose: bool, fail_over: float | None, wait: float,
     pictures: Path | None, timeout: float, processed: Path, models: Path, submissions: Path,
 ) -> None:  # fmt: skip
-    """Predict the score of a CSV, compare local accuracy with Kaggle's scores, and keep the ledger."""
+    """Predict the score of a CSV, compare it with Kaggle's, and update the ledger."""
     paths = Paths(processed=processed, models=models, submissions=submissions)
     kaggle = Kaggle(os.environ, timeout, log=console.log)
     checked = check(slug, paths, kaggle, console.log, csv=csv, wait=wait, pictures=pictures)

@@ -1,4 +1,4 @@
-"""What the stages' command lines share: how a command runs, its options, and a help in groups."""
+"""What the stages' command lines share: running a command, options, help in groups."""
 
 import errno
 import math
@@ -27,14 +27,14 @@ from pipeline.store import overview
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-COMPETITION = "PIPELINE_COMPETITION"  # the environment's variable
-STOPPED = "interrupted; run the same command again to go on"
-BUG = "this is a mistake in the pipeline: please report it with all the lines above"
+COMPETITION = "PIPELINE_COMPETITION"  # environment variable
+STOPPED = "interrupted; run the same command again to resume"
+BUG = "internal error (bug): please report it with all the lines above"
 FULL = "the disk is full ({}): free space, then run the same command again"
 DENIED = "{}: change its permissions, or name another place (--help shows the options)"
-IN_THE_WAY = "{}: a file is where a folder is needed; move it away, or name another place"
+IN_THE_WAY = "{}: a file is in place of a folder; move it away, or name another place"
 UNABLE = "{}: the file system there cannot do that; name another place (--help shows the options)"
-ADVICE = {  # on what the system refuses
+ADVICE = {  # by the system's error
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), FULL),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), DENIED),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), IN_THE_WAY),
@@ -48,15 +48,15 @@ ADVICE = {  # on what the system refuses
 def run(command: click.Command, module: str, argv: Sequence[str] | None = None) -> int:
     """Run a stage's command line and return its exit code (see pipeline.errors).
 
-    Errors print one line on stderr; `--debug` prints the traceback too.  A mistake of ours always prints it.
+    Errors print one line on stderr; `--debug` adds the traceback, which a bug always prints.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _open_streams()
-    # Set, not inherited: a script's background commands inherit an ignored SIGINT.
+    # Not inherited: background commands of a script ignore SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        # A list of its own: click empties it.
+        # A copy: click empties it.
         with command.make_context(f"python -m pipeline.{module}".rstrip("."), list(arguments)) as context:
             _require_current_folder()
             command.invoke(context)
@@ -81,9 +81,9 @@ def _told(error: BaseException) -> tuple[str, int]:
             return str(error), error.exit_code
         case OSError():
             reason = error.strerror or str(next(iter(error.args), type(error).__name__))
-            full = re.fullmatch(r"\d+ requested and \d+ written", reason)  # numpy's message, which has no number
+            full = re.fullmatch(r"\d+ requested and \d+ written", reason)  # numpy's message, without errno
             advice = FULL if full else ADVICE.get(error.errno or 0, "{}")
-            # The second of two files is the one to be made.
+            # Of two files the second is the target.
             place = error.filename2 or error.filename or "the system"
             return f"{place}: {advice.format(reason)}", PipelineError.exit_code
         case MemoryError():
@@ -96,20 +96,20 @@ def _fail(message: str, code: int, with_traceback: bool) -> int:
     try:
         if with_traceback:
             console.log(traceback.format_exc().rstrip())
-        lines = message.split("\n  ")  # a lone newline is a quoted text's, and no line of ours
+        lines = message.split("\n  ")  # a lone newline belongs to quoted text
         console.log("error: " + "\n  ".join(printable(line, 10 * len(line)) for line in lines))
-    except OSError:  # nobody reads that, or the disk is full
+    except OSError:  # stderr is closed, or the disk is full
         _unread()
     return code
 
 
 def _open_streams() -> None:
-    """Open what was closed (`command >&-`): the next file to be opened would become stdout, and be written to."""
+    """Open closed streams (`command >&-`), else the next opened file would become stdout."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
@@ -122,8 +122,8 @@ def _require_current_folder() -> None:
 
 
 def _unread() -> int:
-    """Nobody reads on (`command | head`): end without a word, as other programs do."""
-    with suppress(OSError, ValueError):  # what is still in the buffers goes nowhere
+    """End silently after a closed pipe (`command | head`), as other programs do."""
+    with suppress(OSError, ValueError):  # drop what is buffered
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())
@@ -132,7 +132,7 @@ def _unread() -> int:
 
 
 def announce(stage: str, slug: str, paths: Paths, *options: str) -> None:
-    """Show which command comes next, unless a script is about to run it."""
+    """Show the next command, unless a script runs it."""
     if SCRIPT not in os.environ:
         console.show(f"next: {commands.command(stage, slug, paths, *options)}")
 
@@ -144,10 +144,10 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 class Finite(click.FloatRange):
-    """A number: "nan" is in every range, and a limit that is no number is never reached."""
+    """A finite number: "nan" is in every range, and a limit of nan is never reached."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """As click, which takes "nan" and "inf" for numbers."""
+        """As click, but refuse "nan" and "inf"."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a number.", param, ctx)
@@ -155,7 +155,7 @@ class Finite(click.FloatRange):
 
 
 def slug(text: str, **default: Any) -> Callable[[Command], Command]:
-    """--competition; `text` is its help, `default` where its value comes from."""
+    """--competition; `text` is its help, `default` the source of its value."""
     return click.option(
         "--competition", "slug", metavar="SLUG", help=text,
         callback=lambda _context, _option, value: None if value is None else check_slug(value), **default,
@@ -163,17 +163,17 @@ def slug(text: str, **default: Any) -> Callable[[Command], Command]:
 
 
 def csv(text: str) -> Callable[[Command], Command]:
-    """--csv: one that is there; `text` is its help."""
+    """--csv: an existing file; `text` is its help."""
     return click.option("--csv", metavar="CSV", type=FILE, help=text)
 
 
 def run_name(text: str) -> Callable[[Command], Command]:
-    """--run: one; `text` is its help."""
+    """--run, once; `text` is its help."""
     return click.option("--run", "run_name", metavar="RUN", help=text)
 
 
 def wait(seconds: int, what: str) -> Callable[[Command], Command]:
-    """--wait, by default for so many seconds, for `what`."""
+    """--wait for `what`, by default `seconds`."""
     return click.option("--wait", metavar="SECONDS", type=Finite(min=0), default=seconds, show_default=True,
                         help=f"How long to wait for {what}.")  # fmt: skip
 
@@ -183,30 +183,33 @@ def _folder(flag: str, default: Path, what: str) -> Callable[[Command], Command]
 
 
 competition = slug(
-    "As in its URL; or $PIPELINE_COMPETITION.", default=DEFAULT_COMPETITION, show_default=True, envvar=COMPETITION
+    "Last part of its URL; or $PIPELINE_COMPETITION.",
+    default=DEFAULT_COMPETITION,
+    show_default=True,
+    envvar=COMPETITION,
 )
 raw = _folder("--raw", Paths.raw, "Folder of the downloads.")
 processed = _folder("--processed", Paths.processed, "Folder of the checked arrays.")
 models = _folder("--models", Paths.models, "Folder of the runs.")
 submissions = _folder("--submissions", Paths.submissions, "Folder of the CSVs and the ledger.")
 force = click.option(
-    "--force", is_flag=True, help="Redo it even if the output is complete; what was not ours is kept as NAME.bak."
+    "--force", is_flag=True, help="Redo it even if the output is complete; files of yours are kept as NAME.bak."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 verbose = click.option("--verbose", is_flag=True, help="Print the details as well.")
 device = click.option(
     "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True,
-    help="auto takes CUDA when there is one, else MPS, else the CPU.",
+    help="Device; auto takes CUDA if available, else MPS, else the CPU.",
 )  # fmt: skip
 timeout = click.option(
     "--timeout", metavar="SECONDS", type=Finite(min=1), default=60, show_default=True,
-    help="Wall-clock limit of each answer from Kaggle; of a download, without a new byte.",
+    help="Wall-clock limit of each request to Kaggle; of a download, without a new byte.",
 )  # fmt: skip
 
 
-# --- the options that choose a recipe: one for each annotated field of TrainConfig ----------------------------
+# --- the options of a recipe: one for each annotated field of TrainConfig -------------------------------------
 
-RECIPE_GROUPS = {  # in the help of train and kernel push: the first option of each group, and its heading
+RECIPE_GROUPS = {  # for the help of train and kernel push: first option of a group -> heading
     "--preset": "Recipe",
     "--validation": "Validation and length",
     "--optimizer": "Optimization",
@@ -220,7 +223,7 @@ RECIPE_GROUPS = {  # in the help of train and kernel push: the first option of e
 def recipe_options(command: Command) -> Command:
     """Give a click command --preset, --model, --se and an option for each field; all but --preset default to None.
 
-    The help of a field shows its value in preset `paper`, and where others have another one.
+    The help of a field shows its value in preset `paper`, and others' if they differ.
     """
     for name, option in reversed(recipes.options().items()):
         values = {preset: getattr(config, name) for preset, config in PRESETS.items()}
@@ -237,25 +240,24 @@ def recipe_options(command: Command) -> Command:
         )(command)
     for add in (
         click.option("--se", metavar="N", type=int, help="Squeeze-and-excitation with this reduction; 0: none."),
-        click.option("--model", type=click.Choice(list(MODELS)), help="Another network than the preset's."),
+        click.option("--model", type=click.Choice(list(MODELS)), help="Model, instead of the preset's."),
         click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True,
-                     help="Network and recipe; every option below changes one thing of it."),
+                     help="Model and recipe; each option below changes one thing."),
     ):  # fmt: skip
         command = add(command)
     return command
 
 
 def type_of(option: recipes.Option) -> click.ParamType[Any]:
-    """How a command line reads a field's value; its range is the recipe's affair."""
+    """The click type of a field; the recipe checks the range."""
     choices = typing.get_args(option.kind)  # of a Literal
     return click.Choice(choices) if choices else click.types.convert_type(option.kind)
 
 
 def recipe(preset: str, given: Mapping[str, Any], *, taught: bool = False) -> TrainConfig:
-    """The preset's recipe, changed by what was given (None: not given); `taught` says that there are teachers.
+    """The preset's recipe with the `given` values (None: not given); UsageError for invalid ones.
 
-    Raises:
-        UsageError: a value or a combination makes no sense.
+    `taught`: with teachers.
     """
     config = PRESETS[preset].changed(given)
     changes = [name for name, value in given.items() if value is not None]
@@ -263,7 +265,7 @@ def recipe(preset: str, given: Mapping[str, Any], *, taught: bool = False) -> Tr
         if name in changes and (present := getattr(config, other)) not in values:
             raise UsageError(f"{flag(name)} belongs to {flag(other)} {' or '.join(values)}, and this run has {present}")
     if not taught and (idle := [name for name in TAUGHT if name in changes]):
-        raise UsageError(f"{flag(idle[0])} belongs to --teacher: name the runs that teach")
+        raise UsageError(f"{flag(idle[0])} belongs to --teacher: name the teachers")
     return config
 
 
@@ -271,15 +273,15 @@ def recipe(preset: str, given: Mapping[str, Any], *, taught: bool = False) -> Tr
 
 
 class StageCommand(click.Command):
-    """A command whose help shows its options in groups: `groups` maps the first option of each to its heading."""
+    """A command whose help groups its options: `groups` maps the first option of each group to its heading."""
 
     groups: Mapping[str, str] = {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click; an option whose metavar ends in "..." also takes several values: --run A B.
+        """As click; an option whose metavar ends in "..." takes several values: --run A B.
 
         Raises:
-            UsageError: an option is spelt as other programs spell it; it names the command that was meant.
+            UsageError: unknown option; suggests the command that was meant.
         """
         several = [flag for option in self.params if str(option.metavar).endswith("...") for flag in option.opts]
         try:
@@ -288,18 +290,18 @@ class StageCommand(click.Command):
             known = [flag for option in self._options(ctx) for flag in (*option.opts, *option.secondary_opts)]
             words = [meant(arg, known) for arg in args]
             typed, better = next((pair for pair in zip(args, words, strict=True) if pair[0] != pair[1]), ("", ""))
-            if not better:  # click's own proposals have some letters in common, --workers and --force
+            if not better:  # click's own suggestions are poor: --force for --workers
                 raise click.NoSuchOption(error.option_name, ctx=ctx) from error
             flag = typed.partition("=")[0]
             better = better.removesuffix(typed.removeprefix(flag))
-            if SCRIPT not in os.environ and "=" not in better:  # what a script's user types is another command
+            if SCRIPT not in os.environ and "=" not in better:  # a script's user typed another command
                 better = f"{ctx.command_path} {shlex.join(words)}"
             raise UsageError(f"there is no option {flag}; try: {better}") from error
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click; a stage for data that is here takes, by default, the competition of which there is any."""
+        """As click; a stage that needs data defaults to the only competition with data."""
         by_default = ctx.params.get("slug") and ctx.get_parameter_source("slug") == ParameterSource.DEFAULT
-        if by_default and "processed" in ctx.params:  # download and kernel push begin with nothing
+        if by_default and "processed" in ctx.params:  # download and kernel push need no data
             folders = {field.name: ctx.params[field.name] for field in fields(Paths) if field.name in ctx.params}
             ctx.params["slug"] = default_competition(Paths(**folders))
         return super().invoke(ctx)
@@ -308,7 +310,7 @@ class StageCommand(click.Command):
         return [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, group by group, as click would write them all."""
+        """Write the options group by group."""
         heading, sections = "Options", dict[str, list[tuple[str, str]]]()
         for option in self._options(ctx):
             heading = next((self.groups[name] for name in option.opts if name in self.groups), heading)
@@ -320,7 +322,7 @@ class StageCommand(click.Command):
 
 
 def default_competition(paths: Paths) -> str:
-    """The competition where none is named: the default, or else the only one of which anything is here."""
+    """The default competition, or else the only one with data."""
     found = overview.competitions(paths)
     if len(found) != 1 or DEFAULT_COMPETITION in found:
         return DEFAULT_COMPETITION
@@ -332,7 +334,7 @@ def default_competition(paths: Paths) -> str:
 def spread(arguments: Sequence[str], several: Sequence[str]) -> list[str]:
     """["--run", "A", "B"] -> ["--run", "A", "--run", "B"], for the options `several`."""
     result: list[str] = []
-    option = ""  # whose values follow
+    option = ""  # the current option
     for argument in arguments:
         if argument.startswith("-"):
             option = argument.partition("=")[0] if argument.partition("=")[0] in several else ""
@@ -357,7 +359,7 @@ def stage_command(
         )(function)
         command.groups = groups or {}
         debug = click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error.")
-        command.params.append(debug)  # the last but --help; `run` looks for it, also in what cannot be parsed
+        command.params.append(debug)  # last but --help; `run` looks for it even if parsing fails
         return command
 
     return decorate

@@ -1,4 +1,4 @@
-"""A command as text: a stage in the same competition and folders, and the options that train a run again."""
+"""Commands as text: a stage with its competition and folders, and the options that reproduce a run."""
 
 import dataclasses
 import difflib
@@ -12,10 +12,10 @@ from pipeline.errors import BadData
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
 from pipeline.store.runs import RunCard, default_name
 
-ONE_LINE = 90  # characters of a command with its reason, beside what stands before it
-SCRIPT = "PIPELINE_SCRIPT"  # in the environment of run_all.sh's stages: it runs what comes next itself
+ONE_LINE = 90  # characters of a command with its reason
+SCRIPT = "PIPELINE_SCRIPT"  # set by run_all.sh, which runs the next stage itself
 
-# The folders that a stage has options for.  A CSV knows its competition, and so does a run.
+# The folder options of each stage.  CSVs and runs know their competition.
 FOLDERS: Mapping[str, tuple[str, ...]] = {
     "download": ("raw",),
     "preprocess": ("raw", "processed"),
@@ -25,12 +25,12 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "kernel fetch": ("models", "submissions"),
 }
 KNOW_THEIR_COMPETITION = ("predict", "submit", "report", "kernel fetch")
-TALKING = ("download", "submit", "check")  # to Kaggle, or in a rehearsal to the mock server
-REHEARSAL, DIGITS = "rehearsal-", "rehearsal-digits"  # how the mock server names its competitions; the embedded one
+TALKING = ("download", "submit", "check")  # to Kaggle, or the mock server
+REHEARSAL, DIGITS = "rehearsal-", "rehearsal-digits"  # the mock server's prefix; the embedded competition
 
 
 def command(stage: str, slug: str, paths: Paths, *more: str) -> str:
-    """The command that runs `stage` with `more` options; in a rehearsal what asks Kaggle runs at the mock server."""
+    """The command that runs `stage` with `more` options; in a rehearsal against the mock server."""
     words = ["python", "-m", *f"pipeline.{stage}".split(), *places(stage, slug, paths), *more]
     if slug.startswith(REHEARSAL) and stage == "train" and "--preset" not in more:
         words += ["--preset", "rehearsal"]
@@ -41,7 +41,7 @@ def command(stage: str, slug: str, paths: Paths, *more: str) -> str:
 
 
 def places(stage: str, slug: str, paths: Paths) -> list[str]:
-    """The options that lead `stage` to the competition and the folders, where they are not the default."""
+    """The competition and folder options of `stage` that differ from the defaults."""
     given = [] if slug == DEFAULT_COMPETITION or stage in KNOW_THEIR_COMPETITION else ["--competition", slug]
     for name in FOLDERS[stage]:
         if (folder := getattr(paths, name)) != getattr(Paths, name):
@@ -50,13 +50,13 @@ def places(stage: str, slug: str, paths: Paths) -> list[str]:
 
 
 def with_reason(command: str, why: str) -> str:
-    """The command and why to run it, on a second line if both are too long for one."""
+    """The command and the reason, on a second line if they are too long for one."""
     return f"{command} ({why})" if len(command) + len(why) < ONE_LINE else f"{command}\n      ({why})"
 
 
-# --- options that are spelt otherwise -------------------------------------------------------------------------
+# --- unknown options ------------------------------------------------------------------------------------------
 
-FOREIGN = {  # what other programs call our options, where no word of ours or its initials (--lr) lead to it
+FOREIGN = {  # other programs' names of our options, if neither a word nor initials (--lr) match
     "b": "--batch-size", "no-compile": "--compile=no", "c": "--competition", "f": "--csv", "file": "--csv",
     "cpu": "--device=cpu", "gpu": "--device=cuda", "cuda": "--device=cuda", "e": "--epochs", "arch": "--model",
     "net": "--model", "network": "--model", "o": "--out", "output": "--out", "name": "--run",
@@ -64,7 +64,7 @@ FOREIGN = {  # what other programs call our options, where no word of ours or it
 
 
 def meant(argument: str, known: Sequence[str]) -> str:
-    """The argument; of an option that is none of the `known`, with the one that it seems to mean in its place."""
+    """The argument, with an unknown option replaced by the one of `known` that it seems to mean."""
     flag, equals, value = argument.partition("=")
     if not flag.startswith("-") or flag in known:
         return argument
@@ -82,19 +82,18 @@ def meant(argument: str, known: Sequence[str]) -> str:
 
 # --- a recipe as options of train -----------------------------------------------------------------------------
 
-# Options that mean nothing unless another one has one of these values.
+# Options that need one of these values of another option.
 BELONGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "momentum": ("optimizer", ("sgd", "rmsprop")),
     "validation_fraction": ("validation", ("split",)),
 }
-TAUGHT = ("distillation_weight", "distillation_temperature")  # by teachers
+TAUGHT = ("distillation_weight", "distillation_temperature")  # need teachers
 
 
 def arguments(config: TrainConfig) -> list[str]:
-    """The options of train that give this recipe: what its preset does not say, and has an effect.
+    """The options of train that give this recipe: those that differ from the preset and have an effect.
 
-    Raises:
-        BadData: this version of the pipeline has no such preset or network.
+    BadData if this version of the pipeline lacks the preset or model.
     """
     preset, network = PRESETS.get(config.preset), MODELS.get(config.model.name)
     if preset is None or network is None or dataclasses.replace(network, se=config.model.se) != config.model:
@@ -110,21 +109,17 @@ def arguments(config: TrainConfig) -> list[str]:
     for name in recipes.options():
         value, (other, values) = getattr(config, name), BELONGS.get(name, ("", ()))
         effective = bool(config.teachers) if name in TAUGHT else not other or getattr(config, other) in values
-        if value == getattr(preset, name) or not effective:  # train refuses an option that has no effect
+        if value == getattr(preset, name) or not effective:  # train refuses options without effect
             continue
         if isinstance(value, bool):
             given.append(flag(name if value else f"no_{name}"))
-        else:  # a float's str has all of its digits
+        else:  # str(float) has all digits
             given += [flag(name), str(value)]
     return given
 
 
 def in_full(config: TrainConfig, submissions: Path) -> list[str]:
-    """All options with which train makes this recipe's network again: also who taught it, and whose labels it learned.
-
-    Raises:
-        BadData: this version of the pipeline has no such preset or network.
-    """
+    """The options that reproduce the run, teachers and pseudo-labels included; BadData as `arguments`."""
     options = arguments(config)
     if config.teachers:
         options += ["--teacher", *(teacher.partition("@")[0] for teacher in config.teachers)]
@@ -135,9 +130,9 @@ def in_full(config: TrainConfig, submissions: Path) -> list[str]:
 
 
 def of_run(card: RunCard, name: str, submissions: Path) -> list[str]:
-    """The options with which train goes on with the run `name`, or trains it anew."""
+    """The options with which train resumes or repeats the run `name`."""
     named = [] if name == default_name(card) else ["--run", name]
     try:
         return [*in_full(card.config, submissions), *named]
-    except BadData:  # of another version of the pipeline: what it would train under that name is not that run
+    except BadData:  # another version of the pipeline, which would train another run
         return ["--run", f"{name}-again"]

@@ -1,6 +1,6 @@
 """What a stage prints: headers and progress on stderr, results on stdout; numbers and tables.
 
-Long work has one line with a bar on a terminal, and elsewhere plain lines, one a minute: a log or a notebook gets no
+Long work shows a bar on a terminal, and elsewhere a plain line a minute: logs and notebooks get no
 control codes.  Nothing here needs torch.
 """
 
@@ -15,11 +15,11 @@ from pipeline.errors import Log, printable
 
 Part = TypeVar("Part", bound=Sized)
 
-LINE_INTERVAL = 60.0  # seconds between two plain lines; shorter work says nothing
-BYTES = "B"  # a unit; its total is what can come at most: an archive is smaller than what is in it
+LINE_INTERVAL = 60.0  # seconds between two plain lines
+BYTES = "B"  # a unit whose total is a maximum: an archive is smaller than its content
 SHARE_FORMAT = "{desc} {percentage:.0f}%{postfix}, {rate_noinv_fmt}, {remaining} left"
 AT_MOST_FORMAT = "{desc} {n_fmt}B of at most {total_fmt}B, {rate_noinv_fmt}, at most {remaining} left"
-COUNT_FORMAT = "{desc} {n_fmt}{unit}, {rate_noinv_fmt}"  # where no total is known
+COUNT_FORMAT = "{desc} {n_fmt}{unit}, {rate_noinv_fmt}"  # without a total
 
 
 def log(message: str) -> None:
@@ -33,7 +33,7 @@ def show(message: str) -> None:
 
 
 def _print(message: str, stream: TextIO) -> None:
-    """Print at once, beside any bar, and nothing that a terminal would obey; who quotes others uses `printable`."""
+    """Print at once, beside any bar, without control characters; quoted text goes through `printable`."""
     lines = [printable(line, 10 * len(line)) for line in message.split("\n")]
     with tqdm.external_write_mode(stream):
         print("\n".join(lines), file=stream, flush=True)
@@ -46,7 +46,7 @@ def duration(seconds: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A time that is left: 0:20, 3:20 or 1:47:05."""
+    """Time left: 0:20, 3:20 or 1:47:05."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
@@ -63,7 +63,7 @@ def megabytes(size: float) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[int] = ()) -> list[str]:
-    """The lines of a table: columns two spaces apart, aligned to the right but for those in `left` (0-based)."""
+    """The lines of a table: columns two spaces apart, right-aligned except those in `left` (0-based)."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return [
         "  ".join(
@@ -83,7 +83,7 @@ def working(what: str, shown: bool = True) -> Iterator[None]:
 
 
 class _Lines:
-    """A stream for tqdm that hands each line to `log`."""
+    """A stream for tqdm that passes each line to `log`."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -97,12 +97,12 @@ class _Lines:
 
 
 class Meter:
-    """Tells how far `what` is, of `total` units, with the rate and the time to go; to be closed, or used in `with`."""
+    """Progress of `what`, of `total` units, with rate and time left; close it, or use it in `with`."""
 
     def __init__(self, what: str, total: int | None, unit: str, log: Log, *, done: int = 0, shown: bool = True) -> None:
         in_bytes, terminal = unit == BYTES, sys.stderr.isatty()
         text = COUNT_FORMAT if total is None else AT_MOST_FORMAT if in_bytes else SHARE_FORMAT
-        tqdm.monitor_interval = 0  # no thread: another process may be forked meanwhile
+        tqdm.monitor_interval = 0  # no thread, since a process may fork
         self._bar = tqdm(
             desc=what,
             total=total,
@@ -126,20 +126,20 @@ class Meter:
         self.close()
 
     def add(self, count: int) -> None:
-        """`count` more units are done."""
+        """Count `count` more units."""
         self._bar.update(count)
 
     def update(self, done: int, note: str = "") -> None:
-        """`done` units are done in all; `note` is shown beside."""
+        """Set the number of finished units; show `note` beside it."""
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
 
     def each(self, parts: Iterable[Part]) -> Iterator[Part]:
-        """The parts one by one, each counted by its length when the next one is asked for."""
+        """The parts one by one, each counted by its length."""
         for part in parts:
             yield part
             self.add(len(part))
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar.close()

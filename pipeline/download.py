@@ -2,9 +2,8 @@
 
     python -m pipeline.download
 
-The files come from Kaggle through its genuine client, from a Kaggle notebook's /kaggle/input, or from a
-folder or archive that is already here (--from).  A download that was cut goes on where it stopped.
-CIFAR-10 itself comes from its home page when the competition carries no training data.
+The files come from Kaggle through its genuine client, from a Kaggle notebook's /kaggle/input, or from a local folder or
+archive (--from).  A cut download resumes.  If the competition has no training data, CIFAR-10 comes from its home page.
 """
 
 import os
@@ -29,7 +28,7 @@ from pipeline.store import archive, atomic, cifar, formats, links
 from pipeline.store.manifest import KAGGLE, FileRecord, Manifest, records, strangers, versions
 from pipeline.store.manifest import NAME as MANIFEST
 
-# Where a Kaggle notebook mounts a competition's files, by the notebook's age.
+# Where old and new Kaggle notebooks mount a competition's files.
 KAGGLE_INPUT = (Path("/kaggle/input"), Path("/kaggle/input/competitions"))
 TIMEOUT = 60.0  # of CIFAR-10's home page: seconds without a byte
 
@@ -38,17 +37,17 @@ def download(
     slug: str, paths: Paths, kaggle: Kaggle, log: Log, *, source: Path | None = None, force: bool = False,
     inputs: Sequence[Path] = KAGGLE_INPUT,
 ) -> Path:  # fmt: skip
-    """Bring the competition's files to data/raw/SLUG, which is the result.
+    """Bring the competition's files to data/raw/SLUG, and return that folder.
 
     Args:
         source: a folder laid out like the download, or the downloaded archive, instead of Kaggle.
-        inputs: folders in which a Kaggle notebook would find SLUG.
+        inputs: folders in which a Kaggle notebook has SLUG.
 
     Raises:
         AccessDenied, NetworkError, UsageError: from Kaggle (see pipeline.errors).
-        UsageError: something else lies in data/raw/SLUG, and not `force`.
-        BadData: what came is damaged, hostile or not this competition's.
-        MissingInput: `source` is not there, or has no hidden set.
+        UsageError: data/raw/SLUG holds something else, and not `force`.
+        BadData: the files are damaged, hostile or another competition's.
+        MissingInput: `source` does not exist, or has no test set.
     """
     target = paths.raw / slug
     if source is None:
@@ -65,20 +64,16 @@ def download(
 
 
 def _is_complete(target: Path, source: Path | None, log: Log) -> bool:
-    """Whether `target` is complete already, and from `source`.
-
-    Raises:
-        UsageError: something else lies there, which only --force may replace.
-    """
+    """Whether `target` is complete and from `source`; UsageError if it holds something else."""
     manifest = Manifest.read(target)
     if manifest is None and not target.exists():
         return False
-    origin = manifest.inputs.get("source") if manifest else str(target.resolve())  # it was laid out by hand
+    origin = manifest.inputs.get("source") if manifest else str(target.resolve())  # laid out by hand
     if source is not None and origin != str(source.resolve()):
         again = commands.command("download", target.name, Paths(raw=target.parent), "--from", str(source), "--force")
         cure = "" if strangers(target) else f", or replace it with `{again}`"
         raise UsageError(f"{target} came from {origin}: move it away{cure}")
-    # What is used in place is not ours and may change, and the editions of a competition are equally long.
+    # Files used in place may change, and the editions of a competition have equal sizes.
     changed = manifest and (manifest.missing(target) if origin == KAGGLE else manifest.changed(target))
     if changed:
         log(f"download: {target / printable(changed[0])} is missing or changed, doing it again")
@@ -88,7 +83,7 @@ def _is_complete(target: Path, source: Path | None, log: Log) -> bool:
 
 
 def _from_here(source: Path, target: Path, log: Log) -> None:
-    """Use a folder in place, by links to those of its files that matter, or unpack an archive."""
+    """Use a folder in place, by links to its files, or unpack an archive."""
     links.require_live(source)
     if not source.exists():
         raise MissingInput(f"--from {source} does not exist")
@@ -96,7 +91,7 @@ def _from_here(source: Path, target: Path, log: Log) -> None:
         raise UsageError(f"--from {source} is one file of several: name the folder that has them all")
     here, there = target.resolve(), source.resolve()
     if here == there or here in there.parents or there in here.parents:
-        raise UsageError(f"--from {source} and {target} lie in each other: move the files elsewhere first")
+        raise UsageError(f"--from {source} and {target} contain each other: move the files elsewhere first")
     with atomic.lock(target), atomic.replacing_folder(target, log if strangers(target) else None) as folder:
         if source.is_dir():
             log(f"download: {target.name}, using the files in {source} in place")
@@ -115,7 +110,7 @@ def _from_here(source: Path, target: Path, log: Log) -> None:
 
 
 def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
-    """Download, unpack, verify.  What turns out damaged is downloaded once more from the start."""
+    """Download, unpack, verify; a damaged download is repeated once from the start."""
     place = credentials.require(kaggle.environ).place
     rehearsing = kaggle.environ.get("KAGGLE_API_ENVIRONMENT") == "LOCALHOST"
     log(f"download: {slug}, from {'the mock Kaggle server' if rehearsing else f'Kaggle (credentials in {place})'}")
@@ -124,7 +119,7 @@ def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
         size = sum(file.size for file in listed)
         cache = target.with_name(f".{slug}.download")  # survives a kill: the client resumes in it
         cache.mkdir(parents=True, exist_ok=True)
-        # The archive and what comes out of it lie side by side for a moment.
+        # Room for the archive and its content.
         if (free := shutil.disk_usage(cache).free) < 2.2 * size:
             raise PipelineError(
                 f"{target} needs {2.2 * size / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free: free space"
@@ -142,13 +137,13 @@ def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
             except BadData as error:
                 shutil.rmtree(cache)
                 if last_try:
-                    raise BadData(f"{error}; it came so twice: run again later") from error
+                    raise BadData(f"{error}; twice: run again later") from error
                 log(f"download: {error}; it may be damaged on the way, downloading once more")
         shutil.rmtree(cache)
 
 
 def _fetch(slug: str, cache: Path, most: int, kaggle: Kaggle, log: Log) -> Path:
-    """Bring the archive, of at most about `most` bytes, into `cache`."""
+    """Download the archive, of at most about `most` bytes, into `cache`."""
     cache.mkdir(exist_ok=True)
     with Meter("download:", most, BYTES, log) as meter:
         kaggle.download(slug, cache, meter.update)
@@ -159,17 +154,17 @@ def _fetch(slug: str, cache: Path, most: int, kaggle: Kaggle, log: Log) -> Path:
 
 
 def _finish(folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile], log: Log) -> None:
-    """Verify what lies in `folder`, add CIFAR-10 if it is not among it, and write the manifest."""
+    """Verify the files in `folder`, add CIFAR-10 if it is missing, and write the manifest."""
     try:
         files = _verified(folder, target, listed, log)
-    except (BadData, MissingInput) as error:  # the folder goes: what it was made of can be mended
+    except (BadData, MissingInput) as error:  # the folder is removed: name its source instead
         made_of = "Kaggle's archive" if origin == KAGGLE else origin
         raise type(error)(str(error).replace(str(folder), made_of)) from error
     Manifest("download", files, inputs={"source": origin}, versions=versions("kaggle")).write(folder)
 
 
 def _verified(folder: Path, target: Path, listed: Sequence[RemoteFile], log: Log) -> dict[str, FileRecord]:
-    """Records of the files, whose names and sizes must be those `listed`, and the hashes those known beforehand."""
+    """Records of the files, checked against the `listed` names and sizes and the known hashes."""
     cifar.find_hidden(folder)
     for remote in listed:
         path = folder / remote.name
@@ -196,7 +191,7 @@ def _verified(folder: Path, target: Path, listed: Sequence[RemoteFile], log: Log
 
 
 def _unpack_cifar(packed: Path, folder: Path) -> None:
-    """Unpack CIFAR-10's archive into `folder`, or into a folder in it where it is there already."""
+    """Unpack CIFAR-10's archive into `folder`."""
     new = folder / "unpacked" if folder.is_dir() else folder
     try:
         new.mkdir()
@@ -208,26 +203,26 @@ def _unpack_cifar(packed: Path, folder: Path) -> None:
 
 
 def fetch_cifar(cache: Path, waits: Sequence[float] = (2.0, 4.0)) -> Path:
-    """CIFAR-10's archive from its home page, with torchvision's downloader and its MD5; one that is good is kept.
+    """CIFAR-10's archive from its home page, by torchvision's downloader and MD5; a good one is kept.
 
     Raises:
-        NetworkError: the home page cannot be reached, or sends something else.
-        UsageError: a variable names certificates that are not there.
+        NetworkError: the home page is unreachable, or sends something else.
+        UsageError: a variable names certificates that do not exist.
     """
-    from torchvision.datasets import CIFAR10  # noqa: PLC0415 - seconds to import, and seldom needed
+    from torchvision.datasets import CIFAR10  # noqa: PLC0415 - takes seconds, and is seldom needed
     from torchvision.datasets.utils import download_url  # noqa: PLC0415
 
     credentials.require_certificates(os.environ)
-    left = [*waits]  # seconds before each new try
+    left = [*waits]  # seconds before each retry
     cache.mkdir(parents=True, exist_ok=True)
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)  # torchvision's downloader knows none
+    socket.setdefaulttimeout(TIMEOUT)  # torchvision's downloader has none
     try:
         while True:
             try:
                 download_url(CIFAR10.url, str(cache), cifar.ARCHIVE, CIFAR10.tgz_md5)
                 return cache / cifar.ARCHIVE
-            except (OSError, RuntimeError, HTTPException) as error:  # RuntimeError: torchvision's word for a wrong MD5
+            except (OSError, RuntimeError, HTTPException) as error:  # RuntimeError: a wrong MD5
                 if not left:
                     cure = f"run again, or put {cifar.ARCHIVE} into {cache}"
                     raise NetworkError(f"CIFAR-10 did not come ({printable(error)}): {cure}") from error
@@ -256,7 +251,7 @@ python -m pipeline.download --from DIR                         a folder laid out
 def command(slug: str, raw: Path, source: Path | None, timeout: float, force: bool) -> None:
     """Bring the competition's files from Kaggle to data/raw/SLUG, verified.
 
-    Resumes a download that was cut.  In a Kaggle notebook the mounted files are used in place.
+    Resumes a cut download.  In a Kaggle notebook it uses the mounted files in place.
     """  # fmt: skip
     kaggle = Kaggle(os.environ, timeout, log=console.log)
     paths = Paths(raw=raw)

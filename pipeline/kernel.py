@@ -1,9 +1,9 @@
-"""Beside the stages: the same pipeline on Kaggle's GPU, whose run and CSV come back as if train and predict made them.
+"""The pipeline on Kaggle's GPU: the run and its CSV come back as if train and predict had made them here.
 
     python -m pipeline.kernel push --preset best
 
-Packs the project into a script kernel of yours, pushes it, waits, and fetches its output.  data/kernels/RUN keeps what
-was pushed: the same command again goes on waiting for it, and only --force pushes it once more.
+Packs the project into a private script kernel, pushes it, waits, and fetches its output.  data/kernels/RUN keeps what
+was pushed, so the same command resumes waiting; only --force pushes again.
 """
 
 import os
@@ -32,7 +32,7 @@ from pipeline.store.submissions import Evidence, local_csv, strangers
 
 WAITING = ("QUEUED", "NEW_SCRIPT", "RUNNING")  # statuses that change by themselves
 REMINDER = 600.0  # seconds after which an unchanged status is logged again
-ATTEMPTS = 15  # in about ten minutes: hours of waiting outlast a bad connection
+ATTEMPTS = 15  # in about ten minutes, because the connection may fail within hours
 LOG_LINES = 15  # of a failed kernel's log
 UNKNOWN_USER = "YOUR-KAGGLE-NAME"
 
@@ -41,24 +41,24 @@ UNKNOWN_USER = "YOUR-KAGGLE-NAME"
 class Kernels:
     """Pushes kernels and fetches their runs.  Both methods raise:
 
-    UsageError     a kernel, a run or a CSV of that name is another one; or the source is too large
+    UsageError     another kernel, run or CSV has that name; or the source is too large
     AccessDenied   the credentials, or the competition's rules (see pipeline.errors)
     PipelineError  Kaggle refused the kernel, or it failed; the end of its log is logged
-    NetworkError   Kaggle does not answer, or the kernel did not end in time
+    NetworkError   Kaggle does not reply, or the kernel did not end in time
     BadData        its output is not what was ordered
     """
 
     paths: Paths
     kaggle: Kaggle
     log: Log
-    force: bool = False  # replace what is here or at Kaggle
-    wait: float = 43_200.0  # seconds for the kernel's end; no kernel may run longer than twelve hours
-    poll: float = 15.0  # seconds between two looks
+    force: bool = False  # replace the run here or the kernel at Kaggle
+    wait: float = 43_200.0  # seconds; no kernel may run longer than twelve hours
+    poll: float = 15.0  # seconds between two requests
 
     def push(self, kernel: Kernel) -> Run | None:
-        """Push the kernel, unless it was pushed before, and fetch its run, unless that is here.
+        """Push the kernel and fetch its run, unless that was done before.
 
-        With a `wait` of 0 what was just pushed is not waited for: None.
+        With a `wait` of 0 it does not wait for a new kernel: None.
         """
         folder = self.paths.kernels / kernel.run
         with atomic.lock(folder):
@@ -87,7 +87,7 @@ class Kernels:
             return self._run_here(kernel) or self._bring(kernel)
 
     def _run_here(self, kernel: Kernel) -> Run | None:
-        """The kernel's run, made the latest, if it and its CSV are here and are not to be replaced."""
+        """The kernel's run, made the latest, if it and its CSV are here."""
         folder, csv = self.paths.models / kernel.run, self.paths.submissions / f"{kernel.run}.csv"
         if self.force or not (folder.exists() or csv.exists()):
             return None
@@ -110,16 +110,16 @@ class Kernels:
         except NetworkError as error:
             if not error.unanswered:
                 raise
-            kernel.write_note(self.paths.kernels)  # fetch takes the newest version, whatever became of this one
+            kernel.write_note(self.paths.kernels)  # fetch takes the newest version
             cure = f"`{self._fetch_command(kernel)}` waits for it, or see {kernel.url}"
-            raise NetworkError(f"{error}; Kaggle may have taken the kernel all the same: {cure}") from error
+            raise NetworkError(f"{error}; Kaggle may still have accepted the kernel: {cure}") from error
         kernel = replace(kernel, version=version)
         kernel.write_note(self.paths.kernels)
-        self.log(f"kernel: Kaggle took it as version {version}: {kernel.url}")
+        self.log(f"kernel: pushed as version {version}: {kernel.url}")
         return kernel
 
     def _bring(self, kernel: Kernel) -> Run:
-        """Wait for the kernel, fetch its output, verify it, and put it where the stages look for it."""
+        """Wait for the kernel, then fetch, verify and install its output."""
         incoming = self.paths.kernels / kernel.run / "incoming"
         shutil.rmtree(incoming, ignore_errors=True)
         try:
@@ -138,12 +138,12 @@ class Kernels:
         return run
 
     def _fetch_command(self, kernel: Kernel) -> str:
-        """The command that goes on waiting; without --force it would be content with a run that is here."""
+        """The command that resumes waiting; without --force a run that is here would end it."""
         more = ("--run", kernel.run, *(("--force",) if self.force else ()))
         return commands.command("kernel fetch", kernel.competition, self.paths, *more)
 
     def _await_end(self, kernel: Kernel) -> None:
-        """Look until the kernel is complete."""
+        """Wait until the kernel is complete."""
         start = logged_at = time.monotonic()
         logged = ""
         patient = replace(self.kaggle, attempts=ATTEMPTS) if self.wait else self.kaggle
@@ -157,18 +157,18 @@ class Kernels:
             if answer.status == "COMPLETE":
                 return
             if answer.status not in WAITING:
-                with suppress(PipelineError):  # a log that does not come must not hide the failure
+                with suppress(PipelineError):  # a missing log must not hide the failure
                     for line in self.kaggle.kernel_log(kernel.ref)[-LOG_LINES:]:
                         self.log(f"| {line}")
                 why = f" ({printable(answer.message)})" if answer.message else ""
                 raise PipelineError(f"the kernel is {status}{why}, see {kernel.url}; fix it, then {AGAIN}")
             if now - start >= self.wait:
                 later = self._fetch_command(kernel)
-                raise NetworkError(f"{kernel.ref} did not end within {self.wait:.0f} s: `{later}` goes on waiting")
+                raise NetworkError(f"{kernel.ref} did not end within {self.wait:.0f} s: `{later}` waits again")
             self.kaggle.sleep(self.poll)
 
     def _download(self, kernel: Kernel, incoming: Path) -> None:
-        """Download the files that kernel_runner puts out."""
+        """Download the output of kernel_runner."""
         names = [f"data/models/{kernel.run}/{name}" for name in RUN_FILES]
         names += [f"submissions/{kernel.run}{ending}" for ending in CSV_ENDINGS]
         incoming.mkdir(parents=True)
@@ -176,7 +176,7 @@ class Kernels:
             self.kaggle.kernel_output(kernel.ref, names, incoming, meter.update)
 
     def _publish(self, kernel: Kernel, incoming: Paths) -> Run:
-        """Verify what came, put it where the stages look for it, the CSV last, and make the run the latest."""
+        """Verify and install the run and, last, its CSV; make the run the latest."""
         try:
             run = verify(kernel, incoming)
         except (BadData, MissingInput) as error:
@@ -197,10 +197,10 @@ class Kernels:
 
 
 def verify(kernel: Kernel, paths: Paths) -> Run:
-    """The kernel's run, which lies with its CSV in the folders `paths`.
+    """The kernel's run, with its CSV in the folders `paths`.
 
     Raises:
-        BadData, MissingInput: something is missing, is damaged, or is not what was ordered.
+        BadData, MissingInput: something is missing, damaged, or not what was requested.
     """
     run, csv = Run.open(paths.models, kernel.run), paths.submissions / f"{kernel.run}.csv"
     if (run.card.competition, run.card.config) != (kernel.competition, kernel.config):
@@ -220,11 +220,11 @@ def verify(kernel: Kernel, paths: Paths) -> Run:
 
 
 def _waiting(function: Callable[..., None]) -> Callable[..., None]:
-    """The options of what waits for a kernel and fetches its run."""
+    """The options for waiting and fetching."""
     for option in (
         cli.force, cli.submissions, cli.models, cli.timeout,
         click.option("--poll", metavar="SECONDS", type=cli.Finite(min=0.1), default=15, show_default=True,
-                     help="Between two looks at Kaggle."),
+                     help="Interval between two requests to Kaggle."),
         cli.wait(43200, "the kernel's end"),
     ):  # fmt: skip
         function = option(function)
@@ -233,20 +233,20 @@ def _waiting(function: Callable[..., None]) -> Callable[..., None]:
 
 @cli.stage_command(
     """
-python -m pipeline.kernel push                           the paper's network and recipe on Kaggle's GPU
+python -m pipeline.kernel push                           the paper's model and recipe on Kaggle's GPU
 python -m pipeline.kernel push --preset best --seed 1    any recipe of train
 python -m pipeline.kernel push --dry-run                 look at what would be sent, in data/kernels/RUN
 python -m pipeline.kernel push --wait 0                  push, and fetch later
-python -m pipeline.kernel push --internet --force        push again, and install there what the machine lacks
+python -m pipeline.kernel push --internet --force        push again, with internet for missing packages
 """,
     cli.RECIPE_GROUPS,
 )
 @cli.competition
 @cli.recipe_options
-@cli.run_name("The run's name, and with hyphens the kernel's; by default made from the options.")
+@cli.run_name("Name of the run and, with hyphens, of the kernel; by default made from the options.")
 @click.option("--internet", is_flag=True, help="Give the kernel internet, which many competitions forbid.")
 @click.option("--accelerator", metavar="NAME",
-              help="As Kaggle spells it, NvidiaTeslaT4 for example; none for the CPU; by default a GPU of Kaggle's "
+              help="Accelerator by Kaggle's name, such as NvidiaTeslaT4; none: the CPU; by default a GPU of Kaggle's "
               "choice.")  # fmt: skip
 @_waiting
 @click.option("--dry-run", is_flag=True, help="Write into data/kernels/RUN what would be sent, and stop.")
@@ -256,7 +256,7 @@ def push_command(
 ) -> None:  # fmt: skip
     """Train and predict on Kaggle's machine, and fetch the run and its CSV.
 
-    The kernel is private.  Ctrl-C leaves it running; the same command again goes on waiting.
+    The kernel is private.  Ctrl-C leaves it running; the same command resumes waiting.
     """
     config = cli.recipe(preset, recipe)
     config.model.require_within_limit()
@@ -275,7 +275,7 @@ def push_command(
 
 @cli.stage_command("""
 python -m pipeline.kernel fetch                      the kernel that was pushed last
-python -m pipeline.kernel fetch --run RUN --wait 0   that run's, if it has ended
+python -m pipeline.kernel fetch --run RUN --wait 0   the run's kernel, if it has ended
 """)
 @cli.run_name("The run whose kernel was pushed; by default the last.")
 @_waiting

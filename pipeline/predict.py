@@ -1,9 +1,9 @@
-"""Stage 4: runs and the hidden images -> submissions/RUN.csv, with a sidecar that says where it comes from.
+"""Stage 4: run + test set -> submissions/RUN.csv, and its origin and probabilities beside it.
 
     python -m pipeline.predict --out submissions/sub.csv
 
-Without --run it takes what train finished last: a run, or all seeds of one command.  The run's folder says which
-network and which competition; there are no model flags.
+Without --run it takes what train finished last: a run, or all seeds of one command.  The run's folder knows its model
+and its competition; there are no model options.
 """
 
 import dataclasses
@@ -48,16 +48,15 @@ def predict(
     adapt: Adapt = "auto", out: Path | None = None, device: str = "auto", batch_size: int = 512, verbose: bool = False,
     force: bool = False,
 ) -> Predicted:  # fmt: skip
-    """Write the labels for the hidden images of `slug`, by default the runs' own competition.
+    """Predict the test set of `slug`, by default the runs' own competition.
 
-    They are those of one run or of several's averaged probabilities, by default of what train finished last.
-    Pixels are streamed, so that only predictions stay in memory, some 40 bytes an image.
+    Averages the probabilities of several runs; takes by default what train finished last.
+    Streams the images: only predictions stay in memory, some 40 bytes per image.
 
     Raises:
         MissingInput: no finished run, or the competition's data is not preprocessed.
-        BadData: the run's or the data's files are damaged, or it is not the data that the run was trained on.
-        UsageError: the runs do not go together, or `out` is a CSV of somebody else's making, and not `force`, which
-            keeps a copy of it.
+        BadData: files of the run or the data are damaged, or the run was trained on other data.
+        UsageError: the runs do not match, or predict did not write the existing `out` (`force` keeps a copy).
     """
     ensemble = Ensemble.open(paths.models, paths.pretrained, names)
     data = Processed.open(paths.processed / (slug or ensemble.competition))
@@ -83,19 +82,15 @@ def predict(
 
 
 def _introduction(ensemble: Ensemble, data: Processed) -> list[str]:
-    """What predicts, and on what terms.
-
-    Raises:
-        BadData: these are not the images that the runs learned from.
-    """
+    """Which runs predict, and warnings about them; BadData if they were trained on other images."""
     slug, lines = data.folder.name, []
     for run in ensemble.runs:
         lines.append(f"run {run.name} (preset {run.card.config.preset}, competition {slug})")
         if run.origin is not None:
-            lines.append(f"{run.name} came with the project, trained on {run.origin}")
-            lines.append("the competition forbids pretrained weights: to compete, train a network of your own")
+            lines.append(f"{run.name}: bundled weights, trained on {run.origin}")
+            lines.append("the competition forbids pretrained weights: train your own to compete")
         elif data.training_fingerprint != run.card.data:
-            raise BadData(f"{data.folder} is not what run {run.name} learned from: train again, or name another --run")
+            raise BadData(f"{data.folder} is not what run {run.name} was trained on: train again, or use another --run")
         if not run.result.submittable:
             lines.append(
                 f"NOT SUBMITTABLE: run {run.name} has {run.result.trainable_parameters:,} trainable "
@@ -109,15 +104,11 @@ def _introduction(ensemble: Ensemble, data: Processed) -> list[str]:
 
 
 def _existing(csv: Path, names: Sequence[str]) -> Sidecar | None:
-    """The sidecar of a CSV that is complete.
-
-    Raises:
-        UsageError: the CSV, or a file beside it that predict would write, is somebody else's.
-    """
+    """The sidecar of a complete CSV; UsageError if predict did not write the CSV, or a file beside it."""
     if others := submissions.strangers(csv):
         cure = submissions.again(csv, "+".join(names))
         raise UsageError(f"{others[0]} was not written by predict, or was edited since; it stays as it is: {cure}")
-    # A partial file is what a killed predict left.
+    # A killed predict leaves a partial file.
     return Sidecar.read(csv) if csv.exists() and not atomic.partial(csv).exists() else None
 
 
@@ -125,7 +116,7 @@ def _write(
     ensemble: Ensemble, data: Processed, csv: Path, log: Log, *, tta: Tta, adapt: Adapt, device_name: str,
     batch_size: int, verbose: bool,
 ) -> Sidecar:  # fmt: skip
-    """Predict the holdout and the hidden images, then publish them."""
+    """Predict the holdout and the test set, then write the CSV."""
     # PyTorch takes seconds to import, and a CSV that is complete is found without it.
     with working("loading PyTorch"):
         from pipeline.gap.prediction import predict_hidden  # noqa: PLC0415
@@ -196,7 +187,7 @@ def _publish(
 
 
 def _predict_score(csv: Path, written: Sidecar, paths: Paths, verbose: bool) -> None:
-    """Predict the public score, and keep it in the ledger before anybody knows the score."""
+    """Predict the public score, and record it in the ledger before the score is known."""
     path, csvs = paths.submissions / ledger.NAME, submissions.local_csvs(paths.submissions, written.competition)
     entries, subject = ledger.read(path), submissions.local_csv(csv, written.competition)
     assessed = assess(subject, csvs, entries, competition(written.competition))
@@ -208,24 +199,24 @@ def _predict_score(csv: Path, written: Sidecar, paths: Paths, verbose: bool) -> 
 python -m pipeline.predict --out submissions/sub.csv      the run that train finished last
 python -m pipeline.predict --run paper-1f3a9c2b           that run, into submissions/paper-1f3a9c2b.csv
 python -m pipeline.predict --run A B C --tta flip         three runs and their mirror images, averaged
-python -m pipeline.predict --run pretrained               the network that came with the project
+python -m pipeline.predict --run pretrained               the bundled weights
 """)
 @click.option(
     "--run", "names", metavar="RUN...", multiple=True,
-    help="Runs under --models, or pretrained, or pretrained-NAME for one of several; by default what train finished "
-    "last, a run or the seeds of one command; the probabilities of several are averaged.",
+    help="Runs to average; pretrained (or pretrained-NAME) for the bundled weights; by default what train finished "
+    "last, a run or all seeds of one command.",
 )  # fmt: skip
 @click.option("--tta", type=click.Choice(get_args(Tta)), default="none", show_default=True,
-              help="Average over each image and its mirror image (flip), and both shifted (flip-shift).")  # fmt: skip
+              help="Test-time augmentation: mirror images (flip), and shifts as well (flip-shift).")  # fmt: skip
 @click.option("--adapt", type=click.Choice(get_args(Adapt)), default="auto", show_default=True,
-              help="Against a shift of the hidden images: batch-norm adaptation (bn), a mistake reverted, the "
-              "prior of the classes corrected; auto: what a trial on labelled images recommends.")  # fmt: skip
-@cli.slug("As in its URL; by default the run's own, for pretrained as in the other stages.")
+              help="Mitigation of a shift: batch-norm adaptation (bn), undo a preprocessing mistake (revert), correct "
+              "class frequencies (prior); auto: what gains in a trial on holdout images.")  # fmt: skip
+@cli.slug("Last part of its URL; by default the run's own, for pretrained as in the other stages.")
 @click.option("--out", metavar="CSV", type=cli.FILE,
-              help="The CSV to write; by default submissions/RUN.csv, or ensemble-HASH.csv there for several "
+              help="CSV to write; by default submissions/RUN.csv, or ensemble-HASH.csv there for several "
               "runs.")  # fmt: skip
 @click.option("--batch-size", metavar="N", type=click.IntRange(min=1), default=512, show_default=True,
-              help="Images at once.")  # fmt: skip
+              help="Batch size.")  # fmt: skip
 @cli.verbose
 @cli.device
 @cli.processed
@@ -235,7 +226,7 @@ python -m pipeline.predict --run pretrained               the network that came 
 def command(
     names: tuple[str, ...], slug: str | None, processed: Path, models: Path, submissions: Path, **options: Any
 ) -> None:
-    """Label the hidden images with a run, or with several, and write the submission and its sidecar."""
+    """Predict the test set with one or several runs, and write the CSV."""
     paths = Paths(processed=processed, models=models, submissions=submissions)
     if slug is None and any(map(runs.is_pretrained, names)):
         slug = check_slug(os.environ.get(cli.COMPETITION) or cli.default_competition(paths))

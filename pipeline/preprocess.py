@@ -2,8 +2,8 @@
 
     python -m pipeline.preprocess
 
-Reads the pickles with our own reader (no code in them can run), checks what they say, finds out how the
-pixels lie, and writes plain .npy arrays with a manifest.  Needs no torch.
+Reads the pickles with our own reader, which runs no code from them, checks them, detects the pixel layout, and writes
+plain .npy arrays with a manifest.  Needs no torch.
 """
 
 import os
@@ -28,15 +28,15 @@ from pipeline.store.processed import ArrayName
 
 
 def preprocess(slug: str, paths: Paths, log: Log, *, ids_key: str | None = None, force: bool = False) -> Path:
-    """Turn the download into checked arrays in data/processed/SLUG, which is the result.
+    """Turn the download into checked arrays in data/processed/SLUG, and return that folder.
 
     Args:
-        ids_key: where the hidden file has its images' ids, or cifar.NO_KEY to number them from 0; None: under "ids", or
-            as the arrays that are there say.
+        ids_key: key of the ids in the test set's file, or cifar.NO_KEY to number them from 0; None: "ids", or as in
+            the existing arrays.
 
     Raises:
         MissingInput: there is no download.
-        BadData: a file is damaged, hostile or of another shape; nothing is written then.
+        BadData: a file is damaged, hostile or has another shape; nothing is written then.
     """
     raw, target = _raw_folder(paths.raw, slug), paths.processed / slug
     log(f"preprocess: {raw}")
@@ -70,17 +70,17 @@ def preprocess(slug: str, paths: Paths, log: Log, *, ids_key: str | None = None,
 
 
 def _is_current(target: Path, inputs: Mapping[str, str], ids_key: str | None) -> bool:
-    """Whether the arrays in `target` are of these inputs, with the ids from under `ids_key` (None: it does not say)."""
+    """Whether the arrays in `target` are from these inputs and `ids_key` (None: any)."""
     manifest = Manifest.read(target)
     if manifest is None or manifest.inputs != inputs or manifest.missing(target):
         return False
-    # Older versions did not say it, and numbered images whose ids were under another key.
+    # Older versions did not record it, and numbered images whose ids had another key.
     known = manifest.facts.get("hidden", {}).get("ids_key", "not known")
     return known != "not known" and ids_key in (None, known or cifar.NO_KEY)
 
 
 def _raw_folder(raw: Path, slug: str) -> Path:
-    """raw/SLUG, or `raw` itself when that is laid out like a download."""
+    """raw/SLUG, or `raw` itself if it is laid out like a download."""
     links.require_live(raw / slug)
     if (raw / slug).is_dir():
         return raw / slug
@@ -90,9 +90,9 @@ def _raw_folder(raw: Path, slug: str) -> Path:
 
 
 def _sources(raw: Path, slug: str, paths: Paths) -> dict[str, FileRecord]:
-    """Records of the files to read: from the download's manifest, or from the files where there is none.
+    """Records of the files to read: from the download's manifest, or from the files themselves.
 
-    A flipped bit in the pixels loads without an error, so what the manifest says is compared with every file.
+    A flipped bit in the pixels loads without an error, so every file is compared with the manifest.
     """
     manifest = Manifest.read(raw)
     if manifest is None:
@@ -111,7 +111,7 @@ def _sources(raw: Path, slug: str, paths: Paths) -> dict[str, FileRecord]:
 def _write(
     folder: Path, train: cifar.Labelled, test: cifar.Labelled, hidden: cifar.Hidden, log: Log
 ) -> dict[str, FileRecord]:
-    """Write the arrays; the hidden images, which need not fit into memory, as `np.save` would."""
+    """Write the arrays; the test images in chunks, since they may not fit into memory."""
     arrays: dict[ArrayName, NDArray[Any]] = {
         "train_images": train.images, "train_labels": train.labels,
         "test_images": test.images, "test_labels": test.labels, "hidden_ids": hidden.ids,
@@ -130,7 +130,7 @@ def _write(
 
 
 def _statistics(chunks: Iterable[cifar.Images]) -> dict[str, Any]:
-    """Number of images, and mean and deviation of each channel over all pixels, in 0..1."""
+    """Number of images, and mean and standard deviation of each channel over all pixels, 0..1."""
     counts = np.zeros((3, 256), dtype=np.int64)
     for images in chunks:
         for channel in range(3):
@@ -156,7 +156,7 @@ def _hidden_facts(hidden: cifar.Hidden, train: cifar.Labelled, log: Log) -> dict
 
 
 def _report(facts: Mapping[str, Any]) -> None:
-    """Show what was found, and warn of what people have fallen for."""
+    """Show what was detected, and warn of common traps."""
     train, test, hidden = facts["train"], facts["test"], facts["hidden"]
     counts = f"{train['images']:,} training, {test['images']:,} holdout and {hidden['images']:,} test images"
     ids = "its own ids" if hidden["own_ids"] else "no ids: rows count from 0"
@@ -177,13 +177,13 @@ python -m pipeline.preprocess --raw DIR --processed OUT   other folders; DIR may
 @click.option(
     "--ids-key",
     metavar="KEY",
-    help="Where the hidden file has its images' ids, if not under ids; none: number them from 0.",
+    help="Key of the ids in the test set's file, if not ids; none: number the images from 0.",
 )
 @cli.force
 def command(slug: str, raw: Path, processed: Path, ids_key: str | None, force: bool) -> None:
     """Turn the download into checked arrays in data/processed/SLUG.
 
-    No code in a downloaded file can run here.  Detects scrambled pixels and swapped channels.
+    Runs no code from downloaded files.  Detects scrambled pixels and swapped channels.
     """
     paths = Paths(raw=raw, processed=processed)
     preprocess(slug, paths, console.log, ids_key=ids_key, force=force)

@@ -2,7 +2,7 @@
 
     python -m pipeline.report
 
-Reads files and asks nobody, so it also shows a run that is being trained, and works offline.
+Reads files only, so it works offline, and during training.
 """
 
 import os
@@ -29,7 +29,7 @@ def report(
     """Write the report of a run, and return its page; a newer one than all it shows is left as it is.
 
     Args:
-        run_name: the run; by default the one that train finished last, or, if none has, the one it began last.
+        run_name: the run; by default the one that train finished last, else the one begun last.
         out: the folder to write it in; by default data/models/RUN/report.
 
     Raises:
@@ -90,7 +90,7 @@ def command(
 ) -> None:
     """Write a run's report: one self-contained HTML page.
 
-    Works half-way through a run, and with no submission yet.
+    Works during training, and before any submission.
     """
     paths = Paths(processed=processed, models=models, submissions=submissions)
     report(paths, console.log, run_name=run_name, out=out, force=force)

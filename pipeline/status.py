@@ -1,8 +1,8 @@
-"""What exists, what of it is stale, and what to do next, on one screen.
+"""What exists, what is stale, and what to do next, on one screen.
 
     python -m pipeline.status
 
-Reads files and asks nobody (pipeline.store.overview).
+Reads files only (pipeline.store.overview).
 """
 
 import json
@@ -26,12 +26,12 @@ RUN_HEAD = ("", "preset", "epochs", "holdout", "public", "time", "")
 NAME, RUNS, CSVS = 28, 10, 4  # on the screen: characters of a name, and how many are shown, the newest
 
 
-# --- what comes next: the first thing that is missing or stale, in the order of the stages ----------------
+# --- the next step: the first thing that is missing or stale, in the order of the stages ------------------
 
 
 @dataclass(frozen=True)
 class NextStep:
-    """A stage to run with these options, and why; `wait`: after what is under way has ended."""
+    """A stage to run with these options, and why; `wait`: after the running one."""
 
     stage: str
     why: str
@@ -40,13 +40,13 @@ class NextStep:
 
 
 def next_step(known: Overview, paths: Paths) -> NextStep:
-    """The first that is needed."""
+    """The first step that is needed."""
     run = overview.usable(known.runs)
     return _data_step(known) or (_csv_step(known, run, paths) if run else _run_step(known, paths))
 
 
 def _data_step(known: Overview) -> NextStep | None:
-    """Arrays that are complete need no download any more; a damaged folder is only redone with --force."""
+    """Complete arrays need no download; a damaged folder needs --force."""
     raw, processed = known.raw.state, known.processed.state
     if processed == "complete":
         return None
@@ -62,11 +62,11 @@ def _data_step(known: Overview) -> NextStep | None:
 
 
 def _run_step(known: Overview, paths: Paths) -> NextStep:
-    """What is needed for a run that predict can take: none is finished and of these images but a sweep's trials."""
+    """The step towards a run that predict can take, if no run but sweep trials is finished."""
     for run in known.runs:
         if run.state == "training" and not run.trial:
             return NextStep("predict", f"run {run.name} is being trained", wait=True)
-    # Interrupted ones first, then damaged ones, then those of other images.
+    # Interrupted runs first, then damaged ones, then those of other images.
     own = [run for run in known.runs if not run.trial]
     for run in sorted(own, key=lambda run: (run.stale, run.state == "damaged")):
         try:
@@ -76,17 +76,17 @@ def _run_step(known: Overview, paths: Paths) -> NextStep:
         name = runs.default_name(card) if run.stale else run.name  # on other images it is another run
         again = commands.of_run(card, name, paths.submissions)
         if run.stale:
-            return NextStep("train", f"the images have changed since run {run.name} learned from them", again)
+            return NextStep("train", f"the images have changed since run {run.name}", again)
         if run.state == "interrupted":
-            return NextStep("train", f"run {run.name} was interrupted, and goes on", again)
+            return NextStep("train", f"run {run.name} was interrupted: resume it", again)
         return NextStep("train", f"run {run.name} is damaged", ["--force", *again])
     why = "no run is finished" + (" apart from a sweep's trials" if len(known.runs) > len(own) else "")
-    # A run whose options cannot be read may be the one that the default options make.
+    # A run with unreadable options may be the one that the default options make.
     return NextStep("train", why, ["--force"] if own else [])
 
 
 def _csv_step(known: Overview, run: RunState, paths: Paths) -> NextStep:
-    """What is needed for that run's predictions to be submitted and scored, and then to understand the score."""
+    """The step towards a submitted, scored and explained CSV of that run."""
     named = [] if run.latest else ["--run", run.name]
     csv = next((csv for csv in known.csvs if csv.default and not csv.stale), None)
     if run.submittable and csv is None:
@@ -115,7 +115,7 @@ def _csv_step(known: Overview, run: RunState, paths: Paths) -> NextStep:
 
 
 def show(known: Overview) -> list[str]:
-    """The lines of the screen, without what comes next."""
+    """The lines of the screen, without the next step."""
     # The latest run and the best one first; a sweep has very many trials.
     shown = sorted(known.runs, key=lambda run: (not (run.latest or run.best), run.trial))
     parts = {
@@ -192,7 +192,7 @@ python -m pipeline.status --json                          for programs; accuraci
 @cli.models
 @cli.submissions
 def command(slug: str, as_json: bool, raw: Path, processed: Path, models: Path, submissions: Path) -> None:
-    """Show what exists, what of it is stale, and what to do next."""
+    """Show what exists, what is stale, and what to do next."""
     paths = Paths(raw=raw, processed=processed, models=models, submissions=submissions)
     known = overview.read(slug, paths, datetime.now(UTC))
     step = next_step(known, paths)

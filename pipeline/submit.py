@@ -1,19 +1,19 @@
-"""Stage 5: a CSV -> Kaggle: one submission, whatever Kaggle answers, and the score of that very submission.
+"""Stage 5: a CSV -> Kaggle: one submission, whatever Kaggle replies, and its score.
 
     python -m pipeline.submit
 
-A submission's description carries a tag with the CSV's sha256: what carries it is ours, nothing else.  Under a lock,
-submit reads Kaggle's list and the ledger, and sends only what is in neither.  What follows depends on the answer:
+A submission's description has a tag with the CSV's sha256, which identifies ours.  Under a lock,
+submit reads Kaggle's list and the ledger, and sends a CSV only if it is in neither.  What follows depends on the reply:
 
-    a ref                 looked up in the list, because an answer may name another submission
-    429, failed upload    not taken: waits as Retry-After says, looks for the tag, sends again (TRIES in all); a 5xx
+    a ref                 looked up in the list, because a reply may name another submission
+    429, failed upload    not accepted: waits as Retry-After says, looks for the tag, sends again (TRIES in all); a 5xx
                           before the request that creates the submission counts as a failed upload
-    5xx, 408, no answer   to that request: open, Kaggle may still carry it out.  Looks for the tag for `patience`
+    5xx, 408, no reply    to that request: open, Kaggle may still carry it out.  Looks for the tag for `patience`
                           seconds; if it does not show up, ends with exit code 6 and sends nothing more
     400, 401, 403, 404    refused: the ledger gets a line `error`; ends with the exit code of pipeline.errors
 
-Before sending, the ledger gets a line `sending`.  A later run that finds it, after a kill or an open answer, first
-looks for the tag for the rest of `patience`, and sends again only then.
+Before sending, the ledger gets a line `sending`.  A later run that finds it first looks for the tag for the rest of
+`patience`, and only then sends again.
 """
 
 import os
@@ -52,25 +52,25 @@ class Sender:
     kaggle: Kaggle
     log: Log
     wait: float = 900.0  # for the score; 0: do not wait
-    poll: float = 5.0  # between two looks for the score
-    settle: float = 15.0  # of looking for the tag of a refused submission, before it is sent again
-    patience: float = 90.0  # within which a submission shows up whose answer was lost, or never
-    look: float = 5.0  # between two looks for the tag
+    poll: float = 5.0  # between two requests for the score
+    settle: float = 15.0  # of looking for the tag of a refused submission before it is sent again
+    patience: float = 90.0  # within which a submission without a reply shows up, or never
+    look: float = 5.0  # between two requests for the tag
     monotonic: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def submit(self, csv: Path, slug: str | None = None, *, again: bool = False) -> Entry:
-        """Validate and submit `csv`, unless it was submitted before, and wait for its score; its state in the ledger.
+        """Validate and submit `csv` once, and wait for its score; returns its state in the ledger.
 
         Args:
             csv: the CSV.
             slug: the competition; by default the one in the CSV's sidecar.
-            again: submit even if this very CSV was submitted before.
+            again: submit even if this CSV was submitted before.
 
         Raises:
             BadData, MissingInput, UsageError: the CSV is not a valid submission; nothing was sent.
             SubmissionLimit: no submission is left today.
-            NetworkError: also when the score did not come in time; running it again goes on waiting.
+            NetworkError: also if the score did not come in time; the same command waits again.
             ScoringError: Kaggle could not score it.
         """
         draft = _draft(csv, slug, self.paths, self.log)
@@ -88,9 +88,9 @@ class Sender:
         return self.paths.submissions / ledger.NAME
 
     def _send_once(self, csv: Path, draft: Entry, again: bool) -> Entry:
-        """The submission of this CSV that Kaggle has already, or a new one; `again`: a new one in any case."""
+        """The existing submission of this CSV, or a new one; with `again` always a new one."""
         slug = draft.competition
-        # The ledger first learns what was sent by hand, by a run that was killed, or before the ledger was lost.
+        # First add what was sent by hand, by a killed run, or before the ledger was lost.
         listed, csvs = self.kaggle.submissions(slug), local_csvs(self.paths.submissions, slug)
         entries = ledger_sync.sync(self._ledger, ledger.read(self._ledger), listed, csvs, slug, also=[draft])
         own = [entry for entry in ledger.current(entries, slug) if entry.csv_sha256 == draft.csv_sha256]
@@ -112,14 +112,14 @@ class Sender:
         return self._accepted(draft, self._send(csv, draft, earlier))
 
     def _open_for(self, sent: Sequence[str]) -> float:
-        """For how many more seconds a submission may show up that was sent at these times with no answer."""
+        """For how many more seconds a submission without a reply, sent at these times, may show up."""
         if not sent:
             return 0.0
         age = (self.now() - ledger_sync.instant(sent[-1])).total_seconds()
-        return min(max(self.patience - age, 0.0), self.patience)  # a clock that was put back makes nobody wait longer
+        return min(max(self.patience - age, 0.0), self.patience)  # also if the clock was put back
 
     def _send(self, csv: Path, draft: Entry, earlier: Collection[int]) -> int:
-        """Send it; the ref.  What each answer means is in the module's docstring."""
+        """Send it and return the ref, as the module's docstring says."""
         description = tag(draft.run or "unknown", draft.csv_sha256, draft.local_validation)
         tries = 0
         while True:
@@ -134,20 +134,20 @@ class Sender:
             except REFUSALS as error:
                 self._note(draft, ledger.ERROR, str(error))
                 raise
-            else:  # `named` may be another's
+            else:  # `named` may be another submission
                 if (ref := self._look(draft, earlier, self.patience, named)) is None:
-                    raise NetworkError(f"Kaggle took it as ref {named}, which is another submission: {LATER}")
+                    raise NetworkError(f"Kaggle named ref {named}, which is another submission: {LATER}")
                 return ref
 
     def _arrived(self, draft: Entry, earlier: Collection[int], error: NetworkError) -> int | None:
-        """The ref of a submission that arrived although sending it ended with `error`; None if it can be sent again.
+        """The ref of a submission that arrived in spite of `error`; None if it can be sent again.
 
         Raises:
-            NetworkError: nobody knows, and only the next run can tell.
+            NetworkError: it is unknown until the next run.
         """
         settle = max(self.settle, min(error.retry_after or 0.0, LONGEST_WAIT))
         seconds = self.patience if error.unanswered else settle
-        self.log(f"submit: {error}; it may have arrived all the same: {LOOKING}, {seconds:.0f} s")
+        self.log(f"submit: {error}; it may still have arrived: {LOOKING}, {seconds:.0f} s")
         if (ref := self._look(draft, earlier, seconds)) is not None:
             self.log(f"submit: it did arrive, as ref {ref}")
         elif error.unanswered:
@@ -155,22 +155,21 @@ class Sender:
         return ref
 
     def _look(self, draft: Entry, earlier: Collection[int], seconds: float, named: int | None = None) -> int | None:
-        """The ref of the newest submission that carries our tag and is none of the `earlier` ones.
+        """The ref of the newest submission with our tag that is not among the `earlier` ones.
 
-        It is looked for during `seconds`.  If it does not show up: `named`, by Kaggle's answer, unless that is listed
-        as another's.
+        Looks for `seconds`; then returns `named`, the ref in Kaggle's reply, unless the list has it as another's.
 
         Raises:
-            NetworkError: the list does not come; only the next run can tell.
+            NetworkError: Kaggle's list is unavailable.
         """
         end = self.monotonic() + seconds
-        if named is None:  # there was no answer, so the list has hardly got that far
+        if named is None:  # without a reply the list has hardly got it yet
             self.kaggle.sleep(self.look)
         while True:
             try:
                 listed = {item.ref: item for item in self.kaggle.submissions(draft.competition)}
             except PipelineError as error:
-                taken = "may have taken the submission" if named is None else f"took it as ref {named}"
+                taken = "may have taken the submission" if named is None else f"accepted the submission (ref {named})"
                 raise NetworkError(f"Kaggle {taken}, and then: {error}; {LATER}") from error
             own = [ref for ref, item in listed.items() if carries(item.description, draft.csv_sha256)]
             if new := set(own) - set(earlier):
@@ -180,13 +179,13 @@ class Sender:
             self.kaggle.sleep(self.look)
 
     def _accepted(self, draft: Entry, ref: int) -> Entry:
-        """The ledger's new line for a submission that Kaggle has."""
+        """The ledger's line for a submission that Kaggle has."""
         entry = self._note(replace(draft, ref=ref), ledger.PENDING)
         self.log(f"submit: submitted (ref {ref})")
         return entry
 
     def _await_score(self, entry: Entry) -> Entry:
-        """Look for the score of this very ref until the time is up."""
+        """Wait for the score of this ref."""
         assert entry.ref is not None  # Kaggle has it
         end = self.monotonic() + self.wait
         while self.wait and entry.status == ledger.PENDING:
@@ -195,7 +194,7 @@ class Sender:
             except NetworkError as error:
                 raise NetworkError(f"ref {entry.ref} was accepted, its score is not known yet: {error}") from error
             if submission is not None and not ledger_sync.is_of(submission, entry):
-                raise NetworkError(f"Kaggle took it as ref {entry.ref}, which is another submission: {LATER}")
+                raise NetworkError(f"Kaggle named ref {entry.ref}, which is another submission: {LATER}")
             if submission is not None and submission.status.lower() != ledger.PENDING:
                 entry = ledger_sync.updated(entry, submission)
                 ledger.append(self._ledger, [entry])
@@ -216,7 +215,7 @@ class Sender:
 
 
 def _draft(csv: Path, slug: str | None, paths: Paths, log: Log) -> Entry:
-    """The ledger's entry as far as it is known beforehand; a CSV that is not as predict wrote it has an unknown run."""
+    """The ledger's entry before submission; without a run if predict did not write the CSV."""
     try:
         sidecar = local_csv(csv).sidecar
     except NotOurs as error:
@@ -230,15 +229,15 @@ def _draft(csv: Path, slug: str | None, paths: Paths, log: Log) -> Entry:
         raise UsageError(f"{csv} was predicted for {sidecar.competition}, not for --competition {slug}")
     if not sidecar.submittable:
         limit = f"the competition's {PARAMETER_LIMIT:,} trainable parameters"
-        raise UsageError(f"{csv} comes from a network over {limit}: submit a run within them")
+        raise UsageError(f"{csv} comes from a model over {limit}: submit one within the limit")
     return Entry.of(sidecar)
 
 
 def _newest(paths: Paths, slug: str | None) -> Path:
     """The CSV that is submitted by default (see store.submissions.default_csv)."""
-    # Without any run there may be a CSV of the weights that came with the project, which are not to be submitted.
+    # Without any run there may be a CSV of the bundled weights, which must not be submitted.
     runs.latest(paths.models)
-    # One of another competition is refused as if it had been named.
+    # A CSV for another competition is refused as if it had been named.
     if not (csvs := local_csvs(paths.submissions, slug)):
         slug, csvs = None, local_csvs(paths.submissions)
     return default_csv(csvs, paths, slug).path
@@ -250,12 +249,12 @@ python -m pipeline.submit --csv submissions/sub.csv      that CSV
 python -m pipeline.submit --csv other.csv --competition SLUG
 """)
 @cli.csv("The CSV to submit; by default the newest of the run that train finished last.")
-@cli.slug("As in its URL; or $PIPELINE_COMPETITION; needed for a CSV that predict did not write.",
+@cli.slug("Last part of its URL; or $PIPELINE_COMPETITION; needed for a CSV that predict did not write.",
           envvar=cli.COMPETITION)  # fmt: skip
-@click.option("--again", is_flag=True, help="Submit this very CSV once more, at the cost of a daily submission.")
+@click.option("--again", is_flag=True, help="Submit the same CSV once more, at the cost of a daily submission.")
 @cli.wait(900, "the score")
 @click.option("--poll", metavar="SECONDS", type=cli.Finite(min=0.1), default=5, show_default=True,
-              help="Between two looks at Kaggle.")  # fmt: skip
+              help="Interval between two requests to Kaggle.")  # fmt: skip
 @cli.timeout
 @cli.processed
 @cli.models

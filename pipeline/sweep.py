@@ -1,7 +1,7 @@
-"""python -m pipeline.sweep: searches the options of training for the best validation accuracy, with Optuna.
+"""python -m pipeline.sweep: search training options for the best validation accuracy, with Optuna.
 
-The same command, also on other machines with the same --storage, joins the same study and helps; after an
-interruption it goes on.  The best run is kept; as a trial it is never the one that predict takes by default.
+The same command joins the same study, on other machines with the same --storage, and resumes after an interruption.
+The best run is kept; as a trial it is never the default of predict.
 """
 
 import math
@@ -39,9 +39,9 @@ FORMS = "LOW:HIGH[:STEP], log:LOW:HIGH, or A,B,C"
 STORAGE = "sweeps.sqlite3"  # below --models
 RUN, REASON = "run", "reason"  # a trial's attributes: its run's name; why it has no accuracy
 SEARCH = "pipeline"  # the study's attribute: what all its workers must agree on
-RETRIES = 3  # of a trial whose worker died: it may be the trial that kills them
+RETRIES = 3  # of a trial whose worker died, perhaps because of it
 LOCK_WAIT = 60  # seconds for other workers to finish writing
-HOPELESS = 20  # trials in a row without an accuracy: something is wrong with all of them
+HOPELESS = 20  # failed trials in a row that end the sweep
 TABLE_ROWS = 5  # trials in the table
 
 Axes = Mapping[str, BaseDistribution]  # a field of TrainConfig -> its values
@@ -51,11 +51,7 @@ Axes = Mapping[str, BaseDistribution]  # a field of TrainConfig -> its values
 
 
 def parse(searches: Sequence[str]) -> Axes:
-    """The command line's `--search FIELD=SPEC`.
-
-    Raises:
-        UsageError: an unknown or a repeated field, or a SPEC that does not fit it.
-    """
+    """The command line's `--search FIELD=SPEC`; UsageError for an unknown or repeated field, or an invalid SPEC."""
     fields = {"model": Option(Literal[tuple(MODELS)], "", None), **options()}
     known = [name for name in fields if name not in commands.TAUGHT]  # a sweep has no teachers
     axes: dict[str, BaseDistribution] = {}
@@ -107,7 +103,7 @@ def train_command(base: TrainConfig, values: Mapping[str, Any], slug: str, paths
 
 
 def parse_url(storage: str) -> URL:
-    """The URL of a database that workers can share; UsageError, without its secrets, of anything else."""
+    """The URL of a database that workers can share, else UsageError, without its secrets."""
     with suppress(SQLAlchemyError, ValueError):  # their messages quote the URL, and so its password
         url = make_url(storage)
         if url.get_dialect().name != "sqlite" or url.database not in (None, "", ":memory:"):
@@ -122,15 +118,15 @@ def shown(url: URL) -> str:
 
 @contextmanager
 def database(url: URL, heartbeat: int) -> Iterator[RDBStorage]:
-    """The database; a running trial without two signs of life, `heartbeat` seconds apart, is tried again by others.
+    """The database; a trial that misses two heartbeats, `heartbeat` seconds apart, is retried by others.
 
     Raises:
         UsageError: its driver is not installed.
-        PipelineError: the database does not answer, now or later in the block.
+        PipelineError: the database does not respond, now or later in the block.
     """
     sqlite = url.get_backend_name() == "sqlite"
     try:
-        # Workers that begin at once would get in each other's way while SQLite's tables are made.
+        # Workers that start together must not create SQLite's tables twice.
         with atomic.lock(Path(str(url.database)), LOCK_WAIT) if sqlite else nullcontext():
             storage = RDBStorage(
                 url.render_as_string(hide_password=False),
@@ -169,7 +165,7 @@ def join(storage: RDBStorage, name: str, search: Mapping[str, Any]) -> Study:
 
 
 def ranking(study: Study) -> list[FrozenTrial]:
-    """The complete trials, the best first, of equal ones the older."""
+    """The complete trials, best first, ties oldest first."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return sorted(complete, key=lambda trial: (-float(trial.value or 0), trial.number))
 
@@ -190,14 +186,14 @@ class Worker:
     device: str
 
     def work(self, trials: int) -> None:
-        """Run trials until the study has `trials` complete ones, and report; each worker ends its own trial."""
+        """Run trials until the study has `trials` complete ones, and report."""
         if len(ranking(self.study)) < trials:
             try:
                 self.study.optimize(self._objective, callbacks=[self._after, MaxTrialsCallback(trials)])
             except ValueError as error:
                 if "Cannot tell" not in str(error):  # Optuna's, of a trial that has ended already
                     raise
-                # Perhaps this machine slept, or did not reach the storage.
+                # Perhaps this machine slept, or lost the storage.
                 raise PipelineError("this worker was taken for dead: run the same command again to go on") from error
         self._keep_best()
         ranked = ranking(self.study)
@@ -211,7 +207,7 @@ class Worker:
     def _objective(self, trial: Trial) -> float:
         """The best validation accuracy in per cent, of the trial's run or of an earlier one with the same values."""
         values = {name: suggest(trial, name, axis) for name, axis in self.axes.items()}
-        # A trial that is tried again has a name already, and goes on from the checkpoint of that run.
+        # A retried trial has a name already, and resumes that run.
         name = trial.user_attrs.get(RUN, f"{self.study.study_name}-{trial.number}")
         twin = next((each for each in ranking(self.study) if each.params == values), None)
         trial.set_user_attr(RUN, twin.user_attrs[RUN] if twin else name)
@@ -226,7 +222,7 @@ class Worker:
             )  # fmt: skip
         except PipelineError as error:
             trial.set_user_attr(REASON, str(error))
-            if not self.keep and not isinstance(error, UsageError):  # then the folder may be somebody else's
+            if not self.keep and not isinstance(error, UsageError):  # the folder may be another program's
                 _remove(self.paths.models / name)
             raise optuna.TrialPruned from error
         except KeyboardInterrupt:
@@ -236,7 +232,7 @@ class Worker:
         return run.result.validation_accuracy
 
     def _after(self, study: Study, trial: FrozenTrial) -> None:
-        """Tell in one line how the trial ended."""
+        """Log how the trial ended, in one line."""
         line = f"trial {trial.number}  {' '.join(f'{name}={_brief(value)}' for name, value in trial.params.items())}"
         if trial.state == TrialState.COMPLETE:
             self._keep_best()
@@ -250,11 +246,11 @@ class Worker:
             raise PipelineError(f"{HOPELESS} trials failed in a row, the last one: {trial.user_attrs[REASON]}")
 
     def _keep_best(self) -> None:
-        """Remove all of the study's runs that are on this machine but the best."""
+        """Remove the study's runs on this machine, except the best."""
         if self.keep:
             return
         models = self.paths.models
-        # Workers that share the folder take turns: one with an older view of the study would remove a new best.
+        # Workers that share the folder take turns, or one with an older view might remove a new best run.
         with atomic.lock(models / f"{self.study.study_name}.sweep", LOCK_WAIT):
             names = dict.fromkeys(trial.user_attrs[RUN] for trial in ranking(self.study))
             for name in [name for name in names if Manifest.read(models / name)][1:]:
@@ -262,7 +258,7 @@ class Worker:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a trial's run, unless somebody is at work on it just now; whatever else has its name stays."""
+    """Remove a trial's run, unless another process holds it or it holds other files."""
     with suppress(UsageError), atomic.lock(folder):
         if runs.is_trial(folder):
             shutil.rmtree(folder, ignore_errors=True)

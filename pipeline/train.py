@@ -2,8 +2,8 @@
 
     python -m pipeline.train --preset fast
 
-The same options find the same run again: a complete one is left as it is, an interrupted one goes on.
-PyTorch is imported only where something is left to train.
+The same options find the same run: a complete one is kept, an interrupted one resumes.
+PyTorch is imported only if something is left to train.
 """
 
 import dataclasses
@@ -36,18 +36,18 @@ OVER = "over the parameter limit: its predictions cannot be submitted"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a command trains, and where; nothing is written yet."""
+    """What a command trains, and where."""
 
     card: RunCard
     data: Processed
     folder: Path  # of the run
     teachers: Sequence[Run]
     pseudo_labels: Path | None
-    force: bool  # begin anew
+    force: bool  # start over
 
     @property
     def begun(self) -> bool:
-        """Whether there is a run to go on with."""
+        """Whether there is a run to resume."""
         return not self.force and (self.folder / runs.CONFIG).is_file()
 
 
@@ -56,19 +56,18 @@ def train(
     teachers: Sequence[str] = (), pseudo_labels: Path | None = None, allow_over_limit: bool = False,
     compile_: Compile = "auto", force: bool = False, log: Log = console.log, trial: str = "",
 ) -> Run:  # fmt: skip
-    """Train on the processed arrays of `slug`, or go on, or find the run complete; make it the latest, but for a trial.
+    """Train on the processed arrays of `slug`, resume, or find the run complete; make it the latest run.
 
-    Without `run_name` the run is named by its preset and the fingerprint of its card.  Inside a process group,
-    or under torchrun, all processes train one run together.  The model learns from the `teachers`, finished runs,
-    and from the hidden images with the labels of `pseudo_labels`, a CSV of predict's, as well.  `trial` is the sweep
-    that it is a trial of.
+    The default name is the preset and the fingerprint of the card.  In a process group or under torchrun all processes
+    train one run.  `teachers` are finished runs, `pseudo_labels` a CSV of predict's.  `trial` is the sweep that it is
+    a trial of; a trial is never the latest run.
 
     Raises:
         UsageError: the model is over the limit (and not `allow_over_limit`), the batch larger than the training
-            set, the device missing, or the run exists with other options.  Nothing has been written then.
-        MissingInput: preprocess has not finished, or there is no such teacher.
+            set, the device missing, or the run exists with other options.  Nothing is written then.
+        MissingInput: preprocess has not finished, or a teacher is missing.
         BadData: a teacher was trained on other data, or the CSV was not written by predict.
-        PipelineError: training diverged, the device has not enough memory, or another process ended.
+        PipelineError: training diverged, the device is out of memory, or another process ended.
         KeyboardInterrupt: the user stopped it; the checkpoint is saved.
     """
     plan = _plan(config, paths, slug, run_name, teachers, pseudo_labels, force, trial)
@@ -88,7 +87,7 @@ def _plan(
     pseudo_labels: Path | None, force: bool, trial: str = "",
 ) -> Plan:  # fmt: skip
     if len(set(teachers)) < len(teachers):
-        raise UsageError("--teacher: a run is named twice, and would count twice")
+        raise UsageError("--teacher: a run is named twice")
     opened = [Run.open(paths.models, name) for name in sorted(teachers)]  # their order means nothing
     config = dataclasses.replace(config, teachers=tuple(f"{run.name}@{run.weights_sha256[:12]}" for run in opened))
     if pseudo_labels is not None:
@@ -108,7 +107,7 @@ def _plan(
 def _plans(
     config: TrainConfig, seeds: Sequence[int], run_name: str | None, plan: Callable[[TrainConfig, str | None], Plan]
 ) -> list[Plan]:
-    """The run, or one for each of the `seeds`: NAME-sSEED, or under its own name if train has begun it alone."""
+    """The run, or one per seed: NAME-sSEED, or under its own name if it was begun alone."""
     if not seeds:
         return [plan(config, run_name)]
     base, plans = run_name or plan(config, None).folder.name, []
@@ -119,7 +118,7 @@ def _plans(
 
 
 def _is_main_process() -> bool:
-    """Whether this process is the only one, or the first of those that train together; without importing PyTorch."""
+    """Whether this is the only or the first process, without importing PyTorch."""
     group = sys.modules.get("torch.distributed")
     if group is not None and group.is_available() and group.is_initialized():
         return bool(group.get_rank() == 0)
@@ -129,7 +128,7 @@ def _is_main_process() -> bool:
 def _train(
     plan: Plan, device_name: str, allow_over_limit: bool, compile_: Compile, log: Log, preview: bool = False
 ) -> None:
-    """Check what can be checked beforehand, then train in the run's folder; with `preview`, tell what that would be."""
+    """Check everything, then train in the run's folder; with `preview`, only show what that would be."""
     log = log if _is_main_process() else lambda _: None
     if plan.begun and Manifest.read(plan.folder):
         log(f"train: run {plan.folder.name} is complete, nothing to do (--force trains it again)")
@@ -158,7 +157,7 @@ def _train(
                 _preview(plan, images, on.description, f"{on.precision}{', compiled' if on.compiled else ''}")
             return
         with claimed(folder, card, plan.force, world.first, log):
-            world.wait()  # until the folder is as it should be
+            world.wait()  # until the folder is ready
             session.run(
                 card, data, rows, chosen, folder, log,
                 compile_=compile_, teachers=models, pseudo_labels=labels, world=world,
@@ -169,7 +168,7 @@ def _train(
 
 
 def _preview(plan: Plan, images: int, device: str, how: str) -> None:
-    """Tell what a command would train: on so many `images` an epoch, on the `device`, and `how`."""
+    """Show what a command would train: `images` per epoch, on the `device`, and `how`."""
     from pipeline.model.summary import summarise  # noqa: PLC0415
 
     config, folder = plan.card.config, plan.folder
@@ -187,7 +186,7 @@ dry run: nothing was trained or written""")
 
 
 def _estimate(plan: Plan, rows: Sequence[EpochRow], macs: int, device: str) -> str:
-    """How long the epochs after `rows` take on `device`, with `macs` multiply-accumulates each, as others took."""
+    """The time for the epochs after `rows` on `device`, with `macs` each, from finished epochs or runs."""
     from pipeline.model.summary import summarise  # noqa: PLC0415
 
     epochs = plan.card.config.epochs
@@ -224,14 +223,14 @@ def _summary(finished: Sequence[Run]) -> str:
 
 @cli.stage_command(
     """
-python -m pipeline.train                            the paper's network and recipe, 80 epochs
+python -m pipeline.train                            the paper's model and recipe, 80 epochs
 python -m pipeline.train --preset fast              for a laptop or a free notebook
-python -m pipeline.train --preset best              the most accurate, up to an hour of a GPU
+python -m pipeline.train --preset best              the most accurate, up to an hour on a GPU
 python -m pipeline.train --epochs 1 --device cpu    one epoch, on the CPU
-python -m pipeline.train --seed 1 --run second      another seed, under a name of its own
+python -m pipeline.train --seed 1 --run second      another seed, under its own name
 python -m pipeline.train --seeds 0 1 2 --run mine   three seeds: mine-s0, mine-s1 and mine-s2
 python -m pipeline.train --optimizer sgd --learning-rate 0.1 --cutmix 1 --ema-decay 0.999
-python -m pipeline.train --preset fast --teacher A B C      learn from three finished runs as well
+python -m pipeline.train --preset fast --teacher A B C      distil three finished runs
 python -m pipeline.train --pseudo-labels submissions/sub.csv --rules-allow-pseudo-labels
 torchrun --nproc_per_node=2 -m -- pipeline.train    one run on two GPUs, or in two processes on CPUs
 """,
@@ -240,17 +239,17 @@ torchrun --nproc_per_node=2 -m -- pipeline.train    one run on two GPUs, or in t
 @cli.competition
 @cli.recipe_options
 @click.option("--seeds", metavar="N...", type=click.IntRange(0, 2**31 - 1), multiple=True,
-              help="Train a run for each of these seeds, RUN-sN, one after the other.")  # fmt: skip
-@click.option("--teacher", "teachers", metavar="RUN...", multiple=True, help="Finished runs to learn from as well.")
+              help="Train one run per seed, RUN-sN, one after the other.")  # fmt: skip
+@click.option("--teacher", "teachers", metavar="RUN...", multiple=True, help="Finished runs to distil from.")
 @click.option("--pseudo-labels", metavar="CSV", type=cli.FILE,
-              help="A CSV of predict's: learn from the hidden images with its labels as well.")  # fmt: skip
+              help="Train on the test set, too, with the labels of this CSV, which predict wrote.")  # fmt: skip
 @click.option("--rules-allow-pseudo-labels", is_flag=True,
-              help="Say that you have read the rules, and that they allow --pseudo-labels.")  # fmt: skip
+              help="Confirm that the rules allow --pseudo-labels.")  # fmt: skip
 @cli.run_name("The run's name; by default made from its options.")
 @click.option("--allow-over-limit", is_flag=True,
               help="Train a model over the parameter limit; it cannot be submitted.")  # fmt: skip
 @click.option("--compile", "compile_", type=click.Choice(get_args(Compile)), default="auto", show_default=True,
-              help="Compile the network; auto does where the run is long enough to gain from it.")  # fmt: skip
+              help="Compile the model; auto: if the run is long enough to gain from it.")  # fmt: skip
 @cli.device
 @cli.processed
 @cli.models
@@ -261,14 +260,14 @@ def command(
     run_name: str | None, allow_over_limit: bool, compile_: Compile, device: str, processed: Path, models: Path,
     force: bool, dry_run: bool, **recipe: Any,
 ) -> None:  # fmt: skip
-    """Train a network on the preprocessed images.
+    """Train a model on the preprocessed images.
 
     An interrupted run goes on when the same command is run again; Ctrl-C saves first.
     """
     if (pseudo_labels is not None) != recipe.pop("rules_allow_pseudo_labels"):
         raise UsageError(
             "--pseudo-labels CSV and --rules-allow-pseudo-labels go together: the competition's rules do not say "
-            "whether a network may learn from the hidden images"
+            "whether a network may learn from the test images"
         )
     if (seeds := recipe.pop("seeds")) and (recipe["seed"] is not None or os.environ.get("WORLD_SIZE", "1") != "1"):
         raise UsageError("--seeds goes neither with --seed nor with torchrun: name all seeds, one process trains them")

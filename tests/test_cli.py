@@ -127,7 +127,7 @@ def test_within_a_script_the_option_alone_is_named(tmp_path: Path) -> None:
         (PermissionError(13, "Permission denied", "x"), 1, "error: x: Permission denied: change its permissions"),
         (MemoryError(), 1, "error: out of memory"),
         (KeyboardInterrupt(), 130, "error: interrupted; run the same command again"),
-        (ZeroDivisionError("ours"), 1, "error: this is a mistake in the pipeline"),
+        (ZeroDivisionError("ours"), 1, "error: internal error (bug)"),
     ],
 )
 @pytest.mark.parametrize("debug", [[], ["--debug"]])

@@ -187,7 +187,7 @@ def test_a_folder_laid_out_by_hand_stays_as_it_is(tmp_path: Path, source: Path) 
         assert "laid out by hand, nothing to do" in output(run(tmp_path, "download", *more))
     assert "--force" not in error_line(run(tmp_path, "download", "--from", source), 2)
     for inside in (folder, folder / "cifar-10-python"):
-        assert "lie in each other" in error_line(run(tmp_path, "download", "--from", inside, "--force"), 2)
+        assert "contain each other" in error_line(run(tmp_path, "download", "--from", inside, "--force"), 2)
     output(run(tmp_path, "preprocess"))
     assert tree(folder) == before
     output(run(tmp_path, "download", "--from", source, "--force"))

@@ -117,7 +117,7 @@ def test_failures_at_kaggle(tmp_path: Path, kaggle: FaultyKaggle) -> None:
     fails = (*PUSH, "--internet")
     kaggle.misbehave("SaveKernel:accepted-then=500*1")
     lost = error_line(run_kernel(tmp_path, kaggle, *fails), 6)
-    assert "Kaggle may have taken the kernel all the same: `python -m pipeline.kernel fetch --run tiny-run`" in lost
+    assert "Kaggle may still have accepted the kernel: `python -m pipeline.kernel fetch --run tiny-run`" in lost
     failed = run_kernel(tmp_path, kaggle, *fails)
     assert "kernel: rehearsal/tiny-run was pushed before, going on with it\n" in failed.stderr
     assert "kernel: rehearsal/tiny-run is error, after" in failed.stderr
@@ -213,7 +213,7 @@ def test_each_new_status_is_told_and_after_ten_minutes_the_same_again(monkeypatc
 
 
 def test_what_takes_too_long_ends_with_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    later = "within 250 s: `python -m pipeline.kernel fetch --run tiny-run` goes on waiting"
+    later = "within 250 s: `python -m pipeline.kernel fetch --run tiny-run` waits again"
     assert await_end(monkeypatch, "RUNNING", wait=250.0)[-1] == f"6: user/tiny-run/2 did not end {later}"
 
 

@@ -186,7 +186,7 @@ def test_a_failing_stage_ends_it_with_that_stages_code(project: Project) -> None
         ("--pseudo-labels a.csv", "--rules-allow-pseudo-labels go together"),
         ("--preset pape", "'pape' is not one of 'paper'"),
         ("--models --submit", "--models wants a value"),
-        ("--data=nowhere", "is no folder"),
+        ("--data=nowhere", "is not a directory"),
         ("--dry-run", "python -m pipeline.train --dry-run"),
         ("--rehearsal --competition x", "leave --competition out"),
     ],

@@ -317,7 +317,7 @@ def test_finished_runs_teach(teachers: Place) -> None:
     [
         (["--teacher", "nobody"], 3, "no run nobody"),
         (["--teacher", "teacher1", "teacher1"], 2, "named twice"),
-        (["--teacher", "teacher1", "--validation-fraction", "0.2"], 2, "has learned images that this run"),
+        (["--teacher", "teacher1", "--validation-fraction", "0.2"], 2, "was trained on this run's validation images"),
     ],
 )
 def test_teachers_that_will_not_do_are_refused(

@@ -1,7 +1,7 @@
-"""What to do about a score: what is obviously wrong first, then by the points that it is expected to bring.
+"""What to do about a score: obvious faults first, then by the predicted gain in points.
 
-Each piece of advice is a whole command, with the names of runs that are here.  A gain is one that was measured: in a
-simulation on labelled images, or in tests/bench/RESULTS.md.
+Each piece of advice is a whole command with the names of existing runs.  Gains are measured: in a simulation on holdout
+images, or in tests/bench/RESULTS.md.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,13 +24,13 @@ from pipeline.store.ledger import Entry
 from pipeline.store.runs import Run, RunCard
 from pipeline.store.submissions import LocalCsv, free
 
-# Holdout accuracies before and after, from tests/bench/RESULTS.md: of three seeds the mean, and of their average
-# ("Several runs in one prediction"); of a network alone, and with its mirror images ("Preset `fast`").
+# Holdout accuracies before and after, from tests/bench/RESULTS.md: the mean of three seeds and their average ("Several
+# runs in one prediction"); one model alone and with its mirror images ("Preset `fast`").
 SEEDS, FLIP = (0.6135, 0.6390), (0.8924, 0.9036)
 AVERAGED = 3  # runs
 ADVISED = 3  # pieces of advice
-RISING = 0.5  # points an epoch of validation accuracy, from which a run was too short
-BROUGHT = 0.5  # of such a rise, at least, a longer schedule brought (tests/bench/RESULTS.md, "Trained too short")
+RISING = 0.5  # points per epoch: validation accuracy of a run that was too short
+BROUGHT = 0.5  # of such a rise, at least, a longer schedule gained (tests/bench/RESULTS.md, "Trained too short")
 NEVER = 0.1  # of a class's share, below which it is nearly never predicted
 
 
@@ -39,7 +39,7 @@ class Advice:
     """One thing to do."""
 
     do: str
-    gain: float | None  # points that it is expected to bring on the public score; None: not measured
+    gain: float | None  # predicted points on the public score; None: not measured
     command: str
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class Advice:
 
 
 def advise(assessed: Assessment, csvs: Sequence[LocalCsv], entries: Sequence[Entry], paths: Paths) -> list[Advice]:
-    """What to do, the obvious first, then the largest gain.
+    """What to do, obvious faults first, then the largest gain.
 
     Args:
         assessed: a CSV, after the ledger's `entries`.
@@ -81,7 +81,7 @@ def advise(assessed: Assessment, csvs: Sequence[LocalCsv], entries: Sequence[Ent
 
 
 def worse_than_the_best(assessed: Assessment, states: Sequence[Entry]) -> str:
-    """Why not to submit a CSV whose whole interval is below the best score; "" if it was sent, or may be better."""
+    """Why not to submit a CSV whose interval is below the best score; "" if it was sent, or may be better."""
     best, _ = _board(states)
     if assessed.sent is not None or 100 * assessed.forecast.interval[1] >= best:
         return ""
@@ -89,18 +89,18 @@ def worse_than_the_best(assessed: Assessment, states: Sequence[Entry]) -> str:
 
 
 def _board(states: Sequence[Entry]) -> tuple[float, int]:
-    """The best public score in per cent, 0 without any, and of how many runs it is."""
+    """The best public score in per cent (0: none), and the number of its runs."""
     best = max(states, key=lambda entry: entry.public or 0, default=None)
     return (best.public or 0, best.run.count("+") + 1) if best else (0, 1)
 
 
 def raised(expected: float, before: float, after: float) -> float:
-    """The points that the public score rises by if the holdout accuracy does; all in 0..1, on a line of slope .85."""
+    """The rise of the public score with the holdout accuracy, on a probit line of slope .85; all in 0..1."""
     return 100 * (NORMAL.cdf(probit(expected) + PROBIT_SLOPE * (probit(after) - probit(before))) - expected)
 
 
 def _members(assessed: Assessment, paths: Paths) -> Sequence[Run]:
-    """The CSV's runs; none where one is gone, has other weights by now or is of another version of the pipeline."""
+    """The CSV's runs; none if one is gone, has changed, or is of another version of the pipeline."""
     weights = assessed.csv.sidecar.weights
     with suppress(PipelineError):
         members = Ensemble.open(paths.models, paths.pretrained, list(weights)).runs
@@ -112,7 +112,7 @@ def _members(assessed: Assessment, paths: Paths) -> Sequence[Run]:
 
 
 def _wrong(assessed: Assessment, members: Sequence[Run], to_beat: int, paths: Paths) -> Iterator[Advice]:
-    """What is obviously wrong with the models, of which the first stands for all; `to_beat`: so many runs' average."""
+    """Obvious faults of the models, by the first; `to_beat`: number of runs behind the best score."""
     for run in members[:1]:
         epochs, rise, local = run.card.config.epochs, _rise(run), assessed.csv.sidecar.test_accuracy / 100
         if run.origin is not None:
@@ -136,7 +136,7 @@ def _never(assessed: Assessment) -> str:
 
 
 def _rise(run: Run) -> float:
-    """Points an epoch by which validation accuracy rose in the last quarter of the run, if the last was the best."""
+    """Points per epoch of validation accuracy in the last quarter of the run, if the last epoch was the best."""
     rows = [] if run.origin else runs.read_metrics(run.folder / runs.METRICS)
     values = [100 / CLASSES, *(row.validation_accuracy for row in rows)]
     last = max(len(rows) // 4, 1)
@@ -144,7 +144,7 @@ def _rise(run: Run) -> float:
 
 
 def _averages(assessed: Assessment, members: Sequence[Run], csvs: Sequence[LocalCsv], paths: Paths) -> Iterator[Advice]:
-    """Other seeds and mirror images, unless a CSV with them is here."""
+    """More seeds and mirror images, unless there is such a CSV."""
     csv, own = assessed.csv, assessed.csv.sidecar
     beside = [c.sidecar for c in csvs if c.sidecar.hidden == own.hidden]
     beside = [other for other in beside if other.weights.items() >= own.weights.items()]
@@ -158,7 +158,7 @@ def _averages(assessed: Assessment, members: Sequence[Run], csvs: Sequence[Local
 
 
 def _seeds(run: Run, csv: LocalCsv, paths: Paths) -> str:
-    """The command that averages the run with others of its recipe, or trains those that are missing."""
+    """The command that averages the run with other seeds, or trains those."""
     named = {run.card.config.seed: run.name}
     for name in runs.finished(paths.models):
         with suppress(PipelineError):
@@ -168,7 +168,7 @@ def _seeds(run: Run, csv: LocalCsv, paths: Paths) -> str:
     if len(named) >= AVERAGED:
         return _predict(csv, paths, "seeds", names=list(named.values())[:AVERAGED])
     missing = list(islice((seed for seed in count() if seed not in named), AVERAGED - len(named)))
-    if run.name == runs.default_name(run.card):  # under which train finds it, and need not train it again
+    if run.name == runs.default_name(run.card):  # train finds it under this name
         return _train(run.card, paths, seeds=[*named, *missing])
     return _train(run.card, paths, "--run", run.name, seeds=missing)
 
@@ -178,7 +178,7 @@ def _seeded(card: RunCard, seed: int) -> RunCard:
 
 
 def _train(card: RunCard, paths: Paths, *more: str, seeds: Sequence[int] = ()) -> str:
-    """Train that recipe, or it with each of the `seeds`."""
+    """The command that trains the recipe, or one run per seed."""
     if seeds:
         card, more = _seeded(card, 0), (*more, "--seeds", *map(str, sorted(seeds)))
     return commands.command("train", card.competition, paths, *commands.in_full(card.config, paths.submissions), *more)
@@ -187,9 +187,9 @@ def _train(card: RunCard, paths: Paths, *more: str, seeds: Sequence[int] = ()) -
 def _predict(
     csv: LocalCsv, paths: Paths, name: str, *, names: Sequence[str] = (), tta: str = "", adapt: str = ""
 ) -> str:
-    """Predict as for `csv`, but for what is given, into another CSV beside it."""
+    """The command that predicts like `csv`, with the given changes, into another CSV."""
     sidecar = csv.sidecar
-    # A run knows its competition, and a pretrained network none.
+    # A run knows its competition; bundled weights have none.
     options = ["--competition", sidecar.competition] if any(map(runs.is_pretrained, sidecar.weights)) else []
     options += ["--run", *(names or sidecar.weights)]
     for flag, value, default in (("--tta", tta or sidecar.tta, "none"), ("--adapt", adapt or sidecar.adapt, "auto")):

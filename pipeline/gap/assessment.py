@@ -1,4 +1,4 @@
-"""What a CSV will score, before it is submitted: its evidence, the other runs' and the known scores, put together.
+"""The assessment of a CSV before it is submitted: from its probabilities, other runs' and the known scores.
 
 Accuracies here are fractions in 0..1; the ledger's are in per cent.
 """
@@ -25,18 +25,18 @@ from pipeline.store.submissions import Evidence, LocalCsv, Sidecar, accuracy
 
 @dataclass(frozen=True)
 class Assessment:
-    """A CSV and its public score: predicted, or known by now."""
+    """A CSV and its public score, predicted or known."""
 
     csv: LocalCsv
     evidence: Evidence = field(repr=False, compare=False)
     temperature: float
     findings: Findings
-    forecast: Forecast  # by what is known today, all scores but its own
-    predicted: Entry | None = None  # that forecast; of a scored CSV what the ledger has of before, if anything
-    sent: Entry | None = None  # the newest submission of it, rather one with a score
+    forecast: Forecast  # from everything known today except its own score
+    predicted: Entry | None = None  # that forecast; of a scored CSV the ledger's earlier one
+    sent: Entry | None = None  # its newest submission, preferably scored
 
     def after(self, entries: Sequence[Entry]) -> Self:
-        """The same with what became of the CSV by these lines of the ledger."""
+        """The same with the CSV's state in these lines of the ledger."""
         sidecar, made = self.csv.sidecar, self.forecast
         own = [e for e in ledger.current(entries, sidecar.competition) if e.csv_sha256 == sidecar.csv_sha256 and e.ref]
         sent = max(own, key=lambda e: (e.public is not None, e.ref or 0), default=None)
@@ -55,11 +55,11 @@ class Assessment:
 
     @property
     def expected(self) -> float:
-        """Its public score, or what is predicted; 0..1."""
+        """Its public score, else the prediction; 0..1."""
         return self.forecast.predicted if self.public is None else self.public / 100
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json.  Accuracies in per cent, gains in points; a scored CSV is not predicted any more."""
+        """For --json.  Accuracies in per cent, gains in points; a scored CSV has no new prediction."""
         made, line, scored = self.forecast, self.predicted, self.public is not None
         return {
             "predicted": line and line.predicted,
@@ -77,7 +77,7 @@ class Assessment:
 
     @property
     def headline(self) -> str:
-        """What is known of its score, on a line."""
+        """Its score or prediction, in one line."""
         optimistic = " (optimistic)" * (self.csv.sidecar.validation_set == "test_batch")
         parts, line, sent = [f"holdout {self.csv.sidecar.test_accuracy:.2f}%{optimistic}"], self.predicted, self.sent
         if line is not None:
@@ -97,7 +97,7 @@ class Assessment:
 
     @property
     def cause(self) -> str:
-        """Why the score is not the holdout accuracy, and the mitigation that is on."""
+        """Why the score differs from the holdout accuracy, and the mitigation."""
         seen, applied = self.findings.diagnosis, self.findings.mitigation
         cause = f"{seen.verdict.replace('_', ' ')}: {seen.reason.partition(';')[0]}"
         gains = [t.after - t.before for t in self.findings.trials if t.mitigation == applied]
@@ -106,7 +106,7 @@ class Assessment:
 
     @property
     def details(self) -> list[str]:
-        """For --verbose: all methods, why they may be wrong, and the size of every effect."""
+        """For --verbose: all methods, doubts, and the size of every effect."""
         made, seen, pixels = self.forecast, self.findings.diagnosis, self.findings.diagnosis.pixels
         methods = [f"{name} {100 * value:.1f}%" for name, value in made.methods.items()]
         methods += [f"no {name}: {reason}" for name, reason in made.refused.items()]
@@ -124,10 +124,9 @@ class Assessment:
 
 
 def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], competition: Competition) -> Assessment:
-    """Predict the public score of `csv`, also by the runs of the `others` beside it and by the ledger's `entries`.
+    """Predict the public score of `csv`, with the help of the `others` and of the ledger's `entries`.
 
-    Raises:
-        BadData: there is no evidence of the CSV, or it is damaged or another's.
+    BadData if its saved probabilities are missing, damaged or another CSV's.
     """
     evidence, sha256 = Evidence.read(csv, most=ENOUGH_IMAGES), csv.sidecar.csv_sha256
     findings = Findings.from_dict(evidence.findings)
@@ -145,7 +144,7 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
             (e.local_test / 100, e.public / 100)
             for e in scored.values()
             if e.local_test is not None and e.public is not None
-            # With another mitigation another line holds.
+            # Another mitigation has another line.
             if applied.get(e.csv_sha256) == csv.sidecar.measure
         ],
         line=competition.line,
@@ -160,11 +159,11 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
 
 
 def _peers(csv: LocalCsv, evidence: Evidence, others: Sequence[LocalCsv]) -> list[tuple[Labels, Labels]]:
-    """The labels of each run at hand on the test_batch and on the hidden images, each model once."""
+    """The labels of each available run on the holdout and on the test images, each model once."""
     seen = [evidence]
     for other in others:
         if other.sidecar.hidden == csv.sidecar.hidden and other is not csv:
-            with suppress(BadData):  # it cannot help; where it is the one to be assessed, it is complained about
+            with suppress(BadData):  # reported when that CSV is assessed itself
                 seen.append(Evidence.read(other, most=ENOUGH_IMAGES))
     return list({
         local.tobytes() + hidden.tobytes(): (local, hidden)
@@ -178,15 +177,15 @@ def _alarms(findings: Findings, sidecar: Sidecar) -> list[str]:
     """Why the probabilities cannot be trusted."""
     diagnosis = findings.diagnosis
     if sidecar.pseudo_labels:
-        return ["a run has learned labels of the hidden images: that it is sure of them says nothing"]
+        return ["a run was trained on pseudo-labels of the test set: its confidence says nothing"]
     if findings.mitigation == "prior" and diagnosis.verdict != "label_shift":
-        return ["--adapt prior makes the network surer of classes of which nothing says that they come more often"]
+        return ["--adapt prior favours classes that the diagnosis does not find more often"]
     if diagnosis.pixels.corruptions or diagnosis.verdict == "label_shift":
         return []
     if diagnosis.verdict in ("preprocessing", "corruption"):
         return [diagnosis.reason]
     if diagnosis.auc > FEATURES_APART or diagnosis.verdict == "unknown":
-        return [f"the network knows nothing like the hidden images (AUC {diagnosis.auc:.2f})"]
+        return [f"the model knows nothing like the test images (AUC {diagnosis.auc:.2f})"]
     return []
 
 

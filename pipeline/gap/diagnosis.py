@@ -1,8 +1,8 @@
-"""What is wrong with the hidden images: one word, its reason, and the size of every effect that was looked at.
+"""What shifted in the test set: a verdict, its reason, and the size of every effect.
 
-The checks come in this order, and the first that finds something gives the verdict: the contract (the labelled images
-through the path of the submission), the pixels (mistakes and corruptions, pipeline.gap.corruption_fit), then the
-probabilities and features (pipeline.gap.shift).  Fractions in 0..1, but for distances of pixel statistics.
+The first check that finds something gives the verdict: the contract (the holdout through the path of the submission),
+the pixels (pipeline.gap.corruption_fit), then probabilities and features (pipeline.gap.shift).  Fractions in 0..1,
+except distances of pixel statistics.
 """
 
 import dataclasses
@@ -28,14 +28,14 @@ Verdict = Literal["none", "preprocessing", "label_shift", "corruption", "corrupt
 MITIGATIONS: Mapping[Mitigation, str] = {
     "bn": "batch-norm adaptation", "revert": "preprocessing fix", "prior": "class-prior correction",
 }  # fmt: skip
-KEPT = 0.002  # of accuracy that the submission's path may lose on labelled images: bfloat16 may move one label in 1,000
-ROUNDED = 2.5  # labels: what it may move of a small set, however large a share that is
-SMALL = 0.02  # one more in 50 images below some confidence: less is nothing, however significant it is
-MOVED = 0.10  # share of images that change their class, from which there is a label shift
-MORE_THAN_CLASSES = 0.25  # of that share: a loss of confidence beyond it is no by-product of the label shift
-LOOKED_UP = 500  # images of each set whose nearest training image is looked for
-WORTH_IT = 0.005  # of accuracy that a mitigation must gain in its trial
-HARMLESS = 0.01  # of accuracy that it may cost where nothing is wrong
+KEPT = 0.002  # accuracy that the submission's path may lose on the holdout: bfloat16 may change a label in 1,000
+ROUNDED = 2.5  # labels that it may change in a small set
+SMALL = 0.02  # one more in 50 images below some confidence: less does not matter, however significant
+MOVED = 0.10  # total variation from which there is a label shift
+MORE_THAN_CLASSES = 0.25  # of that: a larger loss of confidence is not explained by the label shift
+LOOKED_UP = 500  # images of each set whose nearest training image is searched
+WORTH_IT = 0.005  # accuracy that a mitigation must gain in its trial
+HARMLESS = 0.01  # accuracy that it may cost without a shift
 FEATURES_APART = 0.80  # AUC from which the model's features of the two sets have little in common
 
 KEYS = {  # fields -> their JSON keys
@@ -47,21 +47,21 @@ RETIRED = ("softmax_ks", "reweighted_accuracy")  # JSON keys of older versions
 
 @dataclass(frozen=True)
 class Effects:
-    """The size of every effect that was looked at."""
+    """The size of every effect."""
 
     pixels: Fit
-    contract: float | None  # accuracy now, less the recorded one; None: they are not comparable
-    auc: float  # of telling hidden from holdout features, the holdout weighted by class; .5: not at all
-    harder: float  # how many more hidden than holdout images lie below one confidence, at most
-    harder_limit: float  # what sampling alone may make of it
+    contract: float | None  # holdout accuracy now minus the recorded one; None: not comparable
+    auc: float  # of telling test from holdout features, the holdout weighted by class; .5: chance
+    harder: float  # one-sided KS statistic of the confidence: excess of low-confidence test images
+    harder_limit: float  # what sampling alone may give
     label_distance: float  # total variation of the classes
-    prior: tuple[float, ...]  # the estimated share of each class among the hidden images
-    alike: tuple[float, float]  # the shares of hidden and of holdout images that nearly are a training image
+    prior: tuple[float, ...]  # estimated class frequencies of the test set
+    alike: tuple[float, float]  # shares of test and holdout images that nearly duplicate a training image
 
 
 @dataclass(frozen=True)
 class Diagnosis(Effects):
-    """The verdict and its grounds."""
+    """The verdict and its evidence."""
 
     verdict: Verdict
     reason: str
@@ -69,27 +69,27 @@ class Diagnosis(Effects):
 
 @dataclass(frozen=True)
 class Trial:
-    """Accuracies on labelled images that were corrupted, or weighted, like the hidden ones; 0..1."""
+    """Accuracies on holdout images shifted like the test set; 0..1."""
 
     mitigation: Mitigation
     before: float
     after: float
-    side_effect: float  # the change of accuracy, with its sign, on labelled images as they are
+    side_effect: float  # signed change of accuracy on unshifted holdout images
 
     @property
     def recommended(self) -> bool:
-        """Whether it gains, and does no harm where nothing is wrong."""
+        """Whether it gains, and does no harm without a shift."""
         return self.after - self.before > WORTH_IT and self.side_effect > -HARMLESS
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What is wrong with the hidden images, what was tried against it, and what was done."""
+    """The diagnosis, the trials of mitigations, and the mitigation."""
 
     diagnosis: Diagnosis
     trials: tuple[Trial, ...]
-    mitigation: Mitigation  # that was applied
-    simulated: float | None = None  # the accuracy with it, by labelled images made like the hidden ones; 0..1
+    mitigation: Mitigation  # applied
+    simulated: float | None = None  # simulated accuracy with it; 0..1
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -97,11 +97,7 @@ class Findings:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`.
-
-        Raises:
-            BadData: it is of another version.
-        """
+        """The inverse of `to_dict`; BadData if it is of another version."""
         try:
             findings: Self = from_json(cls, _today(stored))
         except (TypeError, ValueError) as error:
@@ -110,7 +106,7 @@ class Findings:
 
 
 def _today(stored: Any) -> Any:
-    """The JSON values, with the names of today's fields."""
+    """The JSON values, with today's field names."""
     if isinstance(stored, (list, tuple)):
         return [_today(value) for value in stored]
     if not isinstance(stored, Mapping):
@@ -123,14 +119,14 @@ def diagnose(
     data: Processed, hidden_images: Images, classes: LabelShift, holdout: Probabilities, hidden: Probabilities, *,
     auc: float, recorded: float | None,
 ) -> Diagnosis:  # fmt: skip
-    """Look at everything; 10 to 40 seconds.
+    """Measure all effects; takes 10 to 40 seconds.
 
     Args:
         hidden_images: uint8 (n, 32, 32, 3), a sample or all.
         classes: the label shift between the two sets.
-        holdout: calibrated, of the labelled test_batch; `hidden`: of the hidden images, likewise.
+        holdout, hidden: calibrated probabilities of the holdout and the test set.
         auc: of telling the features of the two sets apart.
-        recorded: the accuracy on the holdout that training noted, if it is comparable.
+        recorded: the holdout accuracy that training recorded, if comparable.
     """
     images, truth = data.array("test_images"), np.asarray(data.array("test_labels"))
     less_confident, by_chance = shift.harder(holdout, classes.weights(truth), hidden)
@@ -153,12 +149,12 @@ def diagnose(
 
 
 def conclude(seen: Effects, expected: NDArray[np.float64], names: Sequence[str]) -> tuple[Verdict, str]:
-    """The verdict and its reason; `expected` are the shares of the classes, of these `names`, in the holdout."""
+    """The verdict and its reason; `expected` are the holdout's class frequencies, for these `names`."""
     pixels = seen.pixels
     if seen.contract is not None and abs(seen.contract) > KEPT:
         return "preprocessing", (
-            f"on the labelled test_batch the network is {100 * seen.contract:+.2f} points off what training noted: "
-            "this machine prepares or computes them differently"
+            f"the holdout accuracy is {100 * seen.contract:+.2f} points off the one that training recorded: "
+            "this machine prepares or computes the images differently"
         )
     if pixels.corruptions:
         if pixels.shares:
@@ -171,16 +167,15 @@ def conclude(seen: Effects, expected: NDArray[np.float64], names: Sequence[str])
         return ("corruption", f"of an unknown kind: {differs}") if pixels.degraded else ("unknown", differs)
     if seen.harder > max(SMALL, seen.harder_limit, MORE_THAN_CLASSES * seen.label_distance):
         return "natural", (
-            f"uncorrupted images that are harder; of {100 * seen.harder:.0f} % more of them than of labelled ones the "
-            f"network is unsure (by chance up to {100 * seen.harder_limit:.0f} %), whatever their class"
+            f"uncorrupted images that are harder; {100 * seen.harder:.0f}% more low-confidence predictions than on "
+            f"the holdout (chance: up to {100 * seen.harder_limit:.0f}%), in all classes"
         )
     if seen.label_distance > MOVED:
         change = np.array(seen.prior) - expected
         shifted = ", ".join(
-            f"{names[k]} {100 * seen.prior[k]:.0f} % for {100 * expected[k]:.0f} %"
-            for k in np.argsort(-abs(change))[:3]
+            f"{names[k]} {100 * seen.prior[k]:.0f}% for {100 * expected[k]:.0f}%" for k in np.argsort(-abs(change))[:3]
         )
-        return "label_shift", f"classes come in other shares: {shifted}"
+        return "label_shift", f"other class frequencies: {shifted}"
     if seen.auc > FEATURES_APART:
-        return "unknown", f"the network sees other images (AUC {seen.auc:.2f}), and neither pixels nor outputs say why"
+        return "unknown", f"the features differ (AUC {seen.auc:.2f}), and neither pixels nor probabilities say why"
     return "none", "no difference beyond sampling noise"

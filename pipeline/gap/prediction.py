@@ -1,8 +1,4 @@
-"""The hidden images predicted: the core of stage 4.
-
-They are predicted, compared with the holdout and diagnosed; what may help against a shift is tried on labelled images,
-and where `--adapt` has it so, they are predicted again.
-"""
+"""The core of stage 4: predict the test set, diagnose its shift, try mitigations, and predict again if one gains."""
 
 import dataclasses
 
@@ -18,24 +14,24 @@ from pipeline.store.submissions import Adapt, Evidence, Outputs
 from pipeline.training import inference
 from pipeline.training.inference import Panel
 
-COMPARED = 10_000  # hidden images in memory, of which the diagnosis takes its samples
-SAMPLED = 1000  # of these, and of the holdout, whose features are compared
+COMPARED = 10_000  # test images in memory, from which the diagnosis samples
+SAMPLED = 1000  # images of each set whose features are compared
 
 
 def predict_hidden(
     panel: Panel, data: Processed, adapt: Adapt, log: Log, *, holdout: Outputs, validation: Outputs | None,
     recorded: float | None,
 ) -> tuple[Evidence, Findings]:  # fmt: skip
-    """Predict the hidden images, diagnose them, and do what `adapt` says about it.
+    """Predict the test set, diagnose it, and mitigate as `adapt` says.
 
     The loop over the images is pipeline.training.inference.predict.
 
     Args:
-        holdout: what the panel outputs on the test_batch; `validation`: on the split, if the models share one.
-        recorded: the accuracy on the test_batch that training noted, 0..1; None: of other circumstances.
+        holdout, validation: the panel's outputs on the holdout and on the shared validation split.
+        recorded: the holdout accuracy that training recorded, 0..1; None: not comparable.
 
     Raises:
-        UsageError: `adapt` is a mitigation of something that was not found.
+        UsageError: `adapt` does not fit the diagnosis.
         BadData: a model's outputs are not finite.
     """
     hidden = inference.predict(panel, data, "hidden_images", np.arange(len(data.array("hidden_ids"))))

@@ -38,7 +38,7 @@ RESERVED = ("latest", "ledger")  # data/models/LATEST; submissions/ledger.csv wo
 PRETRAINED = "pretrained"  # `--run pretrained` and `--run pretrained-NAME` mean data/pretrained
 LONGEST, MOST = 200, 1e9  # longest text and largest number in a result
 MOST_NAMES = 8  # of runs, in a message
-ANEW = "train the run again with --force, or name another --run"
+RETRAIN = "train the run again with --force, or name another --run"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class RunCard:
     @classmethod
     def read(cls, folder: Path) -> Self:
         """The card in `folder`; BadData if it is damaged or of another version."""
-        return read_json(folder / CONFIG, cls, "name another --run" if strangers(folder) else ANEW)
+        return read_json(folder / CONFIG, cls, "name another --run" if strangers(folder) else RETRAIN)
 
 
 @dataclass(frozen=True)
@@ -128,15 +128,15 @@ class Run:
         folder = models / name
         if not folder.is_dir():
             raise no_such_run(models, name, finished(models))
-        manifest = Manifest.read(folder, ANEW)
+        manifest = Manifest.read(folder, RETRAIN)
         if manifest is None:
             cure = "run `python -m pipeline.train` with the same options to resume"
             raise MissingInput(f"run {name} is unfinished: {cure}")
         if unknown := [file for file in (CONFIG, WEIGHTS, RESULT) if file not in manifest.files]:
-            raise BadData(f"the manifest of run {name} does not know {unknown[0]}: {ANEW}")
+            raise BadData(f"the manifest of run {name} does not know {unknown[0]}: {RETRAIN}")
         if missing := manifest.missing(folder):
-            raise BadData(f"{folder / missing[0]} is missing or damaged: {ANEW}")
-        return cls(name, folder, RunCard.read(folder), read_json(folder / RESULT, RunResult, ANEW), manifest)
+            raise BadData(f"{folder / missing[0]} is missing or damaged: {RETRAIN}")
+        return cls(name, folder, RunCard.read(folder), read_json(folder / RESULT, RunResult, RETRAIN), manifest)
 
     @property
     def weights(self) -> Path:
@@ -151,7 +151,7 @@ class Run:
     def check_weights(self) -> None:
         """Hash the weights file; BadData if it changed."""
         if FileRecord.of(self.weights).sha256 != self.weights_sha256:
-            raise BadData(f"{self.weights} is damaged: {ANEW if self.origin is None else 'restore it with git'}")
+            raise BadData(f"{self.weights} is damaged: {RETRAIN if self.origin is None else 'restore it with git'}")
 
 
 def check_name(name: str) -> str:

@@ -1,7 +1,6 @@
-"""Predictions of one model or several: evaluation, test-time augmentation (TTA), batch-norm adaptation.
+"""Predictions of one or several models: evaluation, test-time augmentation (TTA), batch-norm adaptation.
 
-The models are folded (see pipeline.model.resnet), and compute in bfloat16 only where training has measured that
-this leaves their labels as they are.
+Models are folded (see pipeline.model.resnet), and use bfloat16 only if training found that it keeps their labels.
 """
 
 import copy
@@ -94,11 +93,10 @@ def bf16_agreement(model: ResNet, images: EvaluationImages, device: Device) -> f
 
 
 def tta_views(images: Tensor, tta: Tta) -> list[Tensor]:
-    """What TTA averages over, each like the uint8 images (B, H, W, 3); the first is always `images` itself.
+    """The views that TTA averages over, each uint8 (B, H, W, 3); the first is `images` itself.
 
-    "none" has 1 view.  "flip" has 2: the images and their mirror images.  "flip-shift" has 6: these, and both
-    shifted by one pixel up and left, and down and right: the views of Jordan (2024, arXiv:2404.00498), here of
-    equal weight, and with black borders as the random crops of training have.
+    "flip" has 2 views: the images and their mirror images.  "flip-shift" has 6: also both shifted by one pixel up and
+    left, and down and right, as in Jordan (2024, arXiv:2404.00498), but with equal weights and black borders.
     """
     plain = [images]
     if tta == "flip-shift":
@@ -110,19 +108,16 @@ def tta_views(images: Tensor, tta: Tta) -> list[Tensor]:
 
 # --- batch-norm adaptation --------------------------------------------------------------------------------
 
-TINY_VARIANCE = 1e-6  # beside the variance of a channel that is silent on the reference
+TINY_VARIANCE = 1e-6  # for a channel without variance on the reference
 ADAPTATION_BATCH = 250  # images whose statistics are averaged
 
 
 def bn_adapted(model: ResNet, device: Device, images: NDArray[np.uint8], reference: NDArray[np.uint8]) -> ResNet:
-    """A copy in evaluation mode, its statistics changed as they differ between images and holdout `reference` images.
+    """A copy in evaluation mode, with batch-norm statistics adapted to `images`; both sets uint8 (N, 32, 32, 3).
 
-    Training has gathered statistics of augmented images, and the weights belong to those: to put the statistics of
-    plain images in their place would cost a point or two even where nothing is wrong.  So means are moved by the
-    difference, and variances by the ratio: images like the reference change nothing.
-
-    Both sets are uint8 (N, 32, 32, 3), at least 2: the images to be labelled, or many of them, and images like those
-    of training.
+    The model's statistics are of augmented images; replacing them with those of plain images would cost a point or two
+    without any shift.  So means move by the difference between `images` and the holdout `reference`, and variances by
+    the ratio: images like the reference change nothing.
     """
     result = copy.deepcopy(model).eval()
     there, here = _statistics(model, device, images), _statistics(model, device, reference)
@@ -135,7 +130,7 @@ def bn_adapted(model: ResNet, device: Device, images: NDArray[np.uint8], referen
 
 
 def _statistics(model: ResNet, device: Device, images: NDArray[np.uint8]) -> dict[str, Tensor]:
-    """The norms' buffers with the images' statistics, averaged over batches of nearly equal size; float32."""
+    """The norms' buffers for these images, float32, averaged over batches of nearly equal size."""
     copied = copy.deepcopy(model)
     parts = np.array_split(images, -(-len(images) // ADAPTATION_BATCH))
     with device.autocast():
@@ -149,7 +144,7 @@ BF16_AGREEMENT = 99.9  # per cent of labels alike in bf16 and fp32, at least: 0.
 
 
 class Member:
-    """A model that is ready to predict, on `device` in its precision."""
+    """A model ready to predict, on `device` in its precision."""
 
     def __init__(self, name: str, model: ResNet, device: Device) -> None:
         self.name = name  # of its run
@@ -160,35 +155,27 @@ class Member:
 
 @dataclass(frozen=True)
 class Panel:
-    """Members whose probabilities are averaged, always in the same way."""
+    """Models whose probabilities are averaged."""
 
     members: Sequence[Member]
     tta: Tta
     batch_size: int
-    log: Log = lambda _: None  # hears of the progress
+    log: Log = lambda _: None  # for progress
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The averaged probabilities (N, 10) of uint8 images (N, 32, 32, 3) that fit into memory.
-
-        Raises:
-            BadData: they are not finite.
-        """
+        """The averaged probabilities (N, 10) of uint8 images (N, 32, 32, 3) in memory; BadData if not finite."""
         parts = np.array_split(images, max(-(-len(images) // self.batch_size), 1))
         averages = [probabilities(self.members, part, self.tta).mean(dim=(0, 1)) for part in parts]
         return torch.cat(averages).cpu().numpy()
 
     def adapted(self, images: NDArray[np.uint8], reference: NDArray[np.uint8]) -> "Panel":
-        """The same members, their batch norms adapted to images (N, 32, 32, 3): see `bn_adapted`."""
+        """The same members with batch-norm adaptation, see `bn_adapted`."""
         members = [Member(m.name, bn_adapted(m.model, m.device, images, reference), m.device) for m in self.members]
         return dataclasses.replace(self, members=members)
 
 
 def load(runs: Sequence[Run], device: Device) -> list[Member]:
-    """The runs' models on the device.
-
-    Raises:
-        BadData: a weights file is damaged, or belongs to another model.
-    """
+    """The runs' models on the device; BadData if a weights file is damaged, or belongs to another model."""
     members = []
     for run in runs:
         run.check_weights()
@@ -199,11 +186,11 @@ def load(runs: Sequence[Run], device: Device) -> list[Member]:
 
 
 def load_teacher(run: Run, card: RunCard) -> ResNet:
-    """The model of a finished run, from which the run of `card` may be distilled.
+    """The model of a finished run, as a teacher for the run of `card`.
 
     Raises:
-        BadData: it learned from another competition's images, or its weights are damaged.
-        UsageError: it has learned from images that validate the run of `card`.
+        BadData: it was trained on another competition's images, or its weights are damaged.
+        UsageError: it was trained on images that validate the run of `card`.
     """
     if run.card.data != card.data:
         raise BadData(f"--teacher {run.name} was trained on other data than {card.competition}'s: choose another run")
@@ -211,7 +198,7 @@ def load_teacher(run: Run, card: RunCard) -> ResNet:
     same = (theirs.validation, theirs.validation_fraction) == (ours.validation, ours.validation_fraction)
     if ours.validation == "split" and not same:
         raise UsageError(
-            f"--teacher {run.name} has learned images that this run would be validated on: train both with the same "
+            f"--teacher {run.name} was trained on this run's validation images: train both with the same "
             "--validation and --validation-fraction"
         )
     run.check_weights()
@@ -220,11 +207,7 @@ def load_teacher(run: Run, card: RunCard) -> ResNet:
 
 @torch.no_grad()
 def probabilities(members: Sequence[Member], pixels: NDArray[np.uint8], tta: Tta) -> Tensor:
-    """Float32 probabilities (members, views, B, 10) of uint8 images (B, 32, 32, 3); view 0 is the images themselves.
-
-    Raises:
-        BadData: they are not finite.
-    """
+    """Float32 probabilities (members, views, B, 10) of uint8 images (B, 32, 32, 3); BadData if not finite."""
     views = tta_views(torch.from_numpy(pixels).to(members[0].device.torch_device), tta)
     each = [torch.stack([logits(m.folded, view, m.device).softmax(dim=1) for view in views]) for m in members]
     stacked = torch.stack(each)
@@ -238,12 +221,8 @@ def predict(
     panel: Panel, data: Processed, name: ArrayName, rows: NDArray[np.int64],
     truth: NDArray[np.int64] | None = None, prepare: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda x: x,
 ) -> Outputs:  # fmt: skip
-    """Predict the rows (R,) of the images `name`, batch by batch, each prepared; `truth` is passed on.
-
-    Raises:
-        BadData: a model's probabilities are not finite.
-    """
-    # Made beforehand: kept among what each batch frees, small results would spread over ever more memory.
+    """Predict the rows (R,) of the images `name`, each batch prepared; `truth` is passed on; BadData if not finite."""
+    # Allocated first: small results between each batch's buffers would fragment memory.
     averaged = np.empty((len(rows), CLASSES), dtype=np.float32)
     alone = np.empty((len(panel.members), len(rows)), dtype=np.uint8)
     with Meter(f"predict: {WHICH[name]} images", len(rows), "images", panel.log) as meter:
@@ -259,7 +238,7 @@ def predict(
 
 @torch.no_grad()
 def features(member: Member, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What the linear layer sees (n, F) of uint8 images (n, 32, 32, 3)."""
+    """The linear layer's input (n, F) for uint8 images (n, 32, 32, 3)."""
     on = member.device.torch_device
     parts = np.array_split(images, -(-len(images) // BATCH))
     with member.device.autocast():
@@ -267,17 +246,17 @@ def features(member: Member, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return torch.cat(seen).float().cpu().numpy()
 
 
-# --- what an average is worth on holdout images -----------------------------------------------------------
+# --- holdout accuracy -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class HoldoutScores:
-    """Accuracies of an average on holdout images, in per cent."""
+    """Accuracies of an ensemble, in per cent."""
 
     test_batch: float
-    validation: float | None  # None: no images have validated all members
-    best: str  # the member that is the most accurate alone
-    alone: float  # its accuracy on test_batch, without TTA
+    validation: float | None  # None: the members share no validation set
+    best: str  # the most accurate member
+    alone: float  # its holdout accuracy, without TTA
 
     def __str__(self) -> str:
         shown = "unknown" if self.validation is None else f"{self.validation:.2f} %"
@@ -286,11 +265,7 @@ class HoldoutScores:
 
 
 def predict_holdout(ensemble: Ensemble, panel: Panel, data: Processed) -> tuple[Outputs, Outputs | None]:
-    """Predict test_batch, and the images that validated all members; None if no images in `data` did.
-
-    Raises:
-        BadData: a model's probabilities are not finite.
-    """
+    """Predict the holdout, and the validation split that all members share (else None); BadData if not finite."""
     truth = np.asarray(data.array("test_labels"))
     holdout = predict(panel, data, "test_images", np.arange(len(truth)), truth)
     if not ensemble.one_protocol or ensemble.data != data.training_fingerprint:
@@ -303,7 +278,7 @@ def predict_holdout(ensemble: Ensemble, panel: Panel, data: Processed) -> tuple[
 
 
 def holdout_scores(ensemble: Ensemble, holdout: Outputs, validation: Outputs | None) -> HoldoutScores:
-    """The accuracies of predictions of holdout images."""
+    """The accuracies of these predictions."""
     alone = [100 * accuracy(labels, holdout.known_truth) for labels in holdout.members]
     best = int(np.argmax(alone))
     validated = None if validation is None else 100 * accuracy(validation.labels, validation.known_truth)

@@ -1,6 +1,6 @@
 """The loop: epochs of steps, a validation and a checkpoint after each epoch.
 
-Inside an epoch the host waits for the device only once in 50 steps: on a GPU each wait costs.
+Within an epoch the host waits for the device only once in 50 steps, since a wait costs time on a GPU.
 """
 
 import math
@@ -28,7 +28,7 @@ from pipeline.training.step import TrainStep
 
 
 class Stopped(Exception):
-    """The user asked to stop, and nothing is half done."""
+    """The user asked to stop, between two steps."""
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def stop_on_signals() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    if threading.current_thread() is not threading.main_thread():  # Python takes signals in that one alone
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield stop
         return
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -54,7 +54,7 @@ def stop_on_signals() -> Iterator[threading.Event]:
 
 @dataclass(frozen=True)
 class Task:
-    """What to train on, and how; none of it changes."""
+    """What to train on, and how; constant."""
 
     config: TrainConfig
     training: TrainingImages
@@ -65,17 +65,17 @@ class Task:
     world: World = ALONE
 
     def ends(self, rows: Sequence[EpochRow]) -> bool:
-        """Whether no epoch follows on these: all are done, or the last ones brought nothing (early stopping)."""
+        """Whether training ends after these epochs: all are done, or early stopping."""
         patience = self.config.early_stopping
         stale = bool(rows) and len(rows) - runs.best_row(rows).epoch
         return len(rows) >= self.config.epochs or (patience > 0 and stale >= patience)
 
 
 def fit(task: Task, state: State, train_step: TrainStep, meter: Meter, log: Log, board: Board | None = None) -> None:
-    """Train from `state`, by `train_step`, to the last epoch, and show each one on `board`; `meter` counts images.
+    """Train from `state` to the last epoch, with each epoch on `board`; `meter` counts images.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step under way is finished and saved.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after the current step is finished and saved.
         PipelineError: the loss or the weights are no longer finite; the last checkpoint is kept.
     """
     with stop_on_signals() as stop:
@@ -100,7 +100,7 @@ def fit(task: Task, state: State, train_step: TrainStep, meter: Meter, log: Log,
 
 
 def epoch_line(rows: Sequence[EpochRow], epochs: int) -> str:
-    """What the user sees of the last of these epochs, of `epochs` in all."""
+    """The line for the last of these epochs, of `epochs` in all."""
     row, left = rows[-1], runs.seconds_left(rows, epochs)
     return (
         f"epoch {row.epoch:>{len(str(epochs))}}/{epochs}  lr {scientific(row.rate)}  "
@@ -120,11 +120,11 @@ def _train(task: Task, state: State, train_step: TrainStep, meter: Meter, stop: 
         while state.step < training.steps:
             whole = training.seen(state.step + 1) - training.seen(state.step)
             train_step(*training.batch(epoch, state.step, world.share), whole)
-            # On a CPU nothing waits.
+            # A CPU has no such wait.
             reports = task.device.kind == "cpu" or state.step % 50 == 0 or state.step == training.steps
             if reports:
                 loss = world.total(state.loss_sum).item() / training.seen(state.step)
-                if not math.isfinite(loss):  # summed over the epoch: one bad step is seen
+                if not math.isfinite(loss):  # summed over the epoch, so one bad step shows
                     raise diverged(state, "the loss is")
                 note = f"epoch {state.epoch + 1}/{task.config.epochs}, loss {loss:.3f}"
                 meter.update(training.seen(state.updates), note)
@@ -135,14 +135,14 @@ def _train(task: Task, state: State, train_step: TrainStep, meter: Meter, stop: 
 
 
 def _validate(task: Task, state: State, stop: threading.Event) -> EpochRow:
-    """Evaluate after the epoch's last step, and sum the epoch up."""
+    """Evaluate after the epoch's last step, and summarise the epoch."""
     state.require_finite()
     started = perf_counter()
     selected = state.select()
     task.world.take_first_buffers(selected)
 
     def check() -> None:
-        # Among several processes, one that stops midway would leave the others waiting for its share.
+        # A process that stopped midway would leave the others waiting.
         if task.world.alone and stop.is_set():
             raise Stopped
 
@@ -161,7 +161,7 @@ def _validate(task: Task, state: State, stop: threading.Event) -> EpochRow:
 
 
 def _save(task: Task, state: State) -> None:
-    """Save the checkpoint; with several processes the first does, with the sums of all."""
+    """Save the checkpoint; of several processes the first one, with the sums of all."""
     state.loss_sum, state.correct = task.world.total(state.loss_sum), task.world.total(state.correct)
     if task.world.first:
         save_checkpoint(task.folder / CHECKPOINT, state, task.card_fingerprint)

@@ -1,4 +1,4 @@
-"""One training run in its folder: begins or goes on, and ends with the weights and the result."""
+"""One training run in its folder: start or resume it, and write the weights and the result."""
 
 import statistics
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from pipeline.training.metrics import Board
 from pipeline.training.state import State, load_checkpoint, start
 from pipeline.training.step import TrainStep
 
-WHITENING_SAMPLE = 5000  # images, as Jordan (2024) takes
+WHITENING_SAMPLE = 5000  # images, as in Jordan (2024)
 
 
 def run(
@@ -39,12 +39,11 @@ def run(
 ) -> RunResult:  # fmt: skip
     """Train the run in `folder`, from its checkpoint if there is one; write weights, metrics and result.
 
-    With `pseudo_labels`, (H,), it learns from the hidden images as well.
-    Among several processes only the first writes and logs; all see the same folder.
+    `pseudo_labels`, (H,), add the test images.  Of several processes only the first writes and logs.
 
     Raises:
         KeyboardInterrupt: the user stopped it; the checkpoint is saved.
-        PipelineError: it diverged, or the device has not enough memory.
+        PipelineError: it diverged, or the device is out of memory.
         BadData: the checkpoint or execution.json is damaged.
     """
     config = card.config
@@ -78,7 +77,7 @@ def _task(
     card: RunCard, data: Processed, rows: Split, device: Device, folder: Path, world: World,
     pseudo_labels: NDArray[np.int64] | None,
 ) -> Task:  # fmt: skip
-    """Bring the images to the device."""
+    """Move the images to the device."""
     on = device.torch_device
     images, labels = data.array("train_images"), data.array("train_labels")
     if rows.validation is None:
@@ -97,12 +96,12 @@ def _test_batch(data: Processed, device: torch.device) -> EvaluationImages:
     return EvaluationImages(data.array("test_images"), data.array("test_labels"), device)
 
 
-# --- execution.json: how the run computes, so that it goes on as it began, to the same weights -------------
+# --- execution.json: how the run computes, so that it resumes to the same weights --------------------------
 
 
 @dataclass(frozen=True)
 class Execution:
-    """The content of execution.json: a Device, its kind under another name."""
+    """The content of execution.json, a Device."""
 
     device: str
     precision: Precision
@@ -112,14 +111,14 @@ class Execution:
 def settled(
     config: TrainConfig, images: int, device: Device, folder: Path | None, compile_: Compile, alone: bool
 ) -> Device:
-    """The device with precision and compilation as the run in `folder` began, or by the rule (see training.device).
+    """The device with precision and compilation as the run in `folder` began, or by rule (see training.device).
 
-    `compile_` counts more than how it began: a compiler may have turned out to be broken.
+    `compile_` overrides how it began, since a compiler may have turned out to be broken.
     """
     chosen = device.by_rule(summarise(config.model).macs, config.epochs * images, compile_, alone)
     if folder is not None and (path := folder / EXECUTION).is_file():
         begun = read_json(path, Execution, "remove it, or train the run again with --force")
-        # bf16 that this processor would only emulate is left.
+        # Drop bf16 if this processor would only emulate it.
         possible = begun.precision == "fp32" or device.precision == "bf16"
         if possible and begun.device == chosen.kind:
             compiled = begun.compiled if compile_ == "auto" else chosen.compiled
@@ -136,7 +135,7 @@ def _write_execution(task: Task, device: Device) -> None:
 
 
 def _begin(task: Task, data: Processed, rows: Split, log: Log) -> State:
-    """Where the run's checkpoint stands, or before the first step."""
+    """The state of the run's checkpoint, or before the first step."""
     state = start(task.config, task.device, task.world, log)
     if (task.folder / CHECKPOINT).is_file():
         load_checkpoint(task.folder / CHECKPOINT, state, task.card_fingerprint)
@@ -162,7 +161,7 @@ def _announce(task: Task, state: State, log: Log) -> None:
 
 
 def _result(task: Task, state: State, data: Processed) -> RunResult:
-    """The run's result.  A test_batch that took no part in the selection is evaluated here, once."""
+    """The run's result; a holdout that took no part in the selection is evaluated here, once."""
     on, best = task.device.torch_device, runs.best_row(state.rows)
     selected = resnet.build(task.config.model, task.config.seed)
     selected.load_state_dict(state.best_weights)

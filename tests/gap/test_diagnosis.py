@@ -182,7 +182,7 @@ def test_a_label_shift_is_seen() -> None:
     found = diagnosed(SHIFTED, recorded=None)
     assert found.contract is None and found.verdict == "label_shift"
     assert found.label_distance > 0.5 and found.prior[0] > 0.6
-    assert found.reason.startswith("classes come in other shares: zero")
+    assert found.reason.startswith("other class frequencies: zero")
 
 
 @pytest.mark.parametrize(("labels", "verdict"), [(2, "none"), (3, "preprocessing")])

@@ -172,5 +172,5 @@ def test_a_mistake_of_ours_shows_where_and_says_so(place: Path, monkeypatch: pyt
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[-2:] == [
         "ValueError: nobody thought\\x1b[2J of this",
-        "error: this is a mistake in the pipeline: please report it with all the lines above",
+        "error: internal error (bug): please report it with all the lines above",
     ]
