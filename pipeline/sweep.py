@@ -278,19 +278,19 @@ python -m pipeline.sweep --search dropout=0:0.5 --storage postgresql://host/swee
 )
 @cli.competition
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="fast", show_default=True,
-              help="What the trials begin with.")  # fmt: skip
-@click.option("--epochs", metavar="N", type=click.IntRange(min=1), help="Of each trial; the warm-up keeps its share.")
-@click.option("--seed", metavar="N", type=int, help="Of the trials' training.")
+              help="Preset that the trials start from.")  # fmt: skip
+@click.option("--epochs", metavar="N", type=click.IntRange(min=1), help="Epochs per trial; the warm-up keeps its share.")
+@click.option("--seed", metavar="N", type=int, help="Random seed of the trials.")
 @click.option("--search", "searches", metavar="FIELD=SPEC", multiple=True, required=True,
-              help=f"Any option of train, and its values: {FORMS}; may be repeated.")  # fmt: skip
+              help=f"Option of train and its values, {FORMS}; may be repeated.")  # fmt: skip
 @click.option("--trials", metavar="N", type=click.IntRange(min=1), default=20, show_default=True,
-              help="Complete ones, of all workers together.")  # fmt: skip
+              help="Number of complete trials, all workers together.")  # fmt: skip
 @click.option("--name", metavar="NAME", help="The study's name; by default made from its options.")
 @click.option("--storage", metavar="URL", envvar="PIPELINE_STORAGE",
               help="Database of the study; or $PIPELINE_STORAGE, which hides a password; by default "
                    "sweeps.sqlite3 in --models.")  # fmt: skip
 @click.option("--heartbeat", metavar="SECONDS", type=click.IntRange(min=1), default=60, show_default=True,
-              help="Signs of life; a worker without two of them is dead, and its trial tried again.")  # fmt: skip
+              help="Heartbeat; the trial of a worker that misses two is retried.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Keep the folders of all runs, not only of the best.")
 @cli.device
 @cli.processed
@@ -301,7 +301,7 @@ def command(
 ) -> None:  # fmt: skip
     """Search the options of training for the best validation accuracy.
 
-    Run it again to go on, and on as many machines as there are: workers with the same storage share one study.
+    Run it again to resume, also on other machines: workers with the same storage share one study.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("a sweep is not for torchrun: start the same command several times, they share the study")

@@ -39,11 +39,11 @@ python -m pipeline.rehearsal --folder data/raw/SLUG --labels labels.csv -- pytho
 )  # fmt: skip
 @click.option(
     "--labels", metavar="CSV", type=cli.FILE,
-    help="ID,Labels to score submissions with; without it those to --folder get no score.",
+    help="CSV ID,Labels that scores submissions to --folder; without it they get no score.",
 )  # fmt: skip
 @click.option(
     "--state", metavar="FOLDER", type=cli.FOLDER,
-    help=f"Folder of what the server remembers; by default {STATES}/SLUG.",
+    help=f"Folder of the server's state; by default {STATES}/SLUG.",
 )  # fmt: skip
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def rehearse(folder: Path | None, labels: Path | None, state: Path | None, command: tuple[str, ...]) -> None:
