@@ -279,7 +279,7 @@ python -m pipeline.sweep --search dropout=0:0.5 --storage postgresql://host/swee
 @cli.competition
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="fast", show_default=True,
               help="Preset that the trials start from.")  # fmt: skip
-@click.option("--epochs", metavar="N", type=click.IntRange(min=1), help="Epochs per trial; the warm-up keeps its share.")
+@click.option("--epochs", metavar="N", type=click.IntRange(min=1), help="Epochs per trial; warm-up in proportion.")
 @click.option("--seed", metavar="N", type=int, help="Random seed of the trials.")
 @click.option("--search", "searches", metavar="FIELD=SPEC", multiple=True, required=True,
               help=f"Option of train and its values, {FORMS}; may be repeated.")  # fmt: skip
