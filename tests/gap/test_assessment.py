@@ -156,10 +156,10 @@ def test_what_was_simulated_predicts(tmp_path: Path, simulated: float | None, by
     ("changes", "mitigation", "doubt"),
     [
         ({}, "none", ""),
-        ({"verdict": "unknown", "auc": 0.97}, "none", "nothing like the hidden images (AUC 0.97)"),
+        ({"verdict": "unknown", "auc": 0.97}, "none", "nothing like the test images (AUC 0.97)"),
         ({"verdict": "corruption", "reason": "of an unknown kind"}, "none", "of an unknown kind"),
         ({"verdict": "preprocessing", "pixels": SWAPPED}, "revert", ""),  # which is known
-        ({}, "prior", "surer of classes"),  # that are as they were
+        ({}, "prior", "favours classes"),  # that are as they were
         ({"verdict": "label_shift"}, "prior", ""),
     ],
 )

@@ -44,7 +44,7 @@ def far(distance: float, *, degraded: bool) -> Fit:
         # The path may move one label in 500.
         *(({"contract": contract}, "none", "") for contract in (None, 0.0019)),
         *(({"contract": contract}, "preprocessing", "") for contract in (0.0021, -0.0021)),
-        ({"contract": -0.034, "pixels": SWAPPED}, "preprocessing", "-3.40 points off what training noted"),
+        ({"contract": -0.034, "pixels": SWAPPED}, "preprocessing", "-3.40 points off the one that training recorded"),
         ({"pixels": NOISY}, "corruption", "noise (deviation 12); accounts for 75% of the shift in pixel statistics"),
         ({"pixels": BOTH}, "corruption", "contrast (times 0.5), then gaussian noise (deviation 12); "),
         (
@@ -59,14 +59,14 @@ def far(distance: float, *, degraded: bool) -> Fit:
         ({"pixels": far(1.21, degraded=True)}, "corruption", "(red +0.1, green -0.1, noise +0.1 deviations"),
         # Significant, but small; large, but of few images.
         ({"harder": 0.019, "harder_limit": 0.001}, "none", ""),
-        ({"harder": 0.021, "harder_limit": 0.001}, "natural", "of 2 % more of them than of labelled ones"),
+        ({"harder": 0.021, "harder_limit": 0.001}, "natural", "2% more low-confidence predictions than on the holdout"),
         ({"harder": 0.05, "harder_limit": 0.06}, "none", ""),
-        ({"harder": 0.07, "harder_limit": 0.06}, "natural", "by chance up to 6 %"),
+        ({"harder": 0.07, "harder_limit": 0.06}, "natural", "chance: up to 6%"),
         # No more than a label shift brings with it.
         ({"harder": 0.07, "label_distance": 0.3}, "label_shift", ""),
         ({"harder": 0.08, "label_distance": 0.3}, "natural", ""),
         ({"label_distance": 0.099}, "none", ""),
-        ({"label_distance": 0.101, "prior": PRIOR}, "label_shift", "zero 30 % for 10 %, three 1 % for 10 %, six 5 %"),
+        ({"label_distance": 0.101, "prior": PRIOR}, "label_shift", "zero 30% for 10%, three 1% for 10%, six 5%"),
         ({"auc": 0.79}, "none", ""),
         ({"auc": 0.81}, "unknown", "AUC 0.81"),
     ],
