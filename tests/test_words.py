@@ -16,7 +16,7 @@ GONE = (
     "a person", "the matter with", "(?:the|this|that) very", "mend(?:s|ed|ing)?", "(?<!residual )networks",
     "(?:pretrained|train a) network", "unsure", "beforehand", "all the same",
 )  # fmt: skip
-PHRASE = re.compile(rf"\b(?:{'|'.join(GONE)})\b|[\d}}] %(?![\w}}])", re.IGNORECASE)
+PHRASE = re.compile(rf"\b(?:{'|'.join(GONE)})\b", re.IGNORECASE)
 
 
 def words(path: Path) -> str:
