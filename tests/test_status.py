@@ -98,7 +98,7 @@ def test_each_stage_follows_on_the_one_before(prepared: Path, tmp_path: Path) ->
     assert line(tmp_path, "raw").startswith("complete: 8 files, ")
     assert following(tmp_path) == "preprocess --competition tiny"
     shutil.copytree(prepared / "data/processed", tmp_path / "data/processed")
-    assert line(tmp_path, "processed") == "complete: 100 train, 20 test, 30 hidden images"
+    assert line(tmp_path, "processed") == "complete: 100 training, 20 holdout, 30 test images"
     assert following(tmp_path) == "train --competition tiny"
 
     folder = begin(tmp_path, done=3)

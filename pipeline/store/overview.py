@@ -209,8 +209,8 @@ def _processed(path: Path, downloaded: Manifest | None) -> tuple[FolderState, Ma
     if manifest is None:
         return folder, None
     with suppress(KeyError, TypeError, ValueError):  # an edited manifest
-        counts = [f"{manifest.facts[name]['images']:,} {name}" for name in ("train", "test", "hidden")]
-        folder = replace(folder, text=f"{', '.join(counts)} images")
+        train, test, hidden = (manifest.facts[name]["images"] for name in ("train", "test", "hidden"))
+        folder = replace(folder, text=f"{train:,} training, {test:,} holdout, {hidden:,} test images")
     if downloaded is not None and manifest.inputs != {n: record.sha256 for n, record in downloaded.files.items()}:
         folder = replace(folder, state="stale", text=f"{folder.text}, made of another download")
     return folder, manifest
