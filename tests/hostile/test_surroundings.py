@@ -33,7 +33,7 @@ def test_a_device_that_vanishes_while_training_is_told_and_the_run_goes_on(
         before_step(patch, 1, 1, mock.Mock(side_effect=error(message)))
         line = error_line(here(*TRAIN, cwd=tmp_path), 1)
     assert "failed (CUDA error: unspecified launch failure): run the same command again" in line
-    assert "goes on from its last checkpoint" in line and "--device cpu" in line
+    assert "resumes at its last checkpoint" in line and "--device cpu" in line
     result = here(*TRAIN, cwd=tmp_path)
     assert "resuming after 1 epochs and 0 steps" in result.stderr
 

@@ -1,32 +1,12 @@
-"""The embedded digits and their formats."""
+"""The embedded digits."""
 
 import pickle
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from pipeline.rehearsal import digits
-from tests.doubles import cpickle
 from tests.support import tree
-
-
-def test_batch_reads_as_the_original_files_do() -> None:
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (1500, 32, 32, 3), dtype=np.uint8)  # over 1,000: two APPENDS
-    labels = rng.integers(0, 10, 1500).tolist()
-    names = [f"cat_{i}.png" for i in range(1500)]
-    content = cpickle.batch("training batch 1 of 5", images, labels, names)
-    with pytest.raises(UnicodeDecodeError):
-        pickle.loads(content)
-    assert content.startswith(b"\x80\x02}q\x01(U\x0bbatch_labelq\x02")  # protocol 2, Python 2 str, slots from 1
-    read = pickle.loads(content, encoding="bytes")
-    assert list(read) == [b"batch_label", b"labels", b"data", b"filenames"]
-    assert read[b"batch_label"] == b"training batch 1 of 5"
-    assert read[b"labels"] == labels
-    assert read[b"filenames"] == [name.encode() for name in names]
-    assert read[b"data"].dtype == np.uint8
-    np.testing.assert_array_equal(read[b"data"].reshape(-1, 3, 32, 32), images.transpose(0, 3, 1, 2))
 
 
 def test_digits_are_the_same_every_time_and_complete(tmp_path: Path) -> None:
