@@ -169,11 +169,11 @@ def _verified(folder: Path, target: Path, listed: Sequence[RemoteFile], log: Log
     for remote in listed:
         path = folder / remote.name
         if not path.is_file() or path.stat().st_size != remote.size:
-            raise BadData(f"{printable(remote.name)} did not come with the {remote.size} bytes that Kaggle lists")
+            raise BadData(f"{printable(remote.name)} does not have the {remote.size} bytes that Kaggle lists")
     if cifar.find_batches(folder) is None:
         packed = next(iter(sorted(folder.rglob(cifar.ARCHIVE))), None)
         if packed is None:
-            log("download: the competition carries no training data; CIFAR-10 comes from its home page")
+            log("download: the competition has no training data; CIFAR-10 comes from its home page")
             packed = fetch_cifar(target.with_name(".cifar-10.download"))
         _unpack_cifar(packed, folder / "cifar-10-python")
     for path in (folder / MANIFEST, atomic.partial(folder / MANIFEST)):
@@ -225,7 +225,7 @@ def fetch_cifar(cache: Path, waits: Sequence[float] = (2.0, 4.0)) -> Path:
             except (OSError, RuntimeError, HTTPException) as error:  # RuntimeError: a wrong MD5
                 if not left:
                     cure = f"run again, or put {cifar.ARCHIVE} into {cache}"
-                    raise NetworkError(f"CIFAR-10 did not come ({printable(error)}): {cure}") from error
+                    raise NetworkError(f"CIFAR-10 could not be downloaded ({printable(error)}): {cure}") from error
             sleep(left.pop(0))
     finally:
         socket.setdefaulttimeout(before)

@@ -73,7 +73,7 @@ class Kernels:
                 pushed = Kernel.read_note(self.paths.kernels, kernel.run)
                 if replace(pushed, user="", version=0) != kernel:
                     raise UsageError(f"{pushed.url} was pushed with other options: choose another --run, or {AGAIN}")
-                self.log(f"kernel: {pushed.ref} was pushed before, going on with it")
+                self.log(f"kernel: {pushed.ref} was pushed before; resuming")
             return self._bring(pushed)
 
     def fetch(self, name: str | None) -> Run:
@@ -181,7 +181,7 @@ class Kernels:
             run = verify(kernel, incoming)
         except (BadData, MissingInput) as error:
             cure = f"run the same command again, or {AGAIN}"
-            raise BadData(f"the kernel's output is not what was ordered: {cure} ({error})") from error
+            raise BadData(f"the kernel's output is not what was requested: {cure} ({error})") from error
         folder, csv = self.paths.models / kernel.run, self.paths.submissions / f"{kernel.run}.csv"
         with atomic.lock(folder), atomic.lock(csv):
             for other in strangers(csv):
@@ -206,9 +206,9 @@ def verify(kernel: Kernel, paths: Paths) -> Run:
     if (run.card.competition, run.card.config) != (kernel.competition, kernel.config):
         raise BadData(f"run {run.name} has other options than this kernel")
     if {*run.manifest.files, manifest.NAME} != set(RUN_FILES):
-        raise BadData(f"the manifest of run {run.name} names other files than a run has")
+        raise BadData(f"the manifest of run {run.name} lists files that a run does not have")
     if changed := run.manifest.changed(run.folder):
-        raise BadData(f"{changed[0]} is not as its manifest has it")
+        raise BadData(f"{changed[0]} does not match its manifest")
     local = local_csv(csv, kernel.competition)
     if (local.sidecar.run, local.sidecar.weights_sha256) != (run.name, run.weights_sha256):
         raise BadData(f"{csv} is of another run")
@@ -267,7 +267,7 @@ def push_command(
     if dry_run:
         folder = paths.kernels / kernel.run
         replace(kernel, user=UNKNOWN_USER).write_source(folder, console.log)
-        console.show(f"nothing was sent; by hand: put your name on Kaggle in the place of {UNKNOWN_USER}, then")
+        console.show(f"nothing was sent; to push by hand, replace {UNKNOWN_USER} with your Kaggle user name, then")
         console.show(f"  kaggle kernels push -p {folder}")
     else:
         Kernels(paths, kaggle, console.log, force, wait, poll).push(kernel)

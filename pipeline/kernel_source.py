@@ -91,7 +91,7 @@ class Kernel:
         source = text.replace(PROJECT_LINE, f'PROJECT = """\n{_project()}\n"""\n').encode()
         if len(source) > LARGEST:
             cure = "move what does not belong to the project out of its folder `pipeline`"
-            raise UsageError(f"the kernel's source has {len(source):,} bytes, and Kaggle takes {LARGEST:,}: {cure}")
+            raise UsageError(f"the kernel's source has {len(source):,} bytes; Kaggle's limit is {LARGEST:,}: {cure}")
         atomic.write_bytes(folder / MAIN, source)
         metadata = {
             "id": f"{self.user}/{self.name}",

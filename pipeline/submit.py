@@ -151,7 +151,7 @@ class Sender:
         if (ref := self._look(draft, earlier, seconds)) is not None:
             self.log(f"submit: it did arrive, as ref {ref}")
         elif error.unanswered:
-            raise NetworkError(f"Kaggle left open whether it took the submission: {LATER}") from error
+            raise NetworkError(f"Kaggle did not say whether it accepted the submission: {LATER}") from error
         return ref
 
     def _look(self, draft: Entry, earlier: Collection[int], seconds: float, named: int | None = None) -> int | None:
@@ -169,7 +169,7 @@ class Sender:
             try:
                 listed = {item.ref: item for item in self.kaggle.submissions(draft.competition)}
             except PipelineError as error:
-                taken = "may have taken the submission" if named is None else f"accepted the submission (ref {named})"
+                taken = "may have accepted the submission" if named is None else f"accepted it (ref {named})"
                 raise NetworkError(f"Kaggle {taken}, and then: {error}; {LATER}") from error
             own = [ref for ref, item in listed.items() if carries(item.description, draft.csv_sha256)]
             if new := set(own) - set(earlier):

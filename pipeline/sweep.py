@@ -108,7 +108,7 @@ def parse_url(storage: str) -> URL:
         url = make_url(storage)
         if url.get_dialect().name != "sqlite" or url.database not in (None, "", ":memory:"):
             return url
-    raise UsageError(f"--storage: the URL of a database that lasts, as in sqlite:///data/models/{STORAGE}")
+    raise UsageError(f"--storage: wants the URL of a persistent database, such as sqlite:///data/models/{STORAGE}")
 
 
 def shown(url: URL) -> str:
@@ -145,7 +145,7 @@ def database(url: URL, heartbeat: int) -> Iterator[RDBStorage]:
         for secret in filter(None, (url.password, *map(str, url.query.values()))):
             reason = reason.replace(str(secret), "***")
         raise PipelineError(
-            f"the storage {shown(url)} fails ({printable(reason)}): run the same command again to go on"
+            f"the storage {shown(url)} fails ({printable(reason)}): run the same command again to resume"
         ) from None
 
 
@@ -194,7 +194,7 @@ class Worker:
                 if "Cannot tell" not in str(error):  # Optuna's, of a trial that has ended already
                     raise
                 # Perhaps this machine slept, or lost the storage.
-                raise PipelineError("this worker was taken for dead: run the same command again to go on") from error
+                raise PipelineError("this worker missed its heartbeats: run the same command again") from error
         self._keep_best()
         ranked = ranking(self.study)
         best = ranked[0]

@@ -130,7 +130,7 @@ def test_what_came_is_compared_with_kaggles_list(
         assert download(SLUG, paths, kaggle, print) == tmp_path / "raw" / SLUG
         assert len(downloads) == 1
         return
-    with pytest.raises(BadData, match=f"{next(iter(changed))} did not come with the 5 bytes"):
+    with pytest.raises(BadData, match=f"{next(iter(changed))} does not have the 5 bytes"):
         download(SLUG, paths, kaggle, print)
     assert len(downloads) == 2  # it may have been damaged on the way
     assert tree(tmp_path / "raw") == {} and not list((tmp_path / "raw").glob(f".{SLUG}.[dp]*"))
@@ -288,7 +288,7 @@ def test_a_wrong_md5_is_a_network_error_after_three_tries(
     monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
     asked: list[float | None] = []
     monkeypatch.setattr(Quiet, "log_message", lambda *_: asked.append(socket.getdefaulttimeout()))
-    with pytest.raises(NetworkError, match="CIFAR-10 did not come"):
+    with pytest.raises(NetworkError, match="CIFAR-10 could not be downloaded"):
         fetch_cifar(tmp_path / "cache", waits=(0.01, 0.01))
     assert len(asked) >= 3 and set(asked) == {TIMEOUT}  # seconds, which torchvision's downloader does not know
     assert socket.getdefaulttimeout() is None

@@ -91,7 +91,7 @@ def test_a_pushed_kernel_comes_back_as_a_run(tmp_path: Path, made: Path, kaggle:
     kaggle.misbehave("ListKernelSessionOutput:cut=1000*1")
     done = run_kernel(tmp_path, kaggle, *PUSH)
     assert done.returncode == 0, (done.stdout, done.stderr)
-    assert "kernel: rehearsal/tiny-run/1 was pushed before, going on with it\n" in done.stderr
+    assert "kernel: rehearsal/tiny-run/1 was pushed before; resuming\n" in done.stderr
     assert "data/models/tiny-run and submissions/tiny-run.csv are here, verified: holdout 90.00%" in done.stdout
     assert f"next: python -m pipeline.check --competition {SLUG} --csv submissions/tiny-run.csv\n" in done.stdout
     assert kaggle.calls.count("SaveKernel") == 1
@@ -119,7 +119,7 @@ def test_failures_at_kaggle(tmp_path: Path, kaggle: FaultyKaggle) -> None:
     lost = error_line(run_kernel(tmp_path, kaggle, *fails), 6)
     assert "Kaggle may still have accepted the kernel: `python -m pipeline.kernel fetch --run tiny-run`" in lost
     failed = run_kernel(tmp_path, kaggle, *fails)
-    assert "kernel: rehearsal/tiny-run was pushed before, going on with it\n" in failed.stderr
+    assert "kernel: rehearsal/tiny-run was pushed before; resuming\n" in failed.stderr
     assert "kernel: rehearsal/tiny-run is error, after" in failed.stderr
     assert "\n| what the log says\n" in failed.stderr
     assert "the kernel is error (Your kernel ended with exit code 3)" in error_line(failed, 1)
@@ -304,7 +304,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_anything_else_is_refused(come: Path, kernels: Kernels, damage: str) -> None:
     DAMAGES[damage](come)
-    with pytest.raises(BadData, match=r"the kernel's output is not what was ordered: run the same command again"):
+    with pytest.raises(BadData, match=r"the kernel's output is not what was requested: run the same command again"):
         kernels._publish(ORDERED, paths_in(come))
     assert not kernels.paths.models.exists() and not kernels.paths.submissions.exists()
 

@@ -83,7 +83,7 @@ def test_what_kaggle_would_not_take_is_refused(monkeypatch: pytest.MonkeyPatch, 
     (tmp_path / "a.py").write_text("a = 1\n")
     monkeypatch.setattr(kernel_source, "project_files", lambda: {"pipeline/a.py": tmp_path / "a.py"})
     monkeypatch.setattr(kernel_source, "LARGEST", 1000)
-    with pytest.raises(UsageError, match="and Kaggle takes 1,000: move what does not belong"):
+    with pytest.raises(UsageError, match="Kaggle's limit is 1,000: move what does not belong"):
         KERNEL.write_source(tmp_path / "kernel", print)
     assert not (tmp_path / "kernel").exists()
 

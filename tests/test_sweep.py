@@ -319,7 +319,7 @@ def test_a_worker_that_was_taken_for_dead_ends_in_one_line(
 
     monkeypatch.setattr(sweep, "train", slept)
     assert place.sweep("--trials", "1", "--search", RATE) == 1
-    assert "error: this worker was taken for dead: run the same command again" in capsys.readouterr().err
+    assert "error: this worker missed its heartbeats: run the same command again" in capsys.readouterr().err
 
 
 def test_an_interrupted_sweep_goes_on_with_the_same_trial(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,8 +341,8 @@ def test_an_interrupted_sweep_goes_on_with_the_same_trial(place: Place, monkeypa
         (["--search", "model=rehearsal,resnet18"], "11,173,962 trainable parameters"),
         (["--search", RATE, "--device", "mps"], "--device mps: PyTorch finds none here"),
         (["--search", RATE, "--name", "../study"], "a name of letters"),
-        (["--search", RATE, "--storage", "postgresql://me:hunter2@host:port/db"], "the URL of a database that lasts"),
-        (["--search", RATE, "--storage", "sqlite://"], "the URL of a database that lasts"),
+        (["--search", RATE, "--storage", "postgresql://me:hunter2@host:port/db"], "the URL of a persistent database"),
+        (["--search", RATE, "--storage", "sqlite://"], "the URL of a persistent database"),
         (
             ["--search", RATE, "--debug", "--storage", "mysql+mysqldb://me:hunter2@host/db?ssl=hunter2"],
             "mysql+mysqldb://me:***@host/db: install its driver, mysqldb",
@@ -369,7 +369,7 @@ def test_a_database_that_fails_is_one_line_without_its_secrets(
     url = "postgresql://me:hunter2@host/db?sslpassword=hunter3"
     assert place.sweep("--search", RATE, "--storage", url) == 1
     said = "error: the storage postgresql://me:***@host/db fails (no login as me:***, ***): run the same command again"
-    assert capsys.readouterr() == ("", f"{said} to go on\n")
+    assert capsys.readouterr() == ("", f"{said} to resume\n")
 
 
 def test_a_sweep_is_not_for_torchrun(

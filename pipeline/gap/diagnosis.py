@@ -101,7 +101,7 @@ class Findings:
         try:
             findings: Self = from_json(cls, _today(stored))
         except (TypeError, ValueError) as error:
-            raise BadData(f"the evidence is of another version ({error}): predict again with --force") from error
+            raise BadData(f"the saved diagnosis is of another version ({error}): predict again with --force") from error
         return findings
 
 

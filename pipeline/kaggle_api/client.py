@@ -182,7 +182,7 @@ class Kaggle:
         """
         created = self._create(kernel, "push_kernel", folder=str(folder))
         if created.error:
-            raise PipelineError(f"Kaggle did not take the kernel: {printable(created.error)}")
+            raise PipelineError(f"Kaggle refused the kernel: {printable(created.error)}")
         if created.invalid:
             raise UsageError(
                 f"Kaggle gives the kernel no files of {printable(', '.join(created.invalid))}: join the competition "

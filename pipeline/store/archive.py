@@ -76,7 +76,7 @@ def extract(archive: Path, destination: Path, max_bytes: int = MAX_BYTES, max_ra
         if not archive.is_file():
             raise _Refused("is not there, or not a file")
         if (size := archive.stat().st_size) > max_bytes:
-            raise _Refused(f"has {size} bytes, and {max_bytes} are the limit")
+            raise _Refused(f"has {size} bytes; the limit is {max_bytes}")
         limit = min(max_bytes, max(_SMALL, max_ratio * size))
         with archive.open("rb") as stream, tempfile.TemporaryFile(dir=destination.parent) as plain:
             head = stream.read(512)
@@ -138,7 +138,7 @@ def _member(name: str, size: int, open_: Callable[[], IO[bytes]] | None, limit: 
     ):
         raise _Refused(f"holds a name that is too long or may lead out of the folder, {printable(name)}")
     if not 0 <= size <= (limit if open_ else 0):  # now, since `tarfile` seeks the next header beyond it
-        raise _Refused(f"holds {printable(name)} of {printable(size)} bytes, and {limit} are the limit")
+        raise _Refused(f"holds {printable(name)} of {printable(size)} bytes; the limit is {limit}")
     return _Member("/".join(parts), size, open_)
 
 
@@ -155,7 +155,7 @@ def _check(members: Sequence[_Member], limit: int) -> None:
     if not files or "" in files:
         raise _Refused("holds no files, or one without a name")
     if (total := sum(member.size for member in members)) > limit:
-        raise _Refused(f"would unpack to {total} bytes, and {limit} are the limit")
+        raise _Refused(f"would unpack to {total} bytes; the limit is {limit}")
 
 
 # --- zip --------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def _zip_member(unzipped: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) ->
     is_folder = name.endswith("/")
     kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if it was not written on Unix
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or (kind == stat.S_IFDIR) > is_folder:
-        raise _Refused(f"holds {printable(name)}, which is a link or no regular file")
+        raise _Refused(f"holds {printable(name)}, which is not a regular file")
     if info.flag_bits & 0x41 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise _Refused(f"holds {printable(name)}, which is encrypted, or in a compression other than DEFLATE")
     return _member(name, info.file_size, None if is_folder else partial(unzipped.open, info), limit)
@@ -196,7 +196,7 @@ class _Header(tarfile.TarInfo):
         if info.type in _EXTENDED and not 0 <= info.size <= _MAX_EXTENDED:
             raise _Refused("has headers that are too large")
         if info.type not in _EXTENDED + _REGULAR:
-            raise _Refused(f"holds {printable(info.name)}, which is a link or no regular file")
+            raise _Refused(f"holds {printable(info.name)}, which is not a regular file")
         return info
 
 
@@ -218,7 +218,7 @@ def _tar_members(tar: tarfile.TarFile, limit: int) -> Iterator[_Member]:
     contents = 0
     for count, info in enumerate(tar, start=1):
         if info.issparse():
-            raise _Refused(f"holds {printable(info.name)}, which is a link or no regular file")
+            raise _Refused(f"holds {printable(info.name)}, which is not a regular file")
         opening = cast(Callable[[], IO[bytes]], partial(tar.extractfile, info))
         member = _member(info.name, info.size, None if info.isdir() else opening, limit)
         contents += member.size

@@ -193,7 +193,7 @@ def find_files(folder: Path) -> list[Path]:
 def require_size(path: Path) -> None:
     """BadData for a file of more than MAX_BYTES bytes, before it is hashed."""
     if (size := path.stat().st_size) > MAX_BYTES:
-        raise BadData(f"{printable(path)} has {size} bytes, and {MAX_BYTES} are the limit: is it the competition's?")
+        raise BadData(f"{printable(path)} has {size} bytes; the limit is {MAX_BYTES}: is it the competition's?")
 
 
 def read_batches(folder: Path, names: tuple[str, ...]) -> Labelled:

@@ -73,7 +73,7 @@ class Ensemble:
         members = sorted(opened, key=lambda run: run.name)
         for one, other in pairwise(members):
             if one.name == other.name:
-                raise UsageError(f"--run {one.name}: named twice, and would count twice")
+                raise UsageError(f"--run {one.name}: named twice")
             if (one.card.competition, one.card.data) != (other.card.competition, other.card.data):
                 raise UsageError(
                     f"--run {one.name} {other.name}: they were trained on different images, "

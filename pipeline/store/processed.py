@@ -86,7 +86,7 @@ class Processed:
             for first, end in pairwise([*begins, len(rows)]):
                 stream.seek(array.offset + int(rows[first]) * values.strides[0])
                 if stream.readinto(values[first:end].data) != values[first:end].nbytes:
-                    raise BadData(f"{stream.name} has become shorter: {self._cure}")
+                    raise BadData(f"{stream.name} was truncated: {self._cure}")
         return values
 
     @property

@@ -133,7 +133,7 @@ class Run:
             cure = "run `python -m pipeline.train` with the same options to resume"
             raise MissingInput(f"run {name} is unfinished: {cure}")
         if unknown := [file for file in (CONFIG, WEIGHTS, RESULT) if file not in manifest.files]:
-            raise BadData(f"the manifest of run {name} does not know {unknown[0]}: {RETRAIN}")
+            raise BadData(f"the manifest of run {name} does not list {unknown[0]}: {RETRAIN}")
         if missing := manifest.missing(folder):
             raise BadData(f"{folder / missing[0]} is missing or damaged: {RETRAIN}")
         return cls(name, folder, RunCard.read(folder), read_json(folder / RESULT, RunResult, RETRAIN), manifest)

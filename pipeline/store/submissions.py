@@ -280,7 +280,7 @@ class Evidence:
         """
         path = evidence_path(csv.path)
         if not path.is_file():
-            raise BadData(f"{csv.path} has no evidence beside it to assess it by: predict again with --force")
+            raise BadData(f"{csv.path} has no saved probabilities: predict again with --force")
         with reading(path, "predict again with --force"):
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 values = dict(stored)

@@ -250,7 +250,7 @@ _SUBMIT = (
     Case("500, it does not count, once", "CreateSubmission:status=500*1", 6, LIST),
     Case("500, and then the list is refused",
          ("ListSubmissions:fields={}*1", "ListSubmissions:status=401", "CreateSubmission:status=500*1"), 6,
-         "Kaggle may have taken the submission, and then: Kaggle refused"),
+         "Kaggle may have accepted the submission, and then: Kaggle refused"),
     Case("no answer, it counts", "CreateSubmission:accepted-then=cut*1", 0, "it did arrive", "complete", 1),
     Case("no answer, it does not count", "CreateSubmission:close*1", 6, LIST),
     Case("it hangs, then it counts", arrives_after_the_last_look, 6, LIST, sent=1, client=IMPATIENT),

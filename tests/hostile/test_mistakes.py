@@ -82,7 +82,7 @@ MISTAKES = [
             "config.json is damaged or of another version"),
     Mistake("run of a path", of_run(values(CONFIG, competition="../../etc")), "predict", 4, "not a competition slug"),
     Mistake("run without weights", values(f"{RUN}/manifest.json", "files", **{runs.WEIGHTS: None}), "predict --force",
-            4, "does not know weights"),
+            4, "does not list weights"),
     Mistake("run without its file", weights_lost_beside_another, "predict --run tiny-run", 4,
             "weights.safetensors is missing"),
     # what is beside a CSV

@@ -115,7 +115,7 @@ def test_a_failed_upload_has_not_arrived(child: Path) -> None:
     ("value", "error", "text"),
     [
         ({"number": 0, "error": "Maximum GPU session count of 2 reached.\n"}, PipelineError,
-         r"did not take the kernel: Maximum GPU session count of 2 reached.\\n"),
+         r"refused the kernel: Maximum GPU session count of 2 reached.\\n"),
         ({"number": 2, "error": "", "invalid": ["tiny"]}, UsageError,
          r"no files of tiny: .*/competitions/tiny/rules, then push it again with --force"),
         ({"number": "2"}, NetworkError, "makes no sense"),

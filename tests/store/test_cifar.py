@@ -125,7 +125,7 @@ def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path, name: str) -
     with (source / name).open("r+b") as stream:
         stream.truncate(cifar.MAX_BYTES + 1)  # takes no disk
     find = cifar.find_hidden if name.endswith(".pkl") else cifar.find_batches
-    with pytest.raises(BadData, match="are the limit"):
+    with pytest.raises(BadData, match="the limit is"):
         find(source)
 
 

@@ -102,7 +102,7 @@ def read(csv: Path) -> Evidence:
 def test_it_survives_the_file(tmp_path: Path, evidence: Evidence, with_split: bool) -> None:
     evidence = evidence if with_split else dataclasses.replace(evidence, validation=None)
     csv = tmp_path / "sub.csv"
-    with pytest.raises(BadData, match="no evidence beside it"):
+    with pytest.raises(BadData, match="no saved probabilities"):
         read(csv)
     evidence.write(csv, "e" * 64)
     with pytest.raises(BadData, match="of another CSV"):
