@@ -77,11 +77,7 @@ class Kernels:
             return self._bring(pushed)
 
     def fetch(self, name: str | None) -> Run:
-        """Fetch the run of a kernel that was pushed from here; by default of the one that was pushed last.
-
-        Raises:
-            MissingInput: no such kernel was pushed.
-        """
+        """Fetch the run of a kernel pushed from here, by default the last one; MissingInput if there is none."""
         kernel = Kernel.read_note(self.paths.kernels, name)
         with atomic.lock(self.paths.kernels / kernel.run):
             return self._run_here(kernel) or self._bring(kernel)
@@ -197,11 +193,7 @@ class Kernels:
 
 
 def verify(kernel: Kernel, paths: Paths) -> Run:
-    """The kernel's run, with its CSV in the folders `paths`.
-
-    Raises:
-        BadData, MissingInput: something is missing, damaged, or not what was requested.
-    """
+    """The kernel's run, with its CSV in the folders `paths`; BadData or MissingInput if it is not as requested."""
     run, csv = Run.open(paths.models, kernel.run), paths.submissions / f"{kernel.run}.csv"
     if (run.card.competition, run.card.config) != (kernel.competition, kernel.config):
         raise BadData(f"run {run.name} has other options than this kernel")

@@ -68,12 +68,7 @@ class Kernel:
 
     @classmethod
     def read_note(cls, kernels: Path, run: str | None) -> Self:
-        """The kernel of `run` pushed from here; by default the one pushed last.
-
-        Raises:
-            MissingInput: there is none.
-            BadData: the note is damaged.
-        """
+        """The kernel of `run` pushed from here, by default the last one; MissingInput if there is none."""
         path = kernels / (run or "RUN") / NOTE
         if run is None:
             notes = kernels.glob(f"[!.]*/{NOTE}")

@@ -153,11 +153,7 @@ class Kaggle:
         self._read(slug, "download", (folder, progress), slug=slug, folder=str(folder))
 
     def submit(self, slug: str, file: Path, message: str) -> int:
-        """Upload and submit `file` once; returns the ref in Kaggle's reply.
-
-        Raises:
-            NetworkError: also when it is unknown whether Kaggle took it (`unanswered`).
-        """
+        """Upload and submit `file` once; returns the ref in Kaggle's reply.  A NetworkError may be `unanswered`."""
         created = self._create(slug, "submit", slug=slug, file=str(file), message=message)
         if created.error:
             raise NetworkError(f"{file} could not be uploaded to Kaggle: check the network and run again")
@@ -178,7 +174,6 @@ class Kaggle:
         Raises:
             UsageError: Kaggle gives the kernel no files of the competition `slug`.
             PipelineError: Kaggle refuses it otherwise: no accelerator left, too many kernels at once.
-            NetworkError: also when it is unknown whether Kaggle took it (`unanswered`).
         """
         created = self._create(kernel, "push_kernel", folder=str(folder))
         if created.error:

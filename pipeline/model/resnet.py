@@ -202,10 +202,7 @@ def save(path: Path, state: Mapping[str, Tensor], config: ModelConfig) -> None:
 
 
 def load(path: Path, config: ModelConfig) -> ResNet:
-    """The model `config` with the weights in `path`: float32, on the CPU, channels_last, in evaluation mode.
-
-    BadData if the file is damaged, or belongs to another model.
-    """
+    """The model with the weights in `path`: float32, CPU, channels_last, eval mode; BadData if damaged or another's."""
     try:
         state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
         with torch.device("meta"):  # shapes only

@@ -60,12 +60,7 @@ class Truth:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read the labels from a CSV `ID,Labels`.
-
-        Raises:
-            MissingInput: there is no such file.
-            BadData: it is not such a CSV.
-        """
+        """Read the labels from a CSV `ID,Labels`; MissingInput or BadData if it is none."""
         try:
             labels = _parse_csv(path.read_bytes())
         except FileNotFoundError:

@@ -31,10 +31,7 @@ class Exported:
 def open_run(models: Path, folder: Path, name: str) -> Run:
     """The run that `--run name` means: bundled weights in `folder` (data/pretrained), or a finished run.
 
-    Raises:
-        MissingInput: there is no such run.
-        BadData: its files are damaged.
-        UsageError: `pretrained` alone, and there are several.
+    MissingInput if there is none, BadData if it is damaged, UsageError for `pretrained` if there are several.
     """
     if not is_pretrained(name):
         return Run.open(models, name)

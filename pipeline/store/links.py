@@ -7,10 +7,7 @@ from pipeline.errors import BadData, UsageError, printable
 
 
 def find(folder: Path, *names: str) -> list[Path]:
-    """The files with these names anywhere below `folder`, also through links; each counts once.
-
-    BadData if there is none, and a link is dangling or a folder unreadable.
-    """
+    """The files with these names below `folder`, also through links; BadData if none, and a link is dangling."""
     found: dict[Path, Path] = {}  # by resolved path
     seen: set[str] = set()
     lost: list[str | OSError] = []

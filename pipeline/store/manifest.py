@@ -119,11 +119,7 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a stage wrote into a folder.
-
-    `files` are named relative to the folder; `inputs` maps what the stage read to fingerprints; `facts` holds what the
-    stage found out.
-    """
+    """A stage's files (named relative to its folder), fingerprints of its inputs, versions, and facts that it found."""
 
     stage: str
     files: Mapping[str, FileRecord]

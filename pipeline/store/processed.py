@@ -71,10 +71,7 @@ class Processed:
             raise BadData(f"{path} is damaged ({error}): {self._cure}") from error
 
     def rows(self, name: ArrayName, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """The rows (R,) of one array, read from the file: mapping would keep their neighbours in memory.
-
-        BadData if the file was shortened.
-        """
+        """The rows (R,) of one array, from the file: mapping keeps neighbours in memory; BadData if it is truncated."""
         array = self.array(name)
         # Older versions kept the download's order, so a file may be in Fortran order.
         if not isinstance(array, np.memmap) or not array.flags.c_contiguous:

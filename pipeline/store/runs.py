@@ -174,12 +174,7 @@ def latest(models: Path) -> str:
 
 
 def all_latest(models: Path) -> list[str]:
-    """The names of the runs that train finished last: one, or all seeds of one command.
-
-    Raises:
-        MissingInput: no run has finished yet.
-        BadData: the pointer is damaged.
-    """
+    """The runs that train finished last, one or all seeds of one command; MissingInput or BadData if unknown."""
     pointer = models / LATEST
     if pointer.is_file():
         try:
@@ -241,8 +236,7 @@ def default_name(card: RunCard) -> str:
 def claimed(folder: Path, card: RunCard, force: bool, first: bool, log: Log) -> Iterator[None]:
     """Lock and prepare a run's folder for training; of several processes only the `first` does.
 
-    Raises:
-        UsageError: another process holds it, or it has a run with other options (and not `force`).
+    UsageError if another process holds it, or it has a run with other options (and not `force`).
     """
     if not first:
         yield
