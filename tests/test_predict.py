@@ -222,7 +222,7 @@ def test_a_network_of_the_project_labels_the_users_hidden_images(place: Path) ->
     assert found is not None and (found.competition, found.rows, found.validation_accuracy) == ("other", 30, None)
     assert f"local accuracy {found.test_accuracy:.2f} %" in result.stderr  # measured on the user's images
     refused = here("predict", "--run", "tiny-run", "--competition", "other", cwd=place)
-    assert "is not what run tiny-run learned from" in error_line(refused, 4)
+    assert "is not what run tiny-run was trained on" in error_line(refused, 4)
     # By default it is for the competition that the other stages take.
     default = here("predict", "--run", "pretrained-tiny", cwd=place)
     assert "data/processed/deep-learning-spring-2025-project-1" in error_line(default, 3)
