@@ -72,7 +72,7 @@ MISTAKES = [
     Mistake("run renamed, report", RENAMED, "report", 3, "was it renamed"),
     Mistake("pointer lost", remove("data/models/LATEST"), "predict", 3, "name one with --run"),
     Mistake("run misspelt", nothing, "predict --run Tinyrun", 3, "did you mean tiny-run?"),
-    Mistake("no such run", nothing, "predict --run paper", 3, "there is tiny-run (`python -m pipeline.train` makes"),
+    Mistake("no such run", nothing, "predict --run paper", 3, "there is tiny-run"),
     Mistake("run unfinished", remove(f"{RUN}/manifest.json"), "predict", 3, "with the same options to resume"),
     Mistake("run of other images", of_run(values(CONFIG, data="f" * 64)), "predict", 4, "train again"),
     Mistake("run of another competition", of_run(values(CONFIG, competition="other")), "predict", 3,
