@@ -194,7 +194,7 @@ def with_other_images(place: Path) -> Path:
             functools.partial(begun, done=2),
             "`python -m pipeline.train --competition tiny --preset rehearsal --run tiny-run` resumes it",
             TRAINING,
-            "Validation so far 62.00% best epoch Progress 2 of 12 epochs; 0:10:00 left",
+            "Validation so far 62.00% best epoch Progress 2 of 12 epochs; 10m 0s left",
         ),
         (
             unpredicted,
