@@ -33,8 +33,8 @@ an interruption run the same command again.
   --setup             Only make .venv and install.
   -h, --help          Show this message and exit.
 
---run, --device, --raw, --processed, --models, --submissions, --tta, --adapt, --ids-key, --timeout, --force and --debug
-reach every stage that has them.  All other options go to train: ./run_all.sh --epochs 1 --seeds 0 1 2
+--run, --device, --raw, --processed, --models, --submissions, --tta, --adapt, --ids-key, --timeout, --verbose,
+--force, --again and --debug reach every stage that has them.  All other options go to train: ./run_all.sh --epochs 1 --seeds 0 1 2
 To use an interpreter of yours instead of .venv: PIPELINE_PYTHON=$(which python3) ./run_all.sh
 
 Exit codes: 0 fine, 1 other, 2 usage, 3 an earlier stage's output is missing, 4 bad data, 5 credentials or rules,
@@ -60,11 +60,11 @@ rehearsal=no submit=no setup=no competition= data= preset= raw=data/raw
 of_download="--raw --timeout --force"
 of_preprocess="--raw --processed --ids-key --force"
 of_train="--processed --models --run --device --pseudo-labels --force"
-of_predict="--processed --models --submissions --run --device --tta --adapt --force"
-of_submit="--processed --models --submissions --timeout"
-of_check=$of_submit
+of_predict="--processed --models --submissions --run --device --tta --adapt --verbose --force"
+of_submit="--processed --models --submissions --timeout --again"
+of_check="--processed --models --submissions --timeout --verbose"
 of_report="--processed --models --submissions --run --force"
-of_rehearsal="$of_download $of_preprocess $of_train $of_predict"
+of_rehearsal="$of_download $of_preprocess $of_train $of_predict --again"
 given=() training=() # pairs, an option and its value; words
 while (($#)); do
     if [[ $1 == --*=* ]]; then set -- "${1%%=*}" "${1#*=}" "${@:2}"; fi
@@ -72,7 +72,7 @@ while (($#)); do
         --rehearsal | --submit | --setup) declare "${1#--}=yes" ;;
         -h | --help) usage; exit 0 ;;
         --dry-run) fail 2 "that is train's alone: python -m pipeline.train --dry-run" ;;
-        --force | --debug) given+=("$1" "") ;;
+        --force | --debug | --verbose | --again) given+=("$1" "") ;;
         --competition | --data | --preset | --raw | --processed | --models | --submissions | --run | --device | \
             --pseudo-labels | --tta | --adapt | --ids-key | --timeout)
             value=${2:-}

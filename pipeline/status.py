@@ -23,6 +23,7 @@ from pipeline.store.runs import RunCard
 from pipeline.store.submissions import free
 
 RUN_HEAD = ("", "preset", "epochs", "holdout", "public", "time", "")
+CSV_HEAD = ("", "holdout", "predicted", "public", "rank", "")
 NAME, RUNS, CSVS = 28, 10, 4  # on the screen: characters of a name, and how many are shown, the newest
 
 
@@ -99,16 +100,15 @@ def _csv_step(known: Overview, run: RunState, paths: Paths) -> NextStep:
         return NextStep("check", "once the ledger is repaired, as said above", wait=True)
     good = [csv for csv in known.csvs if run.name in csv.runs and not csv.stale and not csv.problem]
     submitted = any(csv.submission not in (NOT_SUBMITTED, ledger.SENDING, ledger.ERROR) for csv in good)
-    high = csv.predicted_high if csv and not submitted else None
-    worse = high is not None and high < (known.ledger.best_public or 0)
+    worse = csv.below_best if csv else ""
     if csv and run.submittable and csv.submittable and not (submitted or worse):
         return NextStep("submit", f"the predictions of run {run.name} are not submitted", ["--csv", csv.path])
     if known.ledger.open:
         return NextStep("check", "a submission has no score yet")
     if known.report and (state := known.report.state) != "complete":
         return NextStep("report", f"the report is {'missing' if state == 'absent' else state}", named)
-    done = f"{csv.path} is predicted below your best score" if csv and worse else "done: what the score means"
-    return NextStep("check", f"{done}, and what would raise it")
+    done = f"don't submit {csv.path}: {worse}" if csv and worse else "done: what the score means"
+    return NextStep("check", f"{done}; what would raise it")
 
 
 # --- the screen -------------------------------------------------------------------------------------------
@@ -118,12 +118,13 @@ def show(known: Overview) -> list[str]:
     """The lines of the screen, without the next step."""
     # The latest run and the best one first; a sweep has very many trials.
     shown = sorted(known.runs, key=lambda run: (not (run.latest or run.best), run.trial))
+    scores = sorted((csv.public for csv in known.csvs if csv.public is not None), reverse=True)
     parts = {
         "competition": [known.competition],
         "raw": [_folder_text(known.raw)],
         "processed": [_folder_text(known.processed)],
         "runs": _rows(RUN_HEAD, [*map(_run_row, shown)], RUNS, left=(0, 1, 6)),
-        "CSVs": _rows(("", "local", "predicted", "public", ""), [*map(_csv_row, known.csvs)], CSVS, left=(0, 4)),
+        "CSVs": _rows(CSV_HEAD, [_csv_row(csv, scores) for csv in known.csvs], CSVS, left=(0, 5)),
         "LATEST": [f"damaged: {known.latest_problem}"] if known.latest_problem else [],
         "report": [_folder_text(known.report)] if known.report else [],
         "ledger": [_ledger_text(known.ledger)],
@@ -146,24 +147,26 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], most: int, left: S
 
 
 def _run_row(run: RunState) -> Sequence[str]:
-    marks = {"LATEST": run.latest, "BEST": run.best, "a trial": run.trial, "over the limit": not run.submittable}
+    marks = {"latest": run.latest, "best": run.best, "a trial": run.trial, "over the limit": not run.submittable}
     notes = ["stale"] * run.stale + [run.state] * (run.state != "finished")
     notes += [*(mark for mark, holds in marks.items() if holds), *([run.problem] if run.problem else [])]
     if run.state == "training" and run.seconds_left is not None:
-        notes.append(f"{duration(run.seconds_left)} to go")
+        notes.append(f"{duration(run.seconds_left)} left")
     if run.test is None and run.validation is not None:
-        notes.append(f"validation {run.validation:.2f} % at {run.changed[:16].replace('T', ' ')} UTC")
+        notes.append(f"validation {run.validation:.2f}% at {run.changed[:16].replace('T', ' ')} UTC")
     epochs = "" if not run.epochs else str(run.epochs) if run.epoch == run.epochs else f"{run.epoch}/{run.epochs}"
     time = "" if run.seconds is None else duration(run.seconds)
     name, scores = printable(run.name, NAME), (_percent(run.test), _percent(run.public))
     return name, printable(run.preset, NAME), epochs, *scores, time, ", ".join(notes)
 
 
-def _csv_row(csv: CsvState) -> Sequence[str]:
+def _csv_row(csv: CsvState, scores: Sequence[float]) -> Sequence[str]:
+    """`scores` are all public ones, the best first."""
     notes = [f"stale: {csv.stale}" if csv.stale else f"damaged: {csv.problem}" if csv.problem else csv.submission]
     notes += ["over the limit"] * (not csv.submittable)
-    scores = _percent(csv.local), _percent(csv.predicted), _percent(csv.public)
-    return printable(Path(csv.path).name, NAME), *scores, ", ".join(notes)
+    rank = "" if csv.public is None else f"{1 + scores.index(csv.public)}"
+    figures = _percent(csv.local), _percent(csv.predicted), _percent(csv.public), rank
+    return printable(Path(csv.path).name, NAME), *figures, ", ".join(notes)
 
 
 def _ledger_text(known: LedgerState) -> str:
@@ -171,13 +174,13 @@ def _ledger_text(known: LedgerState) -> str:
         return f"damaged: {known.problem}"
     if not known.total:
         return "nothing submitted yet"
-    best = "no score yet" if known.best_public is None else f"best public {known.best_public:.2f} %"
+    best = "no score yet" if known.best_public is None else f"best public {known.best_public:.2f}%"
     plural = "" if known.total == 1 else "s"
     return f"{best}, {known.total:,} submission{plural}, {known.today:,} today (UTC); Kaggle was not asked"
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f} %"
+    return "" if value is None else f"{value:.2f}%"
 
 
 @cli.stage_command("""

@@ -65,7 +65,7 @@ class Sender:
         Args:
             csv: the CSV.
             slug: the competition; by default the one in the CSV's sidecar.
-            again: submit even if this CSV was submitted before.
+            again: submit even if this CSV was submitted before, or is predicted below the best score.
 
         Raises:
             BadData, MissingInput, UsageError: the CSV is not a valid submission; nothing was sent.
@@ -75,6 +75,8 @@ class Sender:
         """
         draft = _draft(csv, slug, self.paths, self.log)
         self.log(f"submit: {csv} to {draft.competition}")
+        if not again and (worse := ledger.below_best(ledger.read(self._ledger), draft.competition, draft.csv_sha256)):
+            return replace(draft, status=overview.NOT_SUBMITTED, note=worse)
         data = Processed.open(self.paths.processed / draft.competition)
         submission_format.validate(csv, data.array("hidden_ids"))
         credentials.require(self.kaggle.environ)
@@ -251,7 +253,8 @@ python -m pipeline.submit --csv other.csv --competition SLUG
 @cli.csv("The CSV to submit; by default the newest of the run that train finished last.")
 @cli.slug("Last part of its URL; or $PIPELINE_COMPETITION; needed for a CSV that predict did not write.",
           envvar=cli.COMPETITION)  # fmt: skip
-@click.option("--again", is_flag=True, help="Submit the same CSV once more, at the cost of a daily submission.")
+@click.option("--again", is_flag=True,
+              help="Submit it even if it was submitted before or is predicted below your best score.")  # fmt: skip
 @cli.wait(900, "the score")
 @click.option("--poll", metavar="SECONDS", type=cli.Finite(min=0.1), default=5, show_default=True,
               help="Interval between two requests to Kaggle.")  # fmt: skip
@@ -270,7 +273,8 @@ def command(
     entry = Sender(paths, kaggle, console.log, wait, poll).submit(csv, slug, again=again)
     scores = {"public": entry.public, "private": entry.private}
     shown = [f"{name} {score:.2f}%" for name, score in scores.items() if score is not None]
-    console.show(f"ref {entry.ref} ({entry.status}): {'   '.join(shown) or 'no score yet'}")
+    why = "   ".join(shown) or (f"{entry.note} (--again submits it)" if entry.ref is None else "no score yet")
+    console.show(f"{csv if entry.ref is None else f'ref {entry.ref}'} ({entry.status}): {why}")
     cli.announce("check", entry.competition, paths)
 
 

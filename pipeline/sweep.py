@@ -198,7 +198,7 @@ class Worker:
         self._keep_best()
         ranked = ranking(self.study)
         best = ranked[0]
-        rows = [[str(t.number), f"{t.value:.2f} %", *map(_brief, t.params.values())] for t in ranked[:TABLE_ROWS]]
+        rows = [[str(t.number), f"{t.value:.2f}%", *map(_brief, t.params.values())] for t in ranked[:TABLE_ROWS]]
         table = "\n".join(console.table(["trial", "validation", *best.params], rows))
         console.show(f"\nthe best of {len(ranked)} complete trials:\n{table}")
         console.show(f"\nbest run     {best.user_attrs[RUN]}: best-of-N is biased upwards, confirm with new seeds")
@@ -237,8 +237,8 @@ class Worker:
         if trial.state == TrialState.COMPLETE:
             self._keep_best()
             best, *others = ranking(study)
-            standing = f"best {best.value:.2f} % (trial {best.number})  {1 + len(others)} complete"
-            console.log(f"{line}  {trial.value:.2f} %  {standing}")
+            standing = f"best {best.value:.2f}% (trial {best.number})  {1 + len(others)} complete"
+            console.log(f"{line}  {trial.value:.2f}%  {standing}")
             return
         console.log(f"{line}  failed: {trial.user_attrs[REASON]}")
         last = study.get_trials(deepcopy=False)[-HOPELESS:]

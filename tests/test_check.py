@@ -228,8 +228,10 @@ def test_advice_begins_with_what_is_obvious_and_each_command_works_as_it_stands(
     best = Entry(competition=SLUG, ref=7, csv_sha256="other", public=99.5, status="complete")
     ledger.append(short / "submissions/ledger.csv", [best])
     shown, found = check(short, None), json.loads(check(short, None, "--json").stdout)
-    low = f"don't submit: {found['predicted']:.1f}% expected, your best is 99.50%"
-    trained = "trained too short: validation accuracy rose 1.0 points an epoch at the end of 12, and class 0, 1"
+    low = "don't submit: predicted below your best score, 99.50%"
+    trained = (
+        "trained too short: validation accuracy rose 1.0 points an epoch at the end of 12, and rarely predicted: zero"
+    )
     assert first["advice"][0]["do"].startswith(trained) and found["advice"][0]["do"].startswith(f"{low}; {trained}")
     following, why = shown.stdout.splitlines()[-2:]  # no command that submits
     assert following == f"next: {found['advice'][0]['command']}" and why.startswith(f"      ({low}; {trained}")

@@ -65,7 +65,7 @@ def line(place: Path, name: str) -> str:
     """What is on the screen beside `name`, of a table its newest row; without the space between columns."""
     screen = shown(place)
     (at,) = [k for k, text in enumerate(screen) if text.startswith(f"{name:<12}")]
-    table = screen[at].split()[-1] in ("time", "public")
+    table = screen[at].split()[-1] in ("time", "rank")
     return " ".join(screen[at + table].split()[not table :])
 
 
@@ -103,19 +103,19 @@ def test_each_stage_follows_on_the_one_before(prepared: Path, tmp_path: Path) ->
 
     folder = begin(tmp_path, done=3)
     with atomic.lock(folder):
-        begun = f"{folder.name} rehearsal 3/12 3m 0s training, 9m 0s to go, validation 63.00 % at 20"
+        begun = f"{folder.name} rehearsal 3/12 3m 0s training, 9m 0s left, validation 63.00% at 20"
         assert line(tmp_path, "runs").startswith(begun)
         assert following(tmp_path) == "predict"
         assert any(text.startswith("then: ") for text in shown(tmp_path))
-    assert f"{folder.name} rehearsal 3/12 3m 0s interrupted, validation 63.00 % at 20" in line(tmp_path, "runs")
+    assert f"{folder.name} rehearsal 3/12 3m 0s interrupted, validation 63.00% at 20" in line(tmp_path, "runs")
     assert following(tmp_path) == "train --competition tiny --preset rehearsal"
 
     finish(tmp_path)
-    assert line(tmp_path, "runs") == f"{folder.name} rehearsal 12 90.00 % 1m 0s LATEST"
+    assert line(tmp_path, "runs") == f"{folder.name} rehearsal 12 90.00% 1m 0s latest"
     assert following(tmp_path) == "predict"
     csv = answer(tmp_path, folder.name)
     note(csv, ledger.PREDICTED)
-    assert line(tmp_path, "CSVs") == f"{csv.name} 90.00 % 82.50 % not submitted"
+    assert line(tmp_path, "CSVs") == f"{csv.name} 90.00% 82.50% not submitted"
     assert following(tmp_path) == f"submit --csv submissions/{csv.name}"
     note(csv, ledger.SENDING, ref=None)
     assert "sending" in line(tmp_path, "CSVs")
@@ -124,9 +124,9 @@ def test_each_stage_follows_on_the_one_before(prepared: Path, tmp_path: Path) ->
     assert following(tmp_path) == CHECK
     note(csv, ledger.COMPLETE, public=82.0)
     note(csv, ledger.ERROR, ref=None)  # sent again, and refused
-    assert line(tmp_path, "CSVs") == f"{csv.name} 90.00 % 82.50 % 82.00 % complete"
-    assert line(tmp_path, "runs") == f"{folder.name} rehearsal 12 90.00 % 82.00 % 1m 0s LATEST"
-    assert line(tmp_path, "ledger").startswith("best public 82.00 %, 1 submission, ")
+    assert line(tmp_path, "CSVs") == f"{csv.name} 90.00% 82.50% 82.00% 1 complete"
+    assert line(tmp_path, "runs") == f"{folder.name} rehearsal 12 90.00% 82.00% 1m 0s latest"
+    assert line(tmp_path, "ledger").startswith("best public 82.00%, 1 submission, ")
     assert line(tmp_path, "report").startswith("absent: ") and following(tmp_path) == "report"
     page = folder / "report/index.html"
     page.parent.mkdir()
@@ -165,8 +165,8 @@ def test_another_download_makes_arrays_runs_and_csvs_stale_one_after_the_other(s
         if kind == "raw":
             assert line(submitted, "processed").endswith("made of another download")
             assert following(submitted) == "preprocess --competition tiny"
-    assert line(submitted, "runs") == "mine rehearsal 12 90.00 % 80.00 % 1m 0s stale, LATEST"
-    assert line(submitted, "CSVs").endswith("80.00 % stale: of another test set")
+    assert line(submitted, "runs") == "mine rehearsal 12 90.00% 80.00% 1m 0s stale, latest"
+    assert line(submitted, "CSVs").endswith("80.00% 1 stale: of another test set")
     assert following(submitted) == "train --competition tiny --preset rehearsal"
 
 
@@ -180,7 +180,7 @@ def test_a_csv_that_is_not_what_its_run_predicts_is_stale(place: Path) -> None:
     finish(place, "mine", weights="other")
     note(csv, ledger.COMPLETE, public=80.0)  # the former weights'
     assert "stale: mine was trained again" in line(place, "CSVs") and following(place) == "predict"
-    assert line(place, "runs") == "mine rehearsal 12 90.00 % 1m 0s LATEST"
+    assert line(place, "runs") == "mine rehearsal 12 90.00% 1m 0s latest"
     csv.write_text("3,4\n")
     assert "stale: edited" in line(place, "CSVs")
     assert following(place) == "predict --out submissions/mine-2.csv"  # and never --force over somebody's work
@@ -205,7 +205,12 @@ def test_a_csv_that_is_predicted_below_the_best_score_is_not_to_be_submitted(sub
     page = submitted / "data/models/worse/report/index.html"
     page.parent.mkdir()
     page.write_text("<html></html>")
-    assert following(submitted) == CHECK and "worse.csv is predicted below your best" in shown(submitted)[-1]
+    below = "predicted below your best score, 85.50%"
+    assert following(submitted) == CHECK and f"don't submit submissions/worse.csv: {below}" in shown(submitted)[-1]
+    refused = here("submit", "--csv", "submissions/worse.csv", cwd=submitted)  # without asking Kaggle
+    first, _next = refused.stdout.splitlines()
+    assert refused.returncode == 0
+    assert first == f"submissions/worse.csv (not submitted): {below} (--again submits it)"
 
 
 # --- which run, which recipe, which competition -------------------------------------------------------------
@@ -297,7 +302,7 @@ def test_missing_files_are_damage(place: Path) -> None:
     (run / runs.WEIGHTS).unlink()
     assert following(place) == "train --competition tiny --force --preset rehearsal --run mine"
     (run / runs.CONFIG).unlink()
-    assert line(place, "runs").startswith("mine damaged, LATEST, data/models/mine/config.json is missing: train")
+    assert line(place, "runs").startswith("mine damaged, latest, data/models/mine/config.json is missing: train")
     assert following(place) == "train --competition tiny --force"
     (place / "data/processed/tiny/hidden_ids.npy").unlink()
     assert following(place) == "preprocess --competition tiny --force"

@@ -21,6 +21,7 @@ from pipeline.recipes import PRESETS
 from pipeline.store import ledger, runs
 from pipeline.store.ensemble import Ensemble
 from pipeline.store.ledger import Entry
+from pipeline.store.processed import Processed
 from pipeline.store.runs import Run, RunCard
 from pipeline.store.submissions import LocalCsv, free
 
@@ -31,7 +32,8 @@ AVERAGED = 3  # runs
 ADVISED = 3  # pieces of advice
 RISING = 0.5  # points per epoch: validation accuracy of a run that was too short
 BROUGHT = 0.5  # of such a rise, at least, a longer schedule gained (tests/bench/RESULTS.md, "Trained too short")
-NEVER = 0.1  # of a class's share, below which it is nearly never predicted
+RARE = 0.1  # of a class's share, below which it is rarely predicted
+NAMED = 3  # of these classes
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,9 @@ def advise(assessed: Assessment, csvs: Sequence[LocalCsv], entries: Sequence[Ent
         entries: all lines of the ledger.
     """
     sidecar, states = assessed.csv.sidecar, ledger.current(entries, assessed.csv.sidecar.competition)
-    (best, averaged), worse = _board(states), worse_than_the_best(assessed, states)
-    members, never = _members(assessed, paths), _never(assessed)
-    wrong = [*_wrong(assessed, members, averaged if 100 * assessed.expected < best else 1, paths)]
+    (best, averaged), worse = _board(states), ledger.below_best(entries, sidecar.competition, sidecar.csv_sha256)
+    members, rare = _members(assessed, paths), _rare(assessed, paths)
+    wrong = [*_wrong(assessed, members, rare, averaged if 100 * assessed.expected < best else 1, paths)]
     better = [*_averages(assessed, members, csvs, paths)]
     for trial in assessed.findings.trials if assessed.findings.mitigation == "none" else ():
         if trial.recommended:
@@ -68,24 +70,16 @@ def advise(assessed: Assessment, csvs: Sequence[LocalCsv], entries: Sequence[Ent
         command = commands.command("submit", sidecar.competition, paths, "--csv", str(assessed.csv.path))
         send = Advice("it is not submitted yet", 100 * assessed.expected - best if best else None, command)
         (better if best else wrong).append(send)
-    if never or assessed.findings.diagnosis.verdict == "unknown":
+    if rare or assessed.findings.diagnosis.verdict == "unknown":
         look = ("--csv", str(assessed.csv.path), "--pictures", str(paths.submissions))
         command = commands.command("check", sidecar.competition, paths, *look)
-        better.append(Advice(f"{never or 'an unknown shift'}: look at the images", None, command))
+        better.append(Advice(f"{rare or 'an unknown shift'}: look at the images", None, command))
     better.sort(key=lambda advice: -(advice.gain or 0))
     advice = [*wrong, *(each for each in better if each.gain is None or each.gain > 0)][:ADVISED]
     if worse:
         first, *others = advice or [Advice("", None, commands.command("status", sidecar.competition, paths))]
-        advice = [replace(first, do="; ".join(filter(None, (worse, first.do)))), *others]
+        advice = [replace(first, do="; ".join(filter(None, (f"don't submit: {worse}", first.do)))), *others]
     return advice
-
-
-def worse_than_the_best(assessed: Assessment, states: Sequence[Entry]) -> str:
-    """Why not to submit a CSV whose interval is below the best score; "" if it was sent, or may be better."""
-    best, _ = _board(states)
-    if assessed.sent is not None or 100 * assessed.forecast.interval[1] >= best:
-        return ""
-    return f"don't submit: {100 * assessed.expected:.1f}% expected, your best is {best:.2f}%"
 
 
 def _board(states: Sequence[Entry]) -> tuple[float, int]:
@@ -111,7 +105,7 @@ def _members(assessed: Assessment, paths: Paths) -> Sequence[Run]:
     return ()
 
 
-def _wrong(assessed: Assessment, members: Sequence[Run], to_beat: int, paths: Paths) -> Iterator[Advice]:
+def _wrong(assessed: Assessment, members: Sequence[Run], rare: str, to_beat: int, paths: Paths) -> Iterator[Advice]:
     """Obvious faults of the models, by the first; `to_beat`: number of runs behind the best score."""
     for run in members[:1]:
         epochs, rise, local = run.card.config.epochs, _rise(run), assessed.csv.sidecar.test_accuracy / 100
@@ -124,15 +118,20 @@ def _wrong(assessed: Assessment, members: Sequence[Run], to_beat: int, paths: Pa
             why = f"trained too short: validation accuracy rose {rise:.1f} points an epoch at the end of {epochs}"
             command = _train(replace(run.card, config=longer), paths, seeds=range(number) if number > 1 else ())
             gain = raised(assessed.expected, local, local + BROUGHT * rise / 100)
-            yield Advice(", and ".join(filter(None, (why, _never(assessed)))), gain, command)
+            yield Advice(", and ".join(filter(None, (why, rare))), gain, command)
 
 
-def _never(assessed: Assessment) -> str:
-    """The classes that are nearly never predicted, by their share of the holdout; "" for none."""
+def _rare(assessed: Assessment, paths: Paths) -> str:
+    """The classes that are rarely predicted, by their share of the holdout; "" for none."""
     both = (assessed.evidence.hidden.labels, assessed.evidence.holdout.known_truth)
     given, usual = (np.bincount(each, minlength=CLASSES) / len(each) for each in both)
-    never = ", ".join(map(str, np.flatnonzero(given < NEVER * usual)))
-    return never and f"class {never} is never predicted"
+    rare = np.flatnonzero(given < RARE * usual).tolist()
+    names = [f"class {number}" for number in rare]
+    with suppress(PipelineError):  # without the data, numbers must do
+        known = Processed.open(paths.processed / assessed.csv.sidecar.competition).class_names
+        names = [known[number] for number in rare]
+    more = [f"{len(names) - NAMED} more"] if len(names) > NAMED else []
+    return f"rarely predicted: {', '.join([*names[:NAMED], *more])}" if names else ""
 
 
 def _rise(run: Run) -> float:

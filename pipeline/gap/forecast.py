@@ -127,7 +127,7 @@ def _doubts(holdout: Probabilities, hidden: Probabilities, methods: Mapping[str,
         doubts.append(f"only {len(hidden)} test images")
     absent = sorted(set(range(hidden.shape[1])) - set(hidden.argmax(axis=1).tolist()))
     if absent:
-        doubts.append(f"no test image is predicted as {', '.join(map(str, absent))}")
+        doubts.append(f"{len(absent)} of {hidden.shape[1]} classes are never predicted")
     if min(holdout.max(axis=1).mean(), hidden.max(axis=1).mean()) > CERTAIN:
         doubts.append("the probabilities are saturated")
     return doubts

@@ -147,6 +147,17 @@ def predictions(entries: Iterable[Entry], competition: str) -> dict[str, Entry]:
     return first
 
 
+def below_best(entries: Sequence[Entry], competition: str, csv_sha256: str) -> str:
+    """Why not to submit a CSV: it is predicted below the best score; "" if it was sent, or may be better."""
+    states, made = current(entries, competition), predictions(entries, competition).get(csv_sha256)
+    best = max((entry.public or 0 for entry in states), default=0)
+    own = [entry for entry in states if entry.csv_sha256 == csv_sha256]
+    sent = any(entry.ref is not None or entry.status == SENDING for entry in own)
+    if sent or made is None or made.predicted_high is None or made.predicted_high >= best:
+        return ""
+    return f"predicted below your best score, {best:.2f}%"
+
+
 def rows(entries: Iterable[Entry], predictions: Mapping[str, Entry]) -> list[Sequence[str]]:
     """A table row, under HEAD, for each submission; `predictions` are by the CSV's sha256."""
     return [

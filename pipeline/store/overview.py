@@ -66,7 +66,7 @@ class CsvState:
     runs: Sequence[str] = ()
     local: float | None = None  # on test_batch
     predicted: float | None = None  # the public score
-    predicted_high: float | None = None  # of its 90% interval
+    below_best: str = ""  # why not to submit it
     public: float | None = None
     submission: str = NOT_SUBMITTED  # or its state in the ledger, or "not known"
     stale: str = ""  # why its runs would predict something else now
@@ -304,7 +304,7 @@ def _csv(
         runs=tuple(sidecar.weights),
         local=sidecar.test_accuracy,
         predicted=prediction.predicted if prediction else None,
-        predicted_high=prediction.predicted_high if prediction else None,
+        below_best=ledger.below_best(lines or (), slug, sidecar.csv_sha256),
         public=next((entry.public for entry in reversed(sent) if entry.public is not None), None),
         submission=sent[-1].status if sent else "not known" if lines is None else NOT_SUBMITTED,
         stale=_stale(path, sidecar, weights, hidden),

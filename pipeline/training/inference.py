@@ -259,9 +259,9 @@ class HoldoutScores:
     alone: float  # its holdout accuracy, without TTA
 
     def __str__(self) -> str:
-        shown = "unknown" if self.validation is None else f"{self.validation:.2f} %"
+        shown = "unknown" if self.validation is None else f"{self.validation:.2f}%"
         gain = f"{self.test_batch - self.alone:+.2f} points over {self.best} alone, as it is"
-        return f"local accuracy {self.test_batch:.2f} % ({gain}), validation {shown}"
+        return f"holdout {self.test_batch:.2f}% ({gain}), validation {shown}"
 
 
 def predict_holdout(ensemble: Ensemble, panel: Panel, data: Processed) -> tuple[Outputs, Outputs | None]:

@@ -6,12 +6,12 @@ import pytest
 
 from pipeline.config import Paths
 from pipeline.gap.advice import FLIP, SEEDS, advise, raised
-from pipeline.gap.assessment import assess
+from pipeline.gap.assessment import assess, record
 from pipeline.gap.diagnosis import Findings, Trial
 from pipeline.gap.estimators import probit_line
 from pipeline.store.submissions import Mitigation
 from tests.gap.cases import NOTHING
-from tests.gap.test_assessment import KNOWN, csv, scored
+from tests.gap.test_assessment import KNOWN, NOW, csv, scored
 
 GOOD, BETTER, LOSES = Trial("bn", 0.6, 0.7, 0.0), Trial("revert", 0.6, 0.9, 0.0), Trial("prior", 0.6, 0.5, 0.0)
 HARMS = dataclasses.replace(GOOD, side_effect=-0.02)
@@ -23,7 +23,9 @@ def advised(folder: Path, *trials: Trial, applied: Mitigation = "none", best: fl
     simulated = trials[0].before if trials else None
     subject = csv(folder, found=Findings(dataclasses.replace(NOTHING, **found), trials, applied, simulated))
     entries = [] if best is None else [dataclasses.replace(scored(csv(folder, "b"), best), csv_sha256="other")]
-    advice = advise(assess(subject, [], entries, KNOWN), [subject], entries, Paths(submissions=folder))
+    assessed = assess(subject, [], entries, KNOWN)
+    entries = record(folder / "ledger.csv", entries, assessed, NOW)
+    advice = advise(assessed, [subject], entries, Paths(submissions=folder))
     return [(each.do, each.gain and round(each.gain)) for each in advice], [each.command for each in advice]
 
 
@@ -52,7 +54,7 @@ def test_a_csv_is_to_be_submitted_if_it_is_expected_to_beat_the_best_score(tmp_p
     what, _ = advised(tmp_path, GOOD, best=61.0)  # which it may beat, and may not
     assert what == [("batch-norm adaptation", 10)]
     what, commands = advised(tmp_path, GOOD, best=99.0)
-    assert what[0][0].startswith("don't submit: ") and what[0][0].endswith("your best is 99.00%; batch-norm adaptation")
+    assert what[0][0].startswith("don't submit: ") and what[0][0].endswith("score, 99.00%; batch-norm adaptation")
     what, commands = advised(tmp_path, LOSES, best=99.0)
     assert len(what) == 1 and "pipeline.status" in commands[0]
 
