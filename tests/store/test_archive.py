@@ -134,7 +134,7 @@ WORDS = {
     "zip in LZMA": "compression", "zip with a wrong CRC": "damaged", "zip with a larger size": "another size",
     "zip with a zero byte in a name": "name", "zip with a name, backslash": "name",
     "zip with names that meet, a and A": "name",
-    "zip with a link": "no regular file", "tar with a hard link": "no regular file",
+    "zip with a link": "not a regular file", "tar with a hard link": "not a regular file",
     "tar.gz with a wrong checksum": "damaged", "bomb: tar.gz": "limit", "bomb: many members": "members",
     "bomb: many members of a tar": "headers that are too many", "bomb: many folders": "folders",
     "bomb: a huge table of contents": "table of contents is too large",
