@@ -262,5 +262,5 @@ def test_they_are_refused_before_any_data_is_looked_for(
 ) -> None:
     # Missing data would be exit code 3.
     assert train.main(["--processed", str(tmp_path / "none"), "--models", str(tmp_path), *arguments.split()]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
     assert not list(tmp_path.iterdir())

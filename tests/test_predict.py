@@ -121,7 +121,7 @@ def test_several_runs_are_averaged_and_their_accuracies_measured(place: Path) ->
     assert (sidecar.run, sidecar.tta, sidecar.submittable) == ("b-run+tiny-run", "flip", True)
     assert sidecar.runs == {run.name: run.weights_sha256 for run in members}
     assert csv.name == f"ensemble-{sidecar.weights_sha256[:8]}.csv"
-    assert f"local accuracy {sidecar.test_accuracy:.2f} %" in result.stderr
+    assert f"holdout {sidecar.test_accuracy:.2f}%" in result.stderr
     assert sidecar.validation_accuracy is not None
     assert (sidecar.test_accuracy, sidecar.validation_accuracy) != (90.0, 91.0)
     before = tree(place)
@@ -222,7 +222,7 @@ def test_a_network_of_the_project_labels_the_users_hidden_images(place: Path) ->
     assert "pretrained-tiny: bundled weights, trained on 20 gradients, with `make it` at commit" in result.stderr
     found = Sidecar.read(place / "submissions/pretrained-tiny.csv")
     assert found is not None and (found.competition, found.rows, found.validation_accuracy) == ("other", 30, None)
-    assert f"local accuracy {found.test_accuracy:.2f} %" in result.stderr  # measured on the user's images
+    assert f"holdout {found.test_accuracy:.2f}%" in result.stderr  # measured on the user's images
     refused = here("predict", "--run", "tiny-run", "--competition", "other", cwd=place)
     assert "is not what run tiny-run was trained on" in error_line(refused, 4)
     # By default it is for the competition that the other stages take.

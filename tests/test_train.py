@@ -366,7 +366,7 @@ def test_labels_of_the_hidden_images_are_learned_only_if_the_rules_allow_it(
     assert predict.main([*options, "--out", str(out), "--verbose"]) == 0
     card = Sidecar.read(out)
     assert card is not None and list(card.pseudo_labels) == [run.card.config.pseudo_labels]
-    assert "that it is sure of them says nothing" in capsys.readouterr().out
+    assert "its confidence says nothing" in capsys.readouterr().out
     csv.write_text("ID,Labels\n")
     assert teachers.train("--run", "again", *both) == 4
     assert "edited since" in capsys.readouterr().err

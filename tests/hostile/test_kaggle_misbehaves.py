@@ -271,7 +271,7 @@ _SUBMIT = (
     Case("another's score", 'GetSubmission:fields={"ref": 77, "publicScore": "0.99"}', 6, "ref 90000001 was", sent=1),
     Case("another CSV's score", 'GetSubmission:fields={"description": "x"}', 6, "another submission", sent=1),
     Case("the list fails after it was taken", LISTED_ONCE, 6,
-         "as ref 90000001", sent=1),
+         "accepted it (ref 90000001)", sent=1),
     Case("500 before the score", "GetSubmission:status=500", 6, "ref 90000001 was accepted", sent=1),
     Case("PENDING for long", pending_for_long, 6, "python -m pipeline.check", sent=1, waiting=0.3),
     Case("scored ERROR", scored_error, 8, "required key values", "unscored", 1, again=8),

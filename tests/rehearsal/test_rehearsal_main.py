@@ -66,7 +66,7 @@ def test_a_folder_and_its_memory(tmp_path: Path, served: Path, rehearse: Rehears
     [
         ([], 2, "no COMMAND to run: --help has examples"),
         (["--labels", "x.csv", "--", "true"], 2, "--labels goes with --folder"),
-        (["--folder", "none", "--", "true"], 3, "--folder none: nothing there"),
+        (["--folder", "none", "--", "true"], 3, "--folder none: does not exist"),
         (["--folder", "My Files", "--", "no-such"], 2, "no-such cannot be run (No such file or directory)"),
         (["--folder", "My Files", "--", "./My Files/a.txt"], 2, "cannot be run (Permission denied)"),
         (["--folder", "My Files", "--", "sh", "-c", "kill -9 $$"], 137, ""),
