@@ -99,7 +99,7 @@ class Assessment:
     def cause(self) -> str:
         """Why the score differs from the holdout accuracy, and the mitigation."""
         seen, applied = self.findings.diagnosis, self.findings.mitigation
-        cause = f"{seen.verdict.replace('_', ' ')}: {seen.reason.partition(';')[0]}"
+        cause = seen.reason.partition(";")[0]
         gains = [t.after - t.before for t in self.findings.trials if t.mitigation == applied]
         brought = "".join(f" ({100 * gain:+.1f} points in simulation)" for gain in gains)
         return cause if applied == "none" else f"{cause}; {MITIGATIONS[applied]} is on{brought}"

@@ -132,7 +132,8 @@ class Fit:
         parts = by_kind(self.corruptions, self.shares)
         named = sorted(((share, name) for name, share in parts.items() if share >= RARE), reverse=True)
         rest = [(1 - self.unexplained - sum(self.shares), "clean"), (self.unexplained, "unexplained")]
-        return "each image has its own: " + ", ".join(f"{name} {100 * share:.0f}%" for share, name in named + rest)
+        listed = ", ".join(f"{name} {100 * share:.0f}%" for share, name in named + rest)
+        return f"each image has its own corruption: {listed}"
 
 
 def by_kind(corruptions: Iterable[Corruption], shares: Iterable[float]) -> dict[str, float]:

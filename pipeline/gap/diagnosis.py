@@ -164,7 +164,7 @@ def conclude(seen: Effects, expected: NDArray[np.float64], names: Sequence[str])
     if pixels.far:
         differ = ", ".join(f"{name} {by:+.1f}" for name, by in pixels.outstanding)
         differs = f"pixels differ as no known corruption would make them ({differ} deviations of an image)"
-        return ("corruption", f"of an unknown kind: {differs}") if pixels.degraded else ("unknown", differs)
+        return ("corruption", f"corruption of an unknown kind: {differs}") if pixels.degraded else ("unknown", differs)
     if seen.harder > max(SMALL, seen.harder_limit, MORE_THAN_CLASSES * seen.label_distance):
         return "natural", (
             f"uncorrupted images that are harder; {100 * seen.harder:.0f}% more low-confidence predictions than on "

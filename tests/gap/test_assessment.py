@@ -113,8 +113,7 @@ def test_a_scored_csv_has_what_was_predicted_then_and_no_other_prediction(three:
 def test_a_mitigation_that_is_on_stands_with_the_cause(tmp_path: Path) -> None:
     trials = (Trial("bn", before=0.55, after=0.7, side_effect=-0.001),)
     cause = assess(csv(tmp_path, found=Findings(BLURRED, trials, "bn")), [], [], KNOWN).cause
-    assert cause.startswith("corruption: ")
-    assert cause.endswith("; batch-norm adaptation is on (+15.0 points in simulation)")
+    assert cause == f"{BLURRED.reason}; batch-norm adaptation is on (+15.0 points in simulation)"
 
 
 def test_a_prediction_is_recorded_once_and_never_after_the_score(three: list[LocalCsv], tmp_path: Path) -> None:

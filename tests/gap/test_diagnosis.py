@@ -50,7 +50,7 @@ def far(distance: float, *, degraded: bool) -> Fit:
         (
             {"pixels": MIXED},
             "corruption (mixed)",
-            "each image has its own: blur 40%, gaussian noise 31%, clean 20%, unexplained 8%",
+            "each image has its own corruption: blur 40%, gaussian noise 31%, clean 20%, unexplained 8%",
         ),
         # A mistake can be fixed.
         ({"pixels": replace(NOISY, corruptions=NOISY.corruptions + SWAPPED.corruptions)}, "preprocessing", "BGR"),
