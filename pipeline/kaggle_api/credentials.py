@@ -152,7 +152,7 @@ def hide(value: Any, kept: Iterable[str], name: str = "") -> Any:
 
 
 def _text(path: Path) -> str | None:
-    """A file's text, in any editor's encoding; None if there is no file, AccessDenied if it is not readable text."""
+    """A file's text, in any editor's encoding; None if the file is missing, AccessDenied if it is not readable text."""
     try:
         raw = path.read_bytes()
         return raw.decode(json.detect_encoding(raw)).strip(AROUND)
