@@ -3,7 +3,7 @@
     python -m pipeline.check
 
 Takes the newest CSV, or --csv, and joins submissions/ledger.csv with Kaggle's list, submissions by hand included.
-`local` is the holdout accuracy; the gap is local minus public.
+The gap is holdout accuracy minus public score.
 """
 
 import json

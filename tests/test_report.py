@@ -90,7 +90,7 @@ def test_the_page_says_what_matters_first(reported: Path) -> None:
         f"{(guess.predicted or 0) - 66.67:+.1f} points Private 70.00% Holdout 90.00% test_batch Gap 23.33 points, ",
         "Cause: ",
         "What to do next",
-        "Submissions, % swipe for more → run public private local gap predicted status",
+        "Submissions, % swipe for more → run public private holdout gap predicted status",
         "tiny-run 66.67 70.00 90.00 23.33 ",
         "Training",
         "validation 91.00% in epoch ",

@@ -27,17 +27,7 @@ from pipeline.store.submissions import Evidence, default_csv, local_csvs
 HERE = Path(__file__).parent
 NEWEST = 20  # rows in a table
 DEFAULT_NAME = r"\w+-(kaggle-)?[0-9a-f]{8}(-s\d+)?"  # of a run that was not given one
-SUBMISSION_HEAD = (
-    "run",
-    "public",
-    "private",
-    "local",
-    "gap",
-    "predicted",
-    "status",
-    "time (UTC)",
-    "ref",
-)  # of ledger.HEAD
+SUBMISSION_HEAD = ("run", "public", "private", "holdout", "gap", "predicted", "status", "time (UTC)", "ref")
 RUN_HEAD = ("run", "preset", "epochs", "holdout", "public", "validation", "training", "date", "")
 
 

@@ -24,7 +24,7 @@ COLUMNS = (
     "time", "competition", "run", "csv_sha256", "ref", "local_validation", "local_test", "public", "private",
     "gap_public", "gap_private", "status", "note", "predicted", "predicted_low", "predicted_high",
 )  # fmt: skip
-HEAD = ("ref", "time (UTC)", "run", "validation", "local", "predicted", "public", "private", "gap", "status")
+HEAD = ("ref", "time (UTC)", "run", "validation", "holdout", "predicted", "public", "private", "gap", "status")
 TEXTS = ("time", "competition", "run", "csv_sha256", "status", "note")
 
 
