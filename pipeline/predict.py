@@ -191,7 +191,7 @@ def _predict_score(csv: Path, written: Sidecar, paths: Paths, verbose: bool) -> 
     path, csvs = paths.submissions / ledger.NAME, submissions.local_csvs(paths.submissions, written.competition)
     entries, subject = ledger.read(path), submissions.local_csv(csv, written.competition)
     assessed = assess(subject, csvs, entries, competition(written.competition))
-    record(path, entries, assessed, datetime.now(UTC))
+    assessed = assessed.after(record(path, entries, assessed, datetime.now(UTC)))
     console.show("\n".join([assessed.headline, *(assessed.details if verbose else [])]))
 
 

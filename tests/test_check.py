@@ -213,6 +213,23 @@ def test_a_csv_is_predicted_and_once_it_is_scored_that_is_what_it_says(place: Pa
     assert f"prediction error so far: {abs(error):.2f} points (n=1)" in details and "AUC" in details
 
 
+def test_check_status_and_submit_know_one_prediction(place: Path) -> None:
+    """A score that came later renews it."""
+    csv = ("--csv", "submissions/tiny-run.csv")
+    write_run(place, "other", seed=1)
+    assert here("predict", cwd=place).returncode == 0
+    book, best = place / "submissions/ledger.csv", Entry(competition=SLUG, ref=7, public=50.0, status="complete")
+    (other,) = [entry for entry in ledger.read(book) if entry.run == "other"]
+    (before,) = [entry for entry in ledger.read(book) if entry.run == "tiny-run"]
+    low = dataclasses.replace(other, ref=8, public=1.0, status="complete", predicted=None)
+    ledger.append(book, [best, low])
+    found = json.loads(check(place, None, *csv, "--json").stdout)
+    assert found["by"] == "anchored" and found["interval"][1] < 50 < (before.predicted_high or 0)
+    known = json.loads(here("status", "--competition", SLUG, "--json", cwd=place).stdout)["csvs"]
+    assert [c["predicted"] for c in known if c["path"] == csv[1]] == [found["predicted"]]
+    assert "(not submitted): predicted below your best score" in here("submit", *csv, cwd=place).stdout
+
+
 @pytest.fixture
 def short(place: Path) -> Path:
     """A run whose validation accuracy still rose a point an epoch, and its CSV, as a network that knows one class."""

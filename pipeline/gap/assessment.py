@@ -32,21 +32,25 @@ class Assessment:
     temperature: float
     findings: Findings
     forecast: Forecast  # from everything known today except its own score
-    predicted: Entry | None = None  # that forecast; of a scored CSV the ledger's earlier one
+    predicted: Entry | None = None  # the ledger's prediction, else that forecast; None: scored without one
     sent: Entry | None = None  # its newest submission, preferably scored
 
     def after(self, entries: Sequence[Entry]) -> Self:
         """The same with the CSV's state in these lines of the ledger."""
-        sidecar, made = self.csv.sidecar, self.forecast
+        sidecar = self.csv.sidecar
         own = [e for e in ledger.current(entries, sidecar.competition) if e.csv_sha256 == sidecar.csv_sha256 and e.ref]
         sent = max(own, key=lambda e: (e.public is not None, e.ref or 0), default=None)
-        if sent is not None and sent.public is not None:
-            then = ledger.predictions(entries, sidecar.competition).get(sidecar.csv_sha256)
-            return replace(self, predicted=then, sent=sent)
+        made = ledger.predictions(entries, sidecar.competition).get(sidecar.csv_sha256)
+        scored = sent is not None and sent.public is not None
+        return replace(self, predicted=made or (None if scored else self.today), sent=sent)
+
+    @property
+    def today(self) -> Entry:
+        """The forecast as a line of the ledger, without a time."""
+        made = self.forecast
         predicted, low, high = (round(100 * share, 3) for share in (made.predicted, *made.interval))
-        today = replace(Entry.of(sidecar), status=ledger.PREDICTED, note=made.by, predicted=predicted,
-                        predicted_low=low, predicted_high=high)  # fmt: skip
-        return replace(self, predicted=today, sent=sent)
+        return replace(Entry.of(self.csv.sidecar), status=ledger.PREDICTED, note=made.by, predicted=predicted,
+                       predicted_low=low, predicted_high=high)  # fmt: skip
 
     @property
     def public(self) -> float | None:
@@ -56,7 +60,8 @@ class Assessment:
     @property
     def expected(self) -> float:
         """Its public score, else the prediction; 0..1."""
-        return self.forecast.predicted if self.public is None else self.public / 100
+        known = self.predicted.predicted if self.public is None and self.predicted else self.public
+        return self.forecast.predicted if known is None else known / 100
 
     def to_dict(self) -> dict[str, Any]:
         """For --json.  Accuracies in per cent, gains in points; a scored CSV has no new prediction."""
@@ -197,13 +202,18 @@ def prediction_error(predicted: Entry | None, sent: Entry | None) -> float | Non
 
 
 def record(path: Path, entries: Sequence[Entry], assessment: Assessment, now: datetime) -> list[Entry]:
-    """Write the prediction into the ledger at `path`; all its lines then.
+    """Write the forecast into the ledger at `path`; all its lines then.
 
-    Not if its `entries` have one of this CSV, or its score, after which there is nothing to predict.
+    Not if its `entries` have the same for this CSV, if it was sent with a prediction, or if it has a score.
     """
-    sha256, line = assessment.csv.sidecar.csv_sha256, assessment.predicted
-    known = any(e.csv_sha256 == sha256 and (e.status == ledger.PREDICTED or e.public is not None) for e in entries)
-    if known or line is None:
+    line = assessment.today
+    made = ledger.predictions(entries, line.competition).get(line.csv_sha256)
+    own = [entry for entry in entries if entry.csv_sha256 == line.csv_sha256]
+    sent, scored = any(e.status != ledger.PREDICTED for e in own), any(e.public is not None for e in own)
+    same = made and (made.predicted, made.predicted_low, made.predicted_high) == (
+        line.predicted, line.predicted_low, line.predicted_high,
+    )  # fmt: skip
+    if scored or same or (made and sent):
         return list(entries)
     line = replace(line, time=now.isoformat(timespec="seconds"))
     ledger.append(path, [line])

@@ -134,8 +134,11 @@ def current(entries: Iterable[Entry], competition: str) -> list[Entry]:
 
 
 def predictions(entries: Iterable[Entry], competition: str) -> dict[str, Entry]:
-    """The prediction for each CSV, by its sha256: the first, unless its score was known before."""
-    first: dict[str, Entry] = {}
+    """The prediction for each CSV, by its sha256: the newest from before its score was known.
+
+    predict and check renew it until the CSV is sent (see gap.assessment.record); every stage shows and compares this.
+    """
+    newest: dict[str, Entry] = {}
     scored = set()
     for entry in entries:
         if entry.competition != competition or not entry.csv_sha256:
@@ -143,8 +146,8 @@ def predictions(entries: Iterable[Entry], competition: str) -> dict[str, Entry]:
         if entry.public is not None:
             scored.add(entry.csv_sha256)
         elif entry.status == PREDICTED and entry.csv_sha256 not in scored:
-            first.setdefault(entry.csv_sha256, entry)
-    return first
+            newest[entry.csv_sha256] = entry
+    return newest
 
 
 def below_best(entries: Sequence[Entry], competition: str, csv_sha256: str) -> str:

@@ -116,7 +116,7 @@ def test_a_mitigation_that_is_on_stands_with_the_cause(tmp_path: Path) -> None:
     assert cause == f"{BLURRED.reason}; batch-norm adaptation is on (+15.0 points in simulation)"
 
 
-def test_a_prediction_is_recorded_once_and_never_after_the_score(three: list[LocalCsv], tmp_path: Path) -> None:
+def test_a_prediction_is_renewed_until_it_is_sent_and_never_after_the_score(three: list[LocalCsv], tmp_path: Path) -> None:
     path = tmp_path / "ledger.csv"
     first, second, third = three
     made = assess(first, [], [], KNOWN)
@@ -125,9 +125,15 @@ def test_a_prediction_is_recorded_once_and_never_after_the_score(three: list[Loc
     assert ledger.read(path) == entries
     assert line.predicted == pytest.approx(100 * made.forecast.predicted, abs=1e-3)
     assert (line.status, line.note, line.time) == ("predicted", "atc", "2025-03-01T00:00:00+00:00")
-    assert record(path, entries, assess(first, three, [], KNOWN), NOW) == entries
+    assert record(path, entries, made, NOW) == entries
+    renewed = assess(first, three, entries, KNOWN)
+    assert renewed.predicted == line  # until it is recorded
+    entries = record(path, entries, renewed, NOW)
+    assert entries[0] == line and renewed.after(entries).expected == (entries[1].predicted or 0) / 100 < made.expected
+    ledger.append(path, [dataclasses.replace(Entry.of(first.sidecar), ref=9, status="pending")])
+    assert record(path, ledger.read(path), made, NOW) == ledger.read(path)
     ledger.append(path, [scored(second, 80.0)])
-    assert len(record(path, ledger.read(path), assess(second, [], [], KNOWN), NOW)) == 2
+    assert len(record(path, ledger.read(path), assess(second, [], [], KNOWN), NOW)) == 4
     record(path, ledger.read(path), assess(third, [], ledger.read(path), KNOWN), NOW)
     assert set(ledger.predictions(ledger.read(path), "c")) == {"sha-a", "sha-c"}
 

@@ -103,9 +103,9 @@ def test_the_newest_line_of_a_submission_is_its_state() -> None:
     assert ledger.current([sending, pending, other, elsewhere, ENTRY], "c") == [ENTRY, other]
 
 
-def test_the_first_prediction_of_a_csv_counts_and_none_after_its_score() -> None:
+def test_the_newest_prediction_of_a_csv_counts_and_none_after_its_score() -> None:
     second = dataclasses.replace(PREDICTION, predicted=91.0)
-    assert ledger.predictions([PREDICTION, second, ENTRY], "c") == {ENTRY.csv_sha256: PREDICTION}
+    assert ledger.predictions([PREDICTION, second, ENTRY, PREDICTION], "c") == {ENTRY.csv_sha256: second}
     assert ledger.predictions([ENTRY, PREDICTION], "c") == ledger.predictions([PREDICTION], "d") == {}
 
 
