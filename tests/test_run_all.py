@@ -208,7 +208,7 @@ def test_without_the_packages_a_wrong_preset_is_told_before_the_credentials(proj
 def test_an_option_reaches_every_stage_that_has_it_and_train_has_all_others(project: Project) -> None:
     folders = {f"--{name}": f"{project.programs}/{name[0]}" for name in ("raw", "processed", "models", "submissions")}
     options = {**folders, "--run": "x", "--device": "cpu", "--tta": "flip", "--adapt": "none", "--ids-key": "id",
-               "--timeout": "9", "--force": "", "--debug": ""}  # fmt: skip
+               "--timeout": "9", "--verbose": "", "--force": "", "--again": "", "--debug": ""}  # fmt: skip
     words = [word for option, value in options.items() for word in (option, value.removeprefix(f"{project.programs}/"))]
     others = ["--seed=1", "--no-decay-norms", "--teacher", "A", "B"]
     result = project.run("--submit", "--data", ".", *filter(None, words), *others, PIPELINE_PYTHON="./python3.13",
