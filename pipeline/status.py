@@ -15,16 +15,15 @@ from pathlib import Path
 
 from pipeline import cli, commands, console
 from pipeline.config import Paths
-from pipeline.console import duration, table
+from pipeline.console import table
 from pipeline.errors import BadData, MissingInput, printable
 from pipeline.store import ledger, overview, runs
-from pipeline.store.overview import NOT_SUBMITTED, CsvState, FolderState, LedgerState, Overview, RunState
+from pipeline.store.overview import CsvState, FolderState, LedgerState, Overview, RunState
 from pipeline.store.runs import RunCard
 from pipeline.store.submissions import free
 
-RUN_HEAD = ("", "preset", "epochs", "holdout", "public", "time", "")
-CSV_HEAD = ("", "holdout", "predicted", "public", "rank", "")
-NAME, RUNS, CSVS = 28, 10, 4  # on the screen: characters of a name, and how many are shown, the newest
+CSV_HEAD = ("file", "holdout", "predicted", "public", "rank", "")
+RUNS, CSVS = 10, 4  # on the screen, the newest
 
 
 # --- the next step: the first thing that is missing or stale, in the order of the stages ------------------
@@ -99,7 +98,7 @@ def _csv_step(known: Overview, run: RunState, paths: Paths) -> NextStep:
     if known.ledger.problem:
         return NextStep("check", "once the ledger is repaired, as said above", wait=True)
     good = [csv for csv in known.csvs if run.name in csv.runs and not csv.stale and not csv.problem]
-    submitted = any(csv.submission not in (NOT_SUBMITTED, ledger.SENDING, ledger.ERROR) for csv in good)
+    submitted = any(csv.submission not in (overview.NOT_SUBMITTED, ledger.SENDING, ledger.ERROR) for csv in good)
     worse = csv.below_best if csv else ""
     if csv and run.submittable and csv.submittable and not (submitted or worse):
         return NextStep("submit", f"the predictions of run {run.name} are not submitted", ["--csv", csv.path])
@@ -123,7 +122,7 @@ def show(known: Overview) -> list[str]:
         "competition": [known.competition],
         "raw": [_folder_text(known.raw)],
         "processed": [_folder_text(known.processed)],
-        "runs": _rows(RUN_HEAD, [*map(_run_row, shown)], RUNS, left=(0, 1, 6)),
+        "runs": _rows(overview.RUN_HEAD, [run.row for run in shown], RUNS, left=(0, 1, 6)),
         "CSVs": _rows(CSV_HEAD, [_csv_row(csv, scores) for csv in known.csvs], CSVS, left=(0, 5)),
         "LATEST": [f"damaged: {known.latest_problem}"] if known.latest_problem else [],
         "report": [_folder_text(known.report)] if known.report else [],
@@ -146,27 +145,13 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], most: int, left: S
     return [*table(head, rows[:most], left=left), *older] if rows else ["none yet"]
 
 
-def _run_row(run: RunState) -> Sequence[str]:
-    marks = {"latest": run.latest, "best": run.best, "a trial": run.trial, "over the limit": not run.submittable}
-    notes = ["stale"] * run.stale + [run.state] * (run.state != "finished")
-    notes += [*(mark for mark, holds in marks.items() if holds), *([run.problem] if run.problem else [])]
-    if run.state == "training" and run.seconds_left is not None:
-        notes.append(f"{duration(run.seconds_left)} left")
-    if run.test is None and run.validation is not None:
-        notes.append(f"validation {run.validation:.2f}% at {run.changed[:16].replace('T', ' ')} UTC")
-    epochs = "" if not run.epochs else str(run.epochs) if run.epoch == run.epochs else f"{run.epoch}/{run.epochs}"
-    time = "" if run.seconds is None else duration(run.seconds)
-    name, scores = printable(run.name, NAME), (_percent(run.test), _percent(run.public))
-    return name, printable(run.preset, NAME), epochs, *scores, time, ", ".join(notes)
-
-
 def _csv_row(csv: CsvState, scores: Sequence[float]) -> Sequence[str]:
     """`scores` are all public ones, the best first."""
     notes = [f"stale: {csv.stale}" if csv.stale else f"damaged: {csv.problem}" if csv.problem else csv.submission]
     notes += ["over the limit"] * (not csv.submittable)
     rank = "" if csv.public is None else f"{1 + scores.index(csv.public)}"
-    figures = _percent(csv.local), _percent(csv.predicted), _percent(csv.public), rank
-    return printable(Path(csv.path).name, NAME), *figures, ", ".join(notes)
+    figures = overview.percent(csv.local), overview.percent(csv.predicted), overview.percent(csv.public), rank
+    return printable(Path(csv.path).name, overview.NAME), *figures, ", ".join(notes)
 
 
 def _ledger_text(known: LedgerState) -> str:
@@ -177,10 +162,6 @@ def _ledger_text(known: LedgerState) -> str:
     best = "no score yet" if known.best_public is None else f"best public {known.best_public:.2f}%"
     plural = "" if known.total == 1 else "s"
     return f"{best}, {known.total:,} submission{plural}, {known.today:,} today (UTC); Kaggle was not asked"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}%"
 
 
 @cli.stage_command("""

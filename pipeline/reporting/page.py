@@ -12,7 +12,7 @@ import jinja2
 from pipeline import commands
 from pipeline.config import PARAMETER_LIMIT, Competition, Paths, competition
 from pipeline.console import duration
-from pipeline.errors import BadData, MissingInput, printable
+from pipeline.errors import BadData, MissingInput
 from pipeline.gap.advice import Advice, advise
 from pipeline.gap.assessment import Assessment, assess, prediction_error
 from pipeline.reporting import figures
@@ -28,7 +28,6 @@ HERE = Path(__file__).parent
 NEWEST = 20  # rows in a table
 DEFAULT_NAME = r"\w+-(kaggle-)?[0-9a-f]{8}(-s\d+)?"  # of a run that was not given one
 SUBMISSION_HEAD = ("run", "public", "private", "holdout", "gap", "predicted", "status", "time (UTC)", "ref")
-RUN_HEAD = ("run", "preset", "epochs", "holdout", "public", "validation", "training", "date", "")
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
             missing.append(f"No {'images' if assessment else 'predictions'} are shown: {error}.")
     entries = [entry for entry in ledger.current(lines, known.slug) if entry.ref]
     rows, predictions = runs.read_metrics(folder / runs.METRICS), ledger.predictions(lines, known.slug)
-    states, _ = overview.run_states(paths.models, known.slug, card.data, csvs, lines)
+    states, *_ = overview.run_states(paths.models, known.slug, card.data, csvs, lines)
     state = next(state for state in states if state.name == folder.name)
     return Material(
         folder, now, card, rows, run, state, states, known, assessment, advice, images, entries, predictions, missing
@@ -110,8 +109,8 @@ def render(known: Material, sections: Mapping[str, Sequence[Picture]]) -> str:
         tiles=_scores(known.assessment) if known.assessment else _unscored(known),
         submission_head=SUBMISSION_HEAD,
         submissions=_submissions(known),
-        run_head=RUN_HEAD,
-        runs=[_run_row(known, each) for each in known.states if each is state or not each.trial][:NEWEST],
+        run_head=overview.RUN_HEAD,
+        runs=[(each.row, each is state) for each in known.states if each is state or not each.trial][:NEWEST],
         recipe=[((k, str(v)), False) for k, v in (config.to_dict() | {"model": config.model.name}).items()],
         reproduce=reproduce(known.card, known.folder.name, known.assessment),
         duration=duration,
@@ -190,18 +189,6 @@ def _submissions(known: Material) -> list[tuple[Sequence[str], bool]]:
     shown, columns = known.entries[: -NEWEST - 1 : -1], [ledger.HEAD.index(name) for name in SUBMISSION_HEAD]
     rows = ledger.rows(shown, known.predictions)
     return [([row[k] for k in columns], e.csv_sha256 == own) for row, e in zip(rows, shown, strict=True)]
-
-
-def _run_row(known: Material, run: RunState) -> tuple[Sequence[str], bool]:
-    """A run's row in the table, and whether it is the page's run."""
-    accuracies = ["" if each is None else f"{each:.2f}" for each in (run.test, run.public, run.validation)]
-    marks = [name for name, holds in (("best", run.best), ("newest", run.latest)) if holds]
-    epochs = str(run.epochs) if run.state == "finished" else f"{run.epoch}/{run.epochs}"
-    time = "" if run.seconds is None else duration(run.seconds)
-    notes = ", ".join(marks if run.state == "finished" else [run.state, *marks])
-    name, preset = printable(run.name, 28), printable(run.preset, 28)
-    cells = [name, preset, epochs, *accuracies, time, run.changed[:10], notes]
-    return cells, run.name == known.folder.name
 
 
 def reproduce(card: RunCard, name: str, assessment: Assessment | None) -> list[str]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.config import Paths, check_slug
-from pipeline.console import megabytes
-from pipeline.errors import BadData, MissingInput, UsageError
+from pipeline.console import duration, megabytes
+from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.store import atomic, ledger, runs
 from pipeline.store.cifar import HIDDEN_NAMES
 from pipeline.store.ledger import Entry
@@ -23,6 +23,8 @@ from pipeline.store.runs import Run, RunCard
 from pipeline.store.submissions import LocalCsv, Sidecar, default_csv, local_csvs
 
 NOT_SUBMITTED = "not submitted"
+RUN_HEAD = ("run", "preset", "epochs", "holdout", "public", "time", "")
+NAME = 28  # characters of a name in a table
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,22 @@ class RunState:
     trial: bool = False  # of a sweep
     submittable: bool = True
     problem: str = ""  # what is damaged, and what helps
+
+    @property
+    def row(self) -> Sequence[str]:
+        """Its row in a table, under RUN_HEAD."""
+        notes = ["stale"] * self.stale + [self.state] * (self.state != "finished") + ["latest"] * self.latest
+        notes += ["best"] * self.best + ["a trial"] * self.trial + ["over the limit"] * (not self.submittable)
+        notes += [self.problem] if self.problem else []
+        if self.state == "training" and self.seconds_left is not None:
+            notes.append(f"{duration(self.seconds_left)} left")
+        if self.test is None and self.validation is not None:
+            notes.append(f"validation {self.validation:.2f}% at {self.changed[:16].replace('T', ' ')} UTC")
+        done = self.epoch == self.epochs
+        epochs = "" if not self.epochs else str(self.epochs) if done else f"{self.epoch}/{self.epochs}"
+        time = "" if self.seconds is None else duration(self.seconds)
+        name, scores = printable(self.name, NAME), (percent(self.test), percent(self.public))
+        return name, printable(self.preset, NAME), epochs, *scores, time, ", ".join(notes)
 
 
 @dataclass(frozen=True)
@@ -108,6 +126,11 @@ class Overview:
         return folders and not (self.runs or self.csvs or self.ledger.total)
 
 
+def percent(value: float | None) -> str:
+    """An accuracy in a table; nothing if it is unknown."""
+    return "" if value is None else f"{value:.2f}%"
+
+
 def read(slug: str, paths: Paths, now: datetime) -> Overview:
     """The state of the competition `slug`; `now` is in UTC."""
     raw, downloaded = _raw(paths.raw / slug)
@@ -116,7 +139,7 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
     data, hidden = (held.training_fingerprint, held.hidden_fingerprint) if held else (None, None)
     ledger_state, lines = _ledger(paths.submissions / ledger.NAME, slug, now)
     ours = local_csvs(paths.submissions, slug)
-    states, weights = run_states(paths.models, slug, data, ours, lines or ())
+    states, weights, problem = run_states(paths.models, slug, data, ours, lines or ())
     csvs = [_csv(path, slug, weights, hidden, lines) for path in paths.submissions.glob("[!.]*.csv")]
     run = usable(states)
     mine = None
@@ -133,19 +156,23 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
         ],
         report=_report(paths.models / run.name, paths.processed / slug, paths.submissions) if run else None,
         ledger=ledger_state,
-        latest_problem=_latest(paths.models)[1] if any(run.state == "finished" for run in states) else "",
+        latest_problem=problem if any(run.state == "finished" for run in states) else "",
         others=sorted(competitions(paths) - {slug}),
     )
 
 
 def run_states(
     models: Path, slug: str, data: str | None, csvs: Sequence[LocalCsv], lines: Sequence[Entry]
-) -> tuple[list[RunState], dict[str, str | None]]:
-    """The runs of a competition, newest first, and the sha256 of each one's weights by name.
+) -> tuple[list[RunState], dict[str, str | None], str]:
+    """The runs of a competition, newest first; the sha256 of each one's weights by name; why the latest is unknown.
 
     Scores come from the runs' own `csvs` and the ledger's `lines`; `data` is the arrays' fingerprint, if known.
     """
-    latest, states, weights = _latest(models)[0], [], {}
+    latest, problem, states, weights = "", "", [], {}
+    try:
+        latest = runs.latest(models)
+    except (BadData, MissingInput) as error:
+        problem = str(error)
     scored = {entry.csv_sha256: entry.public for entry in ledger.current(lines, slug) if entry.public is not None}
     for folder in {path.parent for name in (runs.CONFIG, MANIFEST) for path in models.glob(f"[!.]*/{name}")}:
         state, card, sha256 = _run(folder, data, folder.name == latest)
@@ -157,7 +184,7 @@ def run_states(
     if len(fresh := _fresh(states)) > 1:
         best = max(fresh, key=lambda run: run.validation or 0)
         states = [replace(run, best=run is best) for run in states]
-    return states, weights
+    return states, weights, problem
 
 
 def usable(states: Sequence[RunState]) -> RunState | None:
@@ -230,14 +257,6 @@ def _folder(path: Path, stage: str) -> tuple[FolderState, Manifest | None]:
     if atomic.is_locked(path):
         state, text = "under way", f"{stage} is running"
     return FolderState(str(path), state, text), manifest if state == "complete" else None
-
-
-def _latest(models: Path) -> tuple[str, str]:
-    """The name of the latest run, or "" and why it is unknown."""
-    try:
-        return runs.latest(models), ""
-    except (BadData, MissingInput) as error:
-        return "", str(error)
 
 
 def _run(folder: Path, data: str | None, latest: bool) -> tuple[RunState, RunCard | None, str | None]:

@@ -116,7 +116,7 @@ def test_a_mitigation_that_is_on_stands_with_the_cause(tmp_path: Path) -> None:
     assert cause == f"{BLURRED.reason}; batch-norm adaptation is on (+15.0 points in simulation)"
 
 
-def test_a_prediction_is_renewed_until_it_is_sent_and_never_after_the_score(three: list[LocalCsv], tmp_path: Path) -> None:
+def test_a_prediction_is_renewed_until_it_is_sent(three: list[LocalCsv], tmp_path: Path) -> None:
     path = tmp_path / "ledger.csv"
     first, second, third = three
     made = assess(first, [], [], KNOWN)
