@@ -1,6 +1,8 @@
 """What the stages' command lines share: running a command, options, help in groups."""
 
+import atexit
 import errno
+import gc
 import math
 import os
 import re
@@ -52,6 +54,7 @@ def run(command: click.Command, module: str, argv: Sequence[str] | None = None) 
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _open_streams()
+    atexit.register(gc.freeze)  # else Python searches all of PyTorch for garbage before it exits, for seconds
     # Not inherited: background commands of a script ignore SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

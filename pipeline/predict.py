@@ -87,7 +87,7 @@ def _introduction(ensemble: Ensemble, data: Processed) -> list[str]:
     for run in ensemble.runs:
         lines.append(f"run {run.name} (preset {run.card.config.preset}, competition {slug})")
         if run.origin is not None:
-            lines.append(f"{run.name}: bundled weights, trained on {run.origin}")
+            lines.append(f"{run.name}: bundled weights, trained on {run.origin.partition(',')[0]}")
             lines.append("the competition forbids pretrained weights: train your own to compete")
         elif data.training_fingerprint != run.card.data:
             raise BadData(f"{data.folder} is not what run {run.name} was trained on: train again, or use another --run")

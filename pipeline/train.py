@@ -136,10 +136,11 @@ def _train(
     card, data, folder = plan.card, plan.data, plan.folder
     model = card.config.model
     log(f"train: run {folder.name}, model {model.name}, {model.trainable_parameters:,} parameters")
-    with working("loading PyTorch and the images", _is_main_process()):  # which a complete run gets by without
+    with working("loading PyTorch", _is_main_process()):  # which a complete run gets by without
         from pipeline.training import device, inference, session  # noqa: PLC0415
         from pipeline.training.batches import split  # noqa: PLC0415
 
+    with working("loading the images", _is_main_process()):
         if not allow_over_limit:
             model.require_within_limit()
         chosen = device.choose(device_name, compile_, log)

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.console import working
 from pipeline.errors import BadData
 from pipeline.gap import corruption_fit, shift
 from pipeline.gap.corruption_fit import Fit
@@ -28,6 +29,7 @@ Verdict = Literal["none", "preprocessing", "label_shift", "corruption", "corrupt
 MITIGATIONS: Mapping[Mitigation, str] = {
     "bn": "batch-norm adaptation", "revert": "preprocessing fix", "prior": "class-prior correction",
 }  # fmt: skip
+COMPARING = "comparing the test set with the holdout:"  # and what of it
 KEPT = 0.002  # accuracy that the submission's path may lose on the holdout: bfloat16 may change a label in 1,000
 ROUNDED = 2.5  # labels that it may change in a small set
 SMALL = 0.02  # one more in 50 images below some confidence: less does not matter, however significant
@@ -119,7 +121,7 @@ def diagnose(
     data: Processed, hidden_images: Images, classes: LabelShift, holdout: Probabilities, hidden: Probabilities, *,
     auc: float, recorded: float | None,
 ) -> Diagnosis:  # fmt: skip
-    """Measure all effects; takes 10 to 40 seconds.
+    """Measure all effects; takes some seconds.
 
     Args:
         hidden_images: uint8 (n, 32, 32, 3), a sample or all.
@@ -131,11 +133,14 @@ def diagnose(
     images, truth = data.array("test_images"), np.asarray(data.array("test_labels"))
     less_confident, by_chance = shift.harder(holdout, classes.weights(truth), hidden)
     looked_up = [these[even_rows(len(these), LOOKED_UP)] for these in (hidden_images, images)]
-    _, correlations = shift.nearest(np.concatenate(looked_up), data.array("train_images"))
+    with working(f"{COMPARING} near duplicates"):
+        _, correlations = shift.nearest(np.concatenate(looked_up), data.array("train_images"))
     alike = [float((part > shift.ALIKE).mean()) for part in np.split(correlations, [len(looked_up[0])])]
     moved = None if recorded is None else accuracy(holdout.argmax(axis=1), truth) - recorded
+    with working(f"{COMPARING} pixels"):
+        pixels = corruption_fit.fit(images, hidden_images)
     effects = Effects(
-        pixels=corruption_fit.fit(images, hidden_images),
+        pixels=pixels,
         contract=0.0 if moved is not None and abs(moved) * len(truth) <= ROUNDED else moved,
         auc=auc,
         harder=less_confident,

@@ -8,7 +8,7 @@ from pipeline.console import working
 from pipeline.errors import Log
 from pipeline.gap import estimators, shift
 from pipeline.gap.adapt import applied, choice, simulated
-from pipeline.gap.diagnosis import MITIGATIONS, Findings, diagnose
+from pipeline.gap.diagnosis import COMPARING, MITIGATIONS, Findings, diagnose
 from pipeline.store.processed import Processed, even_rows
 from pipeline.store.submissions import Adapt, Evidence, Outputs
 from pipeline.training import inference
@@ -37,15 +37,15 @@ def predict_hidden(
     hidden = inference.predict(panel, data, "hidden_images", np.arange(len(data.array("hidden_ids"))))
     rows, holdout_rows = even_rows(len(hidden), COMPARED), even_rows(len(holdout), SAMPLED)
     images, sample = data.rows("hidden_images", rows), even_rows(len(rows), SAMPLED)
-    with working("comparing the test set with the holdout: features"):
+    with working(f"{COMPARING} features"):
         features = inference.features(panel.members[0], images[sample])
         holdout_features = inference.features(panel.members[0], data.rows("test_images", holdout_rows))
+    with working(f"{COMPARING} telling them apart"):
         temperature, calibrated, calibrated_hidden = estimators.calibrated(holdout, validation, hidden)
         classes = shift.label_shift(calibrated, holdout.known_truth, calibrated_hidden)
         weights = classes.weights(holdout.known_truth)
         auc, ood_scores = shift.out_of_distribution(holdout_features, weights[holdout_rows], features)
-    with working("comparing the test set with the holdout: pixels (10 to 40s)"):
-        diagnosis = diagnose(data, images, classes, calibrated, calibrated_hidden, auc=auc, recorded=recorded)
+    diagnosis = diagnose(data, images, classes, calibrated, calibrated_hidden, auc=auc, recorded=recorded)
     with working("trying mitigations on the holdout"):
         simulation = simulated(panel, data, diagnosis, holdout, calibrated, classes)
     findings = Findings(diagnosis, simulation.trials, choice(adapt, simulation.trials))

@@ -48,8 +48,9 @@ def run(
     """
     config = card.config
     with device_advice(device, config.batch_size):
-        with working("building the model", world.first):
+        with working("preparing the images", world.first):
             task = _task(card, data, rows, device, folder, world, pseudo_labels)
+        with working("building the model", world.first):
             task = replace(task, device=settled(config, len(task.training), device, folder, compile_, world.alone))
             _write_execution(task, task.device)
             state = _begin(task, data, rows, log)
