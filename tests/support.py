@@ -47,7 +47,7 @@ def images(count: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def write_download(folder: Path, hidden: int = 30, seed: int = 0) -> Path:
-    """A download in miniature: 5 x 20 training, 20 test and `hidden` hidden images, ids from 100 on."""
+    """A download in miniature: 5 x 20 training, 20 holdout and `hidden` test images, ids from 100 on."""
     batches = folder / "cifar-10-python" / "cifar-10-batches-py"
     batches.mkdir(parents=True)
     labels = [i % 10 for i in range(20)]

@@ -25,7 +25,7 @@ def said(
     lines: list[str] = []
     now = [0.0]
     patch.setattr("tqdm.std.time", lambda: now[0])
-    with Meter("predict: hidden images", total, unit, lines.append) as meter:
+    with Meter("predict: test images", total, unit, lines.append) as meter:
         for _ in range(count):
             now[0] += pace
             meter.add(size)
@@ -36,9 +36,9 @@ def test_a_log_gets_a_line_a_minute_with_share_rate_and_time_to_go(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert said(monkeypatch, 50_000, "images", 1.0, 200) == [
-        "predict: hidden images 12%, 100.00 images/s, 07:20 left",
-        "predict: hidden images 24%, 100.00 images/s, 06:20 left",
-        "predict: hidden images 36%, 100.00 images/s, 05:20 left",
+        "predict: test images 12%, 100.00 images/s, 07:20 left",
+        "predict: test images 24%, 100.00 images/s, 06:20 left",
+        "predict: test images 36%, 100.00 images/s, 05:20 left",
     ]
     assert capsys.readouterr() == ("", "")
 
@@ -48,12 +48,12 @@ def test_short_work_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_has_no_known_end_has_no_time_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert said(monkeypatch, None, "images", 25.0, 3) == ["predict: hidden images 300 images,  4.00 images/s"]
+    assert said(monkeypatch, None, "images", 25.0, 3) == ["predict: test images 300 images,  4.00 images/s"]
 
 
 def test_bytes_are_megabytes_of_at_most_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said(monkeypatch, 360_000_000, BYTES, 61.0, 1, 61_000_000) == [
-        "predict: hidden images 61.0MB of at most 360MB, 1.00MB/s, at most 04:59 left"
+        "predict: test images 61.0MB of at most 360MB, 1.00MB/s, at most 04:59 left"
     ]
     assert (megabytes(12_345_678), duration(3_725.6)) == ("12.3 MB", "1h 2m")
 
@@ -66,7 +66,7 @@ from pipeline.console import Meter, log, working
 with working("loading PyTorch"):
     time.sleep(0.1)
 try:
-    with Meter("predict: hidden images", 1000, "images", log) as meter:
+    with Meter("predict: test images", 1000, "images", log) as meter:
         for k in range(100):
             time.sleep(0.12)
             meter.add(50)
@@ -109,7 +109,7 @@ def screen(output: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("columns", "shown"), [(20, r"predict: hidden"), (100, r"hidden images 20%, [34]\d\d\.\d\d images/s")]
+    ("columns", "shown"), [(20, r"predict: test"), (100, r"test images 20%, [34]\d\d\.\d\d images/s")]
 )
 def test_a_terminal_has_a_bar_and_is_clean_afterwards(columns: int, shown: str) -> None:
     output = until_ctrl_c(columns)

@@ -3,7 +3,7 @@
     pip install atheris          # into an environment with the pipeline's light dependencies; not in requirements.txt
     python tests/bench/fuzz.py --seconds 3600 [--corpus DIR]
 
-An input's first byte chooses what reads the rest: the pickle reader alone, as a hidden set, as a batch, as
+An input's first byte chooses what reads the rest: the pickle reader alone, as a test set, as a batch, as
 batches.meta, or the archives.  Anything but a value or BadData is a crash; so are 3 s or 512 MB for one input.
 A crash ends it with an exit code other than 0, and the input stays in the corpus folder's `crashes`.
 """

@@ -1,11 +1,11 @@
-"""Does memory grow with the hidden set?  The stages on 10,000 and on 1,000,000 generated images.
+"""Does memory grow with the test set?  The stages on 10,000 and on 1,000,000 generated images.
 
     python tests/bench/hidden_size.py [--sizes 10000 1000000] [--device cpu] [--train 50000] [--json]
 
 Writes a download of random images with as many training images as CIFAR-10, and one run of preset `rehearsal`'s network
 with untrained weights, and runs the real commands, each in its own process: preprocess, predict, the check of the CSV
 (submit, at the mock Kaggle server) and check.  Peak memory is the largest resident set of the process or a child of
-its, in MB (10**6 bytes); `ratio` is that of the largest hidden set to that of the smallest.  One million images take
+its, in MB (10**6 bytes); `ratio` is that of the largest test set to that of the smallest.  One million images take
 6 GB of disk below --scratch while it runs.
 """
 
@@ -34,7 +34,7 @@ TEST_IMAGES = 10_000
 
 
 def write_download(folder: Path, hidden: int, train: int) -> None:
-    """A download of random images: `train` training images in five batches, a test_batch and `hidden` hidden images."""
+    """A download of random images: `train` training images in five batches, a test_batch and `hidden` test images."""
     batches = folder / "cifar-10-python" / "cifar-10-batches-py"
     batches.mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -91,7 +91,7 @@ def stages(place: Path, hidden: int, train: int, device: str) -> dict[str, dict[
 def main() -> None:
     """Measure and print."""
     parser = side_by_side.parser(__doc__, rounds=1)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 1_000_000], help="hidden images, 10,000s")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 1_000_000], help="test images, 10,000s")
     parser.add_argument("--train", type=int, default=50_000, help="training images")
     parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     parser.add_argument("--scratch", type=Path, help="where the images are made (default: the system's)")

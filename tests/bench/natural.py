@@ -2,7 +2,7 @@
 
     PIPELINE_PROCESSED=DIR python tests/bench/natural.py --competition SLUG --models DIR --runs pretrained B C
 
-Each run is assessed alone, by its validation split.  Its hidden sets of 1,500 images are drawn from the test_batch by
+Each run is assessed alone, by its validation split.  Its test sets of 1,500 images are drawn from the test_batch by
 how hard the other runs find an image, both or one: how probable they hold another label, or whether they give one.
 Errors in points: now, and of Garg's atc, by entropy and uncorrected.
 """

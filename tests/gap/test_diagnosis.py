@@ -157,7 +157,7 @@ def diagnosed(
     hidden: NDArray[np.integer], *, recorded: float | None = 1.0, holdout_images: Images = IMAGES,
     training_images: Images = IMAGES[:9],
 ) -> Diagnosis:  # fmt: skip
-    """Of hidden images with these labels."""
+    """Of test images with these labels."""
     arrays: dict[str, NDArray[Any]] = {
         "test_images": holdout_images,
         "test_labels": TRUTH,

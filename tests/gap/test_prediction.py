@@ -1,4 +1,4 @@
-"""The hidden images of a trained model: what it predicts, what is diagnosed, and what is done."""
+"""The test images of a trained model: what it predicts, what is diagnosed, and what is done."""
 
 import functools
 import shutil
@@ -77,7 +77,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @functools.cache
 def predicted(root: Path, hidden: str, adapt: Adapt) -> tuple[Evidence, Findings, float]:
-    """Predict the hidden images, changed or not; and how many of the labels are right."""
+    """Predict the test images, changed or not; and how many of the labels are right."""
     folder = root / hidden / SLUG
     if not folder.exists():
         shutil.copytree(root / "processed" / SLUG, folder)

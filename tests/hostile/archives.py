@@ -266,7 +266,7 @@ OTHER_FILES: Mapping[str, bytes] = {
 
 # What unpacks, and is another competition's or nobody's.
 MISUNDERSTOOD: dict[str, Maker] = {
-    "two hidden sets": lambda: zip_of({**_HONEST, "again/cifar_test_nolabel.pkl": b""}),
+    "two test sets": lambda: zip_of({**_HONEST, "again/cifar_test_nolabel.pkl": b""}),
     "two sets of batches": lambda: zip_of({**_HONEST, "again/test_batch": b""}),
     "a batch too few": lambda: zip_of({name: data for name, data in _HONEST.items() if not name.endswith("_3")}),
     "the manifest is a folder": lambda: zip_of({**_HONEST, "manifest.json/inside": b""}),
@@ -279,8 +279,8 @@ MISUNDERSTOOD: dict[str, Maker] = {
 }
 
 WITHOUT_HIDDEN: dict[str, Maker] = {
-    "no hidden set": lambda: zip_of({name: data for name, data in _HONEST.items() if "/" in name}),
-    "the hidden set is a folder": lambda: with_folder("cifar_test_nolabel.pkl"),
+    "no test set": lambda: zip_of({name: data for name, data in _HONEST.items() if "/" in name}),
+    "the test set is a folder": lambda: with_folder("cifar_test_nolabel.pkl"),
 }
 
 REFUSED: dict[str, Maker] = {

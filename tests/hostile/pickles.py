@@ -76,7 +76,7 @@ def frombuffer(*arguments: bytes) -> bytes:
 
 
 def beside_images(attack: bytes) -> bytes:
-    """A hidden set that is in order, with `attack` as one more value: nothing else is a reason to refuse it."""
+    """A test set that is in order, with `attack` as one more value: nothing else is a reason to refuse it."""
     pixels = array(b"(K\x02K\x20K\x20K\x03t", data=raw(bytes(range(256)) * 24))
     return b"\x80\x04}" + text("data") + pixels + b"s" + text("extra") + attack + b"s."
 

@@ -25,7 +25,7 @@ _FLAT = _PIXELS.transpose(0, 3, 1, 2).reshape(3, -1)
 
 
 def _hidden(**changes: object) -> bytes:
-    """A hidden set of three images with something changed."""
+    """A test set of three images with something changed."""
     return pickle.dumps({"data": _PIXELS, "ids": np.arange(3)} | changes, protocol=4)
 
 
@@ -97,7 +97,7 @@ class Case:
 
 
 def every_case() -> Iterator[Case]:
-    """Pickles as hidden set, as a training batch and as batches.meta, and archives.
+    """Pickles as test set, as a training batch and as batches.meta, and archives.
 
     Of those that tests/store gives to the readers themselves, every eighth or sixteenth.
     """
