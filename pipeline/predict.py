@@ -93,8 +93,8 @@ def _introduction(ensemble: Ensemble, data: Processed) -> list[str]:
             raise BadData(f"{data.folder} is not what run {run.name} was trained on: train again, or use another --run")
         if not run.result.submittable:
             lines.append(
-                f"NOT SUBMITTABLE: run {run.name} has {run.result.trainable_parameters:,} trainable "
-                f"parameters, and the competition allows {PARAMETER_LIMIT:,}"
+                f"NOT SUBMITTABLE: run {run.name} has {run.result.trainable_parameters:,} trainable parameters, "
+                f"over the limit of {PARAMETER_LIMIT:,}"
             )
     if len(ensemble.runs) > 1:
         rules = "; the limit is per model, and the rules do not mention ensembles"

@@ -267,8 +267,7 @@ def command(
     """
     if (pseudo_labels is not None) != recipe.pop("rules_allow_pseudo_labels"):
         raise UsageError(
-            "--pseudo-labels CSV and --rules-allow-pseudo-labels go together: the competition's rules do not say "
-            "whether a model may be trained on the test images"
+            "--pseudo-labels CSV and --rules-allow-pseudo-labels go together: check the competition's rules"
         )
     if (seeds := recipe.pop("seeds")) and (recipe["seed"] is not None or os.environ.get("WORLD_SIZE", "1") != "1"):
         raise UsageError("--seeds goes neither with --seed nor with torchrun: name all seeds, one process trains them")

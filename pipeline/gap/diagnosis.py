@@ -158,8 +158,8 @@ def conclude(seen: Effects, expected: NDArray[np.float64], names: Sequence[str])
     pixels = seen.pixels
     if seen.contract is not None and abs(seen.contract) > KEPT:
         return "preprocessing", (
-            f"the holdout accuracy is {100 * seen.contract:+.2f} points off the one that training recorded: "
-            "this machine prepares or computes the images differently"
+            f"the holdout accuracy is {100 * seen.contract:+.2f} points off training's: this machine "
+            "prepares or computes images differently"
         )
     if pixels.corruptions:
         if pixels.shares:

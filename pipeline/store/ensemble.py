@@ -38,8 +38,8 @@ def open_run(models: Path, folder: Path, name: str) -> Run:
     files = {f"{PRETRAINED}-{path.stem}": path for path in sorted(folder.glob("[!.]*.json"))}
     meant = [other for other in files if name in (PRETRAINED, other)]
     if not meant:
-        there = f"in {folder} there is {', '.join(files) or 'none'}; `python -m pipeline.train` makes one"
-        raise MissingInput(f"--run {name}: no bundled weights of that name; {there}")
+        there = f" (only {', '.join(files)})" if files else ""
+        raise MissingInput(f"--run {name}: no bundled weights of that name in {folder}{there}; train a run instead")
     if len(meant) > 1:
         raise UsageError(f"--run {name} is ambiguous: choose one of {', '.join(meant)}")
     file = files[meant[0]]

@@ -259,7 +259,7 @@ def require_same(folder: Path, card: RunCard) -> None:
     if changes := [f"{key}: {old[key]} -> {new[key]}" for key in new if old[key] != new[key]]:
         raise UsageError(
             f"run {folder.name} exists with other options ({'; '.join(changes)}): choose another name with "
-            "--run, or replace it with `python -m pipeline.train --force` and these options"
+            "--run, or replace it with --force"
         )
 
 

@@ -44,7 +44,7 @@ def far(distance: float, *, degraded: bool) -> Fit:
         # The path may move one label in 500.
         *(({"contract": contract}, "none", "") for contract in (None, 0.0019)),
         *(({"contract": contract}, "preprocessing", "") for contract in (0.0021, -0.0021)),
-        ({"contract": -0.034, "pixels": SWAPPED}, "preprocessing", "-3.40 points off the one that training recorded"),
+        ({"contract": -0.034, "pixels": SWAPPED}, "preprocessing", "-3.40 points off training's: this machine"),
         ({"pixels": NOISY}, "corruption", "noise (deviation 12); accounts for 75% of the shift in pixel statistics"),
         ({"pixels": BOTH}, "corruption", "contrast (times 0.5), then gaussian noise (deviation 12); "),
         (

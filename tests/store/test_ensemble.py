@@ -81,7 +81,7 @@ def test_of_several_one_must_be_named(run: Run, tmp_path: Path) -> None:
     export(run, tmp_path, "b-2")
     with pytest.raises(UsageError, match="choose one of pretrained-a, pretrained-b-2"):
         ensemble.open_run(tmp_path, tmp_path, "pretrained")
-    with pytest.raises(MissingInput, match="there is pretrained-a, pretrained-b-2"):
+    with pytest.raises(MissingInput, match="only pretrained-a, pretrained-b-2"):
         ensemble.open_run(tmp_path, tmp_path, "pretrained-c")
     assert ensemble.open_run(tmp_path, tmp_path, "pretrained-b-2").name == "pretrained-b-2"
 
