@@ -28,8 +28,8 @@ an interruption run the same command again.
                       and no GPU.
   --submit            Submit the CSV and wait for its score; costs one of today's submissions.
   --competition SLUG  Last part of the competition's URL.  [default: deep-learning-spring-2025-project-1]
-  --data DIR          Use a folder laid out like the download instead of Kaggle.
-  --preset NAME       Model and recipe.  [default: paper; with --rehearsal: rehearsal]
+  --data FOLDER       Use a folder laid out like the download instead of Kaggle.
+  --preset NAME       Model and recipe.  [default: paper (hours on a CPU), in a rehearsal: rehearsal]
   --setup             Only make .venv and install.
   -h, --help          Show this message and exit.
 
@@ -37,8 +37,8 @@ an interruption run the same command again.
 --force, --again and --debug reach every stage that has them.  All other options go to train: ./run_all.sh --epochs 1 --seeds 0 1 2
 To use an interpreter of yours instead of .venv: PIPELINE_PYTHON=$(which python3) ./run_all.sh
 
-Exit codes: 0 fine, 1 other, 2 usage, 3 an earlier stage's output is missing, 4 bad data, 5 credentials or rules,
-6 network or Kaggle down, 7 daily limit, 8 scored ERROR, 130 interrupted.
+Exit codes: 0 fine, 1 other error, 2 usage, 3 an earlier stage's output is missing, 4 bad data, 5 credentials or rules,
+6 network or Kaggle down, 7 daily limit, 8 Kaggle could not score it, 130 interrupted.
 TEXT
 }
 
@@ -219,3 +219,10 @@ stage predict
 if [[ $submit == yes ]]; then stage submit --competition "$slug"; fi
 stage check --competition "$slug"
 stage report
+echo >&2
+if [[ $slug == rehearsal-* ]]; then
+    echo "The rehearsal is complete. For the real competition: ./run_all.sh --preset fast" >&2
+fi
+if [[ $python == "$PWD/.venv/bin/python" ]]; then
+    echo "Before python commands: source .venv/bin/activate. Each names the next, up to a submission." >&2
+fi

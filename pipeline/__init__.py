@@ -4,11 +4,11 @@
     python -m pipeline.preprocess   data/raw/SLUG             -> data/processed/SLUG   arrays, no pickle
     python -m pipeline.train        data/processed/SLUG       -> data/models/RUN       weights and config
     python -m pipeline.predict      run + test set            -> submissions/RUN.csv   RUN.json, RUN.npz: its origin
-    python -m pipeline.submit       the CSV                   -> Kaggle                a ref, never a guess
+    python -m pipeline.submit       the CSV                   -> Kaggle                never twice
     python -m pipeline.check        CSV, ledger + Kaggle      -> predicted and public score, why, what to do
     python -m pipeline.report       run, CSV, ledger          -> data/models/RUN/report   one page
 
-`run_all.sh` runs them in this order (submit only with --submit).  Besides:
+`run_all.sh` runs them in this order (submit only with --submit).  Other commands:
 
     python -m pipeline.status       all of these folders      -> what exists, what is stale, what to do next
     python -m pipeline.sweep        many short runs           -> the best recipe of a search space
@@ -16,8 +16,8 @@
     python -m pipeline.model        a model                   -> its layers, parameters, MACs and memory
     python -m pipeline.rehearsal    -- COMMAND                -> COMMAND with a mock Kaggle server, offline
 
-Stages know parts, parts never know stages: store < model, kaggle_api < training < gap < reporting, and rehearsal beside
-them, each with its modules in its docstring.
+Stages import parts; parts never import stages.  The parts: store < model, kaggle_api < training < gap < reporting, and
+rehearsal beside them.
 """
 
 import os
@@ -49,4 +49,4 @@ if re.search(r" -\w*m ?pipeline\b", " ".join(["", *sys.orig_argv])):
 
     # The commonest mistake is to forget the environment.  (Credentials are checked before there is one.)
     if "pipeline.kaggle_api.credentials" not in sys.orig_argv and find_spec("tqdm") is None:
-        sys.exit("error: the packages are not installed here: `./run_all.sh --setup`, then `source .venv/bin/activate`")
+        sys.exit("error: activate the environment first: source .venv/bin/activate (none yet? ./run_all.sh --setup)")

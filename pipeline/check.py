@@ -213,7 +213,7 @@ def _draw(assessment: Assessment, processed: Path, folder: Path) -> list[Path]:
 def screen(checked: Checked, paths: Paths, verbose: bool) -> list[str]:
     """The prediction or score, its cause and what to do, a line each; `verbose`: everything."""
     slug, csv, assessed = checked.competition.slug, checked.csv, checked.assessment
-    lines = [f"Kaggle was not asked: {checked.not_asked.partition(':')[0]}"] if checked.not_asked else []
+    lines = [f"Kaggle not contacted: {checked.not_asked.partition(':')[0]}"] if checked.not_asked else []
     if verbose and checked.submissions:
         lines += [submission_table(checked.submissions, checked.predictions), *_history(checked)]
     lines += [f"picture {path}" for path in checked.pictures]
@@ -233,10 +233,10 @@ def screen(checked: Checked, paths: Paths, verbose: bool) -> list[str]:
 
 
 def _history(checked: Checked) -> Iterator[str]:
-    """The newest gap against sampling noise, and the prediction errors so far."""
+    """The latest gap against sampling noise, and the prediction errors so far."""
     if noise := checked.noise:
-        size = "more than" if noise["exceeds"] else "within"
-        yield f"newest gap: {size} sampling noise (±{noise['limit']:.2f} points at 95%)"
+        size = "larger than chance" if noise["exceeds"] else "within chance"
+        yield f"latest gap: {size} (±{noise['limit']:.2f} points, 95%)"
     if errors := [abs(each["error"]) for each in checked.predicted if each["error"] is not None]:
         yield f"prediction error so far: {sum(errors) / len(errors):.2f} points (n={len(errors)})"
 
@@ -259,14 +259,14 @@ python -m pipeline.check                             the default competition
 python -m pipeline.check --csv submissions/sub.csv   that CSV
 python -m pipeline.check --json                      for programs; accuracies in per cent
 python -m pipeline.check --pictures submissions      and figures of the test set
-python -m pipeline.check --fail-over 12              exit code 1 if the newest gap is over 12 points
+python -m pipeline.check --fail-over 12              exit code 1 if the gap exceeds 12 points
 """)
 @cli.competition
 @cli.csv("The CSV to assess; by default the newest of the run that train finished last.")
 @cli.as_json
 @cli.verbose
 @click.option("--fail-over", metavar="POINTS", type=cli.Finite(min=-100, max=100),
-              help="Exit with code 1 if the newest gap is larger.")  # fmt: skip
+              help="Exit with code 1 if the latest gap exceeds POINTS.")  # fmt: skip
 @cli.wait(30, "a submission that is being scored")
 @click.option("--pictures", metavar="FOLDER", type=cli.FOLDER,
               help="Draw the test images furthest out of distribution and of lowest confidence into FOLDER, and the "

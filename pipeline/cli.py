@@ -14,6 +14,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -186,7 +187,8 @@ def _folder(flag: str, default: Path, what: str) -> Callable[[Command], Command]
 
 
 competition = slug(
-    "Last part of its URL; or $PIPELINE_COMPETITION.",
+    "Last part of the competition's URL, or $PIPELINE_COMPETITION; stages that need data fall back to the only "
+    "competition that has some.",
     default=DEFAULT_COMPETITION,
     show_default=True,
     envvar=COMPETITION,
@@ -196,17 +198,19 @@ processed = _folder("--processed", Paths.processed, "Folder of the checked array
 models = _folder("--models", Paths.models, "Folder of the runs.")
 submissions = _folder("--submissions", Paths.submissions, "Folder of the CSVs and the ledger.")
 force = click.option(
-    "--force", is_flag=True, help="Redo it even if the output is complete; files of yours are kept as NAME.bak."
+    "--force", is_flag=True, help="Redo the step even if it is complete; files that you changed are kept as NAME.bak."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
-verbose = click.option("--verbose", is_flag=True, help="Print the details as well.")
+verbose = click.option(
+    "--verbose", is_flag=True, help="Also print methods, doubts and effects; of a model, its layers."
+)
 device = click.option(
     "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True,
     help="Device; auto takes CUDA if available, else MPS, else the CPU.",
 )  # fmt: skip
 timeout = click.option(
     "--timeout", metavar="SECONDS", type=Finite(min=1), default=60, show_default=True,
-    help="Wall-clock limit of each request to Kaggle; of a download, without a new byte.",
+    help="Time limit per request to Kaggle; of a download, the longest wait for new data.",
 )  # fmt: skip
 
 
@@ -229,26 +233,33 @@ def recipe_options(command: Command) -> Command:
     The help of a field shows its value in preset `paper`, and others' if they differ.
     """
     for name, option in reversed(recipes.options().items()):
-        values = {preset: getattr(config, name) for preset, config in PRESETS.items()}
-        default = values.pop("paper")
-        others = [f"{preset}: {value}" for preset, value in values.items() if value != default]
         command = click.option(
             f"{flag(name)}/--no-{flag(name)[2:]}" if option.kind is bool else flag(name),
             name,
             type=type_of(option),
             metavar={int: "N", float: "X"}.get(option.kind),
             default=None,
-            show_default="; ".join([str(default), *others]),
+            show_default=_by_preset(attrgetter(name)),
             help=f"{option.help.removesuffix('.')} ({option.allowed})." if option.allowed else option.help,
         )(command)
     for add in (
-        click.option("--se", metavar="N", type=int, help="Squeeze-and-excitation with this reduction; 0: none."),
+        click.option("--se", metavar="N", type=int, show_default=_by_preset(attrgetter("model.se")),
+                     help="Squeeze-and-excitation with this reduction; 0: none."),
         click.option("--model", type=click.Choice(list(MODELS)), help="Model, instead of the preset's."),
         click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True,
                      help="Model and recipe; each option below changes one thing."),
     ):  # fmt: skip
         command = add(command)
     return command
+
+
+def _by_preset(value_of: Callable[[TrainConfig], Any]) -> str:
+    """The default for the help, as "0.1; fast, best: 0.05"."""
+    presets: dict[Any, list[str]] = {}
+    for preset, config in PRESETS.items():  # `paper`, whose value stands alone, is the first
+        presets.setdefault(value_of(config), []).append(preset)
+    paper, *others = presets
+    return "; ".join([str(paper), *(f"{', '.join(presets[value])}: {value}" for value in others)])
 
 
 def type_of(option: recipes.Option) -> click.ParamType[Any]:
@@ -318,7 +329,8 @@ class StageCommand(click.Command):
         for option in self._options(ctx):
             heading = next((self.groups[name] for name in option.opts if name in self.groups), heading)
             if (record := option.get_help_record(ctx)) is not None:
-                sections.setdefault(heading, []).append(record)
+                flags, text = record  # click puts a default that is a text between parentheses
+                sections.setdefault(heading, []).append((flags, re.sub(r"(\[default: )\((.*)\)", r"\1\2", text)))
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
@@ -330,7 +342,7 @@ def default_competition(paths: Paths) -> str:
     if len(found) != 1 or DEFAULT_COMPETITION in found:
         return DEFAULT_COMPETITION
     (only,) = found
-    console.log(f"no files of {DEFAULT_COMPETITION} here: using {only}, the only competition with any")
+    console.log(f"no files for {DEFAULT_COMPETITION}; using {only}, the only competition found")
     return only
 
 

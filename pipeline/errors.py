@@ -12,7 +12,7 @@ Log = Callable[[str], None]  # prints a message; passed to parts and stages
 class PipelineError(Exception):
     """Base of all errors reported without a traceback: disk full, diverged training, ..."""
 
-    exit_code, meaning = 1, "other"
+    exit_code, meaning = 1, "other error"
 
 
 class UsageError(PipelineError):
@@ -62,7 +62,7 @@ class SubmissionLimit(PipelineError):
 class ScoringError(PipelineError):
     """Kaggle accepted the submission and could not score it."""
 
-    exit_code, meaning = 8, "scored ERROR"
+    exit_code, meaning = 8, "Kaggle could not score it"
 
 
 INTERRUPTED = 130  # Ctrl-C or SIGTERM: KeyboardInterrupt

@@ -211,7 +211,7 @@ python -m pipeline.predict --run pretrained               the bundled weights
 @click.option("--adapt", type=click.Choice(get_args(Adapt)), default="auto", show_default=True,
               help="Mitigation of a shift: batch-norm adaptation (bn), undo a preprocessing mistake (revert), correct "
               "class frequencies (prior); auto: what gains in a trial on holdout images.")  # fmt: skip
-@cli.slug("Last part of its URL; by default the run's own, for pretrained as in the other stages.")
+@cli.slug("Last part of the competition's URL; by default the run's own, for pretrained as in the other stages.")
 @click.option("--out", metavar="CSV", type=cli.FILE,
               help="CSV to write; by default submissions/RUN.csv, or ensemble-HASH.csv there for several "
               "runs.")  # fmt: skip

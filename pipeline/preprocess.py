@@ -159,8 +159,8 @@ def _report(facts: Mapping[str, Any]) -> None:
     """Show what was detected, and warn of common traps."""
     train, test, hidden = facts["train"], facts["test"], facts["hidden"]
     counts = f"{train['images']:,} training, {test['images']:,} holdout and {hidden['images']:,} test images"
-    ids = "its own ids" if hidden["own_ids"] else "no ids: rows count from 0"
-    console.show(f"{counts}: {hidden['layout']}, channel order {hidden['channel_order']}, {ids}")
+    ids = "ids from the file" if hidden["own_ids"] else "no ids: rows count from 0"
+    console.show(f"{counts}; layout {hidden['layout']}, {hidden['channel_order']}; {ids}")
     if not hidden["layout_expected"]:
         console.show("WARNING: that is not the layout of its shape, which would scramble every image")
     if hidden["channel_order"] == "BGR":

@@ -153,7 +153,7 @@ class TrainConfig:
     validation_fraction: Annotated[
         float, Range(0, 1, open_low=True, open_high=True), "Share of the training images in the validation split."
     ] = 0.1
-    epochs: Annotated[int, Range(1), "Number of epochs; the warm-up keeps its share."] = 80
+    epochs: Annotated[int, Range(1), "Number of epochs; the warm-up is scaled along."] = 80
     batch_size: Annotated[int, Range(2), "Batch size."] = 128  # batch normalisation needs two
     seed: Annotated[int, Range(0, 2**31 - 1), "Random seed of initialisation, order and augmentation."] = 0
 
@@ -164,7 +164,7 @@ class TrainConfig:
     decay_norms: Annotated[bool, "Apply weight decay to norms and biases."] = True
     schedule: Annotated[Schedule, "Learning rate schedule after the warm-up."] = "linear"
     warmup_epochs: Annotated[float, NON_NEGATIVE, "Warm-up in epochs."] = 5.0
-    early_stopping: Annotated[int, NON_NEGATIVE, "Stop after N epochs without a better one; 0: never."] = 0
+    early_stopping: Annotated[int, NON_NEGATIVE, "Stop after N epochs without improvement; 0: never."] = 0
 
     label_smoothing: Annotated[float, FRACTION, "Label smoothing."] = 0.1
     dropout: Annotated[float, FRACTION, "Dropout probability before the linear layer."] = 0.0

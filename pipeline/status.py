@@ -106,8 +106,8 @@ def _csv_step(known: Overview, run: RunState, paths: Paths) -> NextStep:
         return NextStep("check", "a submission has no score yet")
     if known.report and (state := known.report.state) != "complete":
         return NextStep("report", f"the report is {'missing' if state == 'absent' else state}", named)
-    done = f"don't submit {csv.path}: {worse}" if csv and worse else "done: what the score means"
-    return NextStep("check", f"{done}; what would raise it")
+    done = f"don't submit {csv.path}: {worse}" if csv and worse else "submitted and scored"
+    return NextStep("check", f"{done}: check explains the score and suggests improvements")
 
 
 # --- the screen -------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def _ledger_text(known: LedgerState) -> str:
         return "nothing submitted yet"
     best = "no score yet" if known.best_public is None else f"best public {known.best_public:.2f}%"
     plural = "" if known.total == 1 else "s"
-    return f"{best}, {known.total:,} submission{plural}, {known.today:,} today (UTC); Kaggle was not asked"
+    return f"{best}, {known.total:,} submission{plural}, {known.today:,} today (UTC); offline: Kaggle not contacted"
 
 
 @cli.stage_command("""

@@ -251,7 +251,7 @@ python -m pipeline.submit --csv submissions/sub.csv      that CSV
 python -m pipeline.submit --csv other.csv --competition SLUG
 """)
 @cli.csv("The CSV to submit; by default the newest of the run that train finished last.")
-@cli.slug("Last part of its URL; or $PIPELINE_COMPETITION; needed for a CSV that predict did not write.",
+@cli.slug("Last part of the competition's URL, or $PIPELINE_COMPETITION; needed for a CSV not written by predict.",
           envvar=cli.COMPETITION)  # fmt: skip
 @click.option("--again", is_flag=True,
               help="Submit it even if it was submitted before or is predicted below your best score.")  # fmt: skip

@@ -179,7 +179,7 @@ def _preview(plan: Plan, images: int, device: str, how: str) -> None:
     macs = summarise(config.model).macs
     console.show(f"""run         {folder}: {where}
 recipe      {shlex.join(commands.arguments(config))}
-model       {config.model.name}: {config.model.trainable_parameters:,} trainable parameters, {macs:,} MACs an image
+model       {config.model.name}: {config.model.trainable_parameters:,} trainable parameters, {macs:,} MACs per image
 images      {images:,} in each epoch
 device      {device}, precision {how}
 time        {_estimate(plan, rows, images * macs, device)}
@@ -226,21 +226,22 @@ def _summary(finished: Sequence[Run]) -> str:
     """
 python -m pipeline.train                            the paper's model and recipe, 80 epochs
 python -m pipeline.train --preset fast              for a laptop or a free notebook
-python -m pipeline.train --preset best              the most accurate, up to an hour on a GPU
+python -m pipeline.train --preset best              for a GPU; not measured yet
 python -m pipeline.train --epochs 1 --device cpu    one epoch, on the CPU
 python -m pipeline.train --seed 1 --run second      another seed, under its own name
 python -m pipeline.train --seeds 0 1 2 --run mine   three seeds: mine-s0, mine-s1 and mine-s2
 python -m pipeline.train --optimizer sgd --learning-rate 0.1 --cutmix 1 --ema-decay 0.999
 python -m pipeline.train --preset fast --teacher A B C      distil three finished runs
 python -m pipeline.train --pseudo-labels submissions/sub.csv --rules-allow-pseudo-labels
-torchrun --nproc_per_node=2 -m -- pipeline.train    one run on two GPUs, or in two processes on CPUs
+torchrun --nproc_per_node=2 -m -- pipeline.train    one run on two GPUs, or as two CPU processes
 """,
     cli.RECIPE_GROUPS,
 )
 @cli.competition
 @cli.recipe_options
 @click.option("--seeds", metavar="N...", type=click.IntRange(0, 2**31 - 1), multiple=True,
-              help="Train one run per seed, RUN-sN, one after the other.")  # fmt: skip
+              help="Train one run per seed, RUN-sN, one after the other; a seed that was trained alone keeps its "
+              "run.")  # fmt: skip
 @click.option("--teacher", "teachers", metavar="RUN...", multiple=True, help="Finished runs to distil from.")
 @click.option("--pseudo-labels", metavar="CSV", type=cli.FILE,
               help="Train on the test set, too, with the labels of this CSV, which predict wrote.")  # fmt: skip
@@ -263,7 +264,7 @@ def command(
 ) -> None:  # fmt: skip
     """Train a model on the preprocessed images.
 
-    An interrupted run goes on when the same command is run again; Ctrl-C saves first.
+    Ctrl-C saves; rerun the same command to resume.
     """
     if (pseudo_labels is not None) != recipe.pop("rules_allow_pseudo_labels"):
         raise UsageError(

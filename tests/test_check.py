@@ -122,7 +122,7 @@ def test_without_labels_it_says_that_there_is_no_score(place: Path) -> None:
 def test_without_credentials_the_ledger_alone_is_shown(place: Path) -> None:
     result = check(place, None)
     assert result.returncode == 0
-    assert result.stdout.startswith("Kaggle was not asked: no Kaggle credentials\nholdout 90.00%   predicted ")
+    assert result.stdout.startswith("Kaggle not contacted: no Kaggle credentials\nholdout 90.00%   predicted ")
 
 
 def test_a_csv_over_the_parameter_limit_is_none_to_submit(place: Path) -> None:

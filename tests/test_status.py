@@ -255,7 +255,7 @@ def test_a_network_over_the_budget_is_not_to_be_submitted(place: Path) -> None:
 def test_who_only_rehearsed_finds_the_rehearsal(prepared: Path, tmp_path: Path) -> None:
     for kind in ("raw", "processed"):
         shutil.copytree(prepared / f"data/{kind}/{SLUG}", tmp_path / f"data/{kind}/rehearsal-digits")
-    said = f"no files of {DEFAULT_COMPETITION} here: using rehearsal-digits, the only competition with any"
+    said = f"no files for {DEFAULT_COMPETITION}; using rehearsal-digits, the only competition found"
     assert here("status", cwd=tmp_path).stderr == f"{said}\n"
     assert following(tmp_path, slug=None) == "train --competition rehearsal-digits --preset rehearsal"
     (tmp_path / "data/raw/no competition").mkdir()

@@ -228,7 +228,7 @@ def test_a_dry_run_shows_what_would_be_trained(place: Place, capsys: pytest.Capt
     text = preview(place, capsys, "--learning-rate", "0.01", "--run", "mine")
     assert f"run         {place.paths.models / 'mine'}: new\n" in text
     assert "recipe      --preset rehearsal --epochs 3 --learning-rate 0.01\n" in text
-    assert "model       rehearsal: 78,330 trainable parameters, 3,523,200 MACs an image\nimages      270 in" in text
+    assert "model       rehearsal: 78,330 trainable parameters, 3,523,200 MACs per image\nimages      270 in" in text
     assert "time        unknown: no run has finished on this device yet\n" in text
 
 

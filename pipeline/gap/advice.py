@@ -68,7 +68,8 @@ def advise(assessed: Assessment, csvs: Sequence[LocalCsv], entries: Sequence[Ent
             better.append(Advice(MITIGATIONS[trial.mitigation], 100 * (trial.after - trial.before), command))
     if assessed.sent is None and sidecar.submittable and not any(map(runs.is_pretrained, sidecar.weights)):
         command = commands.command("submit", sidecar.competition, paths, "--csv", str(assessed.csv.path))
-        send = Advice("it is not submitted yet", 100 * assessed.expected - best if best else None, command)
+        why = "it is not submitted yet" + "; against your best score" * bool(best)
+        send = Advice(why, 100 * assessed.expected - best if best else None, command)
         (better if best else wrong).append(send)
     if rare or assessed.findings.diagnosis.verdict == "unknown":
         look = ("--csv", str(assessed.csv.path), "--pictures", str(paths.submissions))

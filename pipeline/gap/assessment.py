@@ -121,10 +121,12 @@ class Assessment:
             *(prediction if self.public is None else []),
             *([] if error is None else [f"prediction error {error:+.2f} points"]),
             f"diagnosis {seen.verdict}: {seen.reason}",
-            f"effects: pixels {pixels.distance:.2f} (noticeable from {pixels.limit:.2f}), features AUC {seen.auc:.2f} "
-            f"(.50), low confidence {100 * seen.harder:.0f}% ({100 * seen.harder_limit:.0f}), label shift "
-            f"{100 * seen.label_distance:.0f}%, near duplicates of training images {100 * seen.alike[0]:.1f}% "
-            f"(holdout {100 * seen.alike[1]:.1f})",
+            "effects on the test set, and what no shift would give:",
+            f"  pixel distance        {pixels.distance:.2f}   up to {pixels.limit:.2f}",
+            f"  AUC of the features   {seen.auc:.2f}   0.50",
+            f"  more low confidence   {100 * seen.harder:.0f}%    up to {100 * seen.harder_limit:.0f}%",
+            f"  label shift           {100 * seen.label_distance:.0f}%    0%",
+            f"  near duplicates       {100 * seen.alike[0]:.1f}%   {100 * seen.alike[1]:.1f}% (of training images)",
         ]
 
 

@@ -34,7 +34,7 @@ def command(name: str, verbose: bool, as_json: bool) -> None:
         return
     within = "within" if summary.trainable <= PARAMETER_LIMIT else "OVER"
     sizes = ", ".join(f"{what} {size:.2f}" for what, size in summary.memory.items())
-    console.show(f"model {name}: {summary.parameters:,} parameters, {summary.macs / 1e6:,.1f}M MACs an image")
+    console.show(f"model {name}: {summary.parameters:,} parameters, {summary.macs / 1e6:,.1f}M MACs per image")
     console.show(f"trainable {summary.trainable:,}: {within} the limit of {PARAMETER_LIMIT:,}")
     console.show(f"memory in MB: {sizes}")
     if verbose:

@@ -16,8 +16,8 @@ from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.store import atomic, ledger, runs
 from pipeline.store.cifar import HIDDEN_NAMES
 from pipeline.store.ledger import Entry
+from pipeline.store.manifest import KAGGLE, FileRecord, Manifest
 from pipeline.store.manifest import NAME as MANIFEST
-from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run, RunCard
 from pipeline.store.submissions import LocalCsv, Sidecar, default_csv, local_csvs
@@ -220,8 +220,9 @@ def _raw(path: Path) -> tuple[FolderState, Manifest | None]:
     cache = path.with_name(f".{path.name}.download")
     if manifest is not None:
         size = sum(record.size for record in manifest.files.values())
-        text = f"{len(manifest.files)} files, {megabytes(size)}, from {manifest.inputs.get('source')}"
-        folder = replace(folder, text=text)
+        source = manifest.inputs.get("source")
+        origin = "" if source == KAGGLE else f", from {source}"  # that may have been the mock server
+        folder = replace(folder, text=f"{len(manifest.files)} files, {megabytes(size)}{origin}")
     elif folder.state == "absent" and path.is_dir():
         folder = replace(folder, state="complete", text="laid out by hand")
     elif folder.state == "absent" and cache.is_dir():

@@ -50,7 +50,7 @@ def test_a_csv_is_to_be_submitted_if_it_is_expected_to_beat_the_best_score(tmp_p
     send = f"python -m pipeline.submit --submissions {tmp_path} --csv {tmp_path / 'a.csv'}"
     assert advised(tmp_path)[1] == [send]
     (what,), (command,) = advised(tmp_path, best=60.0)
-    assert what[0] == SENT and what[1] > 10 and command == send
+    assert what[0] == f"{SENT}; against your best score" and what[1] > 10 and command == send
     what, _ = advised(tmp_path, GOOD, best=61.0)  # which it may beat, and may not
     assert what == [("batch-norm adaptation", 10)]
     what, commands = advised(tmp_path, GOOD, best=99.0)

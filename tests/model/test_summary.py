@@ -23,7 +23,7 @@ def test_the_table_names_layers_and_totals_and_marks_what_is_over_the_limit(caps
     assert command_line.main(["--verbose"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert ["conv1", "Conv2d", "36", "x", "32", "x", "32", "972", "995,328"] in map(str.split, lines)
-    assert lines[:2] == ["model paper: 4,893,566 parameters, 259.3M MACs an image",
+    assert lines[:2] == ["model paper: 4,893,566 parameters, 259.3M MACs per image",
                          "trainable 4,893,566: within the limit of 5,000,000"]  # fmt: skip
     assert command_line.main(["--model", "resnet18"]) == 0
     *_, limit, memory = capsys.readouterr().out.splitlines()
