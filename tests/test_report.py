@@ -94,8 +94,8 @@ def test_the_page_says_what_matters_first(reported: Path) -> None:
         "tiny-run 66.67 70.00 90.00 23.33 ",
         "Training",
         "validation 91.00% in epoch ",
-        "Errors on the holdout More of each kind",
-        "Test set More of each kind",
+        "Errors on the holdout More images",
+        "Test set More images",
         "Reproduce",
         "python -m pipeline.train --competition tiny --preset rehearsal --run tiny-run-again",
         "python -m pipeline.predict --run tiny-run-again --tta none --adapt auto",
@@ -114,7 +114,7 @@ def test_the_run_stands_beside_the_earlier_ones(reported: Path, tmp_path: Path) 
     assert {(bool(own), run) for own, run in rows} == {(True, RUN), (False, name)}
     assert here("report", cwd=place).returncode == 0
     title = re.search(r"<title>(.*?)</title>", (place / f"data/models/{name}/report/index.html").read_text())
-    assert title and re.fullmatch(r"rehearsal, best and newest of 2 runs, \d+ \w+ \d{4}: report", title[1])
+    assert title and re.fullmatch(r"Preset rehearsal, best and newest of 2 runs, \d+ \w+ \d{4}: report", title[1])
 
 
 def test_one_file_holds_all_figures(reported: Path) -> None:

@@ -38,6 +38,7 @@ LONGEST = 12  # characters of a class name on an axis
 NEWEST = 20  # submissions in a figure
 COLUMNS, FIRST, MOST = 4, 8, 24  # images in a row of a contact sheet, on the first of a kind, and of that kind in all
 TILE, COLUMN, ROW, TITLE = 82, 86, 122, 42  # side of an image on it, the steps from one to the next, and its title
+NEAREST = 48  # side of a training image below
 
 STYLE: Any = {  # matplotlib declares its keys from 3.11 on, as a type of its own
     "text.parse_math": False,
@@ -172,7 +173,7 @@ def hidden(evidence: Evidence, data: Processed) -> list[Picture]:
     """The test set against the holdout: predicted classes, confidence, and single images."""
     uncertain = np.argsort(evidence.hidden.probabilities.max(axis=1), kind="stable")
     foreign = evidence.hidden_rows[np.argsort(-evidence.ood_scores, kind="stable")]
-    layers, below = partial(_with_nearest, evidence, data), "\nbelow each: the training image nearest to it"
+    layers, below = partial(_with_nearest, evidence, data), "\nsmall, below each: the nearest training image"
     return [
         _classes(evidence, _short(data)),
         _confidence(evidence),
@@ -204,7 +205,8 @@ def _confusion(outputs: Outputs, names: Sequence[str]) -> Picture:
     taken, for_ = divmod(int(off.argmax()), len(names))
     words = f"Most often confused: {names[taken]} taken for {names[for_]}, {off[taken, for_]:.1f}%"
     return _picture("confusion", "Confusion, % of true class",
-                    f"Accuracy: {', '.join(accuracy)}. {words}", axes, xlabel="predicted", ylabel="true")  # fmt: skip
+                    f"Accuracy: {', '.join(accuracy)}. {words}", axes,
+                    xlabel="predicted", ylabel="true class, its accuracy in %")  # fmt: skip
 
 
 def _classes(evidence: Evidence, names: Sequence[str]) -> Picture:
@@ -261,7 +263,8 @@ def _sheets(
 def _sheet(name: str, title: str, layers: Sequence[Layer], *, folded: bool) -> Picture:
     """Images in rows of COLUMNS, those of a second layer below each row."""
     captions = layers[0][1]
-    height = TITLE + ROW * len(layers) * -(-len(captions) // COLUMNS)
+    step = ROW + (ROW - TILE + NEAREST) * (len(layers) - 1)
+    height = TITLE + step * -(-len(captions) // COLUMNS)
     figure = Figure(figsize=(WIDTH / 72, height / 72))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
@@ -269,9 +272,10 @@ def _sheet(name: str, title: str, layers: Sequence[Layer], *, folded: bool) -> P
     for layer, tiles in enumerate(layers):
         for k, (image, caption) in enumerate(zip(*tiles, strict=True)):
             row, column = divmod(k, COLUMNS)
-            x, y = column * COLUMN, TITLE + ROW * (len(layers) * row + layer)
-            axes.imshow(image, extent=(x, x + TILE, y + TILE, y), aspect="auto")
-            axes.text(x, y + TILE + 2, caption, va="top", fontsize=10, linespacing=1.15)
+            x, y = column * COLUMN, TITLE + step * row + ROW * layer
+            side = NEAREST if layer else TILE
+            axes.imshow(image, extent=(x, x + side, y + side, y), aspect="auto")
+            axes.text(x, y + side + 2, caption, va="top", fontsize=10, linespacing=1.15)
     axes.set(xlim=(0, WIDTH), ylim=(height, 0))
     words = "; ".join([title, *captions]).replace("\n", ", ")
     return Picture(name, f"{words}.", figure, folded)

@@ -124,7 +124,7 @@ def title(known: Material) -> str:
     several = sum(each.state == "finished" and not each.trial for each in known.states)
     marks = [mark for mark, holds in (("best", state.best), ("newest", state.latest)) if holds and several > 1]
     return ", ".join([
-        state.preset if re.fullmatch(DEFAULT_NAME, name) else f"{name} ({state.preset})",
+        f"Preset {state.preset}" if re.fullmatch(DEFAULT_NAME, name) else f"{name} ({state.preset})",
         *([f"{' and '.join(marks)} of {several} runs"] if marks else []),
         f"{day.day} {day:%b %Y}",
     ])  # fmt: skip

@@ -58,7 +58,8 @@ class Device:
         """For result.json: the kind and, if known, the hardware."""
         if self.kind == "cuda":
             return f"cuda ({torch.cuda.get_device_name(self.torch_device)})"
-        return f"{self.kind} ({platform.machine()}, {torch.get_num_threads()} threads)"
+        threads = torch.get_num_threads()
+        return f"{self.kind} ({platform.machine()}, {threads} thread{'s' * (threads > 1)})"
 
     def autocast(self) -> torch.autocast:
         """A context that runs convolutions and linear layers in the device's precision."""
