@@ -52,9 +52,9 @@ def _gap() -> Image.Image:
     with figures.style():
         axes = picture.figure.axes[0]
         axes.set_title("Everybody scores lower on Kaggle's test set", loc="left", fontsize=12)
-        names = {"public": "published scores", "published line": "fit without the paper"}
-        for text in picture.figure.legends[0].get_texts():
-            text.set_text(names.get(text.get_text(), text.get_text()))
+        names = {"public": "published", "published line": "fit of six"}
+        for label in picture.figure.legends[0].get_texts():
+            label.set_text(names.get(label.get_text(), label.get_text()))
         axes.annotate("", PAPER, (local, local), arrowprops={"arrowstyle": "<->", "color": figures.INK})
         text = f"the paper:\n{local:.1f}% holdout,\n{public:.1f}% Kaggle,\ngap {local - public:.1f} points"
         axes.text(local - 0.6, 86.6, text, ha="right", va="top", backgroundcolor="white", zorder=1.8)
