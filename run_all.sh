@@ -220,9 +220,5 @@ if [[ $submit == yes ]]; then stage submit --competition "$slug"; fi
 stage check --competition "$slug"
 stage report
 echo >&2
-if [[ $slug == rehearsal-* ]]; then
-    echo "The rehearsal is complete. For the real competition: ./run_all.sh --preset fast" >&2
-fi
-if [[ $python == "$PWD/.venv/bin/python" ]]; then
-    echo "Before python commands: source .venv/bin/activate. Each names the next, up to a submission." >&2
-fi
+[[ $python != "$PWD/.venv/bin/python" ]] || echo "run_all: source .venv/bin/activate before python commands" >&2
+[[ $slug != rehearsal-* ]] || echo "run_all: rehearsal complete; the real competition: ./run_all.sh --preset fast" >&2
