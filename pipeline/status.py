@@ -107,7 +107,7 @@ def _csv_step(known: Overview, run: RunState, paths: Paths) -> NextStep:
     if known.report and (state := known.report.state) != "complete":
         return NextStep("report", f"the report is {'missing' if state == 'absent' else state}", named)
     done = f"don't submit {csv.path}: {worse}" if csv and worse else "submitted and scored"
-    return NextStep("check", f"{done}: check explains the score and suggests improvements")
+    return NextStep("check", f"{done}; check explains the score and suggests improvements")
 
 
 # --- the screen -------------------------------------------------------------------------------------------
