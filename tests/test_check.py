@@ -346,7 +346,7 @@ def test_the_only_competition_that_is_here_is_taken(place: Path, command: str) -
     stage, *options = command.split()
     result = here(stage, *options, cwd=place)
     assert result.returncode == (4 if stage == "submit" else 0), result.stderr
-    assert ("using tiny, the only competition with any" in result.stderr) == (stage != "submit")
+    assert ("using tiny, the only competition found" in result.stderr) == (stage != "submit")
     (place / "data/raw/second").mkdir()
     (place / "data/raw/second/cifar_test_nolabel.pkl").touch()
     result = here(stage, *options, cwd=place)
