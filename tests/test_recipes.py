@@ -10,7 +10,7 @@ from pipeline.errors import UsageError
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, options
 from pipeline.store.manifest import from_json
 
-PRETRAINED = Path(__file__).parents[1] / "data/pretrained/fast.json"
+OLD = Path(__file__).parent / "old/models/old-run/config.json"
 
 
 def test_the_paper_preset_is_the_papers_recipe() -> None:
@@ -34,9 +34,10 @@ def test_a_config_survives_json(preset: TrainConfig) -> None:
 
 
 def test_a_run_from_before_options_were_retired_is_read_if_it_did_not_use_them() -> None:
-    stored = json.loads(PRETRAINED.read_bytes())["run"]["config"]
+    stored = json.loads(OLD.read_bytes())["config"]
     assert stored["erasing"] == 0.0
-    assert from_json(TrainConfig, stored) == PRESETS["fast"]
+    changed = {"model": from_json(TrainConfig, stored).model, "epochs": 2, "batch_size": 32, "warmup_epochs": 1 / 3}
+    assert from_json(TrainConfig, stored) == dataclasses.replace(PRESETS["rehearsal"], **changed)
     for used in ({"erasing": 0.5}, {"policy": "augmix"}):
         with pytest.raises(TypeError, match=r"erasing|policy"):
             from_json(TrainConfig, {**stored, **used})
@@ -55,7 +56,8 @@ OUTSIDE: dict[str, tuple[Any, ...]] = {
     "validation_fraction": (0.0, 1.0), "epochs": (0,), "batch_size": (1,), "seed": (-1, 2**31),
     "learning_rate": (0.0, float("inf"), float("nan")), "momentum": (-0.1, 1.0), "weight_decay": (-1.0,),
     "warmup_epochs": (-1.0, 81.0), "early_stopping": (-1,), "label_smoothing": (-0.1, 1.0), "dropout": (-0.1, 1.0),
-    "ema_decay": (-0.1, 1.0), "crop_padding": (-1, 17), "cutout": (-1, 33), "mixup": (-0.1,), "cutmix": (-0.1,),
+    "ema_decay": (-0.1, 1.0), "progressive_resizing": (-0.1, 1.1),
+    "crop_padding": (-1, 17), "cutout": (-1, 33), "mixup": (-0.1,), "cutmix": (-0.1,),
     "ricap": (-0.1,), "distillation_weight": (-0.1, 1.1), "distillation_temperature": (0.0,),
 }  # fmt: skip
 

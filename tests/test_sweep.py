@@ -32,6 +32,7 @@ from tests.test_commands import parsed
 from tests.training.tiny import SLUG, before_step
 
 NAME = "study"
+FAST = PRESETS["fast"]
 RATE = "learning_rate=log:1e-3:1e-1"
 
 # Instead of training: the best rate is 0.01, and a run's folder holds nothing but its card and its manifest.
@@ -179,10 +180,15 @@ def test_a_study_finds_the_best_run_which_is_never_the_latest(place: Place, caps
 @pytest.mark.parametrize(
     ("preset", "epochs", "values", "expected"),
     [
-        ("fast", 2, {"decay_norms": True, "model": "wide", "cutout": 4, "learning_rate": 0.1 / 3}, {"epochs": 24}),
+        (
+            "fast",
+            2,
+            {"decay_norms": True, "model": "wide", "cutout": 4, "learning_rate": 0.1 / 3},
+            {"epochs": FAST.epochs},
+        ),
         ("fast", 2, {"epochs": 20, "warmup_epochs": 1.0}, {"epochs": 20, "warmup_epochs": 1.0}),
-        ("fast", 2, {"warmup_epochs": 0.5}, {"epochs": 24, "warmup_epochs": 6.0}),  # a quarter of the run
-        ("fast", 24, {"momentum": 0.8, "optimizer": "adam"}, {"momentum": 0.9}),  # adam has none
+        ("fast", 2, {"warmup_epochs": 0.5}, {"warmup_epochs": FAST.epochs / 4}),  # a quarter of the run
+        ("fast", FAST.epochs, {"momentum": 0.8, "optimizer": "adam"}, {"momentum": FAST.momentum}),  # adam has none
     ],
 )
 def test_the_best_trial_is_trained_in_full(

@@ -1,9 +1,10 @@
 """The residual networks: stem, stages, global average pooling, one linear layer.
 
 A ModelConfig gives widths, blocks and strides.  Stages consist of BasicBlocks: He et al., "Deep Residual Learning for
-Image Recognition" (2015), with the 3x3 stem without max-pooling that 32-pixel images need.  A stage downsamples in its
-first block, or, if `pooled`, by a convolution and max-pooling before its blocks, as in Page's "How to train your
-ResNet" (2019).
+Image Recognition" (2015), with the 3x3 stem without max-pooling that 32-pixel images need; the first block downsamples.
+A `pooled` model has fewer, wider layers and learns faster: a stage is a convolution with max-pooling, then residual
+convolutions; norms learn a bias alone, and the head is max-pooled, too.  This is the network of Jordan's "94% on
+CIFAR-10 in 3.29 Seconds on a Single GPU" (2024, arXiv:2404.00498) with shortcuts.
 
 Convolutions have no bias, since batch normalisation follows; the whitened stem, whose outputs have unit variance, does.
 """
@@ -21,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, dropout, relu
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, dropout, gelu, relu
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.config import CLASSES, MEAN, STD
@@ -70,17 +71,38 @@ class BasicBlock(nn.Module):
 
 
 class PooledConvolution(nn.Module):
-    """relu(bn(max_pool(conv(x)))): only the convolution works at the input's resolution."""
+    """gelu(bn(max_pool(conv(x)))), initialised as the identity: only the convolution works at the input's resolution."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
+        nn.init.dirac_(self.conv.weight[:channels_in])
         self.pool = nn.MaxPool2d(stride)
-        self.bn = nn.BatchNorm2d(channels)
+        self.bn = unscaled_norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels_in, H, W) -> (B, channels, H // stride, W // stride)."""
-        return relu(self.bn(self.pool(self.conv(x))))
+        return gelu(self.bn(self.pool(self.conv(x))))
+
+
+class ResidualConvolution(nn.Module):
+    """gelu(bn(x + conv(x)))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn = unscaled_norm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) -> the same shape."""
+        return gelu(self.bn(x + self.conv(x)))
+
+
+def unscaled_norm(channels: int) -> nn.BatchNorm2d:
+    """A batch normalisation that learns a bias alone; its statistics follow the weights fast (momentum 0.4)."""
+    norm = nn.BatchNorm2d(channels, momentum=0.4)
+    norm.weight.requires_grad_(False)
+    return norm
 
 
 class ResNet(nn.Module):
@@ -103,22 +125,33 @@ class ResNet(nn.Module):
             stage = nn.Sequential()
             if config.pooled:
                 stage.append(PooledConvolution(channels, width, stride))
-            for k in range(blocks):
-                begins = k == 0 and not config.pooled
-                stage.append(BasicBlock(channels if begins else width, width, stride if begins else 1, config.se))
+                stage.extend(ResidualConvolution(width) for _ in range(blocks))
+            else:
+                stage.append(BasicBlock(channels, width, stride, config.se))
+                stage.extend(BasicBlock(width, width, 1, config.se) for _ in range(blocks - 1))
             self.stages.append(stage)
             channels = width
         self.fc = nn.Linear(channels, CLASSES)
+        if config.pooled:
+            nn.init.normal_(self.fc.weight, std=1 / channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images (B, 3, 32, 32) -> logits (B, 10)."""
+        """Normalised images (B, 3, H, W), 32 pixels a side as a rule -> logits (B, 10)."""
         logits: Tensor = self.fc(dropout(self.features(x), self.dropout, self.training))
         return logits
 
     def features(self, x: Tensor) -> Tensor:
-        """Normalised images (B, 3, 32, 32) -> the linear layer's input, (B, the last width)."""
-        out = self.stages(relu(self.bn1(self.conv1(x))))
-        return adaptive_avg_pool2d(out, 1).flatten(1)
+        """Normalised images (B, 3, H, W) -> the linear layer's input, (B, the last width)."""
+        if self.config.whitened:
+            with torch.autocast(x.device.type, enabled=False):  # in bfloat16 the faintest directions would be lost
+                stem = self.conv1(x)
+            if torch.is_autocast_enabled(x.device.type):
+                stem = stem.to(torch.get_autocast_dtype(x.device.type))
+        else:
+            stem = self.bn1(self.conv1(x))
+        if self.config.pooled:
+            return adaptive_max_pool2d(self.stages(gelu(stem)), 1).flatten(1)
+        return adaptive_avg_pool2d(self.stages(relu(stem)), 1).flatten(1)
 
 
 def build(config: ModelConfig, seed: int) -> ResNet:
@@ -175,11 +208,11 @@ def whiten(model: ResNet, images: Tensor) -> None:
 def folded(model: ResNet) -> ResNet:
     """A copy in evaluation mode, channels_last, with folded norms; logits agree within rounding.
 
-    In all our modules a batch normalisation follows the child just before it.  One after max-pooling is kept: a
-    negative scale would turn the maximum into the minimum.
+    A batch normalisation follows the child just before it.  One after max-pooling is kept, since a negative scale would
+    turn the maximum into the minimum, and so is a ResidualConvolution's, which follows a sum.
     """
     result = copy.deepcopy(model).eval()
-    for module in list(result.modules()):
+    for module in [m for m in result.modules() if not isinstance(m, ResidualConvolution)]:
         for (name, convolution), (follower, norm) in pairwise(list(module.named_children())):
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 module.register_module(name, fuse_conv_bn_eval(convolution, norm))

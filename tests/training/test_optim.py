@@ -67,6 +67,36 @@ def test_norms_and_biases_decay_only_if_asked() -> None:
     assert len(group["params"]) == len(before) and group["weight_decay"] == 0.01
 
 
+def test_muon_moves_filters_by_orthogonal_updates_at_a_fixed_norm_and_the_rest_by_sgd() -> None:
+    model = build(MODELS["fast"], 0)
+    config = dataclasses.replace(CONFIG, optimizer="muon", weight_decay=0.5, momentum=0.6)
+    optimizer = optim.build(model, config)
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    sgd = {name: torch.nn.Parameter(p.detach().clone()) for name, p in named.items() if p.dim() != 4}
+    scales = {name: optim.OTHERS if name.startswith("fc.") else optim.BIASES for name in sgd}
+    theirs = [torch.optim.SGD([p], lr=0.02 * scales[name], momentum=0.85, nesterov=True) for name, p in sgd.items()]
+    generator = torch.Generator().manual_seed(0)
+    for step in range(2):
+        optim.set_learning_rate(optimizer, dataclasses.replace(config, schedule="step", warmup_epochs=0.0), 0, 10)
+        before = {name: p.detach().clone() for name, p in named.items()}
+        for name, p in named.items():
+            p.grad = torch.randn(p.shape, generator=generator)
+            if name in sgd:
+                sgd[name].grad = p.grad.clone()
+                sgd[name].data.mul_(1 - 0.02 * 0.5)
+        optimizer.step()
+        for other in theirs:
+            other.step()
+        for name, p in named.items():
+            if name in sgd:
+                torch.testing.assert_close(p, sgd[name])
+                continue
+            update = (p.detach() - before[name] * len(p) ** 0.5 / before[name].norm()).flatten(1) / -0.02
+            singular = torch.linalg.svdvals(update)
+            assert singular.min() > 0.3 and singular.max() < 1.5, (name, step)
+            assert p.grad is not None and (update * p.grad.flatten(1)).sum() > 0  # against the gradient
+
+
 # --- the learning rate ------------------------------------------------------------------------------------
 
 
