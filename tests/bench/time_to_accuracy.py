@@ -3,11 +3,10 @@
     PIPELINE_PROCESSED=DIR python tests/bench/time_to_accuracy.py --competition SLUG [--preset P...] [--seeds N...]
 
 DIR is a folder of preprocessed data (data/processed after `python -m pipeline.preprocess`).  Seconds are those of
-training at the speed of the median epoch, so without start, compilation and validation; accuracies are on
-test_batch in per cent, plain and with TTA: six views (flip-shift), where the preset learns from mirror images.  `ratio`
-is the share of runs that reach --target with TTA.  Runs are kept in --models and found complete the next time.  Further
-options are train's: for example `--seeds 0 --preset rehearsal --epochs 4 --cutmix 1` measures what CutMix brings on a
-small budget.
+training and validation, without the start; accuracies are on test_batch in per cent, plain and with TTA: six views
+(flip-shift), where the preset learns from mirror images.  `ratio` is the share of runs that reach --target with TTA.
+Runs are kept in --models and found complete the next time.  Further options are train's: for example `--seeds 0
+--preset rehearsal --epochs 4 --cutmix 1` measures what CutMix brings on a small budget.
 """
 
 import sys
@@ -34,15 +33,13 @@ KEYS = ("seconds", "accuracy", "with_tta")
 
 def measured(run: Run, data: Processed, device: str) -> dict[str, float]:
     """What a run took, and its accuracy alone and with TTA."""
-    images = len(data.array("train_labels")) - (0 if run.result.optimistic else run.result.validation_rows)
-    seconds, accuracy = run.result.epochs * images / run.result.images_per_second, run.result.test_accuracy
-    with_tta = accuracy
+    with_tta = accuracy = run.result.test_accuracy
     if run.card.config.flip != "none":
         panel = inference.Panel(inference.load([run], choose(device)), "flip-shift", 512)
         ensemble = Ensemble((run,))
         labelled = inference.predict_holdout(ensemble, panel, data)
         with_tta = inference.holdout_scores(ensemble, *labelled).test_batch
-    return {"seed": run.card.config.seed, "seconds": seconds, "accuracy": accuracy, "with_tta": with_tta}
+    return {"seed": run.card.config.seed, "seconds": run.result.seconds, "accuracy": accuracy, "with_tta": with_tta}
 
 
 def main() -> None:
