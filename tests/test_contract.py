@@ -46,7 +46,7 @@ FLAGS = {
 CHOICES = {
     ("predict", "--adapt"): {"auto", "none", "bn", "revert", "prior"},
     ("predict", "--tta"): {"none", "flip", "flip-shift"},
-    ("train", "--preset"): {"paper", "fast", "best", "rehearsal"},
+    ("train", "--preset"): {"paper", "fast", "strong", "best", "rehearsal"},
     ("train", "--policy"): {"none", "trivialaugment"},
     ("train", "--compile"): {"auto", "yes", "no"},
     ("train", "--validation"): {"test_batch", "split"},
