@@ -71,7 +71,7 @@ class BasicBlock(nn.Module):
 
 
 class PooledConvolution(nn.Module):
-    """gelu(bn(max_pool(conv(x)))), initialised as the identity: only the convolution works at the input's resolution."""
+    """gelu(bn(max_pool(conv(x)))), initialised as the identity; only the convolution works at full resolution."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
