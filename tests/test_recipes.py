@@ -56,8 +56,7 @@ OUTSIDE: dict[str, tuple[Any, ...]] = {
     "validation_fraction": (0.0, 1.0), "epochs": (0,), "batch_size": (1,), "seed": (-1, 2**31),
     "learning_rate": (0.0, float("inf"), float("nan")), "momentum": (-0.1, 1.0), "weight_decay": (-1.0,),
     "warmup_epochs": (-1.0, 81.0), "early_stopping": (-1,), "label_smoothing": (-0.1, 1.0), "dropout": (-0.1, 1.0),
-    "ema_decay": (-0.1, 1.0), "progressive_resizing": (-0.1, 1.1),
-    "crop_padding": (-1, 17), "cutout": (-1, 33), "mixup": (-0.1,), "cutmix": (-0.1,),
+    "ema_decay": (-0.1, 1.0), "crop_padding": (-1, 17), "cutout": (-1, 33), "mixup": (-0.1,), "cutmix": (-0.1,),
     "ricap": (-0.1,), "distillation_weight": (-0.1, 1.1), "distillation_temperature": (0.0,),
 }  # fmt: skip
 

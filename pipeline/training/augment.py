@@ -9,7 +9,7 @@ from enum import IntEnum
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, interpolate, one_hot
+from torch.nn.functional import affine_grid, grid_sample, one_hot
 
 from pipeline.config import CLASSES, IMAGE_SIZE, MEAN
 from pipeline.recipes import TrainConfig
@@ -135,18 +135,6 @@ def ricap(images: Tensor, labels: Tensor, point: Tensor, origin: Tensor) -> tupl
     partners = torch.stack([own.roll(q, 0) for q in range(4)], 1)  # (B, 4, 10)
     areas = sides.prod(2, keepdim=True) / IMAGE_SIZE**2
     return patched, (areas * partners).sum(1)
-
-
-# --- progressive resizing: the first epochs see fewer pixels, which takes half the time (Howard 2018, fast.ai) ------
-
-REDUCED_SIZE = 24  # pixels a side
-
-
-def reduced(images: Tensor) -> Tensor:
-    """Images (B, 32, 32, 3), 0..255 -> float32 (B, 24, 24, 3), bilinear with antialiasing."""
-    planes = images.permute(0, 3, 1, 2).float()  # channels_last
-    small = interpolate(planes, size=REDUCED_SIZE, mode="bilinear", antialias=True)
-    return small.permute(0, 2, 3, 1)
 
 
 # --- TrivialAugment (torchvision's TrivialAugmentWide) for a whole batch, each image with an operation of its own ----

@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline.console import duration
 from pipeline.errors import Log, first_line, printable
 from pipeline.recipes import TrainConfig
-from pipeline.training.augment import reduced
 from pipeline.training.device import ALONE, Device, World, device_failed
 from pipeline.training.inference import logits
 from pipeline.training.optim import set_learning_rate
@@ -60,8 +59,6 @@ class TrainStep:
         """
         state, whole = self._state, len(images) if whole is None else whole
         set_learning_rate(state.optimizer, self._config, state.updates, self._steps_per_epoch)
-        if state.updates < self._config.progressive_resizing * self._config.epochs * self._steps_per_epoch:
-            images = reduced(images)
         # A smaller last batch uses the plain model: compiling again for its shape takes as long as the first time.
         if self._compiled is None or whole != self._config.batch_size:
             self._gradients(self._plain, images, targets, whole)

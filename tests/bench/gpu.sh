@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # All measurements that want a GPU, each part in at most ten minutes: prints to the terminal and into $OUT.
 #
-#   tests/bench/gpu.sh PART DATA       PART: speed, paper, fast, best, or all; DATA: a folder laid out like the download
+#   tests/bench/gpu.sh PART DATA       PART: speed, paper, fast, strong, best, or all; DATA: a folder laid out like the download
 #
 # Needs only what train and predict import.  A part that does not fit ends with 124: the same call goes on with it.
 # Runs and figures are kept in $OUT (default: data/bench).
 set -euo pipefail
 usage() { sed -n '2,7p' "$0" >&2; exit 2; }
 (($# == 2)) || usage
-[[ $1 =~ ^(speed|paper|fast|best|all)$ && -d $2 ]] || usage
+[[ $1 =~ ^(speed|paper|fast|strong|best|all)$ && -d $2 ]] || usage
 out=${OUT:-$(dirname "${BASH_SOURCE[0]}")/../../data/bench}
 mkdir -p "$out"
 out=$(cd "$out" && pwd) part=$1 data=$(cd "$2" && pwd)
@@ -43,6 +43,10 @@ if [[ $part == paper || $part == all ]]; then
 fi
 if [[ $part == fast || $part == all ]]; then
     measure time-to-94 "$python" tests/bench/time_to_accuracy.py --competition $slug --models "$out/models" --target 94
+fi
+if [[ $part == strong || $part == all ]]; then
+    measure time-to-95 "$python" tests/bench/time_to_accuracy.py --competition $slug --models "$out/models" \
+        --preset strong --seeds 0 1 2 --target 95
 fi
 if [[ $part == best || $part == all ]]; then
     for seed in 0 1 2; do trained best --preset best --seed $seed; done

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, softmax
-from torchvision.transforms.v2.functional import resize
 
 from pipeline.model.resnet import build, normalise
 from pipeline.recipes import PRESETS, ModelConfig, TrainConfig
@@ -61,20 +60,6 @@ def test_steps_equal_the_textbooks_and_mixed_targets_weigh_both_labels(share: fl
         total += loss.item() * 16
     assert state.loss_sum.item() == pytest.approx(total, rel=1e-3)  # Adam magnifies rounding near gradient 0
     assert (state.step, state.updates) == (3, 3)
-
-
-def test_progressive_resizing_begins_with_small_images() -> None:
-    config = dataclasses.replace(CONFIG, epochs=2, progressive_resizing=0.75)
-    state, sizes = start(config, CPU), []
-    state.model.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0]))
-    step = TrainStep(state, config, CPU, 2)
-    for _ in range(4):
-        step(IMAGES, LABELS)
-    assert [tuple(batch.shape) for batch in sizes] == [(32, 3, 24, 24)] * 3 + [(32, 3, 32, 32)]
-    resized = resize(IMAGES.permute(0, 3, 1, 2), [24, 24], antialias=True).float()
-    torch.testing.assert_close(
-        sizes[0], normalise(resized.permute(0, 2, 3, 1)), rtol=0, atol=0.02
-    )  # torchvision rounds
 
 
 def test_the_learning_rate_is_the_schedules() -> None:
