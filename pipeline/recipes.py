@@ -240,7 +240,7 @@ def flag(name: str) -> str:
 # For minutes on a laptop or a free notebook: Muon's record (Jordan et al. 2024, airbench94_muon) in batches of half
 # the size.
 FAST = TrainConfig(
-    "fast", MODELS["fast"], validation_fraction=0.02, epochs=9, batch_size=1000, warmup_epochs=0, optimizer="muon",
+    "fast", MODELS["fast"], validation_fraction=0.05, epochs=9, batch_size=1000, warmup_epochs=0, optimizer="muon",
     learning_rate=0.17, momentum=0.6, weight_decay=0.08, label_smoothing=0.2, crop_padding=2, flip="alternating",
 )  # fmt: skip
 
