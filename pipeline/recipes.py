@@ -164,7 +164,7 @@ class TrainConfig:
     learning_rate: Annotated[float, POSITIVE, "Peak learning rate."] = 1e-3
     momentum: Annotated[float, FRACTION, "Momentum (sgd, rmsprop, muon)."] = 0.9
     weight_decay: Annotated[float, NON_NEGATIVE, "L2 penalty; adamw and muon decouple it."] = 1e-4
-    decay_norms: Annotated[bool, "Apply weight decay to norms and biases."] = True
+    decay_norms: Annotated[bool, "Apply weight decay to norms and biases; muon always does."] = True
     schedule: Annotated[Schedule, "Learning rate schedule after the warm-up."] = "linear"
     warmup_epochs: Annotated[float, NON_NEGATIVE, "Warm-up in epochs."] = 5.0
     early_stopping: Annotated[int, NON_NEGATIVE, "Stop after N epochs without improvement; 0: never."] = 0

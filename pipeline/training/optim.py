@@ -48,7 +48,7 @@ def build(model: nn.Module, config: TrainConfig, log: Log = lambda _: None) -> t
 
 # --- Muon -------------------------------------------------------------------------------------------------
 
-# For batches of 1,000 images, times the learning rate of the filters (after Jordan et al. 2024, airbench94_muon).
+# Learning rates relative to the filters, for batches of 1,000 images (after Jordan et al. 2024, airbench94_muon).
 BIASES, OTHERS = 221.0, 0.043
 OTHERS_MOMENTUM = 0.85
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of a quintic that brings singular values near 1 in few steps
