@@ -39,7 +39,9 @@ def open_run(models: Path, folder: Path, name: str) -> Run:
     meant = [other for other in files if name in (PRETRAINED, other)]
     if not meant:
         there = f" (only {', '.join(files)})" if files else ""
-        raise MissingInput(f"--run {name}: no bundled weights of that name in {folder}{there}; train a run instead")
+        raise MissingInput(
+            f"--run {name}: no bundled weights of that name in {folder}{there}; `python -m pipeline.train` makes a run"
+        )
     if len(meant) > 1:
         raise UsageError(f"--run {name} is ambiguous: choose one of {', '.join(meant)}")
     file = files[meant[0]]
