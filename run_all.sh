@@ -35,9 +35,9 @@ an interruption run the same command again.
 
 --run, --device, --raw, --processed, --models, --submissions, --tta, --adapt, --ids-key, --timeout, --verbose,
 --force, --again and --debug reach every stage that has them.  All other options go to train: ./run_all.sh --epochs 1 --seeds 0 1 2
-To use an interpreter of yours instead of .venv: PIPELINE_PYTHON=$(which python3) ./run_all.sh
+To use your own interpreter instead of .venv: PIPELINE_PYTHON=$(which python3) ./run_all.sh
 
-Exit codes: 0 fine, 1 other error, 2 usage, 3 an earlier stage's output is missing, 4 bad data, 5 credentials or rules,
+Exit codes: 0 success, 1 other error, 2 usage, 3 an earlier stage's output is missing, 4 bad data, 5 credentials or rules,
 6 network or Kaggle down, 7 daily limit, 8 Kaggle could not score it, 130 interrupted.
 TEXT
 }
@@ -71,7 +71,7 @@ while (($#)); do
     case $1 in
         --rehearsal | --submit | --setup) declare "${1#--}=yes" ;;
         -h | --help) usage; exit 0 ;;
-        --dry-run) fail 2 "that is train's alone: python -m pipeline.train --dry-run" ;;
+        --dry-run) fail 2 "--dry-run is an option of train only: python -m pipeline.train --dry-run" ;;
         --force | --debug | --verbose | --again) given+=("$1" "") ;;
         --competition | --data | --preset | --raw | --processed | --models | --submissions | --run | --device | \
             --pseudo-labels | --tta | --adapt | --ids-key | --timeout)
@@ -129,11 +129,12 @@ set_up() {
             said=$("$base" -m venv .venv 2>&1) || refuse "$said"
         fi
     fi
-    echo "set-up: installing requirements.txt into $python (at first some minutes, and 6 GB)" >&2
+    echo "set-up: installing requirements.txt into $python (first time only: several minutes, 6 GB)" >&2
     # uv makes environments without pip.
     "$python" -m pip --version >/dev/null 2>&1 || said=$("$python" -m ensurepip 2>&1) || refuse "$said"
     if "$python" -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)'; then export PIP_USER=no; fi
-    said=$("$python" -m pip install --quiet --disable-pip-version-check -r requirements.txt 2>&1) || refuse "$said"
+    said=$("$python" -m pip install --disable-pip-version-check -r requirements.txt 2>&1 |
+        tee >(grep --line-buffered -E '^ *Downloading .*[MG]B\)|^Installing' | cut -c 1-100 >&2)) || refuse "$said"
     echo "$wanted" >"$stamp"
 }
 

@@ -269,8 +269,8 @@ python -m pipeline.check --fail-over 12              exit code 1 if the gap exce
               help="Exit with code 1 if the latest gap exceeds POINTS.")  # fmt: skip
 @cli.wait(30, "a submission that is being scored")
 @click.option("--pictures", metavar="FOLDER", type=cli.FOLDER,
-              help="Draw the test images furthest out of distribution and of lowest confidence into FOLDER, and the "
-              "distributions of the predictions.")  # fmt: skip
+              help="Draw into FOLDER the most unusual and least confident test images, and the distributions of the "
+              "predictions.")  # fmt: skip
 @cli.timeout
 @cli.processed
 @cli.models

@@ -186,13 +186,10 @@ def _folder(flag: str, default: Path, what: str) -> Callable[[Command], Command]
     return click.option(flag, metavar="FOLDER", type=FOLDER, default=default, show_default=True, help=what)
 
 
-competition = slug(
-    "Last part of the competition's URL, or $PIPELINE_COMPETITION; stages that need data fall back to the only "
-    "competition that has some.",
-    default=DEFAULT_COMPETITION,
-    show_default=True,
-    envvar=COMPETITION,
-)
+_URL = "Last part of the competition's URL, or $PIPELINE_COMPETITION"
+_SOURCE: dict[str, Any] = {"default": DEFAULT_COMPETITION, "show_default": True, "envvar": COMPETITION}
+new_competition = slug(f"{_URL}.", **_SOURCE)  # for a command that needs no data
+competition = slug(f"{_URL}; if only one competition has data, that one.", **_SOURCE)
 raw = _folder("--raw", Paths.raw, "Folder of the downloads.")
 processed = _folder("--processed", Paths.processed, "Folder of the checked arrays.")
 models = _folder("--models", Paths.models, "Folder of the runs.")
@@ -201,21 +198,18 @@ force = click.option(
     "--force", is_flag=True, help="Redo the step even if it is complete; files that you changed are kept as NAME.bak."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
-verbose = click.option(
-    "--verbose", is_flag=True, help="Also print methods, doubts and effects; of a model, its layers."
-)
+verbose = click.option("--verbose", is_flag=True, help="Also print the details.")
 device = click.option(
     "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True,
     help="Device; auto takes CUDA if available, else MPS, else the CPU.",
 )  # fmt: skip
-timeout = click.option(
-    "--timeout", metavar="SECONDS", type=Finite(min=1), default=60, show_default=True,
-    help="Time limit per request to Kaggle; of a download, the longest wait for new data.",
-)  # fmt: skip
+timeout = click.option("--timeout", metavar="SECONDS", type=Finite(min=1), default=60, show_default=True,
+                       help="Longest wait for Kaggle's reply or new data.")  # fmt: skip
 
 
 # --- the options of a recipe: one for each annotated field of TrainConfig -------------------------------------
 
+OBVIOUS = (None, recipes.NON_NEGATIVE)  # ranges
 RECIPE_GROUPS = {  # for the help of train and kernel push: first option of a group -> heading
     "--preset": "Recipe",
     "--validation": "Validation and length",
@@ -240,11 +234,11 @@ def recipe_options(command: Command) -> Command:
             metavar={int: "N", float: "X"}.get(option.kind),
             default=None,
             show_default=_by_preset(attrgetter(name)),
-            help=f"{option.help.removesuffix('.')} ({option.allowed})." if option.allowed else option.help,
+            help=option.help[:-1] + (f" ({option.allowed})." if option.allowed not in OBVIOUS else "."),
         )(command)
     for add in (
         click.option("--se", metavar="N", type=int, show_default=_by_preset(attrgetter("model.se")),
-                     help="Squeeze-and-excitation with this reduction; 0: none."),
+                     help="Squeeze-and-excitation, its reduction ratio; 0: none."),
         click.option("--model", type=click.Choice(list(MODELS)), help="Model, instead of the preset's."),
         click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True,
                      help="Model and recipe; each option below changes one thing."),
@@ -330,7 +324,9 @@ class StageCommand(click.Command):
             heading = next((self.groups[name] for name in option.opts if name in self.groups), heading)
             if (record := option.get_help_record(ctx)) is not None:
                 flags, text = record  # click puts a default that is a text between parentheses
-                sections.setdefault(heading, []).append((flags, re.sub(r"(\[default: )\((.*)\)", r"\1\2", text)))
+                text = re.sub(r"(\[default: )\((.*)\)", r"\1\2", text).replace("x>=", "at least ")
+                text = re.sub(r"([-.\d]+)<=x<=", r"at least \1 and at most ", text)
+                sections.setdefault(heading, []).append((flags, text))
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)

@@ -84,7 +84,7 @@ def meant(argument: str, known: Sequence[str]) -> str:
 
 # Options that need one of these values of another option.
 BELONGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "momentum": ("optimizer", ("sgd", "rmsprop")),
+    "momentum": ("optimizer", ("sgd", "rmsprop", "muon")),
     "validation_fraction": ("validation", ("split",)),
 }
 TAUGHT = ("distillation_weight", "distillation_temperature")  # need teachers

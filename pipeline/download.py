@@ -2,8 +2,8 @@
 
     python -m pipeline.download
 
-The files come from Kaggle through its genuine client, from a Kaggle notebook's /kaggle/input, or from a local folder or
-archive (--from).  A cut download resumes.  If the competition has no training data, CIFAR-10 comes from its home page.
+The files come from Kaggle through its official client, from a Kaggle notebook's /kaggle/input, or from a local folder
+or archive (--from).  A cut download resumes.  Without training data in it, CIFAR-10 comes from its home page.
 """
 
 import os
@@ -237,7 +237,7 @@ python -m pipeline.download --competition SLUG                 another competiti
 python -m pipeline.download --from ~/Downloads/SLUG.zip        an archive you downloaded yourself
 python -m pipeline.download --from DIR                         a folder laid out like the download
 """)
-@cli.competition
+@cli.new_competition
 @cli.raw
 @click.option(
     "--from",
@@ -249,9 +249,9 @@ python -m pipeline.download --from DIR                         a folder laid out
 @cli.timeout
 @cli.force
 def command(slug: str, raw: Path, source: Path | None, timeout: float, force: bool) -> None:
-    """Bring the competition's files from Kaggle to data/raw/SLUG, verified.
+    """Download and verify the competition's files, into data/raw/SLUG.
 
-    Resumes a cut download.  In a Kaggle notebook it uses the mounted files in place.
+    Resumes an interrupted download.  In a Kaggle notebook it uses the mounted files in place.
     """  # fmt: skip
     kaggle = Kaggle(os.environ, timeout, log=console.log)
     paths = Paths(raw=raw)

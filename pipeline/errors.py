@@ -67,7 +67,7 @@ class ScoringError(PipelineError):
 
 INTERRUPTED = 130  # Ctrl-C or SIGTERM: KeyboardInterrupt
 _ERRORS = (PipelineError, UsageError, MissingInput, BadData, AccessDenied, NetworkError, SubmissionLimit, ScoringError)
-EXIT_CODES = {0: "fine", **{kind.exit_code: kind.meaning for kind in _ERRORS}, INTERRUPTED: "interrupted"}
+EXIT_CODES = {0: "success", **{kind.exit_code: kind.meaning for kind in _ERRORS}, INTERRUPTED: "interrupted"}
 
 
 def printable(text: object, limit: int = 200) -> str:

@@ -233,7 +233,7 @@ python -m pipeline.kernel push --internet --force        push again, with intern
 """,
     cli.RECIPE_GROUPS,
 )
-@cli.competition
+@cli.new_competition
 @cli.recipe_options
 @cli.run_name("Name of the run and, with hyphens, of the kernel; by default made from the options.")
 @click.option("--internet", is_flag=True, help="Give the kernel internet, which many competitions forbid.")

@@ -129,7 +129,7 @@ def _write(
         holdout, validation = inference.predict_holdout(ensemble, panel, data)
         scores, recorded = inference.holdout_scores(ensemble, holdout, validation), None
         if len(ensemble.runs) == 1 and tta == "none" and data.training_fingerprint == ensemble.data:
-            # Of a single run as it is, result.json knows the accuracies.
+            # Of a single run without TTA, result.json has the accuracies.
             scores = dataclasses.replace(scores, validation=result.validation_accuracy, test_batch=result.test_accuracy)
             recorded = result.test_accuracy / 100
         else:

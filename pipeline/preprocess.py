@@ -1,4 +1,4 @@
-"""Stage 2: data/raw/SLUG -> data/processed/SLUG: checked arrays, and no pickle after this.
+"""Stage 2: data/raw/SLUG -> data/processed/SLUG: checked arrays, and no pickle files from here on.
 
     python -m pipeline.preprocess
 
@@ -169,7 +169,7 @@ def _report(facts: Mapping[str, Any]) -> None:
 
 @cli.stage_command("""
 python -m pipeline.preprocess                             the default competition
-python -m pipeline.preprocess --raw DIR --processed OUT   other folders; DIR may itself be a download
+python -m pipeline.preprocess --raw DIR --processed OUT   other folders; DIR may be the download folder itself
 """)
 @cli.competition
 @cli.raw

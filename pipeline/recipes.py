@@ -19,7 +19,7 @@ from pipeline.errors import UsageError
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers from `low` to `high`, without open ends."""
+    """The finite numbers from `low` to `high`, excluding the ends marked open."""
 
     low: float
     high: float = math.inf
@@ -75,7 +75,7 @@ class ModelConfig:
         if self.se and self.pooled:
             raise UsageError(f"--se {self.se}: model {self.name} has no BasicBlocks for it")
         if not 0 <= self.se <= min(self.widths):
-            raise UsageError(f"--se {self.se}: at least 0 (none) and at most {min(self.widths)}, the smallest width")
+            raise UsageError(f"--se {self.se}: must be at least 0 and at most {min(self.widths)}, the smallest width")
 
     @property
     def trainable_parameters(self) -> int:
@@ -156,7 +156,7 @@ class TrainConfig:
     validation_fraction: Annotated[
         float, Range(0, 1, open_low=True, open_high=True), "Share of the training images in the validation split."
     ] = 0.1
-    epochs: Annotated[int, Range(1), "Number of epochs; the warm-up is scaled along."] = 80
+    epochs: Annotated[int, Range(1), "Number of epochs; the warm-up scales with it."] = 80
     batch_size: Annotated[int, Range(2), "Batch size."] = 128  # batch normalisation needs two
     seed: Annotated[int, Range(0, 2**31 - 1), "Random seed of initialisation, order and augmentation."] = 0
 
@@ -174,7 +174,7 @@ class TrainConfig:
     ema_decay: Annotated[float, FRACTION, "EMA decay per step; the EMA is validated and kept; 0: none."] = 0.0
 
     crop_padding: Annotated[int, Range(0, 16), "Zero-padding before the random crop, in pixels."] = 4
-    flip: Annotated[Flip, "Mirror images at random, or each one in every other epoch."] = "random"
+    flip: Annotated[Flip, "Mirror images at random, or each image every other epoch."] = "random"
     policy: Annotated[Policy, "Augmentation policy for colour and shape."] = "none"
     cutout: Annotated[int, Range(0, 32), "Cutout: side of the grey square in pixels; 0: none."] = 0
     mixup: Annotated[float, NON_NEGATIVE, "Mixup: alpha of the Beta distribution; 0: none."] = 0.0
@@ -188,11 +188,11 @@ class TrainConfig:
         """Refuse invalid values and combinations."""
         for name, option in options().items():
             if option.allowed is not None and (value := getattr(self, name)) not in option.allowed:
-                raise UsageError(f"{flag(name)} {value:.10g}: {option.allowed}")
+                raise UsageError(f"{flag(name)} {value:.10g}: must be {option.allowed}")
         if self.warmup_epochs > self.epochs:
-            raise UsageError(f"--warmup-epochs {self.warmup_epochs:g}: at most the {self.epochs} epochs of the run")
-        if len(mixing := [flag(name) for name in MIXING if getattr(self, name)]) > 1:
-            raise UsageError(f"{' and '.join(mixing)} both mix whole images: keep one, and set the others to 0")
+            raise UsageError(f"--warmup-epochs {self.warmup_epochs:g}: must be at most the run's {self.epochs} epochs")
+        if sum(bool(getattr(self, name)) for name in MIXING) > 1:
+            raise UsageError(f"use only one of {', '.join(map(flag, MIXING))}, and set the others to 0")
 
     def with_epochs(self, epochs: int) -> Self:
         """The same recipe over `epochs`, with the warm-up in proportion."""
@@ -252,7 +252,7 @@ PRESETS = {
         FAST,
         # For an hour of two CPU cores: wider and longer, with the augmentation of airbench96.
         dataclasses.replace(FAST, preset="strong", model=MODELS["strong"], epochs=25, crop_padding=4, cutout=12),
-        # The most accurate, for up to an hour on one GPU.
+        # For a GPU, an estimated 10 to 20 minutes of an H100: chosen from published results, never run.
         TrainConfig(
             "best", MODELS["wide"], validation_fraction=0.05, epochs=200, warmup_epochs=5, optimizer="sgd",
             learning_rate=0.1, weight_decay=5e-4, decay_norms=False, schedule="cosine", ricap=0.3, ema_decay=0.999,

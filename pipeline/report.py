@@ -80,7 +80,7 @@ python -m pipeline.report --run paper-1f3a9c2b    that run, also while it is bei
 python -m pipeline.report --out FOLDER            as FOLDER/index.html
 """)
 @cli.run_name("The run; by default the one that train finished last.")
-@click.option("--out", metavar="FOLDER", type=cli.FOLDER, help="The page's folder; by default report in the run's.")
+@click.option("--out", metavar="FOLDER", type=cli.FOLDER, help="The page's folder; by default the run's own report/.")
 @cli.processed
 @cli.models
 @cli.submissions

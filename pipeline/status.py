@@ -22,7 +22,7 @@ from pipeline.store.overview import CsvState, FolderState, LedgerState, Overview
 from pipeline.store.runs import RunCard
 from pipeline.store.submissions import free
 
-CSV_HEAD = ("file", "holdout", "predicted", "public", "your rank", "")
+CSV_HEAD = ("file", "holdout", "predicted", "public", "rank here", "")
 RUNS, CSVS = 10, 4  # on the screen, the newest
 
 

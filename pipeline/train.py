@@ -136,7 +136,7 @@ def _train(
     card, data, folder = plan.card, plan.data, plan.folder
     model = card.config.model
     log(f"train: run {folder.name}, model {model.name}, {model.trainable_parameters:,} parameters")
-    with working("loading PyTorch", _is_main_process()):  # which a complete run gets by without
+    with working("loading PyTorch", _is_main_process()):  # a complete run needs none
         from pipeline.training import device, inference, session  # noqa: PLC0415
         from pipeline.training.batches import split  # noqa: PLC0415
 
@@ -240,8 +240,8 @@ torchrun --nproc_per_node=2 -m -- pipeline.train    one run on two GPUs, or as t
 @cli.competition
 @cli.recipe_options
 @click.option("--seeds", metavar="N...", type=click.IntRange(0, 2**31 - 1), multiple=True,
-              help="Train one run per seed, RUN-sN, one after the other; a seed that was trained alone keeps its "
-              "run.")  # fmt: skip
+              help="Train one run per seed, RUN-sN, one after the other; a seed you already trained alone is "
+              "reused, under its own name.")  # fmt: skip
 @click.option("--teacher", "teachers", metavar="RUN...", multiple=True, help="Finished runs to distil from.")
 @click.option("--pseudo-labels", metavar="CSV", type=cli.FILE,
               help="Train on the test set, too, with the labels of this CSV, which predict wrote.")  # fmt: skip

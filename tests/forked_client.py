@@ -1,7 +1,7 @@
 """The kaggle client's child processes, forked from one that has imported beforehand what the client imports.
 
 For tests that call the client often: an import takes it ten times as long as a call.  What runs is the same child.py
-with the genuine client, in a process and an environment of its own; only its interpreter is not a fresh one.
+with the official client, in a process and an environment of its own; only its interpreter is not a fresh one.
 """
 
 import contextlib

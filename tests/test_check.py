@@ -363,7 +363,7 @@ def test_a_csv_that_cannot_be_judged_is_refused_if_asked_for_and_else_only_told(
     (place / "submissions/mine.csv").write_text("ID,Labels\n100,3\n")
     for name, why, code in (
         ("tiny-run", "tiny-run.npz is damaged", 4),
-        ("mine", "29 of 30 ids are missing", 4),
+        ("mine", "29 of 30 ids missing", 4),
         ("none", "is not there", 3),
     ):
         assert why in error_line(check(place, None, "--csv", f"submissions/{name}.csv"), code)

@@ -52,13 +52,13 @@ def refused(module: str, *arguments: str, cwd: Path, **environ: str) -> str:
 
 
 def test_a_stage_runs_by_one_word_or_two(tmp_path: Path) -> None:
-    assert "Stages know parts" in here("__main__", cwd=tmp_path).stdout
+    assert "parts never import stages" in here("__main__", cwd=tmp_path).stdout
     for name in ("train", "kernel", "model", "rehearsal"):  # a stage, a group and the commands of packages
         helps = here("__main__", name, "--help", cwd=tmp_path)
         assert helps.stdout.startswith(f"Usage: python -m pipeline.{name} "), helps.stderr
     assert here("__main__", "pipeline.predict", "--run", "x", cwd=tmp_path).returncode == 3
     assert refused("__main__", "trian", cwd=tmp_path).startswith("there is no stage trian: did you mean train? (")
-    assert refused("__main__", "train", "--epochs", "0", cwd=tmp_path) == "--epochs 0: at least 1"
+    assert refused("__main__", "train", "--epochs", "0", cwd=tmp_path) == "--epochs 0: must be at least 1"
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,8 @@ EFFECTS: dict[str, list[str]] = {
 OTHER_VALUES = {
     "schedule": [["--schedule", value, *SLOW_START] for value in ("linear", "step", "one-cycle")],
     "flip": [["--flip", "alternating"]],
-    "optimizer": [["--optimizer", "adamw"], ["--optimizer", "rmsprop"]],
+    "optimizer": [["--optimizer", each] for each in ("adamw", "rmsprop")]
+    + [["--optimizer", "muon", "--momentum", "0.6", "--learning-rate", "0.17"]],
 }
 NEEDS_TEACHER = {"distillation_weight", "distillation_temperature"}  # see tests/test_train.py
 
@@ -238,14 +239,18 @@ def test_help_shows_every_option_in_groups_with_the_presets_values() -> None:
     assert sorted(headings, key=shown.index) == headings
     for name in recipes.options():
         assert recipes.flag(name) in shown
-    for default in ("(80; fast: 24; best: 200; rehearsal: 12)", "(True; fast: False; best: False)", "(above 0)"):
+    for default in (
+        "default: 80; fast: 9; strong: 25; best: 200; rehearsal: 12]",
+        "default: True; best: False]",
+        "(above 0)",
+    ):
         assert default in shown
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"momentum": 0.5}, "--momentum belongs to --optimizer sgd or rmsprop, and this run has adam"),
+        ({"momentum": 0.5}, "--momentum belongs to --optimizer sgd or rmsprop or muon, and this run has adam"),
         ({"validation": "test_batch", "validation_fraction": 0.2}, "--validation-fraction belongs to --validation"),
         ({"distillation_weight": 0.5}, "--distillation-weight belongs to --teacher"),
         ({"se": 17}, "--se 17"),

@@ -60,7 +60,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in tree(folder).items() if name != "manifest.json"}
 
 
-# --- from Kaggle, through the genuine client ----------------------------------------------------------------
+# --- from Kaggle, through the official client ----------------------------------------------------------------
 
 
 def test_the_download_is_the_competitions_files_and_is_done_once(tmp_path: Path, source: Path) -> None:

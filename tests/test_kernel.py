@@ -1,4 +1,4 @@
-"""python -m pipeline.kernel: with the genuine client against the mock server, which really runs what is pushed.
+"""python -m pipeline.kernel: with the official client against the mock server, which really runs what is pushed.
 
 What runs there is a stub that puts out a run of before; the real one is tested in tests/test_kernel_runner.py.
 """
@@ -155,7 +155,7 @@ def test_a_dry_run_can_be_pushed_by_hand(tmp_path: Path, kaggle: FaultyKaggle) -
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("push", "--mixup", "1", "--cutmix", "1"), 2, "both mix whole images"),
+        (("push", "--mixup", "1", "--cutmix", "1"), 2, "use only one of --mixup, --cutmix"),
         (("push", "--model", "resnet18"), 2, "11,173,962 trainable parameters"),
         (("push", "--run", "tiny", "--dry-run"), 2, "a kernel's name has from 5 to 50"),
     ],
@@ -319,7 +319,7 @@ def test_what_is_here_and_is_another_is_not_replaced(come: Path, kernels: Kernel
     with atomic.lock(paths.kernels / RUN), pytest.raises(UsageError, match="another run is at work"):
         kernels.push(ORDERED)
     flip(paths.submissions / f"{RUN}.csv")
-    with pytest.raises(UsageError, match="edited since predict wrote it"):
+    with pytest.raises(UsageError, match="edited after predict wrote it"):
         kernels.push(ORDERED)
     (paths.models / RUN / "manifest.json").unlink()
     with pytest.raises(UsageError, match="unfinished"):

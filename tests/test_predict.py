@@ -113,7 +113,7 @@ def test_several_runs_are_averaged_and_their_accuracies_measured(place: Path) ->
     result = here("predict", "--run", "tiny-run", "b-run", "--tta", "flip", cwd=place)
     assert result.returncode == 0, result.stderr
     assert "averaging 2 runs, " in result.stderr and "do not mention ensembles" not in result.stderr
-    assert " alone, as it is), validation " in result.stderr
+    assert " alone, without TTA), validation " in result.stderr
     (csv,) = (place / "submissions").glob("ensemble-*.csv")
     sidecar = Sidecar.read(csv)
     assert sidecar is not None

@@ -86,11 +86,12 @@ def test_the_page_says_what_matters_first(reported: Path) -> None:
     for text in (
         "tiny-run (rehearsal), ",
         "model rehearsal, 78,330 parameters, 12 epochs, learning rate 0.001, batch 64, seed 0",
-        f"Public 66.67% predicted {guess.predicted:.1f}% ({guess.predicted_low:.0f}-{guess.predicted_high:.0f}), error "
-        f"{(guess.predicted or 0) - 66.67:+.1f} points Private 70.00% Holdout 90.00% test_batch Gap 23.33 points, ",
+        f"Public 66.67% predicted {guess.predicted:.1f}% ({guess.predicted_low:.0f}\u2011{guess.predicted_high:.0f}), "
+        f"{66.67 - (guess.predicted or 0):.1f} points too low "
+        "Private 70.00% Holdout 90.00% test_batch Gap 23.33 points, ",
         "Cause: ",
         "What to do next",
-        "Submissions, % swipe for more → run public private holdout gap predicted status",
+        "Scores, % swipe for more → run public private holdout gap predicted status",
         "tiny-run 66.67 70.00 90.00 23.33 ",
         "Training",
         "validation 91.00% in epoch ",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.recipes import PRESETS
 from tests.support import ROOT, SLUG, clean_environment
 from tests.test_consistency import flags
 
@@ -201,7 +202,7 @@ def test_wrong_usage_is_refused_before_anything_is_done(project: Project, argume
 def test_without_the_packages_a_wrong_preset_is_told_before_the_credentials(project: Project) -> None:
     project.fake.write_text(project.fake.read_text().replace(sys.executable, f"{sys.executable} -S"))
     result = project.run("--preset", "pape")
-    assert (result.returncode, result.stderr) == (2, "error: --preset pape is none of: paper fast best rehearsal\n")
+    assert (result.returncode, result.stderr) == (2, f"error: --preset pape is none of: {' '.join(PRESETS)}\n")
     assert project.run("--seed", "1").returncode == 5
 
 

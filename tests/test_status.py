@@ -65,7 +65,7 @@ def line(place: Path, name: str) -> str:
     """What is on the screen beside `name`, of a table its newest row; without the space between columns."""
     screen = shown(place)
     (at,) = [k for k, text in enumerate(screen) if text.startswith(f"{name:<12}")]
-    table = screen[at].split()[-1] in ("time", "rank")
+    table = screen[at].split()[-1] in ("time", "here")
     return " ".join(screen[at + table].split()[not table :])
 
 
@@ -182,7 +182,7 @@ def test_a_csv_that_is_not_what_its_run_predicts_is_stale(place: Path) -> None:
     assert "stale: mine was trained again" in line(place, "CSVs") and following(place) == "predict"
     assert line(place, "runs") == "mine rehearsal 12 90.00% 1m 0s latest"
     csv.write_text("3,4\n")
-    assert "stale: edited" in line(place, "CSVs")
+    assert "stale: edited by hand" in line(place, "CSVs")
     assert following(place) == "predict --out submissions/mine-2.csv"  # and never --force over somebody's work
 
 

@@ -147,7 +147,7 @@ def test_what_is_no_valid_submission_is_refused_before_anything_is_sent(place: P
         dataclasses.replace(known, submittable=False).write(csv)
         assert "over the competition's 5,000,000" in refused(2)
         csv.write_text(csv.read_text().replace("100,", "999,"))
-        assert "was edited since" in refused(4, "--competition", SLUG)
+        assert "was edited after" in refused(4, "--competition", SLUG)
         csv.rename(elsewhere)
-        assert "the first is 100" in refused(4, "--csv", elsewhere, "--competition", SLUG)
+        assert "first: 100" in refused(4, "--csv", elsewhere, "--competition", SLUG)
         assert kaggle.calls == [] and entries(place) == []

@@ -237,7 +237,7 @@ def test_refused_combinations_are_pruned(calculated: None, place: Place, capsys:
     assert place.sweep("--trials", "2", "--search", RATE, *(x for r in refused for x in ("--search", r))) == 0
     assert len(place.complete()) == 2 and all(trial.params["ricap"] == 0 for trial in place.complete())
     pruned = [trial for trial in place.trials() if trial.state == TrialState.PRUNED]
-    assert len(re.findall("failed: .* both mix whole images", capsys.readouterr().err)) == len(pruned)
+    assert len(re.findall("failed: use only one of --mixup", capsys.readouterr().err)) == len(pruned)
 
 
 def test_a_diverged_run_is_removed_and_the_study_goes_on(

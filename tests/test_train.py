@@ -369,4 +369,4 @@ def test_labels_of_the_hidden_images_are_learned_only_if_the_rules_allow_it(
     assert "its confidence says nothing" in capsys.readouterr().out
     csv.write_text("ID,Labels\n")
     assert teachers.train("--run", "again", *both) == 4
-    assert "edited since" in capsys.readouterr().err
+    assert "edited after" in capsys.readouterr().err

@@ -45,7 +45,7 @@ class Advice:
     command: str
 
     def __str__(self) -> str:
-        gain = "" if self.gain is None else f": {self.gain:+.1f} points expected"
+        gain = "" if self.gain is None else f": typically {self.gain:+.1f} points"
         return commands.with_reason(self.command, f"{self.do}{gain}")
 
 

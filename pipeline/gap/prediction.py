@@ -51,7 +51,8 @@ def predict_hidden(
     findings = Findings(diagnosis, simulation.trials, choice(adapt, simulation.trials))
     if findings.mitigation != "none":
         verdict = diagnosis.verdict.replace("_", " ")
-        log(f"predict: test images differ ({verdict}); predicting again with {MITIGATIONS[findings.mitigation]}")
+        what = f"the test images differ from the holdout ({verdict})"
+        log(f"predict: {what}; predicting again with {MITIGATIONS[findings.mitigation]}")
         # Calibrated probabilities are p ** (1 / T), scaled: times the ratio there is times ratio ** T here.
         hidden = applied(findings, panel, data, hidden, images, classes.ratio**temperature)
     predicted = simulation.estimate(findings.mitigation, hidden.probabilities.astype(np.float64))

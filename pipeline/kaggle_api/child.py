@@ -1,4 +1,4 @@
-"""The child process that runs the genuine `kaggle` client: one call, one line of JSON as reply.
+"""The child process that runs the official `kaggle` client: one call, one line of JSON as reply.
 
 Run by path, it imports nothing of the pipeline.  The client prints noise, may call `exit()`, has no time limits and
 authenticates on import; a process of its own contains that.  The request is one JSON line on stdin, `{"call": NAME,

@@ -1,4 +1,4 @@
-"""Kaggle, through the genuine client in a child process: wall-clock limits, typed replies, typed errors.
+"""Kaggle, through the official client in a child process: wall-clock limits, typed replies, typed errors.
 
 Every call ends within its limit, its environment holds only what it needs, and each failure is one of our errors.  What
 follows a failure depends on the call:

@@ -1,4 +1,4 @@
-"""An offline dry run: a mock Kaggle server on 127.0.0.1 for the genuine client, and a competition of digits.
+"""An offline dry run: a mock Kaggle server on 127.0.0.1 for the official client, and a competition of digits.
 
 python -m pipeline.rehearsal -- COMMAND     run COMMAND against it; nothing leaves the machine
 

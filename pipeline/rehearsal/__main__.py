@@ -1,6 +1,6 @@
 """Run any command against a mock Kaggle server: `python -m pipeline.rehearsal -- COMMAND`.
 
-Offline and without credentials; the `kaggle` client is the genuine one.  Submissions, scores and the daily
+Offline and without credentials; the `kaggle` client is the official one.  Submissions, scores and the daily
 limit are remembered below data/rehearsal, so the next rehearsal goes on where this one ended.
 """
 

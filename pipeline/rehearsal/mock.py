@@ -1,4 +1,4 @@
-"""Start the mock Kaggle server, and the environment in which the genuine client finds it.
+"""Start the mock Kaggle server, and the environment in which the official client finds it.
 
 with mock_kaggle(None, Path("state")) as kaggle:  # None: the embedded digits
     subprocess.run(["kaggle", "competitions", "files", kaggle.slug], env=kaggle.environment)

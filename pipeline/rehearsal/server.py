@@ -1,6 +1,6 @@
 """HTTP on 127.0.0.1: maps requests to calls of Kaggle's API, and checks authorisation.
 
-The genuine client uses it as `http_proxy`, so its requests for http://localhost/api/v1/... have the whole URL in the
+The official client uses it as `http_proxy`, so its requests for http://localhost/api/v1/... have the whole URL in the
 request line.  Requests for any other host are refused: nothing leaves the machine.
 """
 

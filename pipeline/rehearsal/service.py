@@ -1,4 +1,4 @@
-"""The replies of Kaggle's API to the calls of the genuine client: JSON in, JSON out, and files.
+"""The replies of Kaggle's API to the calls of the official client: JSON in, JSON out, and files.
 
 Names and fields are those of kagglesdk's competition_api_service, which omits default values, as we do.
 """

@@ -173,7 +173,7 @@ def hidden(evidence: Evidence, data: Processed) -> list[Picture]:
     """The test set against the holdout: predicted classes, confidence, and single images."""
     uncertain = np.argsort(evidence.hidden.probabilities.max(axis=1), kind="stable")
     foreign = evidence.hidden_rows[np.argsort(-evidence.ood_scores, kind="stable")]
-    layers, below = partial(_with_nearest, evidence, data), "\nsmall, below each: the nearest training image"
+    layers, below = partial(_with_nearest, evidence, data), "\nnearest training image shown small below"
     return [
         _classes(evidence, _short(data)),
         _confidence(evidence),

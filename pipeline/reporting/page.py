@@ -153,7 +153,7 @@ def _scores(assessed: Assessment) -> list[Tile]:
     sidecar, line, sent = assessed.csv.sidecar, assessed.predicted, assessed.sent
     holdout = _holdout(sidecar.test_accuracy, sidecar.validation_set == "test_batch")
     predicted = line.predicted or 0 if line else 0
-    interval = f"{line.predicted_low:.0f}-{line.predicted_high:.0f}" if line else ""
+    interval = f"{line.predicted_low:.0f}\u2011{line.predicted_high:.0f}" if line else ""  # no break in it
     if sent is None or sent.public is None:
         doubts = "".join(f"; {doubt}" for doubt in assessed.forecast.doubts[:1])
         return [
@@ -162,8 +162,9 @@ def _scores(assessed: Assessment) -> list[Tile]:
             holdout,
             ("Gap, predicted", f"{sidecar.test_accuracy - predicted:.1f}", "points, holdout minus public"),
         ]
-    error = prediction_error(line, sent)
-    before = f"predicted {predicted:.1f}% ({interval}), error {error:+.1f} points" if line else "not predicted before"
+    error = prediction_error(line, sent) or 0
+    off = f"{abs(error):.1f} points too {'high' if error > 0 else 'low'}"
+    before = f"predicted {predicted:.1f}% ({interval}), {off}" if line else "not predicted before"
     return [
         ("Public", f"{sent.public:.2f}%", before),
         ("Private", "-" if sent.private is None else f"{sent.private:.2f}%", ""),

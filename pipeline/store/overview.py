@@ -337,7 +337,7 @@ def _stale(path: Path, sidecar: Sidecar, weights: Mapping[str, str | None], hidd
     if atomic.partial(path).exists():
         return "predict was interrupted"
     if FileRecord.of(path).sha256 != sidecar.csv_sha256:
-        return "edited"
+        return "edited by hand"
     if hidden not in (None, sidecar.hidden):
         return "of another test set"
     changed = [name for name, sha256 in sidecar.weights.items() if weights.get(name) not in (None, sha256)]

@@ -51,9 +51,9 @@ def _reordered(path: Path, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
     if len(twice := unique[counts > 1]):
         raise BadData(f"{path}: id {twice[0]} occurs {counts.max()} times")
     if len(missing := np.setdiff1d(ids, found)):
-        raise BadData(f"{path}: {len(missing)} of {len(ids)} ids are missing, the first is {missing[0]}")
+        raise BadData(f"{path}: {len(missing):,} of {len(ids):,} ids missing, first: {missing[0]}")
     if len(strangers := np.setdiff1d(found, ids)):
-        raise BadData(f"{path}: {len(strangers)} ids are not in the test set, the first is {strangers[0]}")
+        raise BadData(f"{path}: {len(strangers):,} ids not in the test set, first: {strangers[0]}")
     position = np.empty_like(found)
     position[np.argsort(ids, kind="stable")] = np.argsort(found, kind="stable")
     in_order: NDArray[np.uint8] = labels[position]
@@ -91,5 +91,5 @@ def _bad_row(path: Path, body: bytes, line: int) -> BadData:
     good = ROWS.match(body)
     end = good.end() if good else 0
     shown, number = body[end:].partition(b"\n")[0].decode("ascii", "replace"), line + body.count(b"\n", 0, end)
-    why = "is not an id and a label, two whole numbers and a line end"
-    return BadData(f"{path}, line {number}: {printable(shown, 60)!r} {why}")
+    want = "`ID,label` as two whole numbers and a line end"
+    return BadData(f"{path}, line {number}: expected {want}, found {printable(shown, 60)!r}")

@@ -113,7 +113,7 @@ def local_csv(path: Path, competition: str | None = None) -> LocalCsv:
         raise NotOurs(f"{path} was not written by predict")
     record = FileRecord.of(path)
     if sidecar.csv_sha256 != record.sha256:
-        raise NotOurs(f"{path} was edited since predict wrote it")
+        raise NotOurs(f"{path} was edited after predict wrote it")
     if competition not in (None, sidecar.competition):
         raise BadData(f"{path} is for {sidecar.competition}: add --competition {sidecar.competition}")
     return LocalCsv(path, record.size, sidecar)
@@ -149,8 +149,8 @@ def default_csv(csvs: Sequence[LocalCsv], paths: Paths, slug: str | None = None,
         return max(own, key=lambda csv: (csv.sidecar.created, csv.path))
     place = paths.submissions / f"{run}.csv"
     if place in strangers(place):
-        send = f"send it with --csv {shlex.quote(str(place))}"
-        raise NotOurs(f"{place} was not written by predict, or was edited since: {send}, or {again(place, run)}")
+        what = "was edited after predict wrote it" if _sidecar(place) else "was not written by predict"
+        raise NotOurs(f"{place} {what}: submit it as is with --csv {shlex.quote(str(place))}, or {again(place, run)}")
     raise MissingInput(f"no CSV in {paths.submissions} is what run {run} predicts: {again(place, run)}")
 
 

@@ -260,7 +260,7 @@ class HoldoutScores:
 
     def __str__(self) -> str:
         shown = "unknown" if self.validation is None else f"{self.validation:.2f}%"
-        gain = f"{self.test_batch - self.alone:+.2f} points over {self.best} alone, as it is"
+        gain = f"{self.test_batch - self.alone:+.2f} points over {self.best} alone, without TTA"
         return f"holdout {self.test_batch:.2f}% ({gain}), validation {shown}"
 
 

@@ -3,7 +3,7 @@
     python tests/bench/soak.py [files kaggle kills ledger] [--share 10] [--kills 8] [--seed 1]
 
 files    crafted pickles and archives at the real command line, an interpreter each
-kaggle   rows of tests/hostile/test_kaggle_misbehaves.py, through the genuine client
+kaggle   rows of tests/hostile/test_kaggle_misbehaves.py, through the official client
 kills    SIGKILL, SIGTERM and SIGINT at random moments over all stages, then the same command again
 ledger   seconds of `check` with 10,000 lines in the ledger, all of them on Kaggle's list
 

@@ -60,7 +60,7 @@ MISTAKES = [
     # a CSV that went through a spreadsheet or an editor (each kind: tests/store/test_submission_format.py)
     Mistake("CSV with BOM", without_sidecar(lambda c: b"\xef\xbb\xbf" + c), SUBMIT, 4, "a byte-order mark"),
     Mistake("CSV with lost rows", without_sidecar(lambda c: b"".join(c.splitlines(True)[:-3])), SUBMIT, 4,
-            "3 of 30 ids are missing, the first is 127"),
+            "3 of 30 ids missing, first: 127"),
     Mistake("CSV edited", edit(CSV, lambda c: c + b"\n"), "predict", 2, ELSEWHERE),
     # another competition
     Mistake("no slug", nothing, "preprocess --competition 'Deep Learning'", 2,

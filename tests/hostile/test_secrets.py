@@ -40,7 +40,7 @@ OF_KAGGLE = [kind for kind in SECRETS if kind not in ("proxy", "AWS_SECRET_ACCES
 
 
 def reach(home: Path, kaggle: FaultyKaggle, *kinds: str) -> dict[str, str]:
-    """An environment with these secrets alone, in which the genuine client asks `kaggle`."""
+    """An environment with these secrets alone, in which the official client asks `kaggle`."""
     proxy = kaggle.environment["http_proxy"]
     environ = {**clean_environment(), "HOME": str(home), "http_proxy": proxy, "https_proxy": proxy, "no_proxy": "",
                "KAGGLE_API_ENVIRONMENT": "LOCALHOST"}  # fmt: skip

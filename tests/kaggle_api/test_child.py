@@ -1,4 +1,4 @@
-"""The child process with the genuine client: what it makes of Kaggle's answers."""
+"""The child process with the official client: what it makes of Kaggle's answers."""
 
 import json
 import os

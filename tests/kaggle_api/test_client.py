@@ -24,7 +24,7 @@ LIMITS = {"today": 1, "total": 2, "allowed": 3, "by_total": False}
 
 @pytest.fixture
 def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A script to write, which runs in place of the one with the genuine client."""
+    """A script to write, which runs in place of the one with the official client."""
     script = tmp_path / "child.py"
     monkeypatch.setattr(client, "CHILD", script)
     return script
@@ -234,7 +234,7 @@ def test_what_creates_something_is_never_repeated(child: Path, status: int, crea
     assert caught.value.unanswered == (status == 500)
 
 
-# --- the genuine client -----------------------------------------------------------------------------------------
+# --- the official client -----------------------------------------------------------------------------------------
 
 
 def test_all_pages_of_files_are_seen(tmp_path: Path) -> None:

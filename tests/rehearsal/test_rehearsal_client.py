@@ -1,4 +1,4 @@
-"""The genuine `kaggle` client against the mock server, as a user would run it."""
+"""The official `kaggle` client against the mock server, as a user would run it."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The mock server, spoken to in plain HTTP; the genuine client has its own tests."""
+"""The mock server, spoken to in plain HTTP; the official client has its own tests."""
 
 import http.client
 import zipfile

@@ -42,20 +42,20 @@ def test_labels_come_back_in_the_ids_order(tmp_path: Path) -> None:
         (GOOD.replace("\n", "\r\n"), "Windows line ends"),
         (GOOD.replace(",", ";"), "semicolons"),
         (GOOD.lower(), "first line"),
-        (GOOD.replace(",1", ",1.0"), r"line 2: '30,1\.0' is not an id and a label"),
-        (GOOD.replace(",2", ","), "line 3: '10,' is not"),
-        (GOOD.replace("20,", "x,"), "line 4: 'x,3' is not"),
+        (GOOD.replace(",1", ",1.0"), r"line 2: expected `ID,label` .*, found '30,1\.0'"),
+        (GOOD.replace(",2", ","), "line 3: .* found '10,'$"),
+        (GOOD.replace("20,", "x,"), "line 4: .* found 'x,3'$"),
         (GOOD.replace(",3", ",10"), r"line 4: label 10 is outside 0\.\.9"),
         (GOOD.replace(",3", ",-1"), "label -1 is outside"),
         (GOOD.replace(",3", ",99999999999999999999"), "two whole numbers"),
         (GOOD.replace("20,", "10,"), "id 10 occurs 2 times"),
-        (GOOD.replace("20,3\n", ""), "1 of 3 ids are missing, the first is 20"),
-        (GOOD + "40,1\n", "1 ids are not in the test set, the first is 40"),
-        (GOOD.replace("20,3", "20,3,4"), "line 4: '20,3,4'"),
-        ("ID,Labels\n30,1,\n10,2,\n20,3,\n", "line 2: '30,1,'"),
+        (GOOD.replace("20,3\n", ""), "1 of 3 ids missing, first: 20"),
+        (GOOD + "40,1\n", "1 ids not in the test set, first: 40"),
+        (GOOD.replace("20,3", "20,3,4"), "line 4: .* found '20,3,4'$"),
+        ("ID,Labels\n30,1,\n10,2,\n20,3,\n", "line 2: .* found '30,1,'$"),
         ("ID,Labels\n", "no rows"),
         (GOOD + "\n", "line 5"),
-        (GOOD[:-1], "line 4: '20,3' is not"),
+        (GOOD[:-1], "line 4: .* found '20,3'$"),
         (GOOD.replace(",1", ",\x1b[2J"), r"\\\\x1b"),
         (b"ID,Labels\n30,\xff\n", "line 2"),
         (b"<html>\n", "first line"),
@@ -80,10 +80,10 @@ def test_long_files_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.Monkey
     assert submission_format.validate(path, ids).tolist() == (ids % 10).tolist()
     path = write(path, "ID,Labels\n" + "".join(rows[::-1]))
     assert submission_format.validate(path, ids).tolist() == (ids % 10).tolist()
-    for line, row, said in ((700, "1698,11\n", "line 700: label 11"), (901, "1899;9\n", "line 901: '1899;9'")):
+    for line, row, said in ((700, "1698,11\n", "line 700: label 11"), (901, "1899;9\n", "line 901: .* found '1899;9'")):
         broken = [*rows[: line - 2], row, *rows[line - 1 :]]
         with pytest.raises(BadData, match=said):
             submission_format.validate(write(path, "ID,Labels\n" + "".join(broken)), ids)
-    for changed, said in ((rows[:-1], "1 of 1000 ids are missing"), ([*rows, "1000,3\n"], "id 1000 occurs 2 times")):
+    for changed, said in ((rows[:-1], "1 of 1,000 ids missing"), ([*rows, "1000,3\n"], "id 1000 occurs 2 times")):
         with pytest.raises(BadData, match=said):
             submission_format.validate(write(path, "ID,Labels\n" + "".join(changed)), ids)

@@ -64,7 +64,7 @@ def test_only_what_predict_wrote_and_nobody_edited_is_a_csv_of_ours(tmp_path: Pa
     with pytest.raises(BadData, match="add --competition c"):
         submissions.local_csv(csv, "d")
     csv.write_text("ID,Labelz\n")
-    with pytest.raises(BadData, match="edited since predict wrote it"):
+    with pytest.raises(BadData, match="edited after predict wrote it"):
         submissions.local_csv(csv, "c")
     assert submissions.local_csvs(tmp_path, "c") == []
 
