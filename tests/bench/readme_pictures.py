@@ -52,7 +52,7 @@ def _gap() -> Image.Image:
     with figures.style():
         axes = picture.figure.axes[0]
         axes.set_title("Everybody scores lower on Kaggle's test set", loc="left", fontsize=12)
-        names = {"public": "published", "published line": "fit of six"}
+        names = {"public": "published", "published line": "fit to six pairs"}
         for label in picture.figure.legends[0].get_texts():
             label.set_text(names.get(label.get_text(), label.get_text()))
         axes.annotate("", PAPER, (local, local), arrowprops={"arrowstyle": "<->", "color": figures.INK})
