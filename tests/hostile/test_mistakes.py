@@ -86,7 +86,7 @@ MISTAKES = [
     Mistake("run without its file", weights_lost_beside_another, "predict --run tiny-run", 4,
             "weights.safetensors is missing"),
     # what is beside a CSV
-    Mistake("sidecar lost, submit", remove(SIDECAR), "submit", 4, f"send it with --csv {CSV}, or run"),
+    Mistake("sidecar lost, submit", remove(SIDECAR), "submit", 4, f"submit it as is with --csv {CSV}, or run"),
     Mistake("sidecar lost, predict", remove(SIDECAR), "predict", 2, ELSEWHERE),
     Mistake("sidecar of a path", values(SIDECAR, competition="../x"), "submit", 4, "python -m pipeline.predict "),
     Mistake("sidecar of another", values(SIDECAR, competition="other"), "submit", 3, "preprocess --competition other"),
