@@ -101,7 +101,7 @@ def _csv_step(known: Overview, run: RunState, paths: Paths) -> NextStep:
     submitted = any(csv.submission not in (overview.NOT_SUBMITTED, ledger.SENDING, ledger.ERROR) for csv in good)
     worse = csv.below_best if csv else ""
     if csv and run.submittable and csv.submittable and not (submitted or worse):
-        return NextStep("submit", f"the predictions of run {run.name} are not submitted", ["--csv", csv.path])
+        return NextStep("submit", f"{csv.path} is not submitted yet", ["--csv", csv.path])
     if known.ledger.open:
         return NextStep("check", "a submission has no score yet")
     if known.report and (state := known.report.state) != "complete":

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from pipeline.config import Competition
+from pipeline.console import table
 from pipeline.errors import BadData
 from pipeline.gap import estimators
 from pipeline.gap.diagnosis import FEATURES_APART, MITIGATIONS, Findings
@@ -111,22 +112,24 @@ class Assessment:
 
     @property
     def details(self) -> list[str]:
-        """For --verbose: all methods, doubts, and the size of every effect."""
+        """For --verbose: all methods (today's, after a score, too), doubts, and the size of every effect."""
         made, seen, pixels = self.forecast, self.findings.diagnosis, self.findings.diagnosis.pixels
         methods = [f"{name} {100 * value:.1f}%" for name, value in made.methods.items()]
         methods += [f"no {name}: {reason}" for name, reason in made.refused.items()]
-        prediction = [f"predicted by {made.by}; {'; '.join(methods)}", *self.doubts]
         error = prediction_error(self.predicted, self.sent)
+        effects = [
+            ("pixel distance", f"{pixels.distance:.2f}", f"up to {pixels.limit:.2f}"),
+            ("AUC, test against holdout features", f"{seen.auc:.2f}", "0.50"),
+            ("more low-confidence images", f"{100 * seen.harder:.0f}%", f"up to {100 * seen.harder_limit:.0f}%"),
+            ("label shift", f"{100 * seen.label_distance:.0f}%", "0%"),
+            ("near duplicates of training images", f"{100 * seen.alike[0]:.1f}%", f"{100 * seen.alike[1]:.1f}%"),
+        ]
         return [
-            *(prediction if self.public is None else []),
+            f"predicted {f'by {made.by}' if self.public is None else 'today'}; {'; '.join(methods)}",
+            *(self.doubts if self.public is None else []),
             *([] if error is None else [f"prediction error {error:+.2f} points"]),
             f"diagnosis {seen.verdict}: {seen.reason}",
-            "effects on the test set, and what no shift would give:",
-            f"  pixel distance        {pixels.distance:.2f}   up to {pixels.limit:.2f}",
-            f"  AUC of the features   {seen.auc:.2f}   0.50",
-            f"  more low confidence   {100 * seen.harder:.0f}%    up to {100 * seen.harder_limit:.0f}%",
-            f"  label shift           {100 * seen.label_distance:.0f}%    0%",
-            f"  near duplicates       {100 * seen.alike[0]:.1f}%   {100 * seen.alike[1]:.1f}% (of training images)",
+            *table(("effect, before adaptation", "test set", "without a shift"), effects, left=(0,)),
         ]
 
 
