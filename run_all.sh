@@ -220,6 +220,5 @@ stage predict
 if [[ $submit == yes ]]; then stage submit --competition "$slug"; fi
 stage check --competition "$slug"
 stage report
-echo >&2
 [[ $python != "$PWD/.venv/bin/python" ]] || echo "run_all: source .venv/bin/activate before python commands" >&2
 [[ $slug != rehearsal-* ]] || echo "run_all: rehearsal complete; the real competition: ./run_all.sh --preset fast" >&2
