@@ -27,6 +27,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.config import CLASSES, MEAN, STD
 from pipeline.errors import BadData, first_line
+from pipeline.model.convolution import Convolution
 from pipeline.recipes import ModelConfig
 from pipeline.store import atomic
 
@@ -54,9 +55,9 @@ class BasicBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels: int, stride: int, reduction: int = 0) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride=stride, padding=1, bias=False)
+        self.conv1 = Convolution(channels_in, channels, stride)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = Convolution(channels, channels)
         self.bn2 = nn.BatchNorm2d(channels)
         self.se = nn.Sequential(*([SqueezeExcitation(channels, reduction)] if reduction else []))
         self.shortcut = nn.Sequential()
@@ -75,7 +76,7 @@ class PooledConvolution(nn.Module):
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
+        self.conv = Convolution(channels_in, channels)
         nn.init.dirac_(self.conv.weight[:channels_in])
         self.pool = nn.MaxPool2d(stride)
         self.bn = unscaled_norm(channels)
@@ -90,7 +91,7 @@ class ResidualConvolution(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv = Convolution(channels, channels)
         self.bn = unscaled_norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,6 +113,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.config = config
         self.dropout = 0.0
+        self.stem_learns = True
         if config.whitened:
             self.conv1 = nn.Conv2d(3, config.stem, 2)
             self.conv1.weight.requires_grad_(False)
@@ -142,16 +144,20 @@ class ResNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> the linear layer's input, (B, the last width)."""
-        if self.config.whitened:
-            with torch.autocast(x.device.type, enabled=False):  # in bfloat16 the faintest directions would be lost
-                stem = self.conv1(x)
-            if torch.is_autocast_enabled(x.device.type):
-                stem = stem.to(torch.get_autocast_dtype(x.device.type))
-        else:
-            stem = self.bn1(self.conv1(x))
-        if self.config.pooled:
-            return adaptive_max_pool2d(self.stages(gelu(stem)), 1).flatten(1)
-        return adaptive_avg_pool2d(self.stages(relu(stem)), 1).flatten(1)
+        activation = gelu if self.config.pooled else relu
+        pool = adaptive_max_pool2d if self.config.pooled else adaptive_avg_pool2d
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.stem_learns):
+            x = activation(self._stem(x))
+        return pool(self.stages(x), 1).flatten(1)
+
+    def _stem(self, x: Tensor) -> Tensor:
+        if not self.config.whitened:
+            return self.bn1(self.conv1(x))  # type: ignore[no-any-return]
+        with torch.autocast(x.device.type, enabled=False):  # in bfloat16 the faintest directions would be lost
+            stem: Tensor = self.conv1(x)
+        if torch.is_autocast_enabled(x.device.type):
+            stem = stem.to(torch.get_autocast_dtype(x.device.type))
+        return stem
 
 
 def build(config: ModelConfig, seed: int) -> ResNet:

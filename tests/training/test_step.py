@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, softmax
 
 from pipeline.model.resnet import build, normalise
-from pipeline.recipes import PRESETS, ModelConfig, TrainConfig
+from pipeline.recipes import PRESETS, WHITENED_STEM, ModelConfig, TrainConfig
 from pipeline.training.device import Device
 from pipeline.training.inference import logits
 from pipeline.training.state import State, start
@@ -70,6 +70,19 @@ def test_the_learning_rate_is_the_schedules() -> None:
         step(IMAGES, LABELS)
         found.append(state.optimizer.param_groups[0]["lr"])
     assert found == pytest.approx([0.25, 0.5, 0.5, 0.25])
+
+
+def test_a_whitened_stems_bias_learns_in_the_first_third_of_the_run_alone() -> None:
+    model = ModelConfig("small", WHITENED_STEM, (8,), (1,), (2,), pooled=True, whitened=True)
+    config = dataclasses.replace(PRESETS["fast"], model=model, epochs=3, batch_size=32)
+    state = start(config, CPU)
+    step, moved = TrainStep(state, config, CPU, 2), []
+    for _ in range(6):
+        before = copy.deepcopy(state.model.state_dict())
+        step(IMAGES, LABELS)
+        after = state.model.state_dict()
+        moved.append([not torch.equal(before[name], after[name]) for name in ("conv1.bias", "stages.0.0.conv.weight")])
+    assert moved == 2 * [[True, True]] + 4 * [[False, True]]
 
 
 # --- teachers, dropout and EMA ----------------------------------------------------------------------------

@@ -1,0 +1,67 @@
+"""The 3x3 convolution of the residual networks, with a faster gradient of its filters on CPUs with AMX."""
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+NARROW = 8  # pixels: wider images gain nothing
+SHEET = 64  # pixels, at most: two of AMX's tiles
+
+
+class Convolution(nn.Conv2d):
+    """A 3x3 convolution with zero padding and without bias, since batch normalisation follows."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int = 1) -> None:
+        super().__init__(channels_in, channels, 3, stride=stride, padding=1, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, channels_in, H, W) -> (B, channels, H / stride, W / stride)."""
+        narrow = self.stride == (1, 1) and input.shape[3] <= NARROW and input.dtype == torch.bfloat16
+        if narrow and input.device.type == "cpu" and torch.is_grad_enabled() and _has_amx():
+            result: Tensor = _OnSheets.apply(input, self.weight.to(input.dtype))
+            return result
+        return super().forward(input)
+
+
+class _OnSheets(torch.autograd.Function):
+    """conv2d(x, weight, padding=1); the weight's gradient comes from sheets of images.
+
+    With AMX, oneDNN (3.12, in PyTorch 2.14) sums it over the pixels of one row at a time, in tiles of 32: with rows of
+    7 pixels three quarters of the work is on zeros.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return conv2d(x, weight, padding=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        of_x = conv2d_input(x.shape, weight, gradient, padding=1)  # type: ignore[no-untyped-call]
+        of_weight = conv2d_weight(  # type: ignore[no-untyped-call]
+            sheets(x), weight.shape, sheets(gradient), padding=1
+        )
+        return of_x, of_weight
+
+
+def sheets(images: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B / n, C, H, n * (W + 1)): n images side by side, each with a column of zeros on its right.
+
+    n is the largest divisor of B whose sheets have at most SHEET columns.
+    """
+    batch, channels, height, width = images.shape
+    n = max(n for n in range(1, max(SHEET // (width + 1), 1) + 1) if batch % n == 0)
+    result = images.new_empty(batch // n, height, n, width + 1, channels)  # channels_last
+    result[:, :, :, width] = 0
+    result[:, :, :, :width] = images.permute(0, 2, 3, 1).reshape(-1, n, height, width, channels).transpose(1, 2)
+    return result.flatten(2, 3).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def _has_amx() -> bool:
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())  # PyTorch has no public API for it

@@ -1,0 +1,46 @@
+from unittest import mock
+
+import pytest
+import torch
+from torch.nn.functional import conv2d
+
+from pipeline.model import convolution
+from pipeline.model.convolution import Convolution, sheets
+
+
+def test_sheets_are_images_side_by_side_with_a_column_of_zeros_each() -> None:
+    images = torch.arange(1.0, 2 * 3 * 12 * 2 + 1).view(12, 3, 2, 2)
+    result = sheets(images)  # 12 images of 2 + 1 columns are narrower than a sheet may be
+    assert result.shape == (1, 3, 2, 36) and result.is_contiguous(memory_format=torch.channels_last)
+    for i, image in enumerate(images):
+        assert torch.equal(result[0, :, :, 3 * i : 3 * i + 2], image)
+    assert not result[..., 2::3].any()
+
+
+@pytest.mark.parametrize(("batch", "width"), [(12, 7), (7, 3), (16, 8), (5, 1)])
+def test_gradients_on_a_cpu_with_amx_are_a_convolutions(batch: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with mock.patch.object(convolution, "_has_amx", return_value=True):
+        module = Convolution(4, 6)
+        x = torch.randn(batch, 4, width, width, generator=generator).bfloat16().requires_grad_()
+        found = module(x)
+    assert type(found.grad_fn).__name__ == "_OnSheetsBackward"
+    upstream = torch.randn(found.shape, generator=generator).bfloat16()
+    torch.autograd.backward(found, upstream)
+    plain, weight = x.detach().float().requires_grad_(), module.weight.detach().bfloat16().float().requires_grad_()
+    expected = conv2d(plain, weight, padding=1)
+    torch.autograd.backward(expected, upstream.float())
+    for ours, theirs in ((found, expected), (x.grad, plain.grad), (module.weight.grad, weight.grad)):
+        assert ours is not None and theirs is not None
+        torch.testing.assert_close(ours.float(), theirs, rtol=0.02, atol=0.02 * theirs.abs().max().item())
+
+
+def test_other_convolutions_are_pytorchs() -> None:
+    with mock.patch.object(convolution, "_has_amx", return_value=True):
+        small, wide = torch.ones(2, 4, 8, 8), torch.ones(2, 4, 9, 9, dtype=torch.bfloat16)
+        for x, module in ((small, Convolution(4, 6)), (wide, Convolution(4, 6).bfloat16())):
+            assert type(module(x).grad_fn).__name__ == "ConvolutionBackward0"
+        strided = Convolution(4, 6, 2).bfloat16()(small.bfloat16())
+        assert type(strided.grad_fn).__name__ == "ConvolutionBackward0" and strided.shape == (2, 6, 4, 4)
+        with torch.no_grad():
+            assert Convolution(4, 6).bfloat16()(small.bfloat16()).grad_fn is None
