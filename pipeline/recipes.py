@@ -240,7 +240,7 @@ def flag(name: str) -> str:
 # For minutes on a laptop or a free notebook: Muon's record (Jordan et al. 2024, airbench94_muon) in batches of half
 # the size.
 FAST = TrainConfig(
-    "fast", MODELS["fast"], validation_fraction=0.05, epochs=9, batch_size=1000, warmup_epochs=0, optimizer="muon",
+    "fast", MODELS["fast"], validation_fraction=0.05, epochs=10, batch_size=1000, warmup_epochs=0, optimizer="muon",
     learning_rate=0.17, momentum=0.6, weight_decay=0.08, label_smoothing=0.2, crop_padding=2, flip="alternating",
 )  # fmt: skip
 
@@ -251,7 +251,7 @@ PRESETS = {
         TrainConfig("paper", MODELS["paper"], validation="test_batch"),
         FAST,
         # For an hour of two CPU cores: wider and longer, with the augmentation of airbench96.
-        dataclasses.replace(FAST, preset="strong", model=MODELS["strong"], epochs=25, crop_padding=4, cutout=12),
+        dataclasses.replace(FAST, preset="strong", model=MODELS["strong"], epochs=35, crop_padding=4, cutout=12),
         # For a GPU, an estimated 10 to 20 minutes of an H100: chosen from published results, never run.
         TrainConfig(
             "best", MODELS["wide"], validation_fraction=0.05, epochs=200, warmup_epochs=5, optimizer="sgd",
