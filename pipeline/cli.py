@@ -222,7 +222,7 @@ RECIPE_GROUPS = {  # for the help of train and kernel push: first option of a gr
 
 
 def recipe_options(command: Command) -> Command:
-    """Give a click command --preset, --model, --se and an option for each field; all but --preset default to None.
+    """Give a click command --preset, --model and an option for each field; all but --preset default to None.
 
     The help of a field shows its value in preset `paper`, and others' if they differ.
     """
@@ -237,8 +237,6 @@ def recipe_options(command: Command) -> Command:
             help=option.help[:-1] + (f" ({option.allowed})." if option.allowed not in OBVIOUS else "."),
         )(command)
     for add in (
-        click.option("--se", metavar="N", type=int, show_default=_by_preset(attrgetter("model.se")),
-                     help="Squeeze-and-excitation, its reduction ratio; 0: none."),
         click.option("--model", type=click.Choice(list(MODELS)), help="Model, instead of the preset's."),
         click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True,
                      help="Model and recipe; each option below changes one thing."),

@@ -1,6 +1,5 @@
 """Commands as text: a stage with its competition and folders, and the options that reproduce a run."""
 
-import dataclasses
 import difflib
 import shlex
 from collections.abc import Mapping, Sequence
@@ -84,7 +83,7 @@ def meant(argument: str, known: Sequence[str]) -> str:
 
 # Options that need one of these values of another option.
 BELONGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "momentum": ("optimizer", ("sgd", "rmsprop", "muon")),
+    "momentum": ("optimizer", ("sgd", "muon")),
     "validation_fraction": ("validation", ("split",)),
 }
 TAUGHT = ("distillation_weight", "distillation_temperature")  # need teachers
@@ -96,13 +95,11 @@ def arguments(config: TrainConfig) -> list[str]:
     BadData if this version of the pipeline lacks the preset or model.
     """
     preset, network = PRESETS.get(config.preset), MODELS.get(config.model.name)
-    if preset is None or network is None or dataclasses.replace(network, se=config.model.se) != config.model:
+    if preset is None or network is None or network != config.model:
         raise BadData(f"preset {config.preset} with {config.model.name} is of another version of the pipeline")
     given = ["--preset", config.preset]
     if network != preset.model:
         given += ["--model", network.name]
-    if config.model.se != network.se:
-        given += ["--se", str(config.model.se)]
     if config.epochs != preset.epochs:  # train changes the warm-up with them
         given += ["--epochs", str(config.epochs)]
         preset = preset.with_epochs(config.epochs)

@@ -64,7 +64,6 @@ class ModelConfig:
     widths: tuple[int, ...]  # channels
     blocks: tuple[int, ...]  # BasicBlocks
     strides: tuple[int, ...]  # a stage divides height and width by this
-    se: int = 0  # squeeze-and-excitation in each block, with width / se hidden units; 0: none
     pooled: bool = False  # a stage is a convolution with max-pooling, then `blocks` residual convolutions
     whitened: bool = False  # a 2x2 stem of 24 fixed filters, computed from the training images
 
@@ -72,10 +71,6 @@ class ModelConfig:
         """Refuse inconsistent descriptions."""
         if not len(self.widths) == len(self.blocks) == len(self.strides):
             raise UsageError(f"model {self.name}: widths, blocks and strides differ in length")
-        if self.se and self.pooled:
-            raise UsageError(f"--se {self.se}: model {self.name} has no BasicBlocks for it")
-        if not 0 <= self.se <= min(self.widths):
-            raise UsageError(f"--se {self.se}: must be at least 0 and at most {min(self.widths)}, the smallest width")
 
     @property
     def trainable_parameters(self) -> int:
@@ -89,9 +84,7 @@ class ModelConfig:
                 continue
             if stride != 1 or channels != width:  # the first block's shortcut
                 count += (channels + 2) * width
-            hidden = max(width // self.se, 1) if self.se else 0
-            gate = (2 * width + 1) * hidden + width if self.se else 0
-            count += 9 * width * (channels + (2 * blocks - 1) * width) + blocks * (4 * width + gate)
+            count += 9 * width * (channels + (2 * blocks - 1) * width) + blocks * 4 * width
             channels = width
         return count + (channels + 1) * CLASSES
 
@@ -103,6 +96,11 @@ class ModelConfig:
                 f"{PARAMETER_LIMIT:,}: choose another --model, or add --allow-over-limit to compare"
             )
 
+    @staticmethod
+    def upgraded(values: dict[str, Any]) -> dict[str, Any]:
+        """The values of an older config.json, without squeeze-and-excitation if there was none."""
+        return {name: value for name, value in values.items() if name != "se" or value != 0}
+
 
 MODELS = {
     model.name: model
@@ -112,8 +110,6 @@ MODELS = {
         # A tenth of a GMAC in few, wide layers, which are fast on a CPU: airbench94's widths, with shortcuts.
         ModelConfig("fast", WHITENED_STEM, (64, 256, 256), (1, 1, 1), (2, 2, 2), pooled=True, whitened=True),
         ModelConfig("strong", WHITENED_STEM, (128, 384, 384), (1, 1, 1), (2, 2, 2), pooled=True, whitened=True),
-        # As much work as 5 million parameters allow at CIFAR-10's resolution: more work is what gains accuracy.
-        ModelConfig("wide", 64, (64, 128, 256), (3, 3, 3), (1, 2, 2), se=16),
         # Small enough for a rehearsal on two CPU cores.
         ModelConfig("rehearsal", 16, (16, 32, 64), (1, 1, 1), (2, 2, 2)),
         # torchvision's ResNets with a CIFAR stem, the paper's baselines: over the parameter limit.
@@ -127,13 +123,11 @@ MODELS = {
 
 ValidationSet = Literal["split", "test_batch"]
 Compile = Literal["auto", "yes", "no"]  # not part of TrainConfig: it does not change the results
-Optimizer = Literal["adam", "adamw", "sgd", "rmsprop", "muon"]
+Optimizer = Literal["adam", "adamw", "sgd", "muon"]
 Schedule = Literal["linear", "cosine", "step", "one-cycle"]
 Flip = Literal["none", "random", "alternating"]
-Policy = Literal["none", "trivialaugment"]
 
-MIXING = ("mixup", "cutmix", "ricap")  # at most one of them
-RETIRED_FIELDS = {"erasing": 0.0}  # former fields, and the value that disabled them
+RETIRED_FIELDS = {"erasing": 0.0, "ricap": 0.0, "policy": "none"}  # former fields, and the values that disabled them
 
 NON_NEGATIVE = Range(0)
 SHARE = Range(0, 1)
@@ -162,7 +156,7 @@ class TrainConfig:
 
     optimizer: Annotated[Optimizer, "Optimizer; sgd and muon have Nesterov momentum."] = "adam"
     learning_rate: Annotated[float, POSITIVE, "Peak learning rate."] = 1e-3
-    momentum: Annotated[float, FRACTION, "Momentum (sgd, rmsprop, muon)."] = 0.9
+    momentum: Annotated[float, FRACTION, "Momentum (sgd, muon)."] = 0.9
     weight_decay: Annotated[float, NON_NEGATIVE, "L2 penalty; adamw and muon decouple it."] = 1e-4
     decay_norms: Annotated[bool, "Apply weight decay to norms and biases; muon always does."] = True
     schedule: Annotated[Schedule, "Learning rate schedule after the warm-up."] = "linear"
@@ -175,11 +169,9 @@ class TrainConfig:
 
     crop_padding: Annotated[int, Range(0, 16), "Zero-padding before the random crop, in pixels."] = 4
     flip: Annotated[Flip, "Mirror images at random, or each image every other epoch."] = "random"
-    policy: Annotated[Policy, "Augmentation policy for colour and shape."] = "none"
     cutout: Annotated[int, Range(0, 32), "Cutout: side of the grey square in pixels; 0: none."] = 0
     mixup: Annotated[float, NON_NEGATIVE, "Mixup: alpha of the Beta distribution; 0: none."] = 0.0
     cutmix: Annotated[float, NON_NEGATIVE, "CutMix: alpha of the Beta distribution; 0: none."] = 0.0
-    ricap: Annotated[float, NON_NEGATIVE, "RICAP: beta of the Beta distribution; 0: none."] = 0.0
 
     distillation_weight: Annotated[float, SHARE, "Weight of the distillation loss."] = 0.7
     distillation_temperature: Annotated[float, POSITIVE, "Distillation temperature."] = 2.0
@@ -191,21 +183,20 @@ class TrainConfig:
                 raise UsageError(f"{flag(name)} {value:.10g}: must be {option.allowed}")
         if self.warmup_epochs > self.epochs:
             raise UsageError(f"--warmup-epochs {self.warmup_epochs:g}: must be at most the run's {self.epochs} epochs")
-        if sum(bool(getattr(self, name)) for name in MIXING) > 1:
-            raise UsageError(f"use only one of {', '.join(map(flag, MIXING))}, and set the others to 0")
+        if self.mixup and self.cutmix:
+            raise UsageError("use only one of --mixup and --cutmix, and set the other to 0")
 
     def with_epochs(self, epochs: int) -> Self:
         """The same recipe over `epochs`, with the warm-up in proportion."""
         return dataclasses.replace(self, epochs=epochs, warmup_epochs=self.warmup_epochs * epochs / self.epochs)
 
     def changed(self, values: Mapping[str, Any]) -> Self:
-        """The recipe with other values (None: unchanged) of fields, `model` (a name) and `se` (of the model).
+        """The recipe with other values (None: unchanged) of fields and `model` (a name).
 
         If `epochs` changes, the warm-up keeps its share unless it is given, too.
         """
         given = {name: value for name, value in values.items() if value is not None}
         model = MODELS[given.pop("model")] if "model" in given else self.model
-        model = dataclasses.replace(model, se=given.pop("se", model.se))
         base = self.with_epochs(given["epochs"]) if "epochs" in given and "warmup_epochs" not in given else self
         return dataclasses.replace(base, **given, model=model)
 
@@ -244,20 +235,18 @@ FAST = TrainConfig(
     learning_rate=0.17, momentum=0.6, weight_decay=0.08, label_smoothing=0.2, crop_padding=2, flip="alternating",
 )  # fmt: skip
 
+# For an hour of two CPU cores: wider and longer, with the augmentation of airbench96.
+STRONG = dataclasses.replace(FAST, preset="strong", model=MODELS["strong"], epochs=35, crop_padding=4, cutout=12)
+
 PRESETS = {
     preset.preset: preset
     for preset in (
         # The paper's model, recipe and protocol (best epoch on test_batch).
         TrainConfig("paper", MODELS["paper"], validation="test_batch"),
         FAST,
-        # For an hour of two CPU cores: wider and longer, with the augmentation of airbench96.
-        dataclasses.replace(FAST, preset="strong", model=MODELS["strong"], epochs=35, crop_padding=4, cutout=12),
-        # For a GPU, an estimated 10 to 20 minutes of an H100: chosen from published results, never run.
-        TrainConfig(
-            "best", MODELS["wide"], validation_fraction=0.05, epochs=200, warmup_epochs=5, optimizer="sgd",
-            learning_rate=0.1, weight_decay=5e-4, decay_norms=False, schedule="cosine", ricap=0.3, ema_decay=0.999,
-            label_smoothing=0.0, policy="trivialaugment",
-        ),
+        STRONG,
+        # For a GPU: longer still, with CutMix.  Never run.
+        dataclasses.replace(STRONG, preset="best", epochs=200, cutout=0, cutmix=1.0),
         # For the rehearsal.  No flip: it would turn digits into other digits.
         TrainConfig("rehearsal", MODELS["rehearsal"], epochs=12, warmup_epochs=2, batch_size=64, flip="none",
                     crop_padding=2),

@@ -49,14 +49,14 @@ def test_a_command_finds_the_same_competition_and_folders(
 def parsed(options: list[str], taught: bool = False) -> TrainConfig:
     """The recipe that train would train."""
     context = train.command.make_context("train", list(options))
-    given = {name: context.params[name] for name in (*recipes.options(), "model", "se")}
+    given = {name: context.params[name] for name in (*recipes.options(), "model")}
     return cli.recipe(context.params["preset"], given, taught=taught)
 
 
 @pytest.mark.parametrize("options", [*EFFECTS.values(), ["--model", "fast"]], ids=[*EFFECTS, "model"])
 @pytest.mark.parametrize("preset", ["rehearsal", "best"])
 def test_every_option_comes_back(preset: str, options: list[str]) -> None:
-    others = ["--ricap", "0"] if preset == "best" and options[0] in ("--mixup", "--cutmix") else []
+    others = ["--cutmix", "0"] if preset == "best" and options[0] == "--mixup" else []
     config = parsed(["--preset", preset, *options, *others])
     assert parsed(commands.arguments(config)) == config
 
@@ -66,7 +66,7 @@ def test_every_option_comes_back(preset: str, options: list[str]) -> None:
     [
         {"learning_rate": 0.1 / 3, "epochs": 7, "warmup_epochs": 1 / 3},
         {"epochs": 48},  # with the warm-up of 24
-        {"model": dataclasses.replace(MODELS["wide"], se=0), "decay_norms": True},
+        {"model": MODELS["paper"], "decay_norms": False},
     ],
 )
 def test_numbers_come_back_to_the_last_digit_and_a_warm_up_of_its_own_stays(changes: dict[str, object]) -> None:

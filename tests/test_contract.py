@@ -20,10 +20,10 @@ OLD = ROOT / "tests/old"
 FOLDERS = "--processed --models"
 OURS = f"{FOLDERS} --submissions"
 RECIPE = (
-    "--preset --model --se --validation --validation-fraction --epochs --batch-size --seed --optimizer "
+    "--preset --model --validation --validation-fraction --epochs --batch-size --seed --optimizer "
     "--learning-rate --momentum --weight-decay --decay-norms --no-decay-norms --schedule --warmup-epochs "
-    "--early-stopping --label-smoothing --dropout --ema-decay --crop-padding --flip --policy --cutout --mixup --cutmix "
-    "--ricap --distillation-weight --distillation-temperature"
+    "--early-stopping --label-smoothing --dropout --ema-decay --crop-padding --flip --cutout --mixup --cutmix "
+    "--distillation-weight --distillation-temperature"
 )
 FLAGS = {
     "download": "--competition --raw --from --timeout --force",
@@ -47,7 +47,6 @@ CHOICES = {
     ("predict", "--adapt"): {"auto", "none", "bn", "revert", "prior"},
     ("predict", "--tta"): {"none", "flip", "flip-shift"},
     ("train", "--preset"): {"paper", "fast", "strong", "best", "rehearsal"},
-    ("train", "--policy"): {"none", "trivialaugment"},
     ("train", "--compile"): {"auto", "yes", "no"},
     ("train", "--validation"): {"test_batch", "split"},
 }

@@ -120,7 +120,7 @@ def best(trials: Sequence[FrozenTrial]) -> FrozenTrial:
         ("batch-size=64, 128,64", CategoricalDistribution((64, 128))),
         ("optimizer=sgd,adamw", CategoricalDistribution(("sgd", "adamw"))),
         ("decay_norms=true,False", CategoricalDistribution((True, False))),
-        ("model=fast,wide", CategoricalDistribution(("fast", "wide"))),
+        ("model=fast,paper", CategoricalDistribution(("fast", "paper"))),
     ],
 )
 def test_a_spec_becomes_what_a_field_varies_over(search: str, axis: BaseDistribution) -> None:
@@ -183,7 +183,7 @@ def test_a_study_finds_the_best_run_which_is_never_the_latest(place: Place, caps
         (
             "fast",
             2,
-            {"decay_norms": True, "model": "wide", "cutout": 4, "learning_rate": 0.1 / 3},
+            {"decay_norms": True, "model": "paper", "cutout": 4, "learning_rate": 0.1 / 3},
             {"epochs": FAST.epochs},
         ),
         ("fast", 2, {"epochs": 20, "warmup_epochs": 1.0}, {"epochs": 20, "warmup_epochs": 1.0}),
@@ -233,9 +233,9 @@ def test_another_base_or_space_is_refused(calculated: None, place: Place, capsys
 
 
 def test_refused_combinations_are_pruned(calculated: None, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    refused = "cutmix=1", "ricap=0.3,0"  # every trial but those without ricap
+    refused = "cutmix=1", "mixup=0.3,0"  # every trial but those without mixup
     assert place.sweep("--trials", "2", "--search", RATE, *(x for r in refused for x in ("--search", r))) == 0
-    assert len(place.complete()) == 2 and all(trial.params["ricap"] == 0 for trial in place.complete())
+    assert len(place.complete()) == 2 and all(trial.params["mixup"] == 0 for trial in place.complete())
     pruned = [trial for trial in place.trials() if trial.state == TrialState.PRUNED]
     assert len(re.findall("failed: use only one of --mixup", capsys.readouterr().err)) == len(pruned)
 

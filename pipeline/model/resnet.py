@@ -32,34 +32,18 @@ from pipeline.recipes import ModelConfig
 from pipeline.store import atomic
 
 
-class SqueezeExcitation(nn.Module):
-    """Scale each channel by a gate computed from all channels' means (Hu et al. 2017, arXiv:1709.01507)."""
-
-    def __init__(self, channels: int, reduction: int) -> None:
-        super().__init__()
-        hidden = max(channels // reduction, 1)
-        self.reduce = nn.Conv2d(channels, hidden, 1)
-        self.expand = nn.Conv2d(hidden, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) -> the same shape."""
-        gate = self.expand(relu(self.reduce(adaptive_avg_pool2d(x, 1))))
-        return x * torch.sigmoid(gate)
-
-
 class BasicBlock(nn.Module):
-    """relu(se(bn(conv(relu(bn(conv(x)))))) + shortcut(x)); the first convolution has the stride.
+    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)); the first convolution has the stride.
 
     The shortcut is the identity, or a 1x1 convolution with batch normalisation where the shape changes.
     """
 
-    def __init__(self, channels_in: int, channels: int, stride: int, reduction: int = 0) -> None:
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
         self.conv1 = Convolution(channels_in, channels, stride)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = Convolution(channels, channels)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.se = nn.Sequential(*([SqueezeExcitation(channels, reduction)] if reduction else []))
         self.shortcut = nn.Sequential()
         if stride != 1 or channels_in != channels:
             self.shortcut.append(nn.Conv2d(channels_in, channels, 1, stride=stride, bias=False))
@@ -68,7 +52,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels_in, H, W) -> (B, channels, H / stride, W / stride)."""
         out = relu(self.bn1(self.conv1(x)))
-        return relu(self.se(self.bn2(self.conv2(out))) + self.shortcut(x))
+        return relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
 class PooledConvolution(nn.Module):
@@ -129,8 +113,8 @@ class ResNet(nn.Module):
                 stage.append(PooledConvolution(channels, width, stride))
                 stage.extend(ResidualConvolution(width) for _ in range(blocks))
             else:
-                stage.append(BasicBlock(channels, width, stride, config.se))
-                stage.extend(BasicBlock(width, width, 1, config.se) for _ in range(blocks - 1))
+                stage.append(BasicBlock(channels, width, stride))
+                stage.extend(BasicBlock(width, width, 1) for _ in range(blocks - 1))
             self.stages.append(stage)
             channels = width
         self.fc = nn.Linear(channels, CLASSES)

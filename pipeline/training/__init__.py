@@ -1,6 +1,6 @@
 """The training engine and inference.  Each module imports only those above it.
 
-augment      Cutout, Mixup, CutMix, RICAP, TrivialAugment, for whole batches
+augment      Cutout, Mixup and CutMix, for whole batches
 batches      images on the device, an epoch's random numbers, the validation split
 device       device, precision, compilation, processes: all by rule
 optim        optimizers, learning rate, EMA

@@ -13,7 +13,6 @@ KINDS: dict[Optimizer, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
-    "rmsprop": torch.optim.RMSprop,
 }
 
 
@@ -30,19 +29,16 @@ def build(model: nn.Module, config: TrainConfig, log: Log = lambda _: None) -> t
         decayed, norms = [p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() <= 1]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": norms, "weight_decay": 0.0}]
     options: dict[str, Any] = {"lr": 0.0}
-    if config.optimizer in ("sgd", "rmsprop"):
-        options["momentum"] = config.momentum
     if config.optimizer == "sgd":
-        options["nesterov"] = config.momentum > 0
+        options |= {"momentum": config.momentum, "nesterov": config.momentum > 0}
     kind = KINDS[config.optimizer]
-    if config.optimizer != "rmsprop":  # has no fused form
-        try:
-            probe = torch.zeros(1, device=parameters[0].device, requires_grad=True)
-            probe.grad = torch.zeros_like(probe)
-            kind([probe], lr=0.0, fused=True).step()  # type: ignore[call-arg]
-            options["fused"] = True
-        except Exception as error:  # whatever it is: use the plain one
-            log(f"the fused {config.optimizer} fails here ({first_line(error)}): using PyTorch's plain one")
+    try:
+        probe = torch.zeros(1, device=parameters[0].device, requires_grad=True)
+        probe.grad = torch.zeros_like(probe)
+        kind([probe], lr=0.0, fused=True).step()  # type: ignore[call-arg]
+        options["fused"] = True
+    except Exception as error:  # whatever it is: use the plain one
+        log(f"the fused {config.optimizer} fails here ({first_line(error)}): using PyTorch's plain one")
     return kind(groups, **options)
 
 
@@ -85,21 +81,27 @@ class Muon(torch.optim.Optimizer):
                 update = p.grad.add(momentum, alpha=group["momentum"])
                 if p.dim() == 4:
                     p.mul_(len(p) ** 0.5 / p.norm())
-                    update = orthogonalised(update.flatten(1)).view_as(p)
+                    rows = update.permute(0, 2, 3, 1)  # channels_last, as it lies in memory
+                    update = orthogonalised(rows.flatten(1)).view_as(rows).permute(0, 3, 1, 2)
                 else:
                     p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-group["lr"] * group["scale"])
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """A matrix (m, n) with its own singular vectors and singular values near 1, by Newton-Schulz iterations."""
+    """A matrix (m, n) with its own singular vectors and singular values near 1, by Newton-Schulz iterations.
+
+    Within autocast it is computed in autocast's precision, which suffices (Jordan et al. 2024).
+    """
     a, b, c = NEWTON_SCHULZ
     x: Tensor = matrix / (matrix.norm() + 1e-7)  # no singular value above 1
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
     if tall := len(x) > x.shape[1]:  # the Gram matrix of the shorter side is the smaller one
         x = x.T
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.T if tall else x
 
 

@@ -72,7 +72,8 @@ class TrainStep:
             self._gradients(self._plain, images, targets, whole)
         else:
             self._try_compiled(self._compiled, images, targets, whole)
-        state.optimizer.step()
+        with self._device.autocast():  # for Muon's matrices
+            state.optimizer.step()
         if state.ema is not None:
             state.ema.update()
         state.step += 1

@@ -32,8 +32,6 @@ RECIPES: dict[str, dict[str, object]] = {
     "+ cutout": {"cutout": 8},
     "+ mixup": {"mixup": 0.2},
     "+ cutmix": {"cutmix": 1.0},
-    "+ ricap": {"ricap": 0.3},
-    "+ trivialaugment": {"policy": "trivialaugment"},
 }
 
 

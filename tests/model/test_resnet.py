@@ -1,4 +1,3 @@
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +8,9 @@ from torch.nn.functional import batch_norm, conv2d, gelu, max_pool2d
 from torchvision import models
 
 from pipeline.config import MEAN, STD
-from pipeline.errors import BadData, UsageError
+from pipeline.errors import BadData
 from pipeline.model import resnet
-from pipeline.model.resnet import BasicBlock, PooledConvolution, ResidualConvolution, build, folded, normalise, whiten
+from pipeline.model.resnet import PooledConvolution, ResidualConvolution, build, folded, normalise, whiten
 from pipeline.model.summary import summarise
 from pipeline.recipes import MODELS, ModelConfig
 
@@ -67,18 +66,10 @@ def test_a_pooled_stage_is_a_pooled_convolution_and_residual_ones() -> None:
         torch.testing.assert_close(model.features(x.new_ones(2, 3, 24, 24)).shape, torch.Size([2, 6]))
 
 
-def test_each_block_has_squeeze_and_excitation_and_other_models_refuse_it() -> None:
-    with pytest.raises(UsageError, match="--se 4: model fast has no BasicBlocks"):
-        dataclasses.replace(MODELS["fast"], se=4)
-    model = build(ModelConfig("small", 4, (8, 8), (2, 1), (2, 2), se=4), seed=0)
-    blocks = [module for module in model.modules() if isinstance(module, BasicBlock)]
-    assert len(blocks) == 3 and all(len(block.se) == 1 for block in blocks)
-
-
 @pytest.mark.parametrize(
     ("config", "left"),  # the batch normalisations that stay, those after a pooling or a sum
-    [(CONFIG, 0), (MODELS["fast"], 6), (dataclasses.replace(CONFIG, se=4), 0)],
-    ids=["plain", "pooled", "se"],
+    [(CONFIG, 0), (MODELS["fast"], 6)],
+    ids=["plain", "pooled"],
 )
 def test_a_folded_model_gives_the_same_logits_channels_last_and_leaves_the_model_alone(
     config: ModelConfig, left: int
