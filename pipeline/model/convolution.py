@@ -1,6 +1,5 @@
 """The 3x3 convolution of the residual networks, with a faster gradient of its filters on CPUs with AMX."""
 
-import functools
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 NARROW = 8  # pixels: wider images gain nothing
 SHEET = 64  # pixels, at most: two of AMX's tiles
+AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())  # PyTorch has no public API for it
 
 
 class Convolution(nn.Conv2d):
@@ -21,7 +21,7 @@ class Convolution(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """(B, channels_in, H, W) -> (B, channels, H / stride, W / stride)."""
         narrow = self.stride == (1, 1) and input.shape[3] <= NARROW and input.dtype == torch.bfloat16
-        if narrow and input.device.type == "cpu" and torch.is_grad_enabled() and _has_amx():
+        if narrow and input.device.type == "cpu" and torch.is_grad_enabled() and AMX:
             result: Tensor = _OnSheets.apply(input, self.weight.to(input.dtype))
             return result
         return super().forward(input)
@@ -60,8 +60,3 @@ def sheets(images: Tensor) -> Tensor:
     result[:, :, :, width] = 0
     result[:, :, :, :width] = images.permute(0, 2, 3, 1).reshape(-1, n, height, width, channels).transpose(1, 2)
     return result.flatten(2, 3).permute(0, 3, 1, 2)
-
-
-@functools.cache
-def _has_amx() -> bool:
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())  # PyTorch has no public API for it

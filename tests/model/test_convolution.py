@@ -20,7 +20,7 @@ def test_sheets_are_images_side_by_side_with_a_column_of_zeros_each() -> None:
 @pytest.mark.parametrize(("batch", "width"), [(12, 7), (7, 3), (16, 8), (5, 1)])
 def test_gradients_on_a_cpu_with_amx_are_a_convolutions(batch: int, width: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    with mock.patch.object(convolution, "_has_amx", return_value=True):
+    with mock.patch.object(convolution, "AMX", True):
         module = Convolution(4, 6)
         x = torch.randn(batch, 4, width, width, generator=generator).bfloat16().requires_grad_()
         found = module(x)
@@ -36,7 +36,7 @@ def test_gradients_on_a_cpu_with_amx_are_a_convolutions(batch: int, width: int) 
 
 
 def test_other_convolutions_are_pytorchs() -> None:
-    with mock.patch.object(convolution, "_has_amx", return_value=True):
+    with mock.patch.object(convolution, "AMX", True):
         small, wide = torch.ones(2, 4, 8, 8), torch.ones(2, 4, 9, 9, dtype=torch.bfloat16)
         for x, module in ((small, Convolution(4, 6)), (wide, Convolution(4, 6).bfloat16())):
             assert type(module(x).grad_fn).__name__ == "ConvolutionBackward0"
