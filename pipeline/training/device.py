@@ -3,8 +3,8 @@
 Rules decide, so the same command on the same machine gives the same run:
 
     bf16     if the hardware supports it and the model has at least BF16_MACS multiply-accumulates per image
-    compile  with --compile auto, if there is a compiler, a single process trains on CUDA or in bf16 on a CPU, and the
-             whole training takes at least COMPILE_MACS multiply-accumulates
+    compile  with --compile auto, if there is a compiler, a single process trains on CUDA, and the whole training takes
+             at least COMPILE_MACS multiply-accumulates
 
 If a compiler, bf16 or a fused optimizer fails, training continues without it and logs that.
 """
@@ -32,8 +32,8 @@ from pipeline.errors import Log, PipelineError, UsageError, first_line, printabl
 from pipeline.recipes import Compile
 
 BF16_MACS = 10e6  # per image; below, conversion costs as much as bf16 gains
-# Of the whole training, backward included: half an hour on two cores, a minute on an H200.  Compilation costs 1 to 3
-# minutes and saves a sixth on a CPU with bf16, nothing on one without (tests/bench/RESULTS.md).
+# Of the whole training, backward included: an estimated minute on an H200; compilation takes 1 to 3.  On a CPU the
+# compiled model is a third slower (tests/bench/RESULTS.md).
 COMPILE_MACS = 1e15
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"  # the environment's variable
@@ -69,8 +69,8 @@ class Device:
     def by_rule(self, macs: int, images: int, compile_: Compile, alone: bool) -> "Device":
         """The device for a training of `images` images in all, with a model of `macs` per image."""
         precision = self.precision if macs >= BF16_MACS else "fp32"
-        pays = alone and (self.kind == "cuda" or (self.kind == "cpu" and precision == "bf16"))
-        compiled = compile_ == "yes" or (compile_ == "auto" and pays and 3 * macs * images >= COMPILE_MACS)
+        pays = alone and self.kind == "cuda" and 3 * macs * images >= COMPILE_MACS
+        compiled = compile_ == "yes" or (compile_ == "auto" and pays)
         return replace(self, precision=precision, compiled=compiled)
 
 
