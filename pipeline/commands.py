@@ -94,8 +94,8 @@ def arguments(config: TrainConfig) -> list[str]:
 
     BadData if this version of the pipeline lacks the preset or model.
     """
-    preset, network = PRESETS.get(config.preset), MODELS.get(config.model.name)
-    if preset is None or network is None or network != config.model:
+    preset, network = PRESETS.get(config.preset), config.model
+    if preset is None or MODELS.get(network.name) != network:
         raise BadData(f"preset {config.preset} with {config.model.name} is of another version of the pipeline")
     given = ["--preset", config.preset]
     if network != preset.model:

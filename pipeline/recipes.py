@@ -46,6 +46,15 @@ class Option:
     allowed: Range | None = None
 
 
+# Former fields, and the values that disabled them.
+RETIRED = {"erasing": 0.0, "ricap": 0.0, "policy": "none", "se": 0}
+
+
+def without_retired(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of an older config.json, without retired fields that were off."""
+    return {name: value for name, value in values.items() if name not in RETIRED or value != RETIRED[name]}
+
+
 # --- models -----------------------------------------------------------------------------------------------
 
 
@@ -96,10 +105,7 @@ class ModelConfig:
                 f"{PARAMETER_LIMIT:,}: choose another --model, or add --allow-over-limit to compare"
             )
 
-    @staticmethod
-    def upgraded(values: dict[str, Any]) -> dict[str, Any]:
-        """The values of an older config.json, without squeeze-and-excitation if there was none."""
-        return {name: value for name, value in values.items() if name != "se" or value != 0}
+    upgraded = staticmethod(without_retired)
 
 
 MODELS = {
@@ -127,7 +133,6 @@ Optimizer = Literal["adam", "adamw", "sgd", "muon"]
 Schedule = Literal["linear", "cosine", "step", "one-cycle"]
 Flip = Literal["none", "random", "alternating"]
 
-RETIRED_FIELDS = {"erasing": 0.0, "ricap": 0.0, "policy": "none"}  # former fields, and the values that disabled them
 
 NON_NEGATIVE = Range(0)
 SHARE = Range(0, 1)
@@ -204,10 +209,7 @@ class TrainConfig:
         """Plain JSON values, for config.json."""
         return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
 
-    @staticmethod
-    def upgraded(values: dict[str, Any]) -> dict[str, Any]:
-        """The values of an older config.json, without retired options that were off."""
-        return {name: v for name, v in values.items() if name not in RETIRED_FIELDS or v != RETIRED_FIELDS[name]}
+    upgraded = staticmethod(without_retired)
 
 
 @functools.cache

@@ -4,24 +4,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, pad
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 NARROW = 8  # pixels: wider images gain nothing
-SHEET = 64  # pixels, at most: two of AMX's tiles
+SHEET = 64  # pixels: two of AMX's tiles
 AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())  # PyTorch has no public API for it
 
 
 class Convolution(nn.Conv2d):
-    """A 3x3 convolution with zero padding and without bias, since batch normalisation follows."""
+    """A 3x3 convolution with zero padding; it has no bias, since batch normalisation follows, until that is folded."""
 
     def __init__(self, channels_in: int, channels: int, stride: int = 1) -> None:
         super().__init__(channels_in, channels, 3, stride=stride, padding=1, bias=False)
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, channels_in, H, W) -> (B, channels, H / stride, W / stride)."""
-        narrow = self.stride == (1, 1) and input.shape[3] <= NARROW and input.dtype == torch.bfloat16
-        if narrow and input.device.type == "cpu" and torch.is_grad_enabled() and AMX:
+        narrow = self.stride == (1, 1) and input.shape[3] <= NARROW and self.bias is None
+        on_amx = AMX and input.device.type == "cpu" and input.dtype == torch.bfloat16
+        if narrow and on_amx and torch.is_grad_enabled():
             result: Tensor = _OnSheets.apply(input, self.weight.to(input.dtype))
             return result
         return super().forward(input)
@@ -50,13 +51,15 @@ class _OnSheets(torch.autograd.Function):
 
 
 def sheets(images: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B / n, C, H, n * (W + 1)): n images side by side, each with a column of zeros on its right.
+    """(B, C, H, W) -> (about B / n, C, H, n * (W + 1)): n = SHEET // (W + 1) images side by side, zeros between them.
 
-    n is the largest divisor of B whose sheets have at most SHEET columns.
+    Images of zeros fill the last sheet.
     """
     batch, channels, height, width = images.shape
-    n = max(n for n in range(1, max(SHEET // (width + 1), 1) + 1) if batch % n == 0)
-    result = images.new_empty(batch // n, height, n, width + 1, channels)  # channels_last
+    n = SHEET // (width + 1)
+    if missing := -batch % n:
+        images = pad(images, (0, 0, 0, 0, 0, 0, 0, missing))
+    result = images.new_empty(len(images) // n, height, n, width + 1, channels)  # channels_last
     result[:, :, :, width] = 0
     result[:, :, :, :width] = images.permute(0, 2, 3, 1).reshape(-1, n, height, width, channels).transpose(1, 2)
     return result.flatten(2, 3).permute(0, 3, 1, 2)

@@ -97,7 +97,6 @@ class ResNet(nn.Module):
         super().__init__()
         self.config = config
         self.dropout = 0.0
-        self.stem_learns = True
         if config.whitened:
             self.conv1 = nn.Conv2d(3, config.stem, 2)
             self.conv1.weight.requires_grad_(False)
@@ -130,9 +129,7 @@ class ResNet(nn.Module):
         """Normalised images (B, 3, H, W) -> the linear layer's input, (B, the last width)."""
         activation = gelu if self.config.pooled else relu
         pool = adaptive_max_pool2d if self.config.pooled else adaptive_avg_pool2d
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.stem_learns):
-            x = activation(self._stem(x))
-        return pool(self.stages(x), 1).flatten(1)
+        return pool(self.stages(activation(self._stem(x))), 1).flatten(1)
 
     def _stem(self, x: Tensor) -> Tensor:
         if not self.config.whitened:

@@ -75,10 +75,10 @@ def summarise(config: ModelConfig) -> Summary:
 
     def record(name: str, module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         own = sum(p.numel() for p in module.parameters(recurse=False))
-        macs = 0
+        macs, kind = 0, nn.Conv2d if isinstance(module, nn.Conv2d) else type(module)
         if isinstance(module, nn.Conv2d | nn.Linear):  # each weight once per output pixel
             macs = module.weight.numel() * math.prod(output.shape[2:])
-        layers.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), own, macs))
+        layers.append(Layer(name, kind.__name__, tuple(output.shape[1:]), own, macs))
 
     for name, module in model.named_modules():
         if module is not model and not isinstance(module, nn.Sequential):

@@ -26,18 +26,18 @@ def draw(rows: int, config: TrainConfig, generator: torch.Generator) -> Drawn:
         corner = torch.randint(IMAGE_SIZE, (rows, 2), generator=generator) - config.cutout // 2
         drawn["cutout"] = torch.cat([corner, torch.full_like(corner, config.cutout)], 1)
     if config.mixup:  # the config allows one of the two
-        drawn["mixup"] = _beta(config.mixup, (rows,), generator)
+        drawn["mixup"] = _beta(config.mixup, rows, generator)
     if config.cutmix:
-        side = IMAGE_SIZE * (1 - _beta(config.cutmix, (rows,), generator)).sqrt()[:, None]
+        side = IMAGE_SIZE * (1 - _beta(config.cutmix, rows, generator)).sqrt()[:, None]
         corner = torch.randint(IMAGE_SIZE, (rows, 2), generator=generator) - side / 2
         drawn["cutmix"] = torch.cat([corner, side.expand(-1, 2)], 1).round().long()
     return drawn
 
 
-def _beta(alpha: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draws from Beta(alpha, alpha), float32: PyTorch's Beta takes no generator."""
+def _beta(alpha: float, rows: int, generator: torch.Generator) -> Tensor:
+    """Draws (rows,) from Beta(alpha, alpha), float32: PyTorch's Beta takes no generator."""
     seed = int(torch.randint(2**62, (), generator=generator))
-    return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, shape).astype(np.float32))
+    return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, rows).astype(np.float32))
 
 
 def apply(images: Tensor, labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:

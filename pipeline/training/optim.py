@@ -54,9 +54,9 @@ NEWTON_SCHULZ_STEPS = 3
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) for the filters of convolutions, SGD for everything else, both with Nesterov momentum.
 
-    A convolution's filters, as a matrix (out, in * 3 * 3), move by their gradient with all singular values brought
-    near 1, so that rare directions are learned as well as frequent ones.  Their norm is kept at sqrt(out): the batch
-    normalisation that follows makes it meaningless.  torch.optim.Muon takes matrices only.
+    A convolution's filters, as a matrix (out, height * width * in), move by their gradient with all singular values
+    brought near 1, so that rare directions are learned as well as frequent ones.  Their norm is kept at sqrt(out): the
+    batch normalisation that follows makes it meaningless.  torch.optim.Muon takes matrices only.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
@@ -75,7 +75,9 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move all parameters by their gradients."""
         for group in self.param_groups:
-            for p in (p for p in group["params"] if p.grad is not None):
+            for p in group["params"]:
+                if p.grad is None:  # the stem's bias, once it is fixed
+                    continue
                 momentum = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
                 momentum.mul_(group["momentum"]).add_(p.grad)
                 update = p.grad.add(momentum, alpha=group["momentum"])

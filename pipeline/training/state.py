@@ -120,7 +120,7 @@ def load_checkpoint(path: Path, state: State, card_fingerprint: str) -> None:
         device = state.loss_sum.device
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         if content["card"] != card_fingerprint:
-            raise BadData(f"{path} belongs to another run: train this one again with --force")
+            raise BadData(f"{path} is of another run or version of the pipeline: train this run again with --force")
         state.model.load_state_dict(content["model"])
         # Only the moments: the rest follows from the config and this device.
         groups = state.optimizer.state_dict()["param_groups"]

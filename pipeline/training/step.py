@@ -40,17 +40,21 @@ class TrainStep:
         self._world, self._log, self._uncompiled = world, log, uncompiled
         self._teachers = [model.to(device.torch_device).eval() for model in teachers]
         state.model.dropout = config.dropout
-        # SyncBatchNorm refuses CPUs: there each process normalises by its own statistics.
         self._plain: nn.Module = state.model
-        if not world.alone:
-            self._plain = DistributedDataParallel(state.model, find_unused_parameters=state.model.config.whitened)
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._proven = False  # whether a compiled step has succeeded
-        if device.compiled:
+        self._wrap(device.compiled)
+
+    def _wrap(self, compiled: bool) -> None:
+        """Distribute and compile the model, with the parameters that learn at present."""
+        if not self._world.alone:  # SyncBatchNorm refuses CPUs: there each process normalises by its own statistics
+            self._plain = DistributedDataParallel(self._state.model)
+        self._compiled, self._proven = None, False
+        if compiled:
             logging.getLogger("torch").setLevel(logging.ERROR)  # we report failures ourselves, in one line
             try:
                 torch.compiler.reset()  # else a sweep reaches the limit of recompilations in one process
-                mode = "reduce-overhead" if device.kind == "cuda" else None
+                mode = "reduce-overhead" if self._device.kind == "cuda" else None
                 self._compiled = torch.compile(self._plain, dynamic=False, mode=mode)
             except Exception as error:  # some versions of Python, an unwritable cache
                 self._give_up(error)
@@ -65,8 +69,8 @@ class TrainStep:
         """
         state, whole = self._state, len(images) if whole is None else whole
         set_learning_rate(state.optimizer, self._config, state.updates, self._steps_per_epoch)
-        if state.model.config.whitened:
-            state.model.stem_learns = state.updates < STEM_LEARNS * self._config.epochs * self._steps_per_epoch
+        if state.updates >= STEM_LEARNS * self._config.epochs * self._steps_per_epoch:
+            self._fix_stem()
         # A smaller last batch uses the plain model: compiling again for its shape takes as long as the first time.
         if self._compiled is None or whole != self._config.batch_size:
             self._gradients(self._plain, images, targets, whole)
@@ -78,6 +82,12 @@ class TrainStep:
             state.ema.update()
         state.step += 1
         state.updates += 1
+
+    def _fix_stem(self) -> None:
+        bias = self._state.model.conv1.bias
+        if bias is not None and bias.requires_grad:  # only a whitened stem has one
+            bias.requires_grad_(False)
+            self._wrap(self._compiled is not None)
 
     def _gradients(self, model: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, whole: int) -> None:
         if self._config.dropout:

@@ -6,15 +6,18 @@ from torch.nn.functional import conv2d
 
 from pipeline.model import convolution
 from pipeline.model.convolution import Convolution, sheets
+from pipeline.model.resnet import build
+from pipeline.recipes import MODELS
 
 
 def test_sheets_are_images_side_by_side_with_a_column_of_zeros_each() -> None:
-    images = torch.arange(1.0, 2 * 3 * 12 * 2 + 1).view(12, 3, 2, 2)
-    result = sheets(images)  # 12 images of 2 + 1 columns are narrower than a sheet may be
-    assert result.shape == (1, 3, 2, 36) and result.is_contiguous(memory_format=torch.channels_last)
+    images = torch.arange(1.0, 12 * 3 * 7 * 7 + 1).view(12, 3, 7, 7)
+    result = sheets(images)  # eight of them, then four and zeros
+    assert result.shape == (2, 3, 7, 64) and result.is_contiguous(memory_format=torch.channels_last)
     for i, image in enumerate(images):
-        assert torch.equal(result[0, :, :, 3 * i : 3 * i + 2], image)
-    assert not result[..., 2::3].any()
+        left = 8 * (i % 8)
+        assert torch.equal(result[i // 8, :, :, left : left + 7], image)
+    assert not result[..., 7::8].any() and not result[1, :, :, 32:].any()
 
 
 @pytest.mark.parametrize(("batch", "width"), [(12, 7), (7, 3), (16, 8), (5, 1)])
@@ -42,5 +45,20 @@ def test_other_convolutions_are_pytorchs() -> None:
             assert type(module(x).grad_fn).__name__ == "ConvolutionBackward0"
         strided = Convolution(4, 6, 2).bfloat16()(small.bfloat16())
         assert type(strided.grad_fn).__name__ == "ConvolutionBackward0" and strided.shape == (2, 6, 4, 4)
+        biased = Convolution(4, 6).bfloat16()  # as folding makes it
+        biased.bias = torch.nn.Parameter(torch.ones(6, dtype=torch.bfloat16))
+        assert type(biased(small.bfloat16()).grad_fn).__name__ == "ConvolutionBackward0"
         with torch.no_grad():
             assert Convolution(4, 6).bfloat16()(small.bfloat16()).grad_fn is None
+
+
+def test_preset_fast_takes_the_fast_way_where_it_can() -> None:
+    model = build(MODELS["fast"], seed=0).to(memory_format=torch.channels_last)
+    with mock.patch.object(convolution, "AMX", True), torch.autocast("cpu", torch.bfloat16):
+        nodes, found = [model(torch.ones(2, 3, 32, 32)).grad_fn], set()
+        while nodes:
+            if (node := nodes.pop()) is not None and node not in found:
+                found.add(node)
+                nodes += [following for following, _ in node.next_functions]
+    names = [type(node).__name__ for node in found]
+    assert names.count("_OnSheetsBackward") == 3 and names.count("ConvolutionBackward0") == 4

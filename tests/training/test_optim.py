@@ -67,8 +67,9 @@ def test_norms_and_biases_decay_only_if_asked() -> None:
     assert len(group["params"]) == len(before) and group["weight_decay"] == 0.01
 
 
-def test_muon_moves_filters_by_orthogonal_updates_at_a_fixed_norm_and_the_rest_by_sgd() -> None:
-    model = build(MODELS["fast"], 0)
+@pytest.mark.parametrize("bf16", [False, True])
+def test_muon_moves_filters_by_orthogonal_updates_at_a_fixed_norm_and_the_rest_by_sgd(bf16: bool) -> None:
+    model = build(MODELS["fast"], 0).to(memory_format=torch.channels_last)
     config = dataclasses.replace(CONFIG, optimizer="muon", weight_decay=0.5, momentum=0.6)
     optimizer = optim.build(model, config)
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -80,11 +81,12 @@ def test_muon_moves_filters_by_orthogonal_updates_at_a_fixed_norm_and_the_rest_b
         optim.set_learning_rate(optimizer, dataclasses.replace(config, schedule="step", warmup_epochs=0.0), 0, 10)
         before = {name: p.detach().clone() for name, p in named.items()}
         for name, p in named.items():
-            p.grad = torch.randn(p.shape, generator=generator)
+            p.grad = torch.empty_like(p).copy_(torch.randn(p.shape, generator=generator))
             if name in sgd:
                 sgd[name].grad = p.grad.clone()
                 sgd[name].data.mul_(1 - 0.02 * 0.5)
-        optimizer.step()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            optimizer.step()
         for other in theirs:
             other.step()
         for name, p in named.items():

@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline import train
-from pipeline.recipes import PRESETS
+from pipeline.recipes import PRESETS, WHITENED_STEM, ModelConfig, TrainConfig
 from pipeline.store import atomic, runs
 from pipeline.store.runs import Run
 from pipeline.training.device import ALONE, Device, World
@@ -39,6 +39,9 @@ CONFIG = dataclasses.replace(
     PRESETS["rehearsal"], optimizer="sgd", momentum=0.0, weight_decay=0.0, batch_size=31, learning_rate=0.1,
     warmup_epochs=0.0,
 )  # fmt: skip
+WHITENED = dataclasses.replace(
+    CONFIG, epochs=1, model=ModelConfig("small", WHITENED_STEM, (8,), (1,), (2,), pooled=True, whitened=True)
+)
 GENERATOR = np.random.default_rng(0)
 IMAGES = torch.from_numpy(GENERATOR.integers(0, 256, (31, 32, 32, 3), dtype=np.uint8))
 LABELS = torch.from_numpy(GENERATOR.integers(0, 10, 31))
@@ -54,14 +57,16 @@ def arguments(place: Path, name: str, epochs: int) -> list[str]:
     return [*recipe, *folders, "--run", name]
 
 
-def one_step(world: World, training: bool) -> dict[str, Tensor]:
-    """Gradients, weights, statistics and counts after a step on a batch, the first process's statistics for all.
+def after(world: World, training: bool, config: TrainConfig = CONFIG, steps: int = 1) -> dict[str, Tensor]:
+    """Gradients, weights, statistics and counts after steps on a batch, the first process's statistics for all.
 
     Without `training` the norms take no statistics of the batch, of which each process has a share of its own.
     """
-    state = start(CONFIG, CPU, world)
+    state = start(config, CPU, world)
     state.model.train(training)
-    TrainStep(state, CONFIG, CPU, 1, world=world)(IMAGES[world.share], LABELS[world.share], len(IMAGES))
+    step = TrainStep(state, config, CPU, steps, world=world)
+    for _ in range(steps):
+        step(IMAGES[world.share], LABELS[world.share], len(IMAGES))
     world.take_first_buffers(state.model)
     gradients = {f"gradient of {name}": p.grad for name, p in state.model.named_parameters() if p.grad is not None}
     counts = {"loss": world.total(state.loss_sum), "correct": world.total(state.correct)}
@@ -77,7 +82,9 @@ def main(folder: Path) -> int:
             return code
     # Now in a group that is there already, as Ray Train or accelerate make it.
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=limit)
-    torch.save([one_step(World(rank, 2), training) for training in (False, True)], folder / f"found-{rank}.pt")
+    world = World(rank, 2)
+    found = [after(world, training=False), after(world, training=True), after(world, False, WHITENED, steps=2)]
+    torch.save(found, folder / f"found-{rank}.pt")
     (folder / f"pid-{rank}").write_text(str(os.getpid()))
     with redirect_stdout(io.StringIO()):
         return train.main(arguments(folder, "dying", 4000))
@@ -127,12 +134,15 @@ def test_torchrun_trains_one_run_and_the_first_process_alone_writes_and_speaks(l
 
 def test_gradients_are_the_whole_batchs_and_statistics_the_first_processs(launched: Launched) -> None:
     found = [torch.load(launched.folder / f"found-{rank}.pt", weights_only=True) for rank in (0, 1)]
-    for name, value in one_step(ALONE, training=False).items():
-        for plain, _ in found:
-            torch.testing.assert_close(plain[name], value, rtol=1e-4, atol=1e-5, msg=name)
-    (_, first), (_, second) = found
+    expected = after(ALONE, training=False), after(ALONE, False, WHITENED, steps=2)
+    for plain, _, whitened in found:
+        for values, others in zip((plain, whitened), expected, strict=True):
+            assert values.keys() == others.keys()  # in the second step the stem's bias has no gradient
+            for name, value in others.items():
+                torch.testing.assert_close(values[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    (_, first, _), (_, second, _) = found
     assert all(torch.equal(second[name], value) for name, value in first.items() if "running" in name)
-    alone = one_step(ALONE, training=True)
+    alone = after(ALONE, training=True)
     assert not torch.equal(alone["bn1.running_mean"], first["bn1.running_mean"])  # of its own share
 
 

@@ -101,5 +101,5 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / CHECKPOINT, start(CONFIG, CPU), "card")
-    with pytest.raises(BadData, match="belongs to another run"):
+    with pytest.raises(BadData, match="is of another run or version"):
         load_checkpoint(tmp_path / CHECKPOINT, start(CONFIG, CPU), "other card")
