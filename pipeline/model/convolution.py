@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-NARROW = 8  # pixels: wider images gain nothing
+NARROW = 7  # pixels: wider images gain nothing
 SHEET = 64  # pixels: two of AMX's tiles
 AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())  # PyTorch has no public API for it
 

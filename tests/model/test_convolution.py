@@ -20,7 +20,7 @@ def test_sheets_are_images_side_by_side_with_a_column_of_zeros_each() -> None:
     assert not result[..., 7::8].any() and not result[1, :, :, 32:].any()
 
 
-@pytest.mark.parametrize(("batch", "width"), [(12, 7), (7, 3), (16, 8), (5, 1)])
+@pytest.mark.parametrize(("batch", "width"), [(12, 7), (7, 3), (16, 5), (5, 1)])
 def test_gradients_on_a_cpu_with_amx_are_a_convolutions(batch: int, width: int) -> None:
     generator = torch.Generator().manual_seed(0)
     with mock.patch.object(convolution, "AMX", True):
@@ -40,11 +40,11 @@ def test_gradients_on_a_cpu_with_amx_are_a_convolutions(batch: int, width: int) 
 
 def test_other_convolutions_are_pytorchs() -> None:
     with mock.patch.object(convolution, "AMX", True):
-        small, wide = torch.ones(2, 4, 8, 8), torch.ones(2, 4, 9, 9, dtype=torch.bfloat16)
+        small, wide = torch.ones(2, 4, 6, 6), torch.ones(2, 4, 8, 8, dtype=torch.bfloat16)
         for x, module in ((small, Convolution(4, 6)), (wide, Convolution(4, 6).bfloat16())):
             assert type(module(x).grad_fn).__name__ == "ConvolutionBackward0"
         strided = Convolution(4, 6, 2).bfloat16()(small.bfloat16())
-        assert type(strided.grad_fn).__name__ == "ConvolutionBackward0" and strided.shape == (2, 6, 4, 4)
+        assert type(strided.grad_fn).__name__ == "ConvolutionBackward0" and strided.shape == (2, 6, 3, 3)
         biased = Convolution(4, 6).bfloat16()  # as folding makes it
         biased.bias = torch.nn.Parameter(torch.ones(6, dtype=torch.bfloat16))
         assert type(biased(small.bfloat16()).grad_fn).__name__ == "ConvolutionBackward0"
