@@ -155,7 +155,7 @@ def test_a_dry_run_can_be_pushed_by_hand(tmp_path: Path, kaggle: FaultyKaggle) -
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("push", "--mixup", "1", "--cutmix", "1"), 2, "use only one of --mixup, --cutmix"),
+        (("push", "--mixup", "1", "--cutmix", "1"), 2, "use only one of --mixup and --cutmix"),
         (("push", "--model", "resnet18"), 2, "11,173,962 trainable parameters"),
         (("push", "--run", "tiny", "--dry-run"), 2, "a kernel's name has from 5 to 50"),
     ],

@@ -33,7 +33,7 @@ from pipeline.recipes import Compile
 
 BF16_MACS = 10e6  # per image; below, conversion costs as much as bf16 gains
 # Of the whole training, backward included; compilation takes 1 to 3 minutes.  An estimate, since no GPU was at hand.
-# On a CPU the compiled model is no faster, with AMX a third to a half slower (tests/bench/RESULTS.md).
+# On CPUs compiled models are no faster, with AMX a third to a half slower (tests/bench/RESULTS.md).
 COMPILE_MACS = 2e15
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"  # the environment's variable

@@ -83,7 +83,7 @@ class Muon(torch.optim.Optimizer):
                 update = p.grad.add(momentum, alpha=group["momentum"])
                 if p.dim() == 4:
                     p.mul_(len(p) ** 0.5 / p.norm())
-                    rows = update.permute(0, 2, 3, 1)  # channels_last, as it lies in memory
+                    rows = update.permute(0, 2, 3, 1)  # channels_last: a view
                     update = orthogonalised(rows.flatten(1)).view_as(rows).permute(0, 3, 1, 2)
                 else:
                     p.mul_(1 - group["lr"] * group["weight_decay"])
