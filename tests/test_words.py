@@ -10,6 +10,7 @@ from tests.support import ROOT
 
 # Messages, help texts, docstrings and comments are all in the sources.
 SOURCES = [path for path in sorted(ROOT.glob("pipeline/**/*")) if path.suffix in (".py", ".j2", ".css")]
+SOURCES += sorted(ROOT.glob("tests/bench/*.py"))
 GONE = (
     "foret(?:ell|old)", "stand-in", "hidden (?:images?|sets?)", "labelled images", "anew", "in the box", "lies",
     "answering again", "the budget", r"(?<!there )is no (?!longer)\w+", "took it as", "moving average", "for people",

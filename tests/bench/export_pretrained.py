@@ -3,7 +3,7 @@
     python tests/bench/export_pretrained.py --run RUN --name NAME --trained-on "CIFAR-10, 50,000 images" \\
         --command "python -m pipeline.train --preset best"
 
-Measures on how many of the labelled test images the half-precision network says what the full one says, both in
+Measures on how many of the holdout images the half-precision model says what the full one says, both in
 float32 on the CPU unless --device names another.
 """
 
@@ -42,12 +42,12 @@ def export(
     """Write `run` into `folder` as NAME.safetensors and NAME.json, each atomically, the card last.
 
     Args:
-        trained_on: the images, for people: "CIFAR-10, 50,000 images".
+        trained_on: the images in words: "CIFAR-10, 50,000 images".
         command: what trained it, at the git commit `commit`.
         agreement: measures, on the file of half-precision weights, per cent of labels equal to the run's own.
 
     Raises:
-        UsageError: `name` is no plain name.
+        UsageError: `name` is not a plain name.
         BadData: the run's weights are damaged.
         PipelineError: the weights do not fit half precision, or the file is too large.
     """
@@ -111,7 +111,7 @@ def main() -> None:
         commit=commit.strip(), agreement=agreement,
     )  # fmt: skip
     print(f"{written.weights}: {written.weights.stat().st_size / 1e6:.2f} MB")
-    print(f"{agreement(written.weights):.3f} % of {len(images):,} images are labelled alike in full and half precision")
+    print(f"{agreement(written.weights):.3f}% of {len(images):,} images get the same label in full and half precision")
 
 
 if __name__ == "__main__":

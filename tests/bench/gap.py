@@ -4,15 +4,15 @@
     python tests/bench/gap.py --merge FILE.json ...
     PIPELINE_PUBLISHED=FILE.npz python tests/bench/gap.py
 
-On sets whose shift is known (tests/bench/stand_ins.py), made of the labelled test_batch.  In its place, run A is
+On sets whose shift is known (tests/bench/stand_ins.py), made of test_batch.  In its place, run A is
 assessed by its validation split, which no set contains.  The runs B, C ... find out which images are hard, for the
 natural sets, and give aline the pairs it needs.  For each set: accuracy, the diagnosis and prediction of the CSV that
 `predict` would write, and the accuracy after the mitigation, in per cent; `alone` is the prediction without B, C ...
-`ratio` is the median error of the predictions against that of taking local accuracy itself.  --merge makes one
+`ratio` is the median error of the predictions against that of taking the holdout accuracy itself.  --merge makes one
 table of what several processes printed with --json.
 
-On published predictions (tests/bench/published.py): `ratio` is the mean absolute error of aline over three networks
-against that of local accuracy itself.
+On published predictions (tests/bench/published.py): `ratio` is the mean absolute error of aline over three models
+against that of the holdout accuracy itself.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ from tests.gap.cases import InMemory
 
 BATCH = 500
 TRAINING = 2000  # images: near duplicates, which are looked for among them, are not measured here
-SIDECAR = Sidecar("stand-in", "run", "s", 0, "w", "h", None, "split", 0.0, "", {})
+SIDECAR = Sidecar("simulated", "run", "s", 0, "w", "h", None, "split", 0.0, "", {})
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Bench:
         """As if predict had written the CSV."""
         evidence.write(self.csv, SIDECAR.csv_sha256)
         csv = LocalCsv(self.csv, 0, dataclasses.replace(SIDECAR, rows=len(evidence.hidden)))
-        return assess(csv, [], [], Competition("stand-in", public_rows=len(evidence.hidden))).forecast
+        return assess(csv, [], [], Competition("simulated", public_rows=len(evidence.hidden))).forecast
 
 
 def _shown(made: Forecast) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _together(panels: Sequence[Panel], data: Processed, name: ArrayName, truth: 
 
 def main() -> None:
     """Measure and print."""
-    parser = side_by_side.parser(__doc__, rounds=1)
+    parser = side_by_side.parser(__doc__)
     parser.add_argument("--competition", metavar="SLUG", help="a folder below $PIPELINE_PROCESSED")
     parser.add_argument("--models", type=Path, default=Path("data/models"), help="where the runs are")
     parser.add_argument("--run", help="the run that is assessed")
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=2000, help="images of a set (default: 2,000)")
     parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     parser.add_argument("--merge", type=Path, nargs="+", metavar="FILE", help="what --json has printed")
-    parser.add_argument("--sets", type=int, default=300, help="random sets of published networks of each size")
+    parser.add_argument("--sets", type=int, default=300, help="random sets of published models of each size")
     arguments = parser.parse_args()
     if arguments.merge:
         parts = [json.loads(file.read_text()) for file in arguments.merge]

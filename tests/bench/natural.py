@@ -30,7 +30,7 @@ EASY, SIZE, SEEDS = (0.5, 0.2, 0.06, 0.02), 1500, (11, 21, 22, 23, 31)  # EASY: 
 
 def main() -> None:
     """Measure and print."""
-    parser = side_by_side.parser(__doc__, rounds=1)
+    parser = side_by_side.parser(__doc__)
     parser.add_argument("--competition", required=True)
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--runs", nargs="+", required=True)
@@ -46,8 +46,8 @@ def main() -> None:
         local, truth = accuracy(holdout.labels, holdout.known_truth), pool.known_truth
         others = [of for other, (of, _) in outputs.items() if other != name]
         errors, every = [], np.arange(len(truth))
-        for judges, missed, easy, seed in product([others, *([of] for of in others)], (0, 1), EASY, SEEDS):
-            hard = [(1 - of.probabilities[every, truth], of.labels != truth)[missed] for of in judges]
+        for scorers, missed, easy, seed in product([others, *([of] for of in others)], (0, 1), EASY, SEEDS):
+            hard = [(1 - of.probabilities[every, truth], of.labels != truth)[missed] for of in scorers]
             weights = easy + np.mean(hard, axis=0)
             rows = np.random.default_rng(seed).choice(len(truth), SIZE, replace=False, p=weights / weights.sum())
             made = forecast(accuracy=local, holdout=known, hidden=asked[rows], verdict="natural", scored_rows=SIZE)

@@ -52,7 +52,7 @@ def main() -> None:
     agree = 100 * float((plain(pixels[:1024]) == ours(device.precision, pixels[:1024])).mean())
     figures, lines = side_by_side.compare(ways, "plain", arguments.rounds, len(pixels))
     result = {"ratio": figures["ratios"][f"ours {device.precision}"], **figures, "labels_agree": agree}
-    side_by_side.report(arguments.json, result, [*lines, f"labels alike: {agree:.2f} % of 1,024 (untrained weights)"])
+    side_by_side.report(arguments.json, result, [*lines, f"labels alike: {agree:.2f}% of 1,024 (untrained weights)"])
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How well scores are predicted of networks whose predictions were published, on CIFAR-10's test set and CIFAR-10.1.
+"""How well scores are predicted of models whose predictions were published, on CIFAR-10's test set and CIFAR-10.1.
 
 The file holds arrays of labels, `cifar10/NETWORK` and `cifar10_1/NETWORK`, and the truth, `labels_cifar10` and
-`labels_cifar10_1`.  Random sets of networks of each size, and for each network in them the error of aline, as check
-uses it; for each network as the anchor, the error of the anchored line on the others.  Errors in points, estimate
+`labels_cifar10_1`.  Random sets of models of each size, and for each model in them the error of aline, as check
+uses it; for each model as the anchor, the error of the anchored line on the others.  Errors in points, estimate
 minus truth.
 """
 
@@ -20,7 +20,7 @@ SIZES = (3, 4, 5, 8)
 
 
 def measure(file: Path, sets: int) -> tuple[dict[str, Any], list[str]]:
-    """Figures, and their lines; `sets` random sets of networks of each size."""
+    """Figures, and their lines; `sets` random sets of models of each size."""
     with np.load(file) as stored:
         values = dict(stored.items())
     names = sorted(key.removeprefix("cifar10/") for key in values if key.startswith("cifar10/"))
@@ -42,14 +42,14 @@ def measure(file: Path, sets: int) -> tuple[dict[str, Any], list[str]]:
         falls = [(before[name] - after[name], before[name] - value) for (_, name), value in raw.items()]
         true, said = np.mean(falls, axis=0)
         refused = 1 - len(raw) / (size * len(picked))
-        found[f"aline, {size} networks"] = summary(errors) | {"refused": refused, "underrated": float(true / said)}
+        found[f"aline, {size} models"] = summary(errors) | {"refused": refused, "underrated": float(true / said)}
     found["anchored, one score"] = summary([
         estimators.probit_line([(before[anchor], after[anchor])], before[other]) - after[other]
         for anchor, other in permutations(names, 2)
     ])  # fmt: skip
     lines = [f"{name}: {', '.join(f'{key} {value:.2f}' for key, value in of.items())}" for name, of in found.items()]
-    lines.append(f"local accuracy itself errs by {naive:.2f} points")
-    return {"ratio": found["aline, 3 networks"]["mae"] / naive, "naive_mae": naive, "methods": found}, lines
+    lines.append(f"the holdout accuracy itself errs by {naive:.2f} points")
+    return {"ratio": found["aline, 3 models"]["mae"] / naive, "naive_mae": naive, "methods": found}, lines
 
 
 def summary(errors: list[float]) -> dict[str, float]:

@@ -53,7 +53,7 @@ def rehearse(seed: int, place: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and print."""
-    parser = side_by_side.parser(__doc__, rounds=1)
+    parser = side_by_side.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=20, help="how many (default: 20)")
     parser.add_argument("--draws", action="store_true", help="of the digits, too")
     parser.add_argument("--keep", metavar="FOLDER", type=Path, help="where runs stay, and are found; else nowhere")

@@ -87,8 +87,8 @@ def killed(arguments: argparse.Namespace, folder: Path) -> Found:
 
 def long_ledger(arguments: argparse.Namespace, folder: Path) -> Found:
     """`check` with a long ledger, alone and with Kaggle, whose list has all those submissions."""
-    book = folder / "submissions/ledger.csv"
-    write_ledger(book, SUBMISSIONS)
+    path = folder / "submissions/ledger.csv"
+    write_ledger(path, SUBMISSIONS)
     alone = _seconds(folder, {})
     with mock_kaggle(write_download(folder / "source"), folder / "state", slug=SLUG) as served:
         outcome, when = Outcome(COMPLETE, "0.80000", "0.80000"), 1_700_000_000.0  # seconds since 1970
@@ -96,7 +96,7 @@ def long_ledger(arguments: argparse.Namespace, folder: Path) -> Found:
             Submission(k + 1, when, "a.csv", f"sha={k:064x}"[:16], 100, "", outcome) for k in range(SUBMISSIONS)
         ]
         joined = _seconds(folder, served.environment)
-    lines = len(ledger.read(book))
+    lines = len(ledger.read(path))
     bad = [] if lines == 4 * SUBMISSIONS else [f"the ledger has {lines} lines after it"]
     return {"lines": lines, "seconds": round(alone, 2), "seconds with Kaggle": round(joined, 2)}, bad
 
@@ -130,7 +130,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, Path], Found]] = {
 
 def main() -> int:
     """Run the parts that were asked for."""
-    parser = side_by_side.parser(__doc__, rounds=1)
+    parser = side_by_side.parser(__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
     parser.add_argument("--share", type=int, default=10, help="one in so many files and rows (default: 10)")
     parser.add_argument("--kills", type=int, default=8, help="how many (default: 8, one for each stage)")

@@ -37,14 +37,14 @@ def measured(run: Run, data: Processed, device: str) -> dict[str, float]:
     if run.card.config.flip != "none":
         panel = inference.Panel(inference.load([run], choose(device)), "flip-shift", 512)
         ensemble = Ensemble((run,))
-        labelled = inference.predict_holdout(ensemble, panel, data)
-        with_tta = inference.holdout_scores(ensemble, *labelled).test_batch
+        outputs = inference.predict_holdout(ensemble, panel, data)
+        with_tta = inference.holdout_scores(ensemble, *outputs).test_batch
     return {"seed": run.card.config.seed, "seconds": run.result.seconds, "accuracy": accuracy, "with_tta": with_tta}
 
 
 def main() -> None:
     """Train, and print each run's figures, their mean and their standard deviation."""
-    parser = side_by_side.parser(__doc__, rounds=1)
+    parser = side_by_side.parser(__doc__)
     parser.add_argument("--competition", required=True, metavar="SLUG", help="a folder below $PIPELINE_PROCESSED")
     parser.add_argument("--models", type=Path, default=Path("data/models"), help="where the runs go")
     parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
