@@ -45,12 +45,6 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}h {minutes % 60}m" if minutes >= 60 else f"{minutes}m {rest}s" if minutes else f"{rest}s"
 
 
-def clock(seconds: float) -> str:
-    """Time left: 0:20, 3:20 or 1:47:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
-
-
 def scientific(number: float) -> str:
     """A learning rate: 8.1e-4."""
     mantissa, _, exponent = f"{number:.1e}".partition("e")
@@ -97,7 +91,7 @@ class _Lines:
 
 
 class Meter:
-    """Progress of `what`, of `total` units, with rate and time left; close it, or use it in `with`."""
+    """Progress of `what`, of `total` units, with rate and time left; for `with`, which removes it at the end."""
 
     def __init__(self, what: str, total: int | None, unit: str, log: Log, *, done: int = 0, shown: bool = True) -> None:
         in_bytes, terminal = unit == BYTES, sys.stderr.isatty()
@@ -123,7 +117,7 @@ class Meter:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.close()
+        self._bar.close()
 
     def add(self, count: int) -> None:
         """Count `count` more units."""
@@ -139,7 +133,3 @@ class Meter:
         for part in parts:
             yield part
             self.add(len(part))
-
-    def close(self) -> None:
-        """Remove the bar."""
-        self._bar.close()

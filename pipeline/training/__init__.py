@@ -7,7 +7,6 @@ optim        optimizers, learning rate, EMA
 inference    evaluation, test-time augmentation, batch-norm adaptation, several models, teachers
 state        the training state and its checkpoint
 step         one step; distillation
-metrics      TensorBoard
-loop         epochs, validation, Ctrl-C, progress
+loop         epochs, validation, Ctrl-C, progress, TensorBoard
 session      one run from its card to its weights; resumes
 """

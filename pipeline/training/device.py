@@ -3,8 +3,8 @@
 Rules decide, so the same command on the same machine gives the same run:
 
     bf16     if the hardware supports it and the model has at least BF16_MACS multiply-accumulates per image
-    compile  with --compile auto, if there is a compiler, a single process trains on CUDA, and the whole training takes
-             at least COMPILE_MACS multiply-accumulates
+    compile  with --compile auto, if a single process trains on CUDA, and the whole training takes at least COMPILE_MACS
+             multiply-accumulates
 
 If a compiler, bf16 or a fused optimizer fails, training continues without it and logs that.
 """

@@ -4,16 +4,19 @@ Within an epoch the host waits for the device only once in 50 steps, since a wai
 """
 
 import math
+import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
 
-from pipeline.console import Meter, clock, scientific
+from torch.utils.tensorboard import SummaryWriter
+
+from pipeline.console import Meter, duration, scientific
 from pipeline.errors import Log
 from pipeline.recipes import TrainConfig
 from pipeline.store import runs
@@ -21,7 +24,6 @@ from pipeline.store.runs import CHECKPOINT, METRICS, EpochRow
 from pipeline.training.batches import TrainingImages
 from pipeline.training.device import ALONE, Device, World
 from pipeline.training.inference import EvaluationImages, evaluate
-from pipeline.training.metrics import Board
 from pipeline.training.optim import learning_rate
 from pipeline.training.state import State, diverged, save_checkpoint
 from pipeline.training.step import TrainStep
@@ -71,7 +73,9 @@ class Task:
         return len(rows) >= self.config.epochs or (patience > 0 and stale >= patience)
 
 
-def fit(task: Task, state: State, train_step: TrainStep, meter: Meter, log: Log, board: Board | None = None) -> None:
+def fit(
+    task: Task, state: State, train_step: TrainStep, meter: Meter, log: Log, board: SummaryWriter | None = None
+) -> None:
     """Train from `state` to the last epoch, with each epoch on `board`; `meter` counts images.
 
     Raises:
@@ -92,11 +96,19 @@ def fit(task: Task, state: State, train_step: TrainStep, meter: Meter, log: Log,
             if task.world.first:
                 runs.write_metrics(task.folder / METRICS, state.rows)
             if board is not None:
-                board.add(row)
+                add_events(board, row)
             _save(task, state)
             log(epoch_line(state.rows, task.config.epochs))
     if len(state.rows) < task.config.epochs:
         log(f"stopped early: no better epoch than {runs.best_row(state.rows).epoch} since")
+
+
+def add_events(board: SummaryWriter, row: EpochRow) -> None:
+    """Write one epoch's TensorBoard events to disk."""
+    for name, value in asdict(row).items():
+        if name != "epoch":
+            board.add_scalar(re.sub("^(train|validation)_", r"\1/", name), value, row.epoch)
+    board.flush()
 
 
 def epoch_line(rows: Sequence[EpochRow], epochs: int) -> str:
@@ -106,7 +118,7 @@ def epoch_line(rows: Sequence[EpochRow], epochs: int) -> str:
         f"epoch {row.epoch:>{len(str(epochs))}}/{epochs}  lr {scientific(row.rate)}  "
         f"train loss {row.train_loss:.3f} acc {row.train_accuracy:.1f}%  "
         f"val loss {row.validation_loss:.3f} acc {row.validation_accuracy:.1f}%  "
-        f"{row.images_per_second:,.0f} img/s  {clock(left)} left"
+        f"{row.images_per_second:,.0f} img/s  {duration(left)} left"
     )
 
 

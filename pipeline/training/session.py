@@ -2,13 +2,15 @@
 
 import statistics
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.config import fingerprint
 from pipeline.console import Meter, working
@@ -25,7 +27,6 @@ from pipeline.training.batches import Split, TrainingImages
 from pipeline.training.device import ALONE, Device, Precision, World, device_advice, machine
 from pipeline.training.inference import EvaluationImages, bf16_agreement, evaluate
 from pipeline.training.loop import Task, fit
-from pipeline.training.metrics import Board
 from pipeline.training.state import State, load_checkpoint, start
 from pipeline.training.step import TrainStep
 
@@ -57,8 +58,10 @@ def run(
         _announce(task, state, log)
 
         images, done = config.epochs * len(task.training), task.training.seen(state.updates)
+        # Purged: what an earlier session wrote after its last checkpoint.
+        events = partial(SummaryWriter, str(folder / TENSORBOARD), purge_step=state.epoch + 1)
         with (
-            closing(Board(folder / TENSORBOARD, state.epoch)) if world.first else nullcontext() as board,
+            events() if world.first else nullcontext() as board,
             Meter("train:", images, "img", log, done=done, shown=world.first) as meter,
         ):
             train_step = TrainStep(

@@ -1,4 +1,3 @@
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,10 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (  # t
     EventAccumulator,
 )
 from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]
+from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.store.runs import EpochRow
-from pipeline.training.metrics import Board
+from pipeline.training.loop import add_events
 
 ROW = EpochRow(1, 1e-3, 2.0, 20.0, 1.9, 30.0, 100.0, 5.0)
 ROWS = [ROW, replace(ROW, epoch=2, validation_accuracy=40.0), replace(ROW, epoch=3, validation_accuracy=40.0)]
@@ -37,8 +37,8 @@ def ordered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_epoch_is_there_once_after_a_resume(tmp_path: Path) -> None:
     # The first session was killed before its first checkpoint; the third does epoch 2 again.
     for done, rows in ((0, ROWS[:1]), (0, ROWS[:2]), (1, ROWS[1:])):
-        with closing(Board(tmp_path, done)) as board:
+        with SummaryWriter(str(tmp_path), purge_step=done + 1) as board:
             for row in rows:
-                board.add(row)
+                add_events(board, row)
     found = events(tmp_path)
     assert found["validation/accuracy"] == [(1, 30.0), (2, 40.0), (3, 40.0)]
