@@ -8,7 +8,7 @@ plain .npy arrays with a manifest.  Needs no torch.
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -56,9 +56,9 @@ def preprocess(slug: str, paths: Paths, log: Log, *, ids_key: str | None = None,
     hidden = cifar.read_hidden(hidden_file, ids_key, commands.command("preprocess", slug, paths, "--ids-key"))
     facts = {
         "class_names": cifar.read_class_names(batches),
-        "train": _statistics(cifar.in_chunks(train.images)),
-        "test": _statistics(cifar.in_chunks(test.images)),
-        "hidden": {"file": hidden_file.name, **_hidden_facts(hidden, train, log)},
+        "train": {"images": len(train.labels)},
+        "test": {"images": len(test.labels)},
+        "hidden": {"file": hidden_file.name, **_hidden_facts(hidden, train)},
     }
     _report(facts)
     others = strangers(target, *(f"{name}.npy" for name in get_args(ArrayName)))
@@ -129,28 +129,13 @@ def _write(
     return records(folder, folder.glob("*.npy"))
 
 
-def _statistics(chunks: Iterable[cifar.Images]) -> dict[str, Any]:
-    """Number of images, and mean and standard deviation of each channel over all pixels, 0..1."""
-    counts = np.zeros((3, 256), dtype=np.int64)
-    for images in chunks:
-        for channel in range(3):
-            counts[channel] += np.bincount(images[..., channel].reshape(-1), minlength=256)
-    pixels, values = int(counts[0].sum()), np.arange(256) / 255
-    mean = counts @ values / pixels
-    std = np.sqrt(np.maximum(counts @ values**2 / pixels - mean**2, 0))
-    return {"images": pixels // IMAGE_SIZE**2, "mean": mean.round(4).tolist(), "std": std.round(4).tolist()}
-
-
-def _hidden_facts(hidden: cifar.Hidden, train: cifar.Labelled, log: Log) -> dict[str, Any]:
-    with Meter("preprocess: reading the test images,", len(hidden), "images", log) as meter:
-        seen = _statistics(meter.each(hidden.chunks()))
+def _hidden_facts(hidden: cifar.Hidden, train: cifar.Labelled) -> dict[str, Any]:
     return {
-        **seen,
+        "images": len(hidden),
         "own_ids": hidden.ids_key is not None,
         "ids_key": hidden.ids_key,
         "layout": hidden.layout.name,
         "layout_expected": hidden.layout.expected,
-        "smoothness": hidden.layout.smoothness,
         "channel_order": cifar.channel_order(hidden.sample(), train.images),
     }
 

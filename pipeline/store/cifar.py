@@ -146,14 +146,9 @@ class Hidden:
 
     def chunks(self) -> Iterator[Images]:
         """All images, CHUNK at a time."""
-        for part in in_chunks(self.raw):
-            yield read(part, self.layout)
+        for start in range(0, len(self), CHUNK):
+            yield read(self.raw[start : start + CHUNK], self.layout)
             _forget(self.raw)
-
-
-def in_chunks(images: Images) -> Iterator[Images]:
-    """Views of CHUNK images at a time."""
-    return (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
 
 
 def find_batches(folder: Path) -> Path | None:
