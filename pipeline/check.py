@@ -77,10 +77,10 @@ class Checked:
         The two-proportion z test: the variance of the difference is p (1 - p) (1/n + 1/m).
         """
         entry, m = self.newest, self.public_rows
-        if entry is None or entry.local_test is None or entry.public is None or m is None:
+        if entry is None or entry.local_test is None or entry.public is None or not m:
             return None
         n = self.facts["test"]["images"] if self.facts else HOLDOUT_ROWS
-        p = (entry.local_test * n + entry.public * m) / (n + m)
+        p = min((entry.local_test * n + entry.public * m) / (n + m), 100.0)  # an edited ledger can hold more
         sigma = math.sqrt(p * (100 - p) * (1 / n + 1 / m))
         limit = NORMAL.inv_cdf(0.975) * sigma
         exceeds = abs(entry.local_test - entry.public) > limit

@@ -25,7 +25,7 @@ from pipeline.errors import BadData, Log, MissingInput, NetworkError, PipelineEr
 from pipeline.kaggle_api import credentials
 from pipeline.kaggle_api.client import MARKER, Kaggle, RemoteFile
 from pipeline.store import archive, atomic, cifar, formats, links
-from pipeline.store.manifest import KAGGLE, FileRecord, Manifest, records, strangers, versions
+from pipeline.store.manifest import KAGGLE, FileRecord, Manifest, records, strangers
 from pipeline.store.manifest import NAME as MANIFEST
 
 # Where old and new Kaggle notebooks mount a competition's files.
@@ -66,7 +66,9 @@ def download(
 def _is_complete(target: Path, source: Path | None, log: Log) -> bool:
     """Whether `target` is complete and from `source`; UsageError if it holds something else."""
     manifest = Manifest.read(target)
-    if manifest is None and not target.exists():
+    if target.is_file():
+        raise UsageError(f"{target} is not a folder: move it away")
+    if manifest is None and not (target.is_dir() and any(target.iterdir())):
         return False
     origin = manifest.inputs.get("source") if manifest else str(target.resolve())  # laid out by hand
     if source is not None and origin != str(source.resolve()):
@@ -160,7 +162,7 @@ def _finish(folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile
     except (BadData, MissingInput) as error:  # the folder is removed: name its source instead
         made_of = "Kaggle's archive" if origin == KAGGLE else origin
         raise type(error)(str(error).replace(str(folder), made_of)) from error
-    Manifest("download", files, inputs={"source": origin}, versions=versions("kaggle")).write(folder)
+    Manifest("download", files, inputs={"source": origin}).write(folder)
 
 
 def _verified(folder: Path, target: Path, listed: Sequence[RemoteFile], log: Log) -> dict[str, FileRecord]:

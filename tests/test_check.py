@@ -166,6 +166,7 @@ def test_the_newest_score_of_ours_is_compared(tmp_path: Path) -> None:
     # pooled p = (94.3 10000 + 83.439 5012) / 15012 = 90.674 %; variance = p (1 - p) (1/10000 + 1/5012)
     assert paper["noise"] == {"sigma": 0.503, "limit": pytest.approx(0.986, abs=1e-3), "exceeds": True}
     assert not near["noise"]["exceeds"]
+    assert found(dataclasses.replace(ours, public=320.0))["noise"]["exceeds"]  # an edited line
 
 
 @pytest.mark.parametrize("content", ["{}", "\xff"])
@@ -356,7 +357,12 @@ def test_the_only_competition_that_is_here_is_taken(place: Path, command: str) -
 
 
 def test_a_csv_that_cannot_be_judged_is_refused_if_asked_for_and_else_only_told(place: Path) -> None:
-    (place / "submissions/tiny-run.npz").write_bytes(b"torn")
+    evidence = place / "submissions/tiny-run.npz"
+    content = bytearray(evidence.read_bytes())
+    content[content.index(b"PK\1\2") + 10] = 2  # a flipped bit: an unknown compression
+    evidence.write_bytes(content)
+    assert "tiny-run.npz is damaged" in error_line(check(place, None, "--csv", "submissions/tiny-run.csv"), 4)
+    evidence.write_bytes(b"torn")
     result = check(place, None)
     assert result.returncode == 0 and "no prediction:" in result.stdout and "predict again" in result.stdout
     assert json.loads(check(place, None, "--json").stdout)["not_judged"].endswith("predict again with --force")

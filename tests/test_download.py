@@ -194,6 +194,16 @@ def test_a_folder_laid_out_by_hand_stays_as_it_is(tmp_path: Path, source: Path) 
     assert content(folder) == content(source) and tree(folder.with_name(f"{SLUG}.bak")) == before
 
 
+def test_an_empty_folder_or_a_file_is_no_download(tmp_path: Path, source: Path) -> None:
+    target(tmp_path).parent.mkdir(parents=True)
+    target(tmp_path).write_text("mine")
+    assert "is not a folder: move it away" in error_line(run(tmp_path, "download", "--from", source), 2)
+    target(tmp_path).unlink()
+    target(tmp_path).mkdir()
+    output(run(tmp_path, "download", "--from", source))
+    assert content(target(tmp_path)) == content(source)
+
+
 def test_linked_files_that_were_replaced_are_noticed_and_preprocessed_anew(tmp_path: Path, source: Path) -> None:
     def both() -> list[str]:
         return [output(run(tmp_path, "download", "--from", source)), output(run(tmp_path, "preprocess"))]

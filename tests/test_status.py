@@ -309,6 +309,12 @@ def test_missing_files_are_damage(place: Path) -> None:
     assert line(place, "processed").startswith("damaged: data/processed/tiny/hidden_ids.npy is missing")
 
 
+def test_a_copied_run_is_damage(place: Path) -> None:
+    shutil.copytree(finish(place, "mine"), place / "data/models/mine copy")
+    text = "\n".join(shown(place))
+    assert "mine copy" in text and "a name of letters" in text
+
+
 def test_a_screen_is_enough_for_very_much(place: Path) -> None:
     names = [f"a-very-long-name-for-a-run-{'x' * 80}-{k}" for k in range(12)]
     for name in names:

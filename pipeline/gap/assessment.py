@@ -92,7 +92,7 @@ class Assessment:
         if sent is not None and sent.public is not None:
             parts.append(f"public {sent.public:.2f}%")
             parts += [] if sent.private is None else [f"private {sent.private:.2f}%"]
-            parts.append(f"gap {sent.gap_public:.2f} points")
+            parts.append(f"gap {self.csv.sidecar.test_accuracy - sent.public:.2f} points")
         return "   ".join(parts)
 
     @property

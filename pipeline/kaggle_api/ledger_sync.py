@@ -1,6 +1,7 @@
 """Write Kaggle's list of submissions into the ledger: the CSV of each, and its state."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -72,11 +73,10 @@ def _recognised(submission: Submission, by_sha: Mapping[str, Entry], csvs: Seque
 
 
 def _per_cent(score: str) -> float | None:
-    """Kaggle's "0.83439" as 83.439; None if unknown."""
-    try:
-        return round(100 * float(score), 3)
-    except ValueError:
-        return None
+    """Kaggle's "0.83439" as 83.439; None if it is unknown or no share."""
+    with suppress(ValueError):
+        return value if 0 <= (value := round(100 * float(score), 3)) <= 100 else None
+    return None
 
 
 def instant(text: str) -> datetime:

@@ -203,9 +203,8 @@ def _confusion(outputs: Outputs, names: Sequence[str]) -> Picture:
     axes.set_yticks(range(len(names)), accuracy)
     axes.grid(visible=False)
     taken, for_ = divmod(int(off.argmax()), len(names))
-    words = f"Most often confused: {names[taken]} taken for {names[for_]}, {off[taken, for_]:.1f}%"
-    return _picture("confusion", "Confusion, % of true class",
-                    f"Accuracy: {', '.join(accuracy)}. {words}", axes,
+    words = f". Most often confused: {names[taken]} taken for {names[for_]}, {off[taken, for_]:.1f}%" * bool(off.max())
+    return _picture("confusion", "Confusion, % of true class", f"Accuracy: {', '.join(accuracy)}{words}", axes,
                     xlabel="predicted", ylabel="true class, its accuracy in %")  # fmt: skip
 
 
@@ -256,8 +255,12 @@ def _sheets(
     name: str, title: str, rows: NDArray[np.int64], layers: Callable[[NDArray[np.int64]], Sequence[Layer]]
 ) -> list[Picture]:
     """Contact sheets of the images `rows`: the FIRST, and folded, up to MOST; none without images."""
-    parts = ((name, rows[:MOST][:FIRST]), (f"{name}-more", rows[FIRST:MOST]))
-    return [_sheet(each, title, layers(part), folded=each != name) for each, part in parts if len(part)]
+    tiles, parts = layers(rows[:MOST]), ((name, slice(FIRST)), (f"{name}-more", slice(FIRST, None)))
+    return [
+        _sheet(each, title, [(images[part], captions[part]) for images, captions in tiles], folded=each != name)
+        for each, part in parts
+        if len(rows[:MOST][part])
+    ]
 
 
 def _sheet(name: str, title: str, layers: Sequence[Layer], *, folded: bool) -> Picture:

@@ -195,14 +195,14 @@ def _submissions(known: Material) -> list[tuple[Sequence[str], bool]]:
 def reproduce(card: RunCard, name: str, assessment: Assessment | None) -> list[str]:
     """The commands that reproduce the run and its CSV; for a recipe of another version, why there are none."""
     again, how = f"{name}-again", []
-    names = [again]
+    names, slug = [again], card.competition
     try:
         recipe = commands.in_full(card.config, Paths.submissions)
     except BadData as error:
         return [f"# {error}"]
     if assessment is not None:
-        sidecar = assessment.csv.sidecar
+        sidecar, slug = assessment.csv.sidecar, assessment.csv.sidecar.competition
         names = [again if run == name else run for run in sidecar.runs]
         how = ["--tta", sidecar.tta, "--adapt", sidecar.adapt]
     stages = (("download",), ("preprocess",), ("train", *recipe, "--run", again), ("predict", "--run", *names, *how))
-    return [commands.command(stage, card.competition, Paths(), *options) for stage, *options in stages]
+    return [commands.command(stage, slug, Paths(), *options) for stage, *options in stages]

@@ -7,7 +7,9 @@ import dataclasses
 import hashlib
 import json
 import platform
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,7 +27,10 @@ NAME = "manifest.json"
 KAGGLE = "kaggle"  # a download's source, when it is not a path
 LARGEST_NUMBER = 1e300  # larger numbers and NaN are damage
 T = TypeVar("T")
-_DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, OverflowError, RecursionError, zipfile.BadZipFile)
+_DAMAGE = (
+    OSError, ValueError, TypeError, LookupError, EOFError, OverflowError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    tokenize.TokenError,
+)  # fmt: skip
 
 
 def read_json(path: Path, kind: type[T], cure: str) -> T:

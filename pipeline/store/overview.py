@@ -205,8 +205,9 @@ def competitions(paths: Paths) -> set[str]:
     for path in paths.models.glob(f"[!.]*/{runs.CONFIG}"):
         with suppress(BadData, MissingInput):
             names.add(RunCard.read(path.parent).competition)
-    with suppress(BadData):
-        names |= set() if names else {entry.competition for entry in ledger.read(paths.submissions / ledger.NAME)}
+    if not names:
+        with suppress(BadData):
+            names = {entry.competition for entry in ledger.read(paths.submissions / ledger.NAME)}
     found = set()
     for name in names:
         with suppress(UsageError):  # another folder, an edited line
@@ -223,7 +224,7 @@ def _raw(path: Path) -> tuple[FolderState, Manifest | None]:
         source = manifest.inputs.get("source")
         origin = "" if source == KAGGLE else f", from {source}"  # that may have been the mock server
         folder = replace(folder, text=f"{len(manifest.files)} files, {megabytes(size)}{origin}")
-    elif folder.state == "absent" and path.is_dir():
+    elif folder.state == "absent" and path.is_dir() and any(path.iterdir()):
         folder = replace(folder, state="complete", text="laid out by hand")
     elif folder.state == "absent" and cache.is_dir():
         size = sum(file.stat().st_size for file in cache.iterdir() if file.is_file())
@@ -286,7 +287,7 @@ def _run(folder: Path, data: str | None, latest: bool) -> tuple[RunState, RunCar
         if rows:
             best, left = runs.best_row(rows).validation_accuracy, runs.seconds_left(rows, state.epochs)
             state = replace(state, validation=best, seconds=sum(row.seconds for row in rows), seconds_left=left)
-    except (BadData, MissingInput) as error:
+    except (BadData, MissingInput, UsageError) as error:  # UsageError: "RUN copy" is not the name of a run
         state = replace(state, problem=str(error))
     return state, card, None
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import BadData, MissingInput
-from pipeline.store.manifest import Manifest
+from pipeline.store.manifest import Manifest, reading
 
 ArrayName = Literal["train_images", "train_labels", "test_images", "test_labels", "hidden_images", "hidden_ids"]
 
@@ -65,10 +65,8 @@ class Processed:
     def array(self, name: ArrayName) -> NDArray[Any]:
         """One array, memory-mapped and read-only; BadData if it is damaged."""
         path = self.folder / f"{name}.npy"
-        try:
+        with reading(path, self._cure):
             return np.lib.format.open_memmap(path, mode="r")
-        except ValueError as error:
-            raise BadData(f"{path} is damaged ({error}): {self._cure}") from error
 
     def rows(self, name: ArrayName, rows: NDArray[np.int64]) -> NDArray[Any]:
         """The rows (R,) of one array, from the file: mapping keeps neighbours in memory; BadData if it is truncated."""

@@ -9,6 +9,9 @@ from pipeline.gap.advice import FLIP, SEEDS, advise, raised
 from pipeline.gap.assessment import assess, record
 from pipeline.gap.diagnosis import Findings, Trial
 from pipeline.gap.estimators import probit_line
+from pipeline.recipes import PRESETS
+from pipeline.store import atomic, runs
+from pipeline.store.runs import RunCard
 from pipeline.store.submissions import Mitigation
 from tests.gap.cases import NOTHING
 from tests.gap.test_assessment import KNOWN, NOW, csv, scored
@@ -25,7 +28,7 @@ def advised(folder: Path, *trials: Trial, applied: Mitigation = "none", best: fl
     entries = [] if best is None else [dataclasses.replace(scored(csv(folder, "b"), best), csv_sha256="other")]
     assessed = assess(subject, [], entries, KNOWN)
     entries = record(folder / "ledger.csv", entries, assessed, NOW)
-    advice = advise(assessed, [subject], entries, Paths(submissions=folder))
+    advice = advise(assessed, [subject], entries, Paths(models=folder, submissions=folder))
     return [(each.do, each.gain and round(each.gain)) for each in advice], [each.command for each in advice]
 
 
@@ -46,8 +49,15 @@ def test_what_gained_in_simulation_is_advised_the_largest_gain_first(
     assert advised(tmp_path, *trials, **found)[0] == [(SENT, None), *wanted]
 
 
+def test_a_run_of_another_competition_predicts_for_this_one(tmp_path: Path) -> None:
+    for slug in ("c", "b"):
+        card = RunCard(slug, "data", PRESETS["rehearsal"], "")
+        atomic.write_json(tmp_path / "a" / runs.CONFIG, card.to_dict())
+        assert ("--competition c" in advised(tmp_path, GOOD)[1][1]) == (slug == "b")
+
+
 def test_a_csv_is_to_be_submitted_if_it_is_expected_to_beat_the_best_score(tmp_path: Path) -> None:
-    send = f"python -m pipeline.submit --submissions {tmp_path} --csv {tmp_path / 'a.csv'}"
+    send = f"python -m pipeline.submit --models {tmp_path} --submissions {tmp_path} --csv {tmp_path / 'a.csv'}"
     assert advised(tmp_path)[1] == [send]
     (what,), (command,) = advised(tmp_path, best=60.0)
     assert what[0] == f"{SENT}; against your best score" and what[1] > 10 and command == send

@@ -47,6 +47,12 @@ def test_our_tag_is_recognised_whatever_the_files_name(tmp_path: Path) -> None:
     assert entry.time == "2025-03-01T12:00:00+00:00"
 
 
+@pytest.mark.parametrize("score", ["", "nan", "-12.5", "83.44", "none"])
+def test_a_score_that_is_no_share_is_unknown(tmp_path: Path, score: str) -> None:
+    (entry,) = news(tmp_path, listed(5, public=score))
+    assert entry.public is None
+
+
 def test_a_ref_that_kaggle_named_wrongly_is_given_back(tmp_path: Path) -> None:
     sha = FileRecord.of(write_csv(tmp_path)).sha256
     wrong = Entry(time=SENT, competition="c", run="run1", csv_sha256=sha, ref=77, status=ledger.PENDING)

@@ -77,6 +77,12 @@ def test_the_confusion_matrix_is_drawn_in_per_cent(data: Processed, evidence: Ev
     ]
 
 
+def test_a_perfect_model_confuses_nothing(data: Processed, evidence: Evidence) -> None:
+    right = dataclasses.replace(evidence.holdout, truth=evidence.holdout.labels.astype(np.uint8))
+    confusion, *_ = figures.holdout(dataclasses.replace(evidence, holdout=right), data)
+    assert "confused" in figures.holdout(evidence, data)[0].alt and "confused" not in confusion.alt
+
+
 def test_the_most_confident_mistakes_are_shown(data: Processed, evidence: Evidence) -> None:
     probabilities = np.full((20, 10), 0.05, dtype=np.float32)
     truth = np.array(data.array("test_labels"), np.uint8)

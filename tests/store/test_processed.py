@@ -50,7 +50,7 @@ def test_a_file_that_became_shorter_meanwhile_is_named(data: Processed) -> None:
         data.rows("hidden_images", np.array([29]))
 
 
-@pytest.mark.parametrize("at", [0, 20])
+@pytest.mark.parametrize("at", [0, 20, 122])
 def test_a_damaged_header_is_named(data: Processed, at: int) -> None:
     path = data.folder / "hidden_images.npy"
     content = bytearray(path.read_bytes())
