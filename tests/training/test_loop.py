@@ -49,7 +49,7 @@ def test_the_learning_rates_of_a_run_are_the_schedules_and_it_says_how_it_stands
     assert [row.rate for row in state.rows] == pytest.approx([1e-3 * 5 / (8 - 4 / 3), 1e-3 / (8 - 4 / 3)])
     assert [row.epoch for row in state.rows] == [1, 2]
     figures = (
-        r"lr [1-9]\.\de-4  train loss 2\.\d{3} acc \d+\.\d%  val loss \d\.\d{3} acc \d+\.\d%  [\d,]+ img/s  0:0\d left"
+        r"lr [1-9]\.\de-4  train loss 2\.\d{3} acc \d+\.\d%  val loss \d\.\d{3} acc \d+\.\d%  [\d,]+ img/s  \ds left"
     )
     assert [bool(re.fullmatch(f"epoch {k}/2  {figures}", line)) for k, line in zip((1, 2), epochs, strict=True)] == [
         True
