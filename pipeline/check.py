@@ -277,10 +277,9 @@ python -m pipeline.check --fail-over 12              exit code 1 if the gap exce
 @cli.submissions
 def command(
     slug: str, csv: Path | None, as_json: bool, verbose: bool, fail_over: float | None, wait: float,
-    pictures: Path | None, timeout: float, processed: Path, models: Path, submissions: Path,
+    pictures: Path | None, timeout: float, paths: Paths,
 ) -> None:  # fmt: skip
     """Predict the score of a CSV, compare it with Kaggle's, and update the ledger."""
-    paths = Paths(processed=processed, models=models, submissions=submissions)
     kaggle = Kaggle(os.environ, timeout, log=console.log)
     checked = check(slug, paths, kaggle, console.log, csv=csv, wait=wait, pictures=pictures)
     lines = [json.dumps(checked.to_dict(), indent=2)] if as_json else screen(checked, paths, verbose)

@@ -304,11 +304,14 @@ class StageCommand(click.Command):
             raise UsageError(f"there is no option {flag}; try: {better}") from error
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click; a stage that needs data defaults to the only competition with data."""
+        """As click, with the folders as `paths`; a stage that needs data defaults to the only competition with data."""
+        folders = {field.name: ctx.params.pop(field.name) for field in fields(Paths) if field.name in ctx.params}
+        paths = Paths(**folders)
         by_default = ctx.params.get("slug") and ctx.get_parameter_source("slug") == ParameterSource.DEFAULT
-        if by_default and "processed" in ctx.params:  # download and kernel push need no data
-            folders = {field.name: ctx.params[field.name] for field in fields(Paths) if field.name in ctx.params}
-            ctx.params["slug"] = default_competition(Paths(**folders))
+        if by_default and "processed" in folders:  # download and kernel push need no data
+            ctx.params["slug"] = default_competition(paths)
+        if folders:
+            ctx.params["paths"] = paths
         return super().invoke(ctx)
 
     def _options(self, ctx: click.Context) -> list[click.Option]:

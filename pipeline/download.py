@@ -250,13 +250,12 @@ python -m pipeline.download --from DIR                         a folder laid out
 )
 @cli.timeout
 @cli.force
-def command(slug: str, raw: Path, source: Path | None, timeout: float, force: bool) -> None:
+def command(slug: str, paths: Paths, source: Path | None, timeout: float, force: bool) -> None:
     """Download and verify the competition's files, into data/raw/SLUG.
 
     Resumes an interrupted download.  In a Kaggle notebook it uses the mounted files in place.
     """  # fmt: skip
     kaggle = Kaggle(os.environ, timeout, log=console.log)
-    paths = Paths(raw=raw)
     download(slug, paths, kaggle, console.log, source=source, force=force)
     cli.announce("preprocess", slug, paths)
 

@@ -244,7 +244,7 @@ python -m pipeline.kernel push --internet --force        push again, with intern
 @click.option("--dry-run", is_flag=True, help="Write into data/kernels/RUN what would be sent, and stop.")
 def push_command(
     slug: str, preset: str, run_name: str | None, internet: bool, accelerator: str | None, wait: float,
-    poll: float, timeout: float, models: Path, submissions: Path, force: bool, dry_run: bool, **recipe: Any,
+    poll: float, timeout: float, paths: Paths, force: bool, dry_run: bool, **recipe: Any,
 ) -> None:  # fmt: skip
     """Train and predict on Kaggle's machine, and fetch the run and its CSV.
 
@@ -255,7 +255,7 @@ def push_command(
     # The default name tells other options apart; the data is not known here.
     default = f"{config.preset}-kaggle-{fingerprint([slug, config.to_dict()])[:8]}"
     kernel = Kernel(slug, run_name or default, config, internet, accelerator)
-    paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, log=console.log)
+    kaggle = Kaggle(os.environ, timeout, log=console.log)
     if dry_run:
         folder = paths.kernels / kernel.run
         replace(kernel, user=UNKNOWN_USER).write_source(folder, console.log)
@@ -271,11 +271,9 @@ python -m pipeline.kernel fetch --run RUN --wait 0   the run's kernel, if it has
 """)
 @cli.run_name("The run whose kernel was pushed; by default the last.")
 @_waiting
-def fetch_command(
-    run_name: str | None, wait: float, poll: float, timeout: float, models: Path, submissions: Path, force: bool
-) -> None:
+def fetch_command(run_name: str | None, wait: float, poll: float, timeout: float, paths: Paths, force: bool) -> None:
     """Wait for a kernel that was pushed from here, and fetch its run and its CSV."""
-    paths, kaggle = Paths(models=models, submissions=submissions), Kaggle(os.environ, timeout, log=console.log)
+    kaggle = Kaggle(os.environ, timeout, log=console.log)
     Kernels(paths, kaggle, console.log, force, wait, poll).fetch(run_name)
 
 

@@ -223,11 +223,8 @@ python -m pipeline.predict --run pretrained               the bundled weights
 @cli.models
 @cli.submissions
 @cli.force
-def command(
-    names: tuple[str, ...], slug: str | None, processed: Path, models: Path, submissions: Path, **options: Any
-) -> None:
+def command(names: tuple[str, ...], slug: str | None, paths: Paths, **options: Any) -> None:
     """Predict the test set with one or several runs, and write the CSV."""
-    paths = Paths(processed=processed, models=models, submissions=submissions)
     if slug is None and any(map(runs.is_pretrained, names)):
         slug = check_slug(os.environ.get(cli.COMPETITION) or cli.default_competition(paths))
     made = predict(paths, console.log, names=names, slug=slug, **options)

@@ -165,12 +165,11 @@ python -m pipeline.preprocess --raw DIR --processed OUT   other folders; DIR may
     help="Key of the ids in the test set's file, if not ids; none: number the images from 0.",
 )
 @cli.force
-def command(slug: str, raw: Path, processed: Path, ids_key: str | None, force: bool) -> None:
+def command(slug: str, paths: Paths, ids_key: str | None, force: bool) -> None:
     """Turn the download into checked arrays in data/processed/SLUG.
 
     Runs no code from downloaded files.  Detects scrambled pixels and swapped channels.
     """
-    paths = Paths(raw=raw, processed=processed)
     preprocess(slug, paths, console.log, ids_key=ids_key, force=force)
     cli.announce("train", slug, paths)
 

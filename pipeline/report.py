@@ -85,14 +85,11 @@ python -m pipeline.report --out FOLDER            as FOLDER/index.html
 @cli.models
 @cli.submissions
 @cli.force
-def command(
-    run_name: str | None, out: Path | None, processed: Path, models: Path, submissions: Path, force: bool
-) -> None:
+def command(run_name: str | None, out: Path | None, paths: Paths, force: bool) -> None:
     """Write a run's report: one self-contained HTML page.
 
     Works during training, and before any submission.
     """
-    paths = Paths(processed=processed, models=models, submissions=submissions)
     report(paths, console.log, run_name=run_name, out=out, force=force)
 
 

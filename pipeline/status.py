@@ -175,9 +175,8 @@ python -m pipeline.status --json                          for programs; accuraci
 @cli.processed
 @cli.models
 @cli.submissions
-def command(slug: str, as_json: bool, raw: Path, processed: Path, models: Path, submissions: Path) -> None:
+def command(slug: str, as_json: bool, paths: Paths) -> None:
     """Show what exists, what is stale, and what to do next."""
-    paths = Paths(raw=raw, processed=processed, models=models, submissions=submissions)
     known = overview.read(slug, paths, datetime.now(UTC))
     step = next_step(known, paths)
     command = commands.command(step.stage, known.competition, paths, *step.options)

@@ -263,11 +263,9 @@ python -m pipeline.submit --csv other.csv --competition SLUG
 @cli.models
 @cli.submissions
 def command(
-    csv: Path | None, slug: str | None, again: bool, wait: float, poll: float, timeout: float,
-    processed: Path, models: Path, submissions: Path,
+    csv: Path | None, slug: str | None, again: bool, wait: float, poll: float, timeout: float, paths: Paths,
 ) -> None:  # fmt: skip
     """Submit a CSV to Kaggle once, and wait for its score.  This costs one of today's submissions."""
-    paths = Paths(processed=processed, models=models, submissions=submissions)
     csv = csv if csv is not None else _newest(paths, slug)
     kaggle = Kaggle(os.environ, timeout, log=console.log)
     entry = Sender(paths, kaggle, console.log, wait, poll).submit(csv, slug, again=again)

@@ -297,7 +297,7 @@ python -m pipeline.sweep --search dropout=0:0.5 --storage postgresql://host/swee
 @cli.models
 def command(
     slug: str, preset: str, searches: Sequence[str], trials: int, name: str | None, storage: str | None,
-    heartbeat: int, keep: bool, device: str, processed: Path, models: Path, **recipe: Any,
+    heartbeat: int, keep: bool, device: str, paths: Paths, **recipe: Any,
 ) -> None:  # fmt: skip
     """Search the options of training for the best validation accuracy.
 
@@ -305,10 +305,14 @@ def command(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("a sweep is not for torchrun: start the same command several times, they share the study")
-    base, axes, url = cli.recipe(preset, recipe), parse(searches), parse_url(storage or f"sqlite:///{models / STORAGE}")
+    base, axes, url = (
+        cli.recipe(preset, recipe),
+        parse(searches),
+        parse_url(storage or f"sqlite:///{paths.models / STORAGE}"),
+    )
     if name is not None:
         runs.check_name(f"{name}-0")
-    data = Processed.open(processed / slug)
+    data = Processed.open(paths.processed / slug)
     # PyTorch takes seconds to import: wrong options are refused before.
     from pipeline.training.device import choose  # noqa: PLC0415
 
@@ -324,7 +328,7 @@ def command(
         console.log(f"study {name} in {shown(url)}: {trials} trials")
         if base.validation == "test_batch":
             console.log("validation: the labelled test_batch, so accuracies are optimistic (--search validation=split)")
-        Worker(study, base, axes, Paths(processed=processed, models=models), slug, keep, device).work(trials)
+        Worker(study, base, axes, paths, slug, keep, device).work(trials)
 
 
 main = partial(cli.run, command, "sweep")  # of argv, by default sys.argv's; returns the exit code

@@ -259,7 +259,7 @@ torchrun --nproc_per_node=2 -m -- pipeline.train    one run on two GPUs, or as t
 @click.option("--dry-run", is_flag=True, help="Check everything, show what would be trained, and stop.")
 def command(
     slug: str, preset: str, teachers: tuple[str, ...], pseudo_labels: Path | None,
-    run_name: str | None, allow_over_limit: bool, compile_: Compile, device: str, processed: Path, models: Path,
+    run_name: str | None, allow_over_limit: bool, compile_: Compile, device: str, paths: Paths,
     force: bool, dry_run: bool, **recipe: Any,
 ) -> None:  # fmt: skip
     """Train a model on the preprocessed images.
@@ -275,7 +275,6 @@ def command(
     config = cli.recipe(preset, recipe, taught=bool(teachers))
     if run_name is not None:
         runs.check_name(run_name)
-    paths = Paths(processed=processed, models=models)
     if dry_run and commands.SCRIPT in os.environ:  # before anything is downloaded
         if not allow_over_limit:
             config.model.require_within_limit()
@@ -294,7 +293,7 @@ def command(
             console.show(_report(run))
     if _is_main_process():
         if seeds:
-            runs.point_latest(models, *(run.name for run in finished))
+            runs.point_latest(paths.models, *(run.name for run in finished))
             console.show(_summary(finished))
         if run.result.submittable:
             csv = str(submissions.free(paths.submissions / "sub.csv"))
