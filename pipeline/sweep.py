@@ -305,11 +305,8 @@ def command(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("a sweep is not for torchrun: start the same command several times, they share the study")
-    base, axes, url = (
-        cli.recipe(preset, recipe),
-        parse(searches),
-        parse_url(storage or f"sqlite:///{paths.models / STORAGE}"),
-    )
+    base, axes = cli.recipe(preset, recipe), parse(searches)
+    url = parse_url(storage or f"sqlite:///{paths.models / STORAGE}")
     if name is not None:
         runs.check_name(f"{name}-0")
     data = Processed.open(paths.processed / slug)
