@@ -48,8 +48,8 @@ RETIRED = ("softmax_ks", "reweighted_accuracy")  # JSON keys of older versions
 
 
 @dataclass(frozen=True)
-class Effects:
-    """The size of every effect."""
+class Diagnosis:
+    """The size of every effect, the verdict and its reason."""
 
     pixels: Fit
     contract: float | None  # holdout accuracy now minus the recorded one; None: not comparable
@@ -59,12 +59,6 @@ class Effects:
     label_distance: float  # total variation of the classes
     prior: tuple[float, ...]  # estimated class frequencies of the test set
     alike: tuple[float, float]  # shares of test and holdout images that nearly duplicate a training image
-
-
-@dataclass(frozen=True)
-class Diagnosis(Effects):
-    """The verdict and its evidence."""
-
     verdict: Verdict
     reason: str
 
@@ -139,7 +133,7 @@ def diagnose(
     moved = None if recorded is None else accuracy(holdout.argmax(axis=1), truth) - recorded
     with working(f"{COMPARING} pixels"):
         pixels = corruption_fit.fit(images, hidden_images)
-    effects = Effects(
+    effects = Diagnosis(
         pixels=pixels,
         contract=0.0 if moved is not None and abs(moved) * len(truth) <= ROUNDED else moved,
         auc=auc,
@@ -148,12 +142,14 @@ def diagnose(
         label_distance=classes.distance,
         prior=tuple(float(share) for share in classes.hidden),
         alike=(alike[0], alike[1]),
+        verdict="none",
+        reason="",
     )
     verdict, reason = conclude(effects, classes.holdout, data.class_names)
-    return Diagnosis(**vars(effects), verdict=verdict, reason=reason)
+    return dataclasses.replace(effects, verdict=verdict, reason=reason)
 
 
-def conclude(seen: Effects, expected: NDArray[np.float64], names: Sequence[str]) -> tuple[Verdict, str]:
+def conclude(seen: Diagnosis, expected: NDArray[np.float64], names: Sequence[str]) -> tuple[Verdict, str]:
     """The verdict and its reason; `expected` are the holdout's class frequencies, for these `names`."""
     pixels = seen.pixels
     if seen.contract is not None and abs(seen.contract) > KEPT:
