@@ -68,7 +68,7 @@ def _is_complete(target: Path, source: Path | None, log: Log) -> bool:
     manifest = Manifest.read(target)
     if target.is_file():
         raise UsageError(f"{target} is not a folder: move it away")
-    if manifest is None and not (target.is_dir() and any(target.iterdir())):
+    if manifest is None and not strangers(target):
         return False
     origin = manifest.inputs.get("source") if manifest else str(target.resolve())  # laid out by hand
     if source is not None and origin != str(source.resolve()):

@@ -16,7 +16,7 @@ from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.store import atomic, ledger, runs
 from pipeline.store.cifar import HIDDEN_NAMES
 from pipeline.store.ledger import Entry
-from pipeline.store.manifest import KAGGLE, FileRecord, Manifest
+from pipeline.store.manifest import KAGGLE, FileRecord, Manifest, strangers
 from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run, RunCard
@@ -224,7 +224,7 @@ def _raw(path: Path) -> tuple[FolderState, Manifest | None]:
         source = manifest.inputs.get("source")
         origin = "" if source == KAGGLE else f", from {source}"  # that may have been the mock server
         folder = replace(folder, text=f"{len(manifest.files)} files, {megabytes(size)}{origin}")
-    elif folder.state == "absent" and path.is_dir() and any(path.iterdir()):
+    elif folder.state == "absent" and strangers(path):
         folder = replace(folder, state="complete", text="laid out by hand")
     elif folder.state == "absent" and cache.is_dir():
         size = sum(file.stat().st_size for file in cache.iterdir() if file.is_file())
