@@ -26,7 +26,7 @@ from pipeline.store.runs import CHECKPOINT, WEIGHTS, Run, all_latest, default_na
 from pipeline.store.submissions import Sidecar
 from pipeline.training.device import machine
 from tests.support import Killed, tree
-from tests.training.test_metrics import events
+from tests.training.test_metrics import events, restart_file_count
 from tests.training.tiny import SLUG, before_step, write_tiny
 
 EPOCHS = 3
@@ -117,6 +117,7 @@ def test_a_killed_run_goes_on_to_bit_identical_weights(
 def test_a_stopped_run_saves_mid_epoch_and_goes_on_to_bit_identical_weights(
     place: Place, uninterrupted: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:  # fmt: skip
+    restart_file_count(monkeypatch)
     with monkeypatch.context() as patch:
         before_step(patch, 1, 3, lambda: signal.raise_signal(number))
         assert place.train() == 130

@@ -28,13 +28,13 @@ def _number(tensor: Any) -> float:
     return float([*tensor.float_val, *np.frombuffer(tensor.tensor_content, np.float32)][0])
 
 
-@pytest.fixture(autouse=True)
-def ordered(monkeypatch: pytest.MonkeyPatch) -> None:
+def restart_file_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of one second are read in the order of their names, which end with a count: the tenth comes before 9."""
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
-def test_each_epoch_is_there_once_after_a_resume(tmp_path: Path) -> None:
+def test_each_epoch_is_there_once_after_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restart_file_count(monkeypatch)
     # The first session was killed before its first checkpoint; the third does epoch 2 again.
     for done, rows in ((0, ROWS[:1]), (0, ROWS[:2]), (1, ROWS[1:])):
         with SummaryWriter(str(tmp_path), purge_step=done + 1) as board:
