@@ -1,5 +1,6 @@
 import hashlib
 import http.server
+import importlib
 import os
 import re
 import shlex
@@ -14,8 +15,10 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -202,6 +205,15 @@ def test_an_empty_folder_or_a_file_is_no_download(tmp_path: Path, source: Path) 
     target(tmp_path).mkdir()
     output(run(tmp_path, "download", "--from", source))
     assert content(target(tmp_path)) == content(source)
+
+
+def test_local_files_need_no_kaggle_package(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kaggle", None)
+    monkeypatch.setattr(metadata, "version", mock.Mock(side_effect=metadata.PackageNotFoundError))
+    with pytest.raises(ImportError):
+        importlib.import_module("kaggle")
+    made = download(SLUG, Paths(raw=tmp_path / "raw"), Kaggle({}), print, source=source)
+    assert content(made) == content(source)
 
 
 def test_linked_files_that_were_replaced_are_noticed_and_preprocessed_anew(tmp_path: Path, source: Path) -> None:
