@@ -26,9 +26,9 @@ ENOUGH_IMAGES = 50_000  # images that give all estimates to 0.2 points
 
 CLOSE_TO_A_LINE = 0.9  # R^2 below which Baek et al. warn of the agreement line
 LEAST_PAIRS = 3
+SPREAD = 3.0  # of the agreements, in standard errors of one: three equal ones lie on a line by chance one time in five
 NEAR = 0.5  # probits by which an accuracy may exceed the agreements that the line is fitted to
-PROBIT_SLOPE = 0.85  # from one anchor: between .82, the competition's published pairs, and CIFAR-10.1's
-LEAST_ANCHORS = 5  # scores needed to fit a slope
+PROBIT_SLOPE = 0.85  # between .82, the competition's published pairs, and CIFAR-10.1's
 NORMAL = NormalDist()
 
 
@@ -104,7 +104,7 @@ def aline(models: Sequence[tuple[Labels, Labels]], holdout_accuracy: float) -> f
         models: the labels of each on the holdout and on the test images, (M,) and (N,).
 
     Raises:
-        Refused: too few pairs, no line, or agreements far below the accuracy.
+        Refused: too few pairs, no line, or agreements that differ by chance or are far below the accuracy.
     """
     agreements = [
         [float((labels == others).mean()) for labels, others in zip(one, other, strict=True)]
@@ -117,6 +117,9 @@ def aline(models: Sequence[tuple[Labels, Labels]], holdout_accuracy: float) -> f
     r2 = float(np.corrcoef(x, y)[0, 1] ** 2) if np.ptp(x) and np.ptp(y) else 0.0
     if r2 < CLOSE_TO_A_LINE:
         raise Refused(f"the agreements of {len(usable)} pairs of runs form no line (R2 {r2:.2f}, needs 0.90)")
+    mean = NORMAL.cdf(x.mean())
+    if np.ptp(x) < SPREAD * (mean * (1 - mean) / len(models[0][0])) ** 0.5 / NORMAL.pdf(x.mean()):
+        raise Refused(f"the runs are too similar: {len(usable)} pairs agree equally often")
     if probit(holdout_accuracy) > x.max() + NEAR:
         raise Refused(f"no two runs agree on more than {100 * NORMAL.cdf(x.max()):.0f}% of the holdout")
     slope, intercept = np.polyfit(x, y, 1)
@@ -126,13 +129,10 @@ def aline(models: Sequence[tuple[Labels, Labels]], holdout_accuracy: float) -> f
 def probit_line(anchors: Sequence[tuple[float, float]], holdout_accuracy: float) -> float:
     """The score of `holdout_accuracy` on a probit line through the `anchors`, pairs of holdout accuracy and score.
 
-    The slope is .85 for fewer than five anchors: a fitted one would be luck.
+    The slope is fixed: fitted to one user's few, similar anchors it would come from the scores' sampling noise.
     """
     x, y = np.array([[probit(value) for value in anchor] for anchor in anchors]).T
-    slope = PROBIT_SLOPE
-    if len(anchors) >= LEAST_ANCHORS and np.ptp(x) > 0:
-        slope = float(np.polyfit(x, y, 1)[0])
-    return NORMAL.cdf(float((y - slope * x).mean()) + slope * probit(holdout_accuracy))
+    return NORMAL.cdf(float((y - PROBIT_SLOPE * x).mean()) + PROBIT_SLOPE * probit(holdout_accuracy))
 
 
 def probit(fraction: float) -> float:

@@ -101,10 +101,18 @@ def test_one_score_gives_the_published_ones() -> None:
         assert 100 * estimators.probit_line([(0.945, 0.834)], local / 100) == pytest.approx(public, abs=0.5)
 
 
-def test_a_slope_is_fitted_to_five_scores_and_not_to_four() -> None:
-    inside = estimators.NORMAL.cdf
-    anchors = [(inside(x), inside(0.5 * x - 0.2)) for x in (0.5, 1.0, 1.5, 1.75, 2.0)]
-    assert probit(estimators.probit_line(anchors, inside(1.2))) == pytest.approx(0.5 * 1.2 - 0.2)
-    x, y = np.array([[probit(value) for value in anchor] for anchor in anchors[:4]]).T
-    assert probit(estimators.probit_line(anchors[:4], inside(1.2))) == pytest.approx((y - 0.85 * x).mean() + 0.85 * 1.2)
+def test_the_noise_of_similar_scores_does_not_tilt_the_line() -> None:
+    anchors = [(0.893, 0.799), (0.8945, 0.803), (0.896, 0.796), (0.897, 0.801), (0.899, 0.7975)]
+    x, y = np.array([[probit(value) for value in anchor] for anchor in anchors]).T
+    expected = (y - 0.85 * x).mean() + 0.85 * probit(0.92)
+    assert probit(estimators.probit_line(anchors, 0.92)) == pytest.approx(expected)
+    assert estimators.probit_line(anchors, 0.92) > 0.83
     assert estimators.probit_line([(0.9, 0.8)] * 5, 0.9) == pytest.approx(0.8)
+
+
+def test_runs_that_agree_equally_often_give_no_line() -> None:
+    models = [(np.zeros(1000, dtype=np.int64), np.zeros(1000, dtype=np.int64)) for _ in range(3)]
+    for k, (holdout, hidden) in enumerate(models):
+        holdout[200 * k : 204 * k + 46], hidden[200 * k : 204 * k + 100] = 1, 1
+    with pytest.raises(Refused, match="too similar: 3 pairs"):
+        estimators.aline(models, 0.9)
