@@ -1,6 +1,6 @@
 """The device, its precision, compilation, and the processes of torchrun.
 
-Rules decide, so the same command on the same machine gives the same run:
+Rules decide, so the same command on the same machine computes in the same way:
 
     bf16     if the hardware supports it and the model has at least BF16_MACS multiply-accumulates per image
     compile  with --compile auto, if a single process trains on CUDA, and the whole training takes at least COMPILE_MACS
@@ -180,20 +180,23 @@ def device_advice(device: Device, batch_size: int) -> Iterator[None]:
             advice = f"for --batch-size {batch_size}: try --batch-size {max(batch_size // 2, 2)}, or free memory there"
             raise PipelineError(f"{device.kind} is out of memory {advice}") from error
         if device_failed(error):
-            raise _failure(device.kind, error) from error
+            raise _failure(device.kind, error, device.compiled) from error
         raise
 
 
 def device_failed(error: Exception) -> bool:
     """Whether the device failed: it vanished, hung, or its driver lost it."""
+    if "captur" in str(error):  # of a CUDA graph: the step works without one
+        return False
     own = getattr(torch, "AcceleratorError", ())  # from PyTorch 2.8 on
     return isinstance(error, own) or bool(_DEVICE_FAILED.search(str(error)))
 
 
-def _failure(kind: str, error: RuntimeError) -> PipelineError:
+def _failure(kind: str, error: RuntimeError, compiled: bool = False) -> PipelineError:
+    otherwise = "--compile no or --device cpu" if compiled else "--device cpu"
     return PipelineError(
         f"{kind} failed ({first_line(error)}): run the same command again (training resumes at its last "
-        "checkpoint); if the device fails again, add --device cpu"
+        f"checkpoint); if the device fails again, add {otherwise}"
     )
 
 

@@ -78,7 +78,10 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is None:  # the stem's bias, once it is fixed
                     continue
-                momentum = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                state = self.state[p]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(p)
+                momentum = state["momentum_buffer"]
                 momentum.mul_(group["momentum"]).add_(p.grad)
                 update = p.grad.add(momentum, alpha=group["momentum"])
                 if p.dim() == 4:

@@ -125,8 +125,8 @@ def settled(
         # Drop bf16 if this processor would only emulate it.
         possible = begun.precision == "fp32" or device.precision == "bf16"
         if possible and begun.device == chosen.kind:
-            compiled = begun.compiled if compile_ == "auto" else chosen.compiled
-            chosen = replace(chosen, precision=begun.precision, compiled=compiled)
+            keeps = compile_ == "auto" and alone  # compiling fits one process
+            chosen = replace(chosen, precision=begun.precision, compiled=begun.compiled if keeps else chosen.compiled)
     return chosen
 
 

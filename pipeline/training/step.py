@@ -22,6 +22,7 @@ from pipeline.training.state import State
 # A whitened stem's bias learns in this first share of the run (Jordan 2024: 3 of 9.9 epochs); its gradient takes a
 # tenth of a step.
 STEM_LEARNS = 1 / 3
+RECORDED = 3  # compiled steps after which CUDA graphs are recorded
 
 
 class TrainStep:
@@ -42,14 +43,14 @@ class TrainStep:
         state.model.dropout = config.dropout
         self._plain: nn.Module = state.model
         self._compiled: Callable[[Tensor], Tensor] | None = None
-        self._proven = False  # whether a compiled step has succeeded
+        self._compiled_steps = 0
         self._wrap(device.compiled)
 
     def _wrap(self, compiled: bool) -> None:
         """Distribute and compile the model, with the parameters that learn at present."""
         if not self._world.alone:  # SyncBatchNorm refuses CPUs: there each process normalises by its own statistics
             self._plain = DistributedDataParallel(self._state.model)
-        self._compiled, self._proven = None, False
+        self._compiled, self._compiled_steps = None, 0
         if compiled:
             logging.getLogger("torch").setLevel(logging.ERROR)  # we report failures ourselves, in one line
             try:
@@ -123,8 +124,10 @@ class TrainStep:
 
     def _try_compiled(self, compiled: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, whole: int) -> None:
         """A compiled step; if it fails, the same step and all later ones with the plain model."""
-        # If any step fails, it is nearly always the first, which compiles: undo what it did.
-        before = {} if self._proven else {name: value.clone() for name, value in self._state.model.named_buffers()}
+        # If any step fails, it is nearly always the first, which compiles, or the next ones, which record CUDA graphs:
+        # undo what it did.
+        early = self._compiled_steps < RECORDED
+        before = {name: value.clone() for name, value in self._state.model.named_buffers()} if early else {}
         started = perf_counter()
         try:
             self._gradients(compiled, images, targets, whole)
@@ -136,9 +139,9 @@ class TrainStep:
             self._state.model.load_state_dict(before, strict=False)
             self._gradients(self._plain, images, targets, whole)
         else:
-            if not self._proven:
+            if not self._compiled_steps:
                 self._log(f"compiled in {duration(perf_counter() - started)}")
-        self._proven = True
+        self._compiled_steps += 1
 
     def _give_up(self, error: Exception) -> None:
         # The compiler's own message follows PyTorch's, which only says that there was an error.

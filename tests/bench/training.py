@@ -75,7 +75,7 @@ def ours(images: np.ndarray, labels: np.ndarray, device: Device) -> side_by_side
     """An epoch of the engine's own parts, as session and loop put them together."""
     training, state = TrainingImages(images, labels, PAPER, device.torch_device), start(PAPER, device)
     state.model.train()
-    step = TrainStep(state, PAPER, device, training.steps)
+    step = TrainStep(state, PAPER, device, training.steps, log=_warn, uncompiled=_uncompiled)
 
     def epoch() -> None:
         draws = training.draw(state.updates // training.steps)
@@ -83,6 +83,14 @@ def ours(images: np.ndarray, labels: np.ndarray, device: Device) -> side_by_side
             step(*training.batch(draws, number))
 
     return epoch
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _uncompiled() -> None:
+    raise SystemExit("so there is no compiled model to measure")
 
 
 def main() -> None:

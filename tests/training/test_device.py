@@ -158,6 +158,12 @@ def test_a_devices_failures_become_advice_and_others_pass(
         raise error
 
 
+def test_a_failure_of_a_compiled_run_may_be_the_compilers() -> None:
+    compiled = Device("cpu", "fp32", compiled=True)
+    with pytest.raises(PipelineError, match="add --compile no or --device cpu"), device_advice(compiled, 64):
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+
 # --- processes (see also test_processes.py) ---------------------------------------------------------------
 
 

@@ -43,6 +43,7 @@ def test_a_run_goes_on_as_it_began(tmp_path: Path) -> None:
     first = _settled(task(tmp_path, BF16), "yes")
     assert first == dataclasses.replace(BF16, compiled=True)
     assert _settled(task(tmp_path, BF16), "auto") == first  # though the rule would not compile so short a run
+    assert not settled(CONFIG, 4, BF16, tmp_path, "auto", alone=False).compiled  # resumed by several processes
     # What is asked for counts more: a compiler may have turned out to be broken.
     assert _settled(task(tmp_path, BF16), "no") == BF16
     assert _settled(task(tmp_path, BF16), "auto") == BF16

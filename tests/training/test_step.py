@@ -171,6 +171,26 @@ def test_a_compiler_that_fails_at_any_time_is_told_once_and_leaves_nothing(
     told.assert_called_once_with()
 
 
+def test_a_graph_that_cannot_be_recorded_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA records it in the second step, with an error like a device's."""
+    calls: list[int] = []
+
+    def compiler(model: Callable[[Tensor], Tensor], **_options: object) -> Callable[[Tensor], Tensor]:
+        def compiled(images: Tensor) -> Tensor:
+            calls.append(1)
+            output = model(images)
+            if len(calls) == 2:
+                raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+            return output
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    lines = list[str]()
+    assert same(trained(SMALL, device=COMPILED, log=lines.append), trained(SMALL))
+    assert lines[-1].endswith("when stream is capturing): training the plain model") and len(calls) == 2
+
+
 def test_only_whole_batches_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
