@@ -284,10 +284,10 @@ def command(
     checked = check(slug, paths, kaggle, console.log, csv=csv, wait=wait, pictures=pictures)
     lines = [json.dumps(checked.to_dict(), indent=2)] if as_json else screen(checked, paths, verbose)
     console.show("\n".join(lines))
-    newest = checked.newest
-    if fail_over is None or newest is None:
+    if fail_over is None:
         return
-    if newest.gap_public is None:
+    newest = checked.newest
+    if newest is None or newest.gap_public is None:
         raise PipelineError("--fail-over: no submission of a CSV from here has a score yet, so there is no gap")
     if newest.gap_public > fail_over:
         raise PipelineError(f"the gap of {newest.gap_public:.2f} points is over --fail-over {fail_over:g}")

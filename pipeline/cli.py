@@ -3,6 +3,7 @@
 import atexit
 import errno
 import gc
+import io
 import math
 import os
 import re
@@ -77,7 +78,7 @@ def _told(error: BaseException) -> tuple[str, int]:
     """The message and the exit code for an error."""
     match error:
         case KeyboardInterrupt():
-            return STOPPED, INTERRUPTED
+            return str(error) or STOPPED, INTERRUPTED
         case click.ClickException():
             return f"{error.format_message()} (--help shows the options)", UsageError.exit_code
         case PipelineError():
@@ -115,6 +116,8 @@ def _open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal in Latin-1 lacks our ellipsis; stderr never fails
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _require_current_folder() -> None:
@@ -194,7 +197,7 @@ processed = _folder("--processed", Paths.processed, "Folder of the checked array
 models = _folder("--models", Paths.models, "Folder of the runs.")
 submissions = _folder("--submissions", Paths.submissions, "Folder of the CSVs and the ledger.")
 force = click.option(
-    "--force", is_flag=True, help="Redo the step even if it is complete; files that you changed are kept as NAME.bak."
+    "--force", is_flag=True, help="Redo the step even if it is complete; files that you added are kept as NAME.bak."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 verbose = click.option("--verbose", is_flag=True, help="Also print the details.")

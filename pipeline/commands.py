@@ -1,6 +1,7 @@
 """Commands as text: a stage with its competition and folders, and the options that reproduce a run."""
 
 import difflib
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
 }
 KNOW_THEIR_COMPETITION = ("predict", "submit", "report", "kernel fetch")
 TALKING = ("download", "submit", "check")  # to Kaggle, or the mock server
+SERVED = "PIPELINE_REHEARSAL"  # set by the mock server to the options that it was started with
 REHEARSAL, DIGITS = "rehearsal-", "rehearsal-digits"  # the mock server's prefix; the embedded competition
 
 
@@ -34,7 +36,7 @@ def command(stage: str, slug: str, paths: Paths, *more: str) -> str:
     if slug.startswith(REHEARSAL) and stage == "train" and "--preset" not in more:
         words += ["--preset", "rehearsal"]
     if slug.startswith(REHEARSAL) and stage in TALKING:
-        served = [] if slug == DIGITS else ["--folder", "DIR"]
+        served = shlex.split(os.environ.get(SERVED, "" if slug == DIGITS else "--folder DIR"))
         words = ["python", "-m", "pipeline.rehearsal", *served, "--", *words]
     return shlex.join(words)
 

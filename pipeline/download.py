@@ -176,12 +176,12 @@ def _verified(folder: Path, target: Path, listed: Sequence[RemoteFile], log: Log
         packed = next(iter(sorted(folder.rglob(cifar.ARCHIVE))), None)
         if packed is None:
             log("download: the competition has no training data; CIFAR-10 comes from its home page")
-            packed = fetch_cifar(target.with_name(".cifar-10.download"))
+            packed = fetch_cifar(target.with_name(".cifar-10"))
         _unpack_cifar(packed, folder / "cifar-10-python")
     for path in (folder / MANIFEST, atomic.partial(folder / MANIFEST)):
         if path.is_dir():
             raise BadData(f"the download holds a folder {path.name}: is it the competition's?")
-    files = records(folder, (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST))
+    files = records(folder, (path for path in folder.rglob("[!.]*") if path.is_file() and path.name != MANIFEST))
     for name, record in files.items():
         known = competition(target.name).file_sha256.get(Path(name).name, record.sha256)
         if record.sha256 != known:

@@ -123,8 +123,8 @@ class Kernels:
             self._download(kernel, incoming)
             run = self._publish(kernel, Paths(models=incoming / "data/models", submissions=incoming / "submissions"))
         except KeyboardInterrupt:
-            self.log(f"kernel: {kernel.ref} stays at Kaggle; later: {self._fetch_command(kernel)}")
-            raise
+            later = self._fetch_command(kernel)  # not the same command: with --force it would push again
+            raise KeyboardInterrupt(f"interrupted; {kernel.ref} stays at Kaggle; later: `{later}`") from None
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
         csv = self.paths.submissions / f"{kernel.run}.csv"

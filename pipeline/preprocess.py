@@ -23,7 +23,7 @@ from pipeline.config import IMAGE_SIZE, Paths
 from pipeline.console import Meter, duration
 from pipeline.errors import BadData, Log, MissingInput
 from pipeline.store import atomic, cifar, links
-from pipeline.store.manifest import KAGGLE, NAME, FileRecord, Manifest, records, strangers, versions
+from pipeline.store.manifest import NAME, FileRecord, Manifest, records, strangers, versions
 from pipeline.store.processed import ArrayName
 
 
@@ -38,7 +38,7 @@ def preprocess(slug: str, paths: Paths, log: Log, *, ids_key: str | None = None,
         MissingInput: there is no download.
         BadData: a file is damaged, hostile or has another shape; nothing is written then.
     """
-    raw, target = _raw_folder(paths.raw, slug), paths.processed / slug
+    raw, target = _raw_folder(slug, paths), paths.processed / slug
     log(f"preprocess: {raw}")
     sources = _sources(raw, slug, paths)
     inputs = {name: record.sha256 for name, record in sources.items()}
@@ -79,14 +79,15 @@ def _is_current(target: Path, inputs: Mapping[str, str], ids_key: str | None) ->
     return known != "not known" and ids_key in (None, known or cifar.NO_KEY)
 
 
-def _raw_folder(raw: Path, slug: str) -> Path:
-    """raw/SLUG, or `raw` itself if it is laid out like a download."""
+def _raw_folder(slug: str, paths: Paths) -> Path:
+    """raw/SLUG, or raw itself if it is laid out like a download."""
+    raw = paths.raw
     links.require_live(raw / slug)
     if (raw / slug).is_dir():
         return raw / slug
     if any(os.path.lexists(raw / name) for name in cifar.HIDDEN_NAMES):
         return raw
-    raise MissingInput(f"{raw / slug} does not exist: run `python -m pipeline.download --competition {slug}` first")
+    raise MissingInput(f"{raw / slug} does not exist: run `{commands.command('download', slug, paths)}` first")
 
 
 def _sources(raw: Path, slug: str, paths: Paths) -> dict[str, FileRecord]:
@@ -98,8 +99,9 @@ def _sources(raw: Path, slug: str, paths: Paths) -> dict[str, FileRecord]:
     if manifest is None:
         return records(raw, cifar.find_files(raw))
     if changed := manifest.changed(raw):
-        file, source = raw / changed[0], manifest.inputs.get("source", KAGGLE)
-        again = commands.command("download", slug, paths, *([] if source == KAGGLE else ["--from", source]))
+        file, again = raw / changed[0], commands.command("download", slug, paths, *manifest.source_option)
+        if not os.path.lexists(file):
+            raise BadData(f"{file} is missing: run `{again}`")
         what = f"{file} changed since it was downloaded"
         if file.is_symlink():
             raise BadData(f"{what}: run `{again}`")

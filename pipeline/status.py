@@ -8,6 +8,7 @@ Reads files only (pipeline.store.overview).
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +19,7 @@ from pipeline.config import Paths
 from pipeline.console import table
 from pipeline.errors import BadData, MissingInput, printable
 from pipeline.store import ledger, overview, runs
+from pipeline.store.manifest import Manifest
 from pipeline.store.overview import CsvState, FolderState, LedgerState, Overview, RunState
 from pipeline.store.runs import RunCard
 from pipeline.store.submissions import free
@@ -58,7 +60,17 @@ def _data_step(known: Overview) -> NextStep | None:
         return NextStep("download", "nothing is here yet" if known.empty else "the images are not here")
     stage, state = ("preprocess", processed) if raw == "complete" else ("download", raw)
     why = f"what {stage} makes is {'missing' if state == 'absent' else state}"
-    return NextStep(stage, why, ["--force"] if state == "damaged" else [])
+    if state != "damaged":
+        return NextStep(stage, why)
+    return NextStep(stage, why, ["--force", *(_source(known.raw) if stage == "download" else [])])
+
+
+def _source(raw: FolderState) -> list[str]:
+    """The option with which download repeats a damaged one; none if its manifest is damaged, too."""
+    with suppress(BadData):
+        manifest = Manifest.read(Path(raw.path))
+        return manifest.source_option if manifest else []
+    return []
 
 
 def _run_step(known: Overview, paths: Paths) -> NextStep:

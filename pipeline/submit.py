@@ -27,7 +27,7 @@ from pathlib import Path
 
 import click
 
-from pipeline import cli, console
+from pipeline import cli, commands, console
 from pipeline.config import PARAMETER_LIMIT, Paths
 from pipeline.console import duration, working
 from pipeline.errors import Log, NetworkError, PipelineError, ScoringError, SubmissionLimit, UsageError
@@ -41,7 +41,7 @@ from pipeline.store.submissions import NotOurs, carries, default_csv, local_csv,
 
 TRIES = 3  # of sending, each after a search for the tag
 LOOKING = "looking for its tag in Kaggle's list"
-LATER = "run `python -m pipeline.submit` again in some minutes; it looks there first"
+LATER = "run the same command again in some minutes; it looks there first"
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,18 @@ class Sender:
         return self.paths.submissions / ledger.NAME
 
     def _send_once(self, csv: Path, draft: Entry, again: bool) -> Entry:
-        """The existing submission of this CSV, or a new one; with `again` always a new one."""
-        slug = draft.competition
+        """The existing submission of this CSV, or a new one; with `again` a new one once that one's end is known."""
+        slug, known = draft.competition, ledger.read(self._ledger)
         # First add what was sent by hand, by a killed run, or before the ledger was lost.
         listed, csvs = self.kaggle.submissions(slug), local_csvs(self.paths.submissions, slug)
-        entries = ledger_sync.sync(self._ledger, ledger.read(self._ledger), listed, csvs, slug, also=[draft])
+        entries = ledger_sync.sync(self._ledger, known, listed, csvs, slug, also=[draft])
         own = [entry for entry in ledger.current(entries, slug) if entry.csv_sha256 == draft.csv_sha256]
         earlier = {entry.ref: entry for entry in own if entry.ref is not None}
-        if earlier and not again:
+        # Its sender was stopped before the score came: the same command only waits, --again or not.
+        waiting = any(
+            e.csv_sha256 == draft.csv_sha256 and e.status == ledger.PENDING for e in ledger.current(known, slug)
+        )
+        if earlier and (waiting or not again):
             newest = list(earlier.values())[-1]
             before = f"submitted before, as ref {newest.ref} ({newest.status})"
             self.log(f"submit: {before}; not sending it twice")
@@ -201,7 +205,7 @@ class Sender:
                 entry = ledger_sync.updated(entry, submission)
                 ledger.append(self._ledger, [entry])
             elif self.monotonic() > end:
-                later = "look later with `python -m pipeline.check`"
+                later = f"look later with `{commands.command('check', entry.competition, self.paths)}`"
                 raise NetworkError(f"ref {entry.ref} was accepted and has no score after {self.wait:.0f} s: {later}")
             else:
                 self.kaggle.sleep(self.poll)

@@ -36,6 +36,7 @@ def check(cwd: Path, environ: dict[str, str] | None, *more: str) -> "subprocess.
 
 def test_a_submission_by_hand_gets_local_and_public_and_gap(place: Path) -> None:
     (place / "submissions/ledger.csv").unlink()  # with the prediction: it is made again, and stands before the score
+    assert "no submission of a CSV from here" in error_line(check(place, None, "--fail-over", "5"), 1)
     with serve(place) as kaggle:
         submit_by_hand(place, kaggle)
         shown = check(place, kaggle.environment, "--verbose")

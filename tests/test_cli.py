@@ -1,5 +1,6 @@
 """The command lines' common half: options, help, errors; and every option of a recipe, through train itself."""
 
+import io
 import shlex
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from pipeline import cli, recipes, train
+from pipeline import cli, console, recipes, train
 from pipeline.errors import BadData, NetworkError, UsageError
 from pipeline.store.runs import Run
 from tests.support import ROOT, clean_environment, error_line, here, predicted_place
@@ -142,6 +143,17 @@ def test_an_error_is_one_line_and_an_exit_code(
     *traceback, last = capsys.readouterr().err.splitlines()
     assert last.startswith(message)
     assert bool(traceback) is (bool(debug) or isinstance(error, ZeroDivisionError))
+
+
+def test_a_terminal_in_latin_1_shows_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    @cli.stage_command("python -m pipeline.none")
+    def command() -> None:
+        console.show("r\u00e9sum\u00e9\u2026")
+
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="latin-1", write_through=True))
+    assert cli.run(command, "none", []) == 0
+    assert shown.getvalue() == b"r\xe9sum\xe9\\u2026\n"
 
 
 def test_a_second_line_of_an_error_begins_with_two_spaces(tmp_path: Path) -> None:

@@ -46,6 +46,12 @@ def test_a_command_finds_the_same_competition_and_folders(
     assert commands.command(stage, slug, paths, *more) == text
 
 
+def test_a_served_folder_is_named_while_it_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(commands.SERVED, "--folder 'My Files' --labels l.csv")
+    command = "python -m pipeline.rehearsal --folder 'My Files' --labels l.csv -- python -m pipeline.submit"
+    assert commands.command("submit", "rehearsal-my-files", Paths()) == command
+
+
 def parsed(options: list[str], taught: bool = False) -> TrainConfig:
     """The recipe that train would train."""
     context = train.command.make_context("train", list(options))

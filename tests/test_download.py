@@ -29,7 +29,7 @@ from pipeline.errors import BadData, NetworkError, PipelineError
 from pipeline.kaggle_api.client import Kaggle, RemoteFile
 from pipeline.rehearsal import server
 from pipeline.rehearsal.server import first_byte
-from pipeline.store import atomic
+from pipeline.store import atomic, overview
 from pipeline.store.cifar import find_batches
 from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed
@@ -162,6 +162,13 @@ def test_what_an_archive_lacks_is_said_of_the_archive(tmp_path: Path, source: Pa
     packed = shutil.make_archive(str(tmp_path / "packed"), "zip", source)
     line = error_line(run(tmp_path, "download", "--from", packed), 3)
     assert line.startswith(f"error: {packed} has no test set")
+
+
+def test_a_file_managers_own_file_is_not_of_the_download(tmp_path: Path, source: Path) -> None:
+    (source / ".DS_Store").write_text("icons")
+    output(run(tmp_path, "download", "--from", shutil.make_archive(str(tmp_path / SLUG), "zip", source)))
+    (target(tmp_path) / ".DS_Store").write_text("other icons")
+    output(run(tmp_path, "preprocess"))
 
 
 def test_two_at_once_do_not_meet(tmp_path: Path, source: Path) -> None:
@@ -298,6 +305,9 @@ def test_missing_training_data_comes_from_cifars_home_page(tmp_path: Path, sourc
     download(SLUG, Paths(raw=tmp_path / "raw"), Kaggle({}), print, source=bare)
     folder = tmp_path / "raw" / SLUG
     assert find_batches(folder) == folder / "cifar-10-python/cifar-10-batches-py"
+    assert overview.competitions(Paths(raw=tmp_path / "raw", models=tmp_path)) == {
+        SLUG
+    }  # the archive that is kept is none
     manifest = Manifest.read(folder)
     assert manifest is not None and len(manifest.files) == 8
 

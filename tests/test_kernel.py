@@ -246,12 +246,11 @@ def test_ctrl_c_leaves_the_kernel_running_and_says_how_to_go_on(tmp_path: Path) 
     def interrupt(_seconds: float) -> None:
         raise KeyboardInterrupt
 
-    logged: list[str] = []
     paths = dataclasses.replace(paths_in(tmp_path), kernels=tmp_path / "kernels")
     ORDERED.write_note(paths.kernels)
-    with pytest.raises(KeyboardInterrupt):
-        Kernels(paths, Scripted(sleep=interrupt, statuses=["RUNNING"]), logged.append).fetch(None)
-    assert logged[-1].startswith("kernel: user/tiny-run stays at Kaggle; later: python -m pipeline.kernel fetch --")
+    later = "interrupted; user/tiny-run stays at Kaggle; later: `python -m pipeline.kernel fetch --.* --force`"
+    with pytest.raises(KeyboardInterrupt, match=later):
+        Kernels(paths, Scripted(sleep=interrupt, statuses=["RUNNING"]), print, force=True).fetch(None)
 
 
 # --- what comes back --------------------------------------------------------------------------------------------

@@ -55,6 +55,15 @@ def test_again_it_does_nothing_and_after_a_change_or_damage_it_does(tmp_path: Pa
     assert len(Processed.open(manifest.parent).array("hidden_ids")) == 5
 
 
+def test_a_missing_file_or_folder_is_named_with_the_download_that_brings_it(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    (raw(tmp_path) / HIDDEN).unlink()
+    again = f"python -m pipeline.download --competition {SLUG} --from {tmp_path / 'source'}"
+    assert f"{HIDDEN} is missing: run `{again}`" in error_line(preprocess(tmp_path), 4)
+    elsewhere = f"run `python -m pipeline.download --competition {SLUG} --raw other` first"
+    assert elsewhere in error_line(preprocess(tmp_path, "--raw", "other"), 3)
+
+
 def test_a_file_that_was_exchanged_after_the_download_is_not_taken_for_done(tmp_path: Path) -> None:
     prepare(tmp_path)
     before = tree(tmp_path / "data/processed")
@@ -101,7 +110,7 @@ def test_ids_are_read_however_they_are_spelt(tmp_path: Path, how: str, protocol:
             assert cifar.read_hidden(path).ids.tolist() == OWN.tolist()
 
 
-@pytest.mark.parametrize("key", ["id", "ID", b"index", "image id", "$(touch x)"])
+@pytest.mark.parametrize("key", ["id", "ID", b"index", "image id", "$(touch x)", "identifiers of the images, " * 3])
 def test_ids_under_another_key_are_never_passed_over(tmp_path: Path, key: str | bytes) -> None:
     write_download(raw(tmp_path))
     spelt = key.decode() if isinstance(key, bytes) else key

@@ -307,6 +307,9 @@ def test_missing_files_are_damage(place: Path) -> None:
     (place / "data/processed/tiny/hidden_ids.npy").unlink()
     assert following(place) == "preprocess --competition tiny --force"
     assert line(place, "processed").startswith("damaged: data/processed/tiny/hidden_ids.npy is missing")
+    (place / "data/raw/tiny/cifar_test_nolabel.pkl").unlink()
+    source = json.loads((place / "data/raw/tiny/manifest.json").read_text())["inputs"]["source"]
+    assert following(place) == f"download --competition tiny --force --from {source}"
 
 
 def test_a_copied_run_is_damage(place: Path) -> None:

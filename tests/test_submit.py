@@ -61,6 +61,16 @@ def test_the_command_submits_once_and_waits_for_its_own_score(place: Path) -> No
     assert entry.public is not None and entry.private is not None and entry.gap_public is not None
 
 
+def test_again_waits_for_a_submission_whose_end_nobody_saw(place: Path) -> None:
+    with serve(place, pending=0.5) as kaggle:
+        first = send(place, kaggle, wait=0.0)
+        assert (first.status, first.ref) == ("pending", 90000001)
+        again = send(place, kaggle, again=True)
+        assert (again.status, again.ref) == ("complete", 90000001)
+        assert send(place, kaggle, again=True).ref == 90000002
+        assert kaggle.calls.count("CreateSubmission") == 2
+
+
 def test_a_ref_that_is_another_submissions_is_not_taken_for_ours(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = (place / "submissions/tiny-run.csv").read_text()
     (place / "other.csv").write_text(rows[:-2] + "0\n" if rows[-2] != "0" else rows[:-2] + "1\n")

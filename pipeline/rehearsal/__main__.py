@@ -5,6 +5,7 @@ limit are remembered below data/rehearsal, so the next rehearsal goes on where t
 """
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from types import FrameType
 
 import click
 
-from pipeline import cli, console
+from pipeline import cli, commands, console
 from pipeline.errors import INTERRUPTED, UsageError
 from pipeline.rehearsal import digits
 from pipeline.rehearsal.mock import mock_kaggle, slug_of
@@ -55,6 +56,8 @@ def rehearse(folder: Path | None, labels: Path | None, state: Path | None, comma
         raise UsageError("no COMMAND to run: --help has examples")
     if labels is not None and folder is None:
         raise UsageError("--labels goes with --folder: the embedded digits have labels of their own")
+    given = {"--folder": folder, "--labels": labels, "--state": state}
+    options = [word for name, path in given.items() if path is not None for word in (name, str(path))]
     state = state or STATES / slug_of(folder)
     with ExitStack() as stack:
         with console.working("starting the mock Kaggle server"):
@@ -63,7 +66,7 @@ def rehearse(folder: Path | None, labels: Path | None, state: Path | None, comma
         console.log(f"rehearsal: {served}")
         if remembered := len(kaggle.state.received):
             console.log(f"rehearsal: submissions remembered in {state}: {remembered}")
-        code = _run(command, kaggle.environment)
+        code = _run(command, {**kaggle.environment, commands.SERVED: shlex.join(options)})
     raise click.exceptions.Exit(code)
 
 

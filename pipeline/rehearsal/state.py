@@ -180,7 +180,8 @@ class State:
             self._memory = read_json(self._file, Memory, f"start over with rm -r {folder}")
         if (self._memory.slug, self._memory.source) != (slug, source):
             other = f"{folder} remembers {self._memory.slug} with the files of {self._memory.source}"
-            cure = f"start over with rm -r {folder}, or keep both with --state ANOTHER_FOLDER"
+            renamed = "rename the folder that is served, which names the competition"
+            cure = renamed if self._memory.slug == slug else "use another --state"
             raise UsageError(f"{other}, not {slug} with those of {source}: {cure}")
         self.received = self._memory.submissions  # oldest first
         self._save()

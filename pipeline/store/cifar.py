@@ -250,7 +250,7 @@ def _seem_ids(content: dict[Any, Any], count: int) -> list[str]:
     for key, value in list(content.items())[:MOST_KEYS]:
         with suppress(BadData):
             _ids(value, count, "")
-            others.append(printable(key.decode(errors="replace") if isinstance(key, bytes) else key, 30))
+            others.append(printable(key.decode(errors="replace") if isinstance(key, bytes) else key))
     return others
 
 

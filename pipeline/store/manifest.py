@@ -146,6 +146,12 @@ class Manifest:
         path = folder / NAME
         return read_json(path, cls, cure) if path.is_file() else None
 
+    @property
+    def source_option(self) -> list[str]:
+        """The option with which download repeats this one: none from Kaggle."""
+        source = self.inputs.get("source", KAGGLE)
+        return [] if source == KAGGLE else ["--from", source]
+
     def changed(self, folder: Path) -> list[str]:
         """The files that are missing or have another content.  Reads them all."""
         missing = self.missing(folder)

@@ -8,6 +8,7 @@
 "test" here is CIFAR-10's labelled test_batch, elsewhere called the holdout; "hidden" is the competition's test set.
 """
 
+import shlex
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config import Paths
 from pipeline.errors import BadData, MissingInput
 from pipeline.store.manifest import Manifest, reading
 
@@ -39,10 +41,7 @@ class Processed:
         """
         manifest = Manifest.read(folder)
         if manifest is None:
-            raise MissingInput(
-                f"{folder} holds no preprocessed data: run "
-                f"`python -m pipeline.preprocess --competition {folder.name}` first"
-            )
+            raise MissingInput(f"{folder} holds no preprocessed data: run `{_command(folder)}` first")
         if missing := manifest.missing(folder):
             raise BadData(f"{folder / missing[0]} is missing or damaged: {cls(folder, manifest)._cure}")
         return cls(folder, manifest)
@@ -86,7 +85,13 @@ class Processed:
 
     @property
     def _cure(self) -> str:
-        return f"run `python -m pipeline.preprocess --competition {self.folder.name} --force`"
+        return f"run `{_command(self.folder)} --force`"
+
+
+def _command(folder: Path) -> str:
+    """The command that makes data/processed/SLUG."""
+    there = [] if folder.parent == Paths.processed else ["--processed", str(folder.parent)]
+    return shlex.join(["python", "-m", "pipeline.preprocess", "--competition", folder.name, *there])
 
 
 def even_rows(total: int, count: int) -> NDArray[np.int64]:

@@ -123,7 +123,7 @@ def local_csvs(folder: Path, competition: str | None = None) -> list[LocalCsv]:
     """The unchanged CSVs in `folder` that predict wrote (for `competition`); reads all of them."""
     ours = []
     for path in sorted(folder.glob("*.csv")):
-        with contextlib.suppress(BadData):  # predict and submit report it
+        with contextlib.suppress(BadData, MissingInput):  # predict and submit report it; a folder, a broken link
             ours.append(local_csv(path, competition))
     return ours
 

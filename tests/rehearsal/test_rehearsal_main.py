@@ -51,14 +51,14 @@ def test_the_embedded_competition_is_the_default_and_is_written_once(tmp_path: P
 
 
 def test_a_folder_and_its_memory(tmp_path: Path, served: Path, rehearse: Rehearse) -> None:
-    first = rehearse("--folder", str(served), "--", "sh", "-c", "echo $PIPELINE_COMPETITION")
-    assert first.stdout == "rehearsal-my-files\n"
+    first = rehearse("--folder", str(served), "--", "sh", "-c", "echo $PIPELINE_COMPETITION $PIPELINE_REHEARSAL")
+    assert first.stdout == f"rehearsal-my-files --folder '{served}'\n"
     (tmp_path / "elsewhere" / "My Files").mkdir(parents=True)
     (tmp_path / "elsewhere" / "My Files" / "b.txt").write_text("b")
     other = rehearse("--folder", "elsewhere/My Files", "--", "true")
     assert other.returncode == 2
     assert str(served) in other.stderr
-    assert "start over with rm -r data/rehearsal/rehearsal-my-files" in other.stderr
+    assert "rename the folder that is served" in other.stderr
 
 
 @pytest.mark.parametrize(

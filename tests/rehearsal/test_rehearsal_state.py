@@ -111,8 +111,10 @@ def test_uploads_are_checked_and_serve_once(tmp_path: Path) -> None:
 
 def test_another_competition_or_a_damaged_memory_is_refused(tmp_path: Path) -> None:
     open_state(tmp_path)
-    with pytest.raises(UsageError, match=r"with the files of files, not .*rm -r .*--state"):
+    with pytest.raises(UsageError, match=r"with the files of files, not .*: rename the folder that is served"):
         State(tmp_path, "rehearsal-x", "others")
+    with pytest.raises(UsageError, match=r"not rehearsal-y .*: use another --state"):
+        State(tmp_path, "rehearsal-y", "files")
     for damage in ("{", json.dumps([1]), json.dumps({"slug": "rehearsal-x"})):
         (tmp_path / "state.json").write_text(damage)
         with pytest.raises(BadData, match=r"damaged .*: start over with rm -r"):

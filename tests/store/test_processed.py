@@ -64,7 +64,8 @@ def test_a_folder_without_a_manifest_or_with_a_lost_file(data: Processed) -> Non
     (data.folder / "test_labels.npy").unlink()
     with pytest.raises(BadData, match=r"test_labels\.npy is missing or damaged: .*--force"):
         Processed.open(data.folder)
-    with pytest.raises(MissingInput, match=f"pipeline.preprocess --competition {SLUG}` first"):
+    place = data.folder.with_name("other")
+    with pytest.raises(MissingInput, match=f"pipeline.preprocess --competition {SLUG} --processed {place}` first"):
         Processed.open(data.folder.with_name("other") / SLUG)
 
 

@@ -63,6 +63,9 @@ def test_only_what_predict_wrote_and_nobody_edited_is_a_csv_of_ours(tmp_path: Pa
     assert [found.sidecar for found in submissions.local_csvs(tmp_path, "c")] == [sidecar]
     with pytest.raises(BadData, match="add --competition c"):
         submissions.local_csv(csv, "d")
+    (tmp_path / "old.csv").mkdir()
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere")
+    assert [found.path for found in submissions.local_csvs(tmp_path)] == [csv]
     csv.write_text("ID,Labelz\n")
     with pytest.raises(BadData, match="edited after predict wrote it"):
         submissions.local_csv(csv, "c")
