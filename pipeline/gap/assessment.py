@@ -141,10 +141,9 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
     evidence, sha256 = Evidence.read(csv, most=ENOUGH_IMAGES), csv.sidecar.csv_sha256
     findings = Findings.from_dict(evidence.findings)
     temperature, holdout, hidden = estimators.calibrated(evidence.holdout, evidence.validation, evidence.hidden)
-    predictions, states = ledger.predictions(entries, competition.slug), ledger.current(entries, competition.slug)
+    states = ledger.current(entries, competition.slug)
     scored = {e.csv_sha256: e for e in states if e.public is not None and e.csv_sha256 != sha256}
     applied = {other.sidecar.csv_sha256: other.sidecar.measure for other in others}
-    errors = [prediction_error(predictions.get(sha), entry) for sha, entry in scored.items()]
     made = forecast(
         accuracy=accuracy(evidence.holdout.labels, evidence.holdout.known_truth),
         holdout=holdout,
@@ -162,7 +161,6 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
         verdict=findings.diagnosis.verdict,
         mixed=len(findings.diagnosis.pixels.corruptions) > 1,
         alarms=_alarms(findings, csv.sidecar),
-        errors=[error / 100 for error in errors if error is not None],
         scored_rows=competition.public_rows,
     )
     return Assessment(csv, evidence, temperature, findings, made).after(entries)

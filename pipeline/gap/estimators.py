@@ -136,5 +136,5 @@ def probit_line(anchors: Sequence[tuple[float, float]], holdout_accuracy: float)
 
 
 def probit(fraction: float) -> float:
-    """The standard normal quantile of a fraction, clipped away from 0 and 1."""
-    return NORMAL.inv_cdf(min(max(fraction, 1e-6), 1 - 1e-6))
+    """The standard normal quantile of a fraction, clipped away from 0 and 1: of few images all may be right."""
+    return NORMAL.inv_cdf(min(max(fraction, 1e-3), 1 - 1e-3))

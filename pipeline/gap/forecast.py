@@ -7,8 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from pipeline.config import PublishedLine
 from pipeline.gap import estimators
 from pipeline.gap.diagnosis import Verdict
@@ -26,7 +24,6 @@ UNDERRATED = {"aline": 1.15, "atc": 1.35}
 
 FAR_APART = 0.04  # methods that differ by more disagree
 NINETY = 1.645  # standard deviations on each side of a 90% interval
-OBSERVED = 3  # scored predictions whose errors replace the published one
 FEW = 100  # test images; with fewer, any estimate is mostly luck
 LOST = 0.25  # error on an unknown corruption: models are confidently wrong then
 CERTAIN = 0.9999  # mean confidence from which probabilities are saturated
@@ -52,7 +49,7 @@ class Forecast:
 def forecast(
     *, accuracy: float, holdout: Probabilities, hidden: Probabilities, peers: Sequence[tuple[Labels, Labels]] = (),
     anchors: Sequence[tuple[float, float]] = (), line: PublishedLine | None = None, simulated: float | None = None,
-    verdict: Verdict = "none", mixed: bool = False, alarms: Sequence[str] = (), errors: Sequence[float] = (),
+    verdict: Verdict = "none", mixed: bool = False, alarms: Sequence[str] = (),
     scored_rows: int | None = None,
 ) -> Forecast:  # fmt: skip
     """Predict the public score by the first method that applies.
@@ -68,7 +65,6 @@ def forecast(
         verdict: of the diagnosis.
         mixed: whether the diagnosis found several corruptions.
         alarms: why the diagnosis does not trust the probabilities.
-        errors: predicted - public, of earlier predictions.
         scored_rows: rows behind the public score; None: half of them.
     """
     atc = estimators.atc(holdout, accuracy, hidden)
@@ -78,8 +74,6 @@ def forecast(
     by, predicted = next(iter(methods.items()))
     doubts = [*alarms, *_doubts(holdout, hidden, methods)]
     error = (ERRORS | (CORRUPTED if verdict.startswith("corruption") else {}) | (MIXED if mixed else {}))[by]
-    if len(errors) >= OBSERVED:
-        error = math.sqrt(float(np.mean(np.square(errors))))
     if doubts:
         error = max(error, FAR_APART)
     if alarms and by not in ("anchored", "published_line"):

@@ -140,7 +140,7 @@ def test_a_prediction_is_renewed_until_it_is_sent(three: list[LocalCsv], tmp_pat
     assert set(ledger.predictions(ledger.read(path), "c")) == {"sha-a", "sha-c"}
 
 
-def test_earlier_errors_count_once_they_have_a_score(three: list[LocalCsv]) -> None:
+def test_a_prediction_has_an_error_once_there_is_a_score(three: list[LocalCsv]) -> None:
     after = scored(three[1], 80.0)
     before = dataclasses.replace(after, ref=None, public=None, status="predicted", predicted=82.0)
     assert prediction_error(before, after) == pytest.approx(2.0)

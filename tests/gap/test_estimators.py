@@ -108,6 +108,7 @@ def test_the_noise_of_similar_scores_does_not_tilt_the_line() -> None:
     assert probit(estimators.probit_line(anchors, 0.92)) == pytest.approx(expected)
     assert estimators.probit_line(anchors, 0.92) > 0.83
     assert estimators.probit_line([(0.9, 0.8)] * 5, 0.9) == pytest.approx(0.8)
+    assert 0.7 < estimators.probit_line([(1.0, 0.9)], 0.995) < 0.9  # all of a few images right
 
 
 def test_runs_that_agree_equally_often_give_no_line() -> None:

@@ -52,8 +52,6 @@ AGREED = made().predicted  # so that atc contradicts none that says the same
         ({}, 0.02),
         ({"verdict": "natural"}, 0.02),
         ({"verdict": "corruption"}, 0.05),
-        ({"errors": [0.01, -0.01]}, 0.02),
-        ({"errors": [0.01, -0.01, 0.01]}, 0.01),  # three scored predictions tell better
         ({"simulated": AGREED}, 0.008),
         ({"simulated": AGREED, "mixed": True}, 0.03),
         ({"alarms": ["smoke"]}, LOST),
