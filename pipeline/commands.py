@@ -26,7 +26,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
 }
 KNOW_THEIR_COMPETITION = ("predict", "submit", "report", "kernel fetch")
 TALKING = ("download", "submit", "check")  # to Kaggle, or the mock server
-SERVED = "PIPELINE_REHEARSAL"  # set by the mock server to the options that it was started with
+SERVED = "PIPELINE_REHEARSAL"  # set by pipeline.rehearsal to its own options
 REHEARSAL, DIGITS = "rehearsal-", "rehearsal-digits"  # the mock server's prefix; the embedded competition
 
 

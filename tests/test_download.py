@@ -305,9 +305,8 @@ def test_missing_training_data_comes_from_cifars_home_page(tmp_path: Path, sourc
     download(SLUG, Paths(raw=tmp_path / "raw"), Kaggle({}), print, source=bare)
     folder = tmp_path / "raw" / SLUG
     assert find_batches(folder) == folder / "cifar-10-python/cifar-10-batches-py"
-    assert overview.competitions(Paths(raw=tmp_path / "raw", models=tmp_path)) == {
-        SLUG
-    }  # the archive that is kept is none
+    # The archive that is kept for the next time is no competition.
+    assert overview.competitions(Paths(raw=tmp_path / "raw", models=tmp_path)) == {SLUG}
     manifest = Manifest.read(folder)
     assert manifest is not None and len(manifest.files) == 8
 
