@@ -20,7 +20,7 @@ from pipeline.store import ledger, submissions
 from pipeline.store.manifest import FileRecord
 from pipeline.submit import Sender
 from tests.doubles.kaggle import FaultyKaggle, faulty_kaggle
-from tests.support import SLUG, paths_in, predicted_place, tree, write_download
+from tests.support import SLUG, paths_in, predicted_place, send, tree, write_download
 
 Stage = Literal["download", "submit", "check"]
 WAIT = 20.0  # seconds for a score
@@ -81,9 +81,7 @@ class Place:
 
     def send(self, content: bytes, name: str, description: str) -> int:
         """What somebody else, or an earlier run, has sent; its ref."""
-        token = self.kaggle.state.start_upload(name, len(content))
-        self.kaggle.state.store_upload(token, content)
-        return self.kaggle.state.submit(token, description)
+        return send(self.kaggle, content, name, description)
 
     def send_a_strangers(self) -> int:
         """Another CSV of this team's, sent by hand; its ref."""
