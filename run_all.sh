@@ -71,7 +71,7 @@ while (($#)); do
     case $1 in
         --rehearsal | --submit | --setup) declare "${1#--}=yes" ;;
         -h | --help) usage; exit 0 ;;
-        --dry-run) fail 2 "--dry-run is an option of train only: python -m pipeline.train --dry-run" ;;
+        --dry-run) fail 2 "--dry-run is an option of train only: python -m pipeline.train --dry-run, with the same options" ;;
         --force | --debug | --verbose | --again) given+=("$1" "") ;;
         --competition | --data | --preset | --raw | --processed | --models | --submissions | --run | --device | \
             --pseudo-labels | --tta | --adapt | --ids-key | --timeout)

@@ -27,6 +27,7 @@ from pipeline.config import DEFAULT_COMPETITION, Paths, check_slug
 from pipeline.errors import EXIT_CODES, INTERRUPTED, PipelineError, UsageError, printable
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
 from pipeline.store import overview
+from pipeline.store.cifar import is_download
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -291,20 +292,20 @@ class StageCommand(click.Command):
         Raises:
             UsageError: unknown option; suggests the command that was meant.
         """
-        several = [flag for option in self.params if str(option.metavar).endswith("...") for flag in option.opts]
+        several = [name for option in self.params if str(option.metavar).endswith("...") for name in option.opts]
         try:
             return super().parse_args(ctx, spread(args, several))
         except click.NoSuchOption as error:
-            known = [flag for option in self._options(ctx) for flag in (*option.opts, *option.secondary_opts)]
+            known = [name for option in self._options(ctx) for name in (*option.opts, *option.secondary_opts)]
             words = [meant(arg, known) for arg in args]
             typed, better = next((pair for pair in zip(args, words, strict=True) if pair[0] != pair[1]), ("", ""))
             if not better:  # click's own suggestions are poor: --force for --workers
                 raise click.NoSuchOption(error.option_name, ctx=ctx) from error
-            flag = typed.partition("=")[0]
-            better = better.removesuffix(typed.removeprefix(flag))
+            unknown = typed.partition("=")[0]
+            better = better.removesuffix(typed.removeprefix(unknown))
             if SCRIPT not in os.environ and "=" not in better:  # a script's user typed another command
                 better = f"{ctx.command_path} {shlex.join(words)}"
-            raise UsageError(f"there is no option {flag}; try: {better}") from error
+            raise UsageError(f"there is no option {unknown}; try: {better}") from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click, with the folders as `paths`; a stage that needs data defaults to the only competition with data."""
@@ -338,7 +339,7 @@ class StageCommand(click.Command):
 def default_competition(paths: Paths) -> str:
     """The default competition, or else the only one with data."""
     found = overview.competitions(paths)
-    if len(found) != 1 or DEFAULT_COMPETITION in found:
+    if len(found) != 1 or DEFAULT_COMPETITION in found or is_download(paths.raw):
         return DEFAULT_COMPETITION
     (only,) = found
     console.log(f"no files for {DEFAULT_COMPETITION}; using {only}, the only competition found")

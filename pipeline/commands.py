@@ -129,9 +129,6 @@ def in_full(config: TrainConfig, submissions: Path) -> list[str]:
 
 
 def of_run(card: RunCard, name: str, submissions: Path) -> list[str]:
-    """The options with which train resumes or repeats the run `name`."""
+    """The options with which train resumes or repeats the run `name`; BadData as `arguments`."""
     named = [] if name == default_name(card) else ["--run", name]
-    try:
-        return [*in_full(card.config, submissions), *named]
-    except BadData:  # another version of the pipeline, which would train another run
-        return ["--run", f"{name}-again"]
+    return [*in_full(card.config, submissions), *named]

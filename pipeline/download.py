@@ -77,6 +77,9 @@ def _is_complete(target: Path, source: Path | None, log: Log) -> bool:
         raise UsageError(f"{target} came from {origin}: move it away{cure}")
     # Files used in place may change, and the editions of a competition have equal sizes.
     changed = manifest and (manifest.missing(target) if origin == KAGGLE else manifest.changed(target))
+    if changed and manifest and source is None and (option := manifest.source_option):
+        again = commands.command("download", target.name, Paths(raw=target.parent), *option)
+        raise BadData(f"{target / printable(changed[0])} is missing or changed: run `{again}`")
     if changed:
         log(f"download: {target / printable(changed[0])} is missing or changed, doing it again")
         return False
@@ -173,7 +176,7 @@ def _verified(folder: Path, target: Path, listed: Sequence[RemoteFile], log: Log
         if not path.is_file() or path.stat().st_size != remote.size:
             raise BadData(f"{printable(remote.name)} does not have the {remote.size} bytes that Kaggle lists")
     if cifar.find_batches(folder) is None:
-        packed = next(iter(sorted(folder.rglob(cifar.ARCHIVE))), None)
+        packed = min(folder.rglob(cifar.ARCHIVE), default=None)
         if packed is None:
             log("download: the competition has no training data; CIFAR-10 comes from its home page")
             packed = fetch_cifar(target.with_name(".cifar-10"))

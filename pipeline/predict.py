@@ -8,6 +8,7 @@ and its competition; there are no model options.
 
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def predict(
     csv = out if out is not None else paths.submissions / ensemble.csv_name
     if csv.suffix != ".csv" or csv.name.lower() == ledger.NAME:
         raise UsageError(f"--out {csv}: the name must end in .csv, and {ledger.NAME} is the ledger's name")
-    old = None if force else _existing(csv, names)
+    old = None if force else _existing(csv)
     wanted = (data.folder.name, ensemble.name, ensemble.weights_sha256, data.hidden_fingerprint, tta, adapt)
     if old and wanted == (old.competition, old.run, old.weights_sha256, old.hidden, old.tta, old.adapt):
         console.show(f"{csv}: complete for this run, nothing to do")
@@ -103,10 +104,10 @@ def _introduction(ensemble: Ensemble, data: Processed) -> list[str]:
     return lines
 
 
-def _existing(csv: Path, names: Sequence[str]) -> Sidecar | None:
+def _existing(csv: Path) -> Sidecar | None:
     """The sidecar of a complete CSV; UsageError if predict did not write the CSV, or a file beside it."""
     if others := submissions.strangers(csv):
-        cure = submissions.again(csv, "+".join(names))
+        cure = f"run predict again with --out {shlex.quote(str(submissions.free(csv)))}"
         raise UsageError(f"{others[0]} was not written by predict, or was edited since; it stays as it is: {cure}")
     # A killed predict leaves a partial file.
     return Sidecar.read(csv) if csv.exists() and not atomic.partial(csv).exists() else None

@@ -31,8 +31,8 @@ def preprocess(slug: str, paths: Paths, log: Log, *, ids_key: str | None = None,
     """Turn the download into checked arrays in data/processed/SLUG, and return that folder.
 
     Args:
-        ids_key: key of the ids in the test set's file, or cifar.NO_KEY to number them from 0; None: "ids", or as in
-            the existing arrays.
+        ids_key: key of the ids in the test set's file, or cifar.NO_KEY to number them from 0; None: "ids", or unless
+            `force` as in the existing arrays.
 
     Raises:
         MissingInput: there is no download.
@@ -85,7 +85,7 @@ def _raw_folder(slug: str, paths: Paths) -> Path:
     links.require_live(raw / slug)
     if (raw / slug).is_dir():
         return raw / slug
-    if any(os.path.lexists(raw / name) for name in cifar.HIDDEN_NAMES):
+    if cifar.is_download(raw):
         return raw
     raise MissingInput(f"{raw / slug} does not exist: run `{commands.command('download', slug, paths)}` first")
 
@@ -99,7 +99,8 @@ def _sources(raw: Path, slug: str, paths: Paths) -> dict[str, FileRecord]:
     if manifest is None:
         return records(raw, cifar.find_files(raw))
     if changed := manifest.changed(raw):
-        file, again = raw / changed[0], commands.command("download", slug, paths, *manifest.source_option)
+        where = Paths(raw=raw.parent)  # raw may be the download folder itself, of any name
+        file, again = raw / changed[0], commands.command("download", raw.name, where, *manifest.source_option)
         if not os.path.lexists(file):
             raise BadData(f"{file} is missing: run `{again}`")
         what = f"{file} changed since it was downloaded"

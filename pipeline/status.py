@@ -83,10 +83,10 @@ def _run_step(known: Overview, paths: Paths) -> NextStep:
     for run in sorted(own, key=lambda run: (run.stale, run.state == "damaged")):
         try:
             card = RunCard.read(paths.models / run.name)
+            name = runs.default_name(card) if run.stale else run.name  # on other images it is another run
+            again = commands.of_run(card, name, paths.submissions)
         except (BadData, MissingInput):
             continue
-        name = runs.default_name(card) if run.stale else run.name  # on other images it is another run
-        again = commands.of_run(card, name, paths.submissions)
         if run.stale:
             return NextStep("train", f"the images have changed since run {run.name}", again)
         if run.state == "interrupted":
@@ -153,8 +153,8 @@ def _folder_text(folder: FolderState) -> str:
 
 
 def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], most: int, left: Sequence[int]) -> list[str]:
-    older = [f"and {len(rows) - most:,} older"] if len(rows) > most else []
-    return [*table(head, rows[:most], left=left), *older] if rows else ["none yet"]
+    more = [f"and {len(rows) - most:,} more"] if len(rows) > most else []
+    return [*table(head, rows[:most], left=left), *more] if rows else ["none yet"]
 
 
 def _csv_row(csv: CsvState, scores: Sequence[float]) -> Sequence[str]:

@@ -303,12 +303,12 @@ def command(
 
     Run it again to resume, also on other machines: workers with the same storage share one study.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError("a sweep is not for torchrun: start the same command several times, they share the study")
     base, axes = cli.recipe(preset, recipe), parse(searches)
     url = parse_url(storage or f"sqlite:///{paths.models / STORAGE}")
     if name is not None:
-        runs.check_name(f"{name}-0")
+        runs.check_name(name, "--name")
     data = Processed.open(paths.processed / slug)
     # PyTorch takes seconds to import: wrong options are refused before.
     from pipeline.training.device import choose  # noqa: PLC0415

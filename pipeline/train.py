@@ -203,12 +203,12 @@ def _estimate(plan: Plan, rows: Sequence[EpochRow], macs: int, device: str) -> s
 
 def _report(run: Run) -> str:
     result = run.result
-    lines = [
+    return "\n".join([
         f"{run.folder}: best epoch {result.best_epoch} of {result.epochs}, in {duration(result.seconds)}",
         f"validation {result.validation_accuracy:.2f}%   holdout {result.test_accuracy:.2f}%"
         + " (optimistic: the best epoch was selected on it)" * result.optimistic,
-    ]
-    return "\n".join([*lines, *([] if result.submittable else [OVER])])
+        *[OVER] * (not result.submittable),
+    ])  # fmt: skip
 
 
 def _summary(finished: Sequence[Run]) -> str:
@@ -296,9 +296,7 @@ def command(
             runs.point_latest(paths.models, *(run.name for run in finished))
             console.show(_summary(finished))
         if run.result.submittable:
-            csv = str(submissions.free(paths.submissions / "sub.csv"))
-            named = ["--run", *(run.name for run in finished)] if seeds else []
-            cli.announce("predict", slug, paths, *named, "--out", csv)
+            cli.announce("predict", slug, paths, *(["--run", *(run.name for run in finished)] if seeds else []))
 
 
 main = partial(cli.run, command, "train")  # of argv, by default sys.argv's; returns the exit code

@@ -235,6 +235,8 @@ def test_linked_files_that_were_replaced_are_noticed_and_preprocessed_anew(tmp_p
     for name, data in content(other).items():
         assert (source / name).stat().st_size == len(data)
         (source / name).write_bytes(data)
+    again = f"run `python -m pipeline.download --competition {SLUG} --from {source}`"  # and nothing comes from Kaggle
+    assert again in error_line(run(tmp_path, "download"), 4)
     said = both()
     assert "changed, doing it again" in said[0] and "nothing to do" not in said[1]
     hidden = Processed.open(tmp_path / "data/processed" / SLUG).array("hidden_images")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.config import DEFAULT_COMPETITION
 from pipeline.store import cifar
 from pipeline.store.processed import Processed
 from tests.support import ROOT, SLUG, Killed, clean_environment, error_line, here, images, prepare, tree, write_download
@@ -144,8 +145,15 @@ def test_arrays_that_do_not_say_whose_ids_they_have_are_made_again(tmp_path: Pat
 
 
 def test_a_folder_laid_out_like_the_download_will_do_as_raw(tmp_path: Path) -> None:
-    write_download(tmp_path / "by-hand")
-    assert preprocess(tmp_path, "--raw", str(tmp_path / "by-hand")).returncode == 0
+    prepare(tmp_path)  # the only competition with data, and not the one that is meant
+    before = tree(tmp_path / "data/processed")
+    assert here("preprocess", "--raw", write_download(tmp_path / "by-hand"), cwd=tmp_path).returncode == 0
+    now = tree(tmp_path / "data/processed")
+    assert now.items() > before.items() and f"{DEFAULT_COMPETITION}/hidden_ids.npy" in now
+    (raw(tmp_path) / HIDDEN).unlink()
+    (raw(tmp_path) / HIDDEN).write_bytes(b"")
+    cure = f"`python -m pipeline.download --competition {SLUG} --from {tmp_path / 'source'}`"
+    assert cure in error_line(preprocess(tmp_path, "--raw", f"data/raw/{SLUG}"), 4)
 
 
 def test_a_killed_preprocess_leaves_no_half_folder_and_a_rerun_finishes(

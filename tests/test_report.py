@@ -16,7 +16,7 @@ from pipeline.reporting.page import Material
 from pipeline.store import atomic, ledger, runs
 from tests import browser
 from tests.places import finish
-from tests.support import SLUG, error_line, here, paths_in, predicted_place, prepare, stage, tree, write_run
+from tests.support import SLUG, error_line, here, paths_in, predicted_place, prepare, tree, write_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -66,14 +66,16 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def begun(place: Path, done: int) -> Path:
-    """A place with a run of which `done` epochs are over, and no manifest yet."""
+def begun(place: Path, done: int, old: str = "", new: str = "") -> Path:
+    """A place with a run of which `done` epochs are over, and no manifest yet; its card says `new` for `old`."""
     prepare(place)
     folder = write_run(place)
     for name in (runs.RESULT, runs.WEIGHTS, "manifest.json"):
         (folder / name).unlink()
     runs.write_metrics(folder / runs.METRICS, runs.read_metrics(folder / runs.METRICS)[:done])
     (place / "data/models" / runs.LATEST).unlink()
+    card = folder / runs.CONFIG
+    card.write_text(card.read_text().replace(old, new))
     return place
 
 
@@ -198,6 +200,18 @@ def with_other_images(place: Path) -> Path:
             "Validation so far 62.00% best epoch Progress 2 of 12 epochs; 10m 0s left",
         ),
         (
+            functools.partial(begun, done=2, old='"competition":', new='"trial": "mine", "competition":'),
+            "not finished; it is a trial: the command of sweep mine resumes it.",
+            TRAINING,
+            "Progress 2 of 12 epochs",
+        ),
+        (
+            functools.partial(begun, done=2, old='"preset": "rehearsal"', new='"preset": "older"'),
+            "not finished, and preset older with rehearsal is of another version of the pipeline.",
+            TRAINING,
+            "Progress 2 of 12 epochs",
+        ),
+        (
             unpredicted,
             "python -m pipeline.predict --run tiny-run",
             TRAINING,
@@ -234,7 +248,7 @@ def test_pictures_of_other_images_are_refused(tmp_path: Path) -> None:
 
 
 def test_without_a_run_it_names_train(tmp_path: Path) -> None:
-    assert "python -m pipeline.train" in error_line(stage("report", cwd=tmp_path), 3)
+    assert "python -m pipeline.train" in error_line(here("report", cwd=tmp_path), 3)
 
 
 def test_a_folder_of_ones_own_gets_the_page_and_nothing_of_its_owner_is_replaced(tmp_path: Path) -> None:

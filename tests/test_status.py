@@ -44,11 +44,11 @@ def submitted(place: Path) -> Path:
 
 def shown(place: Path, *arguments: str, slug: str | None = SLUG) -> list[str]:
     """The screen's lines; nothing may have changed, and nothing gone wrong."""
-    before = {path: path.stat().st_mtime for path in place.rglob("*")}
+    before = {path: path.lstat().st_mtime for path in place.rglob("*")}
     named = [] if slug is None else ["--competition", slug]
     done = here("status", *named, *arguments, cwd=place)
     assert done.returncode == 0, done
-    assert {path: path.stat().st_mtime for path in place.rglob("*")} == before
+    assert {path: path.lstat().st_mtime for path in place.rglob("*")} == before
     return done.stdout.splitlines()
 
 
@@ -224,6 +224,11 @@ def test_an_interrupted_run_goes_on_with_its_own_options(place: Path) -> None:
     )
 
 
+def test_an_interrupted_run_of_another_version_is_not_resumed(place: Path) -> None:
+    begin(place, "old", preset="older")
+    assert following(place) == "train --competition tiny --force"
+
+
 def test_without_latest_the_newest_run_is_named(submitted: Path) -> None:
     (submitted / "data/models" / runs.LATEST).write_text("other")
     assert following(submitted) == "report --run mine"
@@ -312,6 +317,14 @@ def test_missing_files_are_damage(place: Path) -> None:
     assert following(place) == f"download --competition tiny --force --from {source}"
 
 
+def test_links_to_a_disk_that_is_not_there_are_nothing(submitted: Path) -> None:
+    for path in (submitted / "data/raw/tiny", submitted / "submissions/mine.csv"):
+        with atomic.lock(path):
+            path.rename(submitted / path.name)
+        path.symlink_to("/mnt/elsewhere")
+    assert line(submitted, "raw").startswith("absent") and line(submitted, "CSVs") == "none yet"
+
+
 def test_a_copied_run_is_damage(place: Path) -> None:
     shutil.copytree(finish(place, "mine"), place / "data/models/mine copy")
     text = "\n".join(shown(place))
@@ -326,5 +339,5 @@ def test_a_screen_is_enough_for_very_much(place: Path) -> None:
     answer(place, *names, csv="\x1b]0;y" * 20 + ".csv")
     screen = shown(place)
     assert len(screen) <= 29 and max(map(len, screen[3:21])) <= 100
-    assert "and 2 older" in screen[14] and "and 9 older" in screen[20]
+    assert "and 2 more" in screen[14] and "and 9 more" in screen[20]
     assert "\x1b" not in "".join(screen)

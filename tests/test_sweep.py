@@ -346,7 +346,7 @@ def test_an_interrupted_sweep_goes_on_with_the_same_trial(place: Place, monkeypa
         ([], "Missing option '--search'"),
         (["--search", "model=rehearsal,resnet18"], "11,173,962 trainable parameters"),
         (["--search", RATE, "--device", "mps"], "--device mps: PyTorch finds none here"),
-        (["--search", RATE, "--name", "../study"], "a name of letters"),
+        (["--search", RATE, "--name", "../study"], "--name '../study': a name of letters"),
         (["--search", RATE, "--storage", "postgresql://me:hunter2@host:port/db"], "the URL of a persistent database"),
         (["--search", RATE, "--storage", "sqlite://"], "the URL of a persistent database"),
         (

@@ -95,7 +95,7 @@ def test_a_complete_run_is_left_alone_without_pytorch(uninterrupted: Place) -> N
     assert done.returncode == 0, done.stderr
     assert "is complete, nothing to do" in done.stderr
     following = f"next: python -m pipeline.predict --processed {uninterrupted.paths.processed} --models {models}"
-    assert done.stdout.splitlines()[-1] == f"{following} --out submissions/sub.csv"
+    assert done.stdout.splitlines()[-1] == following
     assert tree(models) == {**before, "LATEST": f"{default_name(uninterrupted.run().card)}\n".encode()}
 
 

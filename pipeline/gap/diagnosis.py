@@ -22,7 +22,7 @@ from pipeline.gap.estimators import Probabilities
 from pipeline.gap.shift import LabelShift
 from pipeline.store.manifest import from_json
 from pipeline.store.processed import Processed, even_rows
-from pipeline.store.submissions import Mitigation, accuracy, with_present_names
+from pipeline.store.submissions import Mitigation, Sidecar, accuracy
 
 Verdict = Literal["none", "preprocessing", "label_shift", "corruption", "corruption (mixed)", "natural", "unknown"]
 
@@ -107,7 +107,7 @@ def _today(stored: Any) -> Any:
         return [_today(value) for value in stored]
     if not isinstance(stored, Mapping):
         return stored
-    values = with_present_names(stored).items()
+    values = Sidecar.upgraded(dict(stored)).items()
     return {FIELDS.get(key, key): _today(value) for key, value in values if key not in RETIRED}
 
 

@@ -225,7 +225,8 @@ class Kaggle:
                 if error.retry_after is not None:
                     wait = min(error.retry_after, LONGEST_WAIT)
                 what = f"going on after {there} bytes" if there > before else "trying again"
-                self.log(f"kaggle: {error}; {what} in {wait:.0f} s")
+                problem, _, _cure = str(error).rpartition(": ")
+                self.log(f"kaggle: {problem}; {what} in {wait:.0f} s")
                 self.sleep(wait)
 
     def _call(self, subject: str, request: dict[str, Any], limit: float, watch: Watch | None = None) -> Any:

@@ -75,7 +75,7 @@ def mock_kaggle(
 def _check(folder: Path, state: Path, labels: Path | None) -> None:
     """Refuse a folder that is missing, or that would serve its own labels or state."""
     if not folder.is_dir() or not any(folder.iterdir()):
-        raise MissingInput(f"--folder {folder}: does not exist; it must be laid out like the download")
+        raise MissingInput(f"--folder {folder}: does not exist or is empty; it must be laid out like the download")
     for flag, path in (("--state", state), ("--labels", labels)):
         if path is not None and path.resolve().is_relative_to(folder.resolve()):
             raise UsageError(f"{flag} {path} is in --folder {folder} and would be served: put it elsewhere")

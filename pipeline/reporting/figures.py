@@ -161,11 +161,8 @@ def holdout(evidence: Evidence, data: Processed) -> list[Picture]:
         lines = [f"{names[labels[k]]} {100 * confidence[k]:.0f}%\nis {names[truth[k]]}" for k in rows.tolist()]
         return [(np.asarray(data.array("test_images")[rows]), lines)]
 
-    title, wrong = (
-        "Most confident mistakes\nprediction, confidence, and true class",
-        order[labels[order] != truth[order]],
-    )
-    return [_confusion(outputs, names), *_sheets("mistakes", title, wrong, layers)]
+    title, wrong = "Most confident mistakes\nprediction, confidence, and true class", labels[order] != truth[order]
+    return [_confusion(outputs, names), *_sheets("mistakes", title, order[wrong], layers)]
 
 
 @style()

@@ -55,9 +55,7 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
     now, known, missing = datetime.now(UTC), competition(card.competition), []
     run = Run.open(paths.models, folder.name) if (folder / manifest.NAME).is_file() else None
     if run is None:
-        again = commands.of_run(card, folder.name, paths.submissions)
-        command = commands.command("train", known.slug, paths, *again)
-        missing.append(f"The run is not finished. Unless it is being trained, `{command}` resumes it.")
+        missing.append(f"The run is not finished{_resumed(card, folder.name, paths)}.")
     lines = ledger.read(paths.submissions / ledger.NAME)
     csvs = local_csvs(paths.submissions, known.slug)
     assessment = images = None
@@ -76,6 +74,17 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
     return Material(
         folder, now, card, rows, run, state, states, known, assessment, advice, images, entries, predictions, missing
     )
+
+
+def _resumed(card: RunCard, name: str, paths: Paths) -> str:
+    """How an unfinished run is resumed, or why it can't be."""
+    if card.trial:
+        return f"; it is a trial: the command of sweep {card.trial} resumes it"
+    try:
+        options = commands.of_run(card, name, paths.submissions)
+    except BadData as error:
+        return f", and {error}"
+    return f". Unless it is being trained, `{commands.command('train', card.competition, paths, *options)}` resumes it"
 
 
 def draw(known: Material) -> dict[str, list[Picture]]:
@@ -110,11 +119,17 @@ def render(known: Material, sections: Mapping[str, Sequence[Picture]]) -> str:
         submission_head=SUBMISSION_HEAD,
         submissions=_submissions(known),
         run_head=overview.RUN_HEAD,
-        runs=[(each.row, each is state) for each in known.states if each is state or not each.trial][:NEWEST],
+        runs=[(each.row, each is state) for each in _shown(known.states, state)],
         recipe=[((k, str(v)), False) for k, v in (config.to_dict() | {"model": config.model.name}).items()],
         reproduce=reproduce(known.card, known.folder.name, known.assessment),
         duration=duration,
     )
+
+
+def _shown(states: Sequence[RunState], own: RunState) -> list[RunState]:
+    """The NEWEST runs without a sweep's trials, and `own` wherever it stands."""
+    newest = [state for state in states if not state.trial][:NEWEST]
+    return [state for state in states if state in newest or state is own]
 
 
 def title(known: Material) -> str:
@@ -195,14 +210,14 @@ def _submissions(known: Material) -> list[tuple[Sequence[str], bool]]:
 def reproduce(card: RunCard, name: str, assessment: Assessment | None) -> list[str]:
     """The commands that reproduce the run and its CSV; for a recipe of another version, why there are none."""
     again, how = f"{name}-again", []
-    names, slug = [again], card.competition
+    names = [again]
     try:
         recipe = commands.in_full(card.config, Paths.submissions)
     except BadData as error:
         return [f"# {error}"]
     if assessment is not None:
-        sidecar, slug = assessment.csv.sidecar, assessment.csv.sidecar.competition
-        names = [again if run == name else run for run in sidecar.runs]
+        sidecar = assessment.csv.sidecar
+        names = [again if run == name else run for run in sidecar.weights]
         how = ["--tta", sidecar.tta, "--adapt", sidecar.adapt]
     stages = (("download",), ("preprocess",), ("train", *recipe, "--run", again), ("predict", "--run", *names, *how))
-    return [commands.command(stage, slug, Paths(), *options) for stage, *options in stages]
+    return [commands.command(stage, card.competition, Paths(), *options) for stage, *options in stages]

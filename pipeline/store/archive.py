@@ -59,11 +59,11 @@ class _Member:
     open: Callable[[], IO[bytes]] | None  # None: a folder
 
 
-def extract(archive: Path, destination: Path, max_bytes: int = MAX_BYTES, max_ratio: int = MAX_RATIO) -> list[Path]:
-    """Unpack `archive` into the empty folder `destination`, and return the files' paths in the archive's order.
+def extract(archive: Path, destination: Path, max_bytes: int = MAX_BYTES) -> None:
+    """Unpack `archive` into the empty folder `destination`.
 
-    Unpacks at most `max_bytes`, and at most `max_ratio` times the archive's own size.  After an error the caller
-    removes the folder.
+    Unpacks at most `max_bytes`, and at most MAX_RATIO times the archive's own size.  After an error the caller removes
+    the folder.
 
     Raises:
         BadData: `archive` is not a zip or tar, is damaged, or holds anything but plain files and folders.
@@ -77,18 +77,21 @@ def extract(archive: Path, destination: Path, max_bytes: int = MAX_BYTES, max_ra
             raise _Refused("is not there, or not a file")
         if (size := archive.stat().st_size) > max_bytes:
             raise _Refused(f"has {size} bytes; the limit is {max_bytes}")
-        limit = min(max_bytes, max(_SMALL, max_ratio * size))
+        limit = min(max_bytes, max(_SMALL, MAX_RATIO * size))
         with archive.open("rb") as stream, tempfile.TemporaryFile(dir=destination.parent) as plain:
             head = stream.read(512)
             stream.seek(0)
             if _is_zip(head):
                 with zipfile.ZipFile(_Sparing(io.FileIO(stream.fileno(), closefd=False))) as unzipped:
                     members = [_zip_member(unzipped, info, limit) for info in unzipped.infolist()]
-                    return _unpack(members, destination, limit)
-            if head.startswith(_GZIP):
-                _gunzip(stream, plain, limit + _SLACK)
-            with tarfile.open(fileobj=plain if head.startswith(_GZIP) else stream, mode="r:", tarinfo=_Header) as tar:
-                return _unpack(list(_tar_members(tar, limit)), destination, limit)
+                    _unpack(members, destination, limit)
+            else:
+                if head.startswith(_GZIP):
+                    _gunzip(stream, plain, limit + _SLACK)
+                source = plain if head.startswith(_GZIP) else stream
+                with tarfile.open(fileobj=source, mode="r:", tarinfo=_Header) as tar:
+                    _unpack(list(_tar_members(tar, limit)), destination, limit)
+        return
     except _Refused as error:
         why = str(error)
     except _DAMAGE as error:
@@ -111,8 +114,8 @@ def _is_zip(head: bytes) -> bool:
     raise _Refused(f"is {what}neither zip nor tar; {cure}")
 
 
-def _unpack(members: Sequence[_Member], destination: Path, limit: int) -> list[Path]:
-    """Check and write the members; returns the files' paths."""
+def _unpack(members: Sequence[_Member], destination: Path, limit: int) -> None:
+    """Check and write the members."""
     _check(members, limit)
     for member in members:
         path = destination / member.name
@@ -122,7 +125,6 @@ def _unpack(members: Sequence[_Member], destination: Path, limit: int) -> list[P
                 shutil.copyfileobj(source, target)
             if path.stat().st_size != member.size:
                 raise _Refused(f"holds {printable(member.name)} with another size than listed")
-    return [destination / member.name for member in members if member.open]
 
 
 # --- the checks -------------------------------------------------------------------------------------------

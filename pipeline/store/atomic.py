@@ -156,7 +156,7 @@ def lock(path: Path, wait: float = 0.0) -> Iterator[None]:
 
 def is_locked(path: Path) -> bool:
     """Whether another process holds `path`; leaves no trace."""
-    if not path.with_name(f".{path.name}.lock").is_file():
+    if links.dangling(path) or not path.with_name(f".{path.name}.lock").is_file():
         return False  # nobody ever did
     try:
         with lock(path):

@@ -9,6 +9,7 @@ The pixel layout is detected from the pixels, because a wrong one raises no erro
 
 import math
 import mmap
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -78,7 +79,6 @@ class Layout:
 
     name: str
     expected: bool  # whether it agrees with the file's shape
-    smoothness: dict[str, float]  # mean absolute difference of neighbouring pixels, per reading, 0..255
 
 
 def detect(images: Images) -> Layout:
@@ -92,7 +92,7 @@ def detect(images: Images) -> Layout:
         rough[name] = float((np.abs(np.diff(x, axis=1)).mean() + np.abs(np.diff(x, axis=2)).mean()) / 2)
     expected, best = next(iter(rough)), min(rough, key=rough.__getitem__)
     chosen = best if rough[expected] > CLEAR * rough[best] else expected
-    return Layout(chosen, chosen == expected, {name: round(value, 2) for name, value in rough.items()})
+    return Layout(chosen, chosen == expected)
 
 
 def read(images: Images, layout: Layout) -> Images:
@@ -165,6 +165,11 @@ def find_batches(folder: Path) -> Path | None:
             raise BadData(links.dangling(path) or f"{folders[0]} lacks {path.name}: put it there, too")
         require_size(path)
     return folders[0]
+
+
+def is_download(folder: Path) -> bool:
+    """Whether `folder` itself has a test set, as a download has."""
+    return any(os.path.lexists(folder / name) for name in HIDDEN_NAMES)
 
 
 def find_hidden(folder: Path) -> Path:

@@ -140,7 +140,8 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
     ledger_state, lines = _ledger(paths.submissions / ledger.NAME, slug, now)
     ours = local_csvs(paths.submissions, slug)
     states, weights, problem = run_states(paths.models, slug, data, ours, lines or ())
-    csvs = [_csv(path, slug, weights, hidden, lines) for path in paths.submissions.glob("[!.]*.csv")]
+    files = [path for path in paths.submissions.glob("[!.]*.csv") if path.is_file()]
+    csvs = [_csv(path, slug, weights, hidden, lines) for path in files]
     run = usable(states)
     mine = None
     with suppress(BadData, MissingInput):

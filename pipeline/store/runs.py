@@ -154,12 +154,14 @@ class Run:
             raise BadData(f"{self.weights} is damaged: {RETRAIN if self.origin is None else 'restore it with git'}")
 
 
-def check_name(name: str) -> str:
-    """A valid name for a run, hence for a folder; UsageError if it is not, or is reserved."""
-    if name.lower() in RESERVED or is_pretrained(name):
-        raise UsageError(f"--run {name}: this name is reserved; choose another")
+def check_name(name: str, option: str = "--run") -> str:
+    """A valid name for a run, hence for a folder; UsageError, about `option`, if it is not, or is reserved."""
+    if is_pretrained(name):
+        raise UsageError(f"{option} {name}: the name of bundled weights, which only predict takes; choose another")
+    if name.lower() in RESERVED:
+        raise UsageError(f"{option} {name}: this name is reserved; choose another")
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
-        raise UsageError(f"--run {name!r}: a name of letters, digits, '.', '-' and '_', not a path")
+        raise UsageError(f"{option} {name!r}: a name of letters, digits, '.', '-' and '_', not a path")
     return name
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import CLASSES
-from pipeline.errors import BadData, MissingInput, printable
+from pipeline.errors import BadData, printable
 
 HEADER = "ID,Labels"
 ROWS = re.compile(rb"(?:-?\d{1,18},-?\d{1,18}\n)*")  # 18 digits fit int64
@@ -30,7 +30,7 @@ def validate(path: Path, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
     Streams the file: a byte a row, unless the rows have another order.
 
     Raises:
-        MissingInput: there is no such file.
+        FileNotFoundError: there is no such file.
         BadData: it is not a valid submission for these ids; says why and where.
     """
     labels = np.empty(len(ids), dtype=np.uint8)
@@ -62,11 +62,7 @@ def _reordered(path: Path, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 def _rows(path: Path) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
     """The CSV's ids and labels, in chunks."""
-    try:
-        stream = path.open("rb")
-    except FileNotFoundError:
-        raise MissingInput(f"{path} does not exist: run `python -m pipeline.predict --out {path}` first") from None
-    with stream:
+    with path.open("rb") as stream:
         first, line = stream.readline(CHUNK), 2
         if first != f"{HEADER}\n".encode():
             cure = "save it as plain CSV, without UTF-16, a byte-order mark, Windows line ends or semicolons"

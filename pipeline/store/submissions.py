@@ -66,8 +66,8 @@ class Sidecar:
 
     @staticmethod
     def upgraded(values: dict[str, Any]) -> dict[str, Any]:
-        """Values of older versions, in today's form."""
-        return with_present_names(values)
+        """Values of older versions, with today's name of a mitigation."""
+        return {key: FORMER.get(str(v), v) if key in ("adapt", "measure") else v for key, v in values.items()}
 
     def write(self, csv: Path) -> None:
         """Write it beside `csv`, atomically."""
@@ -190,11 +190,6 @@ def _is_evidence(path: Path) -> bool:
     with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         return "csv_sha256.npy" in archive.namelist()
     return False
-
-
-def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values with today's name of a mitigation."""
-    return {key: FORMER.get(str(v), v) if key in ("adapt", "measure") else v for key, v in dict(values).items()}
 
 
 def sidecar_path(csv: Path) -> Path:

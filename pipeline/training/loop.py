@@ -69,7 +69,7 @@ class Task:
     def ends(self, rows: Sequence[EpochRow]) -> bool:
         """Whether training ends after these epochs: all are done, or early stopping."""
         patience = self.config.early_stopping
-        stale = bool(rows) and len(rows) - runs.best_row(rows).epoch
+        stale = len(rows) - runs.best_row(rows).epoch if rows else 0
         return len(rows) >= self.config.epochs or (patience > 0 and stale >= patience)
 
 

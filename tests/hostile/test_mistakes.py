@@ -54,7 +54,7 @@ RENAMED = move(RUN, "data/models/other-name")
 FOLDER = "a file is in place of a folder; move it away, or name another place"
 TRAIN = f"train --preset rehearsal --competition {SLUG}"
 AGAIN = "predict again with --force"
-ELSEWHERE = "it stays as it is: run `python -m pipeline.predict --out submissions/tiny-run-2.csv`"
+ELSEWHERE = "it stays as it is: run predict again with --out submissions/tiny-run-2.csv"
 
 MISTAKES = [
     # a CSV that went through a spreadsheet or an editor (each kind: tests/store/test_submission_format.py)

@@ -212,7 +212,7 @@ def test_a_reading_call_is_repeated_as_retry_after_says_and_each_try_logged(
     kaggle = dataclasses.replace(busy, sleep=slept.append, log=logged.append)
     with pytest.raises(NetworkError, match="busy or down"):
         kaggle.files(SLUG)
-    line = f"kaggle: Kaggle is busy or down (429, slow down): try again later; trying again in {waits:.0f} s"
+    line = f"kaggle: Kaggle is busy or down (429, slow down); trying again in {waits:.0f} s"
     assert (logged, slept) == ([line] * 2, [waits] * 2)
     assert len(requests(child)) == 3
 

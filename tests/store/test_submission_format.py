@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import BadData, MissingInput
+from pipeline.errors import BadData
 from pipeline.store import submission_format
 
 IDS = np.array([30, 10, 20])
@@ -65,11 +65,6 @@ def test_what_kaggle_would_refuse_is_refused_with_the_reason(tmp_path: Path, con
     with pytest.raises(BadData, match=said) as caught:
         submission_format.validate(write(tmp_path / "sub.csv", content), IDS)
     assert "\n" not in str(caught.value)
-
-
-def test_a_missing_csv_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(MissingInput, match=r"python -m pipeline\.predict --out"):
-        submission_format.validate(tmp_path / "none.csv", IDS)
 
 
 def test_long_files_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
