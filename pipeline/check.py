@@ -162,6 +162,8 @@ def check(
     assessment = assessment.after(entries) if assessment else None
     advice = advise(assessment, csvs, entries, paths) if assessment else []
     drawn = _draw(assessment, paths.processed / slug, pictures) if assessment and pictures else []
+    if pictures and not assessment:
+        log(f"check: no pictures: {not_assessed}")
     facts: Mapping[str, Any] = {}
     with suppress(BadData):  # without what preprocess found out less is known
         manifest = Manifest.read(paths.processed / slug)

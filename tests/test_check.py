@@ -293,8 +293,8 @@ def test_a_csv_made_by_hand_is_validated_and_sent_but_its_score_is_not_predicted
         csv.with_suffix(".json").write_text('{"weights": [0.5, 0.5]}')
     before = tree(place)
     with serve(place) as kaggle:
-        shown = check(place, kaggle.environment, "--csv", str(csv.relative_to(place)))
-        assert shown.returncode == 0 and "--force" not in shown.stdout
+        shown = check(place, kaggle.environment, "--csv", str(csv.relative_to(place)), "--pictures", "drawn")
+        assert shown.returncode == 0 and "--force" not in shown.stdout and "check: no pictures: " in shown.stderr
         assert "is a valid submission to tiny" in shown.stdout and "so its score cannot be predicted" in shown.stdout
         command = shown.stdout.splitlines()[-1].removeprefix("next: ")
         assert command == f"python -m pipeline.submit --csv {csv.relative_to(place)} --competition tiny"
