@@ -22,7 +22,7 @@ import click
 from click.core import ParameterSource
 
 from pipeline import commands, console, recipes
-from pipeline.commands import BELONGS, SCRIPT, TAUGHT, meant
+from pipeline.commands import BELONGS, COMPETITION, SCRIPT, TAUGHT, meant
 from pipeline.config import DEFAULT_COMPETITION, Paths, check_slug
 from pipeline.errors import EXIT_CODES, INTERRUPTED, PipelineError, UsageError, printable
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
@@ -31,7 +31,6 @@ from pipeline.store.cifar import is_download
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-COMPETITION = "PIPELINE_COMPETITION"  # environment variable
 STOPPED = "interrupted; run the same command again to resume"
 BUG = "internal error (bug): please report it with all the lines above"
 FULL = "the disk is full ({}): free space, then run the same command again"

@@ -13,6 +13,7 @@ from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
 from pipeline.store.runs import RunCard, default_name
 
 ONE_LINE = 90  # characters of a command with its reason
+COMPETITION = "PIPELINE_COMPETITION"  # environment variable, the default of --competition
 SCRIPT = "PIPELINE_SCRIPT"  # set by run_all.sh, which runs the next stage itself
 
 # The folder options of each stage.  CSVs and runs know their competition.
@@ -43,7 +44,8 @@ def command(stage: str, slug: str, paths: Paths, *more: str) -> str:
 
 def places(stage: str, slug: str, paths: Paths) -> list[str]:
     """The competition and folder options of `stage` that differ from the defaults."""
-    given = [] if slug == DEFAULT_COMPETITION or stage in KNOW_THEIR_COMPETITION else ["--competition", slug]
+    by_default = slug == DEFAULT_COMPETITION == os.environ.get(COMPETITION, DEFAULT_COMPETITION)
+    given = [] if by_default or stage in KNOW_THEIR_COMPETITION else ["--competition", slug]
     for name in FOLDERS[stage]:
         if (folder := getattr(paths, name)) != getattr(Paths, name):
             given += [f"--{name}", str(folder)]

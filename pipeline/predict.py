@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 import numpy as np
 
-from pipeline import cli, console
+from pipeline import cli, commands, console
 from pipeline.config import PARAMETER_LIMIT, Paths, check_slug, competition
 from pipeline.console import duration, working
 from pipeline.errors import BadData, Log, UsageError
@@ -227,7 +227,7 @@ python -m pipeline.predict --run pretrained               the bundled weights
 def command(names: tuple[str, ...], slug: str | None, paths: Paths, **options: Any) -> None:
     """Predict the test set with one or several runs, and write the CSV."""
     if slug is None and any(map(runs.is_pretrained, names)):
-        slug = check_slug(os.environ.get(cli.COMPETITION) or cli.default_competition(paths))
+        slug = check_slug(os.environ.get(commands.COMPETITION) or cli.default_competition(paths))
     made = predict(paths, console.log, names=names, slug=slug, **options)
     cli.announce("check", made.sidecar.competition, paths, "--csv", str(made.csv))
 

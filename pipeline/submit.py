@@ -256,7 +256,7 @@ python -m pipeline.submit --csv other.csv --competition SLUG
 """)
 @cli.csv("The CSV to submit; by default the newest of the run that train finished last.")
 @cli.slug("Last part of the competition's URL, or $PIPELINE_COMPETITION; needed for a CSV not written by predict.",
-          envvar=cli.COMPETITION)  # fmt: skip
+          envvar=commands.COMPETITION)  # fmt: skip
 @click.option("--again", is_flag=True,
               help="Submit it even if it was submitted before or is predicted below your best score.")  # fmt: skip
 @cli.wait(900, "the score")

@@ -46,6 +46,12 @@ def test_a_command_finds_the_same_competition_and_folders(
     assert commands.command(stage, slug, paths, *more) == text
 
 
+def test_the_default_competition_is_named_where_a_variable_names_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(commands.COMPETITION, "tiny")
+    named = f"python -m pipeline.train --competition {DEFAULT_COMPETITION}"
+    assert commands.command("train", DEFAULT_COMPETITION, Paths()) == named
+
+
 def test_a_served_folder_is_named_while_it_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(commands.SERVED, "--folder 'My Files' --labels l.csv")
     command = "python -m pipeline.rehearsal --folder 'My Files' --labels l.csv -- python -m pipeline.submit"

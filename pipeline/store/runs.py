@@ -17,6 +17,7 @@ Nothing here needs torch.
 import difflib
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.config import PARAMETER_LIMIT, check_slug, fingerprint
+from pipeline.config import PARAMETER_LIMIT, Paths, check_slug, fingerprint
 from pipeline.errors import BadData, Log, MissingInput, UsageError, printable
 from pipeline.recipes import TrainConfig, ValidationSet
 from pipeline.store import atomic, manifest
@@ -201,7 +202,9 @@ def point_latest(models: Path, *names: str) -> None:
 def no_such_run(models: Path, name: str, known: Sequence[str]) -> MissingInput:
     """The error for a run that is not among the `known` ones in `models`."""
     if not known:
-        return MissingInput(f"there is no finished run in {models}: run `python -m pipeline.train` first")
+        where = [] if models == Paths.models else ["--models", str(models)]
+        train = shlex.join(["python", "-m", "pipeline.train", *where])
+        return MissingInput(f"there is no finished run in {models}: run `{train}` first")
     begun = [other for other in known if other.lower().startswith(name.lower())]
     meant = begun or difflib.get_close_matches(name, known)
     why = f": did you mean {_few(meant)}?" if meant else f" (was it renamed?): there is {_few(known)}"

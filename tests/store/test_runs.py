@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import PARAMETER_LIMIT
-from pipeline.errors import BadData, UsageError
+from pipeline.errors import BadData, MissingInput, UsageError
 from pipeline.recipes import PRESETS
 from pipeline.store import atomic, runs
 from pipeline.store.runs import EpochRow, RunCard, RunResult, best_row, read_metrics, seconds_left, write_metrics
@@ -33,6 +33,11 @@ def test_a_plain_name_will_do(name: str) -> None:
 def test_a_damaged_pointer_is_bad_data(tmp_path: Path, content: bytes) -> None:
     (tmp_path / runs.LATEST).write_bytes(content)
     with pytest.raises(BadData, match="LATEST names no run"):
+        runs.latest(tmp_path)
+
+
+def test_without_a_run_the_command_that_makes_one_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingInput, match=f"run `python -m pipeline.train --models {tmp_path}` first"):
         runs.latest(tmp_path)
 
 
