@@ -13,13 +13,15 @@ import pytest
 
 from pipeline.config import DEFAULT_COMPETITION
 from pipeline.kaggle_api.client import Kaggle
+from pipeline.recipes import PRESETS
 from pipeline.reporting import figures
-from pipeline.store import ledger, runs
+from pipeline.store import atomic, ledger, runs
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord
 from pipeline.store.runs import RunCard
 from pipeline.store.submissions import Sidecar
 from tests.doubles.kaggle import faulty_kaggle
+from tests.places import finish
 from tests.support import SLUG, error_line, here, predicted_place, serve, submit_by_hand, tree, write_run
 
 pytestmark = pytest.mark.usefixtures("quick_client")
@@ -234,12 +236,28 @@ def test_check_status_and_submit_know_one_prediction(place: Path) -> None:
 
 @pytest.fixture
 def short(place: Path) -> Path:
-    """A run whose validation accuracy still rose a point an epoch, and its CSV, as a network that knows one class."""
+    """A short run whose validation accuracy rose a point an epoch, and its CSV, as a network that knows one class."""
     result = place / "data/models/tiny-run/result.json"
     result.write_text(result.read_text().replace('"test_accuracy": 90.0', '"test_accuracy": 10.0'))
-    runs.complete(result.parent, RunCard.read(result.parent))
+    card = RunCard.read(result.parent)
+    card = dataclasses.replace(card, config=card.config.with_epochs(6))
+    atomic.write_json(result.parent / runs.CONFIG, card.to_dict())
+    runs.complete(result.parent, card)
     assert here("predict", "--force", cwd=place).returncode == 0
     return place
+
+
+def test_after_a_whole_fast_run_comes_a_strong_one(place: Path) -> None:
+    folder = place / "data/models/tiny-run"
+    card = dataclasses.replace(RunCard.read(folder), config=PRESETS["fast"])
+    atomic.write_json(folder / runs.CONFIG, card.to_dict())
+    runs.complete(folder, card)
+    send, strong, *_ = json.loads(check(place, None, "--json").stdout)["advice"]
+    assert send["do"] == "it is not submitted yet" and strong["gain"] > 0
+    assert strong["command"] == f"python -m pipeline.train --competition {SLUG} --preset strong"
+    finish(place, "strong", preset="strong")
+    others = json.loads(check(place, None, "--csv", "submissions/tiny-run.csv", "--json").stdout)["advice"]
+    assert others and strong["command"] not in [each["command"] for each in others]
 
 
 def test_advice_begins_with_what_is_obvious_and_each_command_works_as_it_stands(short: Path) -> None:
@@ -249,7 +267,7 @@ def test_advice_begins_with_what_is_obvious_and_each_command_works_as_it_stands(
     shown, found = check(short, None), json.loads(check(short, None, "--json").stdout)
     low = "don't submit: predicted below your best score, 99.50%"
     trained = (
-        "trained too short: validation accuracy rose 1.0 points an epoch at the end of 12, and rarely predicted: zero"
+        "trained too short: validation accuracy rose 1.0 points an epoch at the end of 6, and rarely predicted: zero"
     )
     assert first["advice"][0]["do"].startswith(trained) and found["advice"][0]["do"].startswith(f"{low}; {trained}")
     following, why = shown.stdout.splitlines()[-2:]  # no command that submits
@@ -270,7 +288,7 @@ def test_advice_begins_with_what_is_obvious_and_each_command_works_as_it_stands(
     ledger.append(short / "submissions/ledger.csv", [dataclasses.replace(best, ref=8, public=99.9, run="a+b")])
     longer, *others = json.loads(check(short, None, *csv).stdout)["advice"]
     assert not any("seeds" in each["do"] for each in others)
-    assert longer["command"].endswith(" --epochs 24 --seeds 0 1")  # as many as are to be beaten
+    assert longer["command"].endswith(" --preset rehearsal --seeds 0 1")  # as many as are to be beaten
     assert here("train", *shlex.split(longer["command"])[3:], "--dry-run", cwd=short).returncode == 0
 
 
