@@ -198,11 +198,10 @@ def test_a_csv_is_predicted_and_once_it_is_scored_that_is_what_it_says(place: Pa
     assert "atc" in before["methods"] and before["by"] in before["methods"]
     assert before["verdict"] == before["diagnosis"]["verdict"] == "preprocessing"  # the run is no trained one
     assert not before["reliable"] and "only 30 test images" in before["doubts"]
-    headline, cause, doubt, following, why = shown.splitlines()
+    headline, cause, doubt, following = shown.splitlines()
     assert headline == f"holdout 90.00%   predicted {before['predicted']:.1f}% ({low:.0f}-{high:.0f}, unreliable)"
     assert cause.startswith("cause: the holdout accuracy is ") and doubt == "doubt: only 30 test images"
-    assert following == f"next: {before['advice'][0]['command']}"
-    assert why.startswith(f"      ({before['advice'][0]['do']}: typically +")
+    assert following == f"next: {before['advice'][0]['command']} (it is not submitted yet)"
     assert " atc" not in shown and "AUC" not in shown  # that is for --verbose
 
     error = before["predicted"] - after["public"]
