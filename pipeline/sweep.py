@@ -303,7 +303,7 @@ def command(
 
     Run it again to resume, also on other machines: workers with the same storage share one study.
     """
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if (os.environ.get("WORLD_SIZE") or "1") != "1":
         raise UsageError("a sweep is not for torchrun: start the same command several times, they share the study")
     base, axes = cli.recipe(preset, recipe), parse(searches)
     url = parse_url(storage or f"sqlite:///{paths.models / STORAGE}")

@@ -263,7 +263,7 @@ def join(device: torch.device, batch_size: int) -> Iterator[World]:
         PipelineError: another process ended.
     """
     mine = not (dist.is_available() and dist.is_initialized())
-    if mine and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if mine and (os.environ.get("WORLD_SIZE") or "1") == "1":
         yield ALONE
         return
     if mine:

@@ -107,15 +107,22 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "--"]
     command = [*launcher, __name__, str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as torchrun:
+    errors = folder / "errors"
+    with (
+        errors.open("w") as stream,
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stream, text=True) as torchrun,
+    ):
         while not (folder / "models/dying" / runs.CHECKPOINT).exists() and torchrun.poll() is None:
             time.sleep(0.05)
         if torchrun.poll() is None:
+            torchrun.send_signal(signal.SIGSTOP)  # else it may interrupt the first process before that notices
             os.kill(int((folder / "pid-1").read_text()), signal.SIGKILL)
-        output, errors = torchrun.communicate(timeout=100)
-    return Launched(folder, torchrun.returncode, output, errors)
+            deadline = time.monotonic() + 60
+            while "error: " not in errors.read_text() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            torchrun.send_signal(signal.SIGCONT)
+        output, _ = torchrun.communicate(timeout=100)
+    return Launched(folder, torchrun.returncode, output, errors.read_text())
 
 
 def test_torchrun_trains_one_run_and_the_first_process_alone_writes_and_speaks(launched: Launched) -> None:
