@@ -10,6 +10,7 @@ from pipeline import recipes
 from pipeline.config import DEFAULT_COMPETITION, PARAMETER_LIMIT, Paths
 from pipeline.errors import BadData
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
+from pipeline.store.manifest import Manifest
 from pipeline.store.runs import RunCard, default_name
 
 ONE_LINE = 90  # characters of a command with its reason
@@ -50,6 +51,11 @@ def places(stage: str, slug: str, paths: Paths) -> list[str]:
         if (folder := getattr(paths, name)) != getattr(Paths, name):
             given += [f"--{name}", str(folder)]
     return given
+
+
+def download_again(folder: Path, manifest: Manifest) -> str:
+    """The command that repeats the download in `folder`, data/raw/SLUG, from its source."""
+    return command("download", folder.name, Paths(raw=folder.parent), *manifest.source_option)
 
 
 def with_reason(command: str, why: str) -> str:

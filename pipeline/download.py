@@ -77,11 +77,11 @@ def _is_complete(target: Path, source: Path | None, log: Log) -> bool:
         raise UsageError(f"{target} came from {origin}: move it away{cure}")
     # Files used in place may change, and the editions of a competition have equal sizes.
     changed = manifest and (manifest.missing(target) if origin == KAGGLE else manifest.changed(target))
-    if changed and manifest and source is None and (option := manifest.source_option):
-        again = commands.command("download", target.name, Paths(raw=target.parent), *option)
-        raise BadData(f"{target / printable(changed[0])} is missing or changed: run `{again}`")
-    if changed:
-        log(f"download: {target / printable(changed[0])} is missing or changed, doing it again")
+    if manifest and changed:
+        what = f"{target / printable(changed[0])} is missing or changed"
+        if source is None and manifest.source_option:
+            raise BadData(f"{what}: run `{commands.download_again(target, manifest)}`")
+        log(f"download: {what}, doing it again")
         return False
     console.show(f"{target}: {'complete' if manifest else 'laid out by hand'}, nothing to do")
     return True

@@ -40,7 +40,7 @@ def preprocess(slug: str, paths: Paths, log: Log, *, ids_key: str | None = None,
     """
     raw, target = _raw_folder(slug, paths), paths.processed / slug
     log(f"preprocess: {raw}")
-    sources = _sources(raw, slug, paths)
+    sources = _sources(raw)
     inputs = {name: record.sha256 for name, record in sources.items()}
     if not force and _is_current(target, inputs, ids_key):
         console.show(f"{target}: complete for this download, nothing to do")
@@ -90,7 +90,7 @@ def _raw_folder(slug: str, paths: Paths) -> Path:
     raise MissingInput(f"{raw / slug} does not exist: run `{commands.command('download', slug, paths)}` first")
 
 
-def _sources(raw: Path, slug: str, paths: Paths) -> dict[str, FileRecord]:
+def _sources(raw: Path) -> dict[str, FileRecord]:
     """Records of the files to read: from the download's manifest, or from the files themselves.
 
     A flipped bit in the pixels loads without an error, so every file is compared with the manifest.
@@ -99,8 +99,7 @@ def _sources(raw: Path, slug: str, paths: Paths) -> dict[str, FileRecord]:
     if manifest is None:
         return records(raw, cifar.find_files(raw))
     if changed := manifest.changed(raw):
-        where = Paths(raw=raw.parent)  # raw may be the download folder itself, of any name
-        file, again = raw / changed[0], commands.command("download", raw.name, where, *manifest.source_option)
+        file, again = raw / changed[0], commands.download_again(raw, manifest)
         if not os.path.lexists(file):
             raise BadData(f"{file} is missing: run `{again}`")
         what = f"{file} changed since it was downloaded"

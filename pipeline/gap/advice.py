@@ -158,12 +158,12 @@ def _averages(assessed: Assessment, members: Sequence[Run], csvs: Sequence[Local
 
 def _stronger(assessed: Assessment, members: Sequence[Run], paths: Paths) -> Iterator[Advice]:
     """From preset `fast` to `strong`, unless it was trained."""
+    if {run.card.config.preset for run in members if run.origin is None} != {"fast"}:
+        return
     slug = assessed.csv.sidecar.competition
-    trained = {card.config.preset for card in _finished(paths).values() if card.competition == slug}
-    if {run.card.config.preset for run in members if run.origin is None} == {"fast"} and "strong" not in trained:
-        gain = raised(assessed.expected, *STRONG)
+    if not any((card.competition, card.config.preset) == (slug, "strong") for card in _finished(paths).values()):
         command = commands.command("train", slug, paths, "--preset", "strong")
-        yield Advice("a wider model, which trains 7 times as long", gain, command)
+        yield Advice("a wider model, which trains 7 times as long", raised(assessed.expected, *STRONG), command)
 
 
 def _finished(paths: Paths) -> dict[str, RunCard]:

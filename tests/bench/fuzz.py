@@ -55,7 +55,9 @@ def read(kind: int, data: bytes, folder: Path) -> None:
         case _:
             with tempfile.TemporaryDirectory(dir=folder) as inside:
                 archive.extract(path, Path(inside))
-                assert all(file.resolve().is_relative_to(inside) for file in Path(inside).rglob("*"))
+                entries = list(Path(inside).rglob("*"))
+                assert all(entry.resolve().is_relative_to(inside) for entry in entries)
+                assert all(entry.is_file() or entry.is_dir() for entry in entries)
 
 
 def main() -> None:

@@ -20,6 +20,8 @@ from pipeline.store.runs import EpochRow, RunCard, RunResult, best_row, read_met
     ["LATEST", "latest", "ledger", "Ledger", "pretrained", "Pretrained-x", "", ".hidden", "..", "a/b", "a b", "é"],
 )
 def test_a_name_that_is_taken_or_a_path_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="--run"):
+        runs.check_name(name)
     with pytest.raises(UsageError, match="--name"):
         runs.check_name(name, "--name")
 
