@@ -308,7 +308,8 @@ def test_missing_training_data_comes_from_cifars_home_page(tmp_path: Path, sourc
     folder = tmp_path / "raw" / SLUG
     assert find_batches(folder) == folder / "cifar-10-python/cifar-10-batches-py"
     # The archive that is kept for the next time is no competition.
-    assert overview.competitions(Paths(raw=tmp_path / "raw", models=tmp_path)) == {SLUG}
+    paths = Paths(raw=tmp_path / "raw", processed=tmp_path, models=tmp_path, submissions=tmp_path)
+    assert overview.competitions(paths) == {SLUG}
     manifest = Manifest.read(folder)
     assert manifest is not None and len(manifest.files) == 8
 
