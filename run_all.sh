@@ -28,7 +28,7 @@ an interruption run the same command again.
                       and no GPU.
   --submit            Submit the CSV and wait for its score; costs one of today's submissions.
   --competition SLUG  Last part of the competition's URL.  [default: deep-learning-spring-2025-project-1]
-  --data FOLDER       Use a folder laid out like the download instead of Kaggle.
+  --data PATH         Use a folder laid out like the download, or the downloaded archive, instead of Kaggle.
   --preset NAME       Model and recipe.  [default: paper (hours on a CPU), in a rehearsal: rehearsal]
   --setup             Only make .venv and install.
   -h, --help          Show this message and exit.
@@ -88,7 +88,8 @@ while (($#)); do
     shift
 done
 [[ $rehearsal == no || -z $competition ]] || fail 2 "--rehearsal has a competition of its own: leave --competition out"
-[[ -z $data || -d $data ]] || fail 2 "--data $data is not a directory"
+[[ -z $data || -d $data || ($rehearsal == no && -f $data) ]] ||
+    fail 2 "--data $data is not a folder$([[ $rehearsal == yes ]] || echo " or archive")"
 # These runs are named RUN-sN; predict and report take what was trained last.
 if [[ " ${training[*]-} " == *" --seeds "* ]]; then of_predict=${of_predict/--run/} of_report=${of_report/--run/}; fi
 slug=${competition:-${PIPELINE_COMPETITION:-deep-learning-spring-2025-project-1}}

@@ -197,7 +197,8 @@ def test_a_failing_stage_ends_it_with_that_stages_code(project: Project) -> None
         ("--pseudo-labels a.csv", "--rules-allow-pseudo-labels go together"),
         ("--preset pape", "'pape' is not one of 'paper'"),
         ("--models --submit", "--models wants a value"),
-        ("--data=nowhere", "is not a directory"),
+        ("--data=nowhere", "nowhere is not a folder or archive"),
+        ("--rehearsal --data=python3.13", "python3.13 is not a folder"),
         ("--dry-run", "python -m pipeline.train --dry-run"),
         ("--rehearsal --competition x", "leave --competition out"),
     ],
@@ -225,7 +226,8 @@ def test_an_option_reaches_every_stage_that_has_it_and_train_has_all_others(proj
                "--timeout": "9", "--verbose": "", "--force": "", "--again": "", "--debug": ""}  # fmt: skip
     words = [word for option, value in options.items() for word in (option, value.removeprefix(f"{project.programs}/"))]
     others = ["--seed=1", "--no-decay-norms", "--teacher", "A", "B"]
-    result = project.run("--submit", "--data", ".", *filter(None, words), *others, PIPELINE_PYTHON="./python3.13",
+    (project.programs / "all.zip").touch()
+    result = project.run("--submit", "--data", "all.zip", *filter(None, words), *others, PIPELINE_PYTHON="./python3.13",
                          KAGGLE_API_TOKEN="t")  # fmt: skip
     assert result.returncode == 0, result.stderr
     calls = [call.split()[2:] for call in project.calls()][4:]
@@ -234,7 +236,7 @@ def test_an_option_reaches_every_stage_that_has_it_and_train_has_all_others(proj
         known = [word for option, value in options.items() if option in flags(stage) for word in (option, value)]
         assert " ".join(arguments).endswith(" ".join(filter(None, known))), stage
         assert ("--seed 1 --no-decay-norms --teacher A B" in " ".join(arguments)) == (stage == "train")
-    assert len(calls) == 7 and f"--from {project.programs}/." in " ".join(calls[0])
+    assert len(calls) == 7 and f"--from {project.programs}/all.zip" in " ".join(calls[0])
 
 
 def test_seeds_are_trains_runs_and_predict_takes_them_all(project: Project) -> None:
