@@ -154,10 +154,14 @@ def build(config: ModelConfig, seed: int) -> ResNet:
 def normalise(images: Tensor) -> Tensor:
     """RGB images (B, H, W, 3), 0..255, uint8 or float32 -> float32 (B, 3, H, W), (x / 255 - MEAN) / STD a channel.
 
-    The result keeps the channels_last layout, which convolutions prefer.
+    The result keeps the channels_last layout, which convolutions prefer; on MPS it is contiguous, since there the
+    gradients of channels_last norms and max-pooling are wrong or crash (PyTorch issues 175189 and 175190).
     """
     mean, std = _constants(images.device)
-    return torch.sub(images.permute(0, 3, 1, 2), mean).div_(std)  # two passes over memory instead of three
+    pixels = images.permute(0, 3, 1, 2)
+    if images.device.type == "mps":
+        pixels = pixels.contiguous()
+    return torch.sub(pixels, mean).div_(std)  # two passes over memory instead of three
 
 
 @functools.cache

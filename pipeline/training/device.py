@@ -6,7 +6,7 @@ Rules decide, so the same command on the same machine computes in the same way:
     compile  with --compile auto, if a single process trains on CUDA, and the whole training takes at least COMPILE_MACS
              multiply-accumulates
 
-If a compiler, bf16 or a fused optimizer fails, training continues without it and logs that.
+If a compiler, bf16, a fused optimizer or, with --device auto, a GPU fails, the log says so, and training does without.
 """
 
 import ctypes
@@ -71,7 +71,7 @@ class Device:
         precision = self.precision if macs >= BF16_MACS else "fp32"
         pays = alone and self.kind == "cuda" and 3 * macs * images >= COMPILE_MACS
         compiled = compile_ == "yes" or (compile_ == "auto" and pays)
-        return replace(self, precision=precision, compiled=compiled)
+        return replace(self, precision=precision, compiled=compiled and alone)
 
 
 def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) -> Device:
@@ -80,27 +80,38 @@ def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) ->
     Its precision is bf16 if the hardware and PyTorch support it.
 
     Raises:
-        UsageError: this machine lacks the device, or `compile_` is "yes" and it lacks a compiler.
-        PipelineError: the device does not respond.
+        UsageError: this machine lacks the device; or `compile_` is "yes", and it lacks a compiler, or torchrun has
+            several processes, whose collectives the compiled model breaks.
+        PipelineError: the device does not respond, or PyTorch was built without its kernels.
     """
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    # gloo, which processes without CUDA talk by, does not know MPS.
+    mps = torch.backends.mps.is_available() and _single()
+    present = {"cuda": torch.cuda.is_available(), "mps": mps, "cpu": True}
     available = [name for name, here in present.items() if here]
     kind = available[0] if asked == "auto" else asked
     if kind not in available:
         raise UsageError(f"--device {asked}: PyTorch finds none here; available: {', '.join(available)}")
     if compile_ == "yes" and (missing := _missing_compiler(kind)):
         raise UsageError(f"--compile yes: there is no {missing}, or leave --compile out")
+    if compile_ == "yes" and not _single():
+        raise UsageError("--compile yes: only a single process compiles; leave --compile out")
     if kind == "cuda":
         torch.backends.cudnn.benchmark = True  # few, fixed shapes: measure once which algorithm is fastest
-        if not dist.is_initialized():  # else the process group's owner has chosen the GPU
+        if not (dist.is_available() and dist.is_initialized()):  # else the process group's owner has chosen the GPU
             _take_gpu(int(os.environ.get("LOCAL_RANK", "0")))
     if kind == "cpu":
         _keep_memory()
     _make_cache(log)
     device = Device(kind, "bf16" if _has_bf16(kind) else "fp32")
-    if device.precision == "bf16" and (reason := _bf16_failure(device)):
+    if device.precision == "bf16" and (reason := _probe(device)):
         log(f"bf16 fails here ({reason}): computing in fp32")
-        return replace(device, precision="fp32")
+        device = replace(device, precision="fp32")
+    # An old GPU, say, for which PyTorch has no kernels any more.
+    if kind != "cpu" and device.precision == "fp32" and (reason := _probe(device)):
+        if asked != "auto":
+            raise PipelineError(f"{kind} fails here ({reason}): use --device cpu, or a PyTorch that supports this GPU")
+        log(f"{kind} fails here ({reason}): computing on the CPU")
+        return choose("cpu", compile_, log)
     return device
 
 
@@ -151,14 +162,14 @@ def _has_bf16(kind: str) -> bool:
     return kind == "cpu" and any(getattr(torch.cpu, name, bool)() for name in names)
 
 
-def _bf16_failure(device: Device) -> str:
-    """Why a convolution in bfloat16 fails, "" if it does not."""
+def _probe(device: Device) -> str:
+    """Why a convolution fails on the device in its precision, "" if it does not."""
     images, filters = (torch.ones(4, 4, 3, 3, device=device.torch_device, requires_grad=True) for _ in range(2))
     try:
         with device.autocast():
             result = conv2d(images, filters)
         torch.autograd.backward(result.float().sum())
-    except Exception as error:  # whatever it is: use float32
+    except Exception as error:  # whatever it is: do without
         return first_line(error)
     return ""
 
@@ -254,6 +265,11 @@ class World:
 ALONE = World()
 
 
+def _single() -> bool:
+    """Whether torchrun started this process alone, or did not start it."""
+    return (os.environ.get("WORLD_SIZE") or "1") == "1"
+
+
 @contextmanager
 def join(device: torch.device, batch_size: int) -> Iterator[World]:
     """Join an existing process group or torchrun's, or train alone.
@@ -263,11 +279,14 @@ def join(device: torch.device, batch_size: int) -> Iterator[World]:
         PipelineError: another process ended.
     """
     mine = not (dist.is_available() and dist.is_initialized())
-    if mine and (os.environ.get("WORLD_SIZE") or "1") == "1":
+    if mine and _single():
         yield ALONE
         return
-    if mine:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIME_LIMIT)
+    if mine and device.type == "cuda":
+        gpu = torch.device("cuda", torch.cuda.current_device())  # else nccl guesses which one is this process's
+        dist.init_process_group("nccl", timeout=TIME_LIMIT, device_id=gpu)
+    elif mine:
+        dist.init_process_group("gloo", timeout=TIME_LIMIT)
     world = World(dist.get_rank(), dist.get_world_size())
     try:
         if batch_size < 2 * world.size:

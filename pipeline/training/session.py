@@ -48,12 +48,13 @@ def run(
         BadData: the checkpoint or execution.json is damaged.
     """
     config = card.config
+    learned = len(rows.train) + (0 if pseudo_labels is None else len(pseudo_labels))
+    device = settled(config, learned, device, folder, compile_, world.alone)
     with device_advice(device, config.batch_size):
         with working("preparing the images", world.first):
             task = _task(card, data, rows, device, folder, world, pseudo_labels)
         with working("building the model", world.first):
-            task = replace(task, device=settled(config, len(task.training), device, folder, compile_, world.alone))
-            _write_execution(task, task.device)
+            _write_execution(task, device)
             state = _begin(task, data, rows, log)
         _announce(task, state, log)
 
@@ -100,7 +101,7 @@ def _test_batch(data: Processed, device: torch.device) -> EvaluationImages:
     return EvaluationImages(data.array("test_images"), data.array("test_labels"), device)
 
 
-# --- execution.json: how the run computes, so that it resumes to the same weights --------------------------
+# --- execution.json: how the run computes, so that it resumes in the same way -------------------------------
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pipeline.recipes import TrainConfig
 from pipeline.store import atomic
 from pipeline.store.runs import EpochRow, best_row
 from pipeline.training import optim
-from pipeline.training.device import ALONE, Device, World
+from pipeline.training.device import ALONE, Device, World, device_failed
 from pipeline.training.optim import EMA
 
 
@@ -117,8 +117,8 @@ def save_checkpoint(path: Path, state: State, card_fingerprint: str) -> None:
 def load_checkpoint(path: Path, state: State, card_fingerprint: str) -> None:
     """Load the checkpoint into a fresh `state`; BadData if it is damaged, or of another run or version."""
     try:
-        device = state.loss_sum.device
-        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        # On the CPU: a GPU would need room for the state twice.
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if content["card"] != card_fingerprint:
             raise BadData(f"{path} is of another run or version of the pipeline: train this run again with --force")
         state.model.load_state_dict(content["model"])
@@ -133,4 +133,6 @@ def load_checkpoint(path: Path, state: State, card_fingerprint: str) -> None:
         for name in PLAIN:
             setattr(state, name, content[name])
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or device_failed(error):
+            raise
         raise BadData(f"{path} is damaged ({first_line(error)}): train the run again with --force") from error

@@ -136,12 +136,15 @@ class TrainStep:
                 raise
             self._compiled = None
             self._give_up(error)
-            self._state.model.load_state_dict(before, strict=False)
-            self._gradients(self._plain, images, targets, whole)
         else:
             if not self._compiled_steps:
                 self._log(f"compiled in {duration(perf_counter() - started)}")
-        self._compiled_steps += 1
+            self._compiled_steps += 1
+            return
+        # Here the error is gone, and with it the memory of the failed step.
+        torch.compiler.reset()
+        self._state.model.load_state_dict(before, strict=False)
+        self._gradients(self._plain, images, targets, whole)
 
     def _give_up(self, error: Exception) -> None:
         # The compiler's own message follows PyTorch's, which only says that there was an error.

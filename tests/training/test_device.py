@@ -21,9 +21,25 @@ MPS = Device("mps", "fp32")
 def test_auto_takes_the_first_that_is_there_and_a_missing_one_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(device, "_probe", lambda _device: "")
     assert choose("auto") == MPS
     assert choose("cpu").torch_device.type == "cpu"
     with pytest.raises(UsageError, match="--device cuda: PyTorch finds none here; available: mps, cpu"):
+        choose("cuda")
+    monkeypatch.setenv("WORLD_SIZE", "2")  # gloo does not know MPS
+    assert choose("auto").kind == "cpu"
+
+
+def test_a_gpu_without_kernels_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Kaggle's P100 was: PyTorch finds it, and computes nothing on it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(device, "_take_gpu", lambda _number: None)
+    monkeypatch.setattr(device, "_probe", lambda on: "no kernel image" * (on.kind == "cuda"))
+    lines: list[str] = []
+    assert choose("auto", log=lines.append).kind == "cpu"
+    assert lines == ["cuda fails here (no kernel image): computing on the CPU"]
+    with pytest.raises(PipelineError, match=r"cuda fails here \(no kernel image\): use --device cpu, or"):
         choose("cuda")
 
 
@@ -38,7 +54,7 @@ def test_cuda_computes_in_bf16_only_where_the_hardware_does_and_each_process_tak
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    monkeypatch.setattr(device, "_bf16_failure", lambda device: "")
+    monkeypatch.setattr(device, "_probe", lambda _device: "")
     # An emulating GPU says yes unless it is asked not to count emulation.
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported or including_emulation)
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -82,7 +98,7 @@ def test_bf16_that_fails_is_left_with_a_warning(monkeypatch: pytest.MonkeyPatch)
         (CPU, "paper", "yes", True, "fp32", True),
         (CPU_BF16, "paper", "no", True, "bf16", False),
         (CUDA, "paper", "auto", False, "bf16", False),
-        (CUDA, "paper", "yes", False, "bf16", True),
+        (CUDA, "paper", "yes", False, "bf16", False),
         (CUDA, "paper", "auto", True, "bf16", True),
         (CUDA, "best", "auto", True, "bf16", True),
         (CUDA, "fast", "auto", True, "bf16", False),  # over before compiling has paid
@@ -136,6 +152,13 @@ def test_compile_yes_on_a_gpu_without_triton_is_a_usage_error(monkeypatch: pytes
     monkeypatch.setattr(device, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="there is no Triton here: pip install triton, or leave --compile out"):
         choose("cuda", "yes")
+
+
+def test_only_a_single_process_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_missing_compiler", lambda _kind: "")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="--compile yes: only a single process compiles; leave --compile out"):
+        choose("cpu", "yes")
 
 
 # --- failures ---------------------------------------------------------------------------------------------

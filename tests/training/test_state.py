@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -84,6 +85,16 @@ def test_a_damaged_checkpoint_is_bad_data(tmp_path: Path, left: slice) -> None:
     path.write_bytes(path.read_bytes()[left])
     with pytest.raises(BadData, match=r"checkpoint\.pt is damaged .*--force"):
         load_checkpoint(path, start(CONFIG, CPU), "card")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: lost")])
+def test_a_device_that_fails_meanwhile_damages_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    save_checkpoint(tmp_path / CHECKPOINT, start(CONFIG, CPU), "card")
+    monkeypatch.setattr(torch, "load", mock.Mock(side_effect=error))
+    with pytest.raises(type(error), match=str(error)):
+        load_checkpoint(tmp_path / CHECKPOINT, start(CONFIG, CPU), "card")
 
 
 class Hostile:

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import weakref
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -189,6 +190,22 @@ def test_a_graph_that_cannot_be_recorded_leaves_nothing(monkeypatch: pytest.Monk
     lines = list[str]()
     assert same(trained(SMALL, device=COMPILED, log=lines.append), trained(SMALL))
     assert lines[-1].endswith("when stream is capturing): training the plain model") and len(calls) == 2
+
+
+def test_the_plain_step_has_the_memory_of_the_failed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    large: list[weakref.ref[Tensor]] = []
+    left: list[Tensor | None] = []
+
+    def compiled(images: Tensor) -> Tensor:
+        copied = images.clone()
+        large.append(weakref.ref(copied))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "compile", lambda _model, **_options: compiled)
+    state = start(SMALL, CPU)
+    state.model.register_forward_pre_hook(lambda *_: left.append(large[0]()))
+    TrainStep(state, SMALL, COMPILED, 100)(IMAGES, LABELS)
+    assert left == [None]
 
 
 def test_only_whole_batches_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
