@@ -2,9 +2,9 @@
 
     python tests/bench/smoke.py [--device cuda] [--json]
 
-A way fails if its command does, if it falls back (no fused optimizer, bf16 or compiled model), or if its holdout
-accuracy is below 50%; prediction, if the CPU labels more than one in a hundred test images differently.  `ratio` is the
-share that works; the exit code is 1 if one fails.
+A way fails if its command does, if it falls back (no fused optimizer, bf16, compiled model or CUDA graph), or if its
+holdout accuracy is below 50%; prediction, if the CPU labels more than one in a hundred test images differently.
+`ratio` is the share that works; the exit code is 1 if one fails.
 """
 
 import os
@@ -21,6 +21,8 @@ from statistics import mean
 from threading import Timer
 from time import perf_counter
 from typing import Any
+
+from torch._dynamo.utils import counters
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script: the pipeline is not installed
 
@@ -67,6 +69,8 @@ def trains(name: str, options: str, device: str, place: Path) -> str:
     run_name = name.replace(", ", "--")
     command(train.main, f"{options} --device {device} --run {run_name}", place)
     run = Run.open(place / "models", run_name)
+    if skipped := counters["inductor"]["cudagraph_skips"]:
+        raise Failed(f"{skipped} CUDA graphs were skipped")
     if (known := run.result.test_accuracy) < KNOWN:
         raise Failed(f"holdout {known:.2f}%")
     return f"holdout {known:.2f}%, {run.result.precision}"
