@@ -80,6 +80,11 @@ while (($#)); do
             case $1 in --data | --raw | --processed | --models | --submissions | --pseudo-labels)
                 [[ $value == /* ]] || value=$from$value ;;
             esac
+            case $1=$value in
+                --tta=none | --tta=flip | --tta=flip-shift) ;;
+                --adapt=auto | --adapt=none | --adapt=bn | --adapt=revert | --adapt=prior) ;;
+                --tta=* | --adapt=*) fail 2 "$1 has no $value; see python -m pipeline.predict --help" ;;
+            esac
             case $1 in --competition | --data | --preset | --raw) declare "${1#--}=$value" ;; esac
             given+=("$1" "$value")
             shift ;;
@@ -90,6 +95,7 @@ done
 [[ $rehearsal == no || -z $competition ]] || fail 2 "--rehearsal has a competition of its own: leave --competition out"
 [[ -z $data || -d $data || ($rehearsal == no && -f $data) ]] ||
     fail 2 "--data $data is not a folder$([[ $rehearsal == yes ]] || echo " or archive")"
+[[ $submit$rehearsal != nono || " ${given[*]-} " != *" --again "* ]] || fail 2 "--again goes with --submit"
 # These runs are named RUN-sN; predict and report take what was trained last.
 if [[ " ${training[*]-} " == *" --seeds "* ]]; then of_predict=${of_predict/--run/} of_report=${of_report/--run/}; fi
 slug=${competition:-${PIPELINE_COMPETITION:-deep-learning-spring-2025-project-1}}

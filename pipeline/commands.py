@@ -10,8 +10,6 @@ from pipeline import recipes
 from pipeline.config import DEFAULT_COMPETITION, PARAMETER_LIMIT, Paths
 from pipeline.errors import BadData
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
-from pipeline.store.manifest import Manifest
-from pipeline.store.runs import RunCard, default_name
 
 ONE_LINE = 90  # characters of a command with its reason
 COMPETITION = "PIPELINE_COMPETITION"  # environment variable, the default of --competition
@@ -51,11 +49,6 @@ def places(stage: str, slug: str, paths: Paths) -> list[str]:
         if (folder := getattr(paths, name)) != getattr(Paths, name):
             given += [f"--{name}", str(folder)]
     return given
-
-
-def download_again(folder: Path, manifest: Manifest) -> str:
-    """The command that repeats the download in `folder`, data/raw/SLUG, from its source."""
-    return command("download", folder.name, Paths(raw=folder.parent), *manifest.source_option)
 
 
 def with_reason(command: str, why: str) -> str:
@@ -134,9 +127,3 @@ def in_full(config: TrainConfig, submissions: Path) -> list[str]:
         csv = submissions / config.pseudo_labels.rpartition("@")[0]
         options += ["--pseudo-labels", str(csv), "--rules-allow-pseudo-labels"]
     return options + (["--allow-over-limit"] if config.model.trainable_parameters > PARAMETER_LIMIT else [])
-
-
-def of_run(card: RunCard, name: str, submissions: Path) -> list[str]:
-    """The options with which train resumes or repeats the run `name`; BadData as `arguments`."""
-    named = [] if name == default_name(card) else ["--run", name]
-    return [*in_full(card.config, submissions), *named]

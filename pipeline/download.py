@@ -52,6 +52,8 @@ def download(
     target = paths.raw / slug
     if source is None:
         source = next((folder / slug for folder in inputs if (folder / slug).is_dir()), None)
+    if source is not None:
+        _require_apart(source, target)
     if not force and _is_complete(target, source, log):
         return target
     began = monotonic()
@@ -63,15 +65,27 @@ def download(
     return target
 
 
+def _require_apart(source: Path, target: Path) -> None:
+    """UsageError if the files would be used from, or replaced in, a folder that has the other."""
+    here, there = target.resolve(), source.resolve()
+    if here in there.parents or there in here.parents:
+        raise UsageError(f"--from {source} and {target} contain each other: move the files elsewhere first")
+
+
 def _is_complete(target: Path, source: Path | None, log: Log) -> bool:
-    """Whether `target` is complete and from `source`; UsageError if it holds something else."""
+    """Whether `target` is complete and from `source`, or is itself that; UsageError if it holds something else."""
     manifest = Manifest.read(target)
     if target.is_file():
         raise UsageError(f"{target} is not a folder: move it away")
-    if manifest is None and not strangers(target):
+    if manifest is None and not (others := strangers(target)):
         return False
+    if manifest is None and not links.find(target, *cifar.HIDDEN_NAMES):
+        raise UsageError(
+            f"{target} holds {printable(others[0])} and no test set: move it away; if that is the downloaded archive, "
+            "name it with --from then"
+        )
     origin = manifest.inputs.get("source") if manifest else str(target.resolve())  # laid out by hand
-    if source is not None and origin != str(source.resolve()):
+    if source is not None and source.resolve() != target.resolve() and origin != str(source.resolve()):
         again = commands.command("download", target.name, Paths(raw=target.parent), "--from", str(source), "--force")
         cure = "" if strangers(target) else f", or replace it with `{again}`"
         raise UsageError(f"{target} came from {origin}: move it away{cure}")
@@ -80,7 +94,8 @@ def _is_complete(target: Path, source: Path | None, log: Log) -> bool:
     if manifest and changed:
         what = f"{target / printable(changed[0])} is missing or changed"
         if source is None and manifest.source_option:
-            raise BadData(f"{what}: run `{commands.download_again(target, manifest)}`")
+            again = commands.command("download", target.name, Paths(raw=target.parent), *manifest.source_option)
+            raise BadData(f"{what}: run `{again}`")
         log(f"download: {what}, doing it again")
         return False
     console.show(f"{target}: {'complete' if manifest else 'laid out by hand'}, nothing to do")
@@ -94,9 +109,8 @@ def _from_here(source: Path, target: Path, log: Log) -> None:
         raise MissingInput(f"--from {source} does not exist")
     if source.is_file() and source.name in (*cifar.HIDDEN_NAMES, *cifar.CIFAR_FILES, cifar.ARCHIVE):
         raise UsageError(f"--from {source} is one file of several: name the folder that has them all")
-    here, there = target.resolve(), source.resolve()
-    if here == there or here in there.parents or there in here.parents:
-        raise UsageError(f"--from {source} and {target} contain each other: move the files elsewhere first")
+    if (there := source.resolve()) == target.resolve():
+        raise UsageError(f"--from {source} is the folder to fill: name where the files are now")
     with atomic.lock(target), atomic.replacing_folder(target, log if strangers(target) else None) as folder:
         if source.is_dir():
             log(f"download: {target.name}, using the files in {source} in place")

@@ -3,14 +3,14 @@
     python -m pipeline.predict --out submissions/sub.csv
 
 Without --run it takes what train finished last: a run, or all seeds of one command.  The run's folder knows its model
-and its competition; there are no model options.
+and its competition; there are no model options.  A submitted CSV is never replaced, but renamed: RUN-2.csv.
 """
 
 import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -72,10 +72,11 @@ def predict(
         console.show(f"{csv}: complete for this run, nothing to do")
         written = old
     else:
+        sent = {entry.csv_sha256 for entry in ledger.read(paths.submissions / ledger.NAME) if entry.ref is not None}
         with atomic.lock(csv):
             written = _write(
                 ensemble, data, csv, log, tta=tta, adapt=adapt, device_name=device, batch_size=batch_size,
-                verbose=verbose,
+                verbose=verbose, sent=sent,
             )  # fmt: skip
     if submissions.evidence_path(csv).exists():  # an older CSV has nothing to predict its score by
         _predict_score(csv, written, paths, verbose)
@@ -115,9 +116,9 @@ def _existing(csv: Path) -> Sidecar | None:
 
 def _write(
     ensemble: Ensemble, data: Processed, csv: Path, log: Log, *, tta: Tta, adapt: Adapt, device_name: str,
-    batch_size: int, verbose: bool,
+    batch_size: int, verbose: bool, sent: Collection[str],
 ) -> Sidecar:  # fmt: skip
-    """Predict the holdout and the test set, then write the CSV."""
+    """Predict the holdout and the test set, then write the CSV; `sent` are the sha256 of submitted ones."""
     # PyTorch takes seconds to import, and a CSV that is complete is found without it.
     with working("loading PyTorch"):
         from pipeline.gap.prediction import predict_hidden  # noqa: PLC0415
@@ -139,7 +140,7 @@ def _write(
             panel, data, adapt, log, holdout=holdout, validation=validation, recorded=recorded
         )
     written = _publish(
-        ensemble, data, csv, evidence, scores, log, tta=tta, adapt=adapt, mitigation=findings.mitigation,
+        ensemble, data, csv, evidence, scores, log, tta=tta, adapt=adapt, mitigation=findings.mitigation, sent=sent,
         device=f"{device.description}, {panel.members[0].device.precision}",
     )  # fmt: skip
     console.show(f"{csv}: {written.rows:,} rows, in {duration(monotonic() - began)}")
@@ -152,7 +153,7 @@ def _write(
 
 def _publish(
     ensemble: Ensemble, data: Processed, csv: Path, evidence: Evidence, scores: "HoldoutScores", log: Log, *, tta: Tta,
-    adapt: Adapt, mitigation: Mitigation, device: str,
+    adapt: Adapt, mitigation: Mitigation, sent: Collection[str], device: str,
 ) -> Sidecar:  # fmt: skip
     """Write the saved probabilities, the sidecar and, last, the CSV."""
     ids, labels, others = data.array("hidden_ids"), evidence.hidden.labels, submissions.strangers(csv)
@@ -161,6 +162,7 @@ def _publish(
         digest = FileRecord.of(temporary).sha256
         for other in others:
             atomic.set_aside(other, log)
+        submissions.keep(csv, {*sent} - {digest}, log)
         evidence.write(csv, digest)
         written = Sidecar(
             competition=data.folder.name,

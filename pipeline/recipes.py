@@ -102,7 +102,7 @@ class ModelConfig:
         if (count := self.trainable_parameters) > PARAMETER_LIMIT:
             raise UsageError(
                 f"model {self.name} has {count:,} trainable parameters, and the competition allows "
-                f"{PARAMETER_LIMIT:,}: choose another --model, or add --allow-over-limit to compare"
+                f"{PARAMETER_LIMIT:,}: choose another model (train compares it with --allow-over-limit)"
             )
 
     upgraded = staticmethod(without_retired)

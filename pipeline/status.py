@@ -84,7 +84,7 @@ def _run_step(known: Overview, paths: Paths) -> NextStep:
         try:
             card = RunCard.read(paths.models / run.name)
             name = runs.default_name(card) if run.stale else run.name  # on other images it is another run
-            again = commands.of_run(card, name, paths.submissions)
+            again = runs.options(card, name, paths.submissions)
         except (BadData, MissingInput):
             continue
         if run.stale:
@@ -110,7 +110,7 @@ def _csv_step(known: Overview, run: RunState, paths: Paths) -> NextStep:
     if known.ledger.problem:
         return NextStep("check", "once the ledger is repaired, as said above", wait=True)
     good = [csv for csv in known.csvs if run.name in csv.runs and not csv.stale and not csv.problem]
-    submitted = any(csv.submission not in (overview.NOT_SUBMITTED, ledger.SENDING, ledger.ERROR) for csv in good)
+    submitted = any(csv.submission not in (overview.NOT_SUBMITTED, overview.REFUSED, ledger.SENDING) for csv in good)
     worse = csv.below_best if csv else ""
     if csv and run.submittable and csv.submittable and not (submitted or worse):
         return NextStep("submit", f"{csv.path} is not submitted yet", ["--csv", csv.path])
@@ -118,7 +118,8 @@ def _csv_step(known: Overview, run: RunState, paths: Paths) -> NextStep:
         return NextStep("check", "a submission has no score yet")
     if known.report and (state := known.report.state) != "complete":
         return NextStep("report", f"the report is {'missing' if state == 'absent' else state}", named)
-    done = f"don't submit {csv.path}: {worse}" if csv and worse else "submitted and scored"
+    done = "submitted and scored" if any(csv.public is not None for csv in good) else "not scored"
+    done = f"don't submit {csv.path}: {worse}" if csv and worse else done
     return NextStep("check", f"{done}; check explains the score and suggests improvements")
 
 

@@ -236,6 +236,8 @@ def _draft(csv: Path, slug: str | None, paths: Paths, log: Log) -> Entry:
     if not sidecar.submittable:
         limit = f"the competition's {PARAMETER_LIMIT:,} trainable parameters"
         raise UsageError(f"{csv} comes from a model over {limit}: submit one within the limit")
+    if any(map(runs.is_pretrained, sidecar.weights)):
+        raise UsageError(f"{csv} comes from bundled weights, which the rules forbid: train, and submit your own")
     return Entry.of(sidecar)
 
 

@@ -107,13 +107,15 @@ def _plan(
 def _plans(
     config: TrainConfig, seeds: Sequence[int], run_name: str | None, plan: Callable[[TrainConfig, str | None], Plan]
 ) -> list[Plan]:
-    """The run, or one per seed: NAME-sSEED, or under its own name if it was begun alone."""
+    """The run, or one per seed: NAME-sSEED, or the run that has these options already, whatever its name."""
     if not seeds:
         return [plan(config, run_name)]
     base, plans = run_name or plan(config, None).folder.name, []
     for each in (dataclasses.replace(config, seed=seed) for seed in dict.fromkeys(seeds)):
-        alone = None if run_name else plan(each, None)
-        plans.append(alone if alone and alone.folder.exists() else plan(each, f"{base}-s{each.seed}"))
+        alone = plan(each, None)
+        names = [f"{base}-s{each.seed}", run_name or alone.folder.name, *runs.finished(alone.folder.parent)]
+        same = (name for name in names if runs.has_card(alone.folder.parent / name, alone.card))
+        plans.append(plan(each, next(same, names[0])))
     return plans
 
 

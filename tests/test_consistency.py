@@ -6,12 +6,14 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 
 import pipeline
 from pipeline import errors
+from pipeline.store.submissions import Adapt, Tta
 from tests import readme
 from tests.support import ROOT
 
@@ -50,6 +52,12 @@ def commands() -> dict[str, click.Command]:
 
 MODULES = list(modules())
 NAMES = list(commands())
+
+
+def test_run_all_knows_what_predict_takes() -> None:
+    known = {"tta": get_args(Tta), "adapt": get_args(Adapt)}
+    named = re.findall(r"--(tta|adapt)=([a-z-]+)", SCRIPT)
+    assert sorted(named) == sorted((name, value) for name, values in known.items() for value in values)
 
 
 def options(name: str) -> list[click.Option]:

@@ -196,12 +196,25 @@ def test_a_folder_laid_out_by_hand_stays_as_it_is(tmp_path: Path, source: Path) 
     for more in ([], ["--from", folder], ["--from", f"data/raw/../raw/{SLUG}"]):
         assert "laid out by hand, nothing to do" in output(run(tmp_path, "download", *more))
     assert "--force" not in error_line(run(tmp_path, "download", "--from", source), 2)
-    for inside in (folder, folder / "cifar-10-python"):
-        assert "contain each other" in error_line(run(tmp_path, "download", "--from", inside, "--force"), 2)
+    for inside, says in ((folder, "is the folder to fill"), (folder / "cifar-10-python", "contain each other")):
+        assert says in error_line(run(tmp_path, "download", "--from", inside, "--force"), 2)
     output(run(tmp_path, "preprocess"))
     assert tree(folder) == before
     output(run(tmp_path, "download", "--from", source, "--force"))
     assert content(folder) == content(source) and tree(folder.with_name(f"{SLUG}.bak")) == before
+    assert "complete, nothing to do" in output(run(tmp_path, "download", "--from", folder))
+
+
+def test_an_archive_in_the_folder_is_to_be_moved_and_named(tmp_path: Path, source: Path) -> None:
+    """Where `kaggle competitions download -p data/raw/SLUG` leaves it."""
+    packed = target(tmp_path) / f"{SLUG}.zip"
+    packed.parent.mkdir(parents=True)
+    shutil.make_archive(str(packed.with_suffix("")), "zip", source)
+    assert "tiny.zip and no test set: move it away; if that is" in error_line(run(tmp_path, "download"), 2)
+    assert "contain each other" in error_line(run(tmp_path, "download", "--from", packed), 2)
+    packed.parent.rename(tmp_path / "moved")
+    output(run(tmp_path, "download", "--from", tmp_path / f"moved/{SLUG}.zip"))
+    assert content(target(tmp_path)) == content(source)
 
 
 def test_an_empty_folder_or_a_file_is_no_download(tmp_path: Path, source: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 from tests.support import ROOT
 
 FOUNDATION = ("config", "errors", "recipes", "console")
-LAYERS = ("store", "commands", "model", "kaggle_api", "training", "gap", "reporting", "rehearsal")
+LAYERS = ("commands", "store", "model", "kaggle_api", "training", "gap", "reporting", "rehearsal")
 BELOW = {  # what each layer may import beside the foundation and itself
-    "store": (),
-    "commands": ("store",),
+    "commands": (),
+    "store": ("commands",),
     "model": ("store",),
     "kaggle_api": ("store",),
     "training": ("store", "model", "commands"),

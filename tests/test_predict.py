@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -20,11 +21,12 @@ from pipeline.model.resnet import build, normalise
 from pipeline.predict import predict
 from pipeline.preprocess import preprocess
 from pipeline.recipes import PRESETS
-from pipeline.store import atomic, runs, submission_format, submissions
+from pipeline.store import atomic, ledger, runs, submission_format, submissions
+from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord, Manifest, records
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run
-from pipeline.store.submissions import Sidecar
+from pipeline.store.submissions import Evidence, Sidecar, local_csv
 from tests.bench.export_pretrained import export
 from tests.doubles import cpickle
 from tests.support import ROOT, SLUG, error_line, here, images, paths_in, prepare, tree, write_download, write_run
@@ -164,6 +166,20 @@ def test_another_augmentation_is_another_csv_and_force_keeps_a_copy_of_somebody_
         assert (place / f"submissions/{name}").read_text() == f"mine, {name}\n"
     assert here("predict", "--force", cwd=place).returncode == 0  # of its own it keeps none
     assert len(list((place / "submissions").glob("*.bak*"))) == 2
+
+
+def test_a_submitted_csv_is_kept(place: Path) -> None:
+    csv, copy = place / "submissions/tiny-run.csv", place / "submissions/tiny-run-2.csv"
+    assert here("predict", cwd=place).returncode == 0
+    first = local_csv(csv).sidecar
+    ledger.append(csv.parent / ledger.NAME, [dataclasses.replace(Entry.of(first), ref=1, public=20.0)])
+    assert here("predict", "--force", cwd=place).returncode == 0  # with the same labels
+    assert not copy.exists()
+    write_run(place, seed=1)
+    again = here("predict", cwd=place)
+    assert "predict: submissions/tiny-run.csv was submitted, and is now submissions/tiny-run-2.csv" in again.stderr
+    assert local_csv(copy).sidecar.csv_sha256 == first.csv_sha256 != local_csv(csv).sidecar.csv_sha256
+    assert len(Evidence.read(local_csv(copy)).hidden) == 30
 
 
 def test_another_adaptation_is_another_csv_and_its_sidecar_says_so(place: Path) -> None:

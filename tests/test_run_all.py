@@ -200,6 +200,8 @@ def test_a_failing_stage_ends_it_with_that_stages_code(project: Project) -> None
         ("--data=nowhere", "nowhere is not a folder or archive"),
         ("--rehearsal --data=python3.13", "python3.13 is not a folder"),
         ("--dry-run", "python -m pipeline.train --dry-run"),
+        ("--tta filp", "--tta has no filp"),
+        ("--adapt=none --again", "--again goes with --submit"),
         ("--rehearsal --competition x", "leave --competition out"),
     ],
 )

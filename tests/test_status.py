@@ -141,7 +141,10 @@ def test_a_download_is_seen_interrupted_under_way_and_laid_out_by_hand(place: Pa
     assert line(place, "raw") == "complete: laid out by hand"
     assert line(place, "processed").startswith("complete: ")  # of what was laid out, no record says otherwise
     shutil.rmtree(place / "data/processed")
+    (raw / "cifar_test_nolabel.pkl").write_bytes((raw / SLUG / "cifar_test_nolabel.pkl").read_bytes())
     shutil.rmtree(raw / SLUG)
+    assert following(place) == "preprocess --competition tiny"  # as preprocess takes it
+    (raw / "cifar_test_nolabel.pkl").unlink()
     (raw / ".tiny.download").mkdir()
     (raw / ".tiny.download/tiny.zip").write_bytes(bytes(1_500_000))
     assert line(place, "raw") == "interrupted: after 1.5 MB"
@@ -214,6 +217,15 @@ def test_a_csv_that_is_predicted_below_the_best_score_is_not_to_be_submitted(sub
 
 
 # --- which run, which recipe, which competition -------------------------------------------------------------
+
+
+def test_what_cannot_be_scored_is_not_submitted_again_and_what_is_gone_is_not_waited_for(submitted: Path) -> None:
+    note(submitted / "submissions/mine.csv", ledger.ERROR)
+    assert "error" in line(submitted, "CSVs") and following(submitted) == "report"
+    csv = answer(submitted, "mine", csv="other.csv")
+    note(csv, ledger.SENDING, ref=None)
+    csv.unlink()  # predicted again, say, with other options
+    assert following(submitted) == "report"
 
 
 def test_an_interrupted_run_goes_on_with_its_own_options(place: Path) -> None:

@@ -122,11 +122,19 @@ def test_a_refused_submission_is_noted_with_its_reason_and_is_none(place: Path) 
         told = run("check", "--competition", SLUG, "--verbose").stdout
         assert "* -: Kaggle refused the request (400" in told
         state = json.loads(run("status", "--competition", SLUG, "--json").stdout)
-        assert (state["csvs"][0]["submission"], state["ledger"]["open"], state["ledger"]["total"]) == ("error", 0, 0)
+        assert (state["csvs"][0]["submission"], state["ledger"]["open"], state["ledger"]["total"]) == ("refused", 0, 0)
         assert "pipeline.submit" in state["next"]
         assert run("submit").returncode == 0
     noted = [(entry.status, entry.note[:14]) for entry in entries(place)]
     assert noted == [("sending", ""), ("error", "Kaggle refused"), ("sending", ""), ("pending", ""), ("complete", "")]
+
+
+def test_bundled_weights_are_not_submitted(place: Path) -> None:
+    (sidecar,) = (place / "submissions").glob("*.json")
+    values = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps({**values, "run": "pretrained-strong", "runs": {"pretrained-strong": "0" * 64}}))
+    told = error_line(here("submit", "--csv", "submissions/tiny-run.csv", cwd=place), 2)
+    assert "comes from bundled weights, which the rules forbid: train, and submit your own" in told
 
 
 def test_what_kaggle_does_not_take_is_sent_three_times(place: Path) -> None:

@@ -188,6 +188,8 @@ def test_seeds_are_one_command_that_goes_on_and_trains_none_twice(
     averaged = predict.command.make_context("predict", words[4:]).params["names"]
     opened = [Ensemble.open(place.paths.models, place.paths.pretrained, given) for given in (averaged, ())]
     assert [ensemble.name for ensemble in opened] == ["+".join(sorted(names))] * 2  # by default, too
+    assert place.train(*command, "--run", "other") == 0  # whatever their names
+    assert all_latest(place.paths.models) == names
     assert place.train("--seeds", "0", "--seed", "1") == 2
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert place.train("--seeds", "0", "1") == 2

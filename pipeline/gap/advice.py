@@ -183,10 +183,10 @@ def _seeds(run: Run, csv: LocalCsv, paths: Paths) -> str:
             named.setdefault(card.config.seed, name)
     if len(named) >= AVERAGED:
         return _predict(csv, paths, "seeds", names=list(named.values())[:AVERAGED])
-    missing = list(islice((seed for seed in count() if seed not in named), AVERAGED - len(named)))
-    if run.name == runs.default_name(run.card):  # train finds it under this name
-        return _train(run.card, paths, seeds=[*named, *missing])
-    return _train(run.card, paths, "--run", run.name, seeds=missing)
+    missing = islice((seed for seed in count() if seed not in named), AVERAGED - len(named))
+    base = run.name.removesuffix(f"-s{run.card.config.seed}")  # train finds runs under any name
+    by_default = base in (runs.default_name(run.card), runs.default_name(_seeded(run.card, 0)))
+    return _train(run.card, paths, *([] if by_default else ["--run", base]), seeds=[*named, *missing])
 
 
 def _seeded(card: RunCard, seed: int) -> RunCard:

@@ -81,7 +81,7 @@ def _resumed(card: RunCard, name: str, paths: Paths) -> str:
     if card.trial:
         return f"; it is a trial: the command of sweep {card.trial} resumes it"
     try:
-        options = commands.of_run(card, name, paths.submissions)
+        options = runs.options(card, name, paths.submissions)
     except BadData as error:
         return f", and {error}"
     return f". Unless it is being trained, `{commands.command('train', card.competition, paths, *options)}` resumes it"

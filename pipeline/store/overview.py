@@ -14,7 +14,7 @@ from pipeline.config import Paths, check_slug
 from pipeline.console import duration, megabytes
 from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.store import atomic, ledger, runs
-from pipeline.store.cifar import HIDDEN_NAMES
+from pipeline.store.cifar import HIDDEN_NAMES, is_download
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import KAGGLE, FileRecord, Manifest, strangers
 from pipeline.store.manifest import NAME as MANIFEST
@@ -22,7 +22,7 @@ from pipeline.store.processed import Processed
 from pipeline.store.runs import Run, RunCard
 from pipeline.store.submissions import LocalCsv, Sidecar, default_csv, local_csvs
 
-NOT_SUBMITTED = "not submitted"
+NOT_SUBMITTED, REFUSED = "not submitted", "refused"
 RUN_HEAD = ("run", "preset", "epochs", "holdout", "public", "time", "")
 NAME = 28  # characters of a name in a table
 
@@ -86,7 +86,7 @@ class CsvState:
     predicted: float | None = None  # the public score
     below_best: str = ""  # why not to submit it
     public: float | None = None
-    submission: str = NOT_SUBMITTED  # or its state in the ledger, or "not known"
+    submission: str = NOT_SUBMITTED  # or its state in the ledger, REFUSED, or "not known"
     stale: str = ""  # why its runs would predict something else now
     default: bool = False  # submit, check and report take it by default
     submittable: bool = True
@@ -100,7 +100,7 @@ class LedgerState:
     path: str
     total: int
     today: int  # UTC
-    open: int  # being sent or scored
+    open: int  # being scored
     best_public: float | None  # per cent
     problem: str  # how it is damaged
 
@@ -225,7 +225,7 @@ def _raw(path: Path) -> tuple[FolderState, Manifest | None]:
         source = manifest.inputs.get("source")
         origin = "" if source == KAGGLE else f", from {source}"  # that may have been the mock server
         folder = replace(folder, text=f"{len(manifest.files)} files, {megabytes(size)}{origin}")
-    elif folder.state == "absent" and strangers(path):
+    elif folder.state == "absent" and (strangers(path) or is_download(path.parent)):
         folder = replace(folder, state="complete", text="laid out by hand")
     elif folder.state == "absent" and cache.is_dir():
         size = sum(file.stat().st_size for file in cache.iterdir() if file.is_file())
@@ -328,10 +328,15 @@ def _csv(
         predicted=prediction.predicted if prediction else None,
         below_best=ledger.below_best(lines or (), slug, sidecar.csv_sha256),
         public=next((entry.public for entry in reversed(sent) if entry.public is not None), None),
-        submission=sent[-1].status if sent else "not known" if lines is None else NOT_SUBMITTED,
+        submission=_submission(sent[-1]) if sent else "not known" if lines is None else NOT_SUBMITTED,
         stale=_stale(path, sidecar, weights, hidden),
         submittable=sidecar.submittable,
     )
+
+
+def _submission(entry: Entry) -> str:
+    """An error without a ref is a refusal by Kaggle; with one, Kaggle could not score the CSV."""
+    return REFUSED if entry.status == ledger.ERROR and entry.ref is None else entry.status
 
 
 def _stale(path: Path, sidecar: Sidecar, weights: Mapping[str, str | None], hidden: str | None) -> str:
@@ -358,7 +363,7 @@ def _ledger(path: Path, slug: str, now: datetime) -> tuple[LedgerState, list[Ent
         path=str(path),
         total=len(sent),
         today=sum(entry.time[:10] == now.date().isoformat() for entry in sent),
-        open=sum(entry.status in (ledger.SENDING, ledger.PENDING) for entry in states),
+        open=sum(entry.status == ledger.PENDING for entry in states),
         best_public=max((entry.public for entry in sent if entry.public is not None), default=None),
         problem=problem,
     )

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline import commands
 from pipeline.config import PARAMETER_LIMIT, Paths, check_slug, fingerprint
 from pipeline.errors import BadData, Log, MissingInput, UsageError, printable
 from pipeline.recipes import TrainConfig, ValidationSet
@@ -224,6 +225,13 @@ def is_trial(folder: Path) -> bool:
     return False
 
 
+def has_card(folder: Path, card: RunCard) -> bool:
+    """Whether the run has these options; False if its card is unreadable."""
+    with suppress(BadData, MissingInput):
+        return RunCard.read(folder) == card
+    return False
+
+
 def finished(models: Path) -> list[str]:
     """The names of the finished runs, trials included."""
     return sorted(path.parent.name for path in models.glob(f"[!.]*/{RESULT}"))
@@ -235,6 +243,11 @@ def finished(models: Path) -> list[str]:
 def default_name(card: RunCard) -> str:
     """The preset and a hash of the options and data."""
     return f"{card.config.preset}-{fingerprint(card.to_dict())[:8]}"
+
+
+def options(card: RunCard, name: str, submissions: Path) -> list[str]:
+    """The options with which train resumes or repeats the run `name`; BadData if this version lacks its recipe."""
+    return [*commands.in_full(card.config, submissions), *([] if name == default_name(card) else ["--run", name])]
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import json
 import os
 import re
 import shlex
+import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import commands
 from pipeline.config import Paths, check_slug
-from pipeline.errors import BadData, MissingInput, UsageError, printable
+from pipeline.errors import BadData, Log, MissingInput, UsageError, printable
 from pipeline.store import atomic, runs
 from pipeline.store.manifest import FileRecord, from_json, read_json, reading
 from pipeline.store.runs import Run
@@ -150,20 +152,38 @@ def default_csv(csvs: Sequence[LocalCsv], paths: Paths, slug: str | None = None,
     place = paths.submissions / f"{run}.csv"
     if place in strangers(place):
         what = "was edited after predict wrote it" if _sidecar(place) else "was not written by predict"
-        raise NotOurs(f"{place} {what}: submit it as is with --csv {shlex.quote(str(place))}, or {again(place, run)}")
-    raise MissingInput(f"no CSV in {paths.submissions} is what run {run} predicts: {again(place, run)}")
+        raise NotOurs(
+            f"{place} {what}: submit it as is with --csv {shlex.quote(str(place))}, or {again(place, run, paths)}"
+        )
+    raise MissingInput(f"no CSV in {paths.submissions} is what run {run} predicts: {again(place, run, paths)}")
 
 
-def again(csv: Path, run: str = "") -> str:
+def again(csv: Path, run: str = "", paths: Paths | None = None) -> str:
     """The command that predicts into `csv`, or beside it if predict did not write what is there."""
-    names = f" --run {run.replace('+', ' ')}" if run else ""
-    return f"run `python -m pipeline.predict{names} --out {shlex.quote(str(free(csv)))}`"
+    named = ["--run", *run.split("+")] if run else []
+    return f"run `{commands.command('predict', '', paths or Paths(), *named, '--out', str(free(csv)))}`"
 
 
 def free(csv: Path) -> Path:
     """The first of `csv`, CSV-2, CSV-3, ... that predict may write without replacing other files."""
     places = (csv.with_name(f"{csv.stem}{f'-{k}' if k > 1 else ''}.csv") for k in count(1))
     return next(place for place in places if not strangers(place))
+
+
+def keep(csv: Path, sent: Collection[str], log: Log) -> None:
+    """Copy `csv`, if it was submitted (`sent`: the sha256 of such CSVs), and the files beside it, to CSV-2, CSV-3, ...
+
+    Its score helps to predict the next one, and status shows it.
+    """
+    sidecar = _sidecar(csv)
+    if sidecar is None or sidecar.csv_sha256 not in sent or strangers(csv):
+        return
+    copy = next(place for k in count(2) if not (place := csv.with_stem(f"{csv.stem}-{k}")).exists())
+    for beside in (evidence_path, sidecar_path, Path):  # the CSV last: without it the others mean nothing
+        if beside(csv).exists():
+            with atomic.replacing(beside(copy)) as temporary:
+                shutil.copyfile(beside(csv), temporary)
+    log(f"predict: {csv} was submitted, and is now {copy}")
 
 
 def strangers(csv: Path) -> list[Path]:

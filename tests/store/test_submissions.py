@@ -1,12 +1,14 @@
 import dataclasses
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pipeline.config import Paths
 from pipeline.errors import BadData, MissingInput
 from pipeline.store import submissions
 from pipeline.store.submissions import Evidence, LocalCsv, Outputs, Sidecar, evidence_path
@@ -21,6 +23,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     SIDECAR.write(tmp_path / "sub.csv")
     assert Sidecar.read(tmp_path / "sub.csv") == SIDECAR
     assert Sidecar.read(tmp_path / "other.csv") is None
+
+
+def test_the_command_that_predicts_again_has_the_runs_and_folders(tmp_path: Path) -> None:
+    csv, paths = tmp_path / "my subs/a.csv", Paths(models=tmp_path / "m")
+    told = submissions.again(csv, "a+b", paths).removeprefix("run `").removesuffix("`")
+    words = f"python -m pipeline.predict --models {tmp_path}/m --run a b --out".split()
+    assert shlex.split(told) == [*words, str(csv)]
 
 
 def test_a_sidecar_of_an_older_version_is_read_under_todays_names(tmp_path: Path) -> None:
