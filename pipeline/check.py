@@ -80,7 +80,7 @@ class Checked:
         if entry is None or entry.local_test is None or entry.public is None or not m:
             return None
         n = self.facts["test"]["images"] if self.facts else HOLDOUT_ROWS
-        p = min((entry.local_test * n + entry.public * m) / (n + m), 100.0)  # an edited ledger can hold more
+        p = min(max((entry.local_test * n + entry.public * m) / (n + m), 0.0), 100.0)  # an edited ledger has any number
         sigma = math.sqrt(p * (100 - p) * (1 / n + 1 / m))
         limit = NORMAL.inv_cdf(0.975) * sigma
         exceeds = abs(entry.local_test - entry.public) > limit

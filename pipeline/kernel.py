@@ -26,9 +26,9 @@ from pipeline.errors import BadData, Log, MissingInput, NetworkError, PipelineEr
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.kernel_runner import CSV_ENDINGS, RUN_FILES
 from pipeline.kernel_source import AGAIN, NOTE, Kernel
-from pipeline.store import atomic, manifest, runs
+from pipeline.store import atomic, ledger, manifest, runs
 from pipeline.store.runs import Run
-from pipeline.store.submissions import Evidence, local_csv, strangers
+from pipeline.store.submissions import Evidence, keep, local_csv, strangers
 
 WAITING = ("QUEUED", "NEW_SCRIPT", "RUNNING")  # statuses that change by themselves
 REMINDER = 600.0  # seconds after which an unchanged status is logged again
@@ -182,6 +182,7 @@ class Kernels:
         with atomic.lock(folder), atomic.lock(csv):
             for other in strangers(csv):
                 atomic.set_aside(other, self.log)
+            keep(csv, ledger.sent(ledger.read(csv.parent / ledger.NAME)), self.log)
             with atomic.replacing_folder(folder, self.log if runs.strangers(folder) else None) as new:
                 for name in RUN_FILES:
                     shutil.copyfile(run.folder / name, new / name)

@@ -72,7 +72,7 @@ def predict(
         console.show(f"{csv}: complete for this run, nothing to do")
         written = old
     else:
-        sent = {entry.csv_sha256 for entry in ledger.read(paths.submissions / ledger.NAME) if entry.ref is not None}
+        sent = ledger.sent(ledger.read(paths.submissions / ledger.NAME))
         with atomic.lock(csv):
             written = _write(
                 ensemble, data, csv, log, tta=tta, adapt=adapt, device_name=device, batch_size=batch_size,

@@ -176,8 +176,9 @@ def test_a_submitted_csv_is_kept(place: Path) -> None:
     assert here("predict", "--force", cwd=place).returncode == 0  # with the same labels
     assert not copy.exists()
     write_run(place, seed=1)
-    again = here("predict", cwd=place)
-    assert "predict: submissions/tiny-run.csv was submitted, and is now submissions/tiny-run-2.csv" in again.stderr
+    copy.with_suffix(".json").write_text('{"mine": 1}')
+    again, copy = here("predict", cwd=place), copy.with_stem("tiny-run-3")
+    assert "submissions/tiny-run.csv was submitted: a copy is kept as submissions/tiny-run-3.csv" in again.stderr
     assert local_csv(copy).sidecar.csv_sha256 == first.csv_sha256 != local_csv(csv).sidecar.csv_sha256
     assert len(Evidence.read(local_csv(copy)).hidden) == 30
 

@@ -148,7 +148,7 @@ def _averages(assessed: Assessment, members: Sequence[Run], csvs: Sequence[Local
     beside = [c.sidecar for c in csvs if c.sidecar.hidden == own.hidden]
     beside = [other for other in beside if other.weights.items() >= own.weights.items()]
     if len(members) == 1 and members[0].origin is None and not any(len(other.weights) > 1 for other in beside):
-        gain = raised(assessed.expected, *SEEDS)
+        gain = raised(assessed.expected, *SEEDS) if own.tta == "none" else None
         yield Advice(f"average of {AVERAGED} seeds", gain, _seeds(members[0], csv, paths))
     mirrored = any(other.weights == own.weights and other.tta != "none" for other in beside)
     if members and own.tta == "none" and own.mirrored and not mirrored:
@@ -157,13 +157,15 @@ def _averages(assessed: Assessment, members: Sequence[Run], csvs: Sequence[Local
 
 
 def _stronger(assessed: Assessment, members: Sequence[Run], paths: Paths) -> Iterator[Advice]:
-    """From preset `fast` to `strong`, unless it was trained."""
+    """From preset `fast` to `strong`, unless it was trained; measured for one run without TTA."""
+    own = assessed.csv.sidecar
     if {run.card.config.preset for run in members if run.origin is None} != {"fast"}:
         return
-    slug = assessed.csv.sidecar.competition
-    if not any((card.competition, card.config.preset) == (slug, "strong") for card in _finished(paths).values()):
-        command = commands.command("train", slug, paths, "--preset", "strong")
-        yield Advice("a wider model, which trains 7 times as long", raised(assessed.expected, *STRONG), command)
+    trained = {(card.competition, card.config.preset) for card in _finished(paths).values()}
+    if (own.competition, "strong") not in trained:
+        command = commands.command("train", own.competition, paths, "--preset", "strong")
+        gain = raised(assessed.expected, *STRONG) if len(members) == 1 and own.tta == "none" else None
+        yield Advice("a wider model, which trains 7 times as long", gain, command)
 
 
 def _finished(paths: Paths) -> dict[str, RunCard]:

@@ -106,6 +106,11 @@ class Assessment:
         """Why the score differs from the holdout accuracy, and the mitigation."""
         seen, applied = self.findings.diagnosis, self.findings.mitigation
         cause = seen.reason.partition(";")[0]
+        line = self.predicted
+        if seen.verdict == "none" and self.public is not None and line and line.predicted_low is not None:
+            low, high = line.predicted_low, line.predicted_high or 100.0
+            if not low <= self.public <= high:
+                return "unknown: the images look like the holdout's; are the order, ids and classes right?"
         gains = [t.after - t.before for t in self.findings.trials if t.mitigation == applied]
         brought = "".join(f" ({100 * gain:+.1f} points in simulation)" for gain in gains)
         return cause if applied == "none" else f"{cause}; {MITIGATIONS[applied]} is on{brought}"
@@ -143,7 +148,8 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
     temperature, holdout, hidden = estimators.calibrated(evidence.holdout, evidence.validation, evidence.hidden)
     states = ledger.current(entries, competition.slug)
     scored = {e.csv_sha256: e for e in states if e.public is not None and e.csv_sha256 != sha256}
-    applied = {other.sidecar.csv_sha256: other.sidecar.measure for other in others}
+    same = [other.sidecar for other in others if other.sidecar.hidden == csv.sidecar.hidden]
+    applied = {sidecar.csv_sha256: sidecar.measure for sidecar in same}
     made = forecast(
         accuracy=accuracy(evidence.holdout.labels, evidence.holdout.known_truth),
         holdout=holdout,
@@ -167,18 +173,21 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
 
 
 def _peers(csv: LocalCsv, evidence: Evidence, others: Sequence[LocalCsv]) -> list[tuple[Labels, Labels]]:
-    """The labels of each available run on the holdout and on the test images, each model once."""
-    seen = [evidence]
+    """The labels of each available run on the holdout and on the test images, each model once.
+
+    Not of runs that repeat others' labels of the test images: those trained on them.
+    """
+    seen = [(csv, evidence)]
     for other in others:
-        if other.sidecar.hidden == csv.sidecar.hidden and other is not csv:
+        if other.sidecar.hidden == csv.sidecar.hidden and not other.sidecar.pseudo_labels and other is not csv:
             with suppress(BadData):  # reported when that CSV is assessed itself
-                seen.append(Evidence.read(other, most=ENOUGH_IMAGES))
-    return list({
-        local.tobytes() + hidden.tobytes(): (local, hidden)
-        for its in seen
-        if np.array_equal(its.holdout.known_truth, evidence.holdout.known_truth)
-        for local, hidden in zip(its.holdout.members, its.hidden.members, strict=True)
-    }.values())  # fmt: skip
+                seen.append((other, Evidence.read(other, most=ENOUGH_IMAGES)))
+    found: dict[str, tuple[Labels, Labels]] = {}  # by the weights: another device gives a few other labels
+    for other, its in seen:
+        if np.array_equal(its.holdout.known_truth, evidence.holdout.known_truth):
+            for run, local, hidden in zip(its.runs, its.holdout.members, its.hidden.members, strict=True):
+                found.setdefault(other.sidecar.weights.get(run, run), (local, hidden))
+    return list(found.values())
 
 
 def _alarms(findings: Findings, sidecar: Sidecar) -> list[str]:

@@ -169,7 +169,7 @@ def conclude(seen: Diagnosis, expected: NDArray[np.float64], names: Sequence[str
     if seen.harder > max(SMALL, seen.harder_limit, MORE_THAN_CLASSES * seen.label_distance):
         return "natural", (
             f"uncorrupted images that are harder; {100 * seen.harder:.0f}% more low-confidence predictions than on "
-            f"the holdout (chance: up to {100 * seen.harder_limit:.0f}%), in all classes"
+            f"the holdout (chance: up to {100 * seen.harder_limit:.0f}%)"
         )
     if seen.label_distance > MOVED:
         change = np.array(seen.prior) - expected

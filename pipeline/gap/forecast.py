@@ -95,7 +95,7 @@ def _estimates(
     refused = {}
     if anchors:
         estimates["anchored"] = estimators.probit_line(anchors, accuracy)
-    elif line is not None:
+    elif line is not None and simulated is None:  # others had no such corruption or mistake
         estimates["published_line"] = on_line(line, accuracy)
     if simulated is not None:
         estimates["simulated"] = simulated

@@ -75,7 +75,8 @@ def label_shift(holdout: Probabilities, truth: Labels, hidden: Probabilities) ->
 def reweighted(probabilities: NDArray[np.floating], ratio: NDArray[np.float64]) -> Probabilities:
     """The probabilities (N, classes) corrected for classes that occur `ratio` times as often."""
     scaled = probabilities * ratio
-    return np.asarray(scaled / scaled.sum(axis=1, keepdims=True))
+    total = scaled.sum(axis=1, keepdims=True)
+    return np.where(total > 0, scaled / np.where(total > 0, total, 1), probabilities)  # 0: certain of an absent class
 
 
 def harder(holdout: Probabilities, weights: Weights, hidden: Probabilities) -> tuple[float, float]:

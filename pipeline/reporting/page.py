@@ -163,6 +163,13 @@ def _holdout(accuracy: float, optimistic: bool) -> Tile:
     return "Holdout", f"{accuracy:.2f}%", "optimistic: the epoch was selected on it" if optimistic else "test_batch"
 
 
+def _waiting(sent: Entry | None) -> str:
+    """Why there is no score."""
+    if sent is None:
+        return "not submitted"
+    return "Kaggle could not score it" if sent.status == ledger.ERROR else "waiting for the score"
+
+
 def _scores(assessed: Assessment) -> list[Tile]:
     """Public, private, holdout and gap of the run's CSV; predicted if there is no score yet."""
     sidecar, line, sent = assessed.csv.sidecar, assessed.predicted, assessed.sent
@@ -173,7 +180,7 @@ def _scores(assessed: Assessment) -> list[Tile]:
         doubts = "".join(f"; {doubt}" for doubt in assessed.forecast.doubts[:1])
         return [
             ("Public, predicted", f"{predicted:.1f}%", f"90% interval {interval}{doubts}"),
-            ("Private", "-", "waiting for the score" if sent else "not submitted"),
+            ("Private", "-", _waiting(sent)),
             holdout,
             ("Gap, predicted", f"{sidecar.test_accuracy - predicted:.1f}", "points, holdout minus public"),
         ]

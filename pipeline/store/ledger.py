@@ -150,13 +150,16 @@ def predictions(entries: Iterable[Entry], competition: str) -> dict[str, Entry]:
     return newest
 
 
+def sent(entries: Iterable[Entry]) -> set[str]:
+    """The sha256 of the CSVs that Kaggle has, or may have."""
+    return {entry.csv_sha256 for entry in entries if entry.ref is not None or entry.status == SENDING}
+
+
 def below_best(entries: Sequence[Entry], competition: str, csv_sha256: str) -> str:
     """Why not to submit a CSV: it is predicted below the best score; "" if it was sent, or may be better."""
     states, made = current(entries, competition), predictions(entries, competition).get(csv_sha256)
     best = max((entry.public or 0 for entry in states), default=0)
-    own = [entry for entry in states if entry.csv_sha256 == csv_sha256]
-    sent = any(entry.ref is not None or entry.status == SENDING for entry in own)
-    if sent or made is None or made.predicted_high is None or made.predicted_high >= best:
+    if csv_sha256 in sent(states) or made is None or made.predicted_high is None or made.predicted_high >= best:
         return ""
     return f"predicted below your best score, {best:.2f}%"
 

@@ -178,12 +178,13 @@ def keep(csv: Path, sent: Collection[str], log: Log) -> None:
     sidecar = _sidecar(csv)
     if sidecar is None or sidecar.csv_sha256 not in sent or strangers(csv):
         return
-    copy = next(place for k in count(2) if not (place := csv.with_stem(f"{csv.stem}-{k}")).exists())
+    places = (csv.with_stem(f"{csv.stem}-{k}") for k in count(2))
+    copy = next(place for place in places if not (place.exists() or strangers(place)))
     for beside in (evidence_path, sidecar_path, Path):  # the CSV last: without it the others mean nothing
         if beside(csv).exists():
             with atomic.replacing(beside(copy)) as temporary:
                 shutil.copyfile(beside(csv), temporary)
-    log(f"predict: {csv} was submitted, and is now {copy}")
+    log(f"{csv} was submitted: a copy is kept as {copy}")
 
 
 def strangers(csv: Path) -> list[Path]:

@@ -38,7 +38,7 @@ def outputs(truth: NDArray[np.uint8], wrong: float, *, labelled: bool, seed: int
 
 def csv(
     folder: Path, name: str = "a", wrong: float = 0.1, seed: int = 0, hidden: str = "h",
-    found: Findings = FINE, truth: NDArray[np.uint8] = TRUTH, **known: Any,
+    found: Findings = FINE, truth: NDArray[np.uint8] = TRUTH, weights: str = "", **known: Any,
 ) -> LocalCsv:  # fmt: skip
     path, sha = folder / f"{name}.csv", f"sha-{name}"
     rows, features = np.arange(2), np.zeros((2, 3), dtype=np.float32)
@@ -48,7 +48,8 @@ def csv(
         found.to_dict(),
     ).write(path, sha)  # fmt: skip
     created = "2025-01-01T00:00:00+00:00"
-    return LocalCsv(path, 1, Sidecar("c", name, sha, 4000, "w", hidden, 90.0, "split", 90.0, created, {}, **known))
+    return LocalCsv(path, 1, Sidecar("c", name, sha, 4000, weights or f"w-{name}", hidden, 90.0, "split", 90.0, created,
+                                      {}, **known))  # fmt: skip
 
 
 def scored(subject: LocalCsv, public: float) -> Entry:
@@ -72,7 +73,10 @@ def test_the_runs_of_the_csvs_beside_it_are_its_peers(three: list[LocalCsv], tmp
     assert "3 different runs; 2 here" in assess(first, three[:2], [], KNOWN).forecast.refused["aline"]
     known = assess(first, three, [], KNOWN)
     assert known.forecast.by == "aline"
-    assert assess(first, [*three, csv(tmp_path, "d", 0.05, 0)], [], KNOWN) == known  # a's twin
+    twin = csv(tmp_path, "d", 0.05, 9, weights="w-a")  # predicted on another device: a few other labels
+    assert assess(first, [*three, twin], [], KNOWN) == known
+    taught = dataclasses.replace(others[0].sidecar, pseudo_labels=["a.csv@1"])
+    assert "aline" in assess(first, [first, dataclasses.replace(others[0], sidecar=taught)], [], KNOWN).forecast.refused
     for of in ({"hidden": "other"}, {"truth": TRUTH[::-1].copy()}):  # of another test set, by another test_batch
         elsewhere = [csv(tmp_path, c.sidecar.run, 0.1, seed, **of) for seed, c in enumerate(others, start=1)]
         assert "aline" in assess(first, [first, *elsewhere], [], KNOWN).forecast.refused
@@ -83,10 +87,11 @@ def test_the_runs_of_the_csvs_beside_it_are_its_peers(three: list[LocalCsv], tmp
 def test_scores_of_other_csvs_with_the_same_mitigation_anchor_and_its_own_does_not(three: list[LocalCsv]) -> None:
     first, second, _ = three
     adapted = dataclasses.replace(second, sidecar=dataclasses.replace(second.sidecar, measure="bn"))
+    moved = dataclasses.replace(second, sidecar=dataclasses.replace(second.sidecar, hidden="another test set"))
     entry, elsewhere = scored(second, 93.0), dataclasses.replace(scored(second, 93.0), competition="d")
     for others, known, by in (
         ([second], scored(first, 80.0), "atc"), ([second], entry, "anchored"), ([second], elsewhere, "atc"),
-        ([adapted], entry, "atc"), ([], entry, "atc"),
+        ([adapted], entry, "atc"), ([], entry, "atc"), ([moved], entry, "atc"),
     ):  # fmt: skip
         assert assess(first, others, [known], KNOWN).forecast.by == by
     same, other = (assess(first, [each], [entry], KNOWN).forecast.interval for each in (second, adapted))
@@ -110,6 +115,17 @@ def test_a_scored_csv_has_what_was_predicted_then_and_no_other_prediction(three:
     bare = dataclasses.replace(entry, local_test=None)  # submitted without its JSON file
     for line in (entry, bare):
         assert before.after([line]).headline == "holdout 90.00%   public 80.00%   private 81.00%   gap 10.00 points"
+
+
+def test_a_score_that_was_not_expected_has_no_known_cause(three: list[LocalCsv]) -> None:
+    before = assess(three[0], [], [], KNOWN)
+    line = before.today
+    for public, cause in (
+        (line.predicted, "no difference beyond sampling noise"),
+        (11.0, "unknown: the images look like"),
+    ):
+        after = before.after([line, scored(three[0], public or 0)])
+        assert after.cause.startswith(cause)
 
 
 def test_a_mitigation_that_is_on_stands_with_the_cause(tmp_path: Path) -> None:

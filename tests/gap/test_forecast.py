@@ -84,7 +84,8 @@ PEERS = list(zip(flawed(TRUTH, (0.05, 0.1, 0.2)), flawed(HIDDEN_TRUTH, (0.1, 0.1
         ({"peers": PEERS[:2]}, "atc"),
         ({"peers": PEERS}, "aline"),
         ({"peers": PEERS, "simulated": 0.7}, "simulated"),
-        ({"peers": PEERS, "simulated": 0.7, "line": LINE}, "published_line"),
+        ({"peers": PEERS, "line": LINE}, "published_line"),
+        ({"peers": PEERS, "simulated": 0.7, "line": LINE}, "simulated"),  # others had no such mistake
         ({"peers": PEERS, "simulated": 0.7, "line": LINE, "anchors": ANCHORS}, "anchored"),
     ],
 )

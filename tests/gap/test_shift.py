@@ -77,6 +77,11 @@ def test_reweighted_probabilities_are_those_of_one_who_knew_the_shares() -> None
     assert reweighted(two(0.5, 0.2), shifted(0.8, 0.2).ratio) == pytest.approx(np.array([[0.8, 0.2], [0.5, 0.5]]))
 
 
+def test_who_is_certain_of_an_absent_class_stays_so() -> None:
+    certain_of_it = np.array([[1.0, 0.0], [0.5, 0.5]])
+    assert reweighted(certain_of_it, np.array([0.0, 2.0])).tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
 LOW, HIGH = two(0.55, 0.55), two(0.95, 0.95)
 
 
