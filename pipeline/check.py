@@ -8,7 +8,6 @@ The gap is holdout accuracy minus public score.
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -282,7 +281,7 @@ def command(
     pictures: Path | None, timeout: float, paths: Paths,
 ) -> None:  # fmt: skip
     """Predict the score of a CSV, compare it with Kaggle's, and update the ledger."""
-    kaggle = Kaggle(os.environ, timeout, log=console.log)
+    kaggle = Kaggle(timeout=timeout, log=console.log)
     checked = check(slug, paths, kaggle, console.log, csv=csv, wait=wait, pictures=pictures)
     lines = [json.dumps(checked.to_dict(), indent=2)] if as_json else screen(checked, paths, verbose)
     console.show("\n".join(lines))

@@ -5,15 +5,13 @@ control codes.  Nothing here needs torch.
 """
 
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Self, TextIO, TypeVar
+from typing import Self, TextIO
 
 from tqdm import tqdm
 
 from pipeline.errors import Log, printable
-
-Part = TypeVar("Part", bound=Sized)
 
 LINE_INTERVAL = 60.0  # seconds between two plain lines
 BYTES = "B"  # a unit whose total is a maximum: an archive is smaller than its content
@@ -127,9 +125,3 @@ class Meter:
         """Set the number of finished units; show `note` beside it."""
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
-
-    def each(self, parts: Iterable[Part]) -> Iterator[Part]:
-        """The parts one by one, each counted by its length."""
-        for part in parts:
-            yield part
-            self.add(len(part))

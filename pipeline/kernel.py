@@ -6,7 +6,6 @@ Packs the project into a private script kernel, pushes it, waits, and fetches it
 was pushed, so the same command resumes waiting; only --force pushes again.
 """
 
-import os
 import shutil
 import sys
 import time
@@ -256,7 +255,7 @@ def push_command(
     # The default name tells other options apart; the data is not known here.
     default = f"{config.preset}-kaggle-{fingerprint([slug, config.to_dict()])[:8]}"
     kernel = Kernel(slug, run_name or default, config, internet, accelerator)
-    kaggle = Kaggle(os.environ, timeout, log=console.log)
+    kaggle = Kaggle(timeout=timeout, log=console.log)
     if dry_run:
         folder = paths.kernels / kernel.run
         replace(kernel, user=UNKNOWN_USER).write_source(folder, console.log)
@@ -274,7 +273,7 @@ python -m pipeline.kernel fetch --run RUN --wait 0   the run's kernel, if it has
 @_waiting
 def fetch_command(run_name: str | None, wait: float, poll: float, timeout: float, paths: Paths, force: bool) -> None:
     """Wait for a kernel that was pushed from here, and fetch its run and its CSV."""
-    kaggle = Kaggle(os.environ, timeout, log=console.log)
+    kaggle = Kaggle(timeout=timeout, log=console.log)
     Kernels(paths, kaggle, console.log, force, wait, poll).fetch(run_name)
 
 

@@ -127,8 +127,9 @@ def _write(
         (folder / "hidden_images.npy").open("wb") as stream,
     ):
         np.lib.format.write_array_header_1_0(stream, header)
-        for images in meter.each(hidden.chunks()):
+        for images in hidden.chunks():
             stream.write(np.ascontiguousarray(images).data)
+            meter.add(len(images))
     return records(folder, folder.glob("*.npy"))
 
 

@@ -135,7 +135,6 @@ Flip = Literal["none", "random", "alternating"]
 
 
 NON_NEGATIVE = Range(0)
-SHARE = Range(0, 1)
 FRACTION = Range(0, 1, open_high=True)
 POSITIVE = Range(0, open_low=True)
 
@@ -178,7 +177,7 @@ class TrainConfig:
     mixup: Annotated[float, NON_NEGATIVE, "Mixup: alpha of the Beta distribution; 0: none."] = 0.0
     cutmix: Annotated[float, NON_NEGATIVE, "CutMix: alpha of the Beta distribution; 0: none."] = 0.0
 
-    distillation_weight: Annotated[float, SHARE, "Weight of the distillation loss."] = 0.7
+    distillation_weight: Annotated[float, Range(0, 1), "Weight of the distillation loss."] = 0.7
     distillation_temperature: Annotated[float, POSITIVE, "Distillation temperature."] = 2.0
 
     def __post_init__(self) -> None:

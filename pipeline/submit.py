@@ -16,7 +16,6 @@ Before sending, the ledger gets a line `sending`.  A later run that finds it fir
 `patience`, and only then sends again.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -273,7 +272,7 @@ def command(
 ) -> None:  # fmt: skip
     """Submit a CSV to Kaggle once, and wait for its score.  This costs one of today's submissions."""
     csv = csv if csv is not None else _newest(paths, slug)
-    kaggle = Kaggle(os.environ, timeout, log=console.log)
+    kaggle = Kaggle(timeout=timeout, log=console.log)
     entry = Sender(paths, kaggle, console.log, wait, poll).submit(csv, slug, again=again)
     scores = {"public": entry.public, "private": entry.private}
     shown = [f"{name} {score:.2f}%" for name, score in scores.items() if score is not None]

@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -159,7 +159,7 @@ def _train(
             if world.first:
                 _preview(plan, images, on.description, f"{on.precision}{', compiled' if on.compiled else ''}")
             return
-        with claimed(folder, card, plan.force, world.first, log):
+        with claimed(folder, card, plan.force, log) if world.first else nullcontext():
             world.wait()  # until the folder is ready
             session.run(
                 card, data, rows, chosen, folder, log,

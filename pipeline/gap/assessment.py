@@ -131,7 +131,7 @@ class Assessment:
         ]
         return [
             f"predicted {f'by {made.by}' if self.public is None else 'today'}; {'; '.join(methods)}",
-            *(self.doubts if self.public is None else []),
+            *self.doubts,
             *([] if error is None else [f"prediction error {error:+.2f} points"]),
             f"diagnosis {seen.verdict}: {seen.reason}",
             *table(("effect, before adaptation", "test set", "without a shift"), effects, left=(0,)),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.config import IMAGE_SIZE, MEAN, STD
+from pipeline.store.cifar import unscrambled
 
 Images = NDArray[np.uint8]
 SEED = 0  # of the noises
@@ -44,11 +45,6 @@ def channel_means(values: NDArray[np.float32]) -> NDArray[np.float32]:
 def scramble(images: Images) -> Images:
     """HWC pixels read as CHW: `reshape(-1, 3, 32, 32)` of (N, 32, 32, 3)."""
     return np.ascontiguousarray(images).reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE).transpose(0, 2, 3, 1)
-
-
-def unscramble(images: Images) -> Images:
-    """The inverse of `scramble`."""
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(images.shape)
 
 
 def standardise(images: Images, deviation: float) -> Images:
@@ -154,7 +150,7 @@ def _mistake(apply: Callable[[Images], Images], revert: Callable[[Images], Image
 
 KINDS: Mapping[str, Kind] = {
     "channels swapped, BGR for RGB": _mistake(lambda images: images[..., ::-1]),
-    "pixels scrambled, HWC read as CHW": _mistake(scramble, unscramble),
+    "pixels scrambled, HWC read as CHW": _mistake(scramble, unscrambled),
     "height and width exchanged": _mistake(lambda images: images.transpose(0, 2, 1, 3)),
     "values inverted": _mistake(lambda images: 255 - images),
     "each image normalised by itself": Kind("preprocessing", standardise, "deviation", (40, 64, 90)),

@@ -283,11 +283,9 @@ def _sheet(name: str, title: str, layers: Sequence[Layer], *, folded: bool) -> P
 
 # --- scores -----------------------------------------------------------------------------------------------
 
-Scored = tuple[Entry, Entry | None]  # a submission, and what was predicted of it
-
 
 @style()
-def scores(submissions: Sequence[Scored], line: PublishedLine | None) -> list[Picture]:
+def scores(submissions: Sequence[tuple[Entry, Entry | None]], line: PublishedLine | None) -> list[Picture]:
     """Predicted and actual scores of the NEWEST submissions against holdout accuracy, if any is known."""
     known = [
         (e, p) for e, p in submissions if e.local_test is not None and (p or (e.public, e.private) != (None, None))

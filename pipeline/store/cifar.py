@@ -56,7 +56,7 @@ def _chw(images: Images) -> Images:
     return np.ascontiguousarray(images.reshape(-1, 3, S, S).transpose(0, 2, 3, 1))
 
 
-def _unscrambled(images: Images) -> Images:
+def unscrambled(images: Images) -> Images:
     """Undo `hwc.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)`, the trap that scrambles every image."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(-1, S, S, 3)
 
@@ -66,7 +66,7 @@ READINGS: Mapping[tuple[int, ...], Mapping[str, Callable[[Images], Images]]] = {
     (S, S, 3): {
         "HWC": _hwc,
         "CHW data in an HWC shape": _chw,
-        "HWC data that was reshaped to CHW and transposed": _unscrambled,
+        "HWC data that was reshaped to CHW and transposed": unscrambled,
     },
     (3, S, S): {"CHW": _chw, "HWC data in a CHW shape": _hwc},
     (3 * S * S,): {"flat CHW": _chw, "flat HWC": _hwc},

@@ -251,14 +251,11 @@ def options(card: RunCard, name: str, submissions: Path) -> list[str]:
 
 
 @contextmanager
-def claimed(folder: Path, card: RunCard, force: bool, first: bool, log: Log) -> Iterator[None]:
-    """Lock and prepare a run's folder for training; of several processes only the `first` does.
+def claimed(folder: Path, card: RunCard, force: bool, log: Log) -> Iterator[None]:
+    """Lock and prepare a run's folder for training.
 
     UsageError if another process holds it, or it has a run with other options (and not `force`).
     """
-    if not first:
-        yield
-        return
     with atomic.lock(folder):
         if force:
             _discard(folder, log)
@@ -307,10 +304,9 @@ def _discard(folder: Path, log: Log) -> None:
 
 def complete(folder: Path, card: RunCard) -> None:
     """Write the manifest: the run is complete."""
-    names = (CONFIG, WEIGHTS, METRICS, RESULT)
     Manifest(
         stage="train",
-        files=records(folder, [folder / name for name in names]),
+        files=records(folder, [folder / name for name in (CONFIG, WEIGHTS, METRICS, RESULT)]),
         inputs={"data": card.data},
         versions=versions("torch", "numpy", "safetensors", "scikit-learn"),
     ).write(folder)

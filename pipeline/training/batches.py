@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.config import IMAGE_SIZE
 from pipeline.errors import UsageError
@@ -62,8 +62,7 @@ class TrainingImages:
         self.config = config
         self.steps = rows // config.batch_size + (rows % config.batch_size >= 2 * processes)  # per epoch
         self.labels = torch.tensor(labels, device=device)
-        padded = torch.zeros(rows, IMAGE_SIZE + 2 * pad, IMAGE_SIZE + 2 * pad, 3, dtype=torch.uint8)
-        padded[:, pad : pad + IMAGE_SIZE, pad : pad + IMAGE_SIZE] = torch.tensor(images)
+        padded = nn.functional.pad(torch.tensor(images), (0, 0, pad, pad, pad, pad))
         # A view of all crops, (N, 2p+1, 2p+1, 32, 32, 3), which takes no memory.
         windows = padded.to(device).unfold(1, IMAGE_SIZE, 1).unfold(2, IMAGE_SIZE, 1)
         self.crops = windows.permute(0, 1, 2, 4, 5, 3)

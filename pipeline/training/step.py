@@ -43,7 +43,6 @@ class TrainStep:
         state.model.dropout = config.dropout
         self._plain: nn.Module = state.model
         self._compiled: Callable[[Tensor], Tensor] | None = None
-        self._compiled_steps = 0
         self._wrap(device.compiled)
 
     def _wrap(self, compiled: bool) -> None:

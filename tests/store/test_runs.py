@@ -61,7 +61,7 @@ def test_a_run_that_is_replaced_is_gone_before_a_part_of_it_is(tmp_path: Path, m
     folder, card = tmp_path / "mine", RunCard("tiny", "0", PRESETS["rehearsal"])
     folder.mkdir()
     monkeypatch.setattr(shutil, "rmtree", killed)
-    with pytest.raises(KeyboardInterrupt), runs.claimed(folder, card, True, True, print):
+    with pytest.raises(KeyboardInterrupt), runs.claimed(folder, card, True, print):
         pass
     assert not folder.exists()
 
@@ -72,7 +72,7 @@ def test_a_run_that_is_replaced_is_gone_before_a_part_of_it_is(tmp_path: Path, m
 def test_a_run_with_a_file_that_is_not_ours_is_kept_when_it_is_replaced(tmp_path: Path, name: str, kept: bool) -> None:
     folder, lines = tmp_path / "mine", list[str]()
     atomic.write_bytes(folder / name, b"")
-    with runs.claimed(folder, RunCard("tiny", "0", PRESETS["rehearsal"]), True, True, lines.append):
+    with runs.claimed(folder, RunCard("tiny", "0", PRESETS["rehearsal"]), True, lines.append):
         assert not (folder / name).exists()
     assert (tmp_path / "mine.bak" / name).exists() == kept
     assert lines == [f"{folder} holds files of yours and is kept as {folder}.bak"] * kept
