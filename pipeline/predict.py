@@ -3,7 +3,7 @@
     python -m pipeline.predict --out submissions/sub.csv
 
 Without --run it takes what train finished last: a run, or all seeds of one command.  The run's folder knows its model
-and its competition; there are no model options.  A submitted CSV is never replaced, but renamed: RUN-2.csv.
+and its competition; there are no model options.  A submitted CSV is kept as RUN-2.csv.
 """
 
 import dataclasses
