@@ -16,20 +16,24 @@ out=$PWD/data/bench
 python=${PIPELINE_PYTHON:-python3}
 export PIPELINE_PROCESSED=$out/processed
 
-measure() { # NAME COMMAND...: unless that is done, and for as long as the time allows
+measure() { # NAME COMMAND...: unless that is done, and for as long as the time allows; a failure stops no other part
     [[ ! -e $out/$1.done ]] || return 0
-    local left=$((${LIMIT:-540} - SECONDS))
+    local left=$((${LIMIT:-540} - SECONDS)) code=0
     ((left > 0)) || exit 124
     echo "== $1" | tee -a "$out/$1.txt"
     # Only the command itself stops: a compiler that stops first would look like a broken one.
-    timeout --foreground -k 20 "$left" "${@:2}" 2>&1 | tee -a "$out/$1.txt" || return
-    touch "$out/$1.done"
+    timeout --foreground -k 20 "$left" "${@:2}" 2>&1 | tee -a "$out/$1.txt" || code=$?
+    case $code in
+        0) touch "$out/$1.done" ;;
+        124 | 137) exit 124 ;;
+        *) echo "$1 failed ($code); going on" >&2 ;;
+    esac
 }
 trained() { # NAME OPTIONS...: runs stop with a checkpoint
     measure "$1" "$python" tests/bench/time_to_accuracy.py --competition bench --models "$out/models" --device cuda "${@:2}"
 }
 
-measure smoke "$python" tests/bench/smoke.py || echo "the smoke test failed; going on" >&2
+measure smoke "$python" tests/bench/smoke.py
 "$python" -m pipeline.download --competition bench --from "$data" --raw "$out/raw"
 "$python" -m pipeline.preprocess --competition bench --raw "$out/raw" --processed "$PIPELINE_PROCESSED"
 trained fast --preset fast --seeds 0 1 2 --target "${TARGET:-94}"
