@@ -108,8 +108,8 @@ def fresh_project(place: Path) -> Path:
         shutil.copy(ROOT / name, place / name)
     (place / "data").mkdir()
     (place / "data/pretrained").symlink_to(ROOT / "data/pretrained")
-    result = run("./run_all.sh --setup", place)
-    assert result.returncode == 0, result.stdout
+    wanted = (place / "requirements.txt").read_text()
+    (place / ".requirements-installed").write_text(f"{sys.executable}\n{wanted}")  # as tests/run.sh has found
     return place
 
 
