@@ -5,6 +5,7 @@ Nothing here imports torch, so that download and preprocess stay light.
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,11 @@ class Paths:
     submissions: Path = Path("submissions")
     pretrained: Path = Path("data/pretrained")  # bundled weights
     kernels: Path = Path("data/kernels")  # pushed to Kaggle, and fetched
+
+
+def single_process() -> bool:
+    """Whether torchrun started this process alone, or did not start it."""
+    return (os.environ.get("WORLD_SIZE") or "1") == "1"
 
 
 # --- identity ---------------------------------------------------------------------------------------------

@@ -94,8 +94,7 @@ def _is_complete(target: Path, source: Path | None, log: Log) -> bool:
     if manifest and changed:
         what = f"{target / printable(changed[0])} is missing or changed"
         if source is None and manifest.source_option:
-            again = commands.command("download", target.name, Paths(raw=target.parent), *manifest.source_option)
-            raise BadData(f"{what}: run `{again}`")
+            raise BadData(f"{what}: run `{manifest.download_again(target)}`")
         log(f"download: {what}, doing it again")
         return False
     console.show(f"{target}: {'complete' if manifest else 'laid out by hand'}, nothing to do")

@@ -99,8 +99,7 @@ def _sources(raw: Path) -> dict[str, FileRecord]:
     if manifest is None:
         return records(raw, cifar.find_files(raw))
     if changed := manifest.changed(raw):
-        again = commands.command("download", raw.name, Paths(raw=raw.parent), *manifest.source_option)
-        file = raw / changed[0]
+        file, again = raw / changed[0], manifest.download_again(raw)
         if not os.path.lexists(file):
             raise BadData(f"{file} is missing: run `{again}`")
         what = f"{file} changed since it was downloaded"

@@ -5,7 +5,6 @@ The best run is kept; as a trial it is never the default of predict.
 """
 
 import math
-import os
 import shutil
 import sys
 import warnings
@@ -27,7 +26,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline import cli, commands, console
-from pipeline.config import Paths, fingerprint
+from pipeline.config import Paths, fingerprint, single_process
 from pipeline.errors import PipelineError, UsageError, printable
 from pipeline.recipes import MODELS, PRESETS, Option, TrainConfig, options
 from pipeline.store import atomic, runs
@@ -303,7 +302,7 @@ def command(
 
     Run it again to resume, also on other machines: workers with the same storage share one study.
     """
-    if (os.environ.get("WORLD_SIZE") or "1") != "1":
+    if not single_process():
         raise UsageError("a sweep is not for torchrun: start the same command several times, they share the study")
     base, axes = cli.recipe(preset, recipe), parse(searches)
     url = parse_url(storage or f"sqlite:///{paths.models / STORAGE}")

@@ -22,7 +22,7 @@ import click
 import numpy as np
 
 from pipeline import cli, commands, console
-from pipeline.config import Paths
+from pipeline.config import Paths, single_process
 from pipeline.console import duration, working
 from pipeline.errors import BadData, Log, MissingInput, UsageError
 from pipeline.recipes import Compile, TrainConfig
@@ -110,11 +110,13 @@ def _plans(
     """The run, or one per seed: NAME-sSEED, or the run that has these options already, whatever its name."""
     if not seeds:
         return [plan(config, run_name)]
-    base, plans = run_name or plan(config, None).folder.name, []
+    first, plans = plan(config, None), []
+    base, models = run_name or first.folder.name, first.folder.parent
+    cards, finished = runs.cards(models), runs.finished(models)
     for each in (dataclasses.replace(config, seed=seed) for seed in dict.fromkeys(seeds)):
         alone = plan(each, None)
-        names = [f"{base}-s{each.seed}", run_name or alone.folder.name, *runs.finished(alone.folder.parent)]
-        same = (name for name in names if runs.has_card(alone.folder.parent / name, alone.card))
+        names = [f"{base}-s{each.seed}", run_name or alone.folder.name, *finished]
+        same = (name for name in names if cards.get(name) == alone.card)
         plans.append(plan(each, next(same, names[0])))
     return plans
 
@@ -272,7 +274,7 @@ def command(
         raise UsageError(
             "--pseudo-labels CSV and --rules-allow-pseudo-labels go together: check the competition's rules"
         )
-    if (seeds := recipe.pop("seeds")) and (recipe["seed"] is not None or os.environ.get("WORLD_SIZE", "1") != "1"):
+    if (seeds := recipe.pop("seeds")) and (recipe["seed"] is not None or not single_process()):
         raise UsageError("--seeds goes neither with --seed nor with torchrun: name all seeds, one process trains them")
     config = cli.recipe(preset, recipe, taught=bool(teachers))
     if run_name is not None:

@@ -170,11 +170,8 @@ def _stronger(assessed: Assessment, members: Sequence[Run], paths: Paths) -> Ite
 
 def _finished(paths: Paths) -> dict[str, RunCard]:
     """The cards of the finished runs, by their names, as far as they can be read."""
-    found = {}
-    for name in runs.finished(paths.models):
-        with suppress(PipelineError):
-            found[name] = RunCard.read(paths.models / name)
-    return found
+    cards = runs.cards(paths.models)
+    return {name: cards[name] for name in runs.finished(paths.models) if name in cards}
 
 
 def _seeds(run: Run, csv: LocalCsv, paths: Paths) -> str:

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pipeline.config import fingerprint
+from pipeline import commands
+from pipeline.config import Paths, fingerprint
 from pipeline.errors import BadData, MissingInput, PipelineError, printable
 from pipeline.store import atomic
 
@@ -151,6 +152,10 @@ class Manifest:
         """The option with which download repeats this one: none from Kaggle."""
         source = self.inputs.get("source", KAGGLE)
         return [] if source == KAGGLE else ["--from", source]
+
+    def download_again(self, folder: Path) -> str:
+        """The command that repeats the download in `folder`, data/raw/SLUG, from its source."""
+        return commands.command("download", folder.name, Paths(raw=folder.parent), *self.source_option)
 
     def changed(self, folder: Path) -> list[str]:
         """The files that are missing or have another content.  Reads them all."""

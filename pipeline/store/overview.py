@@ -203,9 +203,7 @@ def competitions(paths: Paths) -> set[str]:
     names = {path.parent.name for root in (paths.raw, paths.processed) for path in root.glob(f"[!.]*/{MANIFEST}")}
     names |= {path.parent.name for name in HIDDEN_NAMES for path in paths.raw.glob(f"[!.]*/{name}")}
     names |= {path.stem[1:] for path in paths.raw.glob(".*.download")}
-    for path in paths.models.glob(f"[!.]*/{runs.CONFIG}"):
-        with suppress(BadData, MissingInput):
-            names.add(RunCard.read(path.parent).competition)
+    names |= {card.competition for card in runs.cards(paths.models).values()}
     if not names:
         with suppress(BadData):
             names = {entry.competition for entry in ledger.read(paths.submissions / ledger.NAME)}

@@ -27,7 +27,7 @@ from typing import Any, Self
 
 from pipeline import commands
 from pipeline.config import PARAMETER_LIMIT, Paths, check_slug, fingerprint
-from pipeline.errors import BadData, Log, MissingInput, UsageError, printable
+from pipeline.errors import BadData, Log, MissingInput, PipelineError, UsageError, printable
 from pipeline.recipes import TrainConfig, ValidationSet
 from pipeline.store import atomic, manifest
 from pipeline.store.manifest import FileRecord, Manifest, from_json, read_json, reading, records, versions
@@ -225,11 +225,13 @@ def is_trial(folder: Path) -> bool:
     return False
 
 
-def has_card(folder: Path, card: RunCard) -> bool:
-    """Whether the run has these options; False if its card is unreadable."""
-    with suppress(BadData, MissingInput):
-        return RunCard.read(folder) == card
-    return False
+def cards(models: Path) -> dict[str, RunCard]:
+    """The cards of all runs, unfinished ones and trials included, by name, as far as they can be read."""
+    found = {}
+    for path in models.glob(f"[!.]*/{CONFIG}"):
+        with suppress(PipelineError):
+            found[path.parent.name] = RunCard.read(path.parent)
+    return found
 
 
 def finished(models: Path) -> list[str]:

@@ -28,6 +28,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from pipeline.config import single_process
 from pipeline.errors import Log, PipelineError, UsageError, first_line, printable
 from pipeline.recipes import Compile
 
@@ -85,7 +86,7 @@ def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) ->
         PipelineError: the device does not respond, or PyTorch was built without its kernels.
     """
     # gloo, which processes without CUDA talk by, does not know MPS.
-    mps = torch.backends.mps.is_available() and _single()
+    mps = torch.backends.mps.is_available() and single_process()
     present = {"cuda": torch.cuda.is_available(), "mps": mps, "cpu": True}
     available = [name for name, here in present.items() if here]
     kind = available[0] if asked == "auto" else asked
@@ -93,7 +94,7 @@ def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) ->
         raise UsageError(f"--device {asked}: PyTorch finds none here; available: {', '.join(available)}")
     if compile_ == "yes" and (missing := _missing_compiler(kind)):
         raise UsageError(f"--compile yes: there is no {missing}, or leave --compile out")
-    if compile_ == "yes" and not _single():
+    if compile_ == "yes" and not single_process():
         raise UsageError("--compile yes: only a single process compiles; leave --compile out")
     if kind == "cuda":
         torch.backends.cudnn.benchmark = True  # few, fixed shapes: measure once which algorithm is fastest
@@ -265,11 +266,6 @@ class World:
 ALONE = World()
 
 
-def _single() -> bool:
-    """Whether torchrun started this process alone, or did not start it."""
-    return (os.environ.get("WORLD_SIZE") or "1") == "1"
-
-
 @contextmanager
 def join(device: torch.device, batch_size: int) -> Iterator[World]:
     """Join an existing process group or torchrun's, or train alone.
@@ -279,7 +275,7 @@ def join(device: torch.device, batch_size: int) -> Iterator[World]:
         PipelineError: another process ended.
     """
     mine = not (dist.is_available() and dist.is_initialized())
-    if mine and _single():
+    if mine and single_process():
         yield ALONE
         return
     if mine and device.type == "cuda":
