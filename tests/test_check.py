@@ -53,18 +53,6 @@ def test_a_submission_by_hand_gets_local_and_public_and_gap(place: Path) -> None
     assert [entry.status for entry in ledger.read(place / "submissions/ledger.csv")] == ["predicted", "complete"]
 
 
-def test_where_kaggle_fails_while_it_is_waited_for_the_ledger_is_shown(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.check.Kaggle", functools.partial(Kaggle, sleep=lambda _: None))
-    with serve(place, pending=3600.0) as kaggle:
-        submit_by_hand(place, kaggle)
-        assert check(place, kaggle.environment, "--wait", "0").returncode == 0
-        kaggle.misbehave("GetSubmission:status=500")
-        failed = check(place, kaggle.environment)
-    assert error_line(failed, 6) and "90000001" in failed.stderr
-
-
 def test_a_submission_that_is_being_scored_is_waited_for(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [time.time()]  # where Kaggle is; it passes while the command sleeps
 

@@ -265,13 +265,3 @@ def test_help_shows_every_option_in_groups_with_the_presets_values() -> None:
 def test_combinations_that_make_no_sense_name_the_fix(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         cli.recipe("rehearsal", given)
-
-
-@pytest.mark.parametrize("arguments", ["--optimizer adagrad", "--cutmix 1 --mixup 1", "--learning-rate fast"])
-def test_they_are_refused_before_any_data_is_looked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str
-) -> None:
-    # Missing data would be exit code 3.
-    assert train.main(["--processed", str(tmp_path / "none"), "--models", str(tmp_path), *arguments.split()]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
-    assert not list(tmp_path.iterdir())

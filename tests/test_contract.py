@@ -56,7 +56,6 @@ KEYS = {
     "line_expects optimistic not_asked submissions csv predicted interval by methods refused reliable doubts "
     "temperature verdict diagnosis trials measure advice pictures not_judged predictions",
     "status": "competition raw processed runs csvs report ledger latest_problem others next why wait",
-    "model": "parameters trainable macs input_mb forward_backward_mb parameters_mb total_mb",
 }
 BENCHES = ("gap", "hidden_size", "inputs", "predicting", "published", "reading", "time_to_accuracy", "training")
 
@@ -91,12 +90,6 @@ def test_ci_calls_what_a_person_calls() -> None:
 def test_every_measurement_has_one_headline() -> None:
     for name in BENCHES:
         assert '"ratio":' in (ROOT / f"tests/bench/{name}.py").read_text(), name
-
-
-def test_model_counts_in_json(tmp_path: Path) -> None:
-    values = json.loads(here("model.__main__", "--json", cwd=tmp_path).stdout)
-    assert list(values) == KEYS["model"].split()
-    assert values["trainable"] == 4_893_566
 
 
 # --- files --------------------------------------------------------------------------------------------------
@@ -209,11 +202,3 @@ def test_an_old_run_is_in_status_and_report(kept: Path) -> None:
         ("submissions/old-run.csv", "", "")
     ]
     assert here("report", cwd=kept).returncode == 0
-
-
-@pytest.mark.parametrize(("before", "now"), [("norms", "bn"), ("undo", "revert"), ("prior", "prior"), ("auto", "auto")])
-def test_an_old_sidecars_adaptation_is_asked_for_by_its_new_name(kept: Path, before: str, now: str) -> None:
-    sidecar = kept / "submissions/old-run.json"
-    values = json.loads(sidecar.read_text())
-    sidecar.write_text(json.dumps({**values, "adapt": before}))
-    assert "nothing to do" in here("predict", "--adapt", now, cwd=kept).stdout

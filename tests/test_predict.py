@@ -106,12 +106,6 @@ def test_labels_are_the_networks_and_do_not_depend_on_the_batch(place: Path) -> 
     assert (place / "7.csv").read_bytes() == (place / "512.csv").read_bytes()
 
 
-def test_it_takes_the_run_that_finished_last_or_the_one_asked_for(place: Path) -> None:
-    write_run(place, "a-second-run", seed=1)
-    for asked, name in (((), "a-second-run.csv"), (("--run", "tiny-run"), "tiny-run.csv")):
-        assert here("predict", *asked, cwd=place).stdout.startswith(f"submissions/{name}: 30 rows")
-
-
 def test_several_runs_are_averaged_and_their_accuracies_measured(place: Path) -> None:
     write_run(place, "b-run", seed=1)
     result = here("predict", "--run", "tiny-run", "b-run", "--tta", "flip", cwd=place)
@@ -247,30 +241,6 @@ def test_a_network_of_the_project_labels_the_users_hidden_images(place: Path) ->
     # By default it is for the competition that the other stages take.
     default = here("predict", "--run", "pretrained-tiny", cwd=place)
     assert "data/processed/deep-learning-spring-2025-project-1" in error_line(default, 3)
-
-
-def test_damaged_weights_are_refused(place: Path) -> None:
-    weights = place / "data/models/tiny-run" / runs.WEIGHTS
-    original = weights.read_bytes()
-    weights.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
-    assert "is damaged" in error_line(here("predict", cwd=place), 4)
-    assert not (place / "submissions").exists() or not tree(place / "submissions")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        (["--run", "../../etc"], 2, "not a path"),
-        (["--out", "sub.txt"], 2, ".csv"),
-        (["--out", "submissions/ledger.csv"], 2, "the ledger's name"),
-    ],
-)
-def test_wrong_usage(place: Path, arguments: list[str], code: int, said: str) -> None:
-    before = tree(place)
-    result = here("predict", *arguments, cwd=place)
-    assert result.returncode == code
-    assert said in result.stderr
-    assert tree(place) == before
 
 
 @pytest.mark.parametrize("name", ["notes.json", "notes.npz"])

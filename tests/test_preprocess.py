@@ -2,7 +2,6 @@ import pickle
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from pipeline.config import DEFAULT_COMPETITION
 from pipeline.store import cifar
 from pipeline.store.processed import Processed
-from tests.support import ROOT, SLUG, Killed, clean_environment, error_line, here, images, prepare, tree, write_download
+from tests.support import SLUG, Killed, error_line, here, images, prepare, tree, write_download
 
 HIDDEN = "cifar_test_nolabel.pkl"
 
@@ -169,22 +168,3 @@ def test_a_killed_preprocess_leaves_no_half_folder_and_a_rerun_finishes(
         preprocess(tmp_path)
     assert not (tmp_path / "data/processed" / SLUG).exists()
     assert preprocess(tmp_path).returncode == 0
-
-
-def test_without_a_download_it_names_the_command(tmp_path: Path) -> None:
-    message = error_line(preprocess(tmp_path), 3)
-    assert f"python -m pipeline.download --competition {SLUG}" in message
-    assert tree(tmp_path) == {}
-
-
-def test_it_runs_without_torch(tmp_path: Path) -> None:
-    write_download(raw(tmp_path), hidden=1)
-    code = (
-        "import sys; sys.modules['torch'] = None; from pipeline.preprocess import main; "
-        f"sys.exit(main(['--competition', {SLUG!r}]))"
-    )
-    environ = {**clean_environment(), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "and 1 test images" in result.stdout and "unclear" in result.stdout

@@ -247,10 +247,6 @@ def test_pictures_of_other_images_are_refused(tmp_path: Path) -> None:
 # --- errors -----------------------------------------------------------------------------------------------
 
 
-def test_without_a_run_it_names_train(tmp_path: Path) -> None:
-    assert "python -m pipeline.train" in error_line(here("report", cwd=tmp_path), 3)
-
-
 def test_a_folder_of_ones_own_gets_the_page_and_nothing_of_its_owner_is_replaced(tmp_path: Path) -> None:
     place = begun(tmp_path, 1)
     (place / "mine").mkdir()
@@ -260,10 +256,6 @@ def test_a_folder_of_ones_own_gets_the_page_and_nothing_of_its_owner_is_replaced
     assert [*tree(place / "mine")] == ["index.html", "notes.txt"]
     (place / "mine/index.html").write_text("<p>mine</p>")
     assert "is not a report's" in error_line(here("report", "--out", "mine", "--force", cwd=place), 2)
-
-
-def test_a_name_that_is_nearly_right_is_suggested(reported: Path) -> None:
-    assert "did you mean tiny-run?" in error_line(here("report", "--run", "tiny", cwd=reported), 3)
 
 
 def test_a_damaged_file_is_named_and_the_old_report_stays(reported: Path, tmp_path: Path) -> None:

@@ -8,10 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.plugin_event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator,
+)
+from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]
 
 from pipeline import predict, train
 from pipeline.config import Paths
@@ -26,7 +32,6 @@ from pipeline.store.runs import CHECKPOINT, WEIGHTS, Run, all_latest, default_na
 from pipeline.store.submissions import Sidecar
 from pipeline.training.device import machine
 from tests.support import Killed, tree
-from tests.training.test_metrics import events, restart_file_count
 from tests.training.tiny import SLUG, before_step, write_tiny
 
 EPOCHS = 3
@@ -130,6 +135,22 @@ def test_a_stopped_run_saves_mid_epoch_and_goes_on_to_bit_identical_weights(
     assert losses(place) == losses(uninterrupted)
     board, whole = (events(where.run().folder / "tensorboard") for where in (place, uninterrupted))
     assert {tag: len(shown) for tag, shown in board.items()} == {tag: len(shown) for tag, shown in whole.items()}
+
+
+def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows: of each tag the steps and the numbers."""
+    found = EventAccumulator(str(folder), tensor_size_guidance={"scalars": 0})
+    found.Reload()
+    return {tag: [(e.step, _number(e.tensor_proto)) for e in found.Tensors(tag)] for tag in found.Tags()["tensors"]}
+
+
+def _number(tensor: Any) -> float:
+    return float([*tensor.float_val, *np.frombuffer(tensor.tensor_content, np.float32)][0])
+
+
+def restart_file_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of one second are read in the order of their names, which end with a count: the tenth comes before 9."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def losses(place: Place) -> list[tuple[float, float]]:

@@ -13,13 +13,10 @@ import ctypes
 import os
 import platform
 import re
-import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -81,8 +78,8 @@ def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) ->
     Its precision is bf16 if the hardware and PyTorch support it.
 
     Raises:
-        UsageError: this machine lacks the device; or `compile_` is "yes", and it lacks a compiler, or torchrun has
-            several processes, whose collectives the compiled model breaks.
+        UsageError: this machine lacks the device; or `compile_` is "yes", and torchrun has several processes, whose
+            collectives the compiled model breaks.
         PipelineError: the device does not respond, or PyTorch was built without its kernels.
     """
     # gloo, which processes without CUDA talk by, does not know MPS.
@@ -92,8 +89,6 @@ def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) ->
     kind = available[0] if asked == "auto" else asked
     if kind not in available:
         raise UsageError(f"--device {asked}: PyTorch finds none here; available: {', '.join(available)}")
-    if compile_ == "yes" and (missing := _missing_compiler(kind)):
-        raise UsageError(f"--compile yes: there is no {missing}, or leave --compile out")
     if compile_ == "yes" and not single_process():
         raise UsageError("--compile yes: only a single process compiles; leave --compile out")
     if kind == "cuda":
@@ -138,20 +133,6 @@ def _make_cache(log: Log) -> None:
         Path(os.environ.get(CACHE) or ".").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         log(f"{CACHE}={printable(os.environ.pop(CACHE))} fails here ({error.strerror}): using PyTorch's default")
-
-
-def _missing_compiler(kind: str) -> str:
-    """What PyTorch lacks to compile, and how to get it; "" if nothing."""
-    if kind == "cuda" and find_spec("triton") is None:
-        return "Triton here: pip install triton"
-    variable, usual = (
-        ("CC", "gcc clang") if kind == "cuda" else ("CXX", "clang++" if sys.platform == "darwin" else "g++")
-    )
-    programs = os.environ[variable].split()[:1] if variable in os.environ else usual.split()
-    if any(map(shutil.which, programs)):
-        return ""
-    install = "xcode-select --install" if sys.platform == "darwin" else "apt install g++ python3-dev"
-    return f"{' or '.join(programs) or 'compiler'} here: install it (`{install}`, for example), set {variable}"
 
 
 def _has_bf16(kind: str) -> bool:

@@ -8,8 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.config import Competition
-from pipeline.errors import BadData
-from pipeline.gap.assessment import assess, prediction_error, record
+from pipeline.gap.assessment import assess, record
 from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import Corruption
 from pipeline.gap.diagnosis import Findings, Trial
@@ -154,18 +153,6 @@ def test_a_prediction_is_renewed_until_it_is_sent(three: list[LocalCsv], tmp_pat
     assert len(record(path, ledger.read(path), assess(second, [], [], KNOWN), NOW)) == 4
     record(path, ledger.read(path), assess(third, [], ledger.read(path), KNOWN), NOW)
     assert set(ledger.predictions(ledger.read(path), "c")) == {"sha-a", "sha-c"}
-
-
-def test_a_prediction_has_an_error_once_there_is_a_score(three: list[LocalCsv]) -> None:
-    after = scored(three[1], 80.0)
-    before = dataclasses.replace(after, ref=None, public=None, status="predicted", predicted=82.0)
-    assert prediction_error(before, after) == pytest.approx(2.0)
-    assert prediction_error(None, after) is None and prediction_error(before, before) is None
-
-
-def test_evidence_of_another_csv_is_refused(three: list[LocalCsv]) -> None:
-    with pytest.raises(BadData, match="of another CSV"):
-        assess(LocalCsv(three[0].path, 1, three[1].sidecar), [], [], KNOWN)
 
 
 @pytest.mark.parametrize(("simulated", "by"), [(0.7, "simulated"), (None, "atc")])

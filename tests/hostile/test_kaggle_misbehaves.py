@@ -199,7 +199,6 @@ def clock_off(seconds: float) -> Callable[[Place], Outcome]:
 # --- the table --------------------------------------------------------------------------------------------------
 
 IMPATIENT = {"timeout": 3.0, "upload_timeout": 3.0}  # towards a Kaggle that hangs
-RULES = "accept its rules at https://www.kaggle.com/competitions/tiny/rules"
 SETTINGS, BUSY, LATER = "https://www.kaggle.com/settings", "try again later", "pip install -U kaggle"
 NETWORK, NEW_LINK, LIST = "check the network and run again", "run again, for a new link", "it looks there first"
 REFUSED = '{"code": 500, "message": "inside"}'  # with status 200
@@ -216,8 +215,6 @@ NO_MORE = 'GetSubmissionLimits:fields={"numTotal": 9, "numAllowedNow": 0, "limit
 
 _DOWNLOAD = (
     Case("a token that is valid no more", inactive_token, 5, SETTINGS),
-    Case("403, rules not accepted", "ListDataFiles:status=403", 5, RULES),
-    Case("429 once", "ListDataFiles:status=429,retry=0*1", 0, "again in 0 s", "complete", client={"attempts": 2}),
     Case("500 with status 200", f"ListDataFiles:body={REFUSED}", 6, "busy or down (500"),
     Case("a network that wants a login", "ListDataFiles:html=200", 6, "a web page came instead of its answer"),
     Case("an expired link", "Download:status=403", 6, NEW_LINK),
@@ -228,7 +225,6 @@ _DOWNLOAD = (
     Case("a flipped byte", "DownloadDataFiles:flip", 4, "ballast.bin"),
     Case("a flipped byte, once", "DownloadDataFiles:flip*1", 0, "downloading once more", "complete"),
     Case("a huge size", HUGE, 1, "free space"),
-    Case("another JSON", "ListDataFiles:body=[7]", 6, LATER),
     Case("a redirect loop", "DownloadDataFiles:loop", 6, LATER),
     Case("nobody listens", nobody_listens, 6, NETWORK),
     Case("the list hangs", "ListDataFiles:hang=60", 6, "did not answer within 3 s", client=IMPATIENT),
@@ -245,7 +241,6 @@ _SUBMIT = (
     Case("the upload leads nowhere", "StartSubmissionUpload:body={}", 6, NETWORK),
     Case("503 for the upload, once", "Upload:status=503*1", 0, "is scored", "complete", 1),
     Case("the upload hangs", "Upload:hang=60", 6, LIST, client=IMPATIENT),
-    Case("refused", "CreateSubmission:status=400", 4, "Kaggle refused the request (400"),
     Case("429 at the end, once", "CreateSubmission:status=429,retry=1*1", 0, "Kaggle's list, 1 s", "complete", 1),
     Case("500, it does not count, once", "CreateSubmission:status=500*1", 6, LIST),
     Case("500, and then the list is refused",

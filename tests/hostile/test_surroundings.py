@@ -1,5 +1,6 @@
 """What a machine does to people: devices that fail, terminals and folders that are not as usual."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -68,6 +69,8 @@ def test_a_compiler_that_compiles_nothing_costs_one_line(tmp_path: Path, monkeyp
     assert result.returncode == 0
     told = [line for line in result.stderr.splitlines() if "fail" in line]
     assert told == ["compiling the model fails here (fatal error: Python.h: No such file): training the plain model"]
+    (execution,) = (tmp_path / "data/models").glob("*/execution.json")
+    assert json.loads(execution.read_text())["compiled"] is False
 
 
 def test_a_compilers_cache_that_cannot_be_made_costs_one_line(tmp_path: Path) -> None:
@@ -162,15 +165,3 @@ def test_a_folder_that_cannot_be_written_is_named(place: Path) -> None:
 def test_a_competition_in_the_environment_that_is_none(tmp_path: Path) -> None:
     environ = {**clean_environment(), "PIPELINE_COMPETITION": "https://www.kaggle.com/competitions/tiny/overview"}
     assert "competition" in error_line(here("train", cwd=tmp_path, environ=environ), 2)
-
-
-def test_a_mistake_of_ours_shows_where_and_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.predict.predict", mock.Mock(side_effect=ValueError("nobody thought\x1b[2J of this")))
-    result = here("predict", cwd=place)
-    assert result.returncode == 1
-    lines = result.stderr.splitlines()
-    assert lines[0] == "Traceback (most recent call last):"
-    assert lines[-2:] == [
-        "ValueError: nobody thought\\x1b[2J of this",
-        "error: internal error (bug): please report it with all the lines above",
-    ]

@@ -1,8 +1,6 @@
 """The child process with the official client: what it makes of Kaggle's answers."""
 
-import json
 import os
-import socket
 import subprocess
 import sys
 import venv
@@ -81,18 +79,3 @@ def test_what_keeps_it_from_loading_is_told_at_once(tmp_path: Path, name: str, c
         result = here("download", cwd=tmp_path.parent, environ=environ)
     assert says in error_line(result, 1) and "pip install -r requirements.txt, or" in result.stderr
     assert "trying again" not in result.stderr
-
-
-def test_it_ends_with_its_parent() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as kaggle:  # never answers
-        environ = {
-            **clean_environment(), "http_proxy": f"http://127.0.0.1:{kaggle.getsockname()[1]}", "no_proxy": "",
-            "KAGGLE_API_ENVIRONMENT": "LOCALHOST", "KAGGLE_USERNAME": "u", "KAGGLE_KEY": "k",
-        }  # fmt: skip
-        with subprocess.Popen([sys.executable, "-P", child.__file__], env=environ, stdin=subprocess.PIPE) as process:
-            assert process.stdin is not None
-            process.stdin.write(json.dumps({"call": "files", "slug": "tiny"}).encode() + b"\n")
-            process.stdin.flush()
-            with kaggle.accept()[0]:
-                process.stdin.close()  # as when the parent dies
-                assert process.wait(10) == 1

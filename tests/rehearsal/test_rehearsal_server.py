@@ -10,27 +10,13 @@ import pytest
 from pipeline.errors import MissingInput, UsageError
 from pipeline.rehearsal.mock import mock_kaggle
 from pipeline.rehearsal.server import MockKaggle
-from tests.rehearsal.plain_http import CONTENT, SERVICE, SLUG, ask, call, make_folder, submit
+from tests.rehearsal.plain_http import CONTENT, SERVICE, SLUG, ask, call, make_folder
 
 
 @pytest.fixture
 def kaggle(tmp_path: Path) -> Iterator[MockKaggle]:
     with mock_kaggle(make_folder(tmp_path), tmp_path / "state", environ={}) as running:
         yield running
-
-
-def test_lists_are_paged(kaggle: MockKaggle) -> None:
-    first = call(kaggle, "ListDataFiles", pageSize=2).json
-    assert [(file["name"], file["totalBytes"]) for file in first["files"]] == [("a.bin", 10240), ("below/b c.txt", 1)]
-    second = call(kaggle, "ListDataFiles", pageSize=2, pageToken=first["nextPageToken"]).json
-    assert [file["name"] for file in second["files"]] == ["z.txt"] and second["nextPageToken"] == ""
-    refs = [submit(kaggle, b"ID,Labels\n0,1\n").json["ref"] for _ in range(3)]
-    newest = call(kaggle, "ListSubmissions", pageSize=2).json
-    assert [item["ref"] for item in newest["submissions"]] == [refs[2], refs[1]]
-    assert call(kaggle, "GetSubmission", ref=refs[0]).json["ref"] == refs[0]
-    assert call(kaggle, "GetSubmission", ref=1).status == 404
-    limits = call(kaggle, "GetSubmissionLimits").json
-    assert (limits["numToday"], limits["numTotal"], limits["numAllowedNow"]) == (3, 3, 17)
 
 
 def test_downloads_with_ranges(kaggle: MockKaggle) -> None:

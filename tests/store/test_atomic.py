@@ -1,5 +1,4 @@
 import errno
-import fcntl
 import os
 import stat
 import subprocess
@@ -122,16 +121,6 @@ def test_a_lock_keeps_another_process_out_and_dies_with_its_holder(tmp_path: Pat
         holder.kill()
         holder.wait()
     hold(place)
-
-
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    def flock(_descriptor: int, _operation: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(OSError, match=f"{os.strerror(number)}: .*place"):
-        hold(tmp_path / "place")
 
 
 def test_a_lock_may_be_waited_for(tmp_path: Path) -> None:

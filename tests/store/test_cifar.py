@@ -14,25 +14,9 @@ from tests.support import images, write_download
 N = 40
 
 
-def dump(path: Path, content: Any, protocol: int = 4) -> Path:
-    path.write_bytes(pickle.dumps(content, protocol=protocol))
+def dump(path: Path, content: Any) -> Path:
+    path.write_bytes(pickle.dumps(content))
     return path
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-@pytest.mark.parametrize("keys", [bytes, str])
-@pytest.mark.parametrize("flat", [False, True])
-@pytest.mark.parametrize("with_ids", [False, True])
-def test_every_edition_of_the_hidden_set(tmp_path: Path, protocol: int, keys: type, flat: bool, with_ids: bool) -> None:
-    pixels = images(N)
-    stored = pixels.transpose(0, 3, 1, 2).reshape(N, 3072) if flat else pixels
-    content: dict[str, Any] = {"data": stored} | ({"ids": np.arange(7, 7 + N)} if with_ids else {})
-    named = {key.encode() if keys is bytes else key: value for key, value in content.items()}
-    hidden = cifar.read_hidden(dump(tmp_path / "hidden.pkl", named, protocol))
-    assert np.array_equal(np.concatenate(list(hidden.chunks())), pixels)
-    assert hidden.ids_key == ("ids" if with_ids else None)
-    assert hidden.ids.tolist() == list(range(7, 7 + N) if with_ids else range(N))
-    assert hidden.layout.expected
 
 
 @pytest.mark.parametrize(

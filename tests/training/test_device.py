@@ -1,5 +1,4 @@
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.model.summary import summarise
 from pipeline.recipes import PRESETS, Compile
 from pipeline.training import device
-from pipeline.training.device import ALONE, Device, Precision, World, _missing_compiler, choose, device_advice, join
+from pipeline.training.device import ALONE, Device, Precision, World, choose, device_advice, join
 
 CPU = Device("cpu", "fp32")
 CPU_BF16 = Device("cpu", "bf16")
@@ -113,49 +112,7 @@ def test_precision_and_compilation_follow_the_rule(
     assert found == Device(on.kind, precision, compiled)
 
 
-@pytest.mark.parametrize(
-    ("kind", "variables", "there", "message"),
-    [
-        ("cpu", {}, "clang++", "there is no g++ here: install it"),
-        ("cpu", {"CXX": "ccache g++"}, "g++", "there is no ccache here"),
-        ("cpu", {"CXX": ""}, "g++", "there is no compiler here"),
-        ("cuda", {}, "", "there is no gcc or clang here"),
-        ("cpu", {}, "g++", ""),
-        ("cpu", {"CXX": "clang++ -v"}, "clang++", ""),
-        ("cuda", {}, "clang", ""),
-    ],
-)
-def test_compile_yes_without_a_compiler_is_a_usage_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, variables: dict[str, str], there: str, message: str
-) -> None:
-    if there:
-        (tmp_path / there).write_text("#!/bin/sh\n")
-        (tmp_path / there).chmod(0o755)
-    monkeypatch.setattr(device, "find_spec", lambda _name: True)
-    monkeypatch.setattr(sys, "platform", "linux")
-    for name, value in {"CC": None, "CXX": None, **variables, "PATH": str(tmp_path)}.items():
-        monkeypatch.delenv(name, raising=False)
-        if value is not None:
-            monkeypatch.setenv(name, value)
-    missing = _missing_compiler(kind)
-    assert missing == "" if not message else f"there is no {missing}".startswith(message)
-    assert choose("cpu").torch_device.type == "cpu"
-    if message and kind == "cpu":
-        with pytest.raises(
-            UsageError, match=rf"--compile yes: {re.escape(message)}.*apt install g\+\+.* leave --compile"
-        ):
-            choose("cpu", "yes")
-
-
-def test_compile_yes_on_a_gpu_without_triton_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(device, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="there is no Triton here: pip install triton, or leave --compile out"):
-        choose("cuda", "yes")
-
-
 def test_only_a_single_process_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_missing_compiler", lambda _kind: "")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="--compile yes: only a single process compiles; leave --compile out"):
         choose("cpu", "yes")

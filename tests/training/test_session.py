@@ -2,24 +2,19 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
 
-from pipeline import train
 from pipeline.errors import BadData
 from pipeline.recipes import PRESETS, Compile
-from pipeline.store.runs import EXECUTION, Run
+from pipeline.store.runs import EXECUTION
 from pipeline.training.batches import TrainingImages
 from pipeline.training.device import Device
 from pipeline.training.inference import EvaluationImages
 from pipeline.training.loop import Task
 from pipeline.training.session import _write_execution, settled
-from tests.training.tiny import SLUG, write_tiny
 
 CONFIG = PRESETS["fast"]  # large enough for bf16
 FP32 = Device("cpu", "fp32")
@@ -63,26 +58,3 @@ def test_a_damaged_record_is_bad_data(tmp_path: Path, content: str) -> None:
     (tmp_path / EXECUTION).write_text(content)
     with pytest.raises(BadData, match=r"execution\.json is damaged"):
         _settled(task(tmp_path, FP32), "auto")
-
-
-def test_a_compiler_that_fails_midway_costs_one_line_and_nothing_of_it_remains(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def compiler(model: nn.Module, **_options: object) -> Callable[[Tensor], Tensor]:
-        def compiled(images: Tensor) -> Tensor:
-            torch.autograd.backward(model(images).sum())  # moves statistics and gradients
-            raise AssertionError("g++: internal compiler error\nsee above")
-
-        return compiled
-
-    write_tiny(tmp_path / "processed", train=100, test=20)
-    folders = ["--processed", str(tmp_path / "processed"), "--models", str(tmp_path / "models")]
-    recipe = ["--preset", "rehearsal", "--epochs", "1", "--device", "cpu", "--competition", SLUG, *folders]
-    monkeypatch.setattr(torch, "compile", compiler)
-    for compile_ in ("no", "yes"):
-        assert train.main([*recipe, "--run", compile_, "--compile", compile_]) == 0
-    lines = [line for line in capsys.readouterr().err.splitlines() if "internal compiler error" in line]
-    assert lines == ["compiling the model fails here (g++: internal compiler error): training the plain model"]
-    execution = json.loads((tmp_path / "models/yes" / EXECUTION).read_text())
-    assert execution == {"device": "cpu", "precision": "fp32", "compiled": False}
-    assert len({Run.open(tmp_path / "models", name).weights_sha256 for name in ("no", "yes")}) == 1
