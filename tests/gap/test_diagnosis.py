@@ -110,7 +110,8 @@ def test_findings_survive_json(found: Findings) -> None:
 def test_damaged_findings_are_bad_data_with_their_cure() -> None:
     unknown = stored(FOUND)
     unknown["diagnosis"]["pixels"]["damages"][0]["name"] = "rust"
-    for values in ("text", {"diagnosis": {}}, unknown):
+    damaged: list[Any] = ["text", {"diagnosis": {}}, unknown]
+    for values in damaged:
         with pytest.raises(BadData, match=r"of another version .*predict again with --force"):
             Findings.from_dict(values)
 
