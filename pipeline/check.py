@@ -120,7 +120,7 @@ class Checked:
 
 ASSESSED = (  # the keys of Assessment.to_dict
     "predicted", "interval", "by", "error", "methods", "refused", "reliable", "doubts", "temperature", "verdict",
-    "diagnosis", "trials", "measure",
+    "diagnosis", "trials", "measure", "simulated",
 )  # fmt: skip
 
 
@@ -157,7 +157,10 @@ def check(
             submission_format.validate(csv, Processed.open(paths.processed / slug).array("hidden_ids"))
             digest, not_assessed = FileRecord.of(csv).sha256, f"{error}, so its score cannot be predicted"
     listed, not_asked = _ask(kaggle, slug, entries, wait, log)
-    entries = sync(path, entries, listed, csvs, slug)
+    before, entries = len(entries), sync(path, entries, listed, csvs, slug)
+    if assessment and len(entries) > before:  # other CSVs' scores help to predict this one's
+        assessment = assess(local, csvs, entries, known)
+        entries = record(path, entries, assessment, datetime.now(UTC))
     assessment = assessment.after(entries) if assessment else None
     advice = advise(assessment, csvs, entries, paths) if assessment else []
     drawn = _draw(assessment, paths.processed / slug, pictures) if assessment and pictures else []

@@ -94,6 +94,18 @@ def test_the_ledger_is_read_once_and_each_csv_is_hashed_once(place: Path, monkey
         assert [str(*call.args) for call in hashed.call_args_list] == [csv], stage
 
 
+def test_a_score_that_it_fetches_anchors_the_prediction_at_once(place: Path) -> None:
+    write_run(place, "second", seed=1)
+    assert here("predict", "--run", "second", cwd=place).returncode == 0
+    with serve(place) as kaggle:
+        submit_by_hand(place, kaggle)
+        first, again = (
+            json.loads(check(place, kaggle.environment, "--csv", "submissions/second.csv", "--json").stdout)
+            for _ in range(2)
+        )
+    assert (first["by"], first["predicted"], first["advice"]) == ("anchored", again["predicted"], again["advice"])
+
+
 def test_a_strangers_submission_has_no_local_value(place: Path) -> None:
     other = place / "elsewhere.csv"
     other.write_text((place / "submissions/tiny-run.csv").read_text())

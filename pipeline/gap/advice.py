@@ -45,7 +45,7 @@ class Advice:
     command: str
 
     def __str__(self) -> str:
-        gain = "" if self.gain is None else f": typically {self.gain:+.1f} points"
+        gain = "" if self.gain is None else f": about {self.gain:+.1f} points"
         return commands.with_reason(self.command, f"{self.do}{gain}")
 
 
@@ -152,7 +152,7 @@ def _averages(assessed: Assessment, members: Sequence[Run], csvs: Sequence[Local
         yield Advice(f"average of {AVERAGED} seeds", gain, _seeds(members[0], csv, paths))
     mirrored = any(other.weights == own.weights and other.tta != "none" for other in beside)
     if members and own.tta == "none" and own.mirrored and not mirrored:
-        gain = raised(assessed.expected, *FLIP)
+        gain = raised(assessed.expected, *FLIP) if len(members) == 1 else None
         yield Advice("average with the mirror images", gain, _predict(csv, paths, "flip", tta="flip"))
 
 

@@ -18,7 +18,7 @@ from pipeline.errors import BadData
 from pipeline.gap import estimators
 from pipeline.gap.diagnosis import FEATURES_APART, MITIGATIONS, Findings
 from pipeline.gap.estimators import ENOUGH_IMAGES, Labels
-from pipeline.gap.forecast import Forecast, forecast
+from pipeline.gap.forecast import FAR_APART, Forecast, forecast
 from pipeline.store import ledger
 from pipeline.store.ledger import Entry
 from pipeline.store.submissions import Evidence, LocalCsv, Sidecar, accuracy
@@ -93,6 +93,8 @@ class Assessment:
             parts.append(f"public {sent.public:.2f}%")
             parts += [] if sent.private is None else [f"private {sent.private:.2f}%"]
             parts.append(f"gap {self.csv.sidecar.test_accuracy - sent.public:.2f} points")
+        elif sent is not None and sent.status == ledger.ERROR:
+            parts.append("Kaggle could not score it")
         return "   ".join(parts)
 
     @property
@@ -105,12 +107,13 @@ class Assessment:
     def cause(self) -> str:
         """Why the score differs from the holdout accuracy, and the mitigation."""
         seen, applied = self.findings.diagnosis, self.findings.mitigation
-        cause = seen.reason.partition(";")[0]
-        line = self.predicted
-        if seen.verdict == "none" and self.public is not None and line and line.predicted_low is not None:
-            low, high = line.predicted_low, line.predicted_high or 100.0
-            if not low <= self.public <= high:
-                return "unknown: the images look like the holdout's; are the order, ids and classes right?"
+        cause, gap = seen.reason.partition(";")[0], self.csv.sidecar.test_accuracy - 100 * self.expected
+        if seen.verdict == "none" and abs(gap) > 100 * FAR_APART:
+            what, how = "predicted" * (self.public is None) or "public", "lower" if gap > 0 else "higher"
+            cause = f"unknown: the images look like the holdout's, and the {what} score is {abs(gap):.1f} points {how}"
+            low = self.predicted.predicted_low if self.predicted else None
+            if self.public is not None and low is not None and self.public < low - 100 * FAR_APART:
+                cause += "; are the order, ids and classes right?"
         gains = [t.after - t.before for t in self.findings.trials if t.mitigation == applied]
         brought = "".join(f" ({100 * gain:+.1f} points in simulation)" for gain in gains)
         return cause if applied == "none" else f"{cause}; {MITIGATIONS[applied]} is on{brought}"
@@ -220,7 +223,7 @@ def record(path: Path, entries: Sequence[Entry], assessment: Assessment, now: da
     """
     line = assessment.today
     made = ledger.predictions(entries, line.competition).get(line.csv_sha256)
-    own = [entry for entry in entries if entry.csv_sha256 == line.csv_sha256]
+    own = [e for e in entries if (e.csv_sha256, e.competition) == (line.csv_sha256, line.competition)]
     sent, scored = any(e.status != ledger.PREDICTED for e in own), any(e.public is not None for e in own)
     same = made and (made.predicted, made.predicted_low, made.predicted_high) == (
         line.predicted, line.predicted_low, line.predicted_high,

@@ -211,7 +211,7 @@ class _Search:
                 return mixed
             second = self._pair([first for _, (first,) in firsts])
             best = second if second[0] < SECOND * best[0] else best
-        if best[0] > max(EXPLAINED * self.whole, unexplained.limit):
+        if best[0] > EXPLAINED * self.whole:
             return unexplained
         return dataclasses.replace(unexplained, left=best[0], corruptions=best[1])
 

@@ -132,7 +132,8 @@ def probit_line(anchors: Sequence[tuple[float, float]], holdout_accuracy: float)
     The slope is fixed: fitted to one user's few, similar anchors it would come from the scores' sampling noise.
     """
     x, y = np.array([[probit(value) for value in anchor] for anchor in anchors]).T
-    return NORMAL.cdf(float((y - PROBIT_SLOPE * x).mean()) + PROBIT_SLOPE * probit(holdout_accuracy))
+    # The median, since one CSV with wrong labels must not move the line.
+    return NORMAL.cdf(float(np.median(y - PROBIT_SLOPE * x)) + PROBIT_SLOPE * probit(holdout_accuracy))
 
 
 def probit(fraction: float) -> float:

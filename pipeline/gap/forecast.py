@@ -70,6 +70,8 @@ def forecast(
     atc = estimators.atc(holdout, accuracy, hidden)
     if verdict == "natural":
         atc = unbiased("atc", accuracy, atc)
+    if verdict not in ("none", "natural"):  # the published scores are of other images then
+        line = None
     methods, refused = _estimates(accuracy, peers, anchors, line, simulated, atc)
     by, predicted = next(iter(methods.items()))
     doubts = [*alarms, *_doubts(holdout, hidden, methods)]
@@ -95,7 +97,7 @@ def _estimates(
     refused = {}
     if anchors:
         estimates["anchored"] = estimators.probit_line(anchors, accuracy)
-    elif line is not None and simulated is None:  # others had no such corruption or mistake
+    elif line is not None:
         estimates["published_line"] = on_line(line, accuracy)
     if simulated is not None:
         estimates["simulated"] = simulated

@@ -118,13 +118,23 @@ def test_a_scored_csv_has_what_was_predicted_then_and_no_other_prediction(three:
 
 def test_a_score_that_was_not_expected_has_no_known_cause(three: list[LocalCsv]) -> None:
     before = assess(three[0], [], [], KNOWN)
-    line = before.today
+    local = three[0].sidecar.test_accuracy
+    line = dataclasses.replace(before.today, predicted=local - 2, predicted_low=local - 4, predicted_high=local)
+    alike = "unknown: the images look like the holdout's, and the public score is "
     for public, cause in (
-        (line.predicted, "no difference beyond sampling noise"),
-        (11.0, "unknown: the images look like"),
+        (local - 1, "no difference beyond sampling noise"),
+        (local - 6, f"{alike}6.0 points lower"),
+        (local + 5, f"{alike}5.0 points higher"),
+        (11.0, f"{alike}{local - 11:.1f} points lower; are the order, ids and classes right?"),
     ):
-        after = before.after([line, scored(three[0], public or 0)])
-        assert after.cause.startswith(cause)
+        assert before.after([line, scored(three[0], public)]).cause == cause
+    low = dataclasses.replace(line, predicted=local - 11)  # as a published line does
+    assert before.after([low]).cause == f"{alike.replace('public', 'predicted')}11.0 points lower"
+
+
+def test_a_submission_that_could_not_be_scored_says_so(three: list[LocalCsv]) -> None:
+    failed = dataclasses.replace(scored(three[0], 0.0), public=None, private=None, status=ledger.ERROR)
+    assert assess(three[0], [], [failed], KNOWN).headline.endswith("   Kaggle could not score it")
 
 
 def test_a_mitigation_that_is_on_stands_with_the_cause(tmp_path: Path) -> None:

@@ -126,6 +126,17 @@ def test_what_no_known_corruption_explains_gets_no_name(
         assert fit(labelled[:75], noisy).degraded is degraded
 
 
+def test_a_mistake_that_explains_too_little_has_no_name(
+    monkeypatch: pytest.MonkeyPatch, labelled: Images, hidden: Images
+) -> None:
+    """Bluer images: the more, the nearer they come to swapped channels; naming those would revert good images."""
+    only(monkeypatch, BGR)
+    for shift, named in ((14, False), (16, True)):
+        bluer = np.clip(hidden.astype(int) + (-shift, 0, shift), 0, 255).astype(np.uint8)
+        found = fit(labelled, bluer)
+        assert found.distance < 1.4 and bool(found.corruptions) == named
+
+
 def test_other_content_is_not_degraded(monkeypatch: pytest.MonkeyPatch, labelled: Images, hidden: Images) -> None:
     """A sky in every image, as it were: far off, but as sharp and as free of noise as ever."""
     only(monkeypatch, BGR, "blur")

@@ -85,7 +85,10 @@ PEERS = list(zip(flawed(TRUTH, (0.05, 0.1, 0.2)), flawed(HIDDEN_TRUTH, (0.1, 0.1
         ({"peers": PEERS}, "aline"),
         ({"peers": PEERS, "simulated": 0.7}, "simulated"),
         ({"peers": PEERS, "line": LINE}, "published_line"),
-        ({"peers": PEERS, "simulated": 0.7, "line": LINE}, "simulated"),  # others had no such mistake
+        ({"line": LINE, "verdict": "natural"}, "published_line"),
+        # Others had no such images.
+        ({"peers": PEERS, "simulated": 0.7, "line": LINE, "verdict": "corruption"}, "simulated"),
+        ({"line": LINE, "verdict": "unknown"}, "atc"),
         ({"peers": PEERS, "simulated": 0.7, "line": LINE, "anchors": ANCHORS}, "anchored"),
     ],
 )
