@@ -31,7 +31,7 @@ from pipeline.store.cifar import is_download
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-STOPPED = "interrupted; run the same command again to resume"
+STOPPED = "interrupted; run the same command again{} to resume"
 BUG = "internal error (bug): please report it with all the lines above"
 FULL = "the disk is full ({}): free space, then run the same command again"
 DENIED = "{}: change its permissions, or name another place (--help shows the options)"
@@ -70,15 +70,15 @@ def run(command: click.Command, module: str, argv: Sequence[str] | None = None) 
     except BrokenPipeError:
         return _unread()
     except (Exception, KeyboardInterrupt) as error:
-        message, code = _told(error)
+        message, code = _told(error, module == "train" and "--force" in arguments)
         return _fail(message, code, message == BUG or "--debug" in arguments)
 
 
-def _told(error: BaseException) -> tuple[str, int]:
-    """The message and the exit code for an error."""
+def _told(error: BaseException, force: bool) -> tuple[str, int]:
+    """The message and the exit code for an error; `force`: the same command would begin anew."""
     match error:
         case KeyboardInterrupt():
-            return str(error) or STOPPED, INTERRUPTED
+            return str(error) or STOPPED.format(" without --force" * force), INTERRUPTED
         case click.ClickException():
             return f"{error.format_message()} (--help shows the options)", UsageError.exit_code
         case PipelineError():

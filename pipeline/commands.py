@@ -4,7 +4,6 @@ import difflib
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from pipeline import recipes
 from pipeline.config import DEFAULT_COMPETITION, PARAMETER_LIMIT, Paths
@@ -118,12 +117,11 @@ def arguments(config: TrainConfig) -> list[str]:
     return given
 
 
-def in_full(config: TrainConfig, submissions: Path) -> list[str]:
+def in_full(config: TrainConfig) -> list[str]:
     """The options that reproduce the run, teachers and pseudo-labels included; BadData as `arguments`."""
     options = arguments(config)
     if config.teachers:
         options += ["--teacher", *(teacher.partition("@")[0] for teacher in config.teachers)]
     if config.pseudo_labels:
-        csv = submissions / config.pseudo_labels.rpartition("@")[0]
-        options += ["--pseudo-labels", str(csv), "--rules-allow-pseudo-labels"]
+        options += ["--pseudo-labels", config.pseudo_labels.rpartition("@")[0], "--rules-allow-pseudo-labels"]
     return options + (["--allow-over-limit"] if config.model.trainable_parameters > PARAMETER_LIMIT else [])

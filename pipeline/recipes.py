@@ -147,7 +147,7 @@ class TrainConfig:
     model: ModelConfig
     teachers: tuple[str, ...] = ()  # runs to distil from: NAME@ and the first digits of their weights' sha256
 
-    pseudo_labels: str = ""  # CSV whose labels of the test images it trains on, too: NAME@ and sha256; "": none
+    pseudo_labels: str = ""  # CSV whose labels of the test images it trains on, too: PATH@ and sha256; "": none
 
     # "test_batch" is the paper's protocol, and biased upwards.
     validation: Annotated[ValidationSet, "Set that selects the best epoch; test_batch as in the paper."] = "split"

@@ -84,7 +84,7 @@ def _run_step(known: Overview, paths: Paths) -> NextStep:
         try:
             card = RunCard.read(paths.models / run.name)
             name = runs.default_name(card) if run.stale else run.name  # on other images it is another run
-            again = runs.options(card, name, paths.submissions)
+            again = runs.options(card, name)
         except (BadData, MissingInput):
             continue
         if run.stale:
@@ -109,7 +109,8 @@ def _csv_step(known: Overview, run: RunState, paths: Paths) -> NextStep:
         return NextStep("predict", why, [*named, *elsewhere])
     if known.ledger.problem:
         return NextStep("check", "once the ledger is repaired, as said above", wait=True)
-    good = [csv for csv in known.csvs if run.name in csv.runs and not csv.stale and not csv.problem]
+    alike = csv.runs if csv else ()
+    good = [each for each in known.csvs if each.runs == alike and not each.stale and not each.problem]
     submitted = any(csv.submission not in (overview.NOT_SUBMITTED, overview.REFUSED, ledger.SENDING) for csv in good)
     worse = csv.below_best if csv else ""
     if csv and run.submittable and csv.submittable and not (submitted or worse):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pipeline import cli, commands, console
 from pipeline.config import Paths, fingerprint, single_process
 from pipeline.errors import PipelineError, UsageError, printable
-from pipeline.recipes import MODELS, PRESETS, Option, TrainConfig, options
+from pipeline.recipes import MODELS, PRESETS, Option, TrainConfig, flag, options
 from pipeline.store import atomic, runs
 from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed
@@ -42,6 +43,7 @@ RETRIES = 3  # of a trial whose worker died, perhaps because of it
 LOCK_WAIT = 60  # seconds for other workers to finish writing
 HOPELESS = 20  # failed trials in a row that end the sweep
 TABLE_ROWS = 5  # trials in the table
+EXHAUSTIBLE = 1000  # combinations of values, up to which each is tried once, in random order
 
 Axes = Mapping[str, BaseDistribution]  # a field of TrainConfig -> its values
 
@@ -82,6 +84,18 @@ def _distribution(option: Option, spec: str) -> BaseDistribution:
     return (FloatDistribution if option.kind is float else IntDistribution)(low, high, log, *step)
 
 
+def combinations(axes: Axes) -> float:
+    """The number of different trials; infinite with a range of numbers without a step."""
+    total = 1.0
+    for axis in axes.values():
+        if isinstance(axis, CategoricalDistribution):
+            total *= len(axis.choices)
+        else:
+            assert isinstance(axis, IntDistribution | FloatDistribution)
+            total *= round((axis.high - axis.low) / axis.step) + 1 if axis.step else math.inf
+    return total
+
+
 def suggest(trial: Trial, name: str, axis: BaseDistribution) -> Any:
     """The value of a field in a trial."""
     if isinstance(axis, FloatDistribution):
@@ -90,6 +104,15 @@ def suggest(trial: Trial, name: str, axis: BaseDistribution) -> Any:
         return trial.suggest_int(name, axis.low, axis.high, step=axis.step, log=axis.log)
     assert isinstance(axis, CategoricalDistribution)
     return trial.suggest_categorical(name, axis.choices)
+
+
+def require_effect(axes: Axes, base: TrainConfig) -> None:
+    """UsageError for a field that has no effect in any trial, or whose values cannot be compared."""
+    for name, (other, values) in commands.BELONGS.items():
+        if name in axes and other not in axes and (present := getattr(base, other)) not in values:
+            raise UsageError(f"--search {name} belongs to {flag(other)} {' or '.join(values)}; this preset: {present}")
+    if combinations({name: axis for name, axis in axes.items() if name == "validation"}) > 1:
+        raise UsageError("--search validation: accuracies on different sets cannot be compared; name one set")
 
 
 def train_command(base: TrainConfig, values: Mapping[str, Any], slug: str, paths: Paths) -> str:
@@ -148,9 +171,13 @@ def database(url: URL, heartbeat: int) -> Iterator[RDBStorage]:
         ) from None
 
 
-def join(storage: RDBStorage, name: str, search: Mapping[str, Any]) -> Study:
-    """The study `name`, new or as other workers left it; UsageError says how its `search` differs."""
-    sampler = optuna.samplers.TPESampler(constant_liar=True)  # no seed: workers would draw the same values
+def join(storage: RDBStorage, name: str, search: Mapping[str, Any], exhaust: bool) -> Study:
+    """The study `name`, new or as other workers left it; UsageError says how its `search` differs.
+
+    `exhaust`: try each combination once.
+    """
+    samplers = optuna.samplers  # without a seed: workers would draw the same values
+    sampler = samplers.BruteForceSampler() if exhaust else samplers.TPESampler(constant_liar=True)
     study = optuna.create_study(
         storage=storage, study_name=name, sampler=sampler, direction="maximize", load_if_exists=True
     )
@@ -195,7 +222,8 @@ class Worker:
                 # Perhaps this machine slept, or lost the storage.
                 raise PipelineError("this worker missed its heartbeats: run the same command again") from error
         self._keep_best()
-        ranked = ranking(self.study)
+        if not (ranked := ranking(self.study)):
+            raise PipelineError(f"no trial could be trained: {self.study.get_trials()[-1].user_attrs[REASON]}")
         best = ranked[0]
         rows = [[str(t.number), f"{t.value:.2f}%", *map(_brief, t.params.values())] for t in ranked[:TABLE_ROWS]]
         table = "\n".join(console.table(["trial", "validation", *best.params], rows))
@@ -204,14 +232,13 @@ class Worker:
         console.show(f"\nnext, in full: {train_command(self.base, best.params, self.slug, self.paths)}")
 
     def _objective(self, trial: Trial) -> float:
-        """The best validation accuracy in per cent, of the trial's run or of an earlier one with the same values."""
+        """The best validation accuracy of the trial's run, in per cent."""
         values = {name: suggest(trial, name, axis) for name, axis in self.axes.items()}
-        # A retried trial has a name already, and resumes that run.
-        name = trial.user_attrs.get(RUN, f"{self.study.study_name}-{trial.number}")
-        twin = next((each for each in ranking(self.study) if each.params == values), None)
-        trial.set_user_attr(RUN, twin.user_attrs[RUN] if twin else name)
-        if twin is not None and twin.value is not None:
-            return twin.value
+        first = f"{self.study.study_name}-{trial.number}"
+        names = chain([first], (f"{first}-{k}" for k in count(2)))
+        free = next(name for name in names if not (self.paths.models / name).exists())
+        name = trial.user_attrs.get(RUN, free)  # a retried trial has a name already, and resumes that run
+        trial.set_user_attr(RUN, name)
         try:
             config = self.base.changed(values)
             # A trial is one line: what train says is in the run's metrics.jsonl too.
@@ -305,6 +332,8 @@ def command(
     if not single_process():
         raise UsageError("a sweep is not for torchrun: start the same command several times, they share the study")
     base, axes = cli.recipe(preset, recipe), parse(searches)
+    require_effect(axes, base)
+    trials = int(min(trials, combinations(axes)))
     url = parse_url(storage or f"sqlite:///{paths.models / STORAGE}")
     if name is not None:
         runs.check_name(name, "--name")
@@ -320,7 +349,8 @@ def command(
     name = name or f"{preset}-sweep-{fingerprint(search)[:8]}"  # so the same command finds the same study
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning), database(url, heartbeat) as opened:
-        study = join(opened, name, {"data": data.training_fingerprint, **search})
+        exhaust = combinations(axes) <= EXHAUSTIBLE
+        study = join(opened, name, {"data": data.training_fingerprint, **search}, exhaust)
         console.log(f"study {name} in {shown(url)}: {trials} trials")
         if base.validation == "test_batch":
             console.log("validation: the labelled test_batch, so accuracies are optimistic (--search validation=split)")

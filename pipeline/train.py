@@ -95,7 +95,7 @@ def _plan(
             digest = submissions.local_csv(pseudo_labels, slug).sidecar.csv_sha256
         except submissions.NotOurs as error:
             raise BadData(f"--pseudo-labels: {error}; name a CSV that predict wrote") from error
-        config = dataclasses.replace(config, pseudo_labels=f"{pseudo_labels.name}@{digest[:12]}")
+        config = dataclasses.replace(config, pseudo_labels=f"{pseudo_labels}@{digest[:12]}")
     data = Processed.open(paths.processed / slug)
     card = RunCard(slug, data.training_fingerprint, config, trial)
     folder = paths.models / runs.check_name(run_name or default_name(card))
@@ -105,9 +105,10 @@ def _plan(
 
 
 def _plans(
-    config: TrainConfig, seeds: Sequence[int], run_name: str | None, plan: Callable[[TrainConfig, str | None], Plan]
-) -> list[Plan]:
-    """The run, or one per seed: NAME-sSEED, or the run that has these options already, whatever its name."""
+    config: TrainConfig, seeds: Sequence[int], run_name: str | None, force: bool,
+    plan: Callable[[TrainConfig, str | None], Plan],
+) -> list[Plan]:  # fmt: skip
+    """The run, or one per seed: NAME-sSEED, or (without `force`) the run that has these options, whatever its name."""
     if not seeds:
         return [plan(config, run_name)]
     first, plans = plan(config, None), []
@@ -117,7 +118,7 @@ def _plans(
         alone = plan(each, None)
         names = [f"{base}-s{each.seed}", run_name or alone.folder.name, *finished]
         same = (name for name in names if cards.get(name) == alone.card)
-        plans.append(plan(each, next(same, names[0])))
+        plans.append(plan(each, names[0] if force else next(same, names[0])))
     return plans
 
 
@@ -182,7 +183,7 @@ def _preview(plan: Plan, images: int, device: str, how: str) -> None:
     where = f"goes on, {len(rows)} epochs are done" if plan.begun else fresh
     macs = summarise(config.model).macs
     console.show(f"""run         {folder}: {where}
-recipe      {shlex.join(commands.arguments(config))}
+recipe      {shlex.join(commands.in_full(config))}
 model       {config.model.name}: {config.model.trainable_parameters:,} trainable parameters, {macs:,} MACs per image
 images      {images:,} in each epoch
 device      {device}, precision {how}
@@ -284,7 +285,11 @@ def command(
             config.model.require_within_limit()
         return
     plans = _plans(
-        config, seeds, run_name, lambda each, name: _plan(each, paths, slug, name, teachers, pseudo_labels, force)
+        config,
+        seeds,
+        run_name,
+        force,
+        lambda each, name: _plan(each, paths, slug, name, teachers, pseudo_labels, force),
     )
     if dry_run:
         for plan in plans:

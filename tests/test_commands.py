@@ -106,9 +106,9 @@ def test_what_this_version_cannot_say_is_refused() -> None:
 
 def test_teachers_and_pseudo_labels_are_options_as_well() -> None:
     config = dataclasses.replace(
-        PRESETS["rehearsal"], teachers=("a@12", "b@34"), pseudo_labels="sub.csv@56", model=MODELS["resnet18"]
+        PRESETS["rehearsal"], teachers=("a@12", "b@34"), pseudo_labels="mine/sub.csv@56", model=MODELS["resnet18"]
     )
-    assert commands.in_full(config, Path("submissions")) == [
+    assert commands.in_full(config) == [
         "--preset", "rehearsal", "--model", "resnet18", "--teacher", "a", "b",
-        "--pseudo-labels", "submissions/sub.csv", "--rules-allow-pseudo-labels", "--allow-over-limit",
+        "--pseudo-labels", "mine/sub.csv", "--rules-allow-pseudo-labels", "--allow-over-limit",
     ]  # fmt: skip

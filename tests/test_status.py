@@ -15,8 +15,9 @@ import pytest
 
 from pipeline.config import DEFAULT_COMPETITION
 from pipeline.store import atomic, ledger, runs
+from pipeline.store.manifest import NAME as MANIFEST
 from tests.places import answer, begin, finish, note
-from tests.support import ROOT, SLUG, clean_environment, here, prepare
+from tests.support import ROOT, SLUG, clean_environment, error_line, here, prepare
 
 NEXT = ("next: ", "then: ")
 CHECK = "check --competition tiny"
@@ -229,7 +230,7 @@ def test_what_cannot_be_scored_is_not_submitted_again_and_what_is_gone_is_not_wa
 
 
 def test_an_interrupted_run_goes_on_with_its_own_options(place: Path) -> None:
-    begin(place, "mine", seed=3, learning_rate=0.0125, teachers=("a@0", "b@1"), pseudo_labels="x.csv@2")
+    begin(place, "mine", seed=3, learning_rate=0.0125, teachers=("a@0", "b@1"), pseudo_labels="submissions/x.csv@2")
     assert following(place) == (
         "train --competition tiny --preset rehearsal --seed 3 --learning-rate 0.0125 --teacher a b "
         "--pseudo-labels submissions/x.csv --rules-allow-pseudo-labels --run mine"
@@ -246,6 +247,18 @@ def test_without_latest_the_newest_run_is_named(submitted: Path) -> None:
     assert following(submitted) == "report --run mine"
     (submitted / "submissions/mine.csv").unlink()
     assert following(submitted) == "predict --run mine"
+
+
+def test_after_several_seeds_their_average_is_what_comes_next(submitted: Path) -> None:
+    finish(submitted, "other", seed=1)
+    runs.point_latest(submitted / "data/models", "other", "mine")
+    assert following(submitted) == "predict"  # though the CSV of `mine` is submitted
+    line = error_line(here("submit", cwd=submitted, environ={**clean_environment(), "KAGGLE_API_TOKEN": "t"}), 3)
+    assert "is the average of other, mine: run `python -m pipeline.predict`" in line
+    csv = answer(submitted, "other", "mine", csv="both.csv")
+    assert following(submitted) == f"submit --csv {csv.relative_to(submitted)}"
+    (submitted / "data/models/other" / MANIFEST).unlink()  # is trained again
+    assert following(submitted) == "report --run mine"
 
 
 def test_trials_are_never_the_latest_and_the_best_is_marked(place: Path) -> None:

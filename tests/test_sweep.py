@@ -129,6 +129,20 @@ def test_a_spec_becomes_what_a_field_varies_over(search: str, axis: BaseDistribu
 
 
 @pytest.mark.parametrize(
+    ("preset", "search", "message"),
+    [
+        ("rehearsal", "momentum=0.5:0.9", "momentum belongs to --optimizer sgd or muon; this preset: adam"),
+        ("paper", "validation-fraction=0.1,0.2", "belongs to --validation split; this preset: test_batch"),
+        ("fast", "validation=split,test_batch", "accuracies on different sets cannot be compared"),
+    ],
+)
+def test_a_search_without_effect_or_sense_is_refused(preset: str, search: str, message: str) -> None:
+    with pytest.raises(UsageError, match=f"^--search .*{message}"):
+        sweep.require_effect(sweep.parse([search]), PRESETS[preset])
+    sweep.require_effect(sweep.parse(["momentum=0.5:0.9", "optimizer=sgd,adam", "validation=split"]), PRESETS["paper"])
+
+
+@pytest.mark.parametrize(
     ("searches", "message"),
     [
         (["cutout=0,4", "cutout=8"], "--search cutout=8: name each field once"),
@@ -215,9 +229,16 @@ def test_a_rerun_adds_only_what_is_missing(calculated: None, place: Place, capsy
     assert place.runs() == {f"{NAME}-{best(place.trials()).number}"}
 
 
-def test_the_same_values_are_trained_once(calculated: None, place: Place) -> None:
-    assert place.sweep("--trials", "2", "--search", "learning_rate=0.01", "--keep") == 0
-    assert len(place.complete()) == 2 and place.runs() == {f"{NAME}-0"}
+def test_each_of_few_combinations_is_tried_once(calculated: None, place: Place) -> None:
+    search = ["--search", "learning_rate=0.01,0.02", "--search", "cutout=0:8:4"]
+    for trials, complete in ((4, 4), (20, 6), (20, 6)):
+        assert place.sweep("--trials", str(trials), *search) == 0
+        assert len({tuple(trial.params.values()) for trial in place.complete()}) == len(place.complete()) == complete
+
+
+def test_combinations_are_counted() -> None:
+    assert sweep.combinations(sweep.parse(["dropout=0:0.5:0.25", "optimizer=sgd,adamw", "cutout=0:16:4"])) == 30
+    assert sweep.combinations(sweep.parse(["seed=3:9", RATE])) == float("inf")
 
 
 def test_another_base_or_space_is_refused(calculated: None, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,7 +284,7 @@ def test_another_run_of_a_trials_name_stays(place: Place) -> None:
     options = ("--epochs", "1", "--batch-size", "32", "--device", "cpu", "--seed", "9", "--run", mine.name)
     assert train.main(test_train.Place.arguments(place, *options)) == 0
     assert place.sweep("--trials", "1", "--search", "seed=0:99") == 0
-    assert notes.read_text() == '{\n  "mine": 1\n}\n' and place.runs() >= {mine.name, f"{NAME}-2"}
+    assert notes.read_text() == '{\n  "mine": 1\n}\n' and place.runs() >= {mine.name, f"{NAME}-0-2"}
     assert runs.latest(place.paths.models) == mine.name
 
 

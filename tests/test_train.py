@@ -125,9 +125,11 @@ def test_a_stopped_run_saves_mid_epoch_and_goes_on_to_bit_identical_weights(
     restart_file_count(monkeypatch)
     with monkeypatch.context() as patch:
         before_step(patch, 1, 3, lambda: signal.raise_signal(number))
-        assert place.train() == 130
+        assert place.train("--force") == 130
     name = uninterrupted.run().name
-    assert "stopped in epoch 2 after step 4 of 5: the checkpoint is saved" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "stopped in epoch 2 after step 4 of 5: the checkpoint is saved" in said
+    assert said.endswith("error: interrupted; run the same command again without --force to resume\n")
     assert (place.checkpoint(name)["epoch"], place.checkpoint(name)["step"]) == (1, 4)
     assert place.train() == 0
     assert "resuming after 1 epochs and 4 steps" in capsys.readouterr().err
@@ -380,7 +382,7 @@ def test_labels_of_the_hidden_images_are_learned_only_if_the_rules_allow_it(
     both = ["--pseudo-labels", str(csv), "--rules-allow-pseudo-labels"]
     assert teachers.train("--epochs", "1", "--run", "taught", "--seed", "1", *both) == 0
     run, images = teachers.run(), Processed.open(teachers.paths.processed / SLUG)
-    assert run.card.config.pseudo_labels == f"plain.csv@{FileRecord.of(csv).sha256[:12]}"
+    assert run.card.config.pseudo_labels == f"{csv}@{FileRecord.of(csv).sha256[:12]}"
     assert run.weights_sha256 != Run.open(teachers.paths.models, "teacher1").weights_sha256
     rows = len(images.array("train_labels")) - run.result.validation_rows + len(images.array("hidden_ids"))
     said = capsys.readouterr().err

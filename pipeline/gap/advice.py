@@ -196,7 +196,7 @@ def _train(card: RunCard, paths: Paths, *more: str, seeds: Sequence[int] = ()) -
     """The command that trains the recipe, or one run per seed."""
     if seeds:
         card, more = _seeded(card, 0), (*more, "--seeds", *map(str, sorted(seeds)))
-    return commands.command("train", card.competition, paths, *commands.in_full(card.config, paths.submissions), *more)
+    return commands.command("train", card.competition, paths, *commands.in_full(card.config), *more)
 
 
 def _predict(

@@ -81,7 +81,7 @@ def _resumed(card: RunCard, name: str, paths: Paths) -> str:
     if card.trial:
         return f"; it is a trial: the command of sweep {card.trial} resumes it"
     try:
-        options = runs.options(card, name, paths.submissions)
+        options = runs.options(card, name)
     except BadData as error:
         return f", and {error}"
     return f". Unless it is being trained, `{commands.command('train', card.competition, paths, *options)}` resumes it"
@@ -219,7 +219,7 @@ def reproduce(card: RunCard, name: str, assessment: Assessment | None) -> list[s
     again, how = f"{name}-again", []
     names = [again]
     try:
-        recipe = commands.in_full(card.config, Paths.submissions)
+        recipe = commands.in_full(card.config)
     except BadData as error:
         return [f"# {error}"]
     if assessment is not None:

@@ -145,7 +145,7 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
     run = usable(states)
     mine = None
     with suppress(BadData, MissingInput):
-        mine = str(default_csv(ours, paths, slug, run.name).path) if run else None
+        mine = str(default_csv(ours, paths, slug, "" if run.latest else run.name).path) if run else None
     return Overview(
         competition=slug,
         raw=raw,
@@ -171,7 +171,9 @@ def run_states(
     """
     latest, problem, states, weights = "", "", [], {}
     try:
-        latest = runs.latest(models)
+        *others, latest = runs.all_latest(models)
+        if not all((models / name / MANIFEST).is_file() for name in others):  # predict could not average them
+            latest = ""
     except (BadData, MissingInput) as error:
         problem = str(error)
     scored = {entry.csv_sha256: entry.public for entry in ledger.current(lines, slug) if entry.public is not None}

@@ -247,9 +247,9 @@ def default_name(card: RunCard) -> str:
     return f"{card.config.preset}-{fingerprint(card.to_dict())[:8]}"
 
 
-def options(card: RunCard, name: str, submissions: Path) -> list[str]:
+def options(card: RunCard, name: str) -> list[str]:
     """The options with which train resumes or repeats the run `name`; BadData if this version lacks its recipe."""
-    return [*commands.in_full(card.config, submissions), *([] if name == default_name(card) else ["--run", name])]
+    return [*commands.in_full(card.config), *([] if name == default_name(card) else ["--run", name])]
 
 
 @contextmanager

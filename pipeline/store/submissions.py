@@ -133,22 +133,27 @@ def local_csvs(folder: Path, competition: str | None = None) -> list[LocalCsv]:
 def default_csv(csvs: Sequence[LocalCsv], paths: Paths, slug: str | None = None, run: str = "") -> LocalCsv:
     """The CSV that submit, check, report and status take by default, of `csvs` for `slug`: the newest one of `run`.
 
-    `run` is the latest run by default, alone or in an ensemble, with its present weights.  If that is for another
-    competition, or no run is left, the newest CSV of all.
+    By default of all runs that train finished last, as predict takes them.  They may be part of a larger ensemble, and
+    their weights are the present ones.  If they are for another competition, or no run is left, the newest CSV of all.
 
     Raises:
         MissingInput, BadData: there is none, or the latest run is unknown; says what to do.
     """
-    own = csvs
+    own, names = csvs, [run]
     if run or runs.finished(paths.models) or not csvs:
-        run = run or runs.latest(paths.models)
-        own = [csv for csv in csvs if run in csv.sidecar.weights]
+        names = [run] if run else runs.all_latest(paths.models)
+        own = [csv for csv in csvs if csv.sidecar.weights.keys() >= {*names}]
         with contextlib.suppress(MissingInput, BadData):
-            opened = Run.open(paths.models, run)
-            other = slug not in (None, opened.card.competition)
-            own = csvs if other else [csv for csv in own if csv.sidecar.weights[run] == opened.weights_sha256]
+            opened = [Run.open(paths.models, name) for name in names]
+            weights = {each.name: each.weights_sha256 for each in opened}
+            other = slug not in (None, opened[0].card.competition)
+            own = csvs if other else [csv for csv in own if csv.sidecar.weights.items() >= weights.items()]
     if own:
         return max(own, key=lambda csv: (csv.sidecar.created, csv.path))
+    if len(names) > 1:
+        command = commands.command("predict", "", paths)
+        raise MissingInput(f"no CSV in {paths.submissions} is the average of {', '.join(names)}: run `{command}`")
+    (run,) = names
     place = paths.submissions / f"{run}.csv"
     if place in strangers(place):
         what = "was edited after predict wrote it" if _sidecar(place) else "was not written by predict"

@@ -132,7 +132,7 @@ def test_a_mistake_that_explains_too_little_has_no_name(
     """Bluer images: the more, the nearer they come to swapped channels; naming those would revert good images."""
     only(monkeypatch, BGR)
     for shift, named in ((14, False), (16, True)):
-        bluer = np.clip(hidden.astype(int) + (-shift, 0, shift), 0, 255).astype(np.uint8)
+        bluer = np.clip(np.add(hidden.astype(int), (-shift, 0, shift)), 0, 255).astype(np.uint8)
         found = fit(labelled, bluer)
         assert found.distance < 1.4 and bool(found.corruptions) == named
 
