@@ -75,7 +75,7 @@ def run(command: click.Command, module: str, argv: Sequence[str] | None = None) 
 
 
 def _told(error: BaseException, force: bool) -> tuple[str, int]:
-    """The message and the exit code for an error; `force`: the same command would begin anew."""
+    """The message and the exit code for an error; `force`: the same command would start over."""
     match error:
         case KeyboardInterrupt():
             return str(error) or STOPPED.format(" without --force" * force), INTERRUPTED
