@@ -266,7 +266,7 @@ python -m pipeline.check --pictures submissions      and figures of the test set
 python -m pipeline.check --fail-over 12              exit code 1 if the gap exceeds 12 points
 """)
 @cli.competition
-@cli.csv("The CSV to assess; by default the newest of the run that train finished last.")
+@cli.csv("The CSV to assess; by default the newest of what train finished last, a run or all seeds.")
 @cli.as_json
 @cli.verbose
 @click.option("--fail-over", metavar="POINTS", type=cli.Finite(min=-100, max=100),

@@ -255,7 +255,7 @@ python -m pipeline.submit                                the newest CSV of the r
 python -m pipeline.submit --csv submissions/sub.csv      that CSV
 python -m pipeline.submit --csv other.csv --competition SLUG
 """)
-@cli.csv("The CSV to submit; by default the newest of the run that train finished last.")
+@cli.csv("The CSV to submit; by default the newest of what train finished last, a run or all seeds.")
 @cli.slug("Last part of the competition's URL, or $PIPELINE_COMPETITION; needed for a CSV not written by predict.",
           envvar=commands.COMPETITION)  # fmt: skip
 @click.option("--again", is_flag=True,
