@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from pipeline.config import Competition, Paths, competition
 from pipeline.console import duration, table, working
 from pipeline.errors import AccessDenied, BadData, Log, MissingInput, NetworkError, PipelineError, printable
 from pipeline.gap.advice import Advice, advise
-from pipeline.gap.assessment import Assessment, assess, prediction_error, record
+from pipeline.gap.assessment import Assessment, assess_and_record, prediction_error
 from pipeline.gap.estimators import NORMAL
 from pipeline.gap.forecast import on_line
 from pipeline.kaggle_api import credentials
@@ -147,8 +146,7 @@ def check(
         local = named or submissions.default_csv(csvs, paths, slug)
         subject, sidecar, digest = local.path, local.sidecar, local.sidecar.csv_sha256
         log(f"check: {subject}, run {printable(sidecar.run)}")
-        assessment = assess(local, csvs, entries, known)
-        entries = record(path, entries, assessment, datetime.now(UTC))
+        assessment, entries = assess_and_record(path, local, csvs, entries, known)
     except (BadData, MissingInput) as error:
         not_assessed = str(error)
         if csv is not None:
@@ -159,9 +157,7 @@ def check(
     listed, not_asked = _ask(kaggle, slug, entries, wait, log)
     before, entries = len(entries), sync(path, entries, listed, csvs, slug)
     if assessment and len(entries) > before:  # other CSVs' scores help to predict this one's
-        assessment = assess(local, csvs, entries, known)
-        entries = record(path, entries, assessment, datetime.now(UTC))
-    assessment = assessment.after(entries) if assessment else None
+        assessment, entries = assess_and_record(path, local, csvs, entries, known)
     advice = advise(assessment, csvs, entries, paths) if assessment else []
     drawn = _draw(assessment, paths.processed / slug, pictures) if assessment and pictures else []
     if pictures and not assessment:

@@ -25,7 +25,7 @@ from pipeline import cli, commands, console
 from pipeline.config import PARAMETER_LIMIT, Paths, check_slug, competition
 from pipeline.console import duration, working
 from pipeline.errors import BadData, Log, UsageError
-from pipeline.gap.assessment import assess, record
+from pipeline.gap.assessment import assess_and_record
 from pipeline.store import atomic, ledger, runs, submission_format, submissions
 from pipeline.store.ensemble import Ensemble
 from pipeline.store.manifest import FileRecord, versions
@@ -192,9 +192,8 @@ def _publish(
 def _predict_score(csv: Path, written: Sidecar, paths: Paths, verbose: bool) -> None:
     """Predict the public score, and record it in the ledger before the score is known."""
     path, csvs = paths.submissions / ledger.NAME, submissions.local_csvs(paths.submissions, written.competition)
-    entries, subject = ledger.read(path), submissions.local_csv(csv, written.competition)
-    assessed = assess(subject, csvs, entries, competition(written.competition))
-    assessed = assessed.after(record(path, entries, assessed, datetime.now(UTC)))
+    subject = submissions.local_csv(csv, written.competition)
+    assessed, _ = assess_and_record(path, subject, csvs, ledger.read(path), competition(written.competition))
     console.show("\n".join([assessed.headline, *(assessed.details if verbose else [])]))
 
 

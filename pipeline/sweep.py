@@ -111,7 +111,7 @@ def require_effect(axes: Axes, base: TrainConfig) -> None:
     for name, (other, values) in commands.BELONGS.items():
         if name in axes and other not in axes and (present := getattr(base, other)) not in values:
             raise UsageError(f"--search {name} belongs to {flag(other)} {' or '.join(values)}; this preset: {present}")
-    if combinations({name: axis for name, axis in axes.items() if name == "validation"}) > 1:
+    if len(getattr(axes.get("validation"), "choices", ())) > 1:
         raise UsageError("--search validation: accuracies on different sets cannot be compared; name one set")
 
 
@@ -333,7 +333,8 @@ def command(
         raise UsageError("a sweep is not for torchrun: start the same command several times, they share the study")
     base, axes = cli.recipe(preset, recipe), parse(searches)
     require_effect(axes, base)
-    trials = int(min(trials, combinations(axes)))
+    different = combinations(axes)
+    trials = int(min(trials, different))
     url = parse_url(storage or f"sqlite:///{paths.models / STORAGE}")
     if name is not None:
         runs.check_name(name, "--name")
@@ -349,7 +350,7 @@ def command(
     name = name or f"{preset}-sweep-{fingerprint(search)[:8]}"  # so the same command finds the same study
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning), database(url, heartbeat) as opened:
-        exhaust = combinations(axes) <= EXHAUSTIBLE
+        exhaust = different <= EXHAUSTIBLE
         study = join(opened, name, {"data": data.training_fingerprint, **search}, exhaust)
         console.log(f"study {name} in {shown(url)}: {trials} trials")
         if base.validation == "test_batch":

@@ -6,7 +6,7 @@ Accuracies here are fractions in 0..1; the ledger's are in per cent.
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -207,6 +207,15 @@ def _alarms(findings: Findings, sidecar: Sidecar) -> list[str]:
     if diagnosis.auc > FEATURES_APART or diagnosis.verdict == "unknown":
         return [f"the model knows nothing like the test images (AUC {diagnosis.auc:.2f})"]
     return []
+
+
+def assess_and_record(
+    path: Path, csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], competition: Competition
+) -> tuple[Assessment, list[Entry]]:
+    """The assessment of `csv`, whose forecast is in the ledger at `path` then, and all lines of that ledger."""
+    assessed = assess(csv, others, entries, competition)
+    lines = record(path, entries, assessed, datetime.now(UTC))
+    return assessed.after(lines), lines
 
 
 def prediction_error(predicted: Entry | None, sent: Entry | None) -> float | None:
