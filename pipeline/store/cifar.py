@@ -328,16 +328,11 @@ def _keys(content: dict[Any, Any]) -> str:
 
 def _images(content: dict[Any, Any], path: Path) -> Images:
     value = _get(content, "data", path)
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.shape[1:] in READINGS and len(value):
+        return value
     what = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-    if (
-        not isinstance(value, np.ndarray)
-        or value.dtype != np.uint8
-        or value.shape[1:] not in READINGS
-        or not len(value)
-    ):
-        cure = f"; {formats.SAVE}" if isinstance(value, list | tuple) else ""
-        raise BadData(f"{path}: data is {what}, expected uint8 (N, 32, 32, 3) or (N, 3072){cure}")
-    return value
+    cure = f"; {formats.SAVE}" if isinstance(value, list | tuple) else ""
+    raise BadData(f"{path}: data is {what}, expected uint8 (N, 32, 32, 3) or (N, 3072){cure}")
 
 
 def _ids(value: Any, count: int, what: str) -> NDArray[np.int64]:
