@@ -115,9 +115,7 @@ class Ensemble:
     def one_protocol(self) -> bool:
         """Whether no member was trained on images that validated another."""
         configs = [run.card.config for run in self.runs]
-        if all(config.validation == "test_batch" for config in configs):
-            return True
-        return len({(config.validation, config.validation_fraction) for config in configs}) == 1
+        return len({config.validation_fraction if config.validation == "split" else None for config in configs}) == 1
 
     @property
     def submittable(self) -> bool:
