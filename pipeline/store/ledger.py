@@ -25,7 +25,6 @@ COLUMNS = (
     "gap_public", "gap_private", "status", "note", "predicted", "predicted_low", "predicted_high",
 )  # fmt: skip
 HEAD = ("ref", "time (UTC)", "run", "validation", "holdout", "predicted", "public", "private", "gap", "status")
-TEXTS = ("time", "competition", "run", "csv_sha256", "status", "note")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +109,7 @@ def read(path: Path) -> list[Entry]:
         try:
             if text.count(",") >= len(COLUMNS):
                 raise ValueError("more cells than columns")
-            entries.append(Entry(**{field.name: _value(field.name, cells[field.name]) for field in FIELDS}))
+            entries.append(Entry(**{field.name: _value(field.type, cells[field.name]) for field in FIELDS}))
         except ValueError as error:
             raise BadData(f"{path}, line {number}: {printable(error)}; fix the line or delete it") from error
     return entries
@@ -184,13 +183,13 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _value(name: str, cell: str) -> Any:
-    """The inverse of `_cell`; raises ValueError."""
-    if name in TEXTS:
+def _value(kind: object, cell: str) -> Any:
+    """The inverse of `_cell` for a field of this type; raises ValueError."""
+    if kind is str:
         return cell
     if not cell:
         return None
-    if name == "ref":
+    if kind == int | None:
         return int(cell)
     if not abs(value := float(cell)) <= MOST:
         raise ValueError(f"{cell} is not a percentage")
