@@ -135,8 +135,7 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
     """The state of the competition `slug`; `now` is in UTC."""
     raw, downloaded = _raw(paths.raw / slug)
     processed, arrays = _processed(paths.processed / slug, downloaded)
-    held = Processed(paths.processed / slug, arrays) if arrays else None
-    data, hidden = (held.training_fingerprint, held.hidden_fingerprint) if held else (None, None)
+    data, hidden = (arrays.training_fingerprint, arrays.hidden_fingerprint) if arrays else (None, None)
     ledger_state, lines = _ledger(paths.submissions / ledger.NAME, slug, now)
     ours = local_csvs(paths.submissions, slug)
     states, weights, problem = run_states(paths.models, slug, data, ours, lines or ())
@@ -233,8 +232,8 @@ def _raw(path: Path) -> tuple[FolderState, Manifest | None]:
     return folder, manifest
 
 
-def _processed(path: Path, downloaded: Manifest | None) -> tuple[FolderState, Manifest | None]:
-    """data/processed/SLUG, and its manifest if it can be used."""
+def _processed(path: Path, downloaded: Manifest | None) -> tuple[FolderState, Processed | None]:
+    """data/processed/SLUG, and its arrays if they can be used."""
     folder, manifest = _folder(path, "preprocess")
     if manifest is None:
         return folder, None
@@ -243,7 +242,7 @@ def _processed(path: Path, downloaded: Manifest | None) -> tuple[FolderState, Ma
         folder = replace(folder, text=f"{train:,} training, {test:,} holdout, {hidden:,} test images")
     if downloaded is not None and manifest.inputs != {n: record.sha256 for n, record in downloaded.files.items()}:
         folder = replace(folder, state="stale", text=f"{folder.text}, made of another download")
-    return folder, manifest
+    return folder, Processed(path, manifest)
 
 
 def _folder(path: Path, stage: str) -> tuple[FolderState, Manifest | None]:
