@@ -286,10 +286,9 @@ class Evidence:
         values = {"csv_sha256": np.array(csv_sha256), "runs": np.array(self.runs)}
         values["examination"] = np.array(json.dumps(self.findings))
         values |= {key: getattr(self, name) for name, key in FEATURES.items()}
-        for name, prefix in SETS.items():
-            outputs = getattr(self, name)
+        for name, outputs in (("hidden", self.hidden), ("test", self.holdout), ("validation", self.validation)):
             if outputs is not None:
-                values |= {f"{prefix}_{key}": value for key, value in vars(outputs).items() if value is not None}
+                values |= {f"{name}_{key}": value for key, value in vars(outputs).items() if value is not None}
         with atomic.replacing(evidence_path(csv)) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **values)  # type: ignore[arg-type]  # numpy's stubs take its option for an array
 
@@ -320,7 +319,6 @@ class Evidence:
             )
 
 
-SETS = {"hidden": "hidden", "holdout": "test", "validation": "validation"}  # field -> how its arrays' names begin
 FEATURES = {  # field -> its array in the file
     "hidden_rows": "hidden_rows", "hidden_features": "hidden_features", "ood_scores": "foreign",
     "holdout_rows": "test_rows", "holdout_features": "test_features",
