@@ -86,9 +86,7 @@ def extract(archive: Path, destination: Path, max_bytes: int = MAX_BYTES) -> Non
                     members = [_zip_member(unzipped, info, limit) for info in unzipped.infolist()]
                     _unpack(members, destination, limit)
             else:
-                if head.startswith(_GZIP):
-                    _gunzip(stream, plain, limit + _SLACK)
-                source = plain if head.startswith(_GZIP) else stream
+                source = _gunzip(stream, plain, limit + _SLACK) if head.startswith(_GZIP) else stream
                 with tarfile.open(fileobj=source, mode="r:", tarinfo=_Header) as tar:
                     _unpack(list(_tar_members(tar, limit)), destination, limit)
         return
@@ -202,8 +200,8 @@ class _Header(tarfile.TarInfo):
         return info
 
 
-def _gunzip(packed: IO[bytes], plain: IO[bytes], most: int) -> None:
-    """Unpack a gzip of one member into `plain`, at most `most` bytes."""
+def _gunzip(packed: IO[bytes], plain: IO[bytes], most: int) -> IO[bytes]:
+    """Unpack a gzip of one member, of at most `most` bytes, into `plain`; returns that, at its start."""
     unzip = zlib.decompressobj(wbits=31)  # with gzip's header and checksum
     while not unzip.eof:
         if not (chunk := unzip.unconsumed_tail or packed.read(_CHUNK)):
@@ -214,6 +212,7 @@ def _gunzip(packed: IO[bytes], plain: IO[bytes], most: int) -> None:
     if unzip.unused_data or packed.read(1):  # further members: there could be millions
         raise EOFError("something follows its end")
     plain.seek(0)
+    return plain
 
 
 def _tar_members(tar: tarfile.TarFile, limit: int) -> Iterator[_Member]:
