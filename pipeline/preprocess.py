@@ -137,8 +137,8 @@ def _hidden_facts(hidden: cifar.Hidden, train: cifar.Labelled) -> dict[str, Any]
         "images": len(hidden),
         "own_ids": hidden.ids_key is not None,
         "ids_key": hidden.ids_key,
-        "layout": hidden.layout.name,
-        "layout_expected": hidden.layout.expected,
+        "layout": hidden.layout,
+        "layout_expected": hidden.layout in cifar.EXPECTED,
         "channel_order": cifar.channel_order(hidden.sample(), train.images),
     }
 

@@ -61,7 +61,7 @@ def unscrambled(images: Images) -> Images:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(-1, S, S, 3)
 
 
-# For each shape of a row: the ways to read uint8 (N, 32, 32, 3) from it, the expected one first.
+# For each shape of a row: its layouts and how to read uint8 (N, 32, 32, 3) from each, the expected one first.
 READINGS: Mapping[tuple[int, ...], Mapping[str, Callable[[Images], Images]]] = {
     (S, S, 3): {
         "HWC": _hwc,
@@ -71,17 +71,10 @@ READINGS: Mapping[tuple[int, ...], Mapping[str, Callable[[Images], Images]]] = {
     (3, S, S): {"CHW": _chw, "HWC data in a CHW shape": _hwc},
     (3 * S * S,): {"flat CHW": _chw, "flat HWC": _hwc},
 }
+EXPECTED = {next(iter(readings)) for readings in READINGS.values()}  # agree with the file's shape
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The chosen reading."""
-
-    name: str
-    expected: bool  # whether it agrees with the file's shape
-
-
-def detect(images: Images) -> Layout:
+def detect(images: Images) -> str:
     """Detect the layout of `images`, uint8 (N, 32, 32, 3), (N, 3, 32, 32) or (N, 3072).
 
     The file's own shape wins unless another reading is clearly smoother.
@@ -91,13 +84,12 @@ def detect(images: Images) -> Layout:
         x = reading(images[:: max(1, len(images) // LAYOUT_SAMPLE)][:LAYOUT_SAMPLE]).astype(np.int16)
         rough[name] = float((np.abs(np.diff(x, axis=1)).mean() + np.abs(np.diff(x, axis=2)).mean()) / 2)
     expected, best = next(iter(rough)), min(rough, key=rough.__getitem__)
-    chosen = best if rough[expected] > CLEAR * rough[best] else expected
-    return Layout(chosen, chosen == expected)
+    return best if rough[expected] > CLEAR * rough[best] else expected
 
 
-def read(images: Images, layout: Layout) -> Images:
+def read(images: Images, layout: str) -> Images:
     """`images` as uint8 (N, 32, 32, 3)."""
-    return READINGS[images.shape[1:]][layout.name](images)
+    return READINGS[images.shape[1:]][layout](images)
 
 
 def channel_order(images: Images, reference: Images) -> str:
@@ -134,7 +126,7 @@ class Hidden:
     raw: Images = field(repr=False)  # (N, ...), in one of the shapes of READINGS
     ids: NDArray[np.int64]  # (N,), unique
     ids_key: str | None  # their key in the file; None: the file has no ids, so they are 0..N-1
-    layout: Layout
+    layout: str  # a name in READINGS
 
     def __len__(self) -> int:
         """The number of images."""
@@ -206,8 +198,8 @@ def _read_batch(path: Path) -> Labelled:
     content = _dictionary(path)
     raw = _images(content, path)
     layout = detect(raw)
-    if not layout.expected:
-        raise BadData(f"{path}: the images are scrambled ({layout.name}): not a CIFAR-10 batch; {formats.REPLACE}")
+    if layout not in EXPECTED:
+        raise BadData(f"{path}: the images are scrambled ({layout}): not a CIFAR-10 batch; {formats.REPLACE}")
     labels = _integers(_get(content, "labels", path), len(raw), f"{path}: the labels")
     if labels.max() >= CLASSES:
         raise BadData(f"{path}: a label is outside 0..{CLASSES - 1}")
