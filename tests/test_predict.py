@@ -175,6 +175,12 @@ def test_a_submitted_csv_is_kept(place: Path) -> None:
     assert "submissions/tiny-run.csv was submitted: a copy is kept as submissions/tiny-run-3.csv" in again.stderr
     assert local_csv(copy).sidecar.csv_sha256 == first.csv_sha256 != local_csv(csv).sidecar.csv_sha256
     assert len(Evidence.read(local_csv(copy)).hidden) == 30
+    second = Entry.of(local_csv(csv).sidecar)
+    ledger.append(csv.parent / ledger.NAME, [dataclasses.replace(second, ref=2, public=21.0)])
+    csv.write_text("edited\n")  # so what was submitted is no longer there
+    write_run(place, seed=2)
+    assert "was submitted" not in here("predict", "--force", cwd=place).stderr
+    assert {path.name for path in csv.parent.glob("tiny-run*.json")} == {f"tiny-run{k}.json" for k in ("", "-2", "-3")}
 
 
 def test_another_adaptation_is_another_csv_and_its_sidecar_says_so(place: Path) -> None:

@@ -181,7 +181,7 @@ def keep(csv: Path, sent: Collection[str], log: Log) -> None:
     Its score helps to predict the next one, and status shows it.
     """
     sidecar = _sidecar(csv)
-    if sidecar is None or sidecar.csv_sha256 not in sent or strangers(csv):
+    if sidecar is None or sidecar.csv_sha256 not in sent or strangers(csv) or not csv.exists():
         return
     places = (csv.with_stem(f"{csv.stem}-{k}") for k in count(2))
     copy = next(place for place in places if not (place.exists() or strangers(place)))
