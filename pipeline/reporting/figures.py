@@ -5,7 +5,7 @@ Sizes are CSS pixels.  Class names come from the download, so they may be long, 
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -156,26 +156,23 @@ def holdout(evidence: Evidence, data: Processed) -> list[Picture]:
     outputs, names = evidence.holdout, _short(data)
     confidence, labels, truth = outputs.probabilities.max(axis=1), outputs.labels, outputs.known_truth
     order = np.argsort(-confidence, kind="stable")
-
-    def layers(rows: NDArray[np.int64]) -> Sequence[Layer]:
-        lines = [f"{names[labels[k]]} {100 * confidence[k]:.0f}%\nis {names[truth[k]]}" for k in rows.tolist()]
-        return [(np.asarray(data.array("test_images")[rows]), lines)]
-
-    title, wrong = "Most confident mistakes\nprediction, confidence, and true class", labels[order] != truth[order]
-    return [_confusion(outputs, names), *_sheets("mistakes", title, order[wrong], layers)]
+    rows = order[labels[order] != truth[order]][:MOST]
+    captions = [f"{names[labels[k]]} {100 * confidence[k]:.0f}%\nis {names[truth[k]]}" for k in rows.tolist()]
+    title, images = "Most confident mistakes\nprediction, confidence, and true class", data.array("test_images")[rows]
+    return [_confusion(outputs, names), *_sheets("mistakes", title, [(np.asarray(images), captions)])]
 
 
 @style()
 def hidden(evidence: Evidence, data: Processed) -> list[Picture]:
     """The test set against the holdout: predicted classes, confidence, and single images."""
-    uncertain = np.argsort(evidence.hidden.probabilities.max(axis=1), kind="stable")
-    foreign = evidence.hidden_rows[np.argsort(-evidence.ood_scores, kind="stable")]
-    layers, below = partial(_with_nearest, evidence, data), "\nnearest training image shown small below"
+    uncertain = np.argsort(evidence.hidden.probabilities.max(axis=1), kind="stable")[:MOST]
+    unusual = evidence.hidden_rows[np.argsort(-evidence.ood_scores, kind="stable")[:MOST]]
+    below = "\nnearest training image shown small below"
     return [
         _classes(evidence, _short(data)),
         _confidence(evidence),
-        *_sheets("low-confidence", f"Lowest confidence{below}", uncertain, layers),
-        *_sheets("out-of-distribution", f"Least like the holdout{below}", foreign, layers),
+        *_sheets("low-confidence", f"Lowest confidence{below}", _with_nearest(evidence, data, uncertain)),
+        *_sheets("out-of-distribution", f"Least like the holdout{below}", _with_nearest(evidence, data, unusual)),
     ]
 
 
@@ -248,15 +245,13 @@ def _with_nearest(evidence: Evidence, data: Processed, rows: NDArray[np.int64]) 
     return [(images, captions), (np.asarray(data.array("train_images")[near]), alike)]
 
 
-def _sheets(
-    name: str, title: str, rows: NDArray[np.int64], layers: Callable[[NDArray[np.int64]], Sequence[Layer]]
-) -> list[Picture]:
-    """Contact sheets of the images `rows`: the FIRST, and folded, up to MOST; none without images."""
-    tiles, parts = layers(rows[:MOST]), ((name, slice(FIRST)), (f"{name}-more", slice(FIRST, None)))
+def _sheets(name: str, title: str, layers: Sequence[Layer]) -> list[Picture]:
+    """A contact sheet of the FIRST images and, folded, one of the others; none without images."""
+    parts = {name: slice(FIRST), f"{name}-more": slice(FIRST, None)}
     return [
-        _sheet(each, title, [(images[part], captions[part]) for images, captions in tiles], folded=each != name)
-        for each, part in parts
-        if len(rows[:MOST][part])
+        _sheet(each, title, [(images[part], captions[part]) for images, captions in layers], folded=each != name)
+        for each, part in parts.items()
+        if layers[0][1][part]
     ]
 
 
