@@ -109,6 +109,7 @@ def render(known: Material, sections: Mapping[str, Sequence[Picture]]) -> str:
     )  # fmt: skip
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     config, state = known.card.config, known.state
+    newest = [each for each in known.states if not each.trial][:NEWEST]
     return environment.get_template("report.html.j2").render(
         known=known,
         sections=sections,
@@ -119,17 +120,11 @@ def render(known: Material, sections: Mapping[str, Sequence[Picture]]) -> str:
         submission_head=SUBMISSION_HEAD,
         submissions=_submissions(known),
         run_head=overview.RUN_HEAD,
-        runs=[(each.row, each is state) for each in _shown(known.states, state)],
+        runs=[(each.row, each is state) for each in known.states if each in newest or each is state],
         recipe=[((k, str(v)), False) for k, v in (config.to_dict() | {"model": config.model.name}).items()],
         reproduce=reproduce(known.card, known.folder.name, known.assessment),
         duration=duration,
     )
-
-
-def _shown(states: Sequence[RunState], own: RunState) -> list[RunState]:
-    """The NEWEST runs without a sweep's trials, and `own` wherever it stands."""
-    newest = [state for state in states if not state.trial][:NEWEST]
-    return [state for state in states if state in newest or state is own]
 
 
 def title(known: Material) -> str:
