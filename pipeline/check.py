@@ -55,13 +55,12 @@ class Checked:
     optimistic: bool | None  # whether its checkpoint was selected on the holdout
     facts: Mapping[str, Any]  # that preprocess found about the data, or nothing
     csv: Path | None  # assessed
-    csv_sha256: str
     sidecar: Sidecar | None  # None: no CSV, or predict did not write it
     assessment: Assessment | None
     advice: Sequence[Advice]
     not_assessed: str | None  # why there is no assessment
     not_asked: str | None  # why Kaggle was not asked
-    pictures: Sequence[Path] = ()  # that were drawn
+    pictures: Sequence[Path]  # that were drawn
 
     @property
     def public_rows(self) -> int | None:
@@ -140,12 +139,12 @@ def check(
     """
     path, known = paths.submissions / ledger.NAME, competition(slug)
     csvs, entries = submissions.local_csvs(paths.submissions, slug), ledger.read(path)
-    subject, digest, sidecar, assessment, not_assessed = csv, "", None, None, None
+    local, digest, assessment, not_assessed = None, "", None, None
     try:
-        named = next((known for known in csvs if known.path == csv), None) or (csv and submissions.local_csv(csv, slug))
+        named = next((each for each in csvs if each.path == csv), None) or (csv and submissions.local_csv(csv, slug))
         local = named or submissions.default_csv(csvs, paths, slug)
-        subject, sidecar, digest = local.path, local.sidecar, local.sidecar.csv_sha256
-        log(f"check: {subject}, run {printable(sidecar.run)}")
+        digest = local.sidecar.csv_sha256
+        log(f"check: {local.path}, run {printable(local.sidecar.run)}")
         assessment, entries = assess_and_record(path, local, csvs, entries, known)
     except (BadData, MissingInput) as error:
         not_assessed = str(error)
@@ -157,7 +156,7 @@ def check(
     listed, not_asked = _ask(kaggle, slug, entries, wait, log)
     before, entries = len(entries), sync(path, entries, listed, csvs, slug)
     if assessment and len(entries) > before:  # other CSVs' scores help to predict this one's
-        assessment, entries = assess_and_record(path, local, csvs, entries, known)
+        assessment, entries = assess_and_record(path, assessment.csv, csvs, entries, known)
     advice = advise(assessment, csvs, entries, paths) if assessment else []
     drawn = _draw(assessment, paths.processed / slug, pictures) if assessment and pictures else []
     if pictures and not assessment:
@@ -172,8 +171,8 @@ def check(
     optimistic = {each.sidecar.csv_sha256: each.sidecar.validation_set == "test_batch" for each in csvs}
     return Checked(
         known, states, ledger.predictions(entries, slug), newest,
-        optimistic.get(newest.csv_sha256) if newest else None, facts, subject, digest, sidecar, assessment, advice,
-        not_assessed, not_asked, drawn,
+        optimistic.get(newest.csv_sha256) if newest else None, facts, local.path if local else csv,
+        local.sidecar if local else None, assessment, advice, not_assessed, not_asked, drawn,
     )  # fmt: skip
 
 
@@ -224,7 +223,7 @@ def screen(checked: Checked, paths: Paths, verbose: bool) -> list[str]:
         lines.append(f"no prediction: {checked.not_assessed}")
     else:
         lines.append(f"{csv} is a valid submission to {slug}; no prediction: {checked.not_assessed}")
-        if checked.csv_sha256 not in {entry.csv_sha256 for entry in checked.submissions if entry.ref}:
+        if checked.newest is None or not checked.newest.ref:
             lines.append(f"next: {commands.command('submit', slug, paths, '--csv', str(csv), '--competition', slug)}")
     if checked.sidecar and not checked.sidecar.submittable:
         lines.append(f"{csv} cannot be submitted: its model is over the parameter limit")
