@@ -203,18 +203,12 @@ def _predict(
     csv: LocalCsv, paths: Paths, name: str, *, names: Sequence[str] = (), tta: str = "", adapt: str = ""
 ) -> str:
     """The command that predicts like `csv`, with the given changes, into another CSV."""
-    sidecar = csv.sidecar
+    sidecar, cards = csv.sidecar, runs.cards(paths.models)
     names = names or list(sidecar.weights)
-    options = [] if _trained_for(sidecar.competition, names, paths) else ["--competition", sidecar.competition]
-    options += ["--run", *names]
+    # By default predict takes the competition that the runs were trained for; bundled weights have none.
+    own = all(name in cards and cards[name].competition == sidecar.competition for name in names)
+    options = [*([] if own else ["--competition", sidecar.competition]), "--run", *names]
     for flag, value, default in (("--tta", tta or sidecar.tta, "none"), ("--adapt", adapt or sidecar.adapt, "auto")):
         options += [flag, value] if value != default else []
     out = free(csv.path.with_stem(f"{csv.path.stem}-{name}"))
     return commands.command("predict", sidecar.competition, paths, *options, "--out", str(out))
-
-
-def _trained_for(slug: str, names: Sequence[str], paths: Paths) -> bool:
-    """Whether the runs are of this competition, which predict then takes by default; bundled weights have none."""
-    with suppress(PipelineError):
-        return all(RunCard.read(paths.models / name).competition == slug for name in names)
-    return False
