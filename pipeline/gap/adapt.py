@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.gap import estimators, shift
 from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import Images
-from pipeline.gap.diagnosis import Diagnosis, Findings, Trial
+from pipeline.gap.diagnosis import Diagnosis, Trial
 from pipeline.gap.estimators import Labels, Probabilities
 from pipeline.gap.shift import LabelShift, Weights
 from pipeline.store.processed import Processed, even_rows
@@ -111,21 +111,21 @@ def choice(adapt: Adapt, trials: Sequence[Trial]) -> Mitigation:
 
 
 def applied(
-    findings: Findings, panel: Panel, data: Processed, hidden: Outputs, images: Images, ratio: Weights
-) -> Outputs:
+    mitigation: Mitigation, diagnosis: Diagnosis, panel: Panel, data: Processed, hidden: Outputs, images: Images,
+    ratio: Weights,
+) -> Outputs:  # fmt: skip
     """The outputs with the mitigation applied; UsageError if there is nothing to revert.
 
     `images` (n, 32, 32, 3) are a sample of the test set; `ratio` of the classes is for uncalibrated probabilities.
     """
-    rows, revert = np.arange(len(hidden)), findings.diagnosis.pixels.revert
-    if findings.mitigation == "prior":
+    rows, revert = np.arange(len(hidden)), diagnosis.pixels.revert
+    if mitigation == "prior":
         corrected = shift.reweighted(hidden.probabilities, ratio).astype(np.float32)
         return dataclasses.replace(hidden, probabilities=corrected)
-    if findings.mitigation == "bn":
+    if mitigation == "bn":
         reference = data.rows("test_images", even_rows(len(data.array("test_images")), ADAPTED))
         adapted = panel.adapted(images[even_rows(len(images), ADAPTED)], reference)
         return inference.predict(adapted, data, "hidden_images", rows)
     if revert is None:
-        verdict = findings.diagnosis.verdict
-        raise UsageError(f"--adapt revert: found nothing to revert (diagnosis {verdict})")
+        raise UsageError(f"--adapt revert: found nothing to revert (diagnosis {diagnosis.verdict})")
     return inference.predict(panel, data, "hidden_images", rows, prepare=revert)

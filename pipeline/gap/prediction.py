@@ -1,7 +1,5 @@
 """The core of stage 4: predict the test set, diagnose its shift, try mitigations, and predict again if one gains."""
 
-import dataclasses
-
 import numpy as np
 
 from pipeline.console import working
@@ -48,15 +46,15 @@ def predict_hidden(
     diagnosis = diagnose(data, images, classes, calibrated, calibrated_hidden, auc=auc, recorded=recorded)
     with working("trying mitigations on the holdout"):
         simulation = simulated(panel, data, diagnosis, holdout, calibrated, classes)
-    findings = Findings(diagnosis, simulation.trials, choice(adapt, simulation.trials))
-    if findings.mitigation != "none":
+    mitigation = choice(adapt, simulation.trials)
+    if mitigation != "none":
         verdict = diagnosis.verdict.replace("_", " ")
         what = f"the test images differ from the holdout ({verdict})"
-        log(f"predict: {what}; predicting again with {MITIGATIONS[findings.mitigation]}")
+        log(f"predict: {what}; predicting again with {MITIGATIONS[mitigation]}")
         # Calibrated probabilities are p ** (1 / T), scaled: times the ratio there is times ratio ** T here.
-        hidden = applied(findings, panel, data, hidden, images, classes.ratio**temperature)
-    predicted = simulation.estimate(findings.mitigation, hidden.probabilities.astype(np.float64))
-    findings = dataclasses.replace(findings, simulated=predicted)
+        hidden = applied(mitigation, diagnosis, panel, data, hidden, images, classes.ratio**temperature)
+    predicted = simulation.estimate(mitigation, hidden.probabilities.astype(np.float64))
+    findings = Findings(diagnosis, simulation.trials, mitigation, predicted)
     return Evidence(
         runs=tuple(member.name for member in panel.members), hidden=hidden, holdout=holdout, validation=validation,
         hidden_rows=rows[sample], hidden_features=features, ood_scores=ood_scores.astype(np.float32),
