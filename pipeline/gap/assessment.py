@@ -151,13 +151,13 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
     temperature, holdout, hidden = estimators.calibrated(evidence.holdout, evidence.validation, evidence.hidden)
     states = ledger.current(entries, competition.slug)
     scored = {e.csv_sha256: e for e in states if e.public is not None and e.csv_sha256 != sha256}
-    same = [other.sidecar for other in others if other.sidecar.hidden == csv.sidecar.hidden]
-    applied = {sidecar.csv_sha256: sidecar.measure for sidecar in same}
+    same = [other for other in others if other.sidecar.hidden == csv.sidecar.hidden]
+    applied = {other.sidecar.csv_sha256: other.sidecar.measure for other in same}
     made = forecast(
         accuracy=accuracy(evidence.holdout.labels, evidence.holdout.known_truth),
         holdout=holdout,
         hidden=hidden,
-        peers=_peers(csv, evidence, others),
+        peers=_peers(csv, evidence, same),
         anchors=[
             (e.local_test / 100, e.public / 100)
             for e in scored.values()
@@ -178,11 +178,11 @@ def assess(csv: LocalCsv, others: Sequence[LocalCsv], entries: Sequence[Entry], 
 def _peers(csv: LocalCsv, evidence: Evidence, others: Sequence[LocalCsv]) -> list[tuple[Labels, Labels]]:
     """The labels of each available run on the holdout and on the test images, each model once.
 
-    Not of runs that repeat others' labels of the test images: those trained on them.
+    The `others` are of the same test images.  Not of runs that repeat others' labels of them: those trained on those.
     """
     seen = [(csv, evidence)]
     for other in others:
-        if other.sidecar.hidden == csv.sidecar.hidden and not other.sidecar.pseudo_labels and other is not csv:
+        if other is not csv and not other.sidecar.pseudo_labels:
             with suppress(BadData):  # reported when that CSV is assessed itself
                 seen.append((other, Evidence.read(other, most=ENOUGH_IMAGES)))
     found: dict[str, tuple[Labels, Labels]] = {}  # by the weights: another device gives a few other labels
