@@ -8,7 +8,7 @@ statistics, and not in the direction of any corruption.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from operator import itemgetter
@@ -197,13 +197,13 @@ class _Search:
     def explanation(self, unexplained: Fit) -> Fit:
         """The nearest corruption; if it leaves much, a mixture or a pair in the better order."""
         tried = [Corruption(name, strength) for name, kind in KINDS.items() for strength in kind.strengths]
-        seen = [statistics(self._corrupted((each,), FIRST)) for each in tried]
-        mixed, gain = self._mixture(unexplained, tried, seen)
+        seen = {each: statistics(self._corrupted((each,), FIRST)) for each in tried}
+        mixed, gain = self._mixture(unexplained, seen)
         # If single images do not look corrupted, classes or contents differ, or all have the same mistake.
         names = [name for name, kind in KINDS.items() if kind.cause == "preprocessing" or gain > LIKELIER]
-        left = [self._left(values) for values in seen]
-        singles = [min((k for k in range(len(tried)) if tried[k].name == name), key=left.__getitem__) for name in names]
-        firsts = [self._refined((tried[k],), 0) for k in nsmallest(NEAREST, singles, left.__getitem__)]
+        left = {each: self._left(values) for each, values in seen.items()}
+        singles = [min((each for each in tried if each.name == name), key=left.__getitem__) for name in names]
+        firsts = [self._refined((each,), 0) for each in nsmallest(NEAREST, singles, left.__getitem__)]
         best = min(firsts, key=distance)
         if gain > LIKELIER and best[0] > max(unexplained.limit, WELL * self.whole):
             # A mistake affects all images: it stands unless a mixture explains more.
@@ -215,13 +215,11 @@ class _Search:
             return unexplained
         return dataclasses.replace(unexplained, left=best[0], corruptions=best[1])
 
-    def _mixture(
-        self, unexplained: Fit, tried: Sequence[Corruption], seen: Sequence[NDArray[np.float64]]
-    ) -> tuple[Fit | None, float]:
+    def _mixture(self, unexplained: Fit, seen: Mapping[Corruption, NDArray[np.float64]]) -> tuple[Fit | None, float]:
         """A mixture, if no kind dominates; and how much likelier it is than clean images."""
-        known = [k for k in range(len(tried)) if tried[k].kind.cause == "corruption"]
-        corruptions, hidden = tuple(tried[k] for k in known), self._position(self._hidden)
-        components = [self._position(values) for values in (self._plain, *(seen[k] for k in known))]
+        corruptions = tuple(each for each in seen if each.kind.cause == "corruption")
+        components = [self._position(values) for values in (self._plain, *(seen[each] for each in corruptions))]
+        hidden = self._position(self._hidden)
         shares, gain = mixture.shares(components, hidden)
         own, rest = tuple(shares[1:-1].tolist()), float(shares[-1])
         if max([rest, *by_kind(corruptions, own).values()]) > COMMON:
