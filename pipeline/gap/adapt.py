@@ -7,9 +7,8 @@
 A trial corrupts holdout images as the test images are corrupted, and applies the mitigation to those.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -121,7 +120,7 @@ def applied(
     rows, revert = np.arange(len(hidden)), diagnosis.pixels.revert
     if mitigation == "prior":
         corrected = shift.reweighted(hidden.probabilities, ratio).astype(np.float32)
-        return dataclasses.replace(hidden, probabilities=corrected)
+        return replace(hidden, probabilities=corrected)
     if mitigation == "bn":
         reference = data.rows("test_images", even_rows(len(data.array("test_images")), ADAPTED))
         adapted = panel.adapted(images[even_rows(len(images), ADAPTED)], reference)

@@ -5,11 +5,10 @@ of the test images, if it explains most of the difference.  Images that are mere
 statistics, and not in the direction of any corruption.
 """
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import nsmallest
 from operator import itemgetter
 
@@ -160,7 +159,7 @@ def fit(labelled: Images, hidden: Images) -> Fit:
     if unexplained.distance <= limit:
         return unexplained
     degraded = unexplained.far and any(abs(away[NAMES.index(name)]) > DEGRADED for name in QUALITY)
-    return search.explanation(dataclasses.replace(unexplained, degraded=degraded))
+    return search.explanation(replace(unexplained, degraded=degraded))
 
 
 Candidate = tuple[float, tuple[Corruption, ...]]  # the distance that is left, and the corruptions in order
@@ -213,7 +212,7 @@ class _Search:
             best = second if second[0] < SECOND * best[0] else best
         if best[0] > EXPLAINED * self.whole:
             return unexplained
-        return dataclasses.replace(unexplained, left=best[0], corruptions=best[1])
+        return replace(unexplained, left=best[0], corruptions=best[1])
 
     def _mixture(self, unexplained: Fit, seen: Mapping[Corruption, NDArray[np.float64]]) -> tuple[Fit | None, float]:
         """A mixture, if no kind dominates; and how much likelier it is than clean images."""
@@ -228,10 +227,8 @@ class _Search:
         left = float(np.linalg.norm(np.average(means, axis=0, weights=shares[:-1])) / np.linalg.norm(means[0]))
         if left > EXPLAINED:
             return None, gain
-        found = dataclasses.replace(
-            unexplained, left=left * self.whole, corruptions=corruptions, shares=own, unexplained=rest
-        )
-        return found, gain
+        left *= self.whole
+        return replace(unexplained, left=left, corruptions=corruptions, shares=own, unexplained=rest), gain
 
     def _pair(self, firsts: Sequence[Corruption]) -> Candidate:
         """The nearest pair that includes one of the `firsts`."""

@@ -5,9 +5,8 @@ the pixels (pipeline.gap.corruption_fit), then probabilities and features (pipel
 except distances of pixel statistics.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -89,7 +88,7 @@ class Findings:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return dataclasses.asdict(self, dict_factory=lambda fields: {KEYS.get(name, name): v for name, v in fields})
+        return asdict(self, dict_factory=lambda fields: {KEYS.get(name, name): v for name, v in fields})
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Self:
@@ -146,7 +145,7 @@ def diagnose(
         reason="",
     )
     verdict, reason = conclude(effects, classes.holdout, data.class_names)
-    return dataclasses.replace(effects, verdict=verdict, reason=reason)
+    return replace(effects, verdict=verdict, reason=reason)
 
 
 def conclude(seen: Diagnosis, expected: NDArray[np.float64], names: Sequence[str]) -> tuple[Verdict, str]:
