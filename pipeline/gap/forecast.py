@@ -5,7 +5,7 @@ The first method that applies gives the prediction; the others show whether it c
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pipeline.config import PublishedLine
 from pipeline.gap import estimators
@@ -42,8 +42,8 @@ class Forecast:
     interval: tuple[float, float]  # 90%
     by: str  # the method that predicts
     methods: Mapping[str, float]  # method -> its estimate, bias corrected
-    refused: Mapping[str, str] = field(default_factory=dict)  # method -> why it gives no estimate
-    doubts: Sequence[str] = ()  # why the prediction may be wrong
+    refused: Mapping[str, str]  # method -> why it gives no estimate
+    doubts: Sequence[str]  # why the prediction may be wrong
 
 
 def forecast(
@@ -83,9 +83,8 @@ def forecast(
     rows = scored_rows or max(len(hidden) // 2, 1)
     # The method's error and the sampling error, added as variances.
     spread = NINETY * math.sqrt(error**2 + predicted * (1 - predicted) * (1 / rows + 1 / len(holdout)))
-    return Forecast(
-        predicted, (max(predicted - spread, 0.0), min(predicted + spread, 1.0)), by, methods, refused, doubts
-    )
+    interval = max(predicted - spread, 0.0), min(predicted + spread, 1.0)
+    return Forecast(predicted, interval, by, methods, refused, doubts)
 
 
 def _estimates(
