@@ -217,7 +217,12 @@ def with_other_images(place: Path) -> Path:
             TRAINING,
             "Holdout 90.00% test_batch Validation 91.00%",
         ),
-        (predicted_place, "index.html", TRAINING | IMAGES | SCORES, "Private - not submitted Holdout 90.00%"),
+        (
+            predicted_place,
+            "index.html",
+            TRAINING | IMAGES | SCORES,
+            "only 30 test images Private - not submitted Holdout",
+        ),
         (trained_again, "No predictions are shown", TRAINING, "Holdout 90.00%"),
         (without_images, "python -m pipeline.preprocess", TRAINING | SCORES, "Public, predicted "),
         (

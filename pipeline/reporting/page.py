@@ -172,7 +172,7 @@ def _scores(assessed: Assessment) -> list[Tile]:
     predicted = line.predicted or 0 if line else 0
     interval = f"{line.predicted_low:.0f}\u2011{line.predicted_high:.0f}" if line else ""  # no break in it
     if sent is None or sent.public is None:
-        doubts = "".join(f"; {doubt}" for doubt in assessed.forecast.doubts[:1])
+        doubts = "".join(f"; {doubt}" for doubt in assessed.doubts[:1])
         return [
             ("Public, predicted", f"{predicted:.1f}%", f"90% interval {interval}{doubts}"),
             ("Private", "-", _waiting(sent)),
