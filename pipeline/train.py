@@ -156,18 +156,17 @@ def _train(
             labels = submission_format.validate(plan.pseudo_labels, hidden_ids).astype(np.int64)
         models = [inference.load_teacher(run, card) for run in plan.teachers]
     with device.join(chosen.torch_device, card.config.batch_size) as world:
+        images = len(rows.train) + (0 if labels is None else len(labels))
+        begun = folder if plan.begun else None
+        chosen = session.settled(card.config, images, chosen, begun, compile_, world.alone)
         if preview:
-            images = len(rows.train) + (0 if labels is None else len(labels))
-            on = session.settled(card.config, images, chosen, folder if plan.begun else None, compile_, world.alone)
             if world.first:
-                _preview(plan, images, on.description, f"{on.precision}{', compiled' if on.compiled else ''}")
+                how = f"{chosen.precision}{', compiled' if chosen.compiled else ''}"
+                _preview(plan, images, chosen.description, how)
             return
         with claimed(folder, card, plan.force, log) if world.first else nullcontext():
             world.wait()  # until the folder is ready
-            session.run(
-                card, data, rows, chosen, folder, log,
-                compile_=compile_, teachers=models, pseudo_labels=labels, world=world,
-            )  # fmt: skip
+            session.run(card, data, rows, chosen, folder, log, teachers=models, pseudo_labels=labels, world=world)
             if world.first:
                 complete(folder, card)
             world.wait()

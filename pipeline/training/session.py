@@ -35,21 +35,18 @@ WHITENING_SAMPLE = 5000  # images, as in Jordan (2024)
 
 def run(
     card: RunCard, data: Processed, rows: Split, device: Device, folder: Path, log: Log, *,
-    compile_: Compile = "auto", teachers: Sequence[ResNet] = (), pseudo_labels: NDArray[np.int64] | None = None,
-    world: World = ALONE,
-) -> RunResult:  # fmt: skip
-    """Train the run in `folder`, from its checkpoint if there is one; write weights, metrics and result.
+    teachers: Sequence[ResNet] = (), pseudo_labels: NDArray[np.int64] | None = None, world: World = ALONE,
+) -> None:  # fmt: skip
+    """Train the run in `folder` on the `settled` device, from its checkpoint if there is one; write its files.
 
     `pseudo_labels`, (H,), add the test images.  Of several processes only the first writes and logs.
 
     Raises:
         KeyboardInterrupt: the user stopped it; the checkpoint is saved.
         PipelineError: it diverged, or the device is out of memory.
-        BadData: the checkpoint or execution.json is damaged.
+        BadData: the checkpoint is damaged.
     """
     config = card.config
-    learned = len(rows.train) + (0 if pseudo_labels is None else len(pseudo_labels))
-    device = settled(config, learned, device, folder, compile_, world.alone)
     with device_advice(device, config.batch_size):
         with working("preparing the images", world.first):
             task = _task(card, data, rows, device, folder, world, pseudo_labels)
@@ -75,7 +72,6 @@ def run(
         runs.write_metrics(folder / METRICS, state.rows)
         resnet.save(folder / WEIGHTS, state.best_weights, config.model)
         atomic.write_json(folder / RESULT, asdict(result))
-    return result
 
 
 def _task(
