@@ -11,7 +11,6 @@ import os
 import shlex
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,25 +29,17 @@ from pipeline.store import atomic, ledger, runs, submission_format, submissions
 from pipeline.store.ensemble import Ensemble
 from pipeline.store.manifest import FileRecord, versions
 from pipeline.store.processed import Processed
-from pipeline.store.submissions import Adapt, Evidence, Mitigation, Sidecar, Tta
+from pipeline.store.submissions import Adapt, Evidence, LocalCsv, Mitigation, Sidecar, Tta
 
 if TYPE_CHECKING:
     from pipeline.training.inference import HoldoutScores
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """A complete CSV and its sidecar."""
-
-    csv: Path
-    sidecar: Sidecar
 
 
 def predict(
     paths: Paths, log: Log, *, names: Sequence[str] = (), slug: str | None = None, tta: Tta = "none",
     adapt: Adapt = "auto", out: Path | None = None, device: str = "auto", batch_size: int = 512, verbose: bool = False,
     force: bool = False,
-) -> Predicted:  # fmt: skip
+) -> LocalCsv:  # fmt: skip
     """Predict the test set of `slug`, by default the runs' own competition.
 
     Averages the probabilities of several runs; takes by default what train finished last.
@@ -70,17 +61,17 @@ def predict(
     wanted = (data.folder.name, ensemble.name, ensemble.weights_sha256, data.hidden_fingerprint, tta, adapt)
     if old and wanted == (old.competition, old.run, old.weights_sha256, old.hidden, old.tta, old.adapt):
         console.show(f"{csv}: complete for this run, nothing to do")
-        written = old
     else:
         sent = ledger.sent(ledger.read(paths.submissions / ledger.NAME))
         with atomic.lock(csv):
-            written = _write(
+            _write(
                 ensemble, data, csv, log, tta=tta, adapt=adapt, device_name=device, batch_size=batch_size,
                 verbose=verbose, sent=sent,
             )  # fmt: skip
+    written = submissions.local_csv(csv)
     if submissions.evidence_path(csv).exists():  # an older CSV has nothing to predict its score by
-        _predict_score(csv, written, paths, verbose)
-    return Predicted(csv, written)
+        _predict_score(written, paths, verbose)
+    return written
 
 
 def _introduction(ensemble: Ensemble, data: Processed) -> list[str]:
@@ -117,7 +108,7 @@ def _existing(csv: Path) -> Sidecar | None:
 def _write(
     ensemble: Ensemble, data: Processed, csv: Path, log: Log, *, tta: Tta, adapt: Adapt, device_name: str,
     batch_size: int, verbose: bool, sent: Collection[str],
-) -> Sidecar:  # fmt: skip
+) -> None:  # fmt: skip
     """Predict the holdout and the test set, then write the CSV; `sent` are the sha256 of submitted ones."""
     # PyTorch takes seconds to import, and a CSV that is complete is found without it.
     with working("loading PyTorch"):
@@ -139,22 +130,22 @@ def _write(
         evidence, findings = predict_hidden(
             panel, data, adapt, log, holdout=holdout, validation=validation, recorded=recorded
         )
-    written = _publish(
+    _publish(
         ensemble, data, csv, evidence, scores, log, tta=tta, adapt=adapt, mitigation=findings.mitigation, sent=sent,
         device=f"{device.description}, {panel.members[0].device.precision}",
     )  # fmt: skip
-    console.show(f"{csv}: {written.rows:,} rows, in {duration(monotonic() - began)}")
+    rows = len(evidence.hidden)
+    console.show(f"{csv}: {rows:,} rows, in {duration(monotonic() - began)}")
     if verbose:
         counts = np.bincount(evidence.hidden.labels, minlength=len(data.class_names))
-        shares = (f"{n} {100 * c / written.rows:.1f}%" for n, c in zip(data.class_names, counts, strict=True))
+        shares = (f"{n} {100 * c / rows:.1f}%" for n, c in zip(data.class_names, counts, strict=True))
         console.show(f"classes: {', '.join(shares)}")
-    return written
 
 
 def _publish(
     ensemble: Ensemble, data: Processed, csv: Path, evidence: Evidence, scores: "HoldoutScores", log: Log, *, tta: Tta,
     adapt: Adapt, mitigation: Mitigation, sent: Collection[str], device: str,
-) -> Sidecar:  # fmt: skip
+) -> None:  # fmt: skip
     """Write the saved probabilities, the sidecar and, last, the CSV."""
     ids, labels, others = data.array("hidden_ids"), evidence.hidden.labels, submissions.strangers(csv)
     with atomic.replacing(csv) as temporary:
@@ -164,7 +155,7 @@ def _publish(
             atomic.set_aside(other, log)
         submissions.keep(csv, {*sent} - {digest}, log)
         evidence.write(csv, digest)
-        written = Sidecar(
+        Sidecar(
             competition=data.folder.name,
             run=ensemble.name,
             csv_sha256=digest,
@@ -184,16 +175,14 @@ def _publish(
             adapt=adapt,
             measure=mitigation,
             device=device,
-        )
-        written.write(csv)
-    return written
+        ).write(csv)
 
 
-def _predict_score(csv: Path, written: Sidecar, paths: Paths, verbose: bool) -> None:
+def _predict_score(csv: LocalCsv, paths: Paths, verbose: bool) -> None:
     """Predict the public score, and record it in the ledger before the score is known."""
-    path, csvs = paths.submissions / ledger.NAME, submissions.local_csvs(paths.submissions, written.competition)
-    subject = submissions.local_csv(csv, written.competition)
-    assessed, _ = assess_and_record(path, subject, csvs, ledger.read(path), competition(written.competition))
+    path, slug = paths.submissions / ledger.NAME, csv.sidecar.competition
+    csvs = submissions.local_csvs(paths.submissions, slug)
+    assessed, _ = assess_and_record(path, csv, csvs, ledger.read(path), competition(slug))
     console.show("\n".join([assessed.headline, *(assessed.details if verbose else [])]))
 
 
@@ -230,7 +219,7 @@ def command(names: tuple[str, ...], slug: str | None, paths: Paths, **options: A
     if slug is None and any(map(runs.is_pretrained, names)):
         slug = check_slug(os.environ.get(commands.COMPETITION) or cli.default_competition(paths))
     made = predict(paths, console.log, names=names, slug=slug, **options)
-    cli.announce("check", made.sidecar.competition, paths, "--csv", str(made.csv))
+    cli.announce("check", made.sidecar.competition, paths, "--csv", str(made.path))
 
 
 main = partial(cli.run, command, "predict")  # of argv, by default sys.argv's; returns the exit code

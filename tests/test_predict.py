@@ -77,7 +77,7 @@ def test_rows_come_in_the_order_of_the_files_ids(tmp_path: Path) -> None:
     download(SLUG, paths_in(tmp_path), Kaggle({}), print, source=source)
     preprocess(SLUG, paths_in(tmp_path), print)
     write_run(tmp_path)
-    csv = predict(paths_in(tmp_path), print, device="cpu").csv
+    csv = predict(paths_in(tmp_path), print, device="cpu").path
     assert np.loadtxt(csv, dtype=int, delimiter=",", skiprows=1)[:, 0].tolist() == ids.tolist()
 
 
@@ -101,7 +101,7 @@ def test_labels_are_the_networks_and_do_not_depend_on_the_batch(place: Path) -> 
         logits = network(normalise(torch.from_numpy(np.array(data.array("hidden_images")))))
     expected = logits.argmax(dim=1).numpy()
     for size in (7, 512):
-        csv = predict(paths_in(place), print, out=place / f"{size}.csv", device="cpu", batch_size=size).csv
+        csv = predict(paths_in(place), print, out=place / f"{size}.csv", device="cpu", batch_size=size).path
         assert np.array_equal(submission_format.validate(csv, data.array("hidden_ids")), expected)
     assert (place / "7.csv").read_bytes() == (place / "512.csv").read_bytes()
 
@@ -139,7 +139,7 @@ def test_labels_are_the_most_probable_on_average(place: Path) -> None:
             given += [network(normalise(view)).softmax(1) for view in (hidden, hidden.flip(2))]
         resnet.save(folder / runs.WEIGHTS, network.state_dict(), network.config)
         rewrite(folder, runs.CONFIG, lambda card: None)
-    csv = predict(paths_in(place), print, names=["tiny-run", "b-run"], tta="flip", device="cpu").csv
+    csv = predict(paths_in(place), print, names=["tiny-run", "b-run"], tta="flip", device="cpu").path
     found = submission_format.validate(csv, data.array("hidden_ids"))
     assert np.array_equal(found, torch.stack(given).mean(0).argmax(1).numpy())
     assert not any(np.array_equal(found, alone.argmax(1).numpy()) for alone in given)

@@ -40,7 +40,7 @@ def rehearse(seed: int, place: Path) -> dict[str, Any]:
     digits.write(paths.raw / slug, place / "labels.csv")
     preprocess(slug, paths, silent)
     run = train(dataclasses.replace(PRESETS["rehearsal"], seed=seed), paths, slug, log=silent)
-    csv = predict(paths, silent, names=[run.name], force=True).csv
+    csv = predict(paths, silent, names=[run.name], force=True).path
     made = assess(submissions.local_csv(csv, slug), [], [], Competition(slug))
     found, outcome = made.findings, score(csv.read_bytes(), Truth.read(place / "labels.csv"))
     values = {"holdout": made.csv.sidecar.test_accuracy / 100, "predicted": made.forecast.predicted}
