@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import click
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import MaxTrialsCallback, Study
@@ -45,7 +45,8 @@ HOPELESS = 20  # failed trials in a row that end the sweep
 TABLE_ROWS = 5  # trials in the table
 EXHAUSTIBLE = 1000  # combinations of values, up to which each is tried once, in random order
 
-Axes = Mapping[str, BaseDistribution]  # a field of TrainConfig -> its values
+Axis = FloatDistribution | IntDistribution | CategoricalDistribution  # the values of a field
+Axes = Mapping[str, Axis]  # by the field of TrainConfig
 
 
 # --- what is searched -------------------------------------------------------------------------------------
@@ -55,7 +56,7 @@ def parse(searches: Sequence[str]) -> Axes:
     """The command line's `--search FIELD=SPEC`; UsageError for an unknown or repeated field, or an invalid SPEC."""
     fields = {"model": Option(Literal[tuple(MODELS)], "", None), **options()}
     known = [name for name in fields if name not in commands.TAUGHT]  # a sweep has no teachers
-    axes: dict[str, BaseDistribution] = {}
+    axes: dict[str, Axis] = {}
     for search in searches:
         name, _, spec = search.partition("=")
         name = name.strip().replace("-", "_")
@@ -68,7 +69,7 @@ def parse(searches: Sequence[str]) -> Axes:
     return axes
 
 
-def _distribution(option: Option, spec: str) -> BaseDistribution:
+def _distribution(option: Option, spec: str) -> Axis:
     """The values that `spec` names for an option; ValueError or BadParameter says what is wrong."""
     log, separator = spec.startswith("log:"), ":" if ":" in spec else ","
     of = cli.type_of(option)
@@ -91,18 +92,16 @@ def combinations(axes: Axes) -> float:
         if isinstance(axis, CategoricalDistribution):
             total *= len(axis.choices)
         else:
-            assert isinstance(axis, IntDistribution | FloatDistribution)
             total *= round((axis.high - axis.low) / axis.step) + 1 if axis.step else math.inf
     return total
 
 
-def suggest(trial: Trial, name: str, axis: BaseDistribution) -> Any:
+def suggest(trial: Trial, name: str, axis: Axis) -> Any:
     """The value of a field in a trial."""
     if isinstance(axis, FloatDistribution):
         return trial.suggest_float(name, axis.low, axis.high, step=axis.step, log=axis.log)
     if isinstance(axis, IntDistribution):
         return trial.suggest_int(name, axis.low, axis.high, step=axis.step, log=axis.log)
-    assert isinstance(axis, CategoricalDistribution)
     return trial.suggest_categorical(name, axis.choices)
 
 
