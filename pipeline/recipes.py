@@ -89,11 +89,10 @@ class ModelConfig:
         for width, blocks, stride in zip(self.widths, self.blocks, self.strides, strict=True):
             if self.pooled:  # norms learn a bias alone
                 count += (9 * channels + 1 + blocks * (9 * width + 1)) * width
-                channels = width
-                continue
-            if stride != 1 or channels != width:  # the first block's shortcut
-                count += (channels + 2) * width
-            count += 9 * width * (channels + (2 * blocks - 1) * width) + blocks * 4 * width
+            else:
+                count += 9 * width * (channels + (2 * blocks - 1) * width) + blocks * 4 * width
+                if stride != 1 or channels != width:  # the first block's shortcut
+                    count += (channels + 2) * width
             channels = width
         return count + (channels + 1) * CLASSES
 
