@@ -238,13 +238,9 @@ def recipe_options(command: Command) -> Command:
             show_default=_by_preset(name),
             help=option.help[:-1] + (f" ({option.allowed})." if option.allowed not in OBVIOUS else "."),
         )(command)
-    for add in (
-        click.option("--model", type=click.Choice(list(MODELS)), help="Model, instead of the preset's."),
-        click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True,
-                     help="Model and recipe; each option below changes one thing."),
-    ):  # fmt: skip
-        command = add(command)
-    return command
+    command = click.option("--model", type=click.Choice(list(MODELS)), help="Model, instead of the preset's.")(command)
+    return click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True,
+                        help="Model and recipe; each option below changes one thing.")(command)  # fmt: skip
 
 
 def _by_preset(field: str) -> str:
