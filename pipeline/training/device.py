@@ -284,14 +284,13 @@ def join(device: torch.device, batch_size: int) -> Iterator[World]:
 
 # --- the machine: `Linux 6.1.0 x86_64, AMD EPYC 9R14, 2 cores, 24 GB` --------------------------------------
 
-CPUINFO = Path("/proc/cpuinfo")  # Linux's processor name
-
 
 def machine() -> str:
     """Operating system, processor, cores and memory (GB of 10**9 bytes), as far as known."""
     facts = [f"{platform.system()} {platform.release()} {platform.machine()}"]
-    with suppress(OSError):
-        facts += re.findall(r"^model name\s*:\s*(.+)$", CPUINFO.read_text(errors="replace"), re.MULTILINE)[:1]
+    with suppress(OSError):  # only Linux has it
+        cpuinfo = Path("/proc/cpuinfo").read_text(errors="replace")
+        facts += re.findall(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)[:1]
     facts.append(f"{os.cpu_count()} cores")
     with suppress(ValueError, OSError, AttributeError):
         facts.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB")
