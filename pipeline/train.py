@@ -31,8 +31,6 @@ from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed
 from pipeline.store.runs import EpochRow, Run, RunCard, claimed, complete, default_name, require_same
 
-OVER = "over the parameter limit: its predictions cannot be submitted"
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -70,7 +68,10 @@ def train(
         PipelineError: training diverged, the device is out of memory, or another process ended.
         KeyboardInterrupt: the user stopped it; the checkpoint is saved.
     """
-    plan = _plan(config, paths, slug, run_name, teachers, pseudo_labels, force, trial)
+    plan = _plan(
+        config, run_name, paths=paths, slug=slug, teachers=teachers, pseudo_labels=pseudo_labels, force=force,
+        trial=trial,
+    )  # fmt: skip
     return _finished(plan, device, allow_over_limit, compile_, log)
 
 
@@ -83,7 +84,7 @@ def _finished(plan: Plan, device: str, allow_over_limit: bool, compile_: Compile
 
 
 def _plan(
-    config: TrainConfig, paths: Paths, slug: str, run_name: str | None, teachers: Sequence[str],
+    config: TrainConfig, run_name: str | None, *, paths: Paths, slug: str, teachers: Sequence[str],
     pseudo_labels: Path | None, force: bool, trial: str = "",
 ) -> Plan:  # fmt: skip
     if len(set(teachers)) < len(teachers):
@@ -211,7 +212,7 @@ def _report(run: Run) -> str:
         f"{run.folder}: best epoch {result.best_epoch} of {result.epochs}, in {duration(result.seconds)}",
         f"validation {result.validation_accuracy:.2f}%   holdout {result.test_accuracy:.2f}%"
         + " (optimistic: the best epoch was selected on it)" * result.optimistic,
-        *[OVER] * (not result.submittable),
+        *["over the parameter limit: its predictions cannot be submitted"] * (not result.submittable),
     ])  # fmt: skip
 
 
@@ -283,13 +284,8 @@ def command(
         if not allow_over_limit:
             config.model.require_within_limit()
         return
-    plans = _plans(
-        config,
-        seeds,
-        run_name,
-        force,
-        lambda each, name: _plan(each, paths, slug, name, teachers, pseudo_labels, force),
-    )
+    make = partial(_plan, paths=paths, slug=slug, teachers=teachers, pseudo_labels=pseudo_labels, force=force)
+    plans = _plans(config, seeds, run_name, force, make)
     if dry_run:
         for plan in plans:
             _train(plan, device, allow_over_limit, compile_, console.log, preview=True)
