@@ -27,7 +27,7 @@ from pipeline.training.batches import Split, TrainingImages
 from pipeline.training.device import ALONE, Device, Precision, World, device_advice, machine
 from pipeline.training.inference import EvaluationImages, bf16_agreement, evaluate
 from pipeline.training.loop import Task, fit
-from pipeline.training.state import State, load_checkpoint, start
+from pipeline.training.state import State, initial, load_checkpoint, start
 from pipeline.training.step import TrainStep
 
 WHITENING_SAMPLE = 5000  # images, as in Jordan (2024)
@@ -163,14 +163,13 @@ def _announce(task: Task, state: State, log: Log) -> None:
 
 def _result(task: Task, state: State, data: Processed) -> RunResult:
     """The run's result; a holdout that took no part in the selection is evaluated here, once."""
-    on, best = task.device.torch_device, runs.best_row(state.rows)
-    selected = resnet.build(task.config.model, task.config.seed)
+    best = runs.best_row(state.rows)
+    selected = initial(task.config, task.device)
     selected.load_state_dict(state.best_weights)
-    selected.to(on, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if task.config.validation == "test_batch":
         test, test_accuracy = task.validation, best.validation_accuracy
     else:
-        test = _test_batch(data, on)
+        test = _test_batch(data, task.device.torch_device)
         _, test_accuracy = evaluate(selected, test, task.device, world=task.world)
     agreement = bf16_agreement(selected, task.validation, task.device) if task.device.precision == "bf16" else None
     return RunResult(

@@ -57,14 +57,15 @@ class State:
             raise diverged(self, "the weights are")
 
 
+def initial(config: TrainConfig, device: Device) -> ResNet:
+    """The model before the first step, on the device, channels_last."""
+    model = build(config.model, config.seed)
+    return model.to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
 def start(config: TrainConfig, device: Device, world: World = ALONE, log: Log = lambda _: None) -> State:
     """The state before the first step."""
-
-    def initial() -> ResNet:
-        model = build(config.model, config.seed)
-        return model.to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-    model = initial()
+    model = initial(config, device)
     if not world.alone and device.kind == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     ema = EMA(model, config.ema_decay) if config.ema_decay else None
@@ -72,7 +73,7 @@ def start(config: TrainConfig, device: Device, world: World = ALONE, log: Log = 
         model,
         optim.build(model, config, log),
         ema,
-        selected=model if ema is None else initial(),
+        selected=model if ema is None else initial(config, device),
         loss_sum=torch.zeros((), device=device.torch_device),
         correct=torch.zeros((), dtype=torch.int64, device=device.torch_device),
     )
