@@ -109,9 +109,7 @@ def _plans(
     config: TrainConfig, seeds: Sequence[int], run_name: str | None, force: bool,
     plan: Callable[[TrainConfig, str | None], Plan],
 ) -> list[Plan]:  # fmt: skip
-    """The run, or one per seed: NAME-sSEED, or (without `force`) the run that has these options, whatever its name."""
-    if not seeds:
-        return [plan(config, run_name)]
+    """One run per seed: NAME-sSEED, or (without `force`) the run that has these options, whatever its name."""
     first, plans = plan(config, None), []
     base, models = run_name or first.folder.name, first.folder.parent
     cards, finished = runs.cards(models), runs.finished(models)
@@ -218,13 +216,14 @@ def _report(run: Run) -> str:
 
 def _summary(finished: Sequence[Run]) -> str:
     """Mean and standard deviation over several runs."""
-    sets = {
-        "validation": [run.result.validation_accuracy for run in finished],
-        "holdout": [run.result.test_accuracy for run in finished],
-    }
-    deviations = {name: f" ± {stdev(each):.2f}" for name, each in sets.items() if len(each) > 1}
-    means = [f"{name} {mean(each):.2f}%{deviations.get(name, '')}" for name, each in sets.items()]
-    return f"mean of seeds {', '.join(str(run.card.config.seed) for run in finished)}: {'   '.join(means)}"
+
+    def average(accuracies: Sequence[float]) -> str:
+        return f"{mean(accuracies):.2f}%" + (f" ± {stdev(accuracies):.2f}" if len(accuracies) > 1 else "")
+
+    seeds = ", ".join(str(run.card.config.seed) for run in finished)
+    validation = average([run.result.validation_accuracy for run in finished])
+    holdout = average([run.result.test_accuracy for run in finished])
+    return f"mean of seeds {seeds}: validation {validation}   holdout {holdout}"
 
 
 @cli.stage_command(
@@ -285,7 +284,7 @@ def command(
             config.model.require_within_limit()
         return
     make = partial(_plan, paths=paths, slug=slug, teachers=teachers, pseudo_labels=pseudo_labels, force=force)
-    plans = _plans(config, seeds, run_name, force, make)
+    plans = _plans(config, seeds, run_name, force, make) if seeds else [make(config, run_name)]
     if dry_run:
         for plan in plans:
             _train(plan, device, allow_over_limit, compile_, console.log, preview=True)

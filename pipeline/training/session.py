@@ -24,7 +24,7 @@ from pipeline.store.manifest import read_json
 from pipeline.store.processed import Processed
 from pipeline.store.runs import CHECKPOINT, EXECUTION, METRICS, RESULT, TENSORBOARD, WEIGHTS, RunCard, RunResult
 from pipeline.training.batches import Split, TrainingImages
-from pipeline.training.device import ALONE, Device, Precision, World, device_advice, machine
+from pipeline.training.device import Device, Precision, World, device_advice, machine
 from pipeline.training.inference import EvaluationImages, bf16_agreement, evaluate
 from pipeline.training.loop import Task, fit
 from pipeline.training.state import State, initial, load_checkpoint, start
@@ -35,7 +35,7 @@ WHITENING_SAMPLE = 5000  # images, as in Jordan (2024)
 
 def run(
     card: RunCard, data: Processed, rows: Split, device: Device, folder: Path, log: Log, *,
-    teachers: Sequence[ResNet] = (), pseudo_labels: NDArray[np.int64] | None = None, world: World = ALONE,
+    teachers: Sequence[ResNet], pseudo_labels: NDArray[np.int64] | None, world: World,
 ) -> None:  # fmt: skip
     """Train the run in `folder` on the `settled` device, from its checkpoint if there is one; write its files.
 
