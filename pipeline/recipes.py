@@ -189,6 +189,11 @@ class TrainConfig:
         if self.mixup and self.cutmix:
             raise UsageError("use only one of --mixup and --cutmix, and set the other to 0")
 
+    @property
+    def split(self) -> float | None:
+        """The validation split, by its share of the training images; None: the holdout validates."""
+        return self.validation_fraction if self.validation == "split" else None
+
     def with_epochs(self, epochs: int) -> Self:
         """The same recipe over `epochs`, with the warm-up in proportion."""
         return dataclasses.replace(self, epochs=epochs, warmup_epochs=self.warmup_epochs * epochs / self.epochs)

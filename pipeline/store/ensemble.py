@@ -114,8 +114,7 @@ class Ensemble:
     @property
     def one_protocol(self) -> bool:
         """Whether no member was trained on images that validated another."""
-        configs = [run.card.config for run in self.runs]
-        return len({config.validation_fraction if config.validation == "split" else None for config in configs}) == 1
+        return len({run.card.config.split for run in self.runs}) == 1
 
     @property
     def submittable(self) -> bool:

@@ -194,9 +194,7 @@ def load_teacher(run: Run, card: RunCard) -> ResNet:
     """
     if run.card.data != card.data:
         raise BadData(f"--teacher {run.name} was trained on other data than {card.competition}'s: choose another run")
-    theirs, ours = run.card.config, card.config
-    same = (theirs.validation, theirs.validation_fraction) == (ours.validation, ours.validation_fraction)
-    if ours.validation == "split" and not same:
+    if card.config.split not in (None, run.card.config.split):
         raise UsageError(
             f"--teacher {run.name} was trained on this run's validation images: train both with the same "
             "--validation and --validation-fraction"
