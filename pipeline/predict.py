@@ -32,7 +32,7 @@ from pipeline.store.processed import Processed
 from pipeline.store.submissions import Adapt, Evidence, LocalCsv, Mitigation, Sidecar, Tta
 
 if TYPE_CHECKING:
-    from pipeline.training.inference import HoldoutScores
+    from pipeline.training.inference import HoldoutScores, Panel
 
 
 def predict(
@@ -130,10 +130,7 @@ def _write(
         evidence, findings = predict_hidden(
             panel, data, adapt, log, holdout=holdout, validation=validation, recorded=recorded
         )
-    _publish(
-        ensemble, data, csv, evidence, scores, log, tta=tta, adapt=adapt, mitigation=findings.mitigation, sent=sent,
-        device=f"{device.description}, {panel.members[0].device.precision}",
-    )  # fmt: skip
+    _publish(ensemble, panel, data, csv, evidence, scores, adapt=adapt, mitigation=findings.mitigation, sent=sent)
     rows = len(evidence.hidden)
     console.show(f"{csv}: {rows:,} rows, in {duration(monotonic() - began)}")
     if verbose:
@@ -143,17 +140,18 @@ def _write(
 
 
 def _publish(
-    ensemble: Ensemble, data: Processed, csv: Path, evidence: Evidence, scores: "HoldoutScores", log: Log, *, tta: Tta,
-    adapt: Adapt, mitigation: Mitigation, sent: Collection[str], device: str,
+    ensemble: Ensemble, panel: "Panel", data: Processed, csv: Path, evidence: Evidence, scores: "HoldoutScores", *,
+    adapt: Adapt, mitigation: Mitigation, sent: Collection[str],
 ) -> None:  # fmt: skip
     """Write the saved probabilities, the sidecar and, last, the CSV."""
     ids, labels, others = data.array("hidden_ids"), evidence.hidden.labels, submissions.strangers(csv)
+    device = panel.members[0].device
     with atomic.replacing(csv) as temporary:
         submission_format.write(temporary, ids, labels)
         digest = FileRecord.of(temporary).sha256
         for other in others:
-            atomic.set_aside(other, log)
-        submissions.keep(csv, {*sent} - {digest}, log)
+            atomic.set_aside(other, panel.log)
+        submissions.keep(csv, {*sent} - {digest}, panel.log)
         evidence.write(csv, digest)
         Sidecar(
             competition=data.folder.name,
@@ -171,10 +169,10 @@ def _publish(
             pseudo_labels=sorted({run.card.config.pseudo_labels for run in ensemble.runs} - {""}),
             mirrored=all(run.card.config.flip != "none" for run in ensemble.runs),
             submittable=ensemble.submittable,
-            tta=tta,
+            tta=panel.tta,
             adapt=adapt,
             measure=mitigation,
-            device=device,
+            device=f"{device.description}, {device.precision}",
         ).write(csv)
 
 
