@@ -236,6 +236,12 @@ def test_each_of_few_combinations_is_tried_once(calculated: None, place: Place) 
         assert len({tuple(trial.params.values()) for trial in place.complete()}) == len(place.complete()) == complete
 
 
+def test_what_train_refuses_is_not_tried_again(calculated: None, place: Place) -> None:
+    for _ in range(2):
+        assert place.sweep("--search", "cutmix=1", "--search", "mixup=0,0.3") == 0
+        assert sorted(trial.state.name for trial in place.trials()) == ["COMPLETE", "PRUNED"]
+
+
 def test_combinations_are_counted() -> None:
     assert sweep.combinations(sweep.parse(["dropout=0:0.5:0.25", "optimizer=sgd,adamw", "cutout=0:16:4"])) == 30
     assert sweep.combinations(sweep.parse(["seed=3:9", RATE])) == float("inf")

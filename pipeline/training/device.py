@@ -252,18 +252,23 @@ def join(device: torch.device, batch_size: int) -> Iterator[World]:
     """Join an existing process group or torchrun's, or train alone.
 
     Raises:
-        UsageError: fewer than two images per process in a batch, which batch normalisation needs.
+        UsageError: the environment has only some of torchrun's variables; or fewer than two images per process in a
+            batch, which batch normalisation needs.
         PipelineError: another process ended.
     """
     mine = not (dist.is_available() and dist.is_initialized())
     if mine and single_process():
         yield ALONE
         return
-    if mine and device.type == "cuda":
-        gpu = torch.device("cuda", torch.cuda.current_device())  # else nccl guesses which one is this process's
-        dist.init_process_group("nccl", timeout=TIME_LIMIT, device_id=gpu)
-    elif mine:
-        dist.init_process_group("gloo", timeout=TIME_LIMIT)
+    try:
+        if mine and device.type == "cuda":
+            gpu = torch.device("cuda", torch.cuda.current_device())  # else nccl guesses which one is this process's
+            dist.init_process_group("nccl", timeout=TIME_LIMIT, device_id=gpu)
+        elif mine:
+            dist.init_process_group("gloo", timeout=TIME_LIMIT)
+    except ValueError as error:
+        cure = "start it with torchrun, or unset WORLD_SIZE"
+        raise UsageError(f"WORLD_SIZE is set, but not all that belongs to it ({first_line(error)}): {cure}") from error
     world = World(dist.get_rank(), dist.get_world_size())
     try:
         if batch_size < 2 * world.size:

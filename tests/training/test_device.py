@@ -147,6 +147,12 @@ def test_a_failure_of_a_compiled_run_may_be_the_compilers() -> None:
 # --- processes (see also test_processes.py) ---------------------------------------------------------------
 
 
+def test_half_of_torchruns_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match=r"RANK expected.*unset WORLD_SIZE"), join(torch.device("cpu"), 4):
+        pass
+
+
 def test_a_process_group_that_is_there_is_used_and_left(tmp_path: Path) -> None:
     """As Ray Train or accelerate have it: they made the group, and go on with it.  Without one none is made."""
     with join(torch.device("cpu"), 2) as world:
