@@ -156,18 +156,10 @@ def _submission(item: Any) -> dict[str, Any]:
         "file_name": item.file_name or "",
         "size": item.total_bytes or 0,
         "status": item.status.name,
-        "public": _score(item.public_score),
-        "private": _score(item.private_score),
+        "public": str(item.public_score or ""),
+        "private": str(item.private_score or ""),
         "error": item.error_description or "",
     }
-
-
-def _score(value: Any) -> str:
-    """Kaggle's text, or "" if it is not an accuracy: then there is no score yet."""
-    try:
-        return str(value) if 0 <= float(value) <= 1 else ""
-    except (TypeError, ValueError, OverflowError):
-        return ""
 
 
 # --- from a request to a reply ------------------------------------------------------------------------------

@@ -15,15 +15,6 @@ from tests.support import ROOT, SLUG, clean_environment, error_line, here, write
 
 
 @pytest.mark.parametrize(
-    ("given", "score"),
-    [("0.83439", "0.83439"), ("", ""), (None, ""), (0.5, "0.5"), ("1.00000", "1.00000"), ("nan", ""), ("1e999", ""),
-     ("1.1", ""), (10**400, ""), ([], "")],
-)  # fmt: skip
-def test_a_score_is_an_accuracy_or_none(given: object, score: str) -> None:
-    assert child._score(given) == score
-
-
-@pytest.mark.parametrize(
     ("text", "shown"),
     [
         ("for url: https://storage.example/a.zip?X-Expires=5&X-Signature=abc (it is old)",
