@@ -18,7 +18,7 @@ Before sending, the ledger gets a line `sending`.  A later run that finds it fir
 
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -97,15 +97,13 @@ class Sender:
         own = [entry for entry in ledger.current(entries, slug) if entry.csv_sha256 == draft.csv_sha256]
         earlier = {entry.ref: entry for entry in own if entry.ref is not None}
         # Its sender was stopped before the score came: the same command only waits, --again or not.
-        waiting = any(
-            e.csv_sha256 == draft.csv_sha256 and e.status == ledger.PENDING for e in ledger.current(known, slug)
-        )
-        if earlier and (waiting or not again):
+        waiting = {e.csv_sha256 for e in ledger.current(known, slug) if e.status == ledger.PENDING}
+        if earlier and (draft.csv_sha256 in waiting or not again):
             newest = list(earlier.values())[-1]
-            before = f"submitted before, as ref {newest.ref} ({newest.status})"
-            self.log(f"submit: {before}; not sending it twice")
+            self.log(f"submit: submitted before, as ref {newest.ref} ({newest.status}); not sending it twice")
             return newest
-        if seconds := self._open_for([entry.time for entry in own if entry.status == ledger.SENDING]):
+        sending = [entry.time for entry in own if entry.status == ledger.SENDING]
+        if sending and (seconds := self._open_for(sending[-1])):
             self.log(f"submit: an earlier run may have sent it just now; {LOOKING}, {seconds:.0f} s")
             if (ref := self._look(draft, earlier, seconds)) is not None:
                 return self._accepted(draft, ref)
@@ -116,11 +114,9 @@ class Sender:
         self._note(draft, ledger.SENDING)
         return self._accepted(draft, self._send(csv, draft, earlier))
 
-    def _open_for(self, sent: Sequence[str]) -> float:
-        """For how many more seconds a submission without a reply, sent at these times, may show up."""
-        if not sent:
-            return 0.0
-        age = (self.now() - ledger_sync.instant(sent[-1])).total_seconds()
+    def _open_for(self, sent: str) -> float:
+        """For how many more seconds a submission without a reply, sent at this time, may show up."""
+        age = (self.now() - ledger_sync.instant(sent)).total_seconds()
         return min(max(self.patience - age, 0.0), self.patience)  # also if the clock was put back
 
     def _send(self, csv: Path, draft: Entry, earlier: Collection[int]) -> int:
