@@ -10,7 +10,8 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -110,7 +111,7 @@ def _from_here(source: Path, target: Path, log: Log) -> None:
         raise UsageError(f"--from {source} is one file of several: name the folder that has them all")
     if (there := source.resolve()) == target.resolve():
         raise UsageError(f"--from {source} is the folder to fill: name where the files are now")
-    with atomic.lock(target), atomic.replacing_folder(target, log if strangers(target) else None) as folder:
+    with atomic.lock(target), _filling(target, str(there), (), log) as folder:
         if source.is_dir():
             log(f"download: {target.name}, using the files in {source} in place")
             for file in cifar.find_files(source):
@@ -124,7 +125,6 @@ def _from_here(source: Path, target: Path, log: Log) -> None:
         else:
             log(f"download: {target.name}, from {source}")
             archive.extract(source, folder)
-        _finish(folder, target, str(there), (), log)
 
 
 def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
@@ -136,21 +136,17 @@ def _from_kaggle(slug: str, target: Path, kaggle: Kaggle, log: Log) -> None:
         listed = kaggle.files(slug)
         size = sum(file.size for file in listed)
         cache = target.with_name(f".{slug}.download")  # survives a kill: the client resumes in it
-        cache.mkdir(parents=True, exist_ok=True)
         # Room for the archive and its content.
-        if (free := shutil.disk_usage(cache).free) < 2.2 * size:
+        if (free := shutil.disk_usage(target.parent).free) < 2.2 * size:
             raise PipelineError(
                 f"{target} needs {2.2 * size / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free: free space"
             )
         for last_try in (False, True):
             came = _fetch(slug, cache, size, kaggle, log)
             try:
-                with (
-                    working(f"verifying and extracting {megabytes(came.stat().st_size)}"),
-                    atomic.replacing_folder(target, log if strangers(target) else None) as folder,
-                ):
+                what = f"verifying and extracting {megabytes(came.stat().st_size)}"
+                with working(what), _filling(target, KAGGLE, listed, log) as folder:
                     archive.extract(came, folder)
-                    _finish(folder, target, KAGGLE, listed, log)
                 break
             except BadData as error:
                 shutil.rmtree(cache)
@@ -171,14 +167,17 @@ def _fetch(slug: str, cache: Path, most: int, kaggle: Kaggle, log: Log) -> Path:
     return came
 
 
-def _finish(folder: Path, target: Path, origin: str, listed: Sequence[RemoteFile], log: Log) -> None:
-    """Verify the files in `folder`, add CIFAR-10 if it is missing, and write the manifest."""
-    try:
-        files = _verified(folder, target, listed, log)
-    except (BadData, MissingInput) as error:  # the folder is removed: name its source instead
-        made_of = "Kaggle's archive" if origin == KAGGLE else origin
-        raise type(error)(str(error).replace(str(folder), made_of)) from error
-    Manifest("download", files, inputs={"source": origin}).write(folder)
+@contextmanager
+def _filling(target: Path, origin: str, listed: Sequence[RemoteFile], log: Log) -> Iterator[Path]:
+    """Yields a folder to fill with files from `origin`; adds CIFAR-10 if missing, verifies, and makes it `target`."""
+    with atomic.replacing_folder(target, log if strangers(target) else None) as folder:
+        yield folder
+        try:
+            files = _verified(folder, target, listed, log)
+        except (BadData, MissingInput) as error:  # the folder is removed: name its source instead
+            made_of = "Kaggle's archive" if origin == KAGGLE else origin
+            raise type(error)(str(error).replace(str(folder), made_of)) from error
+        Manifest("download", files, inputs={"source": origin}).write(folder)
 
 
 def _verified(folder: Path, target: Path, listed: Sequence[RemoteFile], log: Log) -> dict[str, FileRecord]:
@@ -271,7 +270,7 @@ def command(slug: str, paths: Paths, source: Path | None, timeout: float, force:
 
     Resumes an interrupted download.  In a Kaggle notebook it uses the mounted files in place.
     """  # fmt: skip
-    kaggle = Kaggle(os.environ, timeout, log=console.log)
+    kaggle = Kaggle(timeout=timeout, log=console.log)
     download(slug, paths, kaggle, console.log, source=source, force=force)
     cli.announce("preprocess", slug, paths)
 
