@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
@@ -119,7 +118,11 @@ class Kernels:
         shutil.rmtree(incoming, ignore_errors=True)
         try:
             self._await_end(kernel)
-            self._download(kernel, incoming)
+            names = [f"data/models/{kernel.run}/{name}" for name in RUN_FILES]
+            names += [f"submissions/{kernel.run}{ending}" for ending in CSV_ENDINGS]
+            incoming.mkdir(parents=True)
+            with Meter(f"kernel: {kernel.run}", None, BYTES, self.log) as meter:
+                self.kaggle.kernel_output(kernel.ref, names, incoming, meter.update)
             run = self._publish(kernel, Paths(models=incoming / "data/models", submissions=incoming / "submissions"))
         except KeyboardInterrupt:
             later = self._fetch_command(kernel)  # not the same command: with --force it would push again
@@ -161,14 +164,6 @@ class Kernels:
                 later = self._fetch_command(kernel)
                 raise NetworkError(f"{kernel.ref} did not end within {self.wait:.0f} s: `{later}` waits again")
             self.kaggle.sleep(self.poll)
-
-    def _download(self, kernel: Kernel, incoming: Path) -> None:
-        """Download the output of kernel_runner."""
-        names = [f"data/models/{kernel.run}/{name}" for name in RUN_FILES]
-        names += [f"submissions/{kernel.run}{ending}" for ending in CSV_ENDINGS]
-        incoming.mkdir(parents=True)
-        with Meter(f"kernel: {kernel.run}", None, BYTES, self.log) as meter:
-            self.kaggle.kernel_output(kernel.ref, names, incoming, meter.update)
 
     def _publish(self, kernel: Kernel, incoming: Paths) -> Run:
         """Verify and install the run and, last, its CSV; make the run the latest."""

@@ -36,7 +36,6 @@ LONGEST_WAIT = 300.0  # seconds, at most, before the next try
 RULES = "https://www.kaggle.com/competitions/{}/rules"
 REFUSALS = AccessDenied, UsageError, errors.BadData, errors.SubmissionLimit  # 4xx except 429: not carried out
 DIED_LOADING = 1  # Python's exit code; the child, once loaded, never uses it
-LARGEST = 2**63 - 1  # of Kaggle's numbers; none is negative
 
 # The environment of the client, besides credentials.  Not VERBOSE, which makes it print tokens.
 PASSED_ON = {
@@ -55,7 +54,7 @@ class Answer:
     def __post_init__(self) -> None:
         """Raise ValueError for such a number."""
         for name, value in vars(self).items():
-            if isinstance(value, int) and not 0 <= value <= LARGEST:
+            if isinstance(value, int) and not 0 <= value < 2**63:
                 raise ValueError(f"{name} is {value!r}")
 
 
@@ -346,7 +345,7 @@ def _refused(subject: str, credential: str, reply: Mapping[str, Any], message: s
     if "/" in subject:
         there = f"https://www.kaggle.com/code/{'/'.join(subject.split('/')[:2])}"
         join = f"is the kernel at {there}, and your phone verified, as GPUs need it?"
-    match int(reply["status"]):
+    match reply["status"]:
         case 401:
             return AccessDenied(f"Kaggle refused the credentials in {credential} (401): {credentials.CURE}")
         case 403:

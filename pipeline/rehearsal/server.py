@@ -67,7 +67,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """A call of the API, a download, or an upload."""
-        body, service = self.read_body(), self.server.service
+        service, size = self.server.service, self.headers.get("Content-Length", "")  # the client sends no chunks
+        body = self.rfile.read(min(int(size), MAX_BODY)) if size.isdecimal() else b""
         path = match[1] if (match := _OURS.fullmatch(self.path)) else ""
         if not path:
             self.offline(self.path.partition("//")[2].partition("/")[0])
@@ -96,11 +97,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.send_header("Connection", "close")
         self.end_headers()
-
-    def read_body(self) -> bytes:
-        """The request's body, if it is not too long; the client sends no chunks."""
-        size = self.headers.get("Content-Length") or "0"
-        return self.rfile.read(min(int(size), MAX_BODY)) if size.isdecimal() else b""
 
     def respond(self, call: str, act: Callable[[], Reply]) -> None:
         """Carry out the call and reply."""
