@@ -32,17 +32,16 @@ from pipeline.store.manifest import NAME as MANIFEST
 # Where old and new Kaggle notebooks mount a competition's files.
 KAGGLE_INPUT = (Path("/kaggle/input"), Path("/kaggle/input/competitions"))
 TIMEOUT = 60.0  # of CIFAR-10's home page: seconds without a byte
+WAITS = (2.0, 4.0)  # seconds before each retry of it
 
 
 def download(
-    slug: str, paths: Paths, kaggle: Kaggle, log: Log, *, source: Path | None = None, force: bool = False,
-    inputs: Sequence[Path] = KAGGLE_INPUT,
-) -> Path:  # fmt: skip
+    slug: str, paths: Paths, kaggle: Kaggle, log: Log, *, source: Path | None = None, force: bool = False
+) -> Path:
     """Bring the competition's files to data/raw/SLUG, and return that folder.
 
     Args:
         source: a folder laid out like the download, or the downloaded archive, instead of Kaggle.
-        inputs: folders in which a Kaggle notebook has SLUG.
 
     Raises:
         AccessDenied, NetworkError, UsageError: from Kaggle (see pipeline.errors).
@@ -52,7 +51,7 @@ def download(
     """
     target = paths.raw / slug
     if source is None:
-        source = next((folder / slug for folder in inputs if (folder / slug).is_dir()), None)
+        source = next((folder / slug for folder in KAGGLE_INPUT if (folder / slug).is_dir()), None)
     if source is not None:
         _require_apart(source, target)
     if not force and _is_complete(target, source, log):
@@ -219,7 +218,7 @@ def _unpack_cifar(packed: Path, folder: Path) -> None:
         raise BadData(f"{packed} holds no CIFAR-10 batches: put CIFAR-10's archive for Python in its place")
 
 
-def fetch_cifar(cache: Path, waits: Sequence[float] = (2.0, 4.0)) -> Path:
+def fetch_cifar(cache: Path) -> Path:
     """CIFAR-10's archive from its home page, by torchvision's downloader and MD5; a good one is kept.
 
     Raises:
@@ -230,22 +229,22 @@ def fetch_cifar(cache: Path, waits: Sequence[float] = (2.0, 4.0)) -> Path:
     from torchvision.datasets.utils import download_url  # noqa: PLC0415
 
     credentials.require_certificates(os.environ)
-    left = [*waits]  # seconds before each retry
     cache.mkdir(parents=True, exist_ok=True)
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)  # torchvision's downloader has none
     try:
-        while True:
+        for wait in (*WAITS, None):
             try:
                 download_url(CIFAR10.url, str(cache), cifar.ARCHIVE, CIFAR10.tgz_md5)
-                return cache / cifar.ARCHIVE
+                break
             except (OSError, RuntimeError, HTTPException) as error:  # RuntimeError: a wrong MD5
-                if not left:
+                if wait is None:
                     cure = f"run again, or put {cifar.ARCHIVE} into {cache}"
                     raise NetworkError(f"CIFAR-10 could not be downloaded ({printable(error)}): {cure}") from error
-            sleep(left.pop(0))
+                sleep(wait)
     finally:
         socket.setdefaulttimeout(before)
+    return cache / cifar.ARCHIVE
 
 
 @cli.stage_command("""

@@ -266,10 +266,11 @@ def test_a_damaged_manifest_is_mended_by_force(tmp_path: Path, source: Path) -> 
     assert tree(target(tmp_path)) == before
 
 
-def test_a_kaggle_notebooks_files_are_used_in_place(tmp_path: Path) -> None:
+def test_a_kaggle_notebooks_files_are_used_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = tmp_path / "kaggle/input"
     write_download(inputs / SLUG)
-    download(SLUG, Paths(raw=tmp_path / "raw"), Kaggle({}), print, inputs=[inputs])
+    monkeypatch.setattr("pipeline.download.KAGGLE_INPUT", (inputs,))
+    download(SLUG, Paths(raw=tmp_path / "raw"), Kaggle({}), print)
     assert (tmp_path / "raw" / SLUG / "cifar_test_nolabel.pkl").is_symlink()
 
 
@@ -333,9 +334,10 @@ def test_a_wrong_md5_is_a_network_error_after_three_tries(
     from torchvision.datasets import CIFAR10
 
     monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
+    monkeypatch.setattr("pipeline.download.WAITS", (0.01, 0.01))
     asked: list[float | None] = []
     monkeypatch.setattr(Quiet, "log_message", lambda *_: asked.append(socket.getdefaulttimeout()))
     with pytest.raises(NetworkError, match="CIFAR-10 could not be downloaded"):
-        fetch_cifar(tmp_path / "cache", waits=(0.01, 0.01))
+        fetch_cifar(tmp_path / "cache")
     assert len(asked) >= 3 and set(asked) == {TIMEOUT}  # seconds, which torchvision's downloader does not know
     assert socket.getdefaulttimeout() is None
