@@ -9,7 +9,6 @@ import io
 import pprint
 import re
 import tarfile
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -83,7 +82,7 @@ class Kernel:
         }  # fmt: skip
         text = RUNNER.read_text(encoding="utf-8")
         text = text.replace(ORDER_LINE, f"ORDER: dict[str, Any] = {pprint.pformat(order, width=100)}\n")
-        source = text.replace(PROJECT_LINE, f'PROJECT = """\n{_project()}\n"""\n').encode()
+        source = text.replace(PROJECT_LINE, f'PROJECT = """\n{_project()}"""\n').encode()
         if len(source) > LARGEST:
             cure = "move what does not belong to the project out of its folder `pipeline`"
             raise UsageError(f"the kernel's source has {len(source):,} bytes; Kaggle's limit is {LARGEST:,}: {cure}")
@@ -116,4 +115,4 @@ def _project() -> str:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             project.addfile(member, io.BytesIO(content))
-    return "\n".join(textwrap.wrap(base64.b64encode(archive.getvalue()).decode(), 120))
+    return base64.encodebytes(archive.getvalue()).decode()
