@@ -19,7 +19,6 @@ from pipeline.rehearsal.service import USERNAME, Service
 from pipeline.rehearsal.state import State, Truth
 from pipeline.store import atomic
 
-EMBEDDED = "the embedded digits"
 # A token of our own in the environment keeps the client from reading the user's ~/.kaggle/access_token.
 TOKEN = "rehearsal-token-no-secret"
 
@@ -53,7 +52,7 @@ def mock_kaggle(
     if folder is not None:
         _check(folder, state, labels)
     slug = slug or slug_of(folder)
-    source = EMBEDDED if folder is None else str(folder.resolve())
+    source = "the embedded digits" if folder is None else str(folder.resolve())
     with atomic.lock(state):
         memory = State(state, slug, source)
         if folder is None:
