@@ -53,7 +53,9 @@ def download(
     if source is None:
         source = next((folder / slug for folder in KAGGLE_INPUT if (folder / slug).is_dir()), None)
     if source is not None:
-        _require_apart(source, target)
+        here, there = target.resolve(), source.resolve()
+        if here in there.parents or there in here.parents:
+            raise UsageError(f"--from {source} and {target} contain each other: move the files elsewhere first")
     if not force and _is_complete(target, source, log):
         return target
     began = monotonic()
@@ -63,13 +65,6 @@ def download(
         _from_here(source, target, log)
     console.show(f"{target}: complete, in {duration(monotonic() - began)}")
     return target
-
-
-def _require_apart(source: Path, target: Path) -> None:
-    """UsageError if the files would be used from, or replaced in, a folder that has the other."""
-    here, there = target.resolve(), source.resolve()
-    if here in there.parents or there in here.parents:
-        raise UsageError(f"--from {source} and {target} contain each other: move the files elsewhere first")
 
 
 def _is_complete(target: Path, source: Path | None, log: Log) -> bool:
