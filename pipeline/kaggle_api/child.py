@@ -182,8 +182,8 @@ def handle(request: dict[str, Any]) -> dict[str, Any]:
         return {"ok": False, "kind": "credentials", "message": str(error)}
     except (Exception, SystemExit) as error:  # whatever the client raises becomes a reply
         # The client wraps the refusal of a kernel call; the refusal is the error's context.
-        refused = isinstance(error, ValueError) and isinstance(error.__context__, requests.HTTPError)
-        return _refusal(request["call"], error.__context__ if refused else error)
+        wrapped = error.__context__ if isinstance(error, ValueError) else None
+        return _refusal(request["call"], wrapped if isinstance(wrapped, requests.HTTPError) else error)
 
 
 def _authenticated() -> Any:
@@ -225,7 +225,7 @@ def _authenticated() -> Any:
     return api
 
 
-def _refusal(call: str, error: BaseException | None) -> dict[str, Any]:
+def _refusal(call: str, error: BaseException) -> dict[str, Any]:
     """The reply to `call` for an error."""
     reply: dict[str, Any] = {"ok": False, "kind": "other", "message": _message(error), "creating": _creating(call)}
     match error:
@@ -295,10 +295,10 @@ def _status(response: requests.Response) -> int:
     return status
 
 
-def _message(error: BaseException | None) -> str:
+def _message(error: BaseException) -> str:
     """The error's text without the secrets that the parent cannot know: signed URLs, a renewed OAuth token."""
     # For a failed connection, requests mostly describes the request; the reason says what failed.
-    reason = getattr(next(iter(error.args if error else ()), None), "reason", None) or error
+    reason = getattr(next(iter(error.args), None), "reason", None) or error
     message = SIGNED_PATH.sub("/***", QUERY.sub("?***", f"{type(error).__name__}: {reason}"))
     api = getattr(sys.modules.get("kaggle"), "api", None)
     token = getattr(api, "config_values", {}).get("token")
