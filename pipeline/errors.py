@@ -42,7 +42,7 @@ class AccessDenied(PipelineError):
 class NetworkError(PipelineError):
     """No network, a time limit, or Kaggle is down (429, 5xx).
 
-    `retry_after`: Kaggle's Retry-After, in seconds.  `unanswered`: Kaggle may still carry out the request.
+    `retry_after`: Kaggle's Retry-After, in seconds, at most 300.  `unanswered`: Kaggle may still carry out the request.
     """
 
     exit_code, meaning = 6, "network or Kaggle down"

@@ -31,7 +31,7 @@ from pipeline.config import PARAMETER_LIMIT, Paths
 from pipeline.console import duration, working
 from pipeline.errors import Log, NetworkError, PipelineError, ScoringError, SubmissionLimit, UsageError
 from pipeline.kaggle_api import credentials, ledger_sync
-from pipeline.kaggle_api.client import LONGEST_WAIT, REFUSALS, Kaggle
+from pipeline.kaggle_api.client import REFUSALS, Kaggle
 from pipeline.store import atomic, ledger, overview, runs, submission_format
 from pipeline.store.ledger import Entry
 from pipeline.store.manifest import FileRecord
@@ -146,8 +146,7 @@ class Sender:
         Raises:
             NetworkError: it is unknown until the next run.
         """
-        settle = max(self.settle, min(error.retry_after or 0.0, LONGEST_WAIT))
-        seconds = self.patience if error.unanswered else settle
+        seconds = self.patience if error.unanswered else max(self.settle, error.retry_after or 0.0)
         self.log(f"submit: {error}; it may still have arrived: {LOOKING}, {seconds:.0f} s")
         if (ref := self._look(draft, earlier, seconds)) is not None:
             self.log(f"submit: it did arrive, as ref {ref}")

@@ -32,7 +32,7 @@ from pipeline.store.manifest import from_json
 CHILD = Path(__file__).with_name("child.py")
 MARKER = ".kaggle-partial"  # suffix of the client's own file for resuming
 DOWNLOAD_LIMIT = 6 * 3600.0  # seconds for a whole download; a stalled one ends after `timeout`
-LONGEST_WAIT = 300.0  # seconds, at most, before the next try
+LONGEST_WAIT = 300.0  # seconds; a longer Retry-After is cut
 RULES = "https://www.kaggle.com/competitions/{}/rules"
 REFUSALS = AccessDenied, UsageError, errors.BadData, errors.SubmissionLimit  # 4xx except 429: not carried out
 DIED_LOADING = 1  # Python's exit code; the child, once loaded, never uses it
@@ -222,7 +222,7 @@ class Kaggle:
                     raise
                 wait = min(self.backoff * 2 ** max(failed - 1, 0), 60.0) + random.uniform(0, self.backoff)
                 if error.retry_after is not None:
-                    wait = min(error.retry_after, LONGEST_WAIT)
+                    wait = error.retry_after
                 what = f"going on after {there} bytes" if there > before else "trying again"
                 problem, _, _cure = str(error).rpartition(": ")
                 self.log(f"kaggle: {problem}; {what} in {wait:.0f} s")
@@ -370,6 +370,6 @@ def _nonsense(what: str, unanswered: bool = False) -> NetworkError:
 
 def _seconds(reply: Mapping[str, Any]) -> float | None:
     try:
-        return max(0.0, float(reply.get("retry_after") or ""))
+        return min(max(0.0, float(reply.get("retry_after") or "")), LONGEST_WAIT)
     except ValueError:
         return None
