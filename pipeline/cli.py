@@ -184,6 +184,12 @@ def wait(seconds: int, what: str) -> Callable[[Command], Command]:
                         help=f"How long to wait for {what}.")  # fmt: skip
 
 
+def poll(seconds: int) -> Callable[[Command], Command]:
+    """--poll, by default `seconds`."""
+    return click.option("--poll", metavar="SECONDS", type=Finite(min=0.1), default=seconds, show_default=True,
+                        help="Interval between two requests to Kaggle.")  # fmt: skip
+
+
 def _folder(flag: str, default: Path, what: str) -> Callable[[Command], Command]:
     return click.option(flag, metavar="FOLDER", type=FOLDER, default=default, show_default=True, help=what)
 

@@ -208,12 +208,8 @@ def verify(kernel: Kernel, paths: Paths) -> Run:
 
 def _waiting(function: Callable[..., None]) -> Callable[..., None]:
     """The options for waiting and fetching."""
-    for option in (
-        cli.force, cli.submissions, cli.models, cli.timeout,
-        click.option("--poll", metavar="SECONDS", type=cli.Finite(min=0.1), default=15, show_default=True,
-                     help="Interval between two requests to Kaggle."),
-        cli.wait(43200, "the kernel's end"),
-    ):  # fmt: skip
+    wait = cli.wait(43200, "the kernel's end")
+    for option in (cli.force, cli.submissions, cli.models, cli.timeout, cli.poll(15), wait):
         function = option(function)
     return function
 

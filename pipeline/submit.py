@@ -256,8 +256,7 @@ python -m pipeline.submit --csv other.csv --competition SLUG
 @click.option("--again", is_flag=True,
               help="Submit it even if it was submitted before or is predicted below your best score.")  # fmt: skip
 @cli.wait(900, "the score")
-@click.option("--poll", metavar="SECONDS", type=cli.Finite(min=0.1), default=5, show_default=True,
-              help="Interval between two requests to Kaggle.")  # fmt: skip
+@cli.poll(5)
 @cli.timeout
 @cli.processed
 @cli.models
