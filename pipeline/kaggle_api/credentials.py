@@ -95,7 +95,7 @@ def _legacy(environ: Mapping[str, str]) -> Found | None:
 
 def _why_none(environ: Mapping[str, str]) -> str:
     user, configured = _folders(environ)[0], environ.get("KAGGLE_CONFIG_DIR")
-    half = [name for name in LEGACY if environ.get(name)]
+    half = [name for name in LEGACY if environ.get(name, "").strip(AROUND)]
     if half:
         return f"{half[0]} is set, and {' and '.join(LEGACY.keys() - half)} is not:{CORRECT}"
     if configured:

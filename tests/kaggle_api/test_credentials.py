@@ -109,7 +109,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "says"),
     [
-        ({"KAGGLE_USERNAME": "u"}, "KAGGLE_USERNAME is set, and KAGGLE_KEY is not"),
+        ({"KAGGLE_USERNAME": "u", "KAGGLE_KEY": " "}, "KAGGLE_USERNAME is set, and KAGGLE_KEY is not"),
         ({"KAGGLE_KEY": SECRET}, "KAGGLE_KEY is set, and KAGGLE_USERNAME is not"),
         ({"KAGGLE_CONFIG_DIR": "nowhere"}, "KAGGLE_CONFIG_DIR names nowhere, which has no kaggle.json"),
         ({"KAGGLE_API_TOKEN": f"two {SECRET}"}, "no token in KAGGLE_API_TOKEN"),
