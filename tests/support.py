@@ -131,12 +131,24 @@ def paths_in(cwd: Path) -> Paths:
     return Paths(cwd / "data/raw", cwd / "data/processed", cwd / "data/models", cwd / "submissions")
 
 
-def prepare(cwd: Path, **options: int) -> Path:
+def prepare(cwd: Path, hidden: int = 30, seed: int = 0) -> Path:
     """A folder in which download and preprocess are done for SLUG; returns `cwd`."""
-    source = write_download(cwd / "source", **options)
+    template = Path(_prepared(hidden, seed).name)
+    for made in ("source", "data/processed"):
+        shutil.copytree(template / made, cwd / made)
+    download(SLUG, paths_in(cwd), Kaggle({}), print, source=cwd / "source")
+    return cwd
+
+
+@functools.cache
+def _prepared(hidden: int, seed: int) -> "tempfile.TemporaryDirectory[str]":
+    """What `prepare` copies: preprocessed once in this process.  The download itself holds links, to its source."""
+    folder = tempfile.TemporaryDirectory(prefix="prepared-")
+    cwd = Path(folder.name)
+    source = write_download(cwd / "source", hidden, seed)
     download(SLUG, paths_in(cwd), Kaggle({}), print, source=source)
     preprocess(SLUG, paths_in(cwd), print)
-    return cwd
+    return folder
 
 
 def write_run(cwd: Path, name: str = "tiny-run", seed: int = 0) -> Path:
