@@ -5,35 +5,19 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from pipeline.errors import BadData, PipelineError
-from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.store.runs import CHECKPOINT, EpochRow
-from pipeline.training.device import Device
-from pipeline.training.state import State, load_checkpoint, save_checkpoint, start
+from pipeline.training.state import load_checkpoint, save_checkpoint, start
 from pipeline.training.step import TrainStep
-
-CPU = Device("cpu", "fp32")
-CONFIG = dataclasses.replace(PRESETS["rehearsal"].with_epochs(2), batch_size=32)
-GENERATOR = np.random.default_rng(0)
-IMAGES = torch.from_numpy(GENERATOR.integers(0, 256, (32, 32, 32, 3), dtype=np.uint8))
-LABELS = torch.from_numpy(GENERATOR.integers(0, 10, 32))
+from tests.training.test_step import CONFIG, CPU, IMAGES, LABELS, trained
 
 
 def row(epoch: int, accuracy: float) -> EpochRow:
     return EpochRow(epoch, 1e-3, 2.0, 20.0, 1.9, accuracy, 100.0, 5.0)
-
-
-def trained(config: TrainConfig, steps: int = 2) -> State:
-    state = start(config, CPU)
-    step = TrainStep(state, config, CPU, steps)
-    for _ in range(steps):
-        step(IMAGES, LABELS)
-    return state
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -54,7 +38,7 @@ def test_the_best_epochs_weights_are_kept(accuracies: tuple[float, ...]) -> None
 @pytest.mark.parametrize("options", [{}, {"optimizer": "sgd", "ema_decay": 0.9}])
 def test_a_checkpoint_brings_everything_back(tmp_path: Path, options: dict[str, Any]) -> None:
     config = dataclasses.replace(CONFIG, **options)
-    state, fresh = trained(config), start(dataclasses.replace(config, seed=1), CPU)
+    state, fresh = trained(config, steps=2), start(dataclasses.replace(config, seed=1), CPU)
     state.finish_epoch(row(1, 30.0))
     TrainStep(state, config, CPU, 2)(IMAGES, LABELS)
     save_checkpoint(tmp_path / CHECKPOINT, state, "card")

@@ -2,13 +2,14 @@ import copy
 import dataclasses
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softmax
 
 from pipeline.model.resnet import build, normalise
@@ -130,9 +131,12 @@ def test_the_ema_is_what_is_selected() -> None:
 
 COMPILED = dataclasses.replace(CPU, compiled=True)
 SMALL = dataclasses.replace(CONFIG, model=ModelConfig("small", 8, (8,), (1,), (2,)))
-
-
 PLAIN_COMPILE = torch.compile
+
+
+def compile_as(patch: pytest.MonkeyPatch, compiled: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    """Let compiled models compute this, of the plain one and its images."""
+    patch.setattr(torch, "compile", lambda model, **_options: partial(compiled, model))
 
 
 def test_a_compiled_model_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,65 +147,51 @@ def test_a_compiled_model_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> No
         torch.testing.assert_close(compiled.model.state_dict()[name], value, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("fails_at", [0, 1, 2])  # torch.compile itself, the first step, a later one
+DYNAMO = "error: Dynamo is not supported on Python 4"
+CRASH = AssertionError("CppCompileError: C++ compile error\n\nOutput:\nx.cpp:1:10: fatal error: no Python.h")
+CAPTURING = "error: operation not permitted when stream is capturing"
+
+
+@pytest.mark.parametrize(
+    ("fails_at", "error", "cause"),
+    [
+        (0, RuntimeError(DYNAMO), DYNAMO),  # torch.compile itself
+        *((step, CRASH, "fatal error: no Python.h") for step in (1, 2)),
+        (2, RuntimeError(f"CUDA {CAPTURING}"), CAPTURING),  # as it records a graph: an error like a device's
+    ],
+)
 def test_a_compiler_that_fails_at_any_time_is_told_once_and_leaves_nothing(
-    monkeypatch: pytest.MonkeyPatch, fails_at: int
+    monkeypatch: pytest.MonkeyPatch, fails_at: int, error: Exception, cause: str
 ) -> None:
     calls: list[int] = []
 
-    def compiler(model: Callable[[Tensor], Tensor], **_options: object) -> Callable[[Tensor], Tensor]:
-        def compiled(images: Tensor) -> Tensor:
-            calls.append(1)
-            if len(calls) >= fails_at:
-                torch.rand(1)  # as the masks of dropout are drawn
-                raise AssertionError(
-                    "CppCompileError: C++ compile error\n\nOutput:\nx.cpp:1:10: fatal error: no Python.h"
-                )
-            return model(images)
+    def compiled(model: nn.Module, images: Tensor) -> Tensor:
+        calls.append(1)
+        output: Tensor = model(images)  # by which the norms' statistics move, and dropout draws
+        if len(calls) == fails_at:
+            raise error
+        return output
 
-        if fails_at == 0:
-            raise RuntimeError("error: Dynamo is not supported on Python 4")
-        return compiled
-
-    monkeypatch.setattr(torch, "compile", compiler)
+    compile_as(monkeypatch, compiled)
+    if fails_at == 0:
+        monkeypatch.setattr(torch, "compile", mock.Mock(side_effect=error))
     config, lines, told = dataclasses.replace(SMALL, dropout=0.5), list[str](), mock.Mock()
     assert same(trained(config, device=COMPILED, log=lines.append, uncompiled=told), trained(config))
-    cause = "fatal error: no Python.h" if fails_at else "error: Dynamo is not supported on Python 4"
     assert lines[-1] == f"compiling the model fails here ({cause}): training the plain model"
     assert lines[:-1] == (["compiled in 0s"] if fails_at == 2 else []) and len(calls) == fails_at
     told.assert_called_once_with()
-
-
-def test_a_graph_that_cannot_be_recorded_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA records it in the second step, with an error like a device's."""
-    calls: list[int] = []
-
-    def compiler(model: Callable[[Tensor], Tensor], **_options: object) -> Callable[[Tensor], Tensor]:
-        def compiled(images: Tensor) -> Tensor:
-            calls.append(1)
-            output = model(images)
-            if len(calls) == 2:
-                raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
-            return output
-
-        return compiled
-
-    monkeypatch.setattr(torch, "compile", compiler)
-    lines = list[str]()
-    assert same(trained(SMALL, device=COMPILED, log=lines.append), trained(SMALL))
-    assert lines[-1].endswith("when stream is capturing): training the plain model") and len(calls) == 2
 
 
 def test_the_plain_step_has_the_memory_of_the_failed_one(monkeypatch: pytest.MonkeyPatch) -> None:
     large: list[weakref.ref[Tensor]] = []
     left: list[Tensor | None] = []
 
-    def compiled(images: Tensor) -> Tensor:
+    def compiled(_model: nn.Module, images: Tensor) -> Tensor:
         copied = images.clone()
         large.append(weakref.ref(copied))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(torch, "compile", lambda _model, **_options: compiled)
+    compile_as(monkeypatch, compiled)
     state = start(SMALL, CPU)
     state.model.register_forward_pre_hook(lambda *_: left.append(large[0]()))
     TrainStep(state, SMALL, COMPILED, 100)(IMAGES, LABELS)
@@ -211,14 +201,12 @@ def test_the_plain_step_has_the_memory_of_the_failed_one(monkeypatch: pytest.Mon
 def test_only_whole_batches_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    def compiler(model: Callable[[Tensor], Tensor], **_options: object) -> Callable[[Tensor], Tensor]:
-        def compiled(images: Tensor) -> Tensor:
-            sizes.append(len(images))
-            return model(images)
+    def compiled(model: nn.Module, images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        output: Tensor = model(images)
+        return output
 
-        return compiled
-
-    monkeypatch.setattr(torch, "compile", compiler)
+    compile_as(monkeypatch, compiled)
     step = TrainStep(start(SMALL, COMPILED), SMALL, COMPILED, 100)
     for rows in (32, 20, 32):
         step(IMAGES[:rows], LABELS[:rows])
@@ -228,10 +216,7 @@ def test_only_whole_batches_are_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_device_that_fails_in_the_first_compiled_step_is_no_compilers_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(_images: Tensor) -> Tensor:
-        raise RuntimeError("CUDA error: unspecified launch failure")
-
-    monkeypatch.setattr(torch, "compile", lambda model, **_options: fail)
+    compile_as(monkeypatch, mock.Mock(side_effect=RuntimeError("CUDA error: unspecified launch failure")))
     with pytest.raises(RuntimeError, match="launch failure"):
         trained(SMALL, device=COMPILED)
 
