@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from pipeline import cli, console, recipes, train
 from pipeline.errors import BadData, NetworkError, UsageError
 from pipeline.store.runs import Run
-from tests.support import ROOT, clean_environment, error_line, here, predicted_place
+from tests.support import ROOT, clean_environment, error_line, here
 from tests.training.tiny import SLUG, write_tiny
 
 
@@ -157,7 +157,7 @@ def test_a_terminal_in_latin_1_shows_what_it_can(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_second_line_of_an_error_begins_with_two_spaces(tmp_path: Path) -> None:
-    result = here("submit", cwd=predicted_place(tmp_path))
+    result = here("download", cwd=tmp_path)
     assert "put it\n  into ~/.kaggle/access_token" in result.stderr
 
 
