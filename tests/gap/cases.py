@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.gap.corruption_fit import Fit
-from pipeline.gap.corruptions import Corruption
+from pipeline.gap.corruptions import Corruption, Images
 from pipeline.gap.diagnosis import Diagnosis, Findings
 from pipeline.store.ledger import Entry
 from pipeline.store.processed import ArrayName, Processed
@@ -32,6 +32,11 @@ HARDER = dataclasses.replace(
     NOTHING, verdict="natural", reason="uncorrupted images that are harder", auc=0.73, harder=0.1,
     pixels=Fit(0.4, (Corruption("blur", 0.5),), 0.3, (), False),
 )  # fmt: skip
+
+
+def plain(*colours: tuple[float, float, float]) -> Images:
+    """Images of one colour each."""
+    return np.broadcast_to(np.array(colours, dtype=np.uint8)[:, None, None], (len(colours), 32, 32, 3)).copy()
 
 
 def two(*first: float) -> NDArray[np.float64]:

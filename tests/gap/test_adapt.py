@@ -13,16 +13,11 @@ from pipeline.gap.corruptions import Corruption, Images
 from pipeline.gap.diagnosis import Trial
 from pipeline.gap.shift import LabelShift
 from pipeline.store.submissions import Adapt, Mitigation
-from tests.gap.cases import ALIKE, SWAPPED, two
+from tests.gap.cases import ALIKE, SWAPPED, plain, two
 
 
 def darkened(by: float) -> Fit:
     return Fit(2.0, (Corruption("brightness", -by),), 0.2, (), False)
-
-
-def plain(*colours: tuple[int, int, int]) -> Images:
-    """Images of one colour each."""
-    return np.broadcast_to(np.array(colours, dtype=np.uint8)[:, None, None], (len(colours), 32, 32, 3)).copy()
 
 
 def greys(*values: int) -> Images:

@@ -9,14 +9,10 @@ import pytest
 from pipeline.config import MEAN, STD
 from pipeline.gap import corruptions
 from pipeline.gap.corruptions import KINDS, Corruption, Images
+from tests.gap.cases import plain
 from tests.support import images as smooth_images
 
 NOISY = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-
-
-def plain(*colours: tuple[float, float, float]) -> Images:
-    """Images of one colour each."""
-    return np.broadcast_to(np.array(colours, dtype=np.uint8)[:, None, None], (len(colours), 32, 32, 3)).copy()
 
 
 def halves(left: int, right: int) -> Images:
