@@ -46,6 +46,14 @@ def finish(
     return folder
 
 
+def report(folder: Path) -> Path:
+    """A run's report; its page."""
+    page = folder / "report/index.html"
+    page.parent.mkdir()
+    page.write_text("<html></html>")
+    return page
+
+
 def answer(place: Path, *names: str, csv: str | None = None) -> Path:
     """A CSV of these runs as predict would have left it; its path."""
     data = Processed.open(place / "data/processed" / SLUG)

@@ -16,7 +16,7 @@ import pytest
 from pipeline.config import DEFAULT_COMPETITION
 from pipeline.store import atomic, ledger, runs
 from pipeline.store.manifest import NAME as MANIFEST
-from tests.places import answer, begin, finish, note
+from tests.places import answer, begin, finish, note, report
 from tests.support import ROOT, SLUG, clean_environment, error_line, here, prepare
 
 NEXT = ("next: ", "then: ")
@@ -129,9 +129,7 @@ def test_each_stage_follows_on_the_one_before(prepared: Path, tmp_path: Path) ->
     assert line(tmp_path, "runs") == f"{folder.name} rehearsal 12 90.00% 82.00% 1m 0s latest"
     assert line(tmp_path, "ledger").startswith("best public 82.00%, 1 submission, ")
     assert line(tmp_path, "report").startswith("absent: ") and following(tmp_path) == "report"
-    page = folder / "report/index.html"
-    page.parent.mkdir()
-    page.write_text("<html></html>")
+    report(folder)
     assert line(tmp_path, "report") == f"complete: data/models/{folder.name}/report/index.html"
     assert following(tmp_path) == CHECK
 
@@ -192,9 +190,7 @@ def test_a_csv_that_is_not_what_its_run_predicts_is_stale(place: Path) -> None:
 
 @pytest.mark.parametrize("changed", ["metrics.jsonl", "../../../submissions/mine.json"])
 def test_a_report_is_stale_when_what_it_shows_has_changed(submitted: Path, changed: str) -> None:
-    page = submitted / "data/models/mine/report/index.html"
-    page.parent.mkdir()
-    page.write_text("<html></html>")
+    page = report(submitted / "data/models/mine")
     assert line(submitted, "report").startswith("complete: ") and following(submitted) == CHECK
     os.utime(page.parent.parent / changed, (time.time() + 9, time.time() + 9))
     assert line(submitted, "report").startswith("stale: ") and following(submitted) == "report"
@@ -206,9 +202,7 @@ def test_a_csv_that_is_predicted_below_the_best_score_is_not_to_be_submitted(sub
     assert following(submitted) == "submit --csv submissions/worse.csv"
     note(submitted / "submissions/mine.csv", ledger.COMPLETE, public=85.5)
     assert following(submitted) == "report"
-    page = submitted / "data/models/worse/report/index.html"
-    page.parent.mkdir()
-    page.write_text("<html></html>")
+    report(submitted / "data/models/worse")
     below = "predicted below your best score, 85.50%"
     assert following(submitted) == CHECK and f"don't submit submissions/worse.csv: {below}" in shown(submitted)[-1]
     refused = here("submit", "--csv", "submissions/worse.csv", cwd=submitted)  # without asking Kaggle
@@ -311,9 +305,7 @@ DAMAGE = {  # of a file: the cure that is shown, and the next command
 @pytest.mark.parametrize("content", ["", "\x1b[31m\n"])
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_is_shown_with_its_cure_and_what_comes_next(submitted: Path, name: str, content: str) -> None:
-    page = submitted / "data/models/mine/report/index.html"
-    page.parent.mkdir()
-    page.write_text("<html></html>")
+    page = report(submitted / "data/models/mine")
     (submitted / name).write_text(content)
     for path in (page, submitted / name):
         os.utime(path, (time.time() + 9, time.time() + 9))
