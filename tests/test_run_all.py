@@ -82,12 +82,15 @@ class Project:
         return [f"{c.split()[0]} {n}" for c in self.calls() for start, n in names.items() if f" {start}" in c]
 
 
-GIVEN = pytest.mark.parametrize("given", [False, True], ids=["with .venv", "with PIPELINE_PYTHON"])
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
+
+
+@pytest.fixture(params=[False, True], ids=["with .venv", "with PIPELINE_PYTHON"])
+def given(request: pytest.FixtureRequest, project: Project) -> dict[str, str]:
+    """The variable that names an interpreter, or none."""
+    return {"PIPELINE_PYTHON": str(project.fake)} if request.param else {}
 
 
 @pytest.fixture
@@ -99,12 +102,10 @@ def real_checks(project: Project) -> None:
 # --- set-up -------------------------------------------------------------------------------------------------
 
 
-@GIVEN
-def test_missing_credentials_are_noticed_before_anything_is_made(project: Project, given: bool) -> None:
-    interpreter = {"PIPELINE_PYTHON": str(project.fake)} if given else {}
+def test_missing_credentials_are_noticed_before_anything_is_made(project: Project, given: dict[str, str]) -> None:
     before = sorted(project.folder.iterdir())
     for arguments in ([], ["--submit", "--data", str(project.programs)]):
-        result = project.run(*arguments, **interpreter)
+        result = project.run(*arguments, **given)
         assert result.returncode == 5
         assert "no Kaggle credentials" in result.stderr
         assert project.calls() == ["base -m pipeline.kaggle_api.credentials"]
@@ -120,22 +121,19 @@ def test_with_credentials_it_installs_and_runs_the_stages_in_order(project: Proj
     assert calls[3][3] == "--dry-run"  # wrong options are refused before anything is spent on them
 
 
-@GIVEN
-def test_it_installs_again_only_for_other_requirements(project: Project, given: bool) -> None:
-    interpreter = {"PIPELINE_PYTHON": str(project.fake)} if given else {}
+def test_it_installs_again_only_for_other_requirements(project: Project, given: dict[str, str]) -> None:
     first, again = (["base install"],) * 2 if given else (["base venv", "venv install"], ["venv install"])
     for line, made in (("", first), ("", []), ("more", again), ("", [])):
         with (project.folder / "requirements.txt").open("a") as stream:
             stream.write(line)
-        assert project.run("--setup", **interpreter).returncode == 0
+        assert project.run("--setup", **given).returncode == 0
         assert project.made() == made
-    assert (project.folder / ".venv").exists() != given
+    assert (project.folder / ".venv").exists() != bool(given)
 
 
-@GIVEN
-def test_an_environment_without_pip_gets_it(project: Project, given: bool) -> None:
+def test_an_environment_without_pip_gets_it(project: Project, given: dict[str, str]) -> None:
     (project.log.with_name("calls.no-pip")).touch()
-    result = project.run("--setup", **({"PIPELINE_PYTHON": str(project.fake)} if given else {}))
+    result = project.run("--setup", **given)
     assert result.returncode == 0 and "-m ensurepip" in "".join(project.calls())
 
 
