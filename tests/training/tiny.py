@@ -1,10 +1,12 @@
 """A tiny processed folder that a model can learn in seconds, and a way into the middle of a training."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.store.manifest import Manifest, records
@@ -20,18 +22,24 @@ def write_tiny(processed: Path, train: int = 300, test: int = 100, seed: int = 0
     """
     folder = processed / SLUG
     folder.mkdir(parents=True)
-    generator = np.random.default_rng(seed)
-    patterns = generator.integers(0, 256, (10, 4, 4, 3)).repeat(8, axis=1).repeat(8, axis=2)
-    for name, rows in (("train", train), ("test", test)):
-        labels = np.arange(rows, dtype=np.int64) % 10
-        noisy = patterns[labels] + generator.normal(0, 25, (rows, 32, 32, 3))
-        np.save(folder / f"{name}_images.npy", noisy.clip(0, 255).astype(np.uint8))
-        np.save(folder / f"{name}_labels.npy", labels)
-    np.save(folder / "hidden_images.npy", np.load(folder / "test_images.npy")[::3])
-    np.save(folder / "hidden_ids.npy", np.arange(len(range(0, test, 3)), dtype=np.int64))
+    for name, values in _arrays(train, test, seed).items():
+        np.save(folder / f"{name}.npy", values)
     facts = {"class_names": [f"class{i}" for i in range(10)]}
     Manifest("preprocess", records(folder, folder.glob("*.npy")), facts=facts).write(folder)
     return folder
+
+
+@functools.cache
+def _arrays(train: int, test: int, seed: int) -> dict[str, NDArray[np.generic]]:
+    generator = np.random.default_rng(seed)
+    patterns = generator.integers(0, 256, (10, 4, 4, 3)).repeat(8, axis=1).repeat(8, axis=2)
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for name, rows in (("train", train), ("test", test)):
+        labels = arrays[f"{name}_labels"] = np.arange(rows, dtype=np.int64) % 10
+        noisy = patterns[labels] + generator.normal(0, 25, (rows, 32, 32, 3))
+        arrays[f"{name}_images"] = noisy.clip(0, 255).astype(np.uint8)
+    hidden = arrays["test_images"][::3]
+    return {**arrays, "hidden_images": hidden, "hidden_ids": np.arange(len(hidden), dtype=np.int64)}
 
 
 def before_step(patch: pytest.MonkeyPatch, epoch: int, step: int, action: Callable[[], object]) -> None:
