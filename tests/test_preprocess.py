@@ -3,7 +3,6 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from pipeline.config import DEFAULT_COMPETITION
 from pipeline.store import cifar
 from pipeline.store.processed import Processed
-from tests.support import SLUG, Killed, error_line, here, images, prepare, tree, write_download
+from tests.support import NAMES, SLUG, error_line, here, images, prepare, tree, write_download
 
 HIDDEN = "cifar_test_nolabel.pkl"
 
@@ -30,11 +29,12 @@ def test_arrays_are_the_files_images(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "layout HWC, RGB; ids from the file" in result.stdout
     data = Processed.open(tmp_path / "data/processed" / SLUG)
-    assert np.array_equal(data.array("train_images")[20:40], images(20, 1))
+    assert np.array_equal(data.array("train_images"), np.concatenate([images(20, batch) for batch in range(5)]))
+    assert data.array("train_labels").tolist() == [i % 10 for i in range(20)] * 5
     assert np.array_equal(data.array("hidden_images"), images(30, 9))
     assert data.array("hidden_ids").tolist() == list(range(100, 130))
     assert data.array("test_labels").dtype == np.int64
-    assert data.class_names[0] == "zero"
+    assert data.class_names == [*NAMES]
     *_, end, following = result.stdout.splitlines()
     assert end.startswith(f"data/processed/{SLUG}: 6 arrays, in ")
     assert following == f"next: python -m pipeline.train --competition {SLUG}"
@@ -153,18 +153,3 @@ def test_a_folder_laid_out_like_the_download_will_do_as_raw(tmp_path: Path) -> N
     (raw(tmp_path) / HIDDEN).write_bytes(b"")
     cure = f"`python -m pipeline.download --competition {SLUG} --from {tmp_path / 'source'}`"
     assert cure in error_line(preprocess(tmp_path, "--raw", f"data/raw/{SLUG}"), 4)
-
-
-def test_a_killed_preprocess_leaves_no_half_folder_and_a_rerun_finishes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def dying(*arguments: Any, save: Any = np.save, **options: Any) -> None:
-        save(*arguments, **options)
-        raise Killed
-
-    write_download(raw(tmp_path))
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(np, "save", dying)
-        preprocess(tmp_path)
-    assert not (tmp_path / "data/processed" / SLUG).exists()
-    assert preprocess(tmp_path).returncode == 0

@@ -77,16 +77,6 @@ def test_colours_are_judged_by_more_images_than_the_layout(tmp_path: Path) -> No
     assert len(hidden.sample()) == len(hidden)
 
 
-def test_batches_and_class_names(tmp_path: Path) -> None:
-    folder = cifar.find_batches(write_download(tmp_path / "download"))
-    assert folder is not None
-    train = cifar.read_batches(folder, cifar.TRAIN_BATCHES)
-    assert train.images.shape == (100, 32, 32, 3)
-    assert np.array_equal(train.images[20:40], images(20, 1))
-    assert train.labels.tolist() == [i % 10 for i in range(20)] * 5
-    assert cifar.read_class_names(folder)[3] == "three"
-
-
 @pytest.mark.parametrize(
     ("order", "labels", "said"),
     [
