@@ -25,6 +25,7 @@ RUN, FOLDER = "tiny-run", "data/models/tiny-run/report"
 TRAINING, SCORES = {"Accuracy", "Loss (cross entropy)"}, {"Kaggle score against holdout accuracy"}
 IMAGES = {"Confusion", "Classes", "Images below each confidence", "Most confident mistakes", "Lowest confidence",
           "Least like the holdout"}  # fmt: skip
+NO_PICTURES: dict[str, list[Picture]] = {"gap": [], "training": [], "holdout": [], "hidden": []}
 
 
 def page(place: Path) -> str:
@@ -50,6 +51,12 @@ def _small_pictures() -> Iterator[None]:
         patch.setattr(figures, "MOST", 2)
         patch.setattr(figures, "SCALE", 1.0)
         yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports have no pictures, which take most of their time."""
+    monkeypatch.setattr(reporting_page, "draw", lambda _known: NO_PICTURES)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +116,7 @@ def test_the_page_says_what_matters_first(reported: Path) -> None:
     assert folded.count("<img ") == 3 and ">Runs " not in shown  # there is one run
 
 
-def test_the_run_stands_beside_the_earlier_ones(reported: Path, tmp_path: Path) -> None:
+def test_the_run_stands_beside_the_earlier_ones(reported: Path, tmp_path: Path, undrawn: None) -> None:
     place = shutil.copytree(reported, tmp_path / "place", symlinks=True)
     name = finish(place, "rehearsal-0123abcd-s1", seed=1, validation=92.0).name
     assert "nothing to do" not in here("report", "--run", RUN, cwd=place).stdout  # it lacks a run
@@ -128,7 +135,7 @@ def test_one_file_holds_all_figures(reported: Path) -> None:
 
 
 def test_the_same_is_not_written_again_and_what_has_changed_is(
-    reported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reported: Path, tmp_path: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = shutil.copytree(reported, tmp_path / "place", symlinks=True)
     before, path = tree(place / FOLDER), paths_in(place).submissions / ledger.NAME
@@ -138,7 +145,7 @@ def test_the_same_is_not_written_again_and_what_has_changed_is(
 
     def draw_meanwhile(known: Material) -> dict[str, list[Picture]]:
         ledger.append(path, [dataclasses.replace(ledger.read(path)[-1], public=56.78)])
-        return {"gap": [], "training": [], "holdout": [], "hidden": []}
+        return NO_PICTURES
 
     with monkeypatch.context() as patch:
         patch.setattr(reporting_page, "draw", draw_meanwhile)
@@ -252,7 +259,7 @@ def test_pictures_of_other_images_are_refused(tmp_path: Path) -> None:
 # --- errors -----------------------------------------------------------------------------------------------
 
 
-def test_a_folder_of_ones_own_gets_the_page_and_nothing_of_its_owner_is_replaced(tmp_path: Path) -> None:
+def test_a_folder_of_ones_own_gets_the_page_and_nothing_of_its_owner_is_replaced(tmp_path: Path, undrawn: None) -> None:
     place = begun(tmp_path, 1)
     (place / "mine").mkdir()
     (place / "mine/notes.txt").write_text("mine")
