@@ -138,14 +138,13 @@ def _together(panels: Sequence[Panel], data: Processed, name: ArrayName, truth: 
 
 def main() -> None:
     """Measure and print."""
-    parser = side_by_side.parser(__doc__)
+    parser = side_by_side.parser(__doc__, device=True)
     parser.add_argument("--competition", metavar="SLUG", help="a folder below $PIPELINE_PROCESSED")
     parser.add_argument("--models", type=Path, default=Path("data/models"), help="where the runs are")
     parser.add_argument("--run", help="the run that is assessed")
     parser.add_argument("--others", nargs="*", default=[], help="other runs, for hardness and agreement")
     parser.add_argument("--seeds", type=int, nargs="+", default=[101], help="of the sets (default: 101)")
     parser.add_argument("--size", type=int, default=2000, help="images of a set (default: 2,000)")
-    parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     parser.add_argument("--merge", type=Path, nargs="+", metavar="FILE", help="what --json has printed")
     parser.add_argument("--sets", type=int, default=300, help="random sets of published models of each size")
     arguments = parser.parse_args()

@@ -90,10 +90,9 @@ def stages(place: Path, hidden: int, train: int, device: str) -> dict[str, dict[
 
 def main() -> None:
     """Measure and print."""
-    parser = side_by_side.parser(__doc__)
+    parser = side_by_side.parser(__doc__, device=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 1_000_000], help="test images, 10,000s")
     parser.add_argument("--train", type=int, default=50_000, help="training images")
-    parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     parser.add_argument("--scratch", type=Path, help="where the images are made (default: the system's)")
     arguments = parser.parse_args()
     found: dict[int, dict[str, dict[str, float]]] = {}

@@ -28,9 +28,8 @@ BATCH = 512
 
 def main() -> None:
     """Measure and print."""
-    parser = side_by_side.parser(__doc__, rounds=3)
+    parser = side_by_side.parser(__doc__, rounds=3, device=True)
     parser.add_argument("--images", type=int, default=10_000, help="images a round (default: 10,000)")
-    parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     arguments = parser.parse_args()
     device = choose(arguments.device)
     pixels = np.random.default_rng(0).integers(0, 256, (arguments.images, 32, 32, 3), dtype=np.uint8)

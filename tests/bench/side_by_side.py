@@ -15,13 +15,15 @@ ROOT = Path(__file__).resolve().parents[2]
 Work = Callable[[], object]
 
 
-def parser(text: str, rounds: int | None = None) -> argparse.ArgumentParser:
-    """The options that every benchmark has, and --rounds with this default; `text` is its docstring."""
+def parser(text: str, rounds: int | None = None, device: bool = False) -> argparse.ArgumentParser:
+    """The options that every benchmark has, --rounds with this default, and --device; `text` is its docstring."""
     raw = argparse.RawDescriptionHelpFormatter
     made = argparse.ArgumentParser(description=text, formatter_class=raw, allow_abbrev=False)
     made.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     if rounds is not None:
         made.add_argument("--rounds", type=int, default=rounds, help=f"interleaved rounds (default: {rounds})")
+    if device:
+        made.add_argument("--device", default="auto", help="auto, cuda or cpu")
     return made
 
 

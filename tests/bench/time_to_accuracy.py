@@ -44,10 +44,9 @@ def measured(run: Run, data: Processed, device: str) -> dict[str, float]:
 
 def main() -> None:
     """Train, and print each run's figures, their mean and their standard deviation."""
-    parser = side_by_side.parser(__doc__)
+    parser = side_by_side.parser(__doc__, device=True)
     parser.add_argument("--competition", required=True, metavar="SLUG", help="a folder below $PIPELINE_PROCESSED")
     parser.add_argument("--models", type=Path, default=Path("data/models"), help="where the runs go")
-    parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     parser.add_argument("--preset", nargs="+", choices=list(PRESETS), default=["fast"], help="(default: fast)")
     parser.add_argument("--seeds", nargs="+", default=[*"01234"], help="(default: 0 1 2 3 4)")
     parser.add_argument("--target", type=float, default=94.0, help="accuracy in per cent (default: 94)")

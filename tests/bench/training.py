@@ -95,9 +95,8 @@ def _uncompiled() -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = side_by_side.parser(__doc__, rounds=5)
+    parser = side_by_side.parser(__doc__, rounds=5, device=True)
     parser.add_argument("--steps", type=int, default=4, help="steps a round (default: 4; on a GPU 400 is fair)")
-    parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     parser.add_argument("--compile", action="store_true", help="measure the compiled network as well")
     arguments = parser.parse_args()
     generator, rows = np.random.default_rng(0), PAPER.batch_size * arguments.steps
