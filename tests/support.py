@@ -61,7 +61,7 @@ def write_download(folder: Path, hidden: int = 30, seed: int = 0) -> Path:
 
 
 def stage(
-    module: str, *arguments: object, cwd: Path, environ: Mapping[str, str] | None = None, timeout: float = 120
+    module: str, *arguments: object, cwd: Path, environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """`python -m pipeline.MODULE ARGUMENTS` in the folder `cwd`, without anybody's Kaggle credentials."""
     base = clean_environment() if environ is None else dict(environ)
@@ -71,7 +71,7 @@ def stage(
         env={**base, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=120,
         check=False,
     )
 

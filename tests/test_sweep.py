@@ -192,24 +192,17 @@ def test_a_study_finds_the_best_run_which_is_never_the_latest(place: Place, caps
 
 
 @pytest.mark.parametrize(
-    ("preset", "epochs", "values", "expected"),
+    ("epochs", "values", "expected"),
     [
-        (
-            "fast",
-            2,
-            {"decay_norms": True, "model": "paper", "cutout": 4, "learning_rate": 0.1 / 3},
-            {"epochs": FAST.epochs},
-        ),
-        ("fast", 2, {"epochs": 20, "warmup_epochs": 1.0}, {"epochs": 20, "warmup_epochs": 1.0}),
-        ("fast", 2, {"warmup_epochs": 0.5}, {"warmup_epochs": FAST.epochs / 4}),  # a quarter of the run
-        ("fast", FAST.epochs, {"momentum": 0.8, "optimizer": "adam"}, {"momentum": FAST.momentum}),  # adam has none
+        (2, {"decay_norms": True, "model": "paper", "cutout": 4, "learning_rate": 0.1 / 3}, {"epochs": FAST.epochs}),
+        (2, {"epochs": 20, "warmup_epochs": 1.0}, {"epochs": 20, "warmup_epochs": 1.0}),
+        (2, {"warmup_epochs": 0.5}, {"warmup_epochs": FAST.epochs / 4}),  # a quarter of the run
+        (FAST.epochs, {"momentum": 0.8, "optimizer": "adam"}, {"momentum": FAST.momentum}),  # adam has none
     ],
 )
-def test_the_best_trial_is_trained_in_full(
-    preset: str, epochs: int, values: dict[str, Any], expected: dict[str, Any]
-) -> None:
-    base = dataclasses.replace(PRESETS[preset].with_epochs(epochs), seed=5)
-    full = dataclasses.replace(PRESETS[preset], seed=5)
+def test_the_best_trial_is_trained_in_full(epochs: int, values: dict[str, Any], expected: dict[str, Any]) -> None:
+    base = dataclasses.replace(FAST.with_epochs(epochs), seed=5)
+    full = dataclasses.replace(FAST, seed=5)
     command = shlex.split(sweep.train_command(base, values, SLUG, Paths()))
     assert parsed(command[3:]) == full.changed({**values, **expected})
 

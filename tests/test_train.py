@@ -35,7 +35,6 @@ from tests.support import Killed, tree
 from tests.training.tiny import SLUG, before_step, write_tiny
 
 EPOCHS = 3
-STEPS = 5  # of 64 images, an epoch
 
 
 class Place:

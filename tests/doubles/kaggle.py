@@ -6,7 +6,7 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -50,7 +50,6 @@ def faulty_kaggle(
     *,
     faults: Iterable[str] = (),
     tls: ssl.SSLContext | None = None,
-    environ: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Iterator[FaultyKaggle]:
     """As mock_kaggle, whose options it takes, with faults and kernels.
@@ -58,12 +57,11 @@ def faulty_kaggle(
     With `tls` (a certificate for api.kaggle.com) the environment leads the client to Kaggle's own URL; the client must
     trust the certificate (REQUESTS_CA_BUNDLE).
     """
-    variables = os.environ if environ is None else environ
 
     def make(service: Service) -> FaultyKaggle:
-        return FaultyKaggle(service, Kernels(state / "kernels", service, variables), Faults(faults), tls)
+        return FaultyKaggle(service, Kernels(state / "kernels", service, os.environ), Faults(faults), tls)
 
-    with mock_kaggle(folder, state, environ=environ, make=make, **options) as kaggle:
+    with mock_kaggle(folder, state, make=make, **options) as kaggle:
         if tls is not None:
             del kaggle.environment["KAGGLE_API_ENVIRONMENT"]
         assert isinstance(kaggle, FaultyKaggle)
