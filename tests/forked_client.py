@@ -23,8 +23,9 @@ from pipeline.kaggle_api import client
 FORKING = multiprocessing.get_context("forkserver")
 # Not `kaggle` itself: it looks at the environment, and authenticates, when it is imported.
 FORKING.set_forkserver_preload([
-    "tests.forked_client", "bleach", "dateutil.parser", "google.protobuf.field_mask_pb2", "kagglesdk",
-    "kagglesdk.kaggle_oauth", "kagglesdk.competitions.services.competition_api_service", "requests", "tqdm",
+    "tests.forked_client", "bleach", "dateutil.parser", "dotenv", "google.protobuf.field_mask_pb2", "kagglesdk",
+    "kagglesdk.kaggle_oauth", "kagglesdk.competitions.services.competition_api_service", "packaging.version", "pprint",
+    "requests", "six", "slugify", "tarfile", "tqdm",
 ])  # fmt: skip
 
 
