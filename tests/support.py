@@ -165,11 +165,8 @@ def write_run(cwd: Path, name: str = "tiny-run", seed: int = 0) -> Path:
 
 def predicted_place(cwd: Path) -> Path:
     """A folder with data, a run and its CSV, and labels.csv by which a third of it is wrong; returns it."""
-    template = Path(_predicted().name)
-    prepare(cwd)
-    shutil.copytree(template / "data/models", cwd / "data/models")
-    shutil.copytree(template / "submissions", cwd / "submissions")
-    shutil.copy(template / "labels.csv", cwd)
+    shutil.copytree(_predicted().name, cwd, ignore=shutil.ignore_patterns("raw"), dirs_exist_ok=True)
+    download(SLUG, paths_in(cwd), Kaggle({}), print, source=cwd / "source")  # its links lead to this source
     return cwd
 
 
