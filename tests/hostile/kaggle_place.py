@@ -23,8 +23,8 @@ from tests.doubles.kaggle import FaultyKaggle, faulty_kaggle
 from tests.support import SLUG, paths_in, predicted_place, send, tree, write_download
 
 Stage = Literal["download", "submit", "check"]
-WAIT = 20.0  # seconds for a score
-TIMES: Mapping[str, Any] = {"poll": 0.05, "settle": 0.2, "patience": 1.0, "look": 0.05}
+# In seconds, which pass only where a stage sleeps: it asks twice for a score, and looks three times for its tag.
+TIMES: Mapping[str, Any] = {"wait": 20.0, "poll": 30.0, "settle": 0.5, "patience": 90.0, "look": 30.0}
 BALLAST = 4_000_000  # bytes that make the download about four of the client's chunks long
 
 
@@ -42,9 +42,9 @@ class Place:
 
     cwd: Path
     kaggle: FaultyKaggle
-    offset: list[float]  # by how many seconds Kaggle's clock is ahead of ours
+    ahead: float = 0.0  # by how many seconds Kaggle's clock is ahead of ours
     client: dict[str, Any] = field(default_factory=dict)  # other settings than usual
-    wait: float = WAIT
+    slept: list[float] = field(default_factory=list)  # seconds
 
     def __post_init__(self) -> None:
         self.csv, self.ledger_file = (self.cwd / "submissions" / name for name in ("tiny-run.csv", "ledger.csv"))
@@ -58,13 +58,15 @@ class Place:
     def run(self, stage: Stage) -> Outcome:
         """The stage, in this process."""
         printed: list[str] = []
-        settings = {"timeout": 30.0, "upload_timeout": 30.0, "attempts": 1, "backoff": 0.01, **self.client}
-        kaggle, paths = Kaggle(self.kaggle.environment, log=printed.append, **settings), paths_in(self.cwd)
+        limits = {"timeout": 30.0, "upload_timeout": 30.0, "attempts": 1}
+        settings = {**limits, "sleep": self.slept.append, "log": printed.append, **self.client}
+        kaggle, paths = Kaggle(self.kaggle.environment, **settings), paths_in(self.cwd)
         try:
             if stage == "download":
                 download(SLUG, paths, kaggle, printed.append, force=True)
             elif stage == "submit":
-                entry = Sender(paths, kaggle, printed.append, self.wait, **TIMES).submit(self.csv, SLUG)
+                sender = Sender(paths, kaggle, printed.append, monotonic=lambda: sum(self.slept), **TIMES)
+                entry = sender.submit(self.csv, SLUG)
                 printed.append(f"ref {entry.ref} is {'scored' if entry.public is not None else entry.status}")
             else:
                 check(SLUG, paths, kaggle, printed.append)
@@ -151,7 +153,6 @@ class Case:
     left: Literal["as before", "complete", "unscored"] = "as before"  # the files
     sent: int = 0  # submissions of this CSV that Kaggle has afterwards
     client: Mapping[str, Any] = field(default_factory=dict)  # other settings of the Kaggle client
-    waiting: float = WAIT  # seconds until submit gives up waiting for the score
     again: int = 0  # exit code of the next run, without the fault
 
 
@@ -163,17 +164,17 @@ def run_case(case: Case, stage: Stage, template: Path, folder: Path) -> None:
         pytest.skip.Exception: this machine does not let us provoke it.
     """
     shutil.copytree(template, folder, symlinks=True)
-    offset, labels = [0.0], None if stage == "download" else folder / "labels.csv"
+    labels = None if stage == "download" else folder / "labels.csv"
     with faulty_kaggle(folder / "source", folder / "state", slug=SLUG, labels=labels) as kaggle:
         kaggle.state.daily_limit, kaggle.state.pending_seconds = 1000, 0.0
-        kaggle.state.clock = lambda: time.time() + offset[0]
-        here = Place(folder, kaggle, offset)
+        here = Place(folder, kaggle)
+        kaggle.state.clock = lambda: time.time() + here.ahead
         if stage == "check":
             here.send_ours()
             assert here.run("check").code == 0
         _fail(case, stage, here)
         here.kaggle.misbehave()
-        here.client, here.wait = {}, WAIT
+        here.client = {}
         again = here.run(stage)
         assert again.code == case.again, f"the next run ended with {again}"
         assert case.again or here.is_complete(stage), f"the next run left {here.lines()}"
@@ -184,7 +185,7 @@ def run_case(case: Case, stage: Stage, template: Path, folder: Path) -> None:
 
 def _fail(case: Case, stage: Stage, here: Place) -> None:
     before, noted = here.files(), here.lines()
-    here.client, here.wait = dict(case.client), case.waiting
+    here.client = dict(case.client)
     if callable(case.how):
         outcome = case.how(here)
     else:

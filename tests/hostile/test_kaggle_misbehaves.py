@@ -109,7 +109,7 @@ def refused_at_the_limit(here: Place) -> Outcome:
     here.send_a_strangers()
     here.kaggle.misbehave('GetSubmissionLimits:fields={"numAllowedNow": 1}')
     outcome = here.run("submit")
-    here.offset[0] += DAY
+    here.ahead += DAY
     return outcome
 
 
@@ -117,7 +117,7 @@ def pending_for_long(here: Place) -> Outcome:
     """The score comes after an hour, which is over in the next run."""
     here.kaggle.state.pending_seconds = 3600.0
     outcome = here.run("submit")
-    here.offset[0] += DAY
+    here.ahead += DAY
     return outcome
 
 
@@ -156,7 +156,7 @@ def by_hand_meanwhile(here: Place) -> Outcome:
     def sleep(seconds: float) -> None:
         if not sent:
             sent.append(here.send_a_strangers())
-        time.sleep(seconds)
+        here.slept.append(seconds)
 
     here.client["sleep"] = sleep
     outcome = here.run("submit")
@@ -187,7 +187,7 @@ def clock_off(seconds: float) -> Callable[[Place], Outcome]:
     """Kaggle's clock is that much ahead of ours; the answer is lost, and a stranger's submission is there as well."""
 
     def provoke(here: Place) -> Outcome:
-        here.offset[0] = seconds
+        here.ahead = seconds
         outcome = beside_a_strangers("CreateSubmission:accepted-then=cut*1")(here)
         strangers = [row for row in here.lines() if f",{FIRST_REF}," in row]
         assert strangers and all(here.sha256 not in row and "tiny-run" not in row for row in strangers)
@@ -261,14 +261,13 @@ _SUBMIT = (
     Case("the ref is another team's, the list is late",
          ('CreateSubmission:fields={"ref": 77}', 'ListSubmissions:fields={"submissions": []}*2'), 0,
          "ref 90000001 is scored", "complete", 1),
-    Case("404, longer than it is waited for", "GetSubmission:status=404", 6,
-         "python -m pipeline.check", sent=1, waiting=0.3),
+    Case("404, longer than it is waited for", "GetSubmission:status=404", 6, "python -m pipeline.check", sent=1),
     Case("another's score", 'GetSubmission:fields={"ref": 77, "publicScore": "0.99"}', 6, "ref 90000001 was", sent=1),
     Case("another CSV's score", 'GetSubmission:fields={"description": "x"}', 6, "another submission", sent=1),
     Case("the list fails after it was taken", LISTED_ONCE, 6,
          "accepted it (ref 90000001)", sent=1),
     Case("500 before the score", "GetSubmission:status=500", 6, "ref 90000001 was accepted", sent=1),
-    Case("PENDING for long", pending_for_long, 6, "python -m pipeline.check", sent=1, waiting=0.3),
+    Case("PENDING for long", pending_for_long, 6, "python -m pipeline.check", sent=1),
     Case("scored ERROR", scored_error, 8, "required key values", "unscored", 1, again=8),
     Case("402 submissions, ours on the last page", on_the_last_page, 0, "not sending it twice", "complete", 1),
     Case("submitted by hand before", by_hand_before, 0, "not sending it twice", "complete", 1),
