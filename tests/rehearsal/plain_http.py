@@ -43,9 +43,3 @@ def ask(kaggle: MockKaggle, method: str, url: str, body: bytes = b"", **headers:
 def call(kaggle: MockKaggle, name: str, **fields: Any) -> Answer:
     body = json.dumps({"competitionName": SLUG, **fields}).encode()
     return ask(kaggle, "POST", SERVICE + name, body, Authorization="Basic eDp5")
-
-
-def submit(kaggle: MockKaggle, content: bytes, description: str = "") -> Answer:
-    started = call(kaggle, "StartSubmissionUpload", contentLength=len(content), fileName="s.csv").json
-    assert ask(kaggle, "PUT", started["createUrl"], content).status == 200
-    return call(kaggle, "CreateSubmission", blobFileTokens=started["token"], submissionDescription=description)
