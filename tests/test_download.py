@@ -12,7 +12,6 @@ import sys
 import tarfile
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import metadata
@@ -117,7 +116,7 @@ def test_what_came_is_compared_with_kaggles_list(
     tmp_path: Path, source: Path, changed: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = {name: len(data) for name, data in content(source).items()} | changed
-    archive, downloads = zipped(source, tmp_path / "x.zip"), []
+    archive, downloads = shutil.make_archive(str(tmp_path / "x"), "zip", source), []
 
     def canned(_kaggle: Kaggle, slug: str, folder: Path, _progress: Callable[[int], None]) -> None:
         downloads.append(shutil.copy(archive, folder / f"{slug}.zip"))
@@ -272,13 +271,6 @@ def test_a_kaggle_notebooks_files_are_used_in_place(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("pipeline.download.KAGGLE_INPUT", (inputs,))
     download(SLUG, Paths(raw=tmp_path / "raw"), Kaggle({}), print)
     assert (tmp_path / "raw" / SLUG / "cifar_test_nolabel.pkl").is_symlink()
-
-
-def zipped(source: Path, path: Path) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in content(source).items():
-            archive.writestr(name, data)
-    return path
 
 
 def test_the_known_competitions_file_has_a_known_hash(tmp_path: Path, source: Path) -> None:

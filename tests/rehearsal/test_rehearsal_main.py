@@ -11,15 +11,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.rehearsal.__main__ import main
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-m", "pipeline.rehearsal"]
 Rehearse = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def rehearse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Rehearse:
-    """The command line in this process; what COMMAND prints is caught as well."""
+    """The command line in this process; what its COMMAND prints is caught as well."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         monkeypatch.chdir(tmp_path)
@@ -81,14 +80,9 @@ def test_exit_codes(served: Path, rehearse: Rehearse, arguments: list[str], code
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interrupts_reach_the_command(tmp_path: Path, served: Path, signum: signal.Signals) -> None:
-    script = (
-        "import signal, sys, time\n"
-        "def end(*_): print('told', flush=True); sys.exit(0)\n"
-        "signal.signal(signal.SIGINT, end); signal.signal(signal.SIGTERM, end)\n"
-        "print('up', flush=True); time.sleep(60)\n"
-    )
+    script = "sleep 60 & trap 'kill $!; echo told; exit' INT TERM; echo up; wait"
     with subprocess.Popen(
-        [*COMMAND, "--folder", str(served), "--", sys.executable, "-c", script],
+        [sys.executable, "-m", "pipeline.rehearsal", "--folder", str(served), "--", "sh", "-c", script],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
