@@ -6,13 +6,12 @@ What runs there is a stub that puts out a run of before; the real one is tested 
 import base64
 import dataclasses
 import hashlib
-import json
 import lzma
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,6 +27,8 @@ from pipeline.recipes import PRESETS
 from pipeline.store import atomic, runs
 from pipeline.store.runs import Run
 from tests.doubles.kaggle import FaultyKaggle, faulty_kaggle
+from tests.hostile.edits import CSV, EVIDENCE, SIDECAR, Edit, edit, flip, values
+from tests.hostile.edits import RUN as FOLDER
 from tests.support import SLUG, error_line, here, paths_in, predicted_place, tree
 
 pytestmark = pytest.mark.usefixtures("quick_client")
@@ -269,32 +270,21 @@ def kernels(tmp_path: Path) -> Kernels:
     return Kernels(paths, Kaggle({}), print)
 
 
-def edit(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 def other_file_in_manifest(folder: Path) -> None:
-    path = folder / f"data/models/{RUN}/manifest.json"
     (folder / "outside").write_text("x")
     record = {"size": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
-    edit(path, files=json.loads(path.read_text())["files"] | {"../../../outside": record})
+    values(f"{FOLDER}/manifest.json", "files", **{"../../../outside": record})(folder)
 
 
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "a bit of the weights": lambda folder: flip(folder / f"data/models/{RUN}/weights.safetensors"),
+DAMAGES: dict[str, Edit] = {
+    "a bit of the weights": flip(f"{FOLDER}/weights.safetensors"),
     "a manifest that leads outside": other_file_in_manifest,
-    "a result of another kind": lambda folder: edit(folder / f"data/models/{RUN}/result.json", epochs="3"),
-    "an edited CSV": lambda folder: flip(folder / f"submissions/{RUN}.csv"),
-    "the CSV of another run": lambda folder: edit(folder / f"submissions/{RUN}.json", run="other"),
-    "the CSV of other weights": lambda folder: edit(folder / f"submissions/{RUN}.json", weights_sha256="0" * 64),
-    "evidence that is none": lambda folder: (folder / f"submissions/{RUN}.npz").write_bytes(b"PK\3\4"),
-    "another recipe": lambda folder: edit(folder / f"data/models/{RUN}/config.json", competition="other"),
+    "a result of another kind": values(f"{FOLDER}/result.json", epochs="3"),
+    "an edited CSV": flip(CSV),
+    "the CSV of another run": values(SIDECAR, run="other"),
+    "the CSV of other weights": values(SIDECAR, weights_sha256="0" * 64),
+    "evidence that is none": edit(EVIDENCE, lambda _: b"PK\3\4"),
+    "another recipe": values(f"{FOLDER}/config.json", competition="other"),
 }
 
 
@@ -315,7 +305,7 @@ def test_what_is_here_and_is_another_is_not_replaced(come: Path, kernels: Kernel
         kernels.push(other)
     with atomic.lock(paths.kernels / RUN), pytest.raises(UsageError, match="another run is at work"):
         kernels.push(ORDERED)
-    flip(paths.submissions / f"{RUN}.csv")
+    flip(f"{RUN}.csv")(paths.submissions)
     with pytest.raises(UsageError, match="edited after predict wrote it"):
         kernels.push(ORDERED)
     (paths.models / RUN / "manifest.json").unlink()

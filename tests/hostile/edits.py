@@ -46,6 +46,16 @@ def values(name: str, *keys: str, **changes: Any) -> Edit:
     return edit(name, change)
 
 
+def flip(name: str) -> Edit:
+    """Turn one bit in the middle of a file over."""
+
+    def change(content: bytes) -> bytes:
+        middle = len(content) // 2
+        return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+    return edit(name, change)
+
+
 def of_run(change: Edit) -> Edit:
     """As if train had written the run so."""
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from pipeline.store import atomic, runs
-from tests.hostile.edits import CSV, EVIDENCE, RUN, SIDECAR, Edit, edit, move, nothing, of_run, remove, values
+from tests.hostile.edits import CSV, EVIDENCE, RUN, SIDECAR, Edit, edit, flip, move, nothing, of_run, remove, values
 from tests.support import SLUG, clean_environment, error_line, here, tree, write_run
 
 # Where a stage goes on to Kaggle although it should not, nobody answers.
@@ -70,8 +70,7 @@ MISTAKES = [
     Mistake("run of a path", of_run(values(CONFIG, competition="../../etc")), "predict", 4, "not a competition slug"),
     Mistake("run without weights", values(f"{RUN}/manifest.json", "files", **{runs.WEIGHTS: None}), "predict --force",
             4, "does not list weights"),
-    Mistake("run with other weights", edit(f"{RUN}/{runs.WEIGHTS}", lambda c: c[:-1] + bytes([c[-1] ^ 1])),
-            "predict --force", 4, "is damaged"),
+    Mistake("run with other weights", flip(f"{RUN}/{runs.WEIGHTS}"), "predict --force", 4, "is damaged"),
     Mistake("run without its file", weights_lost_beside_another, "predict --run tiny-run", 4,
             "weights.safetensors is missing"),
     # what is beside a CSV
