@@ -7,7 +7,6 @@
     CreateSubmission:accepted-then=500*1  it counts, but the answer is 500 (=cut: no answer; =URL: a redirect)
     ListSubmissions:hang=30               the answer comes 30 s late
     ListDataFiles:html                    a gateway's 502 page (html=200: a page with that status)
-    ListDataFiles:close                   the connection is closed without a word
     DownloadDataFiles:loop                a redirect that leads to itself
     ListSubmissions:body=[7]              it counts, but the answer is [7], as JSON (body: nothing at all)
     CreateSubmission:fields={"ref": 7}    it counts, but these fields of the answer are replaced
@@ -16,7 +15,6 @@ These strike the files that a call leads to:
 
     DownloadDataFiles:cut=100000*1        the connection breaks after 100,000 bytes
     DownloadDataFiles:flip                one bit in the middle is wrong
-    DownloadDataFiles:truncate            only the first half comes, as if that were all
 """
 
 import re
@@ -26,9 +24,9 @@ from dataclasses import dataclass
 
 from pipeline.rehearsal.server import DOWNLOAD
 
-REFUSALS = frozenset({"status", "html", "close", "loop"})  # these come instead of what was asked for
+REFUSALS = frozenset({"status", "html", "loop"})  # these come instead of what was asked for
 ANSWERS = frozenset({"body", "fields", "hang", "accepted-then"})  # these replace or delay the answer
-CONTENT = frozenset({"cut", "flip", "truncate"})  # these damage a file
+CONTENT = frozenset({"cut", "flip"})  # these damage a file
 
 _SPEC = re.compile(r"(?P<call>\w+):(?P<kind>[a-z-]+)(?:=(?P<argument>[^*]+))?(?:\*(?P<times>\d+))?")
 

@@ -125,7 +125,7 @@ class FaultyHandler(Handler):
 
     def _fail(self, fault: Fault) -> None:
         """Answer with the failure alone, or with nothing."""
-        if fault.kind == "close" or fault.argument == "cut":
+        if fault.argument == "cut":
             self.break_off()
         elif fault.kind == "html":
             self.send(Reply(int(fault.argument or 502), PAGE, {"Content-Type": "text/html"}))
@@ -152,15 +152,13 @@ def _content(reply: Reply) -> bytes:
 
 
 def _changed(reply: Reply, fault: Fault) -> Reply:
-    """The reply with another body, other fields in it, one bit turned over, or its end missing."""
+    """The reply with another body, other fields in it, or one bit turned over."""
     body = bytearray(_content(reply))
     match fault.kind:
         case "body":
             return Reply(200, fault.argument.encode(), json_reply({}).headers)
         case "fields":
             return json_reply(json.loads(body) | json.loads(fault.argument))
-        case "truncate":
-            del body[len(body) // 2 :]
         case "flip":
             body[len(body) // 2] ^= 1
         case _:

@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from unittest import mock
 
 import numpy as np
 
-from pipeline.check import check
 from pipeline.download import download
 from pipeline.errors import PipelineError
 from pipeline.kaggle_api.client import Kaggle
@@ -22,7 +20,7 @@ from pipeline.submit import Sender
 from tests.doubles.kaggle import FaultyKaggle, faulty_kaggle
 from tests.support import SLUG, paths_in, predicted_place, send, tree, write_download
 
-Stage = Literal["download", "submit", "check"]
+Stage = Literal["download", "submit"]
 # In seconds, which pass only where a stage sleeps: it asks twice for a score, and looks three times for its tag.
 TIMES: Mapping[str, Any] = {"wait": 20.0, "poll": 30.0, "settle": 0.5, "patience": 90.0, "look": 30.0}
 BALLAST = 4_000_000  # bytes that make the download about four of the client's chunks long
@@ -64,22 +62,13 @@ class Place:
         try:
             if stage == "download":
                 download(SLUG, paths, kaggle, printed.append, force=True)
-            elif stage == "submit":
+            else:
                 sender = Sender(paths, kaggle, printed.append, monotonic=lambda: sum(self.slept), **TIMES)
                 entry = sender.submit(self.csv, SLUG)
                 printed.append(f"ref {entry.ref} is {'scored' if entry.public is not None else entry.status}")
-            else:
-                check(SLUG, paths, kaggle, printed.append)
         except PipelineError as error:
             return Outcome(error.exit_code, str(error), "\n".join(printed))
         return Outcome(0, "", "\n".join(printed))
-
-    def run_with(self, stage: Stage, **changed: str) -> Outcome:
-        """The stage with other variables; an empty one is not there."""
-        with mock.patch.dict(self.kaggle.environment, changed):
-            for name in [name for name, value in changed.items() if not value]:
-                del self.kaggle.environment[name]
-            return self.run(stage)
 
     def send(self, content: bytes, name: str, description: str) -> int:
         """What somebody else, or an earlier run, has sent; its ref."""
@@ -132,7 +121,7 @@ def _per_cent(item: Submission) -> float | None:
 
 def make_template(folder: Path, stage: Stage) -> Path:
     """Where each row of the table begins: for download an older edition of the files is there; returns `folder`."""
-    if stage != "download":
+    if stage == "submit":
         return predicted_place(folder)
     older = write_download(folder / "older", seed=50)
     download(SLUG, paths_in(folder), Kaggle({}), print, source=older)
@@ -164,14 +153,11 @@ def run_case(case: Case, stage: Stage, template: Path, folder: Path) -> None:
         pytest.skip.Exception: this machine does not let us provoke it.
     """
     shutil.copytree(template, folder, symlinks=True)
-    labels = None if stage == "download" else folder / "labels.csv"
+    labels = folder / "labels.csv" if stage == "submit" else None
     with faulty_kaggle(folder / "source", folder / "state", slug=SLUG, labels=labels) as kaggle:
-        kaggle.state.daily_limit, kaggle.state.pending_seconds = 1000, 0.0
         here = Place(folder, kaggle)
+        kaggle.state.daily_limit, kaggle.state.pending_seconds = 1000, 0.0
         kaggle.state.clock = lambda: time.time() + here.ahead
-        if stage == "check":
-            here.send_ours()
-            assert here.run("check").code == 0
         _fail(case, stage, here)
         here.kaggle.misbehave()
         here.client = {}
@@ -199,6 +185,6 @@ def _fail(case: Case, stage: Stage, here: Place) -> None:
     elif case.left == "as before":
         assert here.files() == before, "files have changed"
     assert here.lines()[: len(noted)] == noted, "the ledger has lost lines"
-    if stage != "download":
+    if stage == "submit":
         here.require_no_strangers_score()
-        assert stage == "check" or len(here.own) == case.sent, f"Kaggle has {len(here.own)} submissions of it"
+        assert len(here.own) == case.sent, f"Kaggle has {len(here.own)} submissions of it"
