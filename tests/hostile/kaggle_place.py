@@ -70,22 +70,18 @@ class Place:
             return Outcome(error.exit_code, str(error), "\n".join(printed))
         return Outcome(0, "", "\n".join(printed))
 
-    def send(self, content: bytes, name: str, description: str) -> int:
-        """What somebody else, or an earlier run, has sent; its ref."""
-        return send(self.kaggle, content, name, description)
-
     def send_a_strangers(self) -> int:
         """Another CSV of this team's, sent by hand; its ref."""
         header, *rows = self.csv.read_text().splitlines()
         others = [f"{name},{(int(label) + 1) % 10}" for name, label in (row.split(",") for row in rows)]
-        return self.send("\n".join([header, *others, ""]).encode(), "other.csv", "by hand")
+        return send(self.kaggle, "\n".join([header, *others, ""]).encode(), "other.csv", "by hand")
 
     def send_ours(self) -> int:
         """As an earlier run of ours has sent it; its ref."""
         sidecar = submissions.Sidecar.read(self.csv)
         assert sidecar is not None
         tag = submissions.tag(sidecar.run, self.sha256, sidecar.validation_accuracy)
-        return self.send(self.csv.read_bytes(), self.csv.name, tag)
+        return send(self.kaggle, self.csv.read_bytes(), self.csv.name, tag)
 
     def files(self) -> dict[str, bytes]:
         """What the stages keep, but for the ledger."""
