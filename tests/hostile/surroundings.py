@@ -1,7 +1,6 @@
 """Commands in surroundings of their own: a script in a shell, a file system that nobody else sees."""
 
 import functools
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,13 +37,3 @@ def shell(script: str, cwd: Path, **environ: str) -> "subprocess.CompletedProces
         timeout=60,
         check=False,
     )
-
-
-def copy_project(folder: Path) -> None:
-    """run_all.sh in the new `folder`, with nothing left to install for this interpreter."""
-    folder.mkdir()
-    for name in ("run_all.sh", "requirements.txt"):
-        shutil.copy(ROOT / name, folder / name)
-    (folder / "pipeline").symlink_to(ROOT / "pipeline")
-    wanted = (folder / "requirements.txt").read_text()
-    (folder / ".requirements-installed").write_text(f"{sys.executable}\n{wanted}")

@@ -18,7 +18,7 @@ from pipeline.kaggle_api.client import Kaggle
 from tests.doubles import cpickle
 from tests.doubles.kaggle import FaultyKaggle
 from tests.hostile.edits import RUN, SIDECAR, Edit, edit, move, nothing, of_run, values
-from tests.hostile.surroundings import copy_project
+from tests.readme import fresh_project
 from tests.support import SLUG, clean_environment, here, predicted_place, serve
 
 pytestmark = pytest.mark.usefixtures("quick_client")
@@ -158,8 +158,7 @@ def test_predict_keeps_no_secret_of_its_surroundings(place: Path, home: Path, ka
 
 
 def test_run_all_shows_no_secret(tmp_path: Path, home: Path, kaggle: FaultyKaggle) -> None:
-    project = tmp_path / "project"
-    copy_project(project)
+    project = fresh_project(tmp_path / "project")
     kaggle.misbehave(*saying(EVERY_SECRET))
     environ = {**reach(home, kaggle, *SECRETS), "PIPELINE_PYTHON": sys.executable}
     result = subprocess.run(
