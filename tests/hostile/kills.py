@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -19,13 +18,12 @@ from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-import torch
-
 from pipeline.errors import PipelineError
 from pipeline.store import atomic, ledger
 from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.manifest import FileRecord, Manifest
 from pipeline.store.submissions import Sidecar
+from tests.forked_client import FORKING
 from tests.support import ROOT, SLUG, clean_environment, here, serve, write_download
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -90,6 +88,8 @@ def _environment(place: Path) -> Iterator[dict[str, str]]:
 
 def _finish(name: str, place: Path, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
     """The command, undisturbed, in this process: it need not import PyTorch again."""
+    import torch
+
     _, stage, arguments = CASES[name]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the process that is killed: with more of them, weights differ in their last bits
@@ -100,16 +100,18 @@ def _finish(name: str, place: Path, environ: Mapping[str, str]) -> "subprocess.C
 
 
 def _become(stage: str, arguments: Sequence[str], folder: Path, environ: Mapping[str, str], begun: Event) -> None:
-    """In a fork of a process that has imported PyTorch and the stages: `python -m pipeline.STAGE ARGUMENTS`."""
+    """In a fork: `python -m pipeline.STAGE ARGUMENTS`, with its slow imports done when it has `begun`."""
     os.setsid()
     for number, name in enumerate((os.devnull, os.devnull, str(folder / ".stderr"))):
         os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environ)
-    torch.set_num_threads(1)
+    main = importlib.import_module(f"pipeline.{stage}").main
+    if stage in ("train", "predict", "sweep"):
+        importlib.import_module("torch")
     begun.set()
-    sys.exit(importlib.import_module(f"pipeline.{stage}").main(arguments))
+    sys.exit(main(arguments))
 
 
 # --- a kill -----------------------------------------------------------------------------------------------------
@@ -155,10 +157,8 @@ def _kill(
     name: str, number: signal.Signals, group: bool, moment: float, folder: Path, environ: Mapping[str, str]
 ) -> tuple[int, list[str]]:
     """Start the command, send the signal, wait; its exit code, and what was wrong with how it ended."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *(f"pipeline.{stage}" for _, stage, _ in CASES.values())])
-    begun = context.Event()
-    process = context.Process(target=_become, args=(*CASES[name][1:], folder, dict(environ), begun))
+    begun = FORKING.Event()
+    process = FORKING.Process(target=_become, args=(*CASES[name][1:], folder, dict(environ), begun))
     process.start()
     leader = process.pid or 0
     try:
