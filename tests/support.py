@@ -21,6 +21,7 @@ from pipeline.download import download
 from pipeline.kaggle_api.client import Kaggle
 from pipeline.predict import predict
 from pipeline.preprocess import preprocess
+from pipeline.rehearsal.state import State
 from pipeline.store import runs
 from pipeline.store.runs import RunCard
 from tests.doubles import cpickle
@@ -194,11 +195,11 @@ def serve(place: Path, *faults: str, pending: float = 0.0) -> Iterator[FaultyKag
 
 def submit_by_hand(place: Path, kaggle: FaultyKaggle, csv: str = "submissions/tiny-run.csv") -> None:
     """What `kaggle competitions submit -c tiny -f CSV -m hello` leaves at Kaggle; README's blocks really run it."""
-    send(kaggle, (place / csv).read_bytes(), Path(csv).name, "hello")
+    send(kaggle.state, (place / csv).read_bytes(), Path(csv).name, "hello")
 
 
-def send(kaggle: FaultyKaggle, content: bytes, name: str, description: str) -> int:
+def send(state: State, content: bytes, name: str = "sub.csv", description: str = "") -> int:
     """A submission that this project knows nothing of; its ref."""
-    token = kaggle.state.start_upload(name, len(content))
-    kaggle.state.store_upload(token, content)
-    return kaggle.state.submit(token, description)
+    token = state.start_upload(name, len(content))
+    state.store_upload(token, content)
+    return state.submit(token, description)

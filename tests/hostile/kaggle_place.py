@@ -74,14 +74,14 @@ class Place:
         """Another CSV of this team's, sent by hand; its ref."""
         header, *rows = self.csv.read_text().splitlines()
         others = [f"{name},{(int(label) + 1) % 10}" for name, label in (row.split(",") for row in rows)]
-        return send(self.kaggle, "\n".join([header, *others, ""]).encode(), "other.csv", "by hand")
+        return send(self.kaggle.state, "\n".join([header, *others, ""]).encode(), "other.csv", "by hand")
 
     def send_ours(self) -> int:
         """As an earlier run of ours has sent it; its ref."""
         sidecar = submissions.Sidecar.read(self.csv)
         assert sidecar is not None
         tag = submissions.tag(sidecar.run, self.sha256, sidecar.validation_accuracy)
-        return send(self.kaggle, self.csv.read_bytes(), self.csv.name, tag)
+        return send(self.kaggle.state, self.csv.read_bytes(), self.csv.name, tag)
 
     def files(self) -> dict[str, bytes]:
         """What the stages keep, but for the ledger."""

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.errors import BadData, MissingInput, UsageError
 from pipeline.rehearsal.state import Outcome, Refusal, State, Truth, score
+from tests.support import send
 
 DAY = 86_400.0
 START = 20_000 * DAY  # 2024-10-04
@@ -17,12 +18,6 @@ def csv(labels: dict[int, int]) -> bytes:
 
 
 TRUTH = Truth({i: i % 10 for i in range(100)}, frozenset(range(50)))
-
-
-def submit(state: State, content: bytes, description: str = "") -> int:
-    token = state.start_upload("sub.csv", len(content))
-    state.store_upload(token, content)
-    return state.submit(token, description)
 
 
 def open_state(folder: Path, now: float = START, daily_limit: int = 20) -> State:
@@ -71,27 +66,27 @@ def test_labels_that_are_missing_or_bad(tmp_path: Path) -> None:
 
 
 def test_pending_then_complete_and_remembered(tmp_path: Path) -> None:
-    ref = submit(open_state(tmp_path), csv(TRUTH.labels), "one")
+    ref = send(open_state(tmp_path), csv(TRUTH.labels), description="one")
     (shown,) = open_state(tmp_path).submissions()
     assert (shown["ref"], shown["status"], shown["publicScore"]) == (ref, "PENDING", "")
     again = open_state(tmp_path, START + 1.5)
     (shown,) = again.submissions()
     assert (shown["status"], shown["publicScore"], shown["privateScore"]) == ("COMPLETE", "1.00000", "1.00000")
     assert (shown["description"], shown["date"]) == ("one", "2024-10-04T00:00:00.000Z")
-    assert submit(again, b"ID\n") == ref + 1
+    assert send(again, b"ID\n") == ref + 1
     assert [item["ref"] for item in again.submissions()] == [ref + 1, ref]
 
 
 def test_daily_limit_ends_at_midnight_utc(tmp_path: Path) -> None:
     state = open_state(tmp_path, daily_limit=2)
     for _ in range(2):
-        submit(state, csv(TRUTH.labels))
+        send(state, csv(TRUTH.labels))
     assert state.limits() == (2, 2, 0)
     with pytest.raises(Refusal, match=r"daily Submission allowance \(2\) today"):
-        submit(open_state(tmp_path, START + DAY - 1, daily_limit=2), csv(TRUTH.labels))
+        send(open_state(tmp_path, START + DAY - 1, daily_limit=2), csv(TRUTH.labels))
     state = open_state(tmp_path, START + DAY, daily_limit=2)
     assert state.limits() == (0, 2, 2)
-    submit(state, csv(TRUTH.labels))
+    send(state, csv(TRUTH.labels))
 
 
 def test_uploads_are_checked_and_serve_once(tmp_path: Path) -> None:
