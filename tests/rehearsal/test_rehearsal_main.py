@@ -80,9 +80,14 @@ def test_exit_codes(served: Path, rehearse: Rehearse, arguments: list[str], code
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interrupts_reach_the_command(tmp_path: Path, served: Path, signum: signal.Signals) -> None:
-    script = "sleep 60 & trap 'kill $!; echo told; exit' INT TERM; echo up; wait"
+    script = (  # not sh, which cannot trap a signal that is ignored when it starts
+        "import signal, sys, time\n"
+        "def end(*_): print('told', flush=True); sys.exit(0)\n"
+        "signal.signal(signal.SIGINT, end); signal.signal(signal.SIGTERM, end)\n"
+        "print('up', flush=True); time.sleep(60)\n"
+    )
     with subprocess.Popen(
-        [sys.executable, "-m", "pipeline.rehearsal", "--folder", str(served), "--", "sh", "-c", script],
+        [sys.executable, "-m", "pipeline.rehearsal", "--folder", str(served), "--", sys.executable, "-c", script],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
