@@ -32,7 +32,7 @@ from pipeline.store.manifest import NAME as MANIFEST
 # Where old and new Kaggle notebooks mount a competition's files.
 KAGGLE_INPUT = (Path("/kaggle/input"), Path("/kaggle/input/competitions"))
 TIMEOUT = 60.0  # of CIFAR-10's home page: seconds without a byte
-WAITS = (2.0, 4.0)  # seconds before each retry of it
+CIFAR_WAITS = (2.0, 4.0)  # seconds before each retry of that page
 
 
 def download(
@@ -228,7 +228,7 @@ def fetch_cifar(cache: Path) -> Path:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)  # torchvision's downloader has none
     try:
-        for wait in (*WAITS, None):
+        for wait in (*CIFAR_WAITS, None):
             try:
                 download_url(CIFAR10.url, str(cache), cifar.ARCHIVE, CIFAR10.tgz_md5)
                 break

@@ -212,9 +212,10 @@ class Worker:
 
     def work(self, trials: int) -> None:
         """Run trials until the study has `trials` complete ones, and report."""
+        complete = len(ranking(self.study))
         ended = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        tried = {str(trial.params) for trial in ended}  # also those that train refused
-        if len(ranking(self.study)) < trials and len(tried) < combinations(self.axes):
+        tried = {str(trial.params) for trial in ended}  # also those that failed; if all did, it may not be their fault
+        if not complete or (complete < trials and len(tried) < combinations(self.axes)):
             try:
                 self.study.optimize(self._objective, callbacks=[self._after, MaxTrialsCallback(trials)])
             except ValueError as error:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,6 +65,8 @@ class Forked:
 @contextmanager
 def forked_client() -> Iterator[None]:
     """Within the block, the client's calls from this process are forked."""
+    with contextlib.chdir(Path(__file__).parents[1]):  # where the server finds this module
+        forkserver.ensure_running()
     known: dict[str, Any] = {name: getattr(subprocess, name) for name in ("PIPE", "DEVNULL", "TimeoutExpired")}
     with mock.patch.object(client, "subprocess", SimpleNamespace(Popen=Forked, **known)):
         yield

@@ -326,7 +326,7 @@ def test_a_wrong_md5_is_a_network_error_after_three_tries(
     from torchvision.datasets import CIFAR10
 
     monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
-    monkeypatch.setattr("pipeline.download.WAITS", (0.01, 0.01))
+    monkeypatch.setattr("pipeline.download.CIFAR_WAITS", (0.01, 0.01))
     asked: list[float | None] = []
     monkeypatch.setattr(Quiet, "log_message", lambda *_: asked.append(socket.getdefaulttimeout()))
     with pytest.raises(NetworkError, match="CIFAR-10 could not be downloaded"):

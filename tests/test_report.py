@@ -228,7 +228,7 @@ def with_other_images(place: Path) -> Path:
             predicted_place,
             "index.html",
             TRAINING | IMAGES | SCORES,
-            "only 30 test images Private - not submitted Holdout",
+            "doubt: only 30 test images Private - not submitted Holdout",
         ),
         (trained_again, "No predictions are shown", TRAINING, "Holdout 90.00%"),
         (without_images, "python -m pipeline.preprocess", TRAINING | SCORES, "Public, predicted "),

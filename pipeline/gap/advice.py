@@ -206,7 +206,7 @@ def _predict(
     sidecar, cards = csv.sidecar, runs.cards(paths.models)
     names = names or list(sidecar.weights)
     # By default predict takes the competition that the runs were trained for; bundled weights have none.
-    own = all(name in cards and cards[name].competition == sidecar.competition for name in names)
+    own = all(run in cards and cards[run].competition == sidecar.competition for run in names)
     options = [*([] if own else ["--competition", sidecar.competition]), "--run", *names]
     for flag, value, default in (("--tta", tta or sidecar.tta, "none"), ("--adapt", adapt or sidecar.adapt, "auto")):
         options += [flag, value] if value != default else []

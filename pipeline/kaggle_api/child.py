@@ -156,8 +156,8 @@ def _submission(item: Any) -> dict[str, Any]:
         "file_name": item.file_name or "",
         "size": item.total_bytes or 0,
         "status": item.status.name,
-        "public": str(item.public_score or ""),
-        "private": str(item.private_score or ""),
+        "public": "" if item.public_score is None else str(item.public_score),
+        "private": "" if item.private_score is None else str(item.private_score),
         "error": item.error_description or "",
     }
 

@@ -77,8 +77,8 @@ def _recognised(submission: Submission, by_sha: Mapping[str, Entry], csvs: Seque
 def _per_cent(score: str) -> float | None:
     """Kaggle's "0.83439" as 83.439; None if it is unknown or no share."""
     with suppress(ValueError):
-        if 0 <= (value := round(100 * float(score), 3)) <= 100:
-            return value
+        if 0 <= (value := float(score)) <= 1:
+            return round(100 * value, 3)
     return None
 
 

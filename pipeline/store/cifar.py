@@ -71,7 +71,7 @@ READINGS: Mapping[tuple[int, ...], Mapping[str, Callable[[Images], Images]]] = {
     (3, S, S): {"CHW": _chw, "HWC data in a CHW shape": _hwc},
     (3 * S * S,): {"flat CHW": _chw, "flat HWC": _hwc},
 }
-EXPECTED = {next(iter(readings)) for readings in READINGS.values()}  # agree with the file's shape
+EXPECTED = {next(iter(readings)) for readings in READINGS.values()}  # the names that agree with the shape
 
 
 def detect(images: Images) -> str:

@@ -252,8 +252,8 @@ def join(device: torch.device, batch_size: int) -> Iterator[World]:
     """Join an existing process group or torchrun's, or train alone.
 
     Raises:
-        UsageError: the environment has only some of torchrun's variables; or fewer than two images per process in a
-            batch, which batch normalisation needs.
+        UsageError: torchrun's variables are incomplete or wrong; or fewer than two images per process in a batch,
+            which batch normalisation needs.
         PipelineError: another process ended.
     """
     mine = not (dist.is_available() and dist.is_initialized())
@@ -268,7 +268,7 @@ def join(device: torch.device, batch_size: int) -> Iterator[World]:
             dist.init_process_group("gloo", timeout=TIME_LIMIT)
     except ValueError as error:
         cure = "start it with torchrun, or unset WORLD_SIZE"
-        raise UsageError(f"WORLD_SIZE is set, but not all that belongs to it ({first_line(error)}): {cure}") from error
+        raise UsageError(f"torchrun's variables are incomplete or wrong ({first_line(error)}): {cure}") from error
     world = World(dist.get_rank(), dist.get_world_size())
     try:
         if batch_size < 2 * world.size:

@@ -114,7 +114,8 @@ def settled(
 ) -> Device:
     """The device with precision and compilation as the run in `folder` began, or by rule (see training.device).
 
-    `compile_` overrides how it began, since a compiler may have turned out to be broken.
+    `compile_` overrides how it began, since a compiler may have turned out to be broken.  BadData if what it noted is
+    damaged.
     """
     chosen = device.by_rule(summarise(config.model).macs, config.epochs * images, compile_, alone)
     if folder is not None and (path := folder / EXECUTION).is_file():

@@ -58,7 +58,7 @@ class State:
 
 
 def initial(config: TrainConfig, device: Device) -> ResNet:
-    """The model before the first step, on the device, channels_last."""
+    """The model as built from the seed, on the device, channels_last."""
     model = build(config.model, config.seed)
     return model.to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 

@@ -29,6 +29,11 @@ from tests.support import ROOT, SLUG, clean_environment, here, serve, write_down
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 DYING = 5.0  # seconds that a child of a killed process may need to notice
 ENDING = 60.0  # seconds to begin, and to end after SIGTERM and SIGINT
+TRAINING = ("pipeline.training.session", "torch._dynamo")
+IMPORTED_LATE = {  # what a stage imports when it needs it
+    "train": TRAINING, "sweep": TRAINING,
+    "predict": ("pipeline.gap.prediction", "sklearn.linear_model", "sklearn.model_selection"),
+}  # fmt: skip
 
 # --- what is killed ---------------------------------------------------------------------------------------------
 
@@ -100,7 +105,10 @@ def _finish(name: str, place: Path, environ: Mapping[str, str]) -> "subprocess.C
 
 
 def _become(stage: str, arguments: Sequence[str], folder: Path, environ: Mapping[str, str], begun: Event) -> None:
-    """In a fork: `python -m pipeline.STAGE ARGUMENTS`, with its slow imports done when it has `begun`."""
+    """In a fork: `python -m pipeline.STAGE ARGUMENTS`, with its slow imports done when it has `begun`.
+
+    They take longer than its work, which is where a kill must come.
+    """
     os.setsid()
     for number, name in enumerate((os.devnull, os.devnull, str(folder / ".stderr"))):
         os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
@@ -108,8 +116,8 @@ def _become(stage: str, arguments: Sequence[str], folder: Path, environ: Mapping
     os.environ.clear()
     os.environ.update(environ)
     main = importlib.import_module(f"pipeline.{stage}").main
-    if stage in ("train", "predict", "sweep"):
-        importlib.import_module("torch")
+    for module in IMPORTED_LATE.get(stage, ()):
+        importlib.import_module(module)
     begun.set()
     sys.exit(main(arguments))
 

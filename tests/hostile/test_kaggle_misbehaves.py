@@ -109,9 +109,10 @@ def pending_for_long(here: Place) -> Outcome:
 
 
 def arrives_after_the_last_look(here: Place) -> Outcome:
-    here.kaggle.misbehave("CreateSubmission:hang=5*1")
+    here.kaggle.misbehave("CreateSubmission:hang=60*1")
     outcome = here.run("submit")
     assert not here.own
+    here.kaggle.stopping.set()  # ends what hangs
     deadline = time.monotonic() + 60
     while not here.own:
         assert time.monotonic() < deadline

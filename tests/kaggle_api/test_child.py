@@ -29,6 +29,15 @@ def test_a_signed_address_is_not_shown(text: str, shown: str) -> None:
     assert message.endswith(shown)
 
 
+def test_a_score_may_come_as_a_number() -> None:
+    scores = {"public_score": 0.5, "private_score": 0}
+    item = SimpleNamespace(
+        ref=1, date=None, description="", file_name="", total_bytes=0, status=SimpleNamespace(name="COMPLETE"),
+        error_description="", **scores,
+    )  # fmt: skip
+    assert [child._submission(item)[name] for name in ("public", "private")] == ["0.5", "0"]
+
+
 def test_a_list_without_an_end_is_refused() -> None:
     page = SimpleNamespace(files=(), next_page_token="7")
     with pytest.raises(child.Unreadable, match="more than 100 pages"):

@@ -47,7 +47,7 @@ def test_our_tag_is_recognised_whatever_the_files_name(tmp_path: Path) -> None:
     assert entry.time == "2025-03-01T12:00:00+00:00"
 
 
-@pytest.mark.parametrize("score", ["", "nan", "-12.5", "83.44", "1.1", "1e999", "9" * 400, "none", "True"])
+@pytest.mark.parametrize("score", ["", "nan", "-12.5", "83.44", "1.1", "1.000001", "1e999", "9" * 400, "none", "True"])
 def test_a_score_that_is_no_share_is_unknown(tmp_path: Path, score: str) -> None:
     (entry,) = news(tmp_path, listed(5, public=score))
     assert entry.public is None
