@@ -28,6 +28,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from pipeline.config import CLASSES, MEAN, STD
 from pipeline.errors import BadData, first_line
 from pipeline.model.convolution import Convolution
+from pipeline.model.norm import BatchNorm
 from pipeline.recipes import ModelConfig
 from pipeline.store import atomic
 
@@ -41,13 +42,13 @@ class BasicBlock(nn.Module):
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
         self.conv1 = Convolution(channels_in, channels, stride)
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1 = BatchNorm(channels)
         self.conv2 = Convolution(channels, channels)
-        self.bn2 = nn.BatchNorm2d(channels)
+        self.bn2 = BatchNorm(channels)
         self.shortcut = nn.Sequential()
         if stride != 1 or channels_in != channels:
             self.shortcut.append(nn.Conv2d(channels_in, channels, 1, stride=stride, bias=False))
-            self.shortcut.append(nn.BatchNorm2d(channels))
+            self.shortcut.append(BatchNorm(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels_in, H, W) -> (B, channels, H / stride, W / stride)."""
@@ -83,9 +84,9 @@ class ResidualConvolution(nn.Module):
         return gelu(self.bn(x + self.conv(x)))
 
 
-def unscaled_norm(channels: int) -> nn.BatchNorm2d:
+def unscaled_norm(channels: int) -> BatchNorm:
     """A batch normalisation that learns a bias alone; its statistics follow the weights fast (momentum 0.4)."""
-    norm = nn.BatchNorm2d(channels, momentum=0.4)
+    norm = BatchNorm(channels, momentum=0.4)
     norm.weight.requires_grad_(False)
     return norm
 
@@ -103,7 +104,7 @@ class ResNet(nn.Module):
             self.bn1: nn.Module = nn.Identity()
         else:
             self.conv1 = nn.Conv2d(3, config.stem, 3, padding=1, bias=False)
-            self.bn1 = nn.BatchNorm2d(config.stem)
+            self.bn1 = BatchNorm(config.stem)
         self.stages = nn.Sequential()
         channels = config.stem
         for width, blocks, stride in zip(config.widths, config.blocks, config.strides, strict=True):

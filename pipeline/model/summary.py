@@ -75,7 +75,7 @@ def summarise(config: ModelConfig) -> Summary:
 
     def record(name: str, module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         own = sum(p.numel() for p in module.parameters(recurse=False))
-        macs, kind = 0, nn.Conv2d if isinstance(module, nn.Conv2d) else type(module)
+        macs, kind = 0, next(kind for kind in (nn.Conv2d, nn.BatchNorm2d, type(module)) if isinstance(module, kind))
         if isinstance(module, nn.Conv2d | nn.Linear):  # each weight once per output pixel
             macs = module.weight.numel() * math.prod(output.shape[2:])
         layers.append(Layer(name, kind.__name__, tuple(output.shape[1:]), own, macs))

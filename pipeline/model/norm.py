@@ -1,0 +1,81 @@
+"""The batch normalisation of the residual networks, faster in bfloat16 on CPUs where channels do not fill vectors."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+VECTOR = 16  # bfloat16 values that PyTorch's kernels take at once
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """nn.BatchNorm2d; where PyTorch would treat some channels value by value (4 of 36), several pixels fill a vector.
+
+    It has a weight, a bias, and running statistics with a momentum.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        pixels = VECTOR // math.gcd(VECTOR, self.num_features)  # side by side they fill vectors
+        on_cpu = input.device.type == "cpu" and input.dtype == torch.bfloat16
+        if not (self.training and on_cpu and pixels > 1) or input[:, 0].numel() % pixels:
+            return super().forward(input)
+        result: Tensor = _SideBySide.apply(input, self.weight, self.bias, *self._moments(input, pixels), self.eps)
+        return result
+
+    @torch.no_grad()
+    def _moments(self, x: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each channel; updates the running statistics."""
+        rows, count = _rows(x, pixels), x[:, 0].numel()
+        mean, variance = torch.zeros(2, rows.shape[1])  # of each column
+        torch.batch_norm_update_stats(rows, mean, variance, 1.0)  # returns them rounded to bfloat16
+        variance *= 1 - pixels / count  # it divides by the number of rows less one
+        means = mean.view(pixels, -1)
+        mean, variance = means.mean(0), variance.view(pixels, -1).mean(0) + means.var(0, correction=0)
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        assert self.num_batches_tracked is not None
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        self.num_batches_tracked += 1
+        return mean, variance
+
+
+class _SideBySide(torch.autograd.Function):
+    """weight * (x - mean) / sqrt(variance + eps) + bias with the mean and variance of the batch; n pixels in a row."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
+    ) -> Tensor:
+        n = VECTOR // math.gcd(VECTOR, len(weight))
+        weight, bias, mean, variance = (value.repeat(n) for value in (weight, bias, mean, variance))
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.n, ctx.eps = n, eps
+        normalised = torch.native_batch_norm(_rows(x, n), weight, bias, mean, variance, False, 0.0, eps)[0]
+        return _images(normalised, x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, variance = ctx.saved_tensors
+        rows, gradients, n, eps = _rows(x, ctx.n), _rows(gradient, ctx.n), ctx.n, ctx.eps
+        # With z = (x - mean) / deviation: weight / deviation * (gradient - its mean - z * mean of gradient * z).
+        _, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradients, rows, weight, mean, variance, None, None, False, eps, [False, True, True]
+        )
+        of_weight, of_bias = of_weight.view(n, -1).sum(0), of_bias.view(n, -1).sum(0)
+        scale = weight * (variance + eps).rsqrt()
+        slope, offset = (-scale * of.repeat(n) / x[:, 0].numel() for of in (of_weight, of_bias))
+        of_rows = torch.native_batch_norm(rows, slope, offset, mean, variance, False, 0.0, eps)[0]
+        of_rows = torch.addcmul(of_rows, gradients, scale.to(gradients.dtype))  # twice as fast as in place
+        return _images(of_rows, x), of_weight, of_bias, None, None, None
+
+
+def _rows(images: Tensor, n: int) -> Tensor:
+    """(B, C, H, W) -> (B * H * W / n, n * C); a view if they are channels_last."""
+    return images.permute(0, 2, 3, 1).reshape(-1, n * images.shape[1])
+
+
+def _images(rows: Tensor, like: Tensor) -> Tensor:
+    batch, channels, height, width = like.shape
+    return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
