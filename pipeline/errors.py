@@ -15,6 +15,10 @@ class PipelineError(Exception):
     exit_code, meaning = 1, "other error"
 
 
+class DeviceFailed(PipelineError):
+    """The device vanished, hung, or its driver lost it: this process cannot use it again."""
+
+
 class UsageError(PipelineError):
     """An invalid option, value or combination."""
 

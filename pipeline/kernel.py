@@ -89,7 +89,9 @@ class Kernels:
             run = verify(kernel, self.paths)
         except (BadData, MissingInput) as error:
             ours = not (strangers(csv) or runs.strangers(folder))
-            cure = f"choose another --run{', or --force' if ours else ''}"
+            fetched = isinstance(error, MissingInput) and (self.paths.kernels / kernel.run / NOTE).exists()
+            again = f"`{replace(self, force=True)._fetch_command(kernel)}`" if fetched else "--force"
+            cure = f"choose another --run{f', or {again}' if ours else ''}"
             raise UsageError(f"{error}; the kernel's results would take its place: {cure}") from None
         console.show(f"run {kernel.run} and its CSV are here already, nothing to do")
         runs.point_latest(self.paths.models, kernel.run)

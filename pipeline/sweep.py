@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline import cli, commands, console
 from pipeline.config import Paths, fingerprint, single_process
-from pipeline.errors import PipelineError, UsageError, printable
+from pipeline.errors import DeviceFailed, PipelineError, UsageError, printable
 from pipeline.recipes import MODELS, PRESETS, Option, TrainConfig, flag, options
 from pipeline.store import atomic, runs
 from pipeline.store.manifest import Manifest
@@ -225,7 +225,9 @@ class Worker:
                 raise PipelineError("this worker missed its heartbeats: run the same command again") from error
         self._keep_best()
         if not (ranked := ranking(self.study)):
-            raise PipelineError(f"no trial could be trained: {self.study.get_trials()[-1].user_attrs[REASON]}")
+            failed = self.study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+            reason = failed[-1].user_attrs[REASON] if failed else "another worker's runs still"
+            raise PipelineError(f"no trial could be trained: {reason}")
         best = ranked[0]
         rows = [[str(t.number), f"{t.value:.2f}%", *map(_brief, t.params.values())] for t in ranked[:TABLE_ROWS]]
         table = "\n".join(console.table(["trial", "validation", *best.params], rows))
@@ -248,14 +250,14 @@ class Worker:
                 config, self.paths, self.slug, run_name=name, device=self.device, log=lambda _line: None,
                 trial=self.study.study_name,
             )  # fmt: skip
-        except PipelineError as error:
+        except BaseException as error:
+            if isinstance(error, DeviceFailed) or not isinstance(error, PipelineError):  # not the options' fault
+                self.study.enqueue_trial(trial.params, user_attrs={RUN: name})
+                raise
             trial.set_user_attr(REASON, str(error))
             if not self.keep and not isinstance(error, UsageError):  # the folder may be another program's
                 _remove(self.paths.models / name)
             raise optuna.TrialPruned from error
-        except KeyboardInterrupt:
-            self.study.enqueue_trial(trial.params, user_attrs={RUN: name})
-            raise
         trial.set_user_attr(RUN, name)  # raises if the trial was given to another worker meanwhile
         return run.result.validation_accuracy
 

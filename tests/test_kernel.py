@@ -305,11 +305,16 @@ def test_what_is_here_and_is_another_is_not_replaced(come: Path, kernels: Kernel
         kernels.push(other)
     with atomic.lock(paths.kernels / RUN), pytest.raises(UsageError, match="another run is at work"):
         kernels.push(ORDERED)
+    finished = (paths.models / RUN / "manifest.json").read_bytes()
+    (paths.models / RUN / "manifest.json").unlink()
+    with pytest.raises(UsageError, match=r"unfinished.*choose another --run, or --force$"):
+        kernels.push(ORDERED)
+    ORDERED.write_note(paths.kernels)  # fetching it was interrupted: it need not be trained again
+    with pytest.raises(UsageError, match=rf"or `python -m pipeline.kernel fetch .*--run {RUN} --force`$"):
+        kernels.push(ORDERED)
+    (paths.models / RUN / "manifest.json").write_bytes(finished)
     flip(f"{RUN}.csv")(paths.submissions)
     with pytest.raises(UsageError, match="edited after predict wrote it"):
-        kernels.push(ORDERED)
-    (paths.models / RUN / "manifest.json").unlink()
-    with pytest.raises(UsageError, match="unfinished"):
         kernels.push(ORDERED)
     mine, edited = paths.models / RUN / "notes.md", (paths.submissions / f"{RUN}.csv").read_bytes()
     mine.write_text("mine")

@@ -1,6 +1,7 @@
 """The stage through its real command line; where nothing depends on training, trials are calculated."""
 
 import dataclasses
+import errno
 import json
 import re
 import shlex
@@ -23,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline import sweep, train
 from pipeline.config import Paths
-from pipeline.errors import MissingInput, PipelineError, UsageError
+from pipeline.errors import DeviceFailed, MissingInput, PipelineError, UsageError
 from pipeline.recipes import PRESETS, TrainConfig
 from pipeline.store import atomic, runs
 from tests import test_train
@@ -348,11 +349,16 @@ def test_a_worker_that_was_taken_for_dead_ends_in_one_line(
     assert "error: this worker missed its heartbeats: run the same command again" in capsys.readouterr().err
 
 
-def test_an_interrupted_sweep_goes_on_with_the_same_trial(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = mock.Mock(side_effect=KeyboardInterrupt)
+@pytest.mark.parametrize(
+    ("error", "code"), [(KeyboardInterrupt(), 130), (OSError(errno.ENOSPC, "full"), 1), (DeviceFailed("lost"), 1)]
+)
+def test_an_interrupted_sweep_goes_on_with_the_same_trial(
+    place: Place, error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = mock.Mock(side_effect=error)
     monkeypatch.setattr(sweep, "train", train)
     for _ in range(2):
-        assert place.sweep("--trials", "2", "--search", RATE) == 130
+        assert place.sweep("--trials", "2", "--search", "dropout=0,0.5") == code
     first, second = ((call.args[0], call.kwargs["run_name"]) for call in train.call_args_list)
     assert first == second and first[1] == f"{NAME}-0"
 

@@ -239,12 +239,12 @@ class Kaggle:
             with subprocess.Popen(
                 [sys.executable, "-P", str(CHILD)],
                 stdin=subprocess.PIPE, stdout=output, stderr=complaints, env=environment,
+                bufsize=0,  # so that closing writes nothing
             ) as child:  # fmt: skip
                 assert child.stdin is not None
                 try:
                     with suppress(BrokenPipeError):  # it died at once; the missing reply shows it
-                        child.stdin.write(json.dumps(request).encode() + b"\n")
-                        child.stdin.flush()  # stays open: the child exits when it closes
+                        child.stdin.write(json.dumps(request).encode() + b"\n")  # open: the child exits when it closes
                     self._wait(child, limit, watch)
                 finally:
                     child.kill()

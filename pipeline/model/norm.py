@@ -10,33 +10,34 @@ VECTOR = 16  # bfloat16 values that PyTorch's kernels take at once
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """nn.BatchNorm2d; where PyTorch would treat some channels value by value (4 of 36), several pixels fill a vector.
+    """nn.BatchNorm2d; where PyTorch treats some channels one by one (4 of 36), several pixels fill a vector."""
 
-    It has a weight, a bias, and running statistics with a momentum.
-    """
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
         pixels = VECTOR // math.gcd(VECTOR, self.num_features)  # side by side they fill vectors
-        on_cpu = input.device.type == "cpu" and input.dtype == torch.bfloat16
-        if not (self.training and on_cpu and pixels > 1) or input[:, 0].numel() % pixels:
-            return super().forward(input)
-        result: Tensor = _SideBySide.apply(input, self.weight, self.bias, *self._moments(input, pixels), self.eps)
-        return result
+        count = input[:, 0].numel()
+        on_cpu = input.device.type == "cpu" and input.dtype == torch.bfloat16 and not torch.compiler.is_compiling()
+        # Without a momentum, as in update_bn, the running statistics are plain averages.
+        if self.training and self.momentum and on_cpu and 1 < pixels < count and count % pixels == 0:
+            mean, variance = self._moments(_rows(input, pixels), count, self.momentum)
+            result: Tensor = _SideBySide.apply(input, self.weight, self.bias, mean, variance, self.eps, pixels)
+            return result
+        return super().forward(input)
 
     @torch.no_grad()
-    def _moments(self, x: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
-        """Mean and variance of each channel; updates the running statistics."""
-        rows, count = _rows(x, pixels), x[:, 0].numel()
+    def _moments(self, rows: Tensor, count: int, momentum: float) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each channel over `count` pixels; updates the running statistics."""
         mean, variance = torch.zeros(2, rows.shape[1])  # of each column
-        torch.batch_norm_update_stats(rows, mean, variance, 1.0)  # returns them rounded to bfloat16
-        variance *= 1 - pixels / count  # it divides by the number of rows less one
-        means = mean.view(pixels, -1)
-        mean, variance = means.mean(0), variance.view(pixels, -1).mean(0) + means.var(0, correction=0)
-        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
-        assert self.num_batches_tracked is not None
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        torch.batch_norm_update_stats(rows, mean, variance, 1.0)  # what it returns is rounded to bfloat16
+        variance *= 1 - 1 / len(rows)  # it divides by their number less one
+        means, variances = mean.view(-1, self.num_features), variance.view(-1, self.num_features)
+        mean, variance = means.mean(0), variances.mean(0) + means.var(0, correction=0)
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance * count / (count - 1), momentum)
         self.num_batches_tracked += 1
         return mean, variance
 
@@ -46,9 +47,8 @@ class _SideBySide(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float, n: int
     ) -> Tensor:
-        n = VECTOR // math.gcd(VECTOR, len(weight))
         weight, bias, mean, variance = (value.repeat(n) for value in (weight, bias, mean, variance))
         ctx.save_for_backward(x, weight, mean, variance)
         ctx.n, ctx.eps = n, eps
@@ -68,7 +68,7 @@ class _SideBySide(torch.autograd.Function):
         slope, offset = (-scale * of.repeat(n) / x[:, 0].numel() for of in (of_weight, of_bias))
         of_rows = torch.native_batch_norm(rows, slope, offset, mean, variance, False, 0.0, eps)[0]
         of_rows = torch.addcmul(of_rows, gradients, scale.to(gradients.dtype))  # twice as fast as in place
-        return _images(of_rows, x), of_weight, of_bias, None, None, None
+        return _images(of_rows, x), of_weight, of_bias, None, None, None, None
 
 
 def _rows(images: Tensor, n: int) -> Tensor:

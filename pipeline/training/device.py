@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from pipeline.config import single_process
-from pipeline.errors import Log, PipelineError, UsageError, first_line, printable
+from pipeline.errors import DeviceFailed, Log, PipelineError, UsageError, first_line, printable
 from pipeline.recipes import Compile
 
 BF16_MACS = 10e6  # per image; below, conversion costs as much as bf16 gains
@@ -185,9 +185,9 @@ def device_failed(error: Exception) -> bool:
     return isinstance(error, own) or bool(_DEVICE_FAILED.search(str(error)))
 
 
-def _failure(kind: str, error: RuntimeError, compiled: bool = False) -> PipelineError:
+def _failure(kind: str, error: RuntimeError, compiled: bool = False) -> DeviceFailed:
     otherwise = "--compile no or --device cpu" if compiled else "--device cpu"
-    return PipelineError(
+    return DeviceFailed(
         f"{kind} failed ({first_line(error)}): run the same command again (training resumes at its last "
         f"checkpoint); if the device fails again, add {otherwise}"
     )

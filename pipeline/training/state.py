@@ -58,9 +58,10 @@ class State:
 
 
 def initial(config: TrainConfig, device: Device) -> ResNet:
-    """The model as built from the seed, on the device, channels_last."""
+    """The model as built from the seed, on the device, channels_last; contiguous on MPS, as in `normalise`."""
     model = build(config.model, config.seed)
-    return model.to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    layout = torch.contiguous_format if device.kind == "mps" else torch.channels_last
+    return model.to(device.torch_device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
 
 
 def start(config: TrainConfig, device: Device, world: World = ALONE, log: Log = lambda _: None) -> State:

@@ -43,9 +43,11 @@ def close(found: Tensor | None, expected: Tensor | None, tolerance: float) -> No
 
 def test_other_batch_normalisations_are_pytorchs() -> None:
     images = torch.randn(2, 36, 2, 2).bfloat16()
-    trains, evaluates, full = BatchNorm(36), BatchNorm(36).eval(), BatchNorm(32)
-    two_pixels = images[:1, :, :1]
-    for module, x in ((trains, images.float()), (trains, two_pixels), (evaluates, images), (full, images[:, :32])):
+    trains, evaluates, averages, full = BatchNorm(36), BatchNorm(36).eval(), BatchNorm(36, momentum=None), BatchNorm(32)
+    for module, x in (
+        (trains, images.float()), (trains, images[:1, :, :1]), (trains, images[:1]), (evaluates, images),
+        (averages, images), (full, images[:, :32]),
+    ):  # fmt: skip
         assert type(module(x).grad_fn).__name__ == "NativeBatchNormBackward0"
 
 

@@ -172,6 +172,12 @@ def test_two_images_or_a_silent_channel_give_finite_predictions(trained: ResNet,
         assert logits(bn_adapted(trained, CPU, photographs[:2], reference), photographs).isfinite().all()
 
 
+def test_the_papers_model_adapts_in_bf16(photographs: Images) -> None:
+    model = build(MODELS["paper"], 0).eval()
+    found = bn_adapted(model, CPU_BF16, photographs[:4], photographs[:4])
+    assert all(torch.equal(buffer, model.get_buffer(name)) for name, buffer in found.named_buffers())
+
+
 # --- several models ---------------------------------------------------------------------------------------
 
 
