@@ -130,7 +130,9 @@ if [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && "$python" -c '' 2>/dev/null; 
 set_up() {
     local said
     if [[ -z ${PIPELINE_PYTHON:-} ]]; then
-        "$python" -c '' 2>/dev/null || rm -rf .venv # there is none, or its interpreter has gone
+        [[ -e $python ]] || rm -rf .venv # there is none, or its interpreter has gone
+        [[ ! -d .venv ]] || "$python" -c '' 2>/dev/null || # on a cluster its libraries may be another node's
+            fail 2 "the Python in .venv does not start here: load its module, or move .venv away (mv .venv old-venv)"
         if [[ ! -d .venv || (! -L .venv && -f $stamp && $(head -n 1 "$stamp") != "$python") ]]; then # none, or moved
             echo "set-up: making .venv" >&2
             said=$("$base" -m venv .venv 2>&1) || refuse "$said"
@@ -154,7 +156,7 @@ refuse() {
         *"No space left"* | *"quota exceeded"*) fail 1 "the disk is full: free 6 GB, and run again" ;;
         *onnection* | *Retrying* | *SSL* | *"timed out"*)
             fail 6 "the packages cannot be downloaded (see above): check the network, or PIP_CERT, and run again" ;;
-        *) fail 6 "the installation failed: see above" ;;
+        *) fail 1 "the installation failed: see above" ;;
     esac
 }
 

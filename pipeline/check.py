@@ -22,7 +22,7 @@ import click
 from pipeline import cli, commands, console
 from pipeline.config import Competition, Paths, competition
 from pipeline.console import duration, table, working
-from pipeline.errors import AccessDenied, BadData, Log, MissingInput, NetworkError, PipelineError, printable
+from pipeline.errors import AccessDenied, BadData, Log, MissingInput, NetworkError, PipelineError, UsageError, printable
 from pipeline.gap.advice import Advice, advise
 from pipeline.gap.assessment import Assessment, assess_and_record, prediction_error
 from pipeline.gap.estimators import NORMAL
@@ -59,7 +59,7 @@ class Checked:
     assessment: Assessment | None
     advice: Sequence[Advice]
     not_assessed: str | None  # why there is no assessment
-    not_asked: str | None  # why Kaggle was not asked
+    not_asked: str | None  # why Kaggle does not list the submissions
     pictures: Sequence[Path]  # that were drawn
 
     @property
@@ -128,11 +128,11 @@ def check(
 ) -> Checked:  # fmt: skip
     """Predict the score of `csv`, by default of the newest CSV, bring the ledger up to date and compare.
 
-    The prediction is in the ledger before Kaggle is asked for scores.  Without credentials only the ledger is read.
+    The prediction is in the ledger before Kaggle is asked for scores.  Without access only the ledger is read.
     Waits up to `wait` seconds for scores.  `pictures` is the folder for figures of the test images.
 
     Raises:
-        NetworkError, AccessDenied: Kaggle did not reply; `log` has the ledger's state.
+        NetworkError: Kaggle did not reply; `log` has the ledger's state.
         MissingInput: pictures need preprocessed data.
         BadData: the ledger is damaged; `csv` is not a valid submission, or its saved probabilities are damaged;
             the images for the pictures have changed.
@@ -179,13 +179,10 @@ def check(
 def _ask(
     kaggle: Kaggle, slug: str, entries: Sequence[Entry], wait: float, log: Log
 ) -> tuple[list[Submission], str | None]:
-    """All submissions, once none is being scored or after `wait` seconds; and why Kaggle was not asked."""
-    try:
-        credentials.require(kaggle.environ)
-    except AccessDenied as error:
-        return [], str(error)
+    """All submissions, once none is being scored or after `wait` seconds; or why Kaggle does not list them."""
     end = time.monotonic() + wait
     try:
+        credentials.require(kaggle.environ)
         with working("asking Kaggle"):
             listed = {submission.ref: submission for submission in kaggle.submissions(slug)}
         pending = [ref for ref, submission in listed.items() if submission.status == "PENDING"]
@@ -195,6 +192,8 @@ def _ask(
             kaggle.sleep(POLL)
             listed |= {ref: kaggle.submission(slug, ref) or listed[ref] for ref in pending}
             pending = [ref for ref in pending if listed[ref].status == "PENDING"]
+    except (AccessDenied, UsageError) as error:  # also of a team that is not in the competition
+        return [], str(error)
     except NetworkError:
         if states := ledger.current(entries, slug):
             log(submission_table(states, ledger.predictions(entries, slug)))
@@ -212,7 +211,7 @@ def _draw(assessment: Assessment, processed: Path, folder: Path) -> list[Path]:
 def screen(checked: Checked, paths: Paths, verbose: bool) -> list[str]:
     """The prediction or score, its cause and what to do, a line each; `verbose`: everything."""
     slug, csv, assessed = checked.competition.slug, checked.csv, checked.assessment
-    lines = [f"Kaggle not contacted: {checked.not_asked.partition(':')[0]}"] if checked.not_asked else []
+    lines = [f"no scores from Kaggle: {checked.not_asked}"] if checked.not_asked else []
     if verbose and checked.submissions:
         lines += [submission_table(checked.submissions, checked.predictions), *_history(checked)]
     lines += [f"picture {path}" for path in checked.pictures]

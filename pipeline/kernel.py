@@ -178,7 +178,7 @@ class Kernels:
         with atomic.lock(folder), atomic.lock(csv):
             for other in strangers(csv):
                 atomic.set_aside(other, self.log)
-            keep(csv, ledger.sent(ledger.read(csv.parent / ledger.NAME)), self.log)
+            keep(csv, ledger.sent(ledger.read(csv.parent / ledger.NAME), kernel.competition), self.log)
             with atomic.replacing_folder(folder, self.log if runs.strangers(folder) else None) as new:
                 for name in RUN_FILES:
                     shutil.copyfile(run.folder / name, new / name)

@@ -62,7 +62,7 @@ def predict(
     if old and wanted == (old.competition, old.run, old.weights_sha256, old.hidden, old.tta, old.adapt):
         console.show(f"{csv}: complete for this run, nothing to do")
     else:
-        sent = ledger.sent(ledger.read(paths.submissions / ledger.NAME))
+        sent = ledger.sent(ledger.read(paths.submissions / ledger.NAME), data.folder.name)
         with atomic.lock(csv):
             _write(
                 ensemble, data, csv, log, tta=tta, adapt=adapt, device_name=device, batch_size=batch_size,

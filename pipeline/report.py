@@ -51,7 +51,7 @@ def report(
         with working("drawing the figures"):
             known = gather(run, card, paths)
             html = render(known, draw(known)).encode()
-        with atomic.lock(page.parent):
+        with atomic.lock(page):
             atomic.write_bytes(page, html)
             os.utime(page, (known.time.timestamp(),) * 2)  # what changes from now on is not in it
         for line in known.missing:

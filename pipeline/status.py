@@ -101,6 +101,7 @@ def _csv_step(known: Overview, run: RunState, paths: Paths) -> NextStep:
     """The step towards a submitted, scored and explained CSV of that run."""
     named = [] if run.latest else ["--run", run.name]
     csv = next((csv for csv in known.csvs if csv.default and not csv.stale), None)
+    its_csv = ["--csv", csv.path] if csv and not run.latest else []
     if run.submittable and csv is None:
         place = paths.submissions / f"{run.name}.csv"
         elsewhere = ["--out", str(free(place))] if free(place) != place else []
@@ -116,12 +117,12 @@ def _csv_step(known: Overview, run: RunState, paths: Paths) -> NextStep:
     if csv and run.submittable and csv.submittable and not (submitted or worse):
         return NextStep("submit", f"{csv.path} is not submitted yet", ["--csv", csv.path])
     if known.ledger.open:
-        return NextStep("check", "a submission has no score yet")
+        return NextStep("check", "a submission has no score yet", its_csv)
     if known.report and (state := known.report.state) != "complete":
         return NextStep("report", f"the report is {'missing' if state == 'absent' else state}", named)
     done = "submitted and scored" if any(csv.public is not None for csv in good) else "not scored"
     done = f"don't submit {csv.path}: {worse}" if csv and worse else done
-    return NextStep("check", f"{done}; check explains the score and suggests improvements")
+    return NextStep("check", f"{done}; check explains the score and suggests improvements", its_csv)
 
 
 # --- the screen -------------------------------------------------------------------------------------------

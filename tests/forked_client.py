@@ -39,7 +39,7 @@ class Forked:
         self._process = FORKING.Process(target=_run, args=(command[-1], str(Path.cwd()), dict(env), *files))
         self._process.start()
         os.close(reading)
-        self.stdin = os.fdopen(writing, "wb")
+        self.stdin = os.fdopen(writing, "wb", buffering=0)
         self.returncode: int | None = None
 
     def wait(self, timeout: float | None = None) -> None:

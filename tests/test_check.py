@@ -126,7 +126,16 @@ def test_without_labels_it_says_that_there_is_no_score(place: Path) -> None:
 def test_without_credentials_the_ledger_alone_is_shown(place: Path) -> None:
     result = check(place, None)
     assert result.returncode == 0
-    assert result.stdout.startswith("Kaggle not contacted: no Kaggle credentials\nholdout 90.00%   predicted ")
+    assert result.stdout.startswith("no scores from Kaggle: no Kaggle credentials: create a token")
+
+
+@pytest.mark.parametrize(("status", "reason"), [(403, "Kaggle refused (403"), (404, "Kaggle does not find it (404")])
+def test_a_team_that_is_not_in_the_competition_gets_the_prediction(place: Path, status: int, reason: str) -> None:
+    with faulty_kaggle(place / "source", place / "state", slug=SLUG) as kaggle:
+        kaggle.misbehave(f"ListSubmissions:status={status}")
+        result = check(place, kaggle.environment)
+    assert result.returncode == 0 and result.stdout.startswith(f"no scores from Kaggle: {reason}")
+    assert "\nholdout 90.00%   predicted " in result.stdout
 
 
 def test_a_csv_over_the_parameter_limit_is_none_to_submit(place: Path) -> None:
@@ -134,7 +143,9 @@ def test_a_csv_over_the_parameter_limit_is_none_to_submit(place: Path) -> None:
     sidecar = Sidecar.read(csv)
     assert sidecar is not None
     dataclasses.replace(sidecar, submittable=False).write(csv)
-    assert "submissions/tiny-run.csv cannot be submitted" in check(place, None).stdout
+    shown = check(place, None, "--verbose").stdout
+    assert "submissions/tiny-run.csv cannot be submitted" in shown and "seeds" not in shown
+    assert "models over the parameter limit may not compete" in shown
 
 
 def test_a_kaggle_that_is_down_is_6_and_the_ledger_is_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

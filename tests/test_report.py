@@ -150,7 +150,7 @@ def test_the_same_is_not_written_again_and_what_has_changed_is(
     with monkeypatch.context() as patch:
         patch.setattr(reporting_page, "draw", draw_meanwhile)
         assert "nothing to do" not in here("report", "--force", cwd=place).stdout and not pictures(place)
-    with atomic.lock(place / FOLDER):
+    with atomic.lock(place / FOLDER / "index.html"):
         assert "is at work" in error_line(here("report", cwd=place), 2)
     # What came while it was written was not in it, so it is out of date
     assert "nothing to do" not in here("report", cwd=place).stdout and "56.78" in words(place)

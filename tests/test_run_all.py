@@ -151,11 +151,22 @@ def test_a_broken_venv_is_made_anew(project: Project) -> None:
     assert project.made() == ["base venv", "venv install"]
 
 
+def test_a_python_that_does_not_start_here_costs_no_environment(project: Project) -> None:
+    """On another node of a cluster it may start."""
+    python = project.folder / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nexit 127\n")
+    python.chmod(0o755)
+    result = project.run("--setup")
+    assert (result.returncode, project.made()) == (2, []) and python.exists()
+    assert "move .venv away (mv .venv old-venv)" in result.stderr
+
+
 def test_a_failed_installation_is_repeated(project: Project) -> None:
     failing = project.interpreter("failing", "[[ $2 != pip ]]\n")
     for _ in range(2):
         result = project.run("--setup", PIPELINE_PYTHON=str(failing))
-        assert (result.returncode, project.made()) == (6, ["base install"])
+        assert (result.returncode, project.made()) == (1, ["base install"])
         assert "the installation failed" in result.stderr
 
 
@@ -309,7 +320,7 @@ def test_windows_line_ends_are_told(project: Project, shell: str) -> None:
         ("ERROR: Could not install packages: [Errno 28] No space left on device", 1, "the disk is full"),
         ("WARNING: Retrying after NewConnectionError\nERROR: No matching distribution found", 6, "check the network"),
         ("WARNING: Retrying after CERTIFICATE_VERIFY_FAILED", 6, "or PIP_CERT"),
-        ("ERROR: Failed building wheel for x", 6, "the installation failed"),
+        ("ERROR: Failed building wheel for x", 1, "the installation failed"),
     ],
 )
 def test_a_failed_installation_names_its_cause(project: Project, said: str, code: int, says: str) -> None:

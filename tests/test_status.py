@@ -296,7 +296,7 @@ DAMAGE = {  # of a file: the cure that is shown, and the next command
     "data/models/mine/config.json": ("--force", "train --competition tiny --force"),
     "data/models/mine/result.json": ("--force", "train --competition tiny --force --preset rehearsal --run mine"),
     "data/models/mine/manifest.json": ("--force", "train --competition tiny --force --preset rehearsal --run mine"),
-    "data/models/LATEST": ("--run", CHECK),
+    "data/models/LATEST": ("--run", f"{CHECK} --csv submissions/mine.csv"),
     "submissions/mine.json": ("python -m pipeline.predict", "predict --out submissions/mine-2.csv"),
     "submissions/ledger.csv": ("restore it or move the file away", CHECK),
 }

@@ -62,6 +62,8 @@ def advise(assessed: Assessment, csvs: Sequence[LocalCsv], entries: Sequence[Ent
     members, rare = _members(assessed, paths), _rare(assessed, paths)
     wrong = [*_wrong(assessed, members, rare, averaged if 100 * assessed.expected < best else 1, paths)]
     better = [*_averages(assessed, members, csvs, paths), *_stronger(assessed, members, paths)]
+    if not sidecar.submittable:
+        better = []
     for trial in assessed.findings.trials if assessed.findings.mitigation == "none" else ():
         if trial.recommended:
             command = _predict(assessed.csv, paths, trial.mitigation, adapt=trial.mitigation)
@@ -110,9 +112,11 @@ def _wrong(assessed: Assessment, members: Sequence[Run], rare: str, to_beat: int
     """Obvious faults of the models, by the first; `to_beat`: number of runs behind the best score."""
     for run in members[:1]:
         epochs, rise, local = run.card.config.epochs, _rise(run), assessed.csv.sidecar.test_accuracy / 100
-        if run.origin is not None:
-            own = replace(run.card, competition=assessed.csv.sidecar.competition)
-            yield Advice("pretrained weights may not compete", None, _train(own, paths))
+        if run.origin is not None or not assessed.csv.sidecar.submittable:
+            config, slug = PRESETS[run.card.config.preset], assessed.csv.sidecar.competition
+            what = "pretrained weights" if run.origin else "models over the parameter limit"
+            command = _train(replace(run.card, competition=slug, config=config), paths)
+            yield Advice(f"{what} may not compete", None, command)
         elif rise >= RISING and epochs < (full := PRESETS[run.card.config.preset].epochs):
             number, whole = max(len(members), to_beat), run.card.config.with_epochs(full)
             why = f"trained too short: validation accuracy rose {rise:.1f} points an epoch at the end of {epochs}"

@@ -50,7 +50,7 @@ def forecast(
     *, accuracy: float, holdout: Probabilities, hidden: Probabilities, peers: Sequence[tuple[Labels, Labels]] = (),
     anchors: Sequence[tuple[float, float]] = (), line: PublishedLine | None = None, simulated: float | None = None,
     verdict: Verdict = "none", mixed: bool = False, alarms: Sequence[str] = (),
-    scored_rows: int | None = None,
+    scored_rows: int,
 ) -> Forecast:  # fmt: skip
     """Predict the public score by the first method that applies.
 
@@ -65,7 +65,7 @@ def forecast(
         verdict: of the diagnosis.
         mixed: whether the diagnosis found several corruptions.
         alarms: why the diagnosis does not trust the probabilities.
-        scored_rows: rows behind the public score; None: half of them.
+        scored_rows: rows behind the public score.
     """
     atc = estimators.atc(holdout, accuracy, hidden)
     if verdict == "natural":
@@ -80,9 +80,8 @@ def forecast(
         error = max(error, FAR_APART)
     if alarms and by not in ("anchored", "published_line"):
         error = max(error, LOST)
-    rows = scored_rows or max(len(hidden) // 2, 1)
     # The method's error and the sampling error, added as variances.
-    spread = NINETY * math.sqrt(error**2 + predicted * (1 - predicted) * (1 / rows + 1 / len(holdout)))
+    spread = NINETY * math.sqrt(error**2 + predicted * (1 - predicted) * (1 / scored_rows + 1 / len(holdout)))
     interval = max(predicted - spread, 0.0), min(predicted + spread, 1.0)
     return Forecast(predicted, interval, by, methods, refused, doubts)
 

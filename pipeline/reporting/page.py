@@ -162,7 +162,8 @@ def _waiting(sent: Entry | None) -> str:
     """Why there is no score."""
     if sent is None:
         return "not submitted"
-    return "Kaggle could not score it" if sent.status == ledger.ERROR else "waiting for the score"
+    states = {ledger.ERROR: "Kaggle could not score it", ledger.COMPLETE: "Kaggle gives no score"}
+    return states.get(sent.status, "waiting for the score")
 
 
 def _scores(assessed: Assessment) -> list[Tile]:

@@ -78,9 +78,9 @@ def append(path: Path, entries: Iterable[Entry]) -> None:
             # A torn header, or a lost directory entry, would take all lines with it.
             atomic.write_bytes(path, (",".join(COLUMNS) + "\n").encode())
         with atomic.naming(path), path.open("ab+") as stream:
-            stream.seek(-1, os.SEEK_END)
-            if stream.read(1) != b"\n":
-                stream.write(b"\n")  # ends a line torn by a power cut
+            stream.seek(-4, os.SEEK_END)
+            if not (last := stream.read().decode("ascii", "replace")).endswith("\n"):
+                stream.write(b"\n" if _whole(last) else b"\0\n")  # ends, and marks, a line torn by a power cut
             stream.write(text.encode())
             stream.flush()
             os.fsync(stream.fileno())
@@ -95,16 +95,20 @@ def read(path: Path) -> list[Entry]:
     """All lines, oldest first, none without a ledger; BadData names an invalid line."""
     if not path.is_file():
         return []
-    header, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() or [",".join(COLUMNS)]
+    content = path.read_text(encoding="utf-8", errors="replace")
+    header, *lines = content.splitlines() or [",".join(COLUMNS)]
+    torn = 0 if content.endswith("\n") else len(lines) + 1
     if header != ",".join(COLUMNS):
         raise BadData(f"{path}, line 1: not the ledger's header; restore it or move the file away")
     entries = []
     for number, text in enumerate(lines, start=2):
         cells = dict(zip(COLUMNS, text.split(","), strict=False))
         last = cells.get(COLUMNS[-1], "\0")
-        # A line torn by a power cut lacks cells, or ends in a cut number or in zero bytes.  Its event
-        # is fetched from Kaggle, or predicted, again.
-        if "\0" in last or (cells["status"] == PREDICTED and last[-4:-3] != "."):
+        # A line torn by a power cut lacks cells or numbers, or ends in a cut number (marked by `append`) or in zero
+        # bytes.  Its event is fetched from Kaggle, or predicted, again.
+        if "\0" in last or (number == torn and not _whole(text)):
+            continue
+        if cells["status"] == PREDICTED and not all(cells[name] for name in COLUMNS[-3:]):
             continue
         try:
             if text.count(",") >= len(COLUMNS):
@@ -113,6 +117,11 @@ def read(path: Path) -> list[Entry]:
         except ValueError as error:
             raise BadData(f"{path}, line {number}: {printable(error)}; fix the line or delete it") from error
     return entries
+
+
+def _whole(text: str) -> bool:
+    """Whether a line without its end is whole: the last cell is empty, or a number with three decimals."""
+    return text.endswith(",") or text[-4:-3] == "."
 
 
 def current(entries: Iterable[Entry], competition: str) -> list[Entry]:
@@ -149,16 +158,17 @@ def predictions(entries: Iterable[Entry], competition: str) -> dict[str, Entry]:
     return newest
 
 
-def sent(entries: Iterable[Entry]) -> set[str]:
+def sent(entries: Iterable[Entry], competition: str) -> set[str]:
     """The sha256 of the CSVs that Kaggle has, or may have."""
-    return {entry.csv_sha256 for entry in entries if entry.ref is not None or entry.status == SENDING}
+    states = current(entries, competition)
+    return {entry.csv_sha256 for entry in states if entry.ref is not None or entry.status == SENDING}
 
 
 def below_best(entries: Sequence[Entry], competition: str, csv_sha256: str) -> str:
     """Why not to submit a CSV: it is predicted below the best score; "" if it was sent, or may be better."""
-    states, made = current(entries, competition), predictions(entries, competition).get(csv_sha256)
-    best = max((entry.public or 0 for entry in states), default=0)
-    if csv_sha256 in sent(states) or made is None or made.predicted_high is None or made.predicted_high >= best:
+    made = predictions(entries, competition).get(csv_sha256)
+    best = max((entry.public or 0 for entry in current(entries, competition)), default=0)
+    if csv_sha256 in sent(entries, competition) or made is None or (made.predicted_high or 0) >= best:
         return ""
     return f"predicted below your best score, {best:.2f}%"
 

@@ -128,6 +128,9 @@ def test_a_score_that_was_not_expected_has_no_known_cause(three: list[LocalCsv])
         (11.0, f"{alike}{local - 11:.1f} points lower; are the order, ids and classes right?"),
     ):
         assert before.after([line, scored(three[0], public)]).cause == cause
+    wide = dataclasses.replace(before.forecast, interval=(before.forecast.predicted - 0.08, 1.0))  # of few images
+    few = dataclasses.replace(before, forecast=wide)
+    assert few.after([line, scored(three[0], local - 6)]).cause == "no difference beyond sampling noise"
     low = dataclasses.replace(line, predicted=local - 11)  # as a published line does
     assert before.after([low]).cause == f"{alike.replace('public', 'predicted')}11.0 points lower"
 
@@ -155,12 +158,15 @@ def test_a_prediction_is_renewed_until_it_is_sent(three: list[LocalCsv], tmp_pat
     assert record(path, entries, made, NOW) == entries
     renewed = assess(first, three, entries, KNOWN)
     assert renewed.predicted == line  # until it is recorded
+    for status in ("sending", "error"):  # Kaggle refused it
+        ledger.append(path, [dataclasses.replace(Entry.of(first.sidecar), status=status)])
+        entries = ledger.read(path)
     entries = record(path, entries, renewed, NOW)
-    assert entries[0] == line and renewed.after(entries).expected == (entries[1].predicted or 0) / 100 < made.expected
+    assert entries[0] == line and renewed.after(entries).expected == (entries[-1].predicted or 0) / 100 < made.expected
     ledger.append(path, [dataclasses.replace(Entry.of(first.sidecar), ref=9, status="pending")])
     assert record(path, ledger.read(path), made, NOW) == ledger.read(path)
     ledger.append(path, [scored(second, 80.0)])
-    assert len(record(path, ledger.read(path), assess(second, [], [], KNOWN), NOW)) == 4
+    assert len(record(path, ledger.read(path), assess(second, [], [], KNOWN), NOW)) == 6
     record(path, ledger.read(path), assess(third, [], ledger.read(path), KNOWN), NOW)
     assert set(ledger.predictions(ledger.read(path), "c")) == {"sha-a", "sha-c"}
 

@@ -73,6 +73,13 @@ def test_the_header_is_there_before_the_first_line(tmp_path: Path, monkeypatch: 
     assert ledger.read(book) == [ENTRY]
 
 
+def test_a_ledger_that_a_spreadsheet_saved_keeps_its_predictions(tmp_path: Path) -> None:
+    book, whole = tmp_path / "ledger.csv", dataclasses.replace(PREDICTION, predicted_high=94.12)
+    ledger.append(book, [whole, ENTRY])
+    book.write_text(book.read_text().replace("94.120", "94.12"))
+    assert ledger.read(book) == [whole, ENTRY]
+
+
 def test_a_note_stays_one_cell(tmp_path: Path) -> None:
     ledger.append(tmp_path / "ledger.csv", [dataclasses.replace(ENTRY, note='a, "b"\nc')])
     assert ledger.read(tmp_path / "ledger.csv")[0].note == "a; 'b'\\nc"
