@@ -250,7 +250,7 @@ class Worker:
                 config, self.paths, self.slug, run_name=name, device=self.device, log=lambda _line: None,
                 trial=self.study.study_name,
             )  # fmt: skip
-        except BaseException as error:
+        except (Exception, KeyboardInterrupt) as error:
             if isinstance(error, DeviceFailed) or not isinstance(error, PipelineError):  # not the options' fault
                 self.study.enqueue_trial(trial.params, user_attrs={RUN: name})
                 raise
