@@ -127,6 +127,7 @@ def test_without_credentials_the_ledger_alone_is_shown(place: Path) -> None:
     result = check(place, None)
     assert result.returncode == 0
     assert result.stdout.startswith("no scores from Kaggle: no Kaggle credentials: create a token")
+    assert "\nholdout 90.00%   predicted " in result.stdout
 
 
 @pytest.mark.parametrize(("status", "reason"), [(403, "Kaggle refused (403"), (404, "Kaggle does not find it (404")])

@@ -265,7 +265,7 @@ def test_a_folder_of_ones_own_gets_the_page_and_nothing_of_its_owner_is_replaced
     (place / "mine/notes.txt").write_text("mine")
     for _ in range(2):
         assert here("report", "--out", "mine", cwd=place).returncode == 0
-    assert [*tree(place / "mine")] == ["index.html", "notes.txt"]
+    assert [*tree(place / "mine")] == ["index.html", "notes.txt"] and not (place / ".mine.lock").exists()
     (place / "mine/index.html").write_text("<p>mine</p>")
     assert "is not a report's" in error_line(here("report", "--out", "mine", "--force", cwd=place), 2)
 

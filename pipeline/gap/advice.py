@@ -61,9 +61,9 @@ def advise(assessed: Assessment, csvs: Sequence[LocalCsv], entries: Sequence[Ent
     (best, averaged), worse = _board(states), ledger.below_best(entries, sidecar.competition, sidecar.csv_sha256)
     members, rare = _members(assessed, paths), _rare(assessed, paths)
     wrong = [*_wrong(assessed, members, rare, averaged if 100 * assessed.expected < best else 1, paths)]
-    better = [*_averages(assessed, members, csvs, paths), *_stronger(assessed, members, paths)]
-    if not sidecar.submittable:
-        better = []
+    better: list[Advice] = []
+    if sidecar.submittable:
+        better += [*_averages(assessed, members, csvs, paths), *_stronger(assessed, members, paths)]
     for trial in assessed.findings.trials if assessed.findings.mitigation == "none" else ():
         if trial.recommended:
             command = _predict(assessed.csv, paths, trial.mitigation, adapt=trial.mitigation)

@@ -8,6 +8,7 @@ from pipeline.model import convolution
 from pipeline.model.convolution import Convolution, sheets
 from pipeline.model.resnet import build
 from pipeline.recipes import MODELS
+from tests.model.graph import operations
 
 
 def test_sheets_are_images_side_by_side_with_a_column_of_zeros_each() -> None:
@@ -55,10 +56,5 @@ def test_other_convolutions_are_pytorchs() -> None:
 def test_preset_fast_takes_the_fast_way_where_it_can() -> None:
     model = build(MODELS["fast"], seed=0).to(memory_format=torch.channels_last)
     with mock.patch.object(convolution, "AMX", True), torch.autocast("cpu", torch.bfloat16):
-        nodes, found = [model(torch.ones(2, 3, 32, 32)).grad_fn], set()
-        while nodes:
-            if (node := nodes.pop()) is not None and node not in found:
-                found.add(node)
-                nodes += [following for following, _ in node.next_functions]
-    names = [type(node).__name__ for node in found]
+        names = operations(model(torch.ones(2, 3, 32, 32)))
     assert names.count("_OnSheetsBackward") == 3 and names.count("ConvolutionBackward0") == 4

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from pipeline.model.norm import BatchNorm
 from pipeline.model.resnet import build
 from pipeline.recipes import MODELS
+from tests.model.graph import operations
 
 
 @pytest.mark.parametrize(("channels", "width"), [(36, 4), (72, 2), (8, 2)])
@@ -54,11 +55,6 @@ def test_other_batch_normalisations_are_pytorchs() -> None:
 def test_preset_paper_takes_the_fast_way_where_it_can() -> None:
     model = build(MODELS["paper"], seed=0).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
-        nodes, found = [model(torch.ones(2, 3, 32, 32)).grad_fn], set()
-        while nodes:
-            if (node := nodes.pop()) is not None and node not in found:
-                found.add(node)
-                nodes += [following for following, _ in node.next_functions]
-    names = [type(node).__name__ for node in found]
+        names = operations(model(torch.ones(2, 3, 32, 32)))
     # The stem and the stages of 36 and 72 channels; the others are multiples of 16.
     assert names.count("_SideBySideBackward") == 14 and names.count("NativeBatchNormBackward0") == 17
