@@ -76,12 +76,12 @@ class ResidualConvolution(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = Convolution(channels, channels)
+        self.conv = Convolution(channels, channels, residual=True)
         self.bn = unscaled_norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) -> the same shape."""
-        return gelu(self.bn(x + self.conv(x)))
+        return gelu(self.bn(self.conv(x)))
 
 
 def unscaled_norm(channels: int) -> BatchNorm:
@@ -200,13 +200,16 @@ def whiten(model: ResNet, images: Tensor) -> None:
 def folded(model: ResNet) -> ResNet:
     """A copy in evaluation mode, channels_last, with folded norms; logits agree within rounding.
 
-    A batch normalisation follows the child just before it.  One after max-pooling is kept, since a negative scale would
-    turn the maximum into the minimum, and so is a ResidualConvolution's, which follows a sum.
+    A batch normalisation follows its convolution, or the max-pooling after it: that one has no negative scales, which
+    would turn the maximum into the minimum (`unscaled_norm`).
     """
     result = copy.deepcopy(model).eval()
-    for module in [m for m in result.modules() if not isinstance(m, ResidualConvolution)]:
-        for (name, convolution), (follower, norm) in pairwise(list(module.named_children())):
+    for module in list(result.modules()):
+        children = [child for child in module.named_children() if not isinstance(child[1], nn.MaxPool2d)]
+        for (name, convolution), (follower, norm) in pairwise(children):
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                if isinstance(convolution, Convolution):
+                    convolution.weight, convolution.residual = nn.Parameter(convolution.filters()), False
                 module.register_module(name, fuse_conv_bn_eval(convolution, norm))
                 module.register_module(follower, nn.Identity())
     return result.to(memory_format=torch.channels_last)

@@ -21,18 +21,19 @@ def test_sheets_are_images_side_by_side_with_a_column_of_zeros_each() -> None:
     assert not result[..., 7::8].any() and not result[1, :, :, 32:].any()
 
 
+@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize(("batch", "width"), [(12, 7), (7, 3), (16, 5), (5, 1)])
-def test_gradients_on_a_cpu_with_amx_are_a_convolutions(batch: int, width: int) -> None:
+def test_gradients_on_a_cpu_with_amx_are_a_convolutions(batch: int, width: int, residual: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     with mock.patch.object(convolution, "AMX", True):
-        module = Convolution(4, 6)
+        module = Convolution(4, 4 if residual else 6, residual=residual)
         x = torch.randn(batch, 4, width, width, generator=generator).bfloat16().requires_grad_()
         found = module(x)
     assert type(found.grad_fn).__name__ == "_OnSheetsBackward"
     upstream = torch.randn(found.shape, generator=generator).bfloat16()
     torch.autograd.backward(found, upstream)
     plain, weight = x.detach().float().requires_grad_(), module.weight.detach().bfloat16().float().requires_grad_()
-    expected = conv2d(plain, weight, padding=1)
+    expected = conv2d(plain, weight, padding=1) + (plain if residual else 0)
     torch.autograd.backward(expected, upstream.float())
     for ours, theirs in ((found, expected), (x.grad, plain.grad), (module.weight.grad, weight.grad)):
         assert ours is not None and theirs is not None

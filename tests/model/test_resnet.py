@@ -66,13 +66,9 @@ def test_a_pooled_stage_is_a_pooled_convolution_and_residual_ones() -> None:
         torch.testing.assert_close(model.features(x.new_ones(2, 3, 24, 24)).shape, torch.Size([2, 6]))
 
 
-@pytest.mark.parametrize(
-    ("config", "left"),  # the batch normalisations that stay, those after a pooling or a sum
-    [(CONFIG, 0), (MODELS["fast"], 6)],
-    ids=["plain", "pooled"],
-)
+@pytest.mark.parametrize("config", [CONFIG, MODELS["fast"]], ids=["plain", "pooled"])
 def test_a_folded_model_gives_the_same_logits_channels_last_and_leaves_the_model_alone(
-    config: ModelConfig, left: int
+    config: ModelConfig,
 ) -> None:
     model, generator = build(config, seed=0), torch.Generator().manual_seed(1)
     with torch.no_grad():  # as if the norms had seen something, each channel another
@@ -82,7 +78,7 @@ def test_a_folded_model_gives_the_same_logits_channels_last_and_leaves_the_model
     images = torch.randn(16, 3, 32, 32, generator=generator)
     result = folded(model)
     assert model.training and not result.training
-    assert sum(isinstance(module, nn.BatchNorm2d) for module in result.modules()) == left
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in result.modules())
     kernels = [m.weight for m in result.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     assert kernels and all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
     with torch.no_grad():
