@@ -250,8 +250,8 @@ PRESETS = {
         TrainConfig("paper", MODELS["paper"], validation="test_batch"),
         FAST,
         STRONG,
-        # For a GPU: longer still, with CutMix.  Never run.
-        dataclasses.replace(STRONG, preset="best", epochs=200, cutout=0, cutmix=1.0),
+        # For a GPU: longer still.  Never run.
+        dataclasses.replace(STRONG, preset="best", epochs=200),
         # For the rehearsal.  No flip: it would turn digits into other digits.
         TrainConfig("rehearsal", MODELS["rehearsal"], epochs=12, warmup_epochs=2, batch_size=64, flip="none",
                     crop_padding=2),
