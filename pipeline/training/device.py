@@ -97,6 +97,9 @@ def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) ->
             _take_gpu(int(os.environ.get("LOCAL_RANK", "0")))
     if kind == "cpu":
         _keep_memory()
+        # Weight decay makes idle filters denormal, most of those of `paper` in 80 epochs, and CPUs slow.  Later threads
+        # inherit this.
+        torch.set_flush_denormal(True)
     _make_cache(log)
     device = Device(kind, "bf16" if _has_bf16(kind) else "fp32")
     if device.precision == "bf16" and (reason := _probe(device)):

@@ -162,3 +162,11 @@ def test_a_process_group_that_is_there_is_used_and_left(tmp_path: Path) -> None:
         assert torch.distributed.is_initialized()
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_on_a_cpu_denormal_numbers_are_zero() -> None:
+    torch.set_flush_denormal(False)
+    number = torch.tensor(1e-39)
+    assert number / 2 > 0
+    choose("cpu")
+    assert number / 2 == 0
