@@ -10,7 +10,7 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -68,7 +68,7 @@ def train(
         PipelineError: training diverged, the device is out of memory, or another process ended.
         KeyboardInterrupt: the user stopped it; the checkpoint is saved.
     """
-    plan = _plan(
+    (plan,) = _plans(
         config, run_name, paths=paths, slug=slug, teachers=teachers, pseudo_labels=pseudo_labels, force=force,
         trial=trial,
     )  # fmt: skip
@@ -83,10 +83,11 @@ def _finished(plan: Plan, device: str, allow_over_limit: bool, compile_: Compile
     return Run.open(models, name)
 
 
-def _plan(
-    config: TrainConfig, run_name: str | None, *, paths: Paths, slug: str, teachers: Sequence[str],
-    pseudo_labels: Path | None, force: bool, trial: str = "",
-) -> Plan:  # fmt: skip
+def _plans(
+    config: TrainConfig, run_name: str | None, seeds: Sequence[int] = (), *, paths: Paths, slug: str,
+    teachers: Sequence[str], pseudo_labels: Path | None, force: bool, trial: str = "",
+) -> list[Plan]:  # fmt: skip
+    """One run, or one per seed: NAME-sSEED, or (without `force`) the run that has these options, whatever its name."""
     if len(set(teachers)) < len(teachers):
         raise UsageError("--teacher: a run is named twice")
     opened = [Run.open(paths.models, name) for name in sorted(teachers)]  # their order means nothing
@@ -99,26 +100,27 @@ def _plan(
         config = dataclasses.replace(config, pseudo_labels=f"{pseudo_labels}@{digest[:12]}")
     data = Processed.open(paths.processed / slug)
     card = RunCard(slug, data.training_fingerprint, config, trial)
-    folder = paths.models / runs.check_name(run_name or default_name(card))
+    base = run_name or default_name(card)
+    named = _seeded(card, base, run_name, seeds, paths.models, force) if seeds else {base: card}
+    plans = [Plan(each, data, paths.models / runs.check_name(name), opened, pseudo_labels, force)
+             for name, each in named.items()]  # fmt: skip
     if not force:
-        require_same(folder, card)
-    return Plan(card, data, folder, opened, pseudo_labels, force)
-
-
-def _plans(
-    config: TrainConfig, seeds: Sequence[int], run_name: str | None, force: bool,
-    plan: Callable[[TrainConfig, str | None], Plan],
-) -> list[Plan]:  # fmt: skip
-    """One run per seed: NAME-sSEED, or (without `force`) the run that has these options, whatever its name."""
-    first, plans = plan(config, None), []
-    base, models = run_name or first.folder.name, first.folder.parent
-    cards, finished = runs.cards(models), runs.finished(models)
-    for each in (dataclasses.replace(config, seed=seed) for seed in dict.fromkeys(seeds)):
-        alone = plan(each, None)
-        names = [f"{base}-s{each.seed}", run_name or alone.folder.name, *finished]
-        same = (name for name in names if cards.get(name) == alone.card)
-        plans.append(plan(each, names[0] if force else next(same, names[0])))
+        for plan in plans:
+            require_same(plan.folder, plan.card)
     return plans
+
+
+def _seeded(
+    card: RunCard, base: str, run_name: str | None, seeds: Sequence[int], models: Path, force: bool
+) -> dict[str, RunCard]:
+    """The cards of the seeds' runs, by their names."""
+    cards, finished, named = runs.cards(models), runs.finished(models), {}
+    for seed in dict.fromkeys(seeds):
+        each = dataclasses.replace(card, config=dataclasses.replace(card.config, seed=seed))
+        names = [f"{base}-s{seed}", run_name or default_name(each), *finished]
+        same = (name for name in names if cards.get(name) == each)
+        named[names[0] if force else next(same, names[0])] = each
+    return named
 
 
 def _is_main_process() -> bool:
@@ -147,7 +149,9 @@ def _train(
     with working("loading the images", _is_main_process()):
         if not allow_over_limit:
             model.require_within_limit()
-        chosen = device.choose(device_name, compile_, log)
+        if compile_ == "yes" and not single_process():
+            raise UsageError("--compile yes: only a single process compiles; leave --compile out")
+        chosen = device.choose(device_name, log)
         rows = split(data.array("train_labels"), card.config)
         labels = None
         if plan.pseudo_labels is not None:
@@ -283,8 +287,9 @@ def command(
         if not allow_over_limit:
             config.model.require_within_limit()
         return
-    make = partial(_plan, paths=paths, slug=slug, teachers=teachers, pseudo_labels=pseudo_labels, force=force)
-    plans = _plans(config, seeds, run_name, force, make) if seeds else [make(config, run_name)]
+    plans = _plans(
+        config, run_name, seeds, paths=paths, slug=slug, teachers=teachers, pseudo_labels=pseudo_labels, force=force
+    )
     if dry_run:
         for plan in plans:
             _train(plan, device, allow_over_limit, compile_, console.log, preview=True)

@@ -215,6 +215,8 @@ def test_seeds_are_one_command_that_goes_on_and_trains_none_twice(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert place.train("--seeds", "0", "1") == 2
     assert capsys.readouterr().err.count("--seeds goes neither with --seed nor with torchrun") == 2
+    assert place.train("--compile", "yes", "--run", "new") == 2
+    assert "--compile yes: only a single process compiles; leave --compile out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -60,26 +60,33 @@ class Device:
         threads = torch.get_num_threads()
         return f"{self.kind} ({platform.machine()}, {threads} thread{'s' * (threads > 1)})"
 
+    @staticmethod
+    def upgraded(values: dict[str, Any]) -> dict[str, Any]:
+        """The values of execution.json, where the kind is called "device"."""
+        return {"kind" if key == "device" else key: value for key, value in values.items()}
+
     def autocast(self) -> torch.autocast:
         """A context that runs convolutions and linear layers in the device's precision."""
         return torch.autocast(self.kind, torch.bfloat16, enabled=self.precision == "bf16")
 
     def by_rule(self, macs: int, images: int, compile_: Compile, alone: bool) -> "Device":
-        """The device for a training of `images` images in all, with a model of `macs` per image."""
+        """The device for a training of `images` images in all, with a model of `macs` per image.
+
+        Several processes never compile: the compiled model breaks their collectives.
+        """
         precision = self.precision if macs >= BF16_MACS else "fp32"
-        pays = alone and self.kind == "cuda" and 3 * macs * images >= COMPILE_MACS
+        pays = self.kind == "cuda" and 3 * macs * images >= COMPILE_MACS
         compiled = compile_ == "yes" or (compile_ == "auto" and pays)
         return replace(self, precision=precision, compiled=compiled and alone)
 
 
-def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) -> Device:
+def choose(asked: str, log: Log = lambda _: None) -> Device:
     """The device `asked` for: "cuda", "mps", "cpu", or "auto" for the first of these that is available.
 
     Its precision is bf16 if the hardware and PyTorch support it.
 
     Raises:
-        UsageError: this machine lacks the device; or `compile_` is "yes", and torchrun has several processes, whose
-            collectives the compiled model breaks.
+        UsageError: this machine lacks the device.
         PipelineError: the device does not respond, or PyTorch was built without its kernels.
     """
     # gloo, which processes without CUDA talk by, does not know MPS.
@@ -89,8 +96,6 @@ def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) ->
     kind = available[0] if asked == "auto" else asked
     if kind not in available:
         raise UsageError(f"--device {asked}: PyTorch finds none here; available: {', '.join(available)}")
-    if compile_ == "yes" and not single_process():
-        raise UsageError("--compile yes: only a single process compiles; leave --compile out")
     if kind == "cuda":
         torch.backends.cudnn.benchmark = True  # few, fixed shapes: measure once which algorithm is fastest
         if not (dist.is_available() and dist.is_initialized()):  # else the process group's owner has chosen the GPU
@@ -110,7 +115,7 @@ def choose(asked: str, compile_: Compile = "auto", log: Log = lambda _: None) ->
         if asked != "auto":
             raise PipelineError(f"{kind} fails here ({reason}): use --device cpu, or a PyTorch that supports this GPU")
         log(f"{kind} fails here ({reason}): computing on the CPU")
-        return choose("cpu", compile_, log)
+        return choose("cpu", log)
     return device
 
 
@@ -149,8 +154,8 @@ def _has_bf16(kind: str) -> bool:
 
 def _probe(device: Device) -> str:
     """Why a convolution fails on the device in its precision, "" if it does not."""
-    images, filters = (torch.ones(4, 4, 3, 3, device=device.torch_device, requires_grad=True) for _ in range(2))
     try:
+        images, filters = (torch.ones(4, 4, 3, 3, device=device.torch_device, requires_grad=True) for _ in range(2))
         with device.autocast():
             result = conv2d(images, filters)
         torch.autograd.backward(result.float().sum())
@@ -163,7 +168,8 @@ def _probe(device: Device) -> str:
 
 # Errors of a device rather than of the program.
 _DEVICE_FAILED = re.compile(r"CUDA (driver )?error|CUDNN_STATUS_|CUBLAS_STATUS_|HIP error")
-_NO_MEMORY = re.compile(r"can't allocate memory|CUDA error: out of memory")  # without a class of their own
+# Without a class of their own; MPS's and the CUDA libraries' ones, too.
+_NO_MEMORY = re.compile(r"can't allocate memory|CUDA error: out of memory|MPS backend out of memory|_ALLOC_FAILED")
 
 
 @contextmanager
@@ -191,8 +197,8 @@ def device_failed(error: Exception) -> bool:
 def _failure(kind: str, error: RuntimeError, compiled: bool = False) -> DeviceFailed:
     otherwise = "--compile no or --device cpu" if compiled else "--device cpu"
     return DeviceFailed(
-        f"{kind} failed ({first_line(error)}): run the same command again (training resumes at its last "
-        f"checkpoint); if the device fails again, add {otherwise}"
+        f"{kind} failed ({first_line(error)}): run the same command again, without --force (training resumes at its "
+        f"last checkpoint); if the device fails again, add {otherwise}"
     )
 
 
@@ -283,7 +289,7 @@ def join(device: torch.device, batch_size: int) -> Iterator[World]:
             raise
         raise PipelineError(
             f"process {world.rank} of {world.size}: another one has ended: see its "
-            "error above; then run the same command again to resume from the checkpoint"
+            "error above; then run the same command again, without --force, to resume from the checkpoint"
         ) from error
     finally:
         if mine:

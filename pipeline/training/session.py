@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from pipeline.store.manifest import read_json
 from pipeline.store.processed import Processed
 from pipeline.store.runs import CHECKPOINT, EXECUTION, METRICS, RESULT, TENSORBOARD, WEIGHTS, RunCard, RunResult
 from pipeline.training.batches import Split, TrainingImages
-from pipeline.training.device import Device, Precision, World, device_advice, machine
+from pipeline.training.device import Device, World, device_advice, machine
 from pipeline.training.inference import EvaluationImages, bf16_agreement, evaluate
 from pipeline.training.loop import Task, fit
 from pipeline.training.state import State, initial, load_checkpoint, start
@@ -100,15 +100,6 @@ def _test_batch(data: Processed, device: torch.device) -> EvaluationImages:
 # --- execution.json: how the run computes, so that it resumes in the same way -------------------------------
 
 
-@dataclass(frozen=True)
-class Execution:
-    """The content of execution.json, a Device."""
-
-    device: str
-    precision: Precision
-    compiled: bool = False
-
-
 def settled(
     config: TrainConfig, images: int, device: Device, folder: Path | None, compile_: Compile, alone: bool
 ) -> Device:
@@ -119,10 +110,10 @@ def settled(
     """
     chosen = device.by_rule(summarise(config.model).macs, config.epochs * images, compile_, alone)
     if folder is not None and (path := folder / EXECUTION).is_file():
-        begun = read_json(path, Execution, "remove it, or train the run again with --force")
+        begun = read_json(path, Device, "remove it, or train the run again with --force")
         # Drop bf16 if this processor would only emulate it.
         possible = begun.precision == "fp32" or device.precision == "bf16"
-        if possible and begun.device == chosen.kind:
+        if possible and begun.kind == chosen.kind:
             keeps = compile_ == "auto" and alone  # compiling fits one process
             chosen = replace(chosen, precision=begun.precision, compiled=begun.compiled if keeps else chosen.compiled)
     return chosen
@@ -130,7 +121,8 @@ def settled(
 
 def _write_execution(task: Task, device: Device) -> None:
     if task.world.first:
-        atomic.write_json(task.folder / EXECUTION, asdict(Execution(device.kind, device.precision, device.compiled)))
+        values = {"device": device.kind, "precision": device.precision, "compiled": device.compiled}
+        atomic.write_json(task.folder / EXECUTION, values)
 
 
 # --- begin and end ----------------------------------------------------------------------------------------

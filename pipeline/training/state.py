@@ -135,6 +135,6 @@ def load_checkpoint(path: Path, state: State, card_fingerprint: str) -> None:
         for name in PLAIN:
             setattr(state, name, content[name])
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or device_failed(error):
+        if isinstance(error, PermissionError | torch.OutOfMemoryError) or device_failed(error):
             raise
         raise BadData(f"{path} is damaged ({first_line(error)}): train the run again with --force") from error

@@ -35,11 +35,18 @@ def test_a_gpu_without_kernels_is_left_to_others(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(device, "_take_gpu", lambda _number: None)
-    monkeypatch.setattr(device, "_probe", lambda on: "no kernel image" * (on.kind == "cuda"))
+    ones = torch.ones
+
+    def fill(*shape: int, device: torch.device, requires_grad: bool) -> torch.Tensor:
+        if device.type == "cuda":
+            raise RuntimeError("CUDA error: no kernel image")
+        return ones(*shape, device=device, requires_grad=requires_grad)
+
+    monkeypatch.setattr(torch, "ones", fill)
     lines: list[str] = []
     assert choose("auto", log=lines.append).kind == "cpu"
-    assert lines == ["cuda fails here (no kernel image): computing on the CPU"]
-    with pytest.raises(PipelineError, match=r"cuda fails here \(no kernel image\): use --device cpu, or"):
+    assert lines == ["cuda fails here (CUDA error: no kernel image): computing on the CPU"]
+    with pytest.raises(PipelineError, match=r"cuda fails here \(CUDA error: no kernel image\): use --device cpu, or"):
         choose("cuda")
 
 
@@ -113,12 +120,6 @@ def test_precision_and_compilation_follow_the_rule(
     assert found == Device(on.kind, precision, compiled)
 
 
-def test_only_a_single_process_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="--compile yes: only a single process compiles; leave --compile out"):
-        choose("cpu", "yes")
-
-
 # --- failures ---------------------------------------------------------------------------------------------
 
 
@@ -128,6 +129,8 @@ def test_only_a_single_process_compiles(monkeypatch: pytest.MonkeyPatch) -> None
         (CPU, torch.OutOfMemoryError("CUDA out of memory"), PipelineError, "--batch-size 4096: try --batch-size 2048"),
         (CPU, RuntimeError("DefaultCPUAllocator: can't allocate memory: 9"), PipelineError, "try --batch-size 2048"),
         (CPU, RuntimeError("CUDA error: out of memory"), PipelineError, "try --batch-size 2048"),
+        (MPS, RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), PipelineError, "try --batch-size 2048"),
+        (CUDA, RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when"), PipelineError, "try --batch-size 2048"),
         (CPU, RuntimeError("CUDA error: lost\nlaunch"), PipelineError, "cpu failed (CUDA error: lost): run"),
         (COMPILED, RuntimeError("CUDA error: lost\nlaunch"), PipelineError, "add --compile no or --device cpu"),
         (CPU, RuntimeError("shape mismatch"), RuntimeError, "shape mismatch"),

@@ -71,9 +71,12 @@ def test_a_damaged_checkpoint_is_bad_data(tmp_path: Path, left: slice) -> None:
         load_checkpoint(path, start(CONFIG, CPU), "card")
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: lost")])
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: lost"), PermissionError("denied")],
+)
 def test_a_device_that_fails_meanwhile_damages_no_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     save_checkpoint(tmp_path / CHECKPOINT, start(CONFIG, CPU), "card")
     monkeypatch.setattr(torch, "load", mock.Mock(side_effect=error))
