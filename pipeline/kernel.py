@@ -103,12 +103,13 @@ class Kernels:
         self.kaggle.files(kernel.competition)  # without them a kernel would fail after its wait in the queue
         try:
             version = self.kaggle.push_kernel(self.paths.kernels / kernel.run, kernel.ref, kernel.competition)
-        except NetworkError as error:
-            if not error.unanswered:
+        except (NetworkError, KeyboardInterrupt) as error:
+            if isinstance(error, NetworkError) and not error.unanswered:
                 raise
             kernel.write_note(self.paths.kernels)  # fetch takes the newest version
             cure = f"`{self._fetch_command(kernel)}` waits for it, or see {kernel.url}"
-            raise NetworkError(f"{error}; Kaggle may still have accepted the kernel: {cure}") from error
+            kind = NetworkError if isinstance(error, NetworkError) else KeyboardInterrupt
+            raise kind(f"{str(error) or 'interrupted'}; Kaggle may still have accepted the kernel: {cure}") from error
         kernel = replace(kernel, version=version)
         kernel.write_note(self.paths.kernels)
         self.log(f"kernel: pushed as version {version}: {kernel.url}")
@@ -178,7 +179,7 @@ class Kernels:
         with atomic.lock(folder), atomic.lock(csv):
             for other in strangers(csv):
                 atomic.set_aside(other, self.log)
-            keep(csv, ledger.sent(ledger.read(csv.parent / ledger.NAME), kernel.competition), self.log)
+            keep(csv, ledger.sent(ledger.read(csv.parent / ledger.NAME)), self.log)
             with atomic.replacing_folder(folder, self.log if runs.strangers(folder) else None) as new:
                 for name in RUN_FILES:
                     shutil.copyfile(run.folder / name, new / name)

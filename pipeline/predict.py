@@ -6,7 +6,6 @@ Without --run it takes what train finished last: a run, or all seeds of one comm
 and its competition; there are no model options.  A submitted CSV is kept as RUN-2.csv.
 """
 
-import dataclasses
 import os
 import shlex
 import sys
@@ -32,7 +31,7 @@ from pipeline.store.processed import Processed
 from pipeline.store.submissions import Adapt, Evidence, LocalCsv, Mitigation, Sidecar, Tta
 
 if TYPE_CHECKING:
-    from pipeline.training.inference import HoldoutScores, Panel
+    from pipeline.training.inference import Panel
 
 
 def predict(
@@ -62,7 +61,7 @@ def predict(
     if old and wanted == (old.competition, old.run, old.weights_sha256, old.hidden, old.tta, old.adapt):
         console.show(f"{csv}: complete for this run, nothing to do")
     else:
-        sent = ledger.sent(ledger.read(paths.submissions / ledger.NAME), data.folder.name)
+        sent = ledger.sent(ledger.read(paths.submissions / ledger.NAME))
         with atomic.lock(csv):
             _write(
                 ensemble, data, csv, log, tta=tta, adapt=adapt, device_name=device, batch_size=batch_size,
@@ -120,17 +119,19 @@ def _write(
     with device_advice(device, batch_size):
         panel = inference.Panel(inference.load(ensemble.runs, device), tta, batch_size, log)
         holdout, validation = inference.predict_holdout(ensemble, panel, data)
-        scores, recorded = inference.holdout_scores(ensemble, holdout, validation), None
+        recorded = None
+        test, validated = 100 * holdout.accuracy, None if validation is None else 100 * validation.accuracy
         if len(ensemble.runs) == 1 and tta == "none" and data.training_fingerprint == ensemble.data:
             # Of a single run without TTA, result.json has the accuracies.
-            scores = dataclasses.replace(scores, validation=result.validation_accuracy, test_batch=result.test_accuracy)
-            recorded = result.test_accuracy / 100
+            test, validated, recorded = result.test_accuracy, result.validation_accuracy, result.test_accuracy / 100
         else:
-            log(f"predict: {scores}")
+            log(f"predict: {inference.holdout_line(ensemble, holdout, validation)}")
         evidence, findings = predict_hidden(
             panel, data, adapt, log, holdout=holdout, validation=validation, recorded=recorded
         )
-    _publish(ensemble, panel, data, csv, evidence, scores, adapt=adapt, mitigation=findings.mitigation, sent=sent)
+    _publish(
+        ensemble, panel, data, csv, evidence, test, validated, adapt=adapt, mitigation=findings.mitigation, sent=sent
+    )
     rows = len(evidence.hidden)
     console.show(f"{csv}: {rows:,} rows, in {duration(monotonic() - began)}")
     if verbose:
@@ -140,8 +141,8 @@ def _write(
 
 
 def _publish(
-    ensemble: Ensemble, panel: "Panel", data: Processed, csv: Path, evidence: Evidence, scores: "HoldoutScores", *,
-    adapt: Adapt, mitigation: Mitigation, sent: Collection[str],
+    ensemble: Ensemble, panel: "Panel", data: Processed, csv: Path, evidence: Evidence, test: float,
+    validated: float | None, *, adapt: Adapt, mitigation: Mitigation, sent: Collection[str],
 ) -> None:  # fmt: skip
     """Write the saved probabilities, the sidecar and, last, the CSV."""
     ids, labels, others = data.array("hidden_ids"), evidence.hidden.labels, submissions.strangers(csv)
@@ -160,9 +161,9 @@ def _publish(
             rows=len(ids),
             weights_sha256=ensemble.weights_sha256,
             hidden=data.hidden_fingerprint,
-            validation_accuracy=scores.validation,
+            validation_accuracy=validated,
             validation_set=ensemble.validation_set,
-            test_accuracy=scores.test_batch,
+            test_accuracy=test,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions("torch", "numpy"),
             runs={run.name: run.weights_sha256 for run in ensemble.runs},

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -188,6 +189,22 @@ class Scripted(Kaggle):
         return [f"line {k}" for k in range(100)]
 
 
+class Interrupted(Kaggle):
+    """A Kaggle at which Ctrl-C is pressed while a kernel is pushed."""
+
+    def username(self) -> str:
+        """The user's name."""
+        return "user"
+
+    def files(self, _slug: str) -> list[Any]:
+        """Nothing of interest."""
+        return []
+
+    def push_kernel(self, _folder: Path, _kernel: str, _competition: str) -> int:
+        """Ctrl-C."""
+        raise KeyboardInterrupt
+
+
 def await_end(monkeypatch: pytest.MonkeyPatch, *statuses: str, wait: float = 43_200.0) -> list[str]:
     """What is logged while these statuses are waited through, the error last."""
     logged: list[str] = []
@@ -250,6 +267,15 @@ def test_ctrl_c_leaves_the_kernel_running_and_says_how_to_go_on(tmp_path: Path) 
     later = "interrupted; user/tiny-run stays at Kaggle; later: `python -m pipeline.kernel fetch --.* --force`"
     with pytest.raises(KeyboardInterrupt, match=later):
         Kernels(paths, Scripted(sleep=interrupt, statuses=["RUNNING"]), print, force=True).fetch(None)
+
+
+def test_ctrl_c_while_pushing_does_not_push_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = dataclasses.replace(paths_in(tmp_path), kernels=tmp_path / "kernels")
+    monkeypatch.setattr(Kernel, "write_source", lambda *_: None)
+    again = "interrupted; Kaggle may still have accepted the kernel: `python -m pipeline.kernel fetch --.* waits for it"
+    with pytest.raises(KeyboardInterrupt, match=again):
+        Kernels(paths, Interrupted(), print).push(ORDERED)
+    assert Kernel.read_note(paths.kernels, None) == dataclasses.replace(ORDERED, user="user")
 
 
 # --- what comes back --------------------------------------------------------------------------------------------

@@ -149,11 +149,14 @@ def test_another_augmentation_is_another_csv_and_force_keeps_a_copy_of_somebody_
     assert len(list((place / "submissions").glob("*.bak*"))) == 2
 
 
-def test_a_submitted_csv_is_kept(place: Path) -> None:
+@pytest.mark.parametrize("competition", [SLUG, "other"])
+def test_a_submitted_csv_is_kept(place: Path, competition: str) -> None:
     csv, copy = place / "submissions/tiny-run.csv", place / "submissions/tiny-run-2.csv"
     assert here("predict", cwd=place).returncode == 0
     first = local_csv(csv).sidecar
-    ledger.append(csv.parent / ledger.NAME, [dataclasses.replace(Entry.of(first), ref=1, public=20.0)])
+    ledger.append(csv.parent / ledger.NAME, [
+        dataclasses.replace(Entry.of(first), competition=competition, ref=1, public=20.0)
+    ])  # fmt: skip
     assert here("predict", "--force", cwd=place).returncode == 0  # with the same labels
     assert not copy.exists()
     write_run(place, seed=1)

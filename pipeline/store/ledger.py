@@ -1,13 +1,11 @@
-"""submissions/ledger.csv, the submission log: one line an event, append-only.
+"""submissions/ledger.csv, the submission log: one line an event; no line is changed later.
 
-Each line is written under a lock and synced to disk, so a kill loses nothing; a last line torn by a power cut is ended
-and skipped.  No cell is quoted, so a line stays one line.  A submission's newest line holds its state.
+No cell is quoted, so a line stays one line.  A submission's newest line holds its state.
 
 Accuracies and scores are in per cent, gaps in points (holdout accuracy minus score).
 """
 
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,21 +67,13 @@ FIELDS = dataclasses.fields(Entry)
 
 
 def append(path: Path, entries: Iterable[Entry]) -> None:
-    """Append lines and wait until they are on disk."""
+    """Append lines and wait until they are on disk; a kill leaves all of them or none."""
     text = "".join(map(line, entries))
     if not text:
         return
     with atomic.lock(path, wait=60):
-        if not path.is_file() or not path.stat().st_size:
-            # A torn header, or a lost directory entry, would take all lines with it.
-            atomic.write_bytes(path, (",".join(COLUMNS) + "\n").encode())
-        with atomic.naming(path), path.open("ab+") as stream:
-            stream.seek(-4, os.SEEK_END)
-            if not (last := stream.read().decode("ascii", "replace")).endswith("\n"):
-                stream.write(b"\n" if _whole(last) else b"\0\n")  # ends, and marks, a line torn by a power cut
-            stream.write(text.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+        old = (path.read_bytes() if path.is_file() else b"") or ",".join(COLUMNS).encode()
+        atomic.write_bytes(path, old + b"\n" * (not old.endswith(b"\n")) + text.encode())
 
 
 def line(entry: Entry) -> str:
@@ -97,16 +87,14 @@ def read(path: Path) -> list[Entry]:
         return []
     content = path.read_text(encoding="utf-8", errors="replace")
     header, *lines = content.splitlines() or [",".join(COLUMNS)]
-    torn = 0 if content.endswith("\n") else len(lines) + 1
     if header != ",".join(COLUMNS):
         raise BadData(f"{path}, line 1: not the ledger's header; restore it or move the file away")
     entries = []
     for number, text in enumerate(lines, start=2):
         cells = dict(zip(COLUMNS, text.split(","), strict=False))
-        last = cells.get(COLUMNS[-1], "\0")
-        # A line torn by a power cut lacks cells or numbers, or ends in a cut number (marked by `append`) or in zero
-        # bytes.  Its event is fetched from Kaggle, or predicted, again.
-        if "\0" in last or (number == torn and not _whole(text)):
+        # Older versions appended in place: a line torn by a power cut lacks cells or numbers, or ends in zero bytes.
+        # Its event is fetched from Kaggle, or predicted, again.
+        if "\0" in cells.get(COLUMNS[-1], "\0"):
             continue
         if cells["status"] == PREDICTED and not all(cells[name] for name in COLUMNS[-3:]):
             continue
@@ -117,11 +105,6 @@ def read(path: Path) -> list[Entry]:
         except ValueError as error:
             raise BadData(f"{path}, line {number}: {printable(error)}; fix the line or delete it") from error
     return entries
-
-
-def _whole(text: str) -> bool:
-    """Whether a line without its end is whole: the last cell is empty, or a number with three decimals."""
-    return text.endswith(",") or text[-4:-3] == "."
 
 
 def current(entries: Iterable[Entry], competition: str) -> list[Entry]:
@@ -158,9 +141,10 @@ def predictions(entries: Iterable[Entry], competition: str) -> dict[str, Entry]:
     return newest
 
 
-def sent(entries: Iterable[Entry], competition: str) -> set[str]:
-    """The sha256 of the CSVs that Kaggle has, or may have."""
-    states = current(entries, competition)
+def sent(entries: Sequence[Entry], competition: str | None = None) -> set[str]:
+    """The sha256 of the CSVs that Kaggle has, or may have; without `competition` of all."""
+    slugs = {entry.competition for entry in entries} if competition is None else {competition}
+    states = [state for slug in slugs for state in current(entries, slug)]
     return {entry.csv_sha256 for entry in states if entry.ref is not None or entry.status == SENDING}
 
 

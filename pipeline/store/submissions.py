@@ -24,7 +24,7 @@ from pipeline.store import atomic, runs
 from pipeline.store.manifest import FileRecord, from_json, read_json, reading
 from pipeline.store.runs import Run
 
-Mitigation = Literal["none", "bn", "revert", "prior"]  # against a shift, see pipeline.gap.adapt
+Mitigation = Literal["none", "bn", "revert", "prior"]  # against a shift, see pipeline.gap.prediction
 Adapt = Literal["auto", Mitigation]
 FORMER = {"norms": "bn", "undo": "revert"}  # former names of mitigations
 Tta = Literal["none", "flip", "flip-shift"]  # test-time augmentation, see pipeline.training.inference
@@ -259,6 +259,11 @@ class Outputs:
     def labels(self) -> NDArray[np.int64]:
         """The most probable classes, (N,), ties to the lower."""
         return np.asarray(self.probabilities.argmax(axis=1))
+
+    @property
+    def accuracy(self) -> float:
+        """The share of the labels that are right, 0..1."""
+        return accuracy(self.labels, self.known_truth)
 
 
 def accuracy(labels: NDArray[np.integer], truth: NDArray[np.integer]) -> float:

@@ -247,21 +247,6 @@ def features(member: Member, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 # --- holdout accuracy -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class HoldoutScores:
-    """Accuracies of an ensemble, in per cent."""
-
-    test_batch: float
-    validation: float | None  # None: the members share no validation set
-    best: str  # the most accurate member
-    alone: float  # its holdout accuracy, without TTA
-
-    def __str__(self) -> str:
-        shown = "unknown" if self.validation is None else f"{self.validation:.2f}%"
-        gain = f"{self.test_batch - self.alone:+.2f} points over {self.best} alone, without TTA"
-        return f"holdout {self.test_batch:.2f}% ({gain}), validation {shown}"
-
-
 def predict_holdout(ensemble: Ensemble, panel: Panel, data: Processed) -> tuple[Outputs, Outputs | None]:
     """Predict the holdout, and the validation split that all members share (else None); BadData if not finite."""
     truth = np.asarray(data.array("test_labels"))
@@ -275,10 +260,10 @@ def predict_holdout(ensemble: Ensemble, panel: Panel, data: Processed) -> tuple[
     return holdout, predict(panel, data, "train_images", rows, truth[rows])
 
 
-def holdout_scores(ensemble: Ensemble, holdout: Outputs, validation: Outputs | None) -> HoldoutScores:
-    """The accuracies of these predictions."""
-    alone = [100 * accuracy(labels, holdout.known_truth) for labels in holdout.members]
+def holdout_line(ensemble: Ensemble, holdout: Outputs, validation: Outputs | None) -> str:
+    """The accuracies, and what averaging gains over the most accurate member without TTA."""
+    alone = [accuracy(labels, holdout.known_truth) for labels in holdout.members]
     best = int(np.argmax(alone))
-    validated = None if validation is None else 100 * accuracy(validation.labels, validation.known_truth)
-    test_batch = 100 * accuracy(holdout.labels, holdout.known_truth)
-    return HoldoutScores(test_batch, validated, ensemble.runs[best].name, alone[best])
+    gain = f"{100 * (holdout.accuracy - alone[best]):+.2f} points over {ensemble.runs[best].name} alone, without TTA"
+    shown = "unknown" if validation is None else f"{100 * validation.accuracy:.2f}%"
+    return f"holdout {100 * holdout.accuracy:.2f}% ({gain}), validation {shown}"

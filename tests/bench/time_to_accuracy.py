@@ -36,9 +36,7 @@ def measured(run: Run, data: Processed, device: str) -> dict[str, float]:
     with_tta = accuracy = run.result.test_accuracy
     if run.card.config.flip != "none":
         panel = inference.Panel(inference.load([run], choose(device)), "flip-shift", 512)
-        ensemble = Ensemble((run,))
-        outputs = inference.predict_holdout(ensemble, panel, data)
-        with_tta = inference.holdout_scores(ensemble, *outputs).test_batch
+        with_tta = 100 * inference.predict_holdout(Ensemble((run,)), panel, data)[0].accuracy
     return {"seed": run.card.config.seed, "seconds": run.result.seconds, "accuracy": accuracy, "with_tta": with_tta}
 
 

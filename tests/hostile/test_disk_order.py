@@ -41,7 +41,7 @@ STAGES: dict[str, tuple[ModuleType, tuple[str, ...], list[str]]] = {
         "data/models/LATEST",
     ]),
     "predict": (predict, ("--device", "cpu"), [f"{CSV}.npz", f"{CSV}.json", f"{CSV}.csv", "submissions/ledger.csv"]),
-    "submit": (submit, ("--poll", "0.1"), []),
+    "submit": (submit, ("--poll", "0.1"), 3 * ["submissions/ledger.csv"]),  # sending, pending, complete
     "check": (check, COMPETITION, []),
 }  # fmt: skip
 

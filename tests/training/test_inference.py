@@ -229,20 +229,24 @@ def test_holdout_accuracy_is_of_the_images_that_validated_all(tmp_path: Path, da
     write_run(tmp_path)
     run = Run.open(tmp_path / "data/models", None)
 
-    def scores(validation: ValidationSet) -> inference.HoldoutScores:
+    def scores(validation: ValidationSet) -> tuple[float, float, str]:
         card = dataclasses.replace(run.card, config=dataclasses.replace(run.card.config, validation=validation))
         ensemble = Ensemble(tuple(dataclasses.replace(run, name=m.name, card=card) for m in members))
-        return inference.holdout_scores(ensemble, *inference.predict_holdout(ensemble, Panel(members, "flip", 7), data))
+        holdout, validated = inference.predict_holdout(ensemble, Panel(members, "flip", 7), data)
+        assert validated is not None
+        return holdout.accuracy, validated.accuracy, inference.holdout_line(ensemble, holdout, validated)
 
     def right(of: list[Member], images: Images, truth: NDArray[np.int64], tta: Tta = "flip") -> float:
-        return float(100 * (labels(of, images, tta) == truth).mean())
+        return float((labels(of, images, tta) == truth).mean())
 
-    found, test = scores("split"), (np.array(data.array("test_images")), data.array("test_labels"))
+    (holdout, validated, line), test = scores("split"), (np.array(data.array("test_images")), data.array("test_labels"))
     rows = split(truth, run.card.config).validation
-    assert rows is not None and found.validation == pytest.approx(right(members, pixels[rows], truth[rows]))
-    assert found.test_batch == pytest.approx(right(members, *test))
+    assert rows is not None and validated == pytest.approx(right(members, pixels[rows], truth[rows]))
+    assert holdout == pytest.approx(right(members, *test))
     alone = {m.name: right([m], *test, "none") for m in members}
-    assert found.alone == pytest.approx(alone[found.best]) == max(alone.values())
-    assert found.test_batch != found.validation and len(set(alone.values())) == 2  # or it would prove nothing
-    found = scores("test_batch")
-    assert found.validation == found.test_batch
+    best = max(alone, key=alone.__getitem__)
+    gain = f"{100 * (holdout - alone[best]):+.2f} points over {best} alone, without TTA"
+    assert line == f"holdout {100 * holdout:.2f}% ({gain}), validation {100 * validated:.2f}%"
+    assert holdout != validated and len(set(alone.values())) == 2  # or it would prove nothing
+    holdout, validated, _ = scores("test_batch")
+    assert holdout == validated
