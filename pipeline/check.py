@@ -141,8 +141,9 @@ def check(
     csvs, entries = submissions.local_csvs(paths.submissions, slug), ledger.read(path)
     local, digest, assessment, not_assessed = None, "", None, None
     try:
-        named = next((each for each in csvs if each.path == csv), None) or (csv and submissions.local_csv(csv, slug))
-        local = named or submissions.default_csv(csvs, paths, slug)
+        if csv is not None and csv not in [each.path for each in csvs]:
+            csvs = [*csvs, submissions.local_csv(csv, slug)]
+        local = next((each for each in csvs if each.path == csv), None) or submissions.default_csv(csvs, paths, slug)
         digest = local.sidecar.csv_sha256
         log(f"check: {local.path}, run {printable(local.sidecar.run)}")
         assessment, entries = assess_and_record(path, local, csvs, entries, known)
@@ -158,7 +159,7 @@ def check(
     if assessment and len(entries) > before:  # other CSVs' scores help to predict this one's
         assessment, entries = assess_and_record(path, assessment.csv, csvs, entries, known)
     advice = advise(assessment, csvs, entries, paths) if assessment else []
-    drawn = _draw(assessment, paths.processed / slug, pictures) if assessment and pictures else []
+    drawn = _draw(assessment, paths, pictures) if assessment and pictures else []
     if pictures and not assessment:
         log(f"check: no pictures: {not_assessed}")
     facts: Mapping[str, Any] = {}
@@ -201,10 +202,10 @@ def _ask(
     return list(listed.values()), None
 
 
-def _draw(assessment: Assessment, processed: Path, folder: Path) -> list[Path]:
+def _draw(assessment: Assessment, paths: Paths, folder: Path) -> list[Path]:
     from pipeline.reporting import figures  # noqa: PLC0415 - matplotlib takes a second to import
 
-    drawn = figures.hidden(*figures.open_images(assessment, processed))
+    drawn = figures.hidden(*figures.open_images(assessment, paths))
     return figures.write(drawn, folder, assessment.csv.path.stem)
 
 

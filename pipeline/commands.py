@@ -10,7 +10,6 @@ from pipeline.config import DEFAULT_COMPETITION, PARAMETER_LIMIT, Paths
 from pipeline.errors import BadData
 from pipeline.recipes import MODELS, PRESETS, TrainConfig, flag
 
-ONE_LINE = 90  # characters of a command with its reason
 COMPETITION = "PIPELINE_COMPETITION"  # environment variable, the default of --competition
 SCRIPT = "PIPELINE_SCRIPT"  # set by run_all.sh, which runs the next stage itself
 
@@ -48,11 +47,6 @@ def places(stage: str, slug: str, paths: Paths) -> list[str]:
         if (folder := getattr(paths, name)) != getattr(Paths, name):
             given += [f"--{name}", str(folder)]
     return given
-
-
-def with_reason(command: str, why: str) -> str:
-    """The command and the reason, on a second line if they are too long for one."""
-    return f"{command} ({why})" if len(command) + len(why) < ONE_LINE else f"{command}\n      ({why})"
 
 
 # --- unknown options ------------------------------------------------------------------------------------------

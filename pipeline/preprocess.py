@@ -6,7 +6,6 @@ Reads the pickles with our own reader, which runs no code from them, checks them
 plain .npy arrays with a manifest.  Needs no torch.
 """
 
-import os
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -58,7 +57,13 @@ def preprocess(slug: str, paths: Paths, log: Log, *, ids_key: str | None = None,
         "class_names": cifar.read_class_names(batches),
         "train": {"images": len(train.labels)},
         "test": {"images": len(test.labels)},
-        "hidden": {"file": hidden_file.name, **_hidden_facts(hidden, train)},
+        "hidden": {
+            "file": hidden_file.name,
+            "images": len(hidden),
+            "ids_key": hidden.ids_key,
+            "layout": hidden.layout,
+            "channel_order": cifar.channel_order(hidden.sample(), train.images),
+        },
     }
     _report(facts)
     others = strangers(target, *(f"{name}.npy" for name in get_args(ArrayName)))
@@ -100,13 +105,10 @@ def _sources(raw: Path) -> dict[str, FileRecord]:
         return records(raw, cifar.find_files(raw))
     if changed := manifest.changed(raw):
         file, again = raw / changed[0], manifest.download_again(raw)
-        if not os.path.lexists(file):
-            raise BadData(f"{file} is missing: run `{again}`")
-        what = f"{file} changed since it was downloaded"
-        if file.is_symlink():
-            raise BadData(f"{what}: run `{again}`")
+        if not file.is_file() or file.is_symlink():  # download replaces those
+            raise BadData(f"{file} is missing or changed: run `{again}`")
         own = f"If you changed it yourself, move {raw / NAME} away instead"  # then it is laid out by hand
-        raise BadData(f"{what}: move it away, then run `{again}`\n  {own}")
+        raise BadData(f"{file} changed since it was downloaded: move it away, then run `{again}`\n  {own}")
     return dict(manifest.files)
 
 
@@ -132,24 +134,13 @@ def _write(
     return records(folder, folder.glob("*.npy"))
 
 
-def _hidden_facts(hidden: cifar.Hidden, train: cifar.Labelled) -> dict[str, Any]:
-    return {
-        "images": len(hidden),
-        "own_ids": hidden.ids_key is not None,
-        "ids_key": hidden.ids_key,
-        "layout": hidden.layout,
-        "layout_expected": hidden.layout in cifar.EXPECTED,
-        "channel_order": cifar.channel_order(hidden.sample(), train.images),
-    }
-
-
 def _report(facts: Mapping[str, Any]) -> None:
     """Show what was detected, and warn of common traps."""
     train, test, hidden = facts["train"], facts["test"], facts["hidden"]
     counts = f"{train['images']:,} training, {test['images']:,} holdout and {hidden['images']:,} test images"
-    ids = "ids from the file" if hidden["own_ids"] else "no ids: rows count from 0"
+    ids = "no ids: rows count from 0" if hidden["ids_key"] is None else "ids from the file"
     console.show(f"{counts}; layout {hidden['layout']}, {hidden['channel_order']}; {ids}")
-    if not hidden["layout_expected"]:
+    if hidden["layout"] not in cifar.EXPECTED:
         console.show("WARNING: that is not the layout of its shape, which would scramble every image")
     if hidden["channel_order"] == "BGR":
         console.show("WARNING: its colours lean the other way than the training images'; is it BGR?")

@@ -149,16 +149,17 @@ def database(url: URL, heartbeat: int) -> Iterator[RDBStorage]:
     try:
         # Workers that start together must not create SQLite's tables twice.
         with atomic.lock(Path(str(url.database)), LOCK_WAIT) if sqlite else nullcontext():
-            storage = RDBStorage(
-                url.render_as_string(hide_password=False),
-                engine_kwargs={"connect_args": {"timeout": LOCK_WAIT}} if sqlite else {"pool_pre_ping": True},
-                heartbeat_interval=heartbeat,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
-            )
+            try:
+                storage = RDBStorage(
+                    url.render_as_string(hide_password=False),
+                    engine_kwargs={"connect_args": {"timeout": LOCK_WAIT}} if sqlite else {"pool_pre_ping": True},
+                    heartbeat_interval=heartbeat,
+                    heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
+                )
+            except ImportError:
+                raise UsageError(f"--storage {shown(url)}: install its driver, {url.get_driver_name()}") from None
         yield storage
         storage.remove_session()
-    except ImportError:
-        raise UsageError(f"--storage {shown(url)}: install its driver, {url.get_driver_name()}") from None
     except (SQLAlchemyError, StorageInternalError) as error:
         # The driver's reason without the URL's secrets, which a traceback would show.
         cause = error.__cause__ or error

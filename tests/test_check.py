@@ -116,6 +116,15 @@ def test_a_strangers_submission_has_no_local_value(place: Path) -> None:
     assert result.returncode == 0 and "* 90000001: not a CSV that is here" in result.stdout
 
 
+def test_a_csv_anywhere_is_recognised_once_it_is_submitted(place: Path) -> None:
+    for ending in ("csv", "json", "npz"):
+        (place / f"submissions/tiny-run.{ending}").rename(place / f"elsewhere.{ending}")
+    with serve(place) as kaggle:
+        submit_by_hand(place, kaggle, "elsewhere.csv")
+        shown = check(place, kaggle.environment, "--csv", "elsewhere.csv", "--verbose")
+    assert "* 90000001: submitted by hand; recognised by its file name" in shown.stdout
+
+
 def test_without_labels_it_says_that_there_is_no_score(place: Path) -> None:
     with faulty_kaggle(place / "source", place / "state", slug=SLUG) as kaggle:
         submit_by_hand(place, kaggle)

@@ -59,7 +59,7 @@ def test_a_missing_file_or_folder_is_named_with_the_download_that_brings_it(tmp_
     prepare(tmp_path)
     (raw(tmp_path) / HIDDEN).unlink()
     again = f"python -m pipeline.download --competition {SLUG} --from {tmp_path / 'source'}"
-    assert f"{HIDDEN} is missing: run `{again}`" in error_line(preprocess(tmp_path), 4)
+    assert f"{HIDDEN} is missing or changed: run `{again}`" in error_line(preprocess(tmp_path), 4)
     elsewhere = f"run `python -m pipeline.download --competition {SLUG} --raw other` first"
     assert elsewhere in error_line(preprocess(tmp_path, "--raw", "other"), 3)
 

@@ -257,7 +257,8 @@ def test_after_several_seeds_their_average_is_what_comes_next(submitted: Path) -
 
 def test_trials_are_never_the_latest_and_the_best_is_marked(place: Path) -> None:
     finish(place, "t-0", trial="t", seed=5)
-    assert "a trial" in line(place, "runs") and following(place) == "train --competition tiny"
+    assert "a trial" in line(place, "runs") and "LATEST" not in "".join(shown(place))
+    assert following(place) == "train --competition tiny"
     finish(place, "good", validation=95.0)
     finish(place, "last", seed=1)
     finish(place, "t-1", trial="t", validation=99.0, seed=6)

@@ -34,6 +34,8 @@ RISING = 0.5  # points per epoch: validation accuracy of a run that was too shor
 BROUGHT = 0.5  # of such a rise, at least, the whole schedule gained (tests/bench/RESULTS.md, "Trained too short")
 RARE = 0.1  # of a class's share, below which it is rarely predicted
 NAMED = 3  # of these classes
+ONE_LINE = 90  # characters of a command with its reason
+BREAK = "\n      "
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class Advice:
     command: str
 
     def __str__(self) -> str:
-        gain = "" if self.gain is None else f": about {self.gain:+.1f} points"
-        return commands.with_reason(self.command, f"{self.do}{gain}")
+        why = self.do + ("" if self.gain is None else f": about {self.gain:+.1f} points")
+        return f"{self.command}{' ' if len(self.command) + len(why) < ONE_LINE else BREAK}({why})"
 
 
 def advise(assessed: Assessment, csvs: Sequence[LocalCsv], entries: Sequence[Entry], paths: Paths) -> list[Advice]:

@@ -208,8 +208,6 @@ def _authenticated() -> Any:
         import kaggle  # noqa: PLC0415
 
         api = kaggle.api
-    except (OSError, Unreadable):  # it authenticates
-        raise
     except Exception as error:
         spec = importlib.util.find_spec("kaggle")  # perhaps a kaggle.py of the user's
         raise ImportError(f"{error}{f'; kaggle is {spec.origin}' if spec else ''}") from error

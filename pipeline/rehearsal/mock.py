@@ -8,14 +8,14 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import MissingInput, UsageError
 from pipeline.rehearsal import digits
 from pipeline.rehearsal.server import ADDRESS, MockKaggle
-from pipeline.rehearsal.service import USERNAME, Service
+from pipeline.rehearsal.service import Service
 from pipeline.rehearsal.state import State, Truth
 from pipeline.store import atomic
 
@@ -38,7 +38,6 @@ def mock_kaggle(
     *,
     slug: str | None = None,
     labels: Path | None = None,
-    environ: Mapping[str, str] | None = None,
     make: Callable[[Service], MockKaggle] = MockKaggle,
 ) -> Iterator[MockKaggle]:
     """Serve `folder` (None: the embedded digits) on 127.0.0.1 while the block runs.
@@ -61,7 +60,7 @@ def mock_kaggle(
                 digits.write(folder, labels)
         memory.truth = None if labels is None else Truth.read(labels)
         server = make(Service(slug, folder, state, memory))
-        server.environment = _environment(os.environ if environ is None else environ, slug, server.port, state)
+        server.environment = _environment(slug, server.port, state)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
@@ -80,13 +79,13 @@ def _check(folder: Path, state: Path, labels: Path | None) -> None:
             raise UsageError(f"{flag} {path} is in --folder {folder} and would be served: put it elsewhere")
 
 
-def _environment(base: Mapping[str, str], slug: str, port: int, state: Path) -> dict[str, str]:
-    """`base` with the mock server in place of the real Kaggle."""
+def _environment(slug: str, port: int, state: Path) -> dict[str, str]:
+    """Our environment with the mock server in place of the real Kaggle."""
     config = state / "kaggle-config"
     config.mkdir(exist_ok=True)
     kept = {
         name: value
-        for name, value in base.items()
+        for name, value in os.environ.items()
         if not name.startswith("KAGGLE_") and not name.lower().endswith("_proxy")
     }
     ways = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -97,11 +96,9 @@ def _environment(base: Mapping[str, str], slug: str, port: int, state: Path) -> 
         "NO_PROXY": "",
         "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
         "KAGGLE_API_TOKEN": TOKEN,
-        "KAGGLE_USERNAME": USERNAME,
-        "KAGGLE_KEY": "rehearsal-key",
         "KAGGLE_CONFIG_DIR": str(config.resolve()),
         "PIPELINE_COMPETITION": slug,
         "PIPELINE_PYTHON": sys.executable,
         # Not resolved: a virtual environment's `kaggle` is beside the link.
-        "PATH": os.pathsep.join(filter(None, [str(Path(sys.executable).parent), base.get("PATH", "")])),
+        "PATH": os.pathsep.join(filter(None, [str(Path(sys.executable).parent), os.environ.get("PATH", "")])),
     }

@@ -4,7 +4,6 @@ Names and fields are those of kagglesdk's competition_api_service, which omits d
 """
 
 import json
-import os
 import secrets
 import threading
 import zipfile
@@ -19,7 +18,7 @@ from urllib.parse import quote, unquote
 from pipeline.config import fingerprint
 from pipeline.kaggle_api import credentials
 from pipeline.rehearsal.state import Refusal, State, timestamp
-from pipeline.store import atomic
+from pipeline.store import atomic, links
 
 BASE = "http://localhost"  # the client reaches us through its proxy
 USERNAME, TEAM_ID = "rehearsal", 1
@@ -75,13 +74,16 @@ class Service:
     def __init__(self, slug: str, folder: Path, cache: Path, state: State) -> None:
         self.slug, self.folder, self.state = slug, folder, state
         self._zip, self._lock = cache / f"{slug}.zip", threading.Lock()
-        self.storage: dict[str, Callable[[], Mapping[str, Path]]] = {"files": self.files}  # targets of links
+        self.storage: dict[str, Callable[[], Mapping[str, Path]]] = {  # targets of links
+            "files": self.files,
+            "zip": lambda: {f"{slug}.zip": self.archive()},
+        }
         self.calls: dict[str, Callable[[Json], Reply]] = {
             "ListDataFiles": self._list_data_files,
             "DownloadDataFile": lambda request: Reply(
                 302, headers={"Location": signed(f"files/{request['fileName']}")}
             ),
-            "DownloadDataFiles": lambda _: Reply(302, headers={"Location": signed(f"{slug}.zip")}),
+            "DownloadDataFiles": lambda _: Reply(302, headers={"Location": signed(f"zip/{slug}.zip")}),
             "StartSubmissionUpload": self._start_submission_upload,
             "CreateSubmission": self._create_submission,
             "GetSubmissionLimits": self._get_submission_limits,
@@ -93,16 +95,14 @@ class Service:
     def call(self, name: str, request: Json) -> Reply:
         """Reply to the call `name`."""
         if name not in self.calls:
-            raise Refusal(501, f"This rehearsal does not serve {name}")
+            raise Refusal(400, f"This rehearsal does not serve {name}")
         if (asked := request.get("competitionName", self.slug)) != self.slug:
             raise Refusal(404, f"Competition {asked!r} not found: this rehearsal serves {self.slug!r}")
         return self.calls[name](request)
 
     def file(self, link: str) -> Reply:
-        """The file behind a link: `SLUG.zip` or `files/NAME`, percent-encoded."""
+        """The file behind a link: `zip/SLUG.zip` or `files/NAME`, percent-encoded."""
         top, _, name = unquote(link).partition("/")
-        if top == f"{self.slug}.zip" and not name:
-            return file_reply(top, self.archive())
         files = self.storage[top]() if top in self.storage else {}
         if name not in files:
             raise Refusal(404, "No such file")
@@ -115,13 +115,9 @@ class Service:
 
     def files(self) -> dict[str, Path]:
         """The competition's files by path, with forward slashes; without dot files and credentials."""
-        files = {}
-        for parent, folders, names in os.walk(self.folder):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            for path in (Path(parent, name) for name in names):
-                if not path.name.startswith(".") and path.name.lower() not in credentials.FILES and path.is_file():
-                    files[path.relative_to(self.folder).as_posix()] = path
-        return dict(sorted(files.items()))
+        shown = (path for path in links.walk(self.folder, []) if path.is_file() and not path.name.startswith("."))
+        files = {path.relative_to(self.folder).as_posix(): path for path in shown}
+        return {name: files[name] for name in sorted(files) if files[name].name.lower() not in credentials.FILES}
 
     def archive(self) -> Path:
         """The zip of all files, written on first use and after changes."""

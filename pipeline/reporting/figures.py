@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from pipeline.config import PublishedLine
+from pipeline.config import Paths, PublishedLine
 from pipeline.errors import BadData, printable
 from pipeline.gap import shift
 from pipeline.gap.assessment import Assessment
@@ -80,18 +80,19 @@ def write(pictures: Sequence[Picture], folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def open_images(assessment: Assessment, folder: Path) -> tuple[Evidence, Processed]:
-    """All saved probabilities of a CSV, and its images in `folder`.
+def open_images(assessment: Assessment, paths: Paths) -> tuple[Evidence, Processed]:
+    """All saved probabilities of a CSV, and its images.
 
     Raises:
         MissingInput: preprocess has not run.
         BadData: the images have changed, or are damaged.
     """
-    data, csv, evidence = Processed.open(folder), assessment.csv, assessment.evidence
+    csv, evidence = assessment.csv, assessment.evidence
+    data = Processed.open(paths.processed / csv.sidecar.competition)
     labels = data.array("test_labels")
     if data.hidden_fingerprint != csv.sidecar.hidden or not np.array_equal(labels, evidence.holdout.known_truth):
-        cure = again(csv.path, csv.sidecar.run)
-        raise BadData(f"{folder} holds other images than {csv.path} is of: restore it, or {cure}")
+        cure = again(csv.path, csv.sidecar.run, paths)
+        raise BadData(f"{data.folder} holds other images than {csv.path} is of: restore it, or {cure}")
     if len(evidence.hidden) < csv.sidecar.rows:  # an assessment loads a sample of very many
         evidence = Evidence.read(csv)
     return evidence, data

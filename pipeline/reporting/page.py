@@ -64,12 +64,12 @@ def gather(folder: Path, card: RunCard, paths: Paths) -> Material:
         try:
             assessment = assess(default_csv(csvs, paths, known.slug, run.name), csvs, lines, known)
             advice = advise(assessment, csvs, lines, paths)
-            images = figures.open_images(assessment, paths.processed / known.slug)
+            images = figures.open_images(assessment, paths)
         except (MissingInput, BadData) as error:
             missing.append(f"No {'images' if assessment else 'predictions'} are shown: {error}.")
     entries = [entry for entry in ledger.current(lines, known.slug) if entry.ref]
     rows, predictions = runs.read_metrics(folder / runs.METRICS), ledger.predictions(lines, known.slug)
-    states, *_ = overview.run_states(paths.models, known.slug, card.data, csvs, lines)
+    states, _ = overview.run_states(paths.models, known.slug, card.data, csvs, lines)
     state = next(state for state in states if state.name == folder.name)
     return Material(
         folder, now, card, rows, run, state, states, known, assessment, advice, images, entries, predictions, missing

@@ -16,7 +16,7 @@ from pipeline.errors import BadData, MissingInput, UsageError, printable
 from pipeline.store import atomic, ledger, runs
 from pipeline.store.cifar import HIDDEN_NAMES, is_download
 from pipeline.store.ledger import Entry
-from pipeline.store.manifest import KAGGLE, FileRecord, Manifest, strangers
+from pipeline.store.manifest import KAGGLE, Manifest, strangers
 from pipeline.store.manifest import NAME as MANIFEST
 from pipeline.store.processed import Processed
 from pipeline.store.runs import Run, RunCard
@@ -57,6 +57,7 @@ class RunState:
     trial: bool = False  # of a sweep
     submittable: bool = True
     problem: str = ""  # what is damaged, and what helps
+    weights: str | None = None  # their sha256, of a finished run
 
     @property
     def row(self) -> Sequence[str]:
@@ -138,9 +139,10 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
     data, hidden = (arrays.training_fingerprint, arrays.hidden_fingerprint) if arrays else (None, None)
     ledger_state, lines = _ledger(paths.submissions / ledger.NAME, slug, now)
     ours = local_csvs(paths.submissions, slug)
-    states, weights, problem = run_states(paths.models, slug, data, ours, lines or ())
+    states, problem = run_states(paths.models, slug, data, ours, lines or ())
+    weights, unchanged = {run.name: run.weights for run in states}, {csv.path for csv in ours}
     files = [path for path in paths.submissions.glob("[!.]*.csv") if path.is_file()]
-    csvs = [_csv(path, slug, weights, hidden, lines) for path in files]
+    csvs = [_csv(path, slug, weights, path in unchanged, hidden, lines) for path in files]
     run = usable(states)
     mine = None
     with suppress(BadData, MissingInput):
@@ -156,19 +158,19 @@ def read(slug: str, paths: Paths, now: datetime) -> Overview:
         ],
         report=_report(paths.models / run.name, paths.processed / slug, paths.submissions) if run else None,
         ledger=ledger_state,
-        latest_problem=problem if any(run.state == "finished" for run in states) else "",
+        latest_problem=problem if any(run.state == "finished" and not run.trial for run in states) else "",
         others=sorted(competitions(paths) - {slug}),
     )
 
 
 def run_states(
     models: Path, slug: str, data: str | None, csvs: Sequence[LocalCsv], lines: Sequence[Entry]
-) -> tuple[list[RunState], dict[str, str | None], str]:
-    """The runs of a competition, newest first; the sha256 of each one's weights by name; why the latest is unknown.
+) -> tuple[list[RunState], str]:
+    """The runs of a competition, newest first; why the latest is unknown.
 
     Scores come from the runs' own `csvs` and the ledger's `lines`; `data` is the arrays' fingerprint, if known.
     """
-    latest, problem, states, weights = "", "", [], {}
+    latest, problem, states = "", "", []
     try:
         *others, latest = runs.all_latest(models)
         if not all((models / name / MANIFEST).is_file() for name in others):  # predict could not average them
@@ -177,16 +179,15 @@ def run_states(
         problem = str(error)
     scored = {entry.csv_sha256: entry.public for entry in ledger.current(lines, slug) if entry.public is not None}
     for folder in {path.parent for name in (runs.CONFIG, MANIFEST) for path in models.glob(f"[!.]*/{name}")}:
-        state, card, sha256 = _run(folder, data, folder.name == latest)
+        state, card = _run(folder, data, folder.name == latest)
         if (card is None and not runs.strangers(folder)) or (card and card.competition == slug):
-            own = [csv.sidecar.csv_sha256 for csv in csvs if csv.sidecar.weights == {state.name: sha256}]
+            own = [csv.sidecar.csv_sha256 for csv in csvs if csv.sidecar.weights == {state.name: state.weights}]
             states.append(replace(state, public=max((scored[csv] for csv in own if csv in scored), default=None)))
-            weights[state.name] = sha256
     states.sort(key=lambda run: (run.changed, run.name), reverse=True)
     if len(fresh := _fresh(states)) > 1:
         best = max(fresh, key=lambda run: run.validation or 0)
         states = [replace(run, best=run is best) for run in states]
-    return states, weights, problem
+    return states, problem
 
 
 def usable(states: Sequence[RunState]) -> RunState | None:
@@ -261,11 +262,8 @@ def _folder(path: Path, stage: str) -> tuple[FolderState, Manifest | None]:
     return FolderState(str(path), state, text), manifest if state == "complete" else None
 
 
-def _run(folder: Path, data: str | None, latest: bool) -> tuple[RunState, RunCard | None, str | None]:
-    """A run of any competition, its card if that can be read, and its weights' sha256 if it is finished.
-
-    `data` is the fingerprint of the arrays, if known.
-    """
+def _run(folder: Path, data: str | None, latest: bool) -> tuple[RunState, RunCard | None]:
+    """A run of any competition, and its card if that can be read; `data` is the fingerprint of the arrays, if known."""
     files = [path for name in (runs.CONFIG, runs.METRICS, MANIFEST) if (path := folder / name).is_file()]
     newest = max((file.stat().st_mtime for file in files), default=0.0)
     changed = datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds")
@@ -280,8 +278,9 @@ def _run(folder: Path, data: str | None, latest: bool) -> tuple[RunState, RunCar
             state = replace(
                 state, state="finished", epoch=result.epochs, validation=result.validation_accuracy, stale=stale,
                 test=result.test_accuracy, seconds=result.seconds, submittable=result.submittable,
+                weights=run.weights_sha256,
             )  # fmt: skip
-            return state, card, run.weights_sha256
+            return state, card
         rows = runs.read_metrics(folder / runs.METRICS)
         state = replace(state, state="training" if training else "interrupted", epoch=len(rows), stale=stale)
         if rows:
@@ -289,7 +288,7 @@ def _run(folder: Path, data: str | None, latest: bool) -> tuple[RunState, RunCar
             state = replace(state, validation=best, seconds=sum(row.seconds for row in rows), seconds_left=left)
     except (BadData, MissingInput, UsageError) as error:  # UsageError: "RUN copy" is not the name of a run
         state = replace(state, problem=str(error))
-    return state, card, None
+    return state, card
 
 
 def _report(folder: Path, *shown: Path) -> FolderState:
@@ -307,8 +306,9 @@ def report_state(folder: Path, data: Path, submissions: Path) -> Literal["absent
 
 
 def _csv(
-    path: Path, slug: str, weights: Mapping[str, str | None], hidden: str | None, lines: Sequence[Entry] | None
-) -> CsvState | None:
+    path: Path, slug: str, weights: Mapping[str, str | None], unchanged: bool, hidden: str | None,
+    lines: Sequence[Entry] | None,
+) -> CsvState | None:  # fmt: skip
     """A CSV, or None if predict did not write it for the competition; None arguments are unknown."""
     try:
         sidecar = Sidecar.read(path)
@@ -328,7 +328,7 @@ def _csv(
         below_best=ledger.below_best(lines or (), slug, sidecar.csv_sha256),
         public=next((entry.public for entry in reversed(sent) if entry.public is not None), None),
         submission=_submission(sent[-1]) if sent else "not known" if lines is None else NOT_SUBMITTED,
-        stale=_stale(path, sidecar, weights, hidden),
+        stale=_stale(path, sidecar, weights, unchanged, hidden),
         submittable=sidecar.submittable,
     )
 
@@ -338,11 +338,11 @@ def _submission(entry: Entry) -> str:
     return REFUSED if entry.status == ledger.ERROR and entry.ref is None else entry.status
 
 
-def _stale(path: Path, sidecar: Sidecar, weights: Mapping[str, str | None], hidden: str | None) -> str:
+def _stale(path: Path, sidecar: Sidecar, weights: Mapping[str, str | None], unchanged: bool, hidden: str | None) -> str:
     """Why the CSV's runs would predict something else now; "" if they would not."""
     if atomic.partial(path).exists():
         return "predict was interrupted"
-    if FileRecord.of(path).sha256 != sidecar.csv_sha256:
+    if not unchanged:
         return "edited by hand"
     if hidden not in (None, sidecar.hidden):
         return "of another test set"

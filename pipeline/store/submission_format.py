@@ -48,8 +48,8 @@ def _reordered(path: Path, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
     """The same for rows in another order than `ids`."""
     found, labels = (np.concatenate(parts) for parts in zip(*_rows(path), strict=True))
     unique, counts = np.unique(found, return_counts=True)
-    if len(twice := unique[counts > 1]):
-        raise BadData(f"{path}: id {twice[0]} occurs {counts.max()} times")
+    if (most := counts.max()) > 1:
+        raise BadData(f"{path}: id {unique[counts.argmax()]} occurs {most} times")
     if len(missing := np.setdiff1d(ids, found)):
         raise BadData(f"{path}: {len(missing):,} of {len(ids):,} ids missing, first: {missing[0]}")
     if len(strangers := np.setdiff1d(found, ids)):

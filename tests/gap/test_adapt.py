@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.gap.adapt import Simulation, choice, simulated_corruption, trial_of_prior
 from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import Corruption, Images
 from pipeline.gap.diagnosis import Trial
+from pipeline.gap.prediction import Simulation, choice, simulated_corruption, trial_of_prior
 from pipeline.gap.shift import LabelShift
 from pipeline.store.submissions import Adapt, Mitigation
 from tests.gap.cases import ALIKE, SWAPPED, plain, two

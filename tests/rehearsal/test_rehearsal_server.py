@@ -1,6 +1,7 @@
 """The mock server, spoken to in plain HTTP; the official client has its own tests."""
 
 import http.client
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.rehearsal.plain_http import CONTENT, SERVICE, SLUG, ask, call, make_f
 
 @pytest.fixture
 def kaggle(tmp_path: Path) -> Iterator[MockKaggle]:
-    with mock_kaggle(make_folder(tmp_path), tmp_path / "state", environ={}) as running:
+    with mock_kaggle(make_folder(tmp_path), tmp_path / "state") as running:
         yield running
 
 
@@ -40,12 +41,14 @@ def test_downloads_with_ranges(kaggle: MockKaggle) -> None:
 def test_the_zip_is_made_once_and_again_when_a_file_changes(tmp_path: Path) -> None:
     """In the next rehearsal it is still the file that a client has begun to download."""
     folder, etags = make_folder(tmp_path), []
+    (folder / "below").rename(tmp_path / "elsewhere")
+    (folder / "below").symlink_to(tmp_path / "elsewhere")
     (folder / ".DS_Store").write_text("hidden")
     (folder / "kaggle.json").write_text("a credential")
     for content in ("z", "z", "changed"):
         if content == "changed":
             (folder / "z.txt").write_text(content)
-        with mock_kaggle(folder, tmp_path / "state", environ={}) as kaggle:
+        with mock_kaggle(folder, tmp_path / "state") as kaggle:
             etags.append(ask(kaggle, "GET", call(kaggle, "DownloadDataFiles").headers["Location"]).headers["ETag"])
         with zipfile.ZipFile(tmp_path / f"state/{SLUG}.zip") as opened:
             assert opened.namelist() == ["a.bin", "below/b c.txt", "z.txt"]
@@ -59,7 +62,7 @@ def test_who_may_not(kaggle: MockKaggle) -> None:
     other = call(kaggle, "ListDataFiles", competitionName="titanic")
     assert other.status == 404
     assert other.json["message"] == f"Competition 'titanic' not found: this rehearsal serves '{SLUG}'"
-    assert call(kaggle, "ListCompetitions").status == 501
+    assert call(kaggle, "ListCompetitions").status == 400
     for body in (b"[", b"7", b'{"pageToken": "x"}'):
         assert ask(kaggle, "POST", SERVICE + "ListDataFiles", body, Authorization="Bearer x").status == 400
     assert ask(kaggle, "GET", "/nothing").status == 404
@@ -78,9 +81,10 @@ def test_nothing_else_is_reached(kaggle: MockKaggle) -> None:
     assert kaggle.calls == ["Offline"] * 3
 
 
-def test_the_environment_leads_here_and_to_nothing_real(tmp_path: Path) -> None:
+def test_the_environment_leads_here_and_to_nothing_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = {"KAGGLE_KEY": "real", "KAGGLE_PROXY": "x", "Http_Proxy": "http://real", "HOME": "/h", "PATH": "/bin"}
-    with mock_kaggle(make_folder(tmp_path), tmp_path / "state", environ=base) as kaggle:
+    monkeypatch.setattr(os, "environ", base)
+    with mock_kaggle(make_folder(tmp_path), tmp_path / "state") as kaggle:
         environment, port = kaggle.environment, kaggle.port
     assert "real" not in "".join(environment.values())
     assert "KAGGLE_PROXY" not in environment
@@ -93,13 +97,13 @@ def test_what_cannot_be_served(tmp_path: Path) -> None:
     folder, state = make_folder(tmp_path), tmp_path / "state"
     labels = folder / "labels.csv"
     labels.write_text("ID,Labels\n0,1\n")
-    with pytest.raises(MissingInput, match="--folder"), mock_kaggle(tmp_path / "none", state, environ={}):
+    with pytest.raises(MissingInput, match="--folder"), mock_kaggle(tmp_path / "none", state):
         pass
-    with pytest.raises(UsageError, match=r"--state .* would be served"), mock_kaggle(folder, folder / "s", environ={}):
+    with pytest.raises(UsageError, match=r"--state .* would be served"), mock_kaggle(folder, folder / "s"):
         pass
     served = pytest.raises(UsageError, match=r"--labels .* would be served")
-    with served, mock_kaggle(folder, state, labels=labels, environ={}):
+    with served, mock_kaggle(folder, state, labels=labels):
         pass
     busy = pytest.raises(UsageError, match="another run is at work")
-    with mock_kaggle(folder, state, environ={}), busy, mock_kaggle(folder, state, environ={}):
+    with mock_kaggle(folder, state), busy, mock_kaggle(folder, state):
         pass
