@@ -1,6 +1,7 @@
 """What needs starting once for several tests."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,3 +35,11 @@ def quick_client() -> Iterator[None]:
 
     with forked_client():
         yield
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder in which a run has been trained and its CSV written; not every name is ASCII."""
+    from tests.support import predicted_place
+
+    return predicted_place(tmp_path / "Übung 1")

@@ -6,9 +6,9 @@ import io
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
@@ -61,26 +61,10 @@ def write_download(folder: Path, hidden: int = 30, seed: int = 0) -> Path:
     return folder
 
 
-def stage(
-    module: str, *arguments: object, cwd: Path, environ: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """`python -m pipeline.MODULE ARGUMENTS` in the folder `cwd`, without anybody's Kaggle credentials."""
-    base = clean_environment() if environ is None else dict(environ)
-    return subprocess.run(
-        [sys.executable, "-m", f"pipeline.{module}", *map(str, arguments)],
-        cwd=cwd,
-        env={**base, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def here(
     module: str, *arguments: object, cwd: Path, environ: Mapping[str, str] | None = None, merged: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """As `stage`, but within this process: seconds faster, because PyTorch and others are imported already.
+    """`python -m pipeline.MODULE ARGUMENTS` in the folder `cwd`, within this process, which has PyTorch already.
 
     `merged`: as on a terminal, where stderr and stdout are one.
     """
@@ -116,6 +100,14 @@ def error_line(result: subprocess.CompletedProcess[str], code: int) -> str:
     lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, result.stderr
     return lines[0]
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 60.0) -> None:
+    """Return when it holds; fail after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -22,14 +22,9 @@ from pipeline.store.runs import RunCard
 from pipeline.store.submissions import Sidecar
 from tests.doubles.kaggle import faulty_kaggle
 from tests.places import finish
-from tests.support import SLUG, error_line, here, predicted_place, serve, submit_by_hand, tree, write_run
+from tests.support import SLUG, error_line, here, serve, submit_by_hand, tree, write_run
 
 pytestmark = pytest.mark.usefixtures("quick_client")
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return predicted_place(tmp_path)
 
 
 def check(cwd: Path, environ: dict[str, str] | None, *more: str) -> "subprocess.CompletedProcess[str]":

@@ -181,4 +181,5 @@ def test_exit_codes_are_the_same_everywhere() -> None:
 def test_folders_have_one_default() -> None:
     """That of the README's tree."""
     defaults = {o.opts[0]: d for name in NAMES for o in options(name) if isinstance(d := default(o), Path)}
-    assert {flag: str(path) for flag, path in defaults.items() if flag[2:] != path.name} == {}
+    data = {f"--{name}": f"data/{name}" for name in ("raw", "processed", "models")}
+    assert {flag: str(path) for flag, path in defaults.items()} == {**data, "--submissions": "submissions"}

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import metadata
@@ -33,7 +32,7 @@ from pipeline.store.cifar import find_batches
 from pipeline.store.manifest import Manifest
 from pipeline.store.processed import Processed
 from tests.doubles.kaggle import faulty_kaggle
-from tests.support import ROOT, SLUG, clean_environment, error_line, here, images, tree, write_download
+from tests.support import ROOT, SLUG, clean_environment, error_line, here, images, tree, wait_until, write_download
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 
@@ -97,10 +96,7 @@ def test_a_killed_download_goes_on_where_it_stopped(
         environ = {**kaggle.environment, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.DEVNULL) as process:
             partial_zip = tmp_path / f"data/raw/.{SLUG}.download/{SLUG}.zip"
-            deadline = time.monotonic() + 60
-            while not (partial_zip.is_file() and partial_zip.stat().st_size >= 2_000_000):
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            wait_until(lambda: partial_zip.is_file() and partial_zip.stat().st_size >= 2_000_000)
             process.send_signal(signal.SIGKILL)
         assert not target(tmp_path).exists()
         there, before = partial_zip.stat().st_size, len(asked)
@@ -333,3 +329,10 @@ def test_a_wrong_md5_is_a_network_error_after_three_tries(
         fetch_cifar(tmp_path / "cache")
     assert len(asked) >= 3 and set(asked) == {TIMEOUT}  # seconds, which torchvision's downloader does not know
     assert socket.getdefaulttimeout() is None
+
+
+def test_a_kaggle_that_stays_busy_is_asked_four_times(tmp_path: Path, source: Path) -> None:
+    fault = "ListDataFiles:status=503,retry=0"
+    with faulty_kaggle(source, tmp_path / "state", slug=SLUG, faults=[fault]) as kaggle:
+        assert "busy or down (503" in error_line(run(tmp_path, "download", environ=kaggle.environment), 6)
+        assert kaggle.calls.count("ListDataFiles") == 4

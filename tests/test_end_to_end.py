@@ -10,8 +10,9 @@ import pytest
 import trustme
 
 from tests.doubles.kaggle import faulty_kaggle
+from tests.hostile.surroundings import shell
 from tests.readme import fresh_project, run
-from tests.support import SLUG, here, stage, write_download, write_run
+from tests.support import SLUG, here, write_download, write_run
 
 
 @pytest.mark.timeout(400)
@@ -36,7 +37,7 @@ def test_the_whole_way_at_kaggles_own_url(tmp_path: Path) -> None:
         assert here("preprocess", cwd=tmp_path, environ=environ).returncode == 0
         write_run(tmp_path)
         assert here("predict", cwd=tmp_path, environ=environ).returncode == 0
-        result = stage("submit", cwd=tmp_path, environ=environ)
+        result = shell("$P.submit", tmp_path, **environ)
         assert result.returncode == 0, result.stderr
         checked = json.loads(here("check", "--json", cwd=tmp_path, environ=environ).stdout)
         assert kaggle.calls.count("CreateSubmission") == 1 and kaggle.calls.count("Offline") == 0

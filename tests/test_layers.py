@@ -125,3 +125,11 @@ def test_a_stage_starts_without_torch(name: str) -> None:
 def test_what_makes_the_data_never_needs_torch(name: str) -> None:
     """Not even in a function; but where a competition has no training data, torchvision's own download is used."""
     assert "torch" not in packages(name)
+
+
+def test_each_module_of_training_imports_only_those_above_it_in_the_packages_map() -> None:
+    text = ast.get_docstring(ast.parse(MODULES["training"].read_text("utf-8"))) or ""
+    order = [f"training.{line.split()[0]}" for line in text.split("\n\n")[1].splitlines()]
+    assert set(order) == {name for name in MODULES if name.startswith("training.")}
+    for k, name in enumerate(order):
+        assert {one for one in ours(name) if one.startswith("training.")} <= set(order[:k]), name

@@ -153,3 +153,11 @@ def test_a_folder_laid_out_like_the_download_will_do_as_raw(tmp_path: Path) -> N
     (raw(tmp_path) / HIDDEN).write_bytes(b"")
     cure = f"`python -m pipeline.download --competition {SLUG} --from {tmp_path / 'source'}`"
     assert cure in error_line(preprocess(tmp_path, "--raw", f"data/raw/{SLUG}"), 4)
+
+
+def test_files_that_somebody_added_are_kept_when_the_arrays_are_made_again(tmp_path: Path) -> None:
+    folder = prepare(tmp_path) / "data/processed" / SLUG
+    (folder / "notes.md").write_text("mine")
+    result = preprocess(tmp_path, "--force")
+    assert result.returncode == 0 and f"is kept as data/processed/{SLUG}.bak" in result.stderr
+    assert (folder.with_name(f"{SLUG}.bak") / "notes.md").read_text() == "mine" and not (folder / "notes.md").exists()

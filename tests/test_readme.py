@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from pipeline.gap.forecast import ERRORS
+from pipeline.recipes import PRESETS
 from pipeline.rehearsal import digits
 from pipeline.store import ledger
 from tests.readme import (
@@ -25,10 +27,12 @@ from tests.readme import (
     notebook_code,
     run,
     spans,
+    table,
 )
 from tests.support import ROOT, here, tree
 
 BLOCKS = list(blocks())
+RESULTS = ROOT / "tests/bench/RESULTS.md"
 REHEARSAL, SCREEN = "./run_all.sh --rehearsal", 45  # lines
 FIRST, *OTHERS = (block for block in BLOCKS if block.language == "console" and block.is_run)
 
@@ -141,7 +145,7 @@ def test_the_tree_is_the_projects() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for document, text in DOCUMENTS.items():
+    for document, text in {**DOCUMENTS, RESULTS: RESULTS.read_text()}.items():
         for target in links(text):
             name, _, anchor = target.partition("#")
             path = document.parent / name if name else document
@@ -158,3 +162,18 @@ def test_files_of_the_project_that_are_named_exist() -> None:
     ]
     assert named
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_measurement_is_named_somewhere() -> None:
+    named = "".join([*DOCUMENTS.values(), RESULTS.read_text(), (ROOT / "tests/bench/gpu.sh").read_text()])
+    scripts = [path.name for path in (ROOT / "tests/bench").glob("*.py") if "__main__" in path.read_text()]
+    assert scripts and [name for name in scripts if f"tests/bench/{name}" not in named] == []
+
+
+def test_the_tables_have_the_codes_numbers() -> None:
+    training, gap = (DOCUMENTS[ROOT / f"pipeline/{part}/README.md"] for part in ("training", "gap"))
+    for name, model, *_ in table(training, "Presets"):
+        parameters = PRESETS[name.strip("`")].model.trainable_parameters
+        assert model.startswith((f"{parameters:,} parameters", "that of")), name
+    shown = [(row[0].strip("`"), float(row[-1].split(";")[0])) for row in table(gap, "Predicting the score")]
+    assert shown == [(name, round(100 * error, 1)) for name, error in ERRORS.items()]  # also in their order

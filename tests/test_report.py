@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,7 +15,7 @@ from pipeline.reporting.figures import Picture
 from pipeline.reporting.page import Material
 from pipeline.store import atomic, ledger, runs
 from tests import browser
-from tests.places import finish
+from tests.places import begin, finish
 from tests.support import SLUG, error_line, here, paths_in, predicted_place, prepare, tree, write_run
 
 if TYPE_CHECKING:
@@ -73,16 +73,9 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def begun(place: Path, done: int, old: str = "", new: str = "") -> Path:
-    """A place with a run of which `done` epochs are over, and no manifest yet; its card says `new` for `old`."""
-    prepare(place)
-    folder = write_run(place)
-    for name in (runs.RESULT, runs.WEIGHTS, "manifest.json"):
-        (folder / name).unlink()
-    runs.write_metrics(folder / runs.METRICS, runs.read_metrics(folder / runs.METRICS)[:done])
-    (place / "data/models" / runs.LATEST).unlink()
-    card = folder / runs.CONFIG
-    card.write_text(card.read_text().replace(old, new))
+def begun(place: Path, done: int, **recipe: Any) -> Path:
+    """A place with a run of which `done` epochs are over, and no manifest yet."""
+    begin(prepare(place), RUN, done=done, **recipe)
     return place
 
 
@@ -207,13 +200,13 @@ def with_other_images(place: Path) -> Path:
             "Validation so far 62.00% best epoch Progress 2 of 12 epochs; 10m 0s left",
         ),
         (
-            functools.partial(begun, done=2, old='"competition":', new='"trial": "mine", "competition":'),
+            functools.partial(begun, done=2, trial="mine"),
             "not finished; it is a trial: the command of sweep mine resumes it.",
             TRAINING,
             "Progress 2 of 12 epochs",
         ),
         (
-            functools.partial(begun, done=2, old='"preset": "rehearsal"', new='"preset": "older"'),
+            functools.partial(begun, done=2, preset="older"),
             "not finished, and preset older with rehearsal is of another version of the pipeline.",
             TRAINING,
             "Progress 2 of 12 epochs",

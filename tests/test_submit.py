@@ -18,15 +18,10 @@ from pipeline.store.submissions import Sidecar
 from pipeline.submit import Sender
 from tests.doubles.kaggle import FaultyKaggle
 from tests.places import note
-from tests.support import ROOT, SLUG, error_line, here, paths_in, predicted_place, serve, submit_by_hand
+from tests.support import ROOT, SLUG, error_line, here, paths_in, serve, submit_by_hand, wait_until
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 TIMES = {"wait": 20.0, "poll": 0.05, "settle": 0.2, "patience": 1.0, "look": 0.05}
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return predicted_place(tmp_path)
 
 
 def send(
@@ -89,10 +84,7 @@ def test_a_run_that_is_killed_while_kaggle_is_at_work_on_its_submission_is_not_f
         command = [sys.executable, "-m", "pipeline.submit"]
         environ = {**kaggle.environment, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(command, cwd=place, env=environ, stdout=subprocess.DEVNULL) as process:
-            deadline = time.monotonic() + 60
-            while not kaggle.calls.count("CreateSubmission"):
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            wait_until(lambda: kaggle.calls.count("CreateSubmission"))
             process.kill()
         assert kaggle.state.submissions() == []
         entry = send(place, kaggle, patience=60.0)

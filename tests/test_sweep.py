@@ -410,3 +410,22 @@ def test_a_sweep_is_not_for_torchrun(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert place.sweep("--search", RATE) == 2
     assert "start the same command several times" in capsys.readouterr().err
+
+
+def test_workers_elsewhere_share_a_study_by_its_storage(
+    calculated: None, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PIPELINE_STORAGE", f"sqlite:///{tmp_path}/shared.sqlite3")
+    for trials, models in (("1", "here"), ("2", "there")):
+        assert place.sweep("--trials", trials, "--search", RATE, "--models", str(tmp_path / models)) == 0
+    assert re.findall(r"^trial (\d)", capsys.readouterr().err, re.MULTILINE) == ["0", "1"]  # one each
+
+
+@pytest.mark.parametrize(("most", "searched"), [(2, False), (1, True)])
+def test_too_many_combinations_are_searched(
+    calculated: None, place: Place, monkeypatch: pytest.MonkeyPatch, most: int, searched: bool
+) -> None:
+    monkeypatch.setattr(sweep, "EXHAUSTIBLE", most)
+    with mock.patch("optuna.samplers.TPESampler", wraps=optuna.samplers.TPESampler) as sampler:
+        assert place.sweep("--trials", "1", "--search", "cutout=0,4") == 0
+    assert sampler.called == searched

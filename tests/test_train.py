@@ -80,6 +80,9 @@ def test_a_run_learns_and_is_complete(uninterrupted: Place) -> None:
     assert run.result.validation_rows == 30
     assert run.result.test_rows == 100
     assert run.result.validation_accuracy == max(row["validation_accuracy"] for row in rows)
+    accuracies = [row["validation_accuracy"] for row in rows]
+    assert run.result.last_validation_accuracy == accuracies[-1]
+    assert run.result.best_epoch == accuracies.index(max(accuracies)) + 1
     assert not run.result.optimistic
     assert run.manifest.inputs == {"data": run.card.data}
     assert set(run.manifest.files) == {"config.json", "weights.safetensors", "metrics.jsonl", "result.json"}

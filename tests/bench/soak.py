@@ -35,8 +35,9 @@ from pipeline.rehearsal.state import COMPLETE, Outcome, Submission
 from pipeline.store import ledger
 from tests.bench import side_by_side
 from tests.hostile import kaggle_place, kills, test_crafted_files
+from tests.hostile.surroundings import shell
 from tests.hostile.test_kaggle_misbehaves import CASES
-from tests.support import SLUG, stage, write_download
+from tests.support import SLUG, write_download
 
 SUBMISSIONS = 2_500  # four lines of the ledger each
 
@@ -118,7 +119,7 @@ def write_ledger(path: Path, count: int) -> None:
 
 def _seconds(folder: Path, environ: dict[str, str]) -> float:
     began = time.perf_counter()
-    done = stage("check", "--competition", SLUG, cwd=folder, environ=environ or None)
+    done = shell(f"$P.check --competition {SLUG}", folder, **environ)
     assert done.returncode == 0, done.stderr
     return time.perf_counter() - began
 

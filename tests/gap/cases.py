@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import Corruption, Images
-from pipeline.gap.diagnosis import Diagnosis, Findings
+from pipeline.gap.diagnosis import Diagnosis
 from pipeline.store.ledger import Entry
 from pipeline.store.processed import ArrayName, Processed
-from pipeline.store.submissions import Evidence, Outputs
 
 # The six published (local, Kaggle) pairs behind the competition's line, in per cent.
 PAIRS = ((93, 81), (94.5, 83.4), (94.7, 84.1), (95.32, 84.97), (95.49, 85.10), (97.09, 88.91))
@@ -28,10 +27,6 @@ NOTHING = Diagnosis(
     verdict="none", reason="no difference beyond sampling noise", pixels=ALIKE, contract=0.0, auc=0.5, harder=0.01,
     harder_limit=0.03, label_distance=0.0, prior=(0.1,) * 10, alike=(0.01, 0.01),
 )  # fmt: skip
-HARDER = dataclasses.replace(
-    NOTHING, verdict="natural", reason="uncorrupted images that are harder", auc=0.73, harder=0.1,
-    pixels=Fit(0.4, (Corruption("blur", 0.5),), 0.3, (), False),
-)  # fmt: skip
 
 
 def plain(*colours: tuple[float, float, float]) -> Images:
@@ -42,30 +37,6 @@ def plain(*colours: tuple[float, float, float]) -> Images:
 def two(*first: float) -> NDArray[np.float64]:
     """Probabilities of two classes from those of the first."""
     return np.array([[p, 1 - p] for p in first])
-
-
-def answers(count: int, seed: int) -> NDArray[np.float32]:
-    """Made-up probabilities (count, 10)."""
-    return np.random.default_rng(seed).dirichlet(np.full(10, 0.3), count).astype(np.float32)
-
-
-def answered(data: Processed) -> Evidence:
-    """Made-up outputs for all images; every second hidden one lends its features."""
-    truth = np.array(data.array("test_labels"), np.uint8)
-    hidden, test = answers(len(data.array("hidden_ids")), 0), answers(len(truth), 1)
-    rows, test_rows = np.arange(0, len(hidden), 2), np.arange(len(truth))
-    return Evidence(
-        runs=("a",),
-        hidden=Outputs(hidden, hidden.argmax(axis=1).astype(np.uint8)[None], None),
-        holdout=Outputs(test, test.argmax(axis=1).astype(np.uint8)[None], truth),
-        validation=None,
-        hidden_rows=rows,
-        hidden_features=np.zeros((len(rows), 3), dtype=np.float32),
-        ood_scores=np.random.default_rng(2).normal(size=len(rows)).astype(np.float32),
-        holdout_rows=test_rows,
-        holdout_features=np.zeros((len(truth), 3), dtype=np.float32),
-        findings=Findings(HARDER, (), "none").to_dict(),
-    )
 
 
 @dataclass(frozen=True)

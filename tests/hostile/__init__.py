@@ -11,5 +11,6 @@ test_disk_order         what is synced before it is renamed
 test_mistakes           the table of mistakes, made by edits
 test_surroundings       terminals, locales, folders, a GPU that fails;  test_full_disk
 test_secrets            a Kaggle that quotes them; what others wrote and a terminal would obey
+test_file_systems       data by links, file systems that refuse
 test_load               a long ledger
 """

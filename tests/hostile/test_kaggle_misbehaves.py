@@ -8,7 +8,6 @@ import itertools
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from pipeline.store import ledger
 from pipeline.store.ledger import Entry
 from tests.hostile.kaggle_place import Case, Outcome, Place, Stage, make_template, run_case
 from tests.hostile.surroundings import NAMESPACE, mounts
-from tests.support import ROOT, SLUG, submit_by_hand
+from tests.support import ROOT, SLUG, submit_by_hand, wait_until
 
 pytestmark = pytest.mark.usefixtures("quick_client")  # tests/bench/soak.py does without
 DAY = 86_400.0  # seconds
@@ -113,10 +112,7 @@ def arrives_after_the_last_look(here: Place) -> Outcome:
     outcome = here.run("submit")
     assert not here.own
     here.kaggle.stopping.set()  # ends what hangs
-    deadline = time.monotonic() + 60
-    while not here.own:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: here.own)
     return outcome
 
 

@@ -4,7 +4,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from pipeline.store import ledger
 from tests.forked_client import forked_client
 from tests.hostile.edits import CSV
 from tests.hostile.kills import Template, kill_once, session
-from tests.support import ROOT, here, serve, write_run
+from tests.support import ROOT, here, serve, wait_until, write_run
 
 STAGES = ("download", "preprocess", "train", "predict", "submit")
 
@@ -75,12 +74,7 @@ def test_the_client_does_not_outlive_a_killed_stage(place: Path) -> None:
         with subprocess.Popen(
             command, cwd=place, env=environ, stdout=subprocess.DEVNULL, start_new_session=True
         ) as process:
-            while not kaggle.calls.count("ListDataFiles"):
-                assert process.poll() is None
-                time.sleep(0.02)
+            wait_until(lambda: kaggle.calls.count("ListDataFiles"))
             assert len(session(process.pid)) == 2
             process.kill()
-        deadline = time.monotonic() + 5
-        while alive := session(process.pid):
-            assert time.monotonic() < deadline, alive
-            time.sleep(0.02)
+        wait_until(lambda: not session(process.pid), seconds=5)

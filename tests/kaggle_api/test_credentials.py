@@ -1,14 +1,11 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from pipeline.kaggle_api import credentials
-from tests.support import ROOT, SLUG, clean_environment, error_line, here
+from tests.support import SLUG, clean_environment, error_line, here
 
 SECRET = "s3cr3t-do-not-print"
 TOKEN = {"KAGGLE_API_TOKEN": SECRET}
@@ -124,18 +121,3 @@ def test_a_variable_that_cannot_be_used_is_named(tmp_path: Path, environ: dict[s
 def test_certificates_that_are_not_there_are_told_before_kaggle_is_asked(tmp_path: Path, name: str) -> None:
     line = refused(tmp_path, 2, **(TOKEN | {name: "missing.pem"}))
     assert line == f"{name} names missing.pem, which is not there: correct it, or `unset {name}`\n"
-
-
-def test_it_runs_alone_before_anything_is_installed() -> None:
-    """-S leaves site-packages out: the standard library must do."""
-    result = subprocess.run(
-        [sys.executable, "-S", "-m", "pipeline.kaggle_api.credentials"],
-        cwd=ROOT,
-        env={"HOME": "/nonexistent", "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 5
-    assert result.stderr.startswith("error: no Kaggle credentials: create a token at https://www.kaggle.com/settings")
-    assert [len(line) <= 100 for line in result.stderr.splitlines()] == [True, True]

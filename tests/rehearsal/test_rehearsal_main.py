@@ -52,6 +52,9 @@ def test_the_embedded_competition_is_the_default_and_is_written_once(tmp_path: P
 def test_a_folder_and_its_memory(tmp_path: Path, served: Path, rehearse: Rehearse) -> None:
     first = rehearse("--folder", str(served), "--", "sh", "-c", "echo $PIPELINE_COMPETITION $PIPELINE_REHEARSAL")
     assert first.stdout == f"rehearsal-my-files --folder '{served}'\n"
+    (tmp_path / "l.csv").write_text("ID,Labels\n0,1\n1,2\n")
+    scored = rehearse("--folder", str(served), "--labels", "l.csv", "--", "sh", "-c", "echo $PIPELINE_REHEARSAL")
+    assert scored.stdout == f"--folder '{served}' --labels l.csv\n"
     (tmp_path / "elsewhere" / "My Files").mkdir(parents=True)
     (tmp_path / "elsewhere" / "My Files" / "b.txt").write_text("b")
     other = rehearse("--folder", "elsewhere/My Files", "--", "true")

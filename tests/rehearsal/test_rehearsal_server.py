@@ -1,17 +1,58 @@
-"""The mock server, spoken to in plain HTTP; the official client has its own tests."""
+"""The mock server, spoken to in plain HTTP and by the official client."""
 
 import http.client
+import json
 import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import MissingInput, UsageError
 from pipeline.rehearsal.mock import mock_kaggle
 from pipeline.rehearsal.server import MockKaggle
-from tests.rehearsal.plain_http import CONTENT, SERVICE, SLUG, ask, call, make_folder
+
+CONTENT = bytes(range(256)) * 40  # 10,240 bytes
+SLUG = "rehearsal-small"
+SERVICE = "/api/v1/competitions.CompetitionApiService/"
+CLIENT = Path(sys.executable).with_name("kaggle")
+
+
+def make_folder(parent: Path) -> Path:
+    folder = parent / "small"
+    (folder / "below").mkdir(parents=True)
+    (folder / "a.bin").write_bytes(CONTENT)
+    (folder / "below" / "b c.txt").write_text("b")
+    (folder / "z.txt").write_text("z")
+    return folder
+
+
+class Answer:
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status, self.reason, self.headers = response.status, response.reason, response.headers
+        self.body = response.read()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(kaggle: MockKaggle, method: str, url: str, body: bytes = b"", **headers: str) -> Answer:
+    connection = http.client.HTTPConnection("127.0.0.1", kaggle.port, timeout=10)
+    try:
+        connection.request(method, url, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        return Answer(connection.getresponse())
+    finally:
+        connection.close()
+
+
+def call(kaggle: MockKaggle, name: str, **fields: Any) -> Answer:
+    body = json.dumps({"competitionName": SLUG, **fields}).encode()
+    return ask(kaggle, "POST", SERVICE + name, body, Authorization="Basic eDp5")
 
 
 @pytest.fixture
@@ -107,3 +148,21 @@ def test_what_cannot_be_served(tmp_path: Path) -> None:
     busy = pytest.raises(UsageError, match="another run is at work")
     with mock_kaggle(folder, state), busy, mock_kaggle(folder, state):
         pass
+
+
+def test_a_submission_by_hand_is_listed_and_the_users_own_token_stays_at_home(tmp_path: Path) -> None:
+    (tmp_path / ".kaggle").mkdir()
+    (tmp_path / ".kaggle/access_token").write_text("the-users-own-token")
+    labels = tmp_path / "good.csv"
+    labels.write_text("ID,Labels\n" + "".join(f"{i},{i % 10}\n" for i in range(100)))
+    with mock_kaggle(make_folder(tmp_path), tmp_path / "state", labels=labels) as kaggle:
+        kaggle.state.pending_seconds = 0.0
+        environ = {**kaggle.environment, "HOME": str(tmp_path)}
+        shown = []
+        for command in (f"submit {SLUG} -f good.csv -m hello", f"submissions {SLUG} -v"):
+            words = [str(CLIENT), "-W", "competitions", *command.split()]
+            shown.append(subprocess.run(words, env=environ, cwd=tmp_path, capture_output=True, text=True, check=True))
+        assert kaggle.calls.count("IntrospectToken") == 2  # with the mock server's token
+    assert "19 submissions remaining today" in shown[0].stdout
+    assert "good.csv" in shown[1].stdout and "SubmissionStatus.COMPLETE,1.00000,1.00000" in shown[1].stdout
+    assert "the-users-own-token" not in (tmp_path / "state/state.json").read_text()
