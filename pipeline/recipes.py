@@ -241,7 +241,7 @@ FAST = TrainConfig(
 )  # fmt: skip
 
 # For an hour of two CPU cores: wider and longer, with the augmentation of airbench96.
-STRONG = dataclasses.replace(FAST, preset="strong", model=MODELS["strong"], epochs=33, crop_padding=4, cutout=12)
+STRONG = dataclasses.replace(FAST, preset="strong", model=MODELS["strong"], epochs=40, crop_padding=4, cutout=12)
 
 PRESETS = {
     preset.preset: preset

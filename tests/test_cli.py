@@ -248,7 +248,7 @@ def test_help_shows_every_option_in_groups_with_the_presets_values() -> None:
     for name in recipes.options():
         assert recipes.flag(name) in shown
     for default in (
-        "default: 80; fast: 10; strong: 33; best: 200; rehearsal: 12]",
+        "default: 80; fast: 10; strong: 40; best: 200; rehearsal: 12]",
         "(above 0)",
     ):
         assert default in shown
