@@ -1,4 +1,4 @@
-"""From a Kaggle competition's download to a checked submission, one stage a module.
+"""Download, train, predict and submit to a Kaggle competition; one module per stage.
 
     python -m pipeline.download     Kaggle                    -> data/raw/SLUG
     python -m pipeline.preprocess   data/raw/SLUG             -> data/processed/SLUG   arrays, no pickle

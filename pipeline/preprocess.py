@@ -141,9 +141,9 @@ def _report(facts: Mapping[str, Any]) -> None:
     ids = "no ids: rows count from 0" if hidden["ids_key"] is None else "ids from the file"
     console.show(f"{counts}; layout {hidden['layout']}, {hidden['channel_order']}; {ids}")
     if hidden["layout"] not in cifar.EXPECTED:
-        console.show("WARNING: that is not the layout of its shape, which would scramble every image")
+        console.show("WARNING: its shape suggests another layout, in which every image would be scrambled")
     if hidden["channel_order"] == "BGR":
-        console.show("WARNING: its colours lean the other way than the training images'; is it BGR?")
+        console.show("WARNING: red and blue seem swapped in the test set (BGR?); predict tries to revert it")
 
 
 @cli.stage_command("""

@@ -359,7 +359,7 @@ def command(
         study = join(opened, name, {"data": data.training_fingerprint, **search}, exhaust)
         console.log(f"study {name} in {shown(url)}: {trials} trials")
         if base.validation == "test_batch":
-            console.log("validation: the labelled test_batch, so accuracies are optimistic (--search validation=split)")
+            console.log("validation: the holdout, so accuracies are optimistic (--search validation=split)")
         Worker(study, base, axes, paths, slug, keep, device).work(trials)
 
 

@@ -259,7 +259,7 @@ torchrun --nproc_per_node=2 -m -- pipeline.train    one run on two GPUs, or as t
 @click.option("--allow-over-limit", is_flag=True,
               help="Train a model over the parameter limit; it cannot be submitted.")  # fmt: skip
 @click.option("--compile", "compile_", type=click.Choice(get_args(Compile)), default="auto", show_default=True,
-              help="Compile the model; auto: on a GPU, if the run is long enough to gain from it.")  # fmt: skip
+              help="Compile the model; auto: on CUDA, if one process runs long enough to gain from it.")  # fmt: skip
 @cli.device
 @cli.processed
 @cli.models

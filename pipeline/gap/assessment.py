@@ -206,7 +206,7 @@ def _alarms(findings: Findings, sidecar: Sidecar) -> list[str]:
     if diagnosis.verdict in ("preprocessing", "corruption"):
         return [diagnosis.reason]
     if diagnosis.auc > FEATURES_APART or diagnosis.verdict == "unknown":
-        return [f"the model knows nothing like the test images (AUC {diagnosis.auc:.2f})"]
+        return [f"the test images are out-of-distribution for the model (AUC {diagnosis.auc:.2f})"]
     return []
 
 

@@ -34,6 +34,7 @@ ROUNDED = 2.5  # labels that it may change in a small set
 SMALL = 0.02  # one more in 50 images below some confidence: less does not matter, however significant
 MOVED = 0.10  # total variation from which there is a label shift
 MORE_THAN_CLASSES = 0.25  # of that: a larger loss of confidence is not explained by the label shift
+TRIED = 3000  # holdout images for the trials of mitigations against corruptions: one half; the other is the reference
 LOOKED_UP = 500  # images of each set whose nearest training image is searched
 WORTH_IT = 0.005  # accuracy that a mitigation must gain in its trial
 HARMLESS = 0.01  # accuracy that it may cost without a shift

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pipeline.config import PublishedLine
 from pipeline.gap import estimators
-from pipeline.gap.diagnosis import Verdict
+from pipeline.gap.diagnosis import TRIED, Verdict
 from pipeline.gap.estimators import NORMAL, Labels, Probabilities, Refused, probit
 
 # Root mean square errors on CIFAR-10 without sampling error, in the order in which methods are preferred.  simulated
@@ -74,14 +74,17 @@ def forecast(
         line = None
     methods, refused = _estimates(accuracy, peers, anchors, line, simulated, atc)
     by, predicted = next(iter(methods.items()))
-    doubts = [*alarms, *_doubts(holdout, hidden, methods)]
+    doubts = [*alarms, *_doubts(holdout, hidden, methods, verdict)]
     error = (ERRORS | (CORRUPTED if verdict.startswith("corruption") else {}) | (MIXED if mixed else {}))[by]
     if doubts:
         error = max(error, FAR_APART)
     if alarms and by not in ("anchored", "published_line"):
         error = max(error, LOST)
+    images = len(holdout)
+    if by == "simulated" and verdict != "label_shift":
+        images = max(min(images, TRIED) // 2, 1)
     # The method's error and the sampling error, added as variances.
-    spread = NINETY * math.sqrt(error**2 + predicted * (1 - predicted) * (1 / scored_rows + 1 / len(holdout)))
+    spread = NINETY * math.sqrt(error**2 + predicted * (1 - predicted) * (1 / scored_rows + 1 / images))
     interval = max(predicted - spread, 0.0), min(predicted + spread, 1.0)
     return Forecast(predicted, interval, by, methods, refused, doubts)
 
@@ -111,7 +114,9 @@ def unbiased(method: str, accuracy: float, estimate: float) -> float:
     return min(max(accuracy - UNDERRATED[method] * (accuracy - estimate), 0.0), 1.0)
 
 
-def _doubts(holdout: Probabilities, hidden: Probabilities, methods: Mapping[str, float]) -> list[str]:
+def _doubts(
+    holdout: Probabilities, hidden: Probabilities, methods: Mapping[str, float], verdict: Verdict
+) -> list[str]:
     """Why the first method's prediction may be wrong."""
     doubts, best = [], next(iter(methods))
     apart = abs(methods[best] - methods["atc"])
@@ -120,7 +125,7 @@ def _doubts(holdout: Probabilities, hidden: Probabilities, methods: Mapping[str,
     if len(hidden) < FEW:
         doubts.append(f"only {len(hidden)} test images")
     absent = sorted(set(range(hidden.shape[1])) - set(hidden.argmax(axis=1).tolist()))
-    if absent:
+    if absent and verdict != "label_shift":
         doubts.append(f"{len(absent)} of {hidden.shape[1]} classes are never predicted")
     if min(holdout.max(axis=1).mean(), hidden.max(axis=1).mean()) > CERTAIN:
         doubts.append("the probabilities are saturated")

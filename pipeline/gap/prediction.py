@@ -17,7 +17,7 @@ from pipeline.errors import Log, UsageError
 from pipeline.gap import estimators, shift
 from pipeline.gap.corruption_fit import Fit
 from pipeline.gap.corruptions import Images
-from pipeline.gap.diagnosis import COMPARING, MITIGATIONS, Diagnosis, Findings, Trial, diagnose
+from pipeline.gap.diagnosis import COMPARING, MITIGATIONS, TRIED, Diagnosis, Findings, Trial, diagnose
 from pipeline.gap.estimators import Labels, Probabilities
 from pipeline.gap.shift import LabelShift, Weights
 from pipeline.store.processed import Processed, even_rows
@@ -28,7 +28,6 @@ from pipeline.training.inference import Panel
 COMPARED = 10_000  # test images in memory, from which the diagnosis samples
 SAMPLED = 1000  # images of each set whose features are compared
 LEAST = 4  # holdout images for a trial
-TRIED = 3000  # holdout images on which mitigations are tried
 ADAPTED = 2000  # test and holdout images whose statistics are compared
 
 

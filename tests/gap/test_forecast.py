@@ -47,24 +47,27 @@ AGREED = made().predicted  # so that atc contradicts none that says the same
 
 
 @pytest.mark.parametrize(
-    ("known", "error"),
+    ("known", "error", "images"),
     [
-        ({}, 0.02),
-        ({"verdict": "natural"}, 0.02),
-        ({"verdict": "corruption"}, 0.05),
-        ({"simulated": AGREED}, 0.008),
-        ({"simulated": AGREED, "mixed": True}, 0.03),
-        ({"alarms": ["smoke"]}, LOST),
-        ({"alarms": ["smoke"], "anchors": [(ACCURACY, AGREED)]}, FAR_APART),  # a score is known
-        ({"anchors": [(0.95, 0.5)]}, FAR_APART),  # which atc contradicts
-        ({"hidden": HIDDEN[:50]}, FAR_APART),  # which are too few
+        ({}, 0.02, 2000),
+        ({"verdict": "natural"}, 0.02, 2000),
+        ({"verdict": "corruption"}, 0.05, 2000),
+        ({"verdict": "label_shift", "simulated": AGREED}, 0.008, 2000),  # re-weights the whole holdout
+        ({"verdict": "corruption", "simulated": AGREED}, 0.008, 1000),  # corrupts one half
+        ({"verdict": "corruption (mixed)", "simulated": AGREED, "mixed": True}, 0.03, 1000),
+        ({"alarms": ["smoke"]}, LOST, 2000),
+        ({"alarms": ["smoke"], "anchors": [(ACCURACY, AGREED)]}, FAR_APART, 2000),  # a score is known
+        ({"anchors": [(0.95, 0.5)]}, FAR_APART, 2000),  # which atc contradicts
+        ({"hidden": HIDDEN[:50]}, FAR_APART, 2000),  # which are too few
     ],
 )
-def test_the_interval_is_the_methods_error_and_the_luck_of_the_draw(known: dict[str, Any], error: float) -> None:
+def test_the_interval_is_the_methods_error_and_the_luck_of_the_draw(
+    known: dict[str, Any], error: float, images: int
+) -> None:
     assert pytest.approx(0.90, abs=1e-3) == math.erf(NINETY / math.sqrt(2))  # the share of a normal distribution
     found = made(**known)
     p = found.predicted
-    spread = NINETY * math.sqrt(error**2 + p * (1 - p) * (1 / 1000 + 1 / 2000))
+    spread = NINETY * math.sqrt(error**2 + p * (1 - p) * (1 / 1000 + 1 / images))
     assert found.interval == pytest.approx((max(p - spread, 0), min(p + spread, 1)))
 
 
@@ -122,7 +125,9 @@ def test_what_cannot_be_known_is_doubted() -> None:
     assert "only 50 test images" in few.doubts and few.interval[0] < made(hidden=HIDDEN[:50]).interval[0]
     lost = HIDDEN.copy()
     lost[:, 3] = 0
-    assert "1 of 10 classes are never predicted" in made(hidden=lost / lost.sum(axis=1, keepdims=True)).doubts
+    lost /= lost.sum(axis=1, keepdims=True)
+    assert "1 of 10 classes are never predicted" in made(hidden=lost).doubts
+    assert not made(hidden=lost, verdict="label_shift", simulated=made(hidden=lost).predicted).doubts  # it explains that
     certain = np.eye(10)[TRUTH]
     assert any("saturated" in doubt for doubt in made(holdout=certain, hidden=certain).doubts)
 
