@@ -29,8 +29,8 @@ an interruption run the same command again.
   --submit            Submit the CSV and wait for its score; costs one of today's submissions.
   --competition SLUG  Last part of the competition's URL.  [default: deep-learning-spring-2025-project-1]
   --data PATH         Use a folder laid out like the download, or the downloaded archive, instead of Kaggle.
-  --preset NAME       Model and recipe: fast (minutes on a CPU), strong (an hour), paper (4 hours), best (for a GPU,
-                      never run) or rehearsal.  [default: paper, in a rehearsal: rehearsal]
+  --preset NAME       Model and recipe: fast (6 minutes on two CPU cores with AMX), strong (an hour), paper (4 hours),
+                      best (for a GPU, never run) or rehearsal.  [default: paper, in a rehearsal: rehearsal]
   --setup             Only make .venv and install.
   -h, --help          Show this message and exit.
 

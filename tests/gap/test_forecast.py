@@ -127,7 +127,8 @@ def test_what_cannot_be_known_is_doubted() -> None:
     lost[:, 3] = 0
     lost /= lost.sum(axis=1, keepdims=True)
     assert "1 of 10 classes are never predicted" in made(hidden=lost).doubts
-    assert not made(hidden=lost, verdict="label_shift", simulated=made(hidden=lost).predicted).doubts  # it explains that
+    shifted = made(hidden=lost, verdict="label_shift", simulated=made(hidden=lost).predicted)
+    assert not shifted.doubts  # that explains it
     certain = np.eye(10)[TRUTH]
     assert any("saturated" in doubt for doubt in made(holdout=certain, hidden=certain).doubts)
 
