@@ -114,9 +114,7 @@ def unbiased(method: str, accuracy: float, estimate: float) -> float:
     return min(max(accuracy - UNDERRATED[method] * (accuracy - estimate), 0.0), 1.0)
 
 
-def _doubts(
-    holdout: Probabilities, hidden: Probabilities, methods: Mapping[str, float], verdict: Verdict
-) -> list[str]:
+def _doubts(holdout: Probabilities, hidden: Probabilities, methods: Mapping[str, float], verdict: Verdict) -> list[str]:
     """Why the first method's prediction may be wrong."""
     doubts, best = [], next(iter(methods))
     apart = abs(methods[best] - methods["atc"])
