@@ -182,7 +182,7 @@ def test_what_was_simulated_predicts(tmp_path: Path, simulated: float | None, by
     ("changes", "mitigation", "doubt"),
     [
         ({}, "none", ""),
-        ({"verdict": "unknown", "auc": 0.97}, "none", "nothing like the test images (AUC 0.97)"),
+        ({"verdict": "unknown", "auc": 0.97}, "none", "out-of-distribution for the model (AUC 0.97)"),
         ({"verdict": "corruption", "reason": "of an unknown kind"}, "none", "of an unknown kind"),
         ({"verdict": "preprocessing", "pixels": SWAPPED}, "revert", ""),  # which is known
         ({}, "prior", "favours classes"),  # that are as they were
